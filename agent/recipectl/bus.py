@@ -1,7 +1,6 @@
 """systemd over D-Bus. The only module that imports pystemd; bytes and its exceptions stop here."""
 
 import select
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -51,14 +50,18 @@ class Manager:
             from pystemd.dbusexc import DBusBaseError
             from pystemd.dbuslib import DBus
         except ImportError as error:
-            raise BusError(f"pystemd cannot be loaded ({error}); install it with recipectl: pip install .") from error
+            raise BusError(
+                f"pystemd cannot be loaded ({error}); install it with recipectl: pip install ."
+            ) from error
         self.user = user
         self._bus = DBus(user_mode=user)
         self._jobs: dict[bytes, str] = {}
         try:
             self._bus.open()
         except (DBusBaseError, OSError) as error:
-            remedy = "log in with a session that has one, or use the system manager" if user else "is it booted?"
+            remedy = (
+                "log in with a session that has one, or use the system manager" if user else "is it booted?"
+            )
             raise BusError(f"no systemd to talk to over D-Bus ({_words(error)}); {remedy}") from error
 
     def __enter__(self) -> "Manager":
@@ -155,4 +158,6 @@ class Manager:
 
 def _words(error: BaseException) -> str:
     texts = [part.decode(errors="replace") if isinstance(part, bytes) else str(part) for part in error.args]
-    return next((text for text in reversed(texts) if text and not text.lstrip("-").isdigit()), type(error).__name__)
+    return next(
+        (text for text in reversed(texts) if text and not text.lstrip("-").isdigit()), type(error).__name__
+    )

@@ -3,7 +3,7 @@
 import difflib
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -15,6 +15,7 @@ SUFFIXES = (".yaml", ".yml", ".json")
 NAME = re.compile(r"[a-z0-9A-Z][a-zA-Z0-9._-]{0,99}\Z")
 SYSTEM = tuple(f"{base}/recipectl/recipes" for base in ("/etc", "/run", "/usr/local/lib", "/usr/lib"))
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+M = TypeVar("M", bound=BaseModel)
 Path_ = tuple[str | int, ...]
 Places = dict[Path_, tuple[int, int]]
 
@@ -154,7 +155,7 @@ def _sentence(error: Any, model: type[BaseModel]) -> str:
     return f"`{key}` is {what}; {wanted.get(kind) or error['msg']}"
 
 
-def validate[M: BaseModel](model: type[M], data: dict[str, Any], reader: _Reader) -> M:
+def validate(model: type[M], data: dict[str, Any], reader: _Reader) -> M:
     """The model's value, or RecipeError with every problem of the file in the order of its lines."""
     problems = list(reader.problems)
     try:
@@ -163,7 +164,9 @@ def validate[M: BaseModel](model: type[M], data: dict[str, Any], reader: _Reader
         for error in errors.errors():
             loc = error["loc"]
             places = reader.keys if error["type"] == "extra_forbidden" else reader.places
-            line, column = next((places[loc[:n]] for n in range(len(loc), 0, -1) if loc[:n] in places), (1, 1))
+            line, column = next(
+                (places[loc[:n]] for n in range(len(loc), 0, -1) if loc[:n] in places), (1, 1)
+            )
             problems.append(Problem(reader.file, line, column, _sentence(error, model)))
     if problems:
         raise RecipeError(tuple(sorted(set(problems), key=lambda p: (p.line, p.column, p.sentence))))
@@ -183,10 +186,9 @@ def load(path: Path) -> Recipe:
         reader.problems.append(Problem(str(path), *here, f"{told}; {remedy}"))
     if isinstance(data.get("gpus"), str):
         data["gpus"] = [word.strip() for word in data["gpus"].split(",")]
-    # VLLM Studio folds unknown top-level keys into extra_args; these two are the ones people rely on.
-    for legacy in ("cuda_visible_devices",):
-        if legacy in data:
-            data.setdefault("extra_args", {})[legacy] = data.pop(legacy)
+    # VLLM Studio folds unknown top-level keys into extra_args; this is one that people rely on.
+    if "cuda_visible_devices" in data:
+        data.setdefault("extra_args", {})["cuda_visible_devices"] = data.pop("cuda_visible_devices")
     return validate(Recipe, data | {"name": name}, reader)
 
 

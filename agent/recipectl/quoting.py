@@ -33,7 +33,9 @@ def _escape(char: str) -> str:
 def word(text: str) -> str:
     """One word of a command line that has the `:` prefix, or of an assignment list."""
     if len(text.encode(errors="surrogatepass")) > MAX_WORD_BYTES:
-        raise UnrepresentableError(f"a value is longer than the kernel's {MAX_WORD_BYTES} bytes; put it in a file")
+        raise UnrepresentableError(
+            f"a value is longer than the kernel's {MAX_WORD_BYTES} bytes; put it in a file"
+        )
     if _BARE.match(text):
         return text
     return '"' + "".join(map(_escape, text)).replace("%", "%%") + '"'
@@ -53,7 +55,9 @@ def command(argv: tuple[str, ...]) -> str:
     """The value of ExecStart=, one word a line; `:` keeps `$` as it is."""
     text = " \\\n    ".join([":" + executable(argv[0]), *map(word, argv[1:])])
     if len(text.encode()) > MAX_LINE_BYTES:
-        raise UnrepresentableError("the command line is longer than the 1 MiB that systemd reads; put it in a file")
+        raise UnrepresentableError(
+            "the command line is longer than the 1 MiB that systemd reads; put it in a file"
+        )
     return text
 
 
@@ -68,5 +72,5 @@ def assignment(name: str, value: str) -> str:
 
 def text(value: str) -> str:
     """A one-line value such as Description=: specifiers doubled, no line may end in a backslash."""
-    shown = "".join(char if char in "\\\"" else _escape(char) for char in value).replace("%", "%%")
+    shown = "".join(char if char in '\\"' else _escape(char) for char in value).replace("%", "%%")
     return shown + " ." if shown.endswith("\\") else shown

@@ -24,8 +24,10 @@ class Ready(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    path: str | None = Field(None, pattern=r"^/[!-~]*$", description="HTTP path that answers 200 when ready")
-    timeout_sec: Positive = Field(1800, description="how long a load may take, in seconds")
+    path: str | None = Field(
+        default=None, pattern=r"^/[!-~]*$", description="HTTP path that answers 200 when ready"
+    )
+    timeout_sec: Positive = Field(default=1800, description="how long a load may take, in seconds")
 
 
 class Recipe(BaseModel):
@@ -62,7 +64,7 @@ class Recipe(BaseModel):
     env_vars: dict[str, Text] = {}
     gpus: tuple[Text, ...] | None = Field(None, description="indices, UUIDs or MIG ids; `0` is a GPU")
     autostart: bool = Field(False, strict=True, description="enable the unit into models.target")
-    ready: Ready = Ready()
+    ready: Ready = Field(default_factory=Ready)
     service: dict[str, Text] = Field({}, description="settings of [Service], as in systemd.service(5)")
 
     @field_validator("description")

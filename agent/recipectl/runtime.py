@@ -38,10 +38,9 @@ def executable(path: Path) -> bool:
 
 
 def _required(key: str, text: str) -> Path:
-    path = Path(os.path.abspath(text)) if os.path.isabs(text) else None  # noqa: PTH100  (resolve() leaves a venv)
-    if path is None:
+    if not text.startswith("/"):
         raise RuntimeNotFoundError(f"`{key}` is `{text}`; give an absolute path")
-    return path
+    return Path(text)
 
 
 def _which(name: str, host: Host) -> tuple[Path, ...]:
@@ -66,18 +65,22 @@ def _venv(python: Path | None) -> Path | None:
 
 def _site_packages(python: Path) -> tuple[Path, ...]:
     prefix = python.parent.parent
-    found = sorted(prefix.glob("lib*/python3.*/site-packages")) + sorted(prefix.glob("lib/python3*/dist-packages"))
+    found = sorted(prefix.glob("lib*/python3.*/site-packages")) + sorted(
+        prefix.glob("lib/python3*/dist-packages")
+    )
     return tuple(found)
 
 
 def installed_version(python: Path | None, engine: str) -> str | None:
     """The engine's version from the name of its dist-info folder: no import, a few directory reads."""
     for folder in _site_packages(python) if python else ():
-        names = os.listdir(folder)
+        names = [path.name for path in folder.iterdir()]
         for distribution in DISTRIBUTIONS[engine]:
-            pattern = re.compile(re.escape(distribution.replace("-", "_")) + r"-([0-9][^-]*)\.dist-info\Z", re.I)
+            pattern = re.compile(
+                re.escape(distribution.replace("-", "_")) + r"-([0-9][^-]*)\.dist-info\Z", re.I
+            )
             for name in sorted(names):
-                if match := pattern.match(name.replace("-cpu-", "_cpu-", 1)):
+                if match := pattern.match(name):
                     return match[1]
     return None
 
@@ -136,7 +139,9 @@ def _finish(engine: str, rule: str, command: tuple[str, ...], python: Path | Non
             theirs = installed_version(_interpreter(other), engine)
             passed.append(f"{other} on the host's path, version {theirs or 'unknown'}")
             if theirs != version:
-                notes.append(f"{other} is another {engine} ({theirs or 'unknown version'}); this recipe runs {own}")
+                notes.append(
+                    f"{other} is another {engine} ({theirs or 'unknown version'}); this recipe runs {own}"
+                )
     bin_folder = (str(python.parent),) if venv and python else ()
     return Runtime(
         rule, command, positional, str(python) if python else None, str(venv) if venv else None, version,
@@ -179,12 +184,18 @@ def _resolve_sglang(recipe: Recipe, host: Host) -> Runtime:
     elif variable:
         key, python = "sglang_python of the host file", _required("sglang_python", variable)
         if not executable(python):
-            raise RuntimeNotFoundError(f"{python} is not an executable file; correct the host file's sglang_python:")
+            raise RuntimeNotFoundError(
+                f"{python} is not an executable file; correct the host file's sglang_python:"
+            )
     elif found := _which("python", host) or _which("python3", host):
         key, python = "`python` on the host's path", found[0]
-        notes.append(f"the runtime is not pinned: {python} is whatever is installed there; set `python_path:`")
+        notes.append(
+            f"the runtime is not pinned: {python} is whatever is installed there; set `python_path:`"
+        )
     else:
-        raise RuntimeNotFoundError("no `python` in the host file's path; set `python_path:` to a venv's bin/python")
+        raise RuntimeNotFoundError(
+            "no `python` in the host file's path; set `python_path:` to a venv's bin/python"
+        )
     if installed_version(python, "sglang") is None and _venv(python):
         raise RuntimeNotFoundError(f"{_venv(python)} has no sglang; install it there or correct `{key}:`")
     return _finish("sglang", key, (str(python), *module), python, host, passed, warnings=tuple(notes))
@@ -203,7 +214,9 @@ def _resolve_llamacpp(recipe: Recipe, host: Host) -> Runtime:
         key, python = pinned
         binary = python.parent / "llama-server"
         if not executable(binary):
-            raise RuntimeNotFoundError(f"{binary} is not an executable file; install it there or set `binary:`")
+            raise RuntimeNotFoundError(
+                f"{binary} is not an executable file; install it there or set `binary:`"
+            )
         return _finish("llamacpp", f"{key}: its `llama-server` sibling", (str(binary),), python, host, passed)
     found = _which("llama-server", host)
     if not found:

@@ -93,7 +93,9 @@ def steps(recipe: Recipe, source: str, runtime: Runtime, host: Host) -> Steps:
 def _service(recipe: Recipe) -> tuple[str, ...]:
     for key in recipe.service:
         if not _SETTING.match(key):
-            raise UsageError(f"`service.{key}` is not the name of a setting; write it as in systemd.service(5)")
+            raise UsageError(
+                f"`service.{key}` is not the name of a setting; write it as in systemd.service(5)"
+            )
         if key in _REFUSED:
             raise UsageError(f"`service.{key}` cannot be set: {_REFUSED[key]}")
     return tuple(f"{key}={quoting.text(value)}" for key, value in recipe.service.items())

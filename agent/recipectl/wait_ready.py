@@ -1,4 +1,4 @@
-"""ExecStartPre= and ExecStartPost= of a model: is its port free, and does the engine answer from inside the unit?
+"""ExecStartPre= and ExecStartPost= of a model: is its port free, does the engine itself answer?
 
 A program of its own (standard library only): HOST PORT PATH [--check-port]
 """
@@ -29,14 +29,10 @@ def _listeners(port: int) -> set[str]:
 def _owner(inodes: set[str]) -> int | None:
     """A process that holds one of the sockets, as far as this user may look."""
     wanted = {f"socket:[{inode}]" for inode in inodes}
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            try:
-                for fd in os.listdir(f"/proc/{entry}/fd"):
-                    if os.readlink(f"/proc/{entry}/fd/{fd}") in wanted:
-                        return int(entry)
-            except OSError:  # gone meanwhile, or another user's
-                continue
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # gone meanwhile, or another user's
+            if any(os.readlink(fd) in wanted for fd in (process / "fd").iterdir()):  # noqa: PTH115  (hot loop)
+                return int(process.name)
     return None
 
 

@@ -4,15 +4,28 @@ import importlib
 
 import click
 
+# verb: (the file that has it, its line in --help), so that --help imports none of them.
 _VERBS = {
-    "compile": "show", "explain": "show", "runtime": "show", "schema": "show",
-    "apply": "run", "start": "run", "stop": "run", "restart": "run", "enable": "run", "disable": "run",
-    "remove": "run", "wait": "run", "status": "query", "list": "query", "logs": "query",
-}  # fmt: skip
+    "compile": ("show", "Print the units of recipes, or write them."),
+    "explain": ("show", "Print each step from a recipe to its unit, and why."),
+    "runtime": ("show", "Print which interpreter and engine serve a recipe."),
+    "schema": ("show", "Print the JSON Schema of a recipe."),
+    "apply": ("run", "Write the units of recipes and reload systemd once."),
+    "start": ("run", "Start models; returns when they are ready."),
+    "stop": ("run", "Stop models; returns when their processes are gone."),
+    "restart": ("run", "Stop models and start them again."),
+    "wait": ("run", "Wait until models are ready, without starting them."),
+    "enable": ("run", "Start models at boot, with models.target."),
+    "disable": ("run", "Do not start models at boot any more."),
+    "remove": ("run", "Stop models, disable them and remove their units."),
+    "status": ("query", "Show models as systemd sees them."),
+    "list": ("query", "List all recipes, and how host and recipe differ."),
+    "logs": ("query", "Show a model's journal."),
+}
 
 
 class _Verbs(click.Group):
-    """Imports a verb's file only when it is asked for, so that --help is quick."""
+    """Imports a verb's file only when the verb is run."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_VERBS)
@@ -20,9 +33,13 @@ class _Verbs(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _VERBS:
             return None
-        module = importlib.import_module(f"recipectl.cli.{_VERBS[cmd_name]}")
+        module = importlib.import_module(f"recipectl.cli.{_VERBS[cmd_name][0]}")
         command = getattr(module, f"{cmd_name}_")
         return command if isinstance(command, click.Command) else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(verb, text) for verb, (_, text) in _VERBS.items()])
 
 
 @click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from recipectl import hostfile, load, runtime, unit
-from recipectl.errors import Problem, RecipeError, RecipectlError, UsageError
+from recipectl.errors import Problem, RecipectlError, RecipeError, UsageError
 from recipectl.store import Store
 
 

@@ -49,7 +49,9 @@ def status_(user: bool, recipes: tuple[str, ...], as_json: bool) -> int:
     names = tuple(map(service, recipes)) or ours
     for name in names:
         if name not in ours:
-            raise UsageError(f"{name} is not a unit of recipectl in {place.store.folder}; see `recipectl list`")
+            raise UsageError(
+                f"{name} is not a unit of recipectl in {place.store.folder}; see `recipectl list`"
+            )
     with Manager(user=user) as manager:
         states = manager.states(names)
     rows = [_row(place, state) for state in states]
@@ -57,10 +59,13 @@ def status_(user: bool, recipes: tuple[str, ...], as_json: bool) -> int:
         click.echo(json.dumps(rows, indent=2))
     for row in rows if not as_json else ():
         since = row["since_sec"]
-        stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(since)) if isinstance(since, float) else "never"
+        stamp = (
+            time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(since)) if isinstance(since, float) else "never"
+        )
         memory = row["memory_bytes"]
         shown = {
-            "state": f"{row['state']} since {stamp}" + (f": {row['status_text']}" if row["status_text"] else ""),
+            "state": f"{row['state']} since {stamp}"
+            + (f": {row['status_text']}" if row["status_text"] else ""),
             "ended": row["ended"],
             "pid": row["pid"],
             "engine": f"{row['engine']} {row['engine_version']}",
@@ -71,7 +76,9 @@ def status_(user: bool, recipes: tuple[str, ...], as_json: bool) -> int:
             "memory": f"{memory / 2**20:.0f} MiB" if isinstance(memory, int) else None,
             "at boot": "yes" if row["enabled"] else "no",
             "unit": row["unit_file"],
-            "drop-ins": " ".join(state for state in row["drop_ins"]) if isinstance(row["drop_ins"], list) else None,
+            "drop-ins": " ".join(state for state in row["drop_ins"])
+            if isinstance(row["drop_ins"], list)
+            else None,
         }
         click.echo(row["name"])
         for key, value in shown.items():
@@ -107,9 +114,16 @@ def list_(user: bool, as_json: bool) -> int:
         except RecipectlError as error:
             click.echo(str(error), err=True)
             differs, status = "recipe is wrong", error.status
-        rows.append({"name": stem, "state": states.get(unit.name(stem), "unknown"), "differs": differs, "file": str(path)})
+        rows.append(
+            {
+                "name": stem,
+                "state": states.get(unit.name(stem), "unknown"),
+                "differs": differs,
+                "file": str(path),
+            }
+        )
     for name, text in installed.items():
-        stem = unit.facts(text).get("Recipe")
+        stem = unit.facts(text).get("Recipe", "")
         if stem and stem not in paths:
             source = next((line[11:] for line in text.split("\n") if line.startswith("SourcePath=")), "")
             gone = "" if os.path.exists(source) else "recipe is gone"  # noqa: PTH110  (text of a unit)
@@ -119,7 +133,9 @@ def list_(user: bool, as_json: bool) -> int:
         return status
     width = max((len(row["name"]) for row in rows), default=4)
     for row in rows:
-        click.echo(f"{row['name']:{width}}  {row['state']:10}  {row['differs'] or 'as applied':18}  {row['file']}")
+        click.echo(
+            f"{row['name']:{width}}  {row['state']:10}  {row['differs'] or 'as applied':18}  {row['file']}"
+        )
     return status
 
 

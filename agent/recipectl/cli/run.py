@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import click
 
@@ -47,7 +48,9 @@ def decoded(state: State) -> str:
     own = {200: "CHDIR", 203: "EXEC", 217: "USER", 226: "NAMESPACE", 243: "CREDENTIALS"}
     if state.exit_code == 1:
         name = own.get(state.exit_status)
-        return f"exited with status {state.exit_status}" + (f" ({name}: systemd could not run it)" if name else "")
+        return f"exited with status {state.exit_status}" + (
+            f" ({name}: systemd could not run it)" if name else ""
+        )
     return f"ended with result {state.result}"
 
 
@@ -91,7 +94,7 @@ def _run(user: bool, verb: str, recipes: tuple[str, ...]) -> int:
                 manager.reset_failed(name)
                 click.echo(f"{name} had failed ({state.result}); its start limit was reset", err=True)
             terminal = sys.stderr.isatty() and verb != "Stop"
-            result = manager.job(verb, name, (lambda name=name: _progress(place, name)) if terminal else None)
+            result = manager.job(verb, name, partial(_progress, place, name) if terminal else None)
             if terminal:
                 click.echo("\r\033[K", err=True, nl=False)
             if result != "done":
@@ -172,7 +175,9 @@ def remove_(user: bool, recipes: tuple[str, ...]) -> int:
     names = tuple(map(service, recipes))
     for name in names:
         if name not in installed:
-            raise UsageError(f"{name} is not a unit of recipectl in {place.store.folder}; see `recipectl list`")
+            raise UsageError(
+                f"{name} is not a unit of recipectl in {place.store.folder}; see `recipectl list`"
+            )
     with Manager(user=user) as manager:
         host.apply(plan.decide((), installed, remove=names), place.store, manager)
     return 0

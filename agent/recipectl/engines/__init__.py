@@ -106,13 +106,17 @@ def argv(recipe: Recipe, runtime: Runtime) -> tuple[str, ...]:
             continue
         name, rendered = flag(key), words(recipe.backend, key, value)
         if name in seen:
-            raise UsageError(f"`extra_args` has both `{seen[name]}` and `{key}`, which are one flag; keep one")
+            raise UsageError(
+                f"`extra_args` has both `{seen[name]}` and `{key}`, which are one flag; keep one"
+            )
         seen[name] = key
         if name == engine.MODEL:
             raise UsageError(f"`extra_args.{key}` is the model; use `model_path:`")
         if name in fields:
             if fields[name][1] != rendered:
-                raise UsageError(f"`{fields[name][0]}` and `extra_args.{key}` disagree on {name}; keep one of them")
+                raise UsageError(
+                    f"`{fields[name][0]}` and `extra_args.{key}` disagree on {name}; keep one of them"
+                )
             continue
         extra.extend(rendered)
     set_by_fields = [word for _, rendered in fields.values() for word in rendered]
