@@ -1,0 +1,21 @@
+PY = .venv/bin/python
+SUDO = $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+
+.PHONY: demo test setup lint pure live fmt golden
+demo: setup
+	@packaging/demo
+test: setup lint pure live
+setup:
+	@packaging/setup
+lint:
+	.venv/bin/ruff check agent tests packaging
+	.venv/bin/ruff format --check agent tests packaging
+	.venv/bin/mypy agent/recipectl
+pure:
+	$(PY) -m pytest -q
+live:
+	$(SUDO) packaging/throwaway-systemd $(CURDIR)/$(PY) -m pytest -q -p no:cacheprovider -m systemd tests/live
+fmt:
+	.venv/bin/ruff check --fix agent tests packaging; .venv/bin/ruff format agent tests packaging
+golden:
+	$(PY) -m pytest -q tests/test_golden.py --rewrite-golden

@@ -1,0 +1,34 @@
+"""llama.cpp's own HTTP server out of the xllamacpp wheel, under llama-server's name and most used flags."""
+
+import argparse
+import signal
+import sys
+
+import xllamacpp
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="llama-server", allow_abbrev=False)
+    parser.add_argument("-m", "--model", required=True)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8080)
+    parser.add_argument("--alias")
+    parser.add_argument("-c", "--ctx-size", type=int, default=2048)
+    parser.add_argument("-t", "--threads", type=int, default=2)
+    parser.add_argument("--metrics", action="store_true")
+    given = parser.parse_args()
+    wanted = xllamacpp.CommonParams()
+    wanted.model.path, wanted.n_ctx, wanted.hostnames, wanted.port = given.model, given.ctx_size, [given.host], given.port
+    wanted.endpoint_metrics, wanted.cpuparams.n_threads = given.metrics, given.threads
+    if given.alias:
+        wanted.model_alias = {given.alias}
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
+    server = xllamacpp.Server(wanted)  # loads, binds, serves from threads of its own; raises when it cannot
+    print("listening on", server.listening_address, flush=True)
+    while True:
+        signal.pause()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
