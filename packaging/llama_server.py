@@ -18,7 +18,12 @@ def main() -> int:
     parser.add_argument("--metrics", action="store_true")
     given = parser.parse_args()
     wanted = xllamacpp.CommonParams()
-    wanted.model.path, wanted.n_ctx, wanted.hostnames, wanted.port = given.model, given.ctx_size, [given.host], given.port
+    wanted.model.path, wanted.n_ctx, wanted.hostnames, wanted.port = (
+        given.model,
+        given.ctx_size,
+        [given.host],
+        given.port,
+    )
     wanted.endpoint_metrics, wanted.cpuparams.n_threads = given.metrics, given.threads
     if given.alias:
         wanted.model_alias = {given.alias}

