@@ -109,14 +109,20 @@ def as_recipe(argv: list[str], env: dict[str, str]) -> Recipe:
             break
         extra[name[2:]] = True if not values else values[0] if len(values) == 1 else values
         rest = rest[1 + len(values) :]
-    fields = {"name": "a", "model_path": argv[2], "extra_args": extra, "args": tuple(rest), "env_vars": env}
+    fields = {
+        "name": "a",
+        "model_path": argv[2],
+        "extra_args": extra,
+        "args": tuple(rest),
+        "env_vars": {name: str(value) for name, value in env.items()},
+    }
     return Recipe.model_validate(fields)
 
 
 @pytest.mark.skipif(not CORPUS.exists(), reason="the corpus of official commands is not beside this checkout")
 def test_every_official_command_can_be_said_by_a_recipe() -> None:
     rows = [json.loads(line) for line in CORPUS.read_text().splitlines()]
-    differ = [
+    differ = [  # argv and environment
         row
         for row in rows
         if list(engines.argv(as_recipe(row["argv"], row["env"]), VLLM)[2:]) != row["argv"][2:]

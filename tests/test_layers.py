@@ -5,7 +5,23 @@ from pathlib import Path
 
 import pytest
 
-ORDER = ["errors", "recipe", "load", "hostfile", "runtime", "environment", "quoting", "engines", "unit", "plan", "store", "bus", "host", "wait_ready", "cli"]
+ORDER = [
+    "errors",
+    "recipe",
+    "load",
+    "hostfile",
+    "runtime",
+    "environment",
+    "quoting",
+    "engines",
+    "unit",
+    "plan",
+    "store",
+    "bus",
+    "host",
+    "wait_ready",
+    "cli",
+]
 PACKAGE = Path(__file__).parents[1] / "agent/recipectl"
 
 

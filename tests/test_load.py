@@ -38,7 +38,7 @@ def test_a_mistake_is_told_with_its_place_and_its_remedy(write: Write, text: str
 
 
 def test_all_mistakes_of_a_file_are_told_at_once(write: Write) -> None:
-    assert len(said(write("a.yaml", "port: 0\nport: 1\nfoo: 1\n"))) == 3
+    assert len(said(write("a.yaml", "model_path: /m\nport: 0\nport: 1\nfoo: 1\n"))) == 3
 
 
 def test_a_name_that_cannot_be_a_unit_name_is_refused(write: Write) -> None:

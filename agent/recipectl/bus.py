@@ -14,7 +14,7 @@ _UNKNOWN = 2**64 - 1  # systemd's "accounting is off"
 
 @dataclass(frozen=True)
 class State:
-    """What systemd knows of one unit; times in seconds since the epoch, memory in bytes, None when unknown."""
+    """What systemd knows of one unit; times in seconds since the epoch, memory in bytes."""
 
     name: str
     load_state: str
@@ -152,7 +152,8 @@ class Manager:
             memory_bytes=None if memory == _UNKNOWN else memory, status_text=got["StatusText"].decode(),
             exit_code=got["ExecMainCode"], exit_status=got["ExecMainStatus"],
             unit_file_state=got["UnitFileState"].decode(),
-            drop_ins=tuple(path.decode() for path in got["DropInPaths"]), assert_result=bool(got["AssertResult"]),
+            drop_ins=tuple(path.decode() for path in got["DropInPaths"]),
+            assert_result=bool(got["AssertResult"]),
         )  # fmt: skip
 
 

@@ -102,6 +102,17 @@ def _written(path: Path_) -> bool:
     return path[:-1] in _AS_WRITTEN or path[:-1] in _AS_WRITTEN_LISTS or path == ("gpus",)
 
 
+def _yaml_of_json(text: str) -> str:
+    """JSON is YAML but for two things: it may hold U+007F raw, and it escapes an emoji as two surrogates."""
+
+    def joined(match: re.Match[str]) -> str:
+        high, low = int(match[2], 16), int(match[3], 16)
+        return f"{match[1]}{chr(0x10000 + ((high - 0xD800) << 10) + low - 0xDC00)}"
+
+    pair = r"(?<!\\)((?:\\\\)*)\\u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})"
+    return re.sub(pair, joined, text).replace("\x7f", "\\u007f")
+
+
 def document(path: Path) -> tuple[dict[str, Any], _Reader]:
     """The mapping in a YAML or JSON file with the places of its parts; RecipeError when it is none."""
     reader = _Reader(str(path))
@@ -111,6 +122,8 @@ def document(path: Path) -> tuple[dict[str, Any], _Reader]:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise UsageError(f"{path}: is not UTF-8 at byte {error.start}; save it as UTF-8") from error
+    if path.suffix == ".json":
+        text = _yaml_of_json(text)
     try:
         node = yaml.compose(text, Loader=_Loader)
     except yaml.YAMLError as error:

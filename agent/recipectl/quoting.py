@@ -11,7 +11,7 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _INEXPRESSIBLE_PATH = re.compile("[\x00-\x1f\x7f'\"\\\\*?\\[\\]]")
 _ESCAPES = {"\a": r"\a", "\b": r"\b", "\f": r"\f", "\n": r"\n", "\r": r"\r", "\t": r"\t", "\v": r"\v"}
 _ESCAPES |= {"\\": r"\\", '"': r"\""}
-# C1 controls, line and paragraph separators, BOM and bidirectional controls: legal, but they hide from a reviewer.
+# C1 controls, line separators, BOM and bidirectional controls: legal, but they hide from a reviewer.
 _SHOWN = re.compile("[\x80-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff]")
 
 
@@ -45,8 +45,8 @@ def executable(path: str) -> str:
     """The first word of a command line: absolute, without the characters that systemd refuses there."""
     if not path.startswith("/") or path.endswith("/") or _INEXPRESSIBLE_PATH.search(path):
         raise UnrepresentableError(
-            f"systemd cannot execute {path!r}: quotes, backslashes, `*?[]` and control characters are refused in "
-            "an executable's path; make a symbolic link to it"
+            f"systemd cannot execute {path!r}: quotes, backslashes, `*?[]` and control characters are refused "
+            "in an executable's path; make a symbolic link to it"
         )
     return word(path)
 

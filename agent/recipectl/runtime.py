@@ -18,7 +18,7 @@ DISTRIBUTIONS = {
 
 @dataclass(frozen=True)
 class Runtime:
-    """What will run a recipe, with the rule that chose it; `command` is absolute and comes before all arguments."""
+    """What will run a recipe, and the rule that chose it; `command` is absolute and comes before all arguments."""
 
     rule: str
     command: tuple[str, ...]
@@ -59,7 +59,7 @@ def _interpreter(python: Path) -> Path | None:
 
 
 def _venv(python: Path | None) -> Path | None:
-    # Never Path.resolve(): a venv's python is a symlink to the base interpreter, and following it leaves the venv.
+    # Never Path.resolve(): a venv's python links to the base interpreter, and following it leaves the venv.
     return python.parent.parent if python and (python.parent.parent / "pyvenv.cfg").is_file() else None
 
 
@@ -108,7 +108,7 @@ def venv_path(recipe: Recipe) -> tuple[str, str] | None:
 
 
 def _pinned(recipe: Recipe, host: Host, passed: list[str]) -> tuple[str, Path] | None:
-    """(key, interpreter) from python_path or a venv; a missing one is refused unless the host file lets it fall."""
+    """(key, interpreter) from python_path or a venv; a missing one is refused unless the host says so."""
     candidates = [("python_path", recipe.python_path, "")] if recipe.python_path else []
     if venv := venv_path(recipe):
         candidates.append((venv[0], venv[1], "bin/python"))
@@ -129,8 +129,17 @@ def _pinned(recipe: Recipe, host: Host, passed: list[str]) -> tuple[str, Path] |
     return chosen
 
 
-def _finish(engine: str, rule: str, command: tuple[str, ...], python: Path | None, host: Host, passed: list[str],
-            *, positional: bool = False, warnings: tuple[str, ...] = ()) -> Runtime:  # fmt: skip
+def _finish(
+    engine: str,
+    rule: str,
+    command: tuple[str, ...],
+    python: Path | None,
+    host: Host,
+    passed: list[str],
+    *,
+    positional: bool = False,
+    warnings: tuple[str, ...] = (),
+) -> Runtime:
     version, venv = installed_version(python, engine), _venv(python)
     notes = list(warnings)
     own = Path(command[0])
@@ -144,9 +153,17 @@ def _finish(engine: str, rule: str, command: tuple[str, ...], python: Path | Non
                 )
     bin_folder = (str(python.parent),) if venv and python else ()
     return Runtime(
-        rule, command, positional, str(python) if python else None, str(venv) if venv else None, version,
-        python_version(python), tuple(passed), tuple(notes), (*bin_folder, *host.path),
-    )  # fmt: skip
+        rule,
+        command,
+        positional,
+        str(python) if python else None,
+        str(venv) if venv else None,
+        version,
+        python_version(python),
+        tuple(passed),
+        tuple(notes),
+        (*bin_folder, *host.path),
+    )
 
 
 def _resolve_vllm(recipe: Recipe, host: Host) -> Runtime:
@@ -170,8 +187,16 @@ def _resolve_vllm(recipe: Recipe, host: Host) -> Runtime:
         )
     note = f"the runtime is not pinned: {found[0]} is whatever is installed there; set `python_path:`"
     python_ = _interpreter(found[0])
-    return _finish("vllm", "`vllm` on the host's path", (str(found[0]), "serve"), python_, host, passed,
-                   positional=True, warnings=(note,))  # fmt: skip
+    return _finish(
+        "vllm",
+        "`vllm` on the host's path",
+        (str(found[0]), "serve"),
+        python_,
+        host,
+        passed,
+        positional=True,
+        warnings=(note,),
+    )
 
 
 def _resolve_sglang(recipe: Recipe, host: Host) -> Runtime:
@@ -222,8 +247,15 @@ def _resolve_llamacpp(recipe: Recipe, host: Host) -> Runtime:
     if not found:
         raise RuntimeNotFoundError("no `llama-server` in the host file's path; set `binary:` to it")
     note = f"the runtime is not pinned: {found[0]} is whatever is installed there; set `binary:`"
-    return _finish("llamacpp", "`llama-server` on the host's path", (str(found[0]),), _interpreter(found[0]), host,
-                   passed, warnings=(note,))  # fmt: skip
+    return _finish(
+        "llamacpp",
+        "`llama-server` on the host's path",
+        (str(found[0]),),
+        _interpreter(found[0]),
+        host,
+        passed,
+        warnings=(note,),
+    )
 
 
 def resolve(recipe: Recipe, host: Host) -> Runtime:

@@ -72,7 +72,7 @@ def steps(path: Path, place: Place, host: hostfile.Host) -> unit.Steps:
 
 
 def each(names: tuple[str, ...], place: Place) -> tuple[list[unit.Steps], int]:
-    """The steps of every named recipe (all of them without names), and the status: a bad one stops no other."""
+    """The steps of every named recipe (without names, of all), and the status: a bad one stops no other."""
     host, status = place.host, 0
     found: list[unit.Steps] = []
     paths: list[Path] = []
