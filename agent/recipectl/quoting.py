@@ -45,8 +45,8 @@ def executable(path: str) -> str:
     """The first word of a command line: absolute, without the characters that systemd refuses there."""
     if not path.startswith("/") or path.endswith("/") or _INEXPRESSIBLE_PATH.search(path):
         raise UnrepresentableError(
-            f"systemd cannot execute {path!r}: quotes, backslashes, `*?[]` and control characters are refused "
-            "in an executable's path; make a symbolic link to it"
+            f"systemd cannot execute {path!r}: quotes, backslashes, `*?[]` and control characters are "
+            "refused in an executable's path; make a symbolic link to it"
         )
     return word(path)
 

@@ -18,7 +18,7 @@ DISTRIBUTIONS = {
 
 @dataclass(frozen=True)
 class Runtime:
-    """What will run a recipe, and the rule that chose it; `command` is absolute and comes before all arguments."""
+    """What will run a recipe, and the rule that chose it; `command` is absolute, before all arguments."""
 
     rule: str
     command: tuple[str, ...]
