@@ -90,6 +90,10 @@ def steps(recipe: Recipe, source: str, runtime: Runtime, host: Host) -> Steps:
     return Steps(recipe, source, runtime, merged, argv, engines.endpoint(recipe, argv))
 
 
+def _in_tmp(words: tuple[str, ...]) -> bool:
+    return any(word.startswith(("/tmp/", "/var/tmp/")) for word in words)  # noqa: S108  (asked, not used)
+
+
 def _service(recipe: Recipe) -> tuple[str, ...]:
     for key in recipe.service:
         if not _SETTING.match(key):
@@ -121,6 +125,8 @@ def render(made: Steps, site: Site, host: Host) -> Unit:
         command=quoting.command(made.argv),
         wait_ready=quoting.command(poller),
         timeout_start_sec=timeout_sec,
+        # A private /tmp would hide a venv, a model or the poller that is kept there.
+        private_tmp="no" if _in_tmp((*made.argv, *poller, *runtime.path)) else "yes",
         service=_service(recipe),
         wanted_by="models.target",
         recipe=recipe.name,

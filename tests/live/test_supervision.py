@@ -192,7 +192,7 @@ def test_words_and_variables_arrive_as_they_are() -> None:
     dump = "import json, os, sys\nopen('/run/dump', 'w').write(json.dumps([sys.argv, dict(os.environ)]))\nsys.exit(2)"
     variables = {f"V{index}": word for index, word in enumerate(words)}
     recipe("dump", binary=script(Path("/opt/dump"), dump), args=words, env_vars=variables)
-    recipectl("apply", "dump")
+    assert recipectl("apply", "dump").stderr == ""
     recipectl("start", "dump")
     argv, environ = json.loads(Path("/run/dump").read_text())
     assert (argv[-len(words) :], {name: environ[name] for name in variables}) == (words, variables)
