@@ -1,7 +1,7 @@
 PY = .venv/bin/python
 SUDO = $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: demo test setup lint pure live fmt golden
+.PHONY: demo test test-vllm setup lint pure live fmt golden
 demo: setup
 	@packaging/demo
 test: setup lint pure live
@@ -15,6 +15,9 @@ pure:
 	$(PY) -m pytest -q
 live:
 	$(SUDO) packaging/throwaway-systemd $(CURDIR)/$(PY) -m pytest -q -p no:cacheprovider -m systemd tests/live
+test-vllm: setup
+	@packaging/setup-vllm
+	$(SUDO) packaging/throwaway-systemd $(CURDIR)/$(PY) -m pytest -q -p no:cacheprovider -m vllm tests/live
 fmt:
 	.venv/bin/ruff check --fix agent tests packaging; .venv/bin/ruff format agent tests packaging
 golden:

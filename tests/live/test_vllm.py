@@ -1,0 +1,77 @@
+"""The same path with real vLLM: a tiny model, its answer, and the faults that only vLLM has."""
+
+import json
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from live.test_supervision import recipectl, show, until
+
+pytestmark = pytest.mark.vllm
+ROOT = Path(__file__).parents[2]
+SENTENCE = " a recipe names an engine and its model"
+RECIPE = f"""
+backend: vllm
+python_path: {ROOT}/.build/vllm/bin/python
+model_path: {ROOT}/.build/tiny
+served_model_name: tiny
+host: 127.0.0.1
+port: 18300
+dtype: float32
+max_model_len: 128
+max_num_seqs: 4
+env_vars: {{HF_HUB_OFFLINE: 1, HOME: /var/tmp}}
+extra_args: {{enforce_eager: true, kv_cache_memory_bytes: 64M}}
+"""
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Iterator[str]:
+    folder = Path("/etc/recipectl/recipes")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "tiny.yaml").write_text(RECIPE)
+    assert recipectl("apply", "tiny").returncode == 0
+    started = recipectl("start", "tiny")
+    assert started.returncode == 0, started.stderr
+    yield "tiny"
+    recipectl("remove", "tiny")
+
+
+def answer() -> str:
+    body = json.dumps({"model": "tiny", "prompt": "hello", "max_tokens": 12}).encode()
+    request = urllib.request.Request(
+        "http://127.0.0.1:18300/v1/completions", body, {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=30) as reply:
+        return str(json.load(reply)["choices"][0]["text"])
+
+
+def test_vllm_answers_when_start_returns(tiny: str) -> None:
+    assert answer() == SENTENCE
+
+
+def test_the_version_in_status_is_the_venvs(tiny: str) -> None:
+    assert json.loads(recipectl("status", tiny, "--json").stdout)[0]["engine_version"].startswith("0.32.0")
+
+
+def test_an_engine_that_exits_0_by_itself_comes_back(tiny: str) -> None:
+    subprocess.run(["pkill", "-9", "-f", "VLLM::EngineCore"], check=True)
+    until(tiny, "NRestarts", "1", timeout_sec=60)
+    until(tiny, "ActiveState", "active", timeout_sec=120)
+    assert answer() == SENTENCE
+
+
+def test_a_stop_during_a_load_is_over_within_5_seconds(tiny: str) -> None:
+    recipectl("stop", tiny)
+    subprocess.run(["systemctl", "start", "--no-block", "model-tiny.service"], check=True)
+    time.sleep(12)  # vLLM swallows the first SIGTERM from about 9 s on until it is ready
+    assert show(tiny, "SubState") == "start-post"
+    begun = time.monotonic()
+    assert recipectl("stop", tiny).returncode == 0
+    assert time.monotonic() - begun < 5
+    assert show(tiny, "ActiveState") == "inactive"
+    assert subprocess.run(["pgrep", "-f", "VLLM::"], capture_output=True, check=False).stdout == b""
