@@ -1,5 +1,6 @@
 """systemd over D-Bus. The only module that imports pystemd; bytes and its exceptions stop here."""
 
+import re
 import select
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -158,7 +159,10 @@ class Manager:
 
 
 def _words(error: BaseException) -> str:
+    """What sd-bus said, without pystemd's own words around it (`[err -2]: ...`)."""
     texts = [part.decode(errors="replace") if isinstance(part, bytes) else str(part) for part in error.args]
-    return next(
+    said = next(
         (text for text in reversed(texts) if text and not text.lstrip("-").isdigit()), type(error).__name__
     )
+    said = re.sub(r"^\[err -?\d+\]: ", "", said).splitlines()[0]
+    return re.sub(r"^b'(.*?)\.?'$", r"\1", said)

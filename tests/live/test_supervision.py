@@ -196,3 +196,32 @@ def test_words_and_variables_arrive_as_they_are() -> None:
     recipectl("start", "dump")
     argv, environ = json.loads(Path("/run/dump").read_text())
     assert (argv[-len(words) :], {name: environ[name] for name in variables}) == (words, variables)
+
+
+def test_a_caller_without_permission_is_told_and_nothing_changes(served: str) -> None:
+    nobody = ["setpriv", "--reuid=65534", "--clear-groups", sys.executable, "-m", "recipectl", "stop", served]
+    failed = subprocess.run(nobody, capture_output=True, text=True, check=False)
+    assert failed.returncode == 1
+    assert failed.stderr.endswith("run it as root (sudo), or with --user for units of your own\n")
+    assert show(served, "ActiveState") == "active"
+
+
+def test_a_host_without_systemd_is_told() -> None:
+    hidden = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /run; exec "$@"', "-"]
+    failed = subprocess.run(
+        [*hidden, sys.executable, "-m", "recipectl", "start", "x"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (failed.returncode, failed.stderr[:34]) == (1, "no systemd to talk to over D-Bus (")
+
+
+def test_a_start_limit_that_was_reached_is_reset_and_said() -> None:
+    recipe("limit", binary=script(Path("/opt/limit"), "import sys; sys.exit(2)"))
+    recipectl("apply", "limit")
+    recipectl("start", "limit")
+    assert (
+        "model-limit.service had failed (exit-code); its start limit was reset"
+        in recipectl("start", "limit").stderr
+    )
