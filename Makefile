@@ -1,7 +1,7 @@
 PY = .venv/bin/python
 SUDO = $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: demo test test-vllm setup lint pure live fmt golden man
+.PHONY: demo test test-vllm setup lint pure live fmt golden bench man
 demo: setup
 	@packaging/demo
 test: setup lint pure live
@@ -22,6 +22,8 @@ fmt:
 	.venv/bin/ruff check --fix agent tests packaging; .venv/bin/ruff format agent tests packaging
 golden:
 	$(PY) -m pytest -q tests/test_golden.py --rewrite-golden
+bench: setup
+	$(SUDO) packaging/throwaway-systemd $(CURDIR)/$(PY) tests/bench.py
 man:
 	mkdir -p .build/man
 	for page in recipectl.1 recipe.5; do pandoc -s -t man -o .build/man/$$page docs/$$page.md; done
