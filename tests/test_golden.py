@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from recipectl import load, unit
+from recipectl import load, unit, unitfile
 from recipectl.engines import vllm
 from recipectl.errors import RecipectlError
 from recipectl.hostfile import Host
@@ -62,7 +62,7 @@ def test_the_same_input_gives_the_same_bytes() -> None:
 
 
 def test_what_a_unit_says_of_itself_can_be_read_back() -> None:
-    facts = unit.facts(rendered(next(path for path in EXAMPLES if path.stem == "qwen3-8b")))
+    facts = unitfile.facts(rendered(next(path for path in EXAMPLES if path.stem == "qwen3-8b")))
     assert (facts["Recipe"], facts["EngineVersion"], facts["Gpus"]) == ("qwen3-8b", "0.32.0", "0")
 
 

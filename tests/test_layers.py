@@ -14,6 +14,7 @@ ORDER = [
     "environment",
     "quoting",
     "engines",
+    "unitfile",
     "unit",
     "plan",
     "store",

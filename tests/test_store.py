@@ -8,7 +8,7 @@ from recipectl import host
 from recipectl.errors import RecipectlError
 from recipectl.plan import decide
 from recipectl.store import Store
-from recipectl.unit import Unit
+from recipectl.unitfile import Unit
 
 QWEN = Unit("model-qwen.service", "[Service]\n\n[X-Recipectl]\nRecipe=qwen\n")
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from recipectl.unit import Unit
+from recipectl.unitfile import Unit
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 from recipectl.errors import RecipectlError
-from recipectl.unit import SECTION, Unit
+from recipectl.unitfile import SECTION, Unit
 
 _SHARED = ("models.target", "models.slice")
 

@@ -15,8 +15,8 @@ from recipectl.errors import UnrepresentableError, UsageError
 from recipectl.hostfile import Host
 from recipectl.recipe import Recipe
 from recipectl.runtime import Runtime
+from recipectl.unitfile import Unit, name
 
-SECTION = "[X-Recipectl]"
 # What the unit's contract rests on: a recipe that could change it would not be supervised any more.
 _REFUSED = {
     "ExecStart": "it is compiled from the recipe",
@@ -28,14 +28,6 @@ _REFUSED = {
     "KillMode": "a stop must free the GPUs",
 }
 _SETTING = re.compile(r"[A-Z][A-Za-z0-9]*\Z")
-
-
-@dataclass(frozen=True)
-class Unit:
-    """A unit's file name and its exact text."""
-
-    name: str
-    text: str
 
 
 @dataclass(frozen=True)
@@ -76,11 +68,6 @@ def _carried(value: object) -> object:
     if isinstance(value, str) and re.search("[\x00-\x09\x0b-\x1f\x7f]", value):
         raise UnrepresentableError(f"a control character reached a unit in {value[:60]!r}; remove it")
     return value
-
-
-def name(recipe_name: str) -> str:
-    """The service of a recipe."""
-    return f"model-{recipe_name}.service"
 
 
 def steps(recipe: Recipe, source: str, runtime: Runtime, host: Host) -> Steps:
@@ -147,10 +134,3 @@ def shared(site: Site) -> tuple[Unit, ...]:
         Unit(unit, _templates().get_template(f"{unit}.j2").render(wanted_by=site.wanted_by))
         for unit in ("models.target", "models.slice")
     )
-
-
-def facts(text: str) -> dict[str, str]:
-    """KEY -> value of a unit's [X-Recipectl] section; empty for a unit that is not ours."""
-    _, found, tail = text.partition(f"\n{SECTION}\n")
-    pairs = (line.partition("=") for line in tail.split("\n") if "=" in line)
-    return {key: value.replace("%%", "%") for key, _, value in pairs} if found else {}

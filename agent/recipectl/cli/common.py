@@ -1,15 +1,23 @@
 """What the verbs share: where recipes and units live, and the one path from a file to its steps."""
 
+from __future__ import annotations
+
 import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from recipectl import hostfile, load, runtime, unit
 from recipectl.errors import Problem, RecipectlError, RecipeError, UsageError
 from recipectl.store import Store
+from recipectl.unitfile import name as unit_name
+
+if TYPE_CHECKING:  # pydantic and jinja2 are slow to import, and half of the verbs need neither
+    from recipectl import hostfile, unit
+
+SUFFIXES = (".yaml", ".yml", ".json")
 
 
 def warn(text: str) -> None:
@@ -30,11 +38,15 @@ class Place:
     @property
     def folders(self) -> tuple[Path, ...]:
         """Recipe folders, the first that has a name wins."""
+        from recipectl import load
+
         system = tuple(Path(folder) for folder in load.SYSTEM)
         return (self._config / "recipectl/recipes", *system) if self.user else system
 
     @property
     def host(self) -> hostfile.Host:
+        from recipectl import hostfile
+
         own = self._config / "recipectl/host.yaml"
         return hostfile.load(own if self.user and own.exists() else Path("/etc/recipectl/host.yaml"))
 
@@ -44,6 +56,8 @@ class Place:
 
     @property
     def site(self) -> unit.Site:
+        from recipectl import unit
+
         poller = Path(unit.__file__).with_name("wait_ready.py")
         return unit.Site((sys.executable, "-I", "-S", str(poller)), self.user)
 
@@ -55,6 +69,8 @@ class Place:
 
 def steps(path: Path, place: Place, host: hostfile.Host) -> unit.Steps:
     """One recipe file through the pure steps; every error names the file."""
+    from recipectl import load, runtime, unit
+
     recipe = load.load(path)
     source = str(Path(os.path.abspath(path)))  # noqa: PTH100  (a link to a recipe is that recipe's own name)
     try:
@@ -73,6 +89,8 @@ def steps(path: Path, place: Place, host: hostfile.Host) -> unit.Steps:
 
 def each(names: tuple[str, ...], place: Place) -> tuple[list[unit.Steps], int]:
     """The steps of every named recipe (without names, of all), and the status: a bad one stops no other."""
+    from recipectl import load
+
     host, status = place.host, 0
     found: list[unit.Steps] = []
     paths: list[Path] = []
@@ -96,4 +114,4 @@ def service(name: str) -> str:
     if name.startswith("model-") and name.endswith(".service"):
         return name
     stem = Path(name).name
-    return unit.name(Path(stem).stem if stem.endswith(load.SUFFIXES) else stem)
+    return unit_name(Path(stem).stem if stem.endswith(SUFFIXES) else stem)

@@ -6,7 +6,7 @@ import time
 
 import click
 
-from recipectl import load, unit
+from recipectl import unitfile
 from recipectl.bus import Manager, State
 from recipectl.cli.common import Place, service
 from recipectl.cli.run import decoded
@@ -14,7 +14,7 @@ from recipectl.errors import BusError, RecipectlError, UsageError
 
 
 def _row(place: Place, state: State) -> dict[str, object]:
-    facts = unit.facts(place.store.read(state.name) or "")
+    facts = unitfile.facts(place.store.read(state.name) or "")
     return {
         "name": facts.get("Recipe", state.name),
         "unit": state.name,
@@ -92,6 +92,7 @@ def status_(user: bool, recipes: tuple[str, ...], as_json: bool) -> int:
 @click.pass_obj
 def list_(user: bool, as_json: bool) -> int:
     """List all recipes, their state, and how host and recipe differ."""
+    from recipectl import load, unit
     from recipectl.cli.common import steps
 
     place, status = Place(user), 0
@@ -99,7 +100,7 @@ def list_(user: bool, as_json: bool) -> int:
     try:
         with Manager(user=user) as manager:
             paths = {path.stem: path for path in load.every(place.folders)}
-            names = {*map(unit.name, paths), *(name for name in installed if name.endswith(".service"))}
+            names = {*map(unitfile.name, paths), *(name for name in installed if name.endswith(".service"))}
             states = {state.name: state.word for state in manager.states(tuple(sorted(names)))}
     except BusError as error:
         click.echo(f"warning: states are unknown: {error}", err=True)
@@ -117,13 +118,13 @@ def list_(user: bool, as_json: bool) -> int:
         rows.append(
             {
                 "name": stem,
-                "state": states.get(unit.name(stem), "unknown"),
+                "state": states.get(unitfile.name(stem), "unknown"),
                 "differs": differs,
                 "file": str(path),
             }
         )
     for name, text in installed.items():
-        stem = unit.facts(text).get("Recipe", "")
+        stem = unitfile.facts(text).get("Recipe", "")
         if stem and stem not in paths:
             source = next((line[11:] for line in text.split("\n") if line.startswith("SourcePath=")), "")
             gone = "" if os.path.exists(source) else "recipe is gone"  # noqa: PTH110  (text of a unit)

@@ -8,7 +8,7 @@ from functools import partial
 
 import click
 
-from recipectl import host, plan, unit
+from recipectl import host, plan
 from recipectl.bus import Manager, State
 from recipectl.cli.common import Place, each, service
 from recipectl.errors import JobError, UsageError
@@ -21,6 +21,8 @@ _NAMES = click.argument("recipes", nargs=-1, required=True, metavar="RECIPE...")
 @click.pass_obj
 def apply_(user: bool, recipes: tuple[str, ...]) -> int:
     """Write the units of recipes and reload systemd once; nothing is started."""
+    from recipectl import unit
+
     place = Place(user)
     made, status = each(recipes, place)
     wanted = tuple(unit.render(one, place.site, place.host) for one in made)

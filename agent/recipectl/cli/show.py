@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from recipectl import unit
+from recipectl import unit, unitfile
 from recipectl.cli.common import Place, each
 from recipectl.recipe import Recipe
 from recipectl.store import Store
@@ -56,7 +56,7 @@ def explain_(user: bool, recipes: tuple[str, ...], as_json: bool) -> int:
             if getattr(one.recipe, field) == "auto":
                 click.echo(f"  ({field}: inferred from the model's name, as `auto` asks)")
         click.echo(f"ready        GET {one.endpoint.url}{one.endpoint.path} answers 200")
-        click.echo(f"unit         {unit.name(one.recipe.name or '')}")
+        click.echo(f"unit         {unitfile.name(one.recipe.name or '')}")
     return status
 
 
