@@ -11,6 +11,7 @@ from recipectl.errors import UsageError
 from recipectl.hostfile import Host
 from recipectl.recipe import Recipe
 from recipectl.runtime import Runtime
+from recipectl.unitfile import Site
 
 VLLM = Runtime("test", ("/v/bin/vllm", "serve"), positional_model=True)
 CORPUS = Path(__file__).parents[2] / "shared/corpus/vllm-commands.jsonl"
@@ -90,7 +91,8 @@ def test_gpus_win_over_variables_and_zero_is_a_gpu() -> None:
     recipe = Recipe.model_validate(
         {"name": "a", "model_path": "/m", "extra_args": {"cuda-visible-devices": 0}}
     )
-    made = unit.steps(recipe, "/a.yaml", VLLM, Host(environment={"CUDA_VISIBLE_DEVICES": "7"}))
+    host = Host(environment={"CUDA_VISIBLE_DEVICES": "7"})
+    made = unit.steps(recipe, "/a.yaml", VLLM, host, Site(("/h",)))
     assert made.environment["CUDA_VISIBLE_DEVICES"].value == "0"
 
 
@@ -122,9 +124,11 @@ def as_recipe(argv: list[str], env: dict[str, str]) -> Recipe:
 @pytest.mark.skipif(not CORPUS.exists(), reason="the corpus of official commands is not beside this checkout")
 def test_every_official_command_can_be_said_by_a_recipe() -> None:
     rows = [json.loads(line) for line in CORPUS.read_text().splitlines()]
-    differ = [  # argv and environment
-        row
-        for row in rows
-        if list(engines.argv(as_recipe(row["argv"], row["env"]), VLLM)[2:]) != row["argv"][2:]
-    ]
+    site = Site(("/h",), user=True)
+    differ = []
+    for row in rows:
+        made = unit.steps(as_recipe(row["argv"], row["env"]), "/a.yaml", VLLM, Host(), site)
+        env = {name: item.value for name, item in made.environment.items() if name != "PATH"}
+        if list(made.argv[2:]) != row["argv"][2:] or env != {k: str(v) for k, v in row["env"].items()}:
+            differ.append(row)
     assert (len(rows), differ) == (3298, [])

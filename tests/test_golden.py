@@ -10,11 +10,13 @@ from recipectl import load, unit, unitfile
 from recipectl.engines import vllm
 from recipectl.errors import RecipectlError
 from recipectl.hostfile import Host
+from recipectl.relations import Relations
 from recipectl.runtime import Runtime
+from recipectl.unitfile import Site
 
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.yaml"))
 EXAMPLES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
-SITE = unit.Site(("/usr/bin/python3", "/usr/lib/recipectl/wait_ready.py"))
+SITE = Site(("/usr/bin/python3", "/usr/lib/recipectl/health.py"))
 RUNTIMES = {
     "vllm": Runtime(
         "python_path: its `vllm` sibling", ("/v/bin/vllm", "serve"), True, "/v/bin/python", "/v", "0.32.0"
@@ -23,12 +25,20 @@ RUNTIMES = {
     "llamacpp": Runtime("binary", ("/v/bin/llama-server",)),
 }
 
+# What the other recipes of the host are to a case.
+RELATIONS = {
+    "on-demand": Relations(rivals=("b",), earlier=("b",), polite=("b",)),
+    "related": Relations(("b",), ("b",), ("a", "z"), ("a", "embed"), ("embed",), ("b",)),
+}
+
 
 def rendered(path: Path) -> str:
     try:
         recipe = load.load(path)
-        made = unit.steps(recipe, f"/etc/recipectl/recipes/{path.name}", RUNTIMES[recipe.backend], Host())
-        return unit.render(made, SITE, Host()).text
+        source = f"/etc/recipectl/recipes/{path.name}"
+        made = unit.steps(recipe, source, RUNTIMES[recipe.backend], Host(), SITE)
+        units = unit.render(made, SITE, Host(), RELATIONS.get(path.stem, Relations()))
+        return "\n".join(f"# ── {one.name}\n{one.text}" for one in units)
     except RecipectlError as error:
         return f"exit {error.status}: {error}\n".replace(str(path.parent) + "/", "")
 
@@ -43,14 +53,14 @@ def test_a_recipe_compiles_to_just_this(path: Path, request: pytest.FixtureReque
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed")
 def test_systemd_finds_nothing_to_say_about_the_golden_units(tmp_path: Path) -> None:
-    units = [(path, text) for path in [*GOLDEN, *EXAMPLES] if not (text := rendered(path)).startswith("exit")]
-    for path, text in units:
+    texts = [text for path in [*GOLDEN, *EXAMPLES] if not (text := rendered(path)).startswith("exit")]
+    for part in "\n".join(texts).split("# ── ")[1:]:
+        name, text = part.split("\n", 1)
         for program in ("/v/bin/vllm", "/v/bin/python", "/v/bin/llama-server"):
             text = text.replace(f":{program}", ":/bin/true")  # the one thing that is not on this host
-        (tmp_path / f"model-{path.stem}.service").write_text(text)
-    for name in ("models.target", "models.slice"):
-        found = [one for one in unit.shared(SITE) if one.name == name]
-        (tmp_path / name).write_text(found[0].text)
+        (tmp_path / name).write_text(text)
+    for one in unitfile.shared(SITE):
+        (tmp_path / one.name).write_text(one.text)
     files = sorted(str(path) for path in tmp_path.iterdir())
     words = ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", *files]
     said = subprocess.run(words, capture_output=True, text=True, check=False)

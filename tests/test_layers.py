@@ -7,6 +7,9 @@ import pytest
 
 ORDER = [
     "errors",
+    "sources",
+    "unitfile",
+    "compiled",
     "recipe",
     "load",
     "hostfile",
@@ -14,13 +17,14 @@ ORDER = [
     "environment",
     "quoting",
     "engines",
-    "unitfile",
+    "relations",
     "unit",
+    "compiler",
     "plan",
     "store",
     "bus",
     "host",
-    "wait_ready",
+    "health",
     "cli",
 ]
 PACKAGE = Path(__file__).parents[1] / "agent/recipectl"

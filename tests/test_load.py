@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from recipectl import load
+from recipectl import load, sources
 from recipectl.errors import RecipeError, UsageError
 
 Write = Callable[[str, str], Path]
@@ -69,7 +69,7 @@ def test_gpus_may_be_one_or_many(write: Write, text: str, gpus: tuple[str, ...])
 
 def test_the_first_folder_that_has_a_name_wins(write: Write, tmp_path: Path) -> None:
     write("etc/a.yaml", ""), write("usr/a.yaml", ""), write("usr/b.yaml", "")
-    assert load.every((tmp_path / "etc", tmp_path / "usr")) == (
+    assert sources.every((tmp_path / "etc", tmp_path / "usr")) == (
         tmp_path / "etc/a.yaml",
         tmp_path / "usr/b.yaml",
     )
@@ -79,10 +79,41 @@ def test_a_link_to_dev_null_masks_a_recipe(write: Write, tmp_path: Path) -> None
     write("usr/a.yaml", "")
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc/a.yaml").symlink_to("/dev/null")
-    assert load.every((tmp_path / "etc", tmp_path / "usr")) == ()
+    assert sources.every((tmp_path / "etc", tmp_path / "usr")) == ()
 
 
 def test_an_unknown_name_is_told_with_the_nearest(write: Write, tmp_path: Path) -> None:
     write("qwen.yaml", "")
     with pytest.raises(UsageError, match="did you mean `qwen`"):
-        load.find("qwem", (tmp_path,))
+        sources.find("qwem", (tmp_path,))
+
+
+def test_drop_ins_merge_in_the_order_of_their_names(write: Write, tmp_path: Path) -> None:
+    recipe = write("etc/a.yaml", "model_path: /m\nport: 1\nenv_vars: {A: 1, B: 1}\n")
+    (
+        write("etc/a.yaml.d/20.yaml", "env_vars: {B: 3}\n"),
+        write("usr/a.yaml.d/10.yaml", "env_vars: {B: 2, C: 2}\nport: 2\n"),
+    )
+    found = sources.drop_ins("a", (tmp_path / "etc", tmp_path / "usr"))
+    merged = load.load(recipe, *found)
+    assert (merged.port, merged.env_vars) == (2, {"A": "1", "B": "3", "C": "2"})
+
+
+def test_a_mistake_in_a_drop_in_is_told_with_its_own_place(write: Write) -> None:
+    recipe = write("a.yaml", "model_path: /m\n")
+    with pytest.raises(RecipeError, match=r"10.yaml:1:7: `port` is `0`; give at least 1"):
+        load.load(recipe, write("a.yaml.d/10.yaml", "port: 0\n"))
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("30s", 30), ("15min", 900), ("1h 30min", 5400)])
+def test_spans_are_systemds(write: Write, text: str, seconds: int) -> None:
+    recipe = load.load(write("a.yaml", f"model_path: /m\non_demand: {{idle: {text}}}\n"))
+    assert recipe.on_demand is not None
+    assert recipe.on_demand.idle == seconds
+
+
+def test_a_value_in_secrets_is_never_repeated(write: Write) -> None:
+    assert (
+        "hf_very secret"
+        not in said(write("a.yaml", "model_path: /m\nsecrets: {HF_TOKEN: hf_very secret}\n"))[0]
+    )

@@ -8,7 +8,12 @@ from conftest import make_venv
 from recipectl.errors import RuntimeNotFoundError
 from recipectl.hostfile import Host
 from recipectl.recipe import Recipe
-from recipectl.runtime import resolve
+from recipectl.runtime import Disk, Runtime
+from recipectl.runtime import resolve as resolve_on
+
+
+def resolve(recipe: Recipe, host: Host) -> Runtime:
+    return resolve_on(recipe, host, Disk())
 
 
 def recipe(**fields: object) -> Recipe:

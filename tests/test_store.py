@@ -1,16 +1,18 @@
 """Unit files on disk, and carrying out a plan."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from recipectl import host
+from recipectl.compiled import Compiled
 from recipectl.errors import RecipectlError
-from recipectl.plan import decide
+from recipectl.plan import Plan, decide
 from recipectl.store import Store
 from recipectl.unitfile import Unit
 
-QWEN = Unit("model-qwen.service", "[Service]\n\n[X-Recipectl]\nRecipe=qwen\n")
+QWEN = Unit("model-qwen.service", "[Service]\n\n[X-Recipectl]\nRecipe=qwen\nDigest=0123456789ab\n")
 
 
 class Asked:
@@ -29,24 +31,45 @@ class Asked:
     def disable(self, units: tuple[str, ...]) -> None:
         self.verbs.append(f"disable {' '.join(units)}")
 
+    def enable(self, units: tuple[str, ...]) -> None:
+        self.verbs.append(f"enable {' '.join(units)}")
+
+    def start_without_waiting(self, verb: str, unit: str) -> None:
+        self.verbs.append(f"{verb} {unit}")
+
+
+@dataclass(frozen=True)
+class State:
+    active_state: str = "inactive"
+    mark: str | None = None
+
+
+def model(autostart: bool | None = None, text: str = QWEN.text) -> Compiled:
+    units = (Unit(QWEN.name, text),)
+    return Compiled("qwen", "/r/qwen.yaml", units, autostart, False, None, "none", (), ())
+
+
+def planned(store: Store, wanted: Compiled, state: State = State(), **more: bool) -> Plan:
+    return decide((wanted,), (), store.installed(), {}, {QWEN.name: state}, store.enabled(), **more)
+
 
 def test_an_unchanged_host_is_left_alone(tmp_path: Path) -> None:
     store, asked = Store(tmp_path), Asked()
     store.write(QWEN)
-    host.apply(decide((QWEN,), store.installed()), store, asked)
+    host.apply(planned(store, model()), store, asked)
     assert asked.verbs == []
 
 
 def test_a_written_unit_is_followed_by_one_reload(tmp_path: Path) -> None:
     store, asked = Store(tmp_path), Asked()
-    host.apply(decide((QWEN,), {}), store, asked)
+    host.apply(planned(store, model()), store, asked)
     assert (asked.verbs, store.installed()) == (["reload"], {QWEN.name: QWEN.text})
 
 
 def test_a_removed_unit_is_stopped_before_its_file_goes(tmp_path: Path) -> None:
     store, asked = Store(tmp_path), Asked()
     store.write(QWEN)
-    host.apply(decide((), store.installed(), remove=(QWEN.name,)), store, asked)
+    host.apply(decide((), (), store.installed(), {QWEN.name: "gone"}, {}, ()), store, asked)
     assert asked.verbs == ["Stop model-qwen.service", "disable model-qwen.service", "reload"]
 
 
@@ -59,3 +82,36 @@ def test_a_file_that_is_not_ours_is_never_touched(tmp_path: Path) -> None:
 def test_no_temporary_file_is_left(tmp_path: Path) -> None:
     Store(tmp_path).write(QWEN)
     assert [path.name for path in tmp_path.iterdir()] == [QWEN.name]
+
+
+def test_autostart_enables_and_starts_what_is_down(tmp_path: Path) -> None:
+    store, asked = Store(tmp_path), Asked()
+    host.apply(planned(store, model(autostart=True)), store, asked)
+    assert asked.verbs == ["reload", "enable model-qwen.service models.target", "Start model-qwen.service"]
+
+
+def test_without_autostart_what_an_operator_enabled_stays_so(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.write(QWEN)
+    assert not decide((model(),), (), store.installed(), {}, {QWEN.name: State()}, {QWEN.name})
+
+
+def test_a_model_that_runs_something_older_is_restarted(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.write(QWEN)
+    assert planned(store, model(), State("active", "ffffffffffff")).of("restart") == (QWEN.name,)
+
+
+def test_no_restart_leaves_it_running(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.write(QWEN)
+    assert not planned(store, model(), State("active", "ffffffffffff"), restart=False)
+
+
+def test_a_change_that_the_engine_does_not_see_restarts_nothing(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.write(QWEN)
+    todo = planned(
+        store, model(text="[Unit]\nDescription=new\n\n" + QWEN.text), State("active", "0123456789ab")
+    )
+    assert [action.verb for action in todo.actions] == ["write"]

@@ -1,5 +1,6 @@
 """systemd over D-Bus. The only module that imports pystemd; bytes and its exceptions stop here."""
 
+import contextlib
 import re
 import select
 from collections.abc import Callable
@@ -21,15 +22,14 @@ class State:
     load_state: str
     active_state: str
     sub_state: str
+    status_text: str = ""
     result: str = ""
     main_pid: int = 0
     since_sec: float | None = None
     restarts: int = 0
     memory_bytes: int | None = None
-    status_text: str = ""
     exit_code: int = 0
     exit_status: int = 0
-    unit_file_state: str = ""
     drop_ins: tuple[str, ...] = ()
     assert_result: bool = True
 
@@ -42,20 +42,40 @@ class State:
             self.active_state, self.active_state
         )
 
+    @property
+    def mark(self) -> str | None:
+        """The digest of the unit that the engine was started with, as the poller told it in STATUS=."""
+        found = re.search(r"\[([0-9a-f]{12})\]", self.status_text)
+        return found[1] if found else None
+
+
+# Property -> (interface, D-Bus type, field of State, from the bus's value).
+_PROPERTIES: tuple[tuple[bytes, bytes, bytes, str, Callable[[Any], Any]], ...] = (
+    (b"Service", b"StatusText", b"s", "status_text", bytes.decode),
+    (b"Service", b"MainPID", b"u", "main_pid", int),
+    (b"Service", b"NRestarts", b"u", "restarts", int),
+    (b"Service", b"Result", b"s", "result", bytes.decode),
+    (b"Service", b"ExecMainCode", b"i", "exit_code", int),
+    (b"Service", b"ExecMainStatus", b"i", "exit_status", int),
+    (b"Service", b"MemoryCurrent", b"t", "memory_bytes", lambda n: None if n == _UNKNOWN else n),
+    (b"Unit", b"StateChangeTimestamp", b"t", "since_sec", lambda usec: usec / 1e6 or None),
+    (b"Unit", b"DropInPaths", b"as", "drop_ins", lambda paths: tuple(path.decode() for path in paths)),
+    (b"Unit", b"AssertResult", b"b", "assert_result", bool),
+)
+
 
 class Manager:
     """The system manager, or the caller's own; not safe for threads (pystemd holds the GIL in every call)."""
 
-    def __init__(self, *, user: bool) -> None:
+    def __init__(self, *, user: bool, host: str | None = None) -> None:
         try:
             from pystemd.dbusexc import DBusBaseError
-            from pystemd.dbuslib import DBus
         except ImportError as error:
             raise BusError(
                 f"pystemd cannot be loaded ({error}); install it with recipectl: pip install ."
             ) from error
         self.user = user
-        self._bus = DBus(user_mode=user)
+        self._bus = _connection(user, host)
         self._jobs: dict[bytes, str] = {}
         try:
             self._bus.open()
@@ -63,6 +83,8 @@ class Manager:
             remedy = (
                 "log in with a session that has one, or use the system manager" if user else "is it booted?"
             )
+            if host:
+                remedy = f"does `ssh {host} systemd-stdio-bridge` work?"
             raise BusError(f"no systemd to talk to over D-Bus ({_words(error)}); {remedy}") from error
 
     def __enter__(self) -> "Manager":
@@ -128,34 +150,64 @@ class Manager:
         self._call(b"DisableUnitFiles", b"asb", [unit.encode() for unit in units], False)
         self.reload()
 
-    def states(self, units: tuple[str, ...]) -> tuple[State, ...]:
-        """The state of each unit, loaded or not."""
-        rows = self._call(b"ListUnitsByNames", b"as", [unit.encode() for unit in units]) if units else []
-        return tuple(self._state(row) for row in rows)
+    def start_without_waiting(self, verb: str, unit: str) -> None:
+        """Queue a job and return; a unit that has failed is forgiven first."""
+        if verb in ("Start", "Restart"):
+            with contextlib.suppress(BusError):  # a unit that is not loaded has nothing to forgive
+                self.reset_failed(unit)
+        self._call(verb.encode() + b"Unit", b"ss", unit.encode(), b"replace")
 
-    def _state(self, row: Any) -> State:
+    def states(self, units: tuple[str, ...], *, brief: bool = False) -> tuple[State, ...]:
+        """The state of each unit, loaded or not; `brief` leaves out what a list does not show."""
+        rows = self._call(b"ListUnitsByNames", b"as", [unit.encode() for unit in units]) if units else []
+        return tuple(self._state(row, brief=brief) for row in rows)
+
+    def _state(self, row: Any, *, brief: bool) -> State:
         name, load, active, sub = (word.decode() for word in (row[0], *row[2:5]))
-        if load == "not-found" and active == "inactive":
+        if active == "inactive" and (brief or load == "not-found"):
             return State(name, load, active, sub)
-        got = {
-            key.decode(): value
-            for interface in (b"Unit", b"Service")
-            for key, value in self._call(
-                b"GetAll", b"s", _SERVICE + b"." + interface, path=row[6],
-                interface=b"org.freedesktop.DBus.Properties",
-            ).items()
-        }  # fmt: skip
-        memory = got.get("MemoryCurrent", _UNKNOWN)
-        return State(
-            name, load, active, sub,
-            result=got["Result"].decode(), main_pid=got["MainPID"],
-            since_sec=got["StateChangeTimestamp"] / 1e6 or None, restarts=got["NRestarts"],
-            memory_bytes=None if memory == _UNKNOWN else memory, status_text=got["StatusText"].decode(),
-            exit_code=got["ExecMainCode"], exit_status=got["ExecMainStatus"],
-            unit_file_state=got["UnitFileState"].decode(),
-            drop_ins=tuple(path.decode() for path in got["DropInPaths"]),
-            assert_result=bool(got["AssertResult"]),
-        )  # fmt: skip
+        wanted = _PROPERTIES[:3] if brief else _PROPERTIES
+        if not name.endswith(".service"):
+            wanted = tuple(one for one in wanted if one[0] == b"Unit")
+        values = {
+            field: read(self._property(row[6], interface, name_, type_))
+            for interface, name_, type_, field, read in wanted
+        }
+        return State(name, load, active, sub, **values)
+
+    def _property(self, path: bytes, interface: bytes, name: bytes, type_: bytes) -> Any:
+        from pystemd.dbusexc import DBusBaseError
+
+        try:
+            return self._bus.get_property(_SERVICE, path, _SERVICE + b"." + interface, name, type_)
+        except DBusBaseError as error:
+            raise BusError(_words(error)) from error
+
+    def rivals(self, unit: str) -> tuple[str, ...]:
+        """The models that a unit conflicts with, in either direction."""
+        row = self._call(b"ListUnitsByNames", b"as", [unit.encode()])[0]
+        found = [
+            name.decode()
+            for key in (b"Conflicts", b"ConflictedBy")
+            for name in self._property(row[6], b"Unit", key, b"as")
+        ]
+        return tuple(sorted({name for name in found if name.startswith("model-")}))
+
+    def has_job(self, unit: str) -> bool:
+        """Whether a job of the unit waits or runs."""
+        return bool(self._call(b"ListUnitsByNames", b"as", [unit.encode()])[0][7])
+
+    def version(self) -> int:
+        """The manager's own major version."""
+        text = self._property(_PATH, b"Manager", b"Version", b"s").decode()
+        return int(re.split(r"[^0-9]", text)[0])
+
+
+def _connection(user: bool, host: str | None) -> Any:
+    # Not the manager's own socket, which systemctl takes: pystemd greets it as a bus, and is sent away.
+    from pystemd.dbuslib import DBus, DBusRemote
+
+    return DBusRemote(host.encode()) if host else DBus(user_mode=user)
 
 
 def _words(error: BaseException) -> str:

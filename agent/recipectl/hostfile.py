@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from recipectl.load import document, validate
 from recipectl.recipe import Text
@@ -21,12 +21,19 @@ class Host(BaseModel):
     sglang_python: str | None = None
     missing_runtime: Literal["refuse", "fall-through"] = "refuse"
     require_pinned_runtime: bool = False
-    user: str | None = None
+    user: str = Field(default="recipectl", description="User= of the units, made by apply when it is missing")
+    hardening: Literal["strict", "default", "off"] = "default"
+    on_failure: str | None = Field(
+        default=None, pattern=r"^[A-Za-z0-9:_.@%-]+\.(service|target)$", description="a unit for OnFailure="
+    )
+    gpus: tuple[Text, ...] = Field(
+        default=(), description="the UUIDs of GPU 0, 1, …, to compare the two spellings"
+    )
 
 
-def load(path: Path) -> Host:
-    """The host file, or the defaults where there is none."""
-    if not path.exists():
+def load(paths: tuple[Path, ...]) -> Host:
+    """The host file with its drop-ins over it, or the defaults where there is none."""
+    if not paths:
         return Host()
-    data, reader = document(path)
+    data, reader = document(paths)
     return validate(Host, data, reader)

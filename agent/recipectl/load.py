@@ -1,4 +1,4 @@
-"""Finding and reading recipe files; errors with file:line:column."""
+"""Reading recipe files and merging their drop-ins; errors with file:line:column."""
 
 import difflib
 import re
@@ -11,17 +11,18 @@ from pydantic import BaseModel, ValidationError
 from recipectl.errors import Problem, RecipeError, UsageError
 from recipectl.recipe import ALIASES, Recipe
 
-SUFFIXES = (".yaml", ".yml", ".json")
 NAME = re.compile(r"[a-z0-9A-Z][a-zA-Z0-9._-]{0,99}\Z")
-SYSTEM = tuple(f"{base}/recipectl/recipes" for base in ("/etc", "/run", "/usr/local/lib", "/usr/lib"))
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 M = TypeVar("M", bound=BaseModel)
 Path_ = tuple[str | int, ...]
-Places = dict[Path_, tuple[int, int]]
+Place = tuple[str, int, int]  # file, line, column
+Places = dict[Path_, Place]
 
 # Maps whose values stay as they are written: `1`, `0.50` and `yes` are text there.
-_AS_WRITTEN = {("env_vars",), ("service",), ("extra_args", "env_vars"), ("environment",)}
-_AS_WRITTEN_LISTS = {("args",), ("gpus",)}
+_AS_WRITTEN = {("env_vars",), ("service",), ("extra_args", "env_vars"), ("environment",), ("secrets",)}
+_AS_WRITTEN_LISTS = {("args",), ("gpus",), ("after",), ("requires",)}
+_AS_WRITTEN_ALONE = {("gpus",), ("after",), ("requires",), ("hardening",)}  # `off` is a word there
+_NESTED = {"ready", "on_demand", "watch", "nodes"}  # mappings whose keys are ours too
 
 
 class Written(float):
@@ -36,7 +37,7 @@ class Written(float):
 
 
 def _key(text: str, path: Path_) -> str:
-    if path and path[0] != "ready":
+    if path and path[0] not in _NESTED:
         folded = text.replace("-", "_")
         return ALIASES.get(text, folded) if path == ("extra_args",) and folded == "env_vars" else text
     return ALIASES.get(text, text.replace("-", "_"))
@@ -51,13 +52,14 @@ class _Reader:
         self.keys: Places = {}
         self.loader = _Loader("")
 
+    def _place(self, node: Any) -> Place:
+        return self.file, node.start_mark.line + 1, node.start_mark.column + 1
+
     def wrong(self, node: Any, sentence: str) -> None:
-        self.problems.append(
-            Problem(self.file, node.start_mark.line + 1, node.start_mark.column + 1, sentence)
-        )
+        self.problems.append(Problem(*self._place(node), sentence))
 
     def value(self, node: Any, path: Path_) -> Any:
-        self.places[path] = (node.start_mark.line + 1, node.start_mark.column + 1)
+        self.places[path] = self._place(node)
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, path)
         if isinstance(node, yaml.SequenceNode):
@@ -93,13 +95,13 @@ class _Reader:
                 self.wrong(key_node, f"{both} is given twice (first on line {first}); keep one of them")
                 continue
             seen[key] = key_node
-            self.keys[(*path, key)] = (key_node.start_mark.line + 1, key_node.start_mark.column + 1)
+            self.keys[(*path, key)] = self._place(key_node)
             result[key] = self.value(value_node, (*path, key))
         return result
 
 
 def _written(path: Path_) -> bool:
-    return path[:-1] in _AS_WRITTEN or path[:-1] in _AS_WRITTEN_LISTS or path == ("gpus",)
+    return path[:-1] in _AS_WRITTEN or path[:-1] in _AS_WRITTEN_LISTS or path in _AS_WRITTEN_ALONE
 
 
 def _yaml_of_json(text: str) -> str:
@@ -113,15 +115,8 @@ def _yaml_of_json(text: str) -> str:
     return re.sub(pair, joined, text).replace("\x7f", "\\u007f")
 
 
-def document(path: Path) -> tuple[dict[str, Any], _Reader]:
-    """The mapping in a YAML or JSON file with the places of its parts; RecipeError when it is none."""
-    reader = _Reader(str(path))
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path}: is not UTF-8 at byte {error.start}; save it as UTF-8") from error
+def _compose(path: Path, text: str) -> Any:
+    """The root node of a YAML or JSON file; RecipeError when it is no mapping. An empty file says nothing."""
     if path.suffix == ".json":
         text = _yaml_of_json(text)
     try:
@@ -131,9 +126,40 @@ def document(path: Path) -> tuple[dict[str, Any], _Reader]:
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
         sentence = f"is not YAML: {getattr(error, 'problem', None) or error}; correct it there"
         raise RecipeError((Problem(str(path), line, column, sentence),)) from error
-    if not isinstance(node, yaml.MappingNode):
+    if node is not None and not isinstance(node, yaml.MappingNode):
         raise RecipeError((Problem(str(path), 1, 1, "must be a mapping of keys to values"),))
-    return reader.value(node, ()), reader
+    return node
+
+
+def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """A drop-in over what it adds to: mappings merge, anything else replaces."""
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def read(path: Path) -> str:
+    """The text of one file; UsageError when it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: is not UTF-8 at byte {error.start}; save it as UTF-8") from error
+
+
+def document(paths: tuple[Path, ...]) -> tuple[dict[str, Any], _Reader]:
+    """The mapping in a file with its drop-ins merged over it, and the places of its parts."""
+    data: dict[str, Any] = {}
+    reader = _Reader(str(paths[0]))
+    for path in paths:
+        reader.file = str(path)
+        if (node := _compose(path, read(path))) is not None:
+            data = _merge(data, reader.value(node, ()))
+    reader.file = str(paths[0])
+    return data, reader
 
 
 def _sentence(error: Any, model: type[BaseModel]) -> str:
@@ -177,55 +203,33 @@ def validate(model: type[M], data: dict[str, Any], reader: _Reader) -> M:
         for error in errors.errors():
             loc = error["loc"]
             places = reader.keys if error["type"] == "extra_forbidden" else reader.places
-            line, column = next(
-                (places[loc[:n]] for n in range(len(loc), 0, -1) if loc[:n] in places), (1, 1)
+            place = next(
+                (places[loc[:n]] for n in range(len(loc), 0, -1) if loc[:n] in places), (reader.file, 1, 1)
             )
-            problems.append(Problem(reader.file, line, column, _sentence(error, model)))
+            problems.append(Problem(*place, _sentence(error, model)))
     if problems:
-        raise RecipeError(tuple(sorted(set(problems), key=lambda p: (p.line, p.column, p.sentence))))
+        raise RecipeError(tuple(sorted(set(problems), key=lambda p: (p.file, p.line, p.column, p.sentence))))
     return value
 
 
-def load(path: Path) -> Recipe:
-    """One recipe from a YAML or JSON file; its `name` is the file's stem."""
-    data, reader = document(path)
-    name, here = path.name.removesuffix(path.suffix), reader.places.get(("name",), (0, 0))
+def load(path: Path, *drop_ins: Path) -> Recipe:
+    """One recipe from a YAML or JSON file and its drop-ins; its `name` is the file's stem."""
+    data, reader = document((path, *drop_ins))
+    name, here = path.name.removesuffix(path.suffix), reader.places.get(("name",), (str(path), 0, 0))
     if not NAME.match(name):
         rule = "letters, digits, `.`, `_` and `-` (at most 100, the first a letter or digit)"
-        reader.problems.append(Problem(str(path), *here, f"`{name}` cannot be a unit name; use {rule}"))
+        reader.problems.append(Problem(*here, f"`{name}` cannot be a unit name; use {rule}"))
+    elif name.endswith(("-proxy", "-watch")):
+        text = f"`{name}` ends like the name of a unit that belongs to another model; choose another name"
+        reader.problems.append(Problem(*here, text))
     elif "name" in data and data["name"] != name:
         told = f"`name` is `{data['name']}` but the file is {path.name}"
         remedy = "rename the file or remove the key (a title goes in `description:`)"
-        reader.problems.append(Problem(str(path), *here, f"{told}; {remedy}"))
-    if isinstance(data.get("gpus"), str):
-        data["gpus"] = [word.strip() for word in data["gpus"].split(",")]
+        reader.problems.append(Problem(*here, f"{told}; {remedy}"))
+    for key in ("gpus", "after", "requires"):
+        if isinstance(data.get(key), str):
+            data[key] = [word.strip() for word in data[key].split(",")]
     # VLLM Studio folds unknown top-level keys into extra_args; this is one that people rely on.
     if "cuda_visible_devices" in data:
         data.setdefault("extra_args", {})["cuda_visible_devices"] = data.pop("cuda_visible_devices")
     return validate(Recipe, data | {"name": name}, reader)
-
-
-def find(name: str, folders: tuple[Path, ...]) -> Path:
-    """The file of a RECIPE argument: a path when it looks like one, else the first of that name."""
-    if "/" in name or name.endswith(SUFFIXES):
-        return Path(name)
-    for folder in folders:
-        for suffix in SUFFIXES:
-            if (folder / f"{name}{suffix}").exists():
-                return folder / f"{name}{suffix}"
-    near = difflib.get_close_matches(name, [path.stem for path in every(folders)], 1)
-    where = ", ".join(str(folder) for folder in folders)
-    hint = f"did you mean `{near[0]}`?" if near else "give a file's path, or put one there"
-    raise UsageError(f"there is no recipe `{name}` in {where}; {hint}")
-
-
-def every(folders: tuple[Path, ...]) -> tuple[Path, ...]:
-    """All recipe files of the folders, by name; the first folder that has a name wins, /dev/null masks it."""
-    found: dict[str, Path] = {}
-    for folder in folders:
-        if folder.is_dir():
-            for path in sorted(folder.iterdir()):
-                if path.name.endswith(SUFFIXES) and not path.name.startswith("."):
-                    found.setdefault(path.stem, path)
-    masked = Path("/dev/null")
-    return tuple(path for _, path in sorted(found.items()) if path.resolve() != masked)

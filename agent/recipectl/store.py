@@ -1,14 +1,16 @@
 """Our unit files on disk. The only module that writes them."""
 
 import contextlib
+import fcntl
 import os
 import tempfile
 from pathlib import Path
+from typing import IO
 
 from recipectl.errors import RecipectlError
-from recipectl.unitfile import SECTION, Unit
+from recipectl.unitfile import SECTION, SHARED, Unit
 
-_SHARED = ("models.target", "models.slice")
+_ENDINGS = (".service", ".socket", ".timer")
 
 
 class Store:
@@ -23,13 +25,42 @@ class Store:
             text = (self.folder / name).read_bytes().decode(errors="surrogateescape")
         except FileNotFoundError:
             return None
-        return text if name in _SHARED or SECTION in text else None
+        return text if name in SHARED or SECTION in text else None
+
+    def names(self) -> tuple[str, ...]:
+        """The services that are models, sorted; unlike `installed` it does not read them."""
+        return tuple(sorted(path.name for path in self.folder.glob("model-*.service")
+                            if not path.name.endswith(("-proxy.service", "-watch.service"))))  # fmt: skip
 
     def installed(self) -> dict[str, str]:
         """NAME -> text of every unit of ours."""
-        names = [path.name for path in self.folder.glob("model-*.service") if path.is_file()]
-        found = {name: self.read(name) for name in sorted([*names, *_SHARED])}
+        names = [
+            entry.name
+            for entry in (os.scandir(self.folder) if self.folder.is_dir() else ())
+            if entry.name.startswith("model-") and entry.name.endswith(_ENDINGS) and entry.is_file()
+        ]
+        found = {name: self.read(name) for name in sorted([*names, *SHARED])}
         return {name: text for name, text in found.items() if text is not None}
+
+    def enabled(self) -> frozenset[str]:
+        """The units that models.target wants, by their links."""
+        wants = self.folder / "models.target.wants"
+        return frozenset(path.name for path in wants.iterdir()) if wants.is_dir() else frozenset()
+
+    def lock(self) -> IO[str]:
+        """Wait for other applies to this folder to end; the lock goes with the file that is returned."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            file = (self.folder / ".recipectl.lock").open("w")
+        except OSError as error:
+            raise RecipectlError(f"{self.folder} cannot be written: {error.strerror}") from error
+        fcntl.flock(file, fcntl.LOCK_EX)
+        return file
+
+    def sweep(self) -> None:
+        """Remove temporary files that a killed apply has left; call it with the lock held."""
+        for path in self.folder.glob(".model*.recipectl"):
+            path.unlink(missing_ok=True)
 
     def write(self, unit: Unit) -> None:
         """Put a unit in place whole or not at all; a file that is not ours is refused."""
@@ -39,13 +70,16 @@ class Store:
         temporary = ""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            descriptor, temporary = tempfile.mkstemp(dir=self.folder, prefix=f".{unit.name}.")
+            descriptor, temporary = tempfile.mkstemp(
+                dir=self.folder, prefix=f".{unit.name}.", suffix=".recipectl"
+            )
             with os.fdopen(descriptor, "wb") as file:
                 file.write(unit.text.encode())
                 file.flush()
                 os.fchmod(file.fileno(), 0o644)
                 os.fsync(file.fileno())
             Path(temporary).replace(target)
+            self._sync()
         except OSError as error:
             with contextlib.suppress(OSError):
                 Path(temporary).unlink()
@@ -56,6 +90,14 @@ class Store:
     def remove(self, name: str) -> None:
         """Remove one of our units."""
         try:
-            (self.folder / name).unlink()
+            (self.folder / name).unlink(missing_ok=True)
         except OSError as error:
             raise RecipectlError(f"{self.folder / name} could not be removed: {error.strerror}") from error
+
+    def _sync(self) -> None:
+        """The new name itself survives a power cut only when the folder was synced too."""
+        descriptor = os.open(self.folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

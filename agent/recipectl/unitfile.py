@@ -4,6 +4,21 @@ from dataclasses import dataclass
 
 SECTION = "[X-Recipectl]"
 
+# What all models of a host belong to.
+SHARED = {
+    "models.target": """[Unit]
+Description=All models of this host
+Documentation=man:recipectl(1)
+
+[Install]
+WantedBy=@WANTED_BY@
+""",
+    "models.slice": """[Unit]
+Description=Slice of all models of this host
+Documentation=man:recipectl(1)
+""",
+}
+
 
 @dataclass(frozen=True)
 class Unit:
@@ -13,9 +28,33 @@ class Unit:
     text: str
 
 
+@dataclass(frozen=True)
+class Site:
+    """What rendering must know about the place: our helper's command, whose manager, which systemd."""
+
+    helper: tuple[str, ...]
+    user: bool = False
+    systemd: int = 252
+
+    @property
+    def wanted_by(self) -> str:
+        return "default.target" if self.user else "multi-user.target"
+
+
+def shared(site: Site) -> tuple[Unit, ...]:
+    """The target and the slice that all models belong to."""
+    return tuple(Unit(name_, text.replace("@WANTED_BY@", site.wanted_by)) for name_, text in SHARED.items())
+
+
 def name(recipe_name: str) -> str:
     """The service of a recipe."""
     return f"model-{recipe_name}.service"
+
+
+def kinds(recipe_name: str) -> tuple[str, ...]:
+    """Every unit that may belong to a recipe, the one that serves first."""
+    endings = (".service", ".socket", "-proxy.service", "-watch.timer", "-watch.service")
+    return tuple(f"model-{recipe_name}{ending}" for ending in endings)
 
 
 def facts(text: str) -> dict[str, str]:

@@ -133,12 +133,23 @@ def test_bad_flags_are_not_tried_again() -> None:
     assert (show("flags", "ActiveState"), show("flags", "NRestarts")) == ("failed", "0")
 
 
-def test_a_taken_port_is_told_with_its_holder(served: str) -> None:
+def test_a_taken_port_is_told_with_its_holder() -> None:
+    words = ["systemd-run", "-q", "--unit=stranger", sys.executable, "-m", "http.server", "18200"]
+    subprocess.run([*words, "--bind", "127.0.0.1"], check=True)
     recipe("second")
     recipectl("apply", "second")
     failed = recipectl("start", "second")
+    subprocess.run(["systemctl", "stop", "stranger"], check=True)
     assert failed.returncode == 1
-    assert "of model-small.service" in failed.stderr
+    assert "port 18200 is taken by process" in failed.stderr
+    assert "of stranger.service" in failed.stderr
+
+
+def test_two_recipes_with_one_port_are_refused_before_anything_starts(served: str) -> None:
+    recipe("second")
+    failed = recipectl("apply", "second")
+    assert failed.returncode == 2
+    assert "`second` and `small` both use port 18200 and could run at once" in failed.stderr
 
 
 def test_a_model_that_does_not_exist_is_told() -> None:
@@ -189,12 +200,12 @@ def test_one_bad_recipe_stops_no_other() -> None:
 
 def test_words_and_variables_arrive_as_they_are() -> None:
     words = ["", "a b", "100%n", "$HOME", "#x", ";", "\n\r\t\\\"'", '{"a": 1}', "naïve 😀 \u2028", "\x01\x7f"]
-    dump = "import json, os, sys\nopen('/run/dump', 'w').write(json.dumps([sys.argv, dict(os.environ)]))\nsys.exit(2)"
+    dump = "import json, os, sys\nopen('/var/lib/models/dump/dump', 'w').write(json.dumps([sys.argv, dict(os.environ)]))\nsys.exit(2)"
     variables = {f"V{index}": word for index, word in enumerate(words)}
     recipe("dump", binary=script(Path("/opt/dump"), dump), args=words, env_vars=variables)
     assert recipectl("apply", "dump").stderr == ""
     recipectl("start", "dump")
-    argv, environ = json.loads(Path("/run/dump").read_text())
+    argv, environ = json.loads(Path("/var/lib/models/dump/dump").read_text())
     assert (argv[-len(words) :], {name: environ[name] for name in variables}) == (words, variables)
 
 

@@ -10,10 +10,12 @@ _VERBS = {
     "explain": ("show", "Print each step from a recipe to its unit, and why."),
     "runtime": ("show", "Print which interpreter and engine serve a recipe."),
     "schema": ("show", "Print the JSON Schema of a recipe."),
-    "apply": ("run", "Write the units of recipes and reload systemd once."),
+    "diff": ("run", "Show what apply would do, and why."),
+    "apply": ("run", "Make the host what its recipes say."),
     "start": ("run", "Start models; returns when they are ready."),
     "stop": ("run", "Stop models; returns when their processes are gone."),
     "restart": ("run", "Stop models and start them again."),
+    "switch": ("run", "Start a model and say which ones it took the GPUs of."),
     "wait": ("run", "Wait until models are ready, without starting them."),
     "enable": ("run", "Start models at boot, with models.target."),
     "disable": ("run", "Do not start models at boot any more."),
@@ -45,8 +47,11 @@ class _Verbs(click.Group):
 @click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(None, "--version", package_name="recipectl", prog_name="recipectl")
 @click.option("--user", is_flag=True, help="Talk to your own service manager, with your own recipes.")
+@click.option(
+    "-H", "--host", "remote", metavar="[USER@]HOST", help="Talk to another host's systemd, over ssh."
+)
 @click.pass_context
-def recipectl(ctx: click.Context, user: bool) -> None:
+def recipectl(ctx: click.Context, user: bool, remote: str | None) -> None:
     """Compile LLM inference recipes to systemd units, and run them.
 
     A RECIPE is a name, looked up in the recipe folders, or a file when it has a `/` or ends in .yaml, .yml
@@ -54,4 +59,8 @@ def recipectl(ctx: click.Context, user: bool) -> None:
 
     Exit status: 0 done, 1 the host failed, 2 a recipe or the command line is wrong, 3 not as wanted.
     """
-    ctx.obj = user
+    from recipectl.cli.common import Place
+
+    if user and remote:
+        raise click.UsageError("--user and -H cannot be given together; ssh to that user instead")
+    ctx.obj = Place(user, remote)

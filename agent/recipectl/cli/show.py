@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from recipectl import unit, unitfile
-from recipectl.cli.common import Place, each
+from recipectl.cli.common import Place, chosen, made, outcome
 from recipectl.recipe import Recipe
 from recipectl.store import Store
 
@@ -16,11 +16,10 @@ from recipectl.store import Store
 @click.argument("recipes", nargs=-1, metavar="[RECIPE]...")
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="Write the units here.")
 @click.pass_obj
-def compile_(user: bool, recipes: tuple[str, ...], output: Path | None) -> int:
+def compile_(place: Place, recipes: tuple[str, ...], output: Path | None) -> int:
     """Print the units of recipes, or write them."""
-    place = Place(user)
-    made, status = each(recipes, place)
-    units = [unit.render(one, place.site, place.host) for one in made]
+    models, status = chosen(outcome(place, recipes), recipes, place)
+    units = [one for model in models for one in model.units]
     for index, one in enumerate(units):
         if output:
             Store(output).write(one)
@@ -31,17 +30,23 @@ def compile_(user: bool, recipes: tuple[str, ...], output: Path | None) -> int:
     return status
 
 
+def _steps(place: Place, recipes: tuple[str, ...]) -> tuple[list[unit.Steps], int]:
+    steps, result = made(place, recipes)
+    models, status = chosen(result, recipes, place)
+    return [steps[model.name] for model in models], status
+
+
 @click.command("explain")
 @click.argument("recipes", nargs=-1, required=True, metavar="RECIPE...")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
 @click.pass_obj
-def explain_(user: bool, recipes: tuple[str, ...], as_json: bool) -> int:
+def explain_(place: Place, recipes: tuple[str, ...], as_json: bool) -> int:
     """Print each step from a recipe to its unit, and why."""
-    made, status = each(recipes, Place(user))
+    steps, status = _steps(place, recipes)
     if as_json:
-        click.echo(json.dumps([_facts(one) for one in made], indent=2))
+        click.echo(json.dumps([_facts(one) for one in steps], indent=2))
         return status
-    for one in made:
+    for one in steps:
         click.echo(f"recipe       {one.recipe.name} ({one.source})")
         _runtime(one)
         click.echo("environment")
@@ -49,13 +54,16 @@ def explain_(user: bool, recipes: tuple[str, ...], as_json: bool) -> int:
             click.echo(f"  {name}={variable.value}    from {variable.layer}")
             for layer, value in variable.overrode:
                 click.echo(f"    overrides {value} from {layer}")
+        for name, source in one.recipe.secrets.items():
+            click.echo(f"  {name} from secrets ({source}), its value is in no unit")
         click.echo("argv")
         for word in one.argv:
             click.echo(f"  {word}")
         for field in ("tool_call_parser", "reasoning_parser"):
             if getattr(one.recipe, field) == "auto":
                 click.echo(f"  ({field}: inferred from the model's name, as `auto` asks)")
-        click.echo(f"ready        GET {one.endpoint.url}{one.endpoint.path} answers 200")
+        if one.endpoint.path:
+            click.echo(f"ready        GET {one.endpoint.url}{one.endpoint.path} answers 200")
         click.echo(f"unit         {unitfile.name(one.recipe.name or '')}")
     return status
 
@@ -86,13 +94,13 @@ def _runtime(one: unit.Steps) -> None:
 @click.argument("recipes", nargs=-1, required=True, metavar="RECIPE...")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
 @click.pass_obj
-def runtime_(user: bool, recipes: tuple[str, ...], as_json: bool) -> int:
+def runtime_(place: Place, recipes: tuple[str, ...], as_json: bool) -> int:
     """Print which interpreter and engine serve a recipe, and what was passed over."""
-    made, status = each(recipes, Place(user))
+    steps, status = _steps(place, recipes)
     if as_json:
-        click.echo(json.dumps([{"recipe": one.recipe.name} | asdict(one.runtime) for one in made], indent=2))
+        click.echo(json.dumps([{"recipe": one.recipe.name} | asdict(one.runtime) for one in steps], indent=2))
         return status
-    for one in made:
+    for one in steps:
         _runtime(one)
     return status
 

@@ -94,9 +94,25 @@ def _fields(recipe: Recipe) -> dict[str, tuple[str, tuple[str, ...]]]:
     return result
 
 
+def behind(recipe: Recipe) -> tuple[str, int]:
+    """Host and port of an on-demand engine: on loopback, behind the socket that has the recipe's own."""
+    given = recipe.on_demand
+    public = recipe.port or _ENGINES[recipe.backend].PORT
+    own = (given.engine_port if given else None) or (public + 20000 if public < 45536 else public - 20000)
+    if own == public:
+        raise UsageError(f"`on_demand.engine_port` is `port` itself ({public}); choose another")
+    return "127.0.0.1", own
+
+
 def argv(recipe: Recipe, runtime: Runtime) -> tuple[str, ...]:
     """The words of ExecStart=: runtime, model, fields, extra_args in the file's order, then `args`."""
     engine = _ENGINES[recipe.backend]
+    if recipe.on_demand:
+        for flag_ in ("--host", "--port"):
+            if any(word == flag_ or word.startswith(f"{flag_}=") for word in recipe.args):
+                raise UsageError(f"`args` has {flag_}, which `on_demand` sets; use `{flag_[2:]}:`")
+        host, port = behind(recipe)
+        recipe = recipe.model_copy(update={"host": host, "port": port})
     model = (recipe.model_path,) if runtime.positional_model else (engine.MODEL, recipe.model_path)
     fields = _fields(recipe)
     extra: list[str] = []
@@ -120,6 +136,8 @@ def argv(recipe: Recipe, runtime: Runtime) -> tuple[str, ...]:
             continue
         extra.extend(rendered)
     set_by_fields = [word for _, rendered in fields.values() for word in rendered]
+    if recipe.nodes:
+        set_by_fields.extend(engine.nodes(recipe.nodes))
     return (*runtime.command, *model, *set_by_fields, *extra, *recipe.args)
 
 
@@ -129,7 +147,7 @@ class Endpoint:
 
     host: str
     port: int
-    path: str
+    path: str | None  # None: it answers no requests, and is ready when it runs
 
     @property
     def connect(self) -> str:
@@ -152,4 +170,14 @@ def endpoint(recipe: Recipe, argv: tuple[str, ...]) -> Endpoint:
             found[name] = value if equals else argv[index + 1] if index + 1 < len(argv) else ""
     if not (found["--port"].isascii() and found["--port"].isdigit() and 0 < int(found["--port"]) < 65536):
         raise UsageError(f"the port `{found['--port']}` is not a number from 1 to 65535; set `port:`")
-    return Endpoint(found["--host"], int(found["--port"]), recipe.ready.path or engine.HEALTH)
+    silent = recipe.nodes is not None and recipe.nodes.rank > 0
+    path = None if silent else recipe.ready.path or engine.HEALTH
+    return Endpoint(found["--host"], int(found["--port"]), path)
+
+
+def public(recipe: Recipe, behind: Endpoint) -> Endpoint:
+    """Where clients ask: the socket of an on-demand model, else the engine itself."""
+    if not recipe.on_demand:
+        return behind
+    engine = _ENGINES[recipe.backend]
+    return Endpoint(recipe.host or engine.HOST, recipe.port or engine.PORT, behind.path)

@@ -1,5 +1,8 @@
 """llama.cpp's llama-server: a list repeats its flag, and a wrong argument ends it with status 1."""
 
+from recipectl.errors import UsageError
+from recipectl.recipe import Nodes
+
 MODEL, HOST, PORT, HEALTH = "--model", "127.0.0.1", 8080, "/health"
 FIELDS: tuple[tuple[str, str | None], ...] = (
     ("host", "--host"),
@@ -18,3 +21,8 @@ FIELDS: tuple[tuple[str, str | None], ...] = (
     ("quantization", None),
     ("dtype", None),
 )
+
+
+def nodes(_: Nodes) -> tuple[str, ...]:
+    """llama-server has no notion of other nodes."""
+    raise UsageError("`nodes` means nothing to llamacpp; remove it")

@@ -1,5 +1,7 @@
 """SGLang: `python -m sglang.launch_server --model-path MODEL`; it takes no underscore spelling of a flag."""
 
+from recipectl.recipe import Nodes
+
 MODEL, HOST, PORT, HEALTH = "--model-path", "127.0.0.1", 30000, "/health"
 FIELDS: tuple[tuple[str, str | None], ...] = (
     ("host", "--host"),
@@ -18,3 +20,9 @@ FIELDS: tuple[tuple[str, str | None], ...] = (
     ("kv_cache_dtype", "--kv-cache-dtype"),
     ("dtype", "--dtype"),
 )
+
+
+def nodes(given: Nodes) -> tuple[str, ...]:
+    """The words for one host of several."""
+    address = f"{given.address}:{given.port}"
+    return ("--nnodes", str(given.count), "--node-rank", str(given.rank), "--dist-init-addr", address)

@@ -2,6 +2,8 @@
 
 import re
 
+from recipectl.recipe import Nodes
+
 MODEL, HOST, PORT, HEALTH = "--model", "127.0.0.1", 8000, "/health"
 FIELDS: tuple[tuple[str, str | None], ...] = (
     ("host", "--host"),
@@ -20,6 +22,14 @@ FIELDS: tuple[tuple[str, str | None], ...] = (
     ("quantization", "--quantization"),
     ("dtype", "--dtype"),
 )
+
+
+def nodes(given: Nodes) -> tuple[str, ...]:
+    """The words for one host of several; hosts but the first serve no HTTP (`--headless`)."""
+    words: tuple[str, ...] = ("--nnodes", str(given.count), "--node-rank", str(given.rank))
+    words += ("--master-addr", given.address, "--master-port", str(given.port))
+    return words if given.rank == 0 else (*words, "--headless")
+
 
 # Model name -> parser, the first match wins (VLLM Studio's list, for `auto`).
 _PARSERS = {
