@@ -87,7 +87,7 @@ def test_no_temporary_file_is_left(tmp_path: Path) -> None:
 def test_autostart_enables_and_starts_what_is_down(tmp_path: Path) -> None:
     store, asked = Store(tmp_path), Asked()
     host.apply(planned(store, model(autostart=True)), store, asked)
-    assert asked.verbs == ["reload", "enable model-qwen.service models.target", "Start model-qwen.service"]
+    assert asked.verbs == ["enable model-qwen.service models.target", "reload", "Start model-qwen.service"]
 
 
 def test_without_autostart_what_an_operator_enabled_stays_so(tmp_path: Path) -> None:

@@ -141,14 +141,12 @@ class Manager:
         self._call(b"ResetFailedUnit", b"s", unit.encode())
 
     def enable(self, units: tuple[str, ...]) -> None:
-        """Make the links of [Install]."""
+        """Make the links of [Install]; systemd sees them after a reload."""
         self._call(b"EnableUnitFiles", b"asbb", [unit.encode() for unit in units], False, True)
-        self.reload()
 
     def disable(self, units: tuple[str, ...]) -> None:
-        """Remove the links of [Install]."""
+        """Remove the links of [Install]; systemd sees it after a reload."""
         self._call(b"DisableUnitFiles", b"asb", [unit.encode() for unit in units], False)
-        self.reload()
 
     def start_without_waiting(self, verb: str, unit: str) -> None:
         """Queue a job and return; a unit that has failed is forgiven first."""

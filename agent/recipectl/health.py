@@ -210,7 +210,9 @@ def probe(*words: str) -> int:
     if failed >= int(failures):
         count.unlink()
         print(f"{action} of {unit}", file=sys.stderr)
-        return subprocess.run(["systemctl", *user, "--no-block", action, unit], check=False).returncode  # noqa: S603, S607
+        # A hung engine would take all of TimeoutStopSec=; after SIGKILL systemd's Restart= brings it back.
+        how = ["kill", "--signal=SIGKILL", unit] if action == "restart" else ["stop", "--no-block", unit]
+        return subprocess.run(["systemctl", *user, *how], check=False).returncode  # noqa: S603, S607
     return 0
 
 

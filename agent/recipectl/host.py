@@ -32,7 +32,7 @@ def apply(
     plan: Plan, store: Store, manager: Manager, said: Callable[[Action], None] = lambda _: None
 ) -> None:
     """
-    Stop what goes, write what differs, one daemon-reload, enable, then queue restarts and starts.
+    Stop what goes, write what differs, enable, one daemon-reload, then queue restarts and starts.
 
     Every step can be repeated: whatever is interrupted, the next plan has what is left. Models load after
     this returns (`wait` waits for them).
@@ -40,6 +40,9 @@ def apply(
     if names := plan.of("create user"):
         make_users(names)
     by_unit = {unit.name: unit for unit in plan.units}
+    changes = plan.of("write", "remove", "enable", "disable", "reload")
+    if changes:
+        store.owe_reload()
     # A socket goes before what it starts, or a request brings that back.
     for name in sorted(plan.of("remove"), key=lambda name: not name.endswith((".socket", ".timer"))):
         manager.job("Stop", name)
@@ -47,12 +50,13 @@ def apply(
         store.remove(name)
     for name in plan.of("write"):
         store.write(by_unit[name])
-    if plan.units or plan.of("remove"):
-        manager.reload()
     if names := plan.of("enable"):
         manager.enable((*names, "models.target"))
     if names := plan.of("disable"):
         manager.disable(names)
+    if changes:
+        manager.reload()
+        store.reloaded()
     for verb in ("restart", "start"):
         for name in plan.of(verb):
             manager.start_without_waiting(verb.capitalize(), name)

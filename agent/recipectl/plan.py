@@ -19,7 +19,7 @@ class State(Protocol):
 
 @dataclass(frozen=True)
 class Action:
-    """One thing to do, and why; `verb` is create user, write, remove, enable, disable, restart or start."""
+    """One thing to do and why; verbs: create user, write, remove, reload, enable, disable, restart, start."""
 
     verb: str
     unit: str
@@ -36,9 +36,9 @@ class Plan:
     def __bool__(self) -> bool:
         return bool(self.actions)
 
-    def of(self, verb: str) -> tuple[str, ...]:
-        """The units of one verb."""
-        return tuple(action.unit for action in self.actions if action.verb == verb)
+    def of(self, *verbs: str) -> tuple[str, ...]:
+        """The units of some verbs."""
+        return tuple(action.unit for action in self.actions if action.verb in verbs)
 
 
 _UP = ("active", "activating", "reloading")
@@ -54,6 +54,7 @@ def decide(
     users: Collection[str] = (),
     *,
     restart: bool = True,
+    reload_due: bool = False,
 ) -> Plan:
     """
     The way from what is installed to what is wanted; `gone` is unit -> why it has to go, `users` are missing.
@@ -66,6 +67,8 @@ def decide(
     actions += [Action("remove", name, why) for name, why in gone.items()]
     for unit in differ:
         actions.append(Action("write", unit.name, "differs" if unit.name in installed else "new"))
+    if reload_due:
+        actions.append(Action("reload", "systemd", "an apply was cut short before it"))
     starts: list[Action] = []
     for model in wanted:
         ours = {unit.name for unit in model.units}

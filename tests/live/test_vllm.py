@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from live.test_supervision import recipectl, show, until
+from live.common import recipectl, show, until
 
 pytestmark = pytest.mark.vllm
 ROOT = Path(__file__).parents[2]

