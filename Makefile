@@ -1,12 +1,14 @@
 PY = .venv/bin/python
 SUDO = $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: demo test test-vllm setup lint pure live fmt golden bench man
+.PHONY: demo test test-vllm test-sglang setup setup-test lint pure live fmt golden bench man
 demo: setup
 	@packaging/demo
-test: setup lint pure live
+test: setup-test lint pure live
 setup:
 	@packaging/setup
+setup-test:
+	@packaging/setup test
 lint:
 	.venv/bin/ruff check agent tests packaging
 	.venv/bin/ruff format --check agent tests packaging
@@ -14,10 +16,13 @@ lint:
 pure:
 	$(PY) -m pytest -q
 live:
-	$(SUDO) packaging/throwaway-systemd $(CURDIR)/$(PY) -m pytest -q -p no:cacheprovider -m systemd tests/live
+	$(SUDO) $(PY) tests/live/unharmed.py packaging/throwaway-systemd $(CURDIR)/$(PY) -m pytest -q -p no:cacheprovider -m systemd tests/live
 test-vllm: setup
 	@packaging/setup-vllm
 	$(SUDO) packaging/throwaway-systemd $(CURDIR)/$(PY) -m pytest -q -p no:cacheprovider -m vllm tests/live
+test-sglang: setup
+	@packaging/setup-sglang
+	$(SUDO) packaging/throwaway-systemd $(CURDIR)/$(PY) -m pytest -q -p no:cacheprovider -m sglang tests/live
 fmt:
 	.venv/bin/ruff check --fix agent tests packaging; .venv/bin/ruff format agent tests packaging
 golden:

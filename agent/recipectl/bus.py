@@ -83,9 +83,14 @@ class Manager:
             remedy = (
                 "log in with a session that has one, or use the system manager" if user else "is it booted?"
             )
-            if host:
-                remedy = f"does `ssh {host} systemd-stdio-bridge` work?"
             raise BusError(f"no systemd to talk to over D-Bus ({_words(error)}); {remedy}") from error
+        if host:
+            try:
+                self.version()  # ssh itself fails at the first question only
+            except BusError as error:
+                raise BusError(
+                    f"no systemd on {host} ({error}); does `ssh {host} systemd-stdio-bridge` work?"
+                ) from error
 
     def __enter__(self) -> "Manager":
         return self

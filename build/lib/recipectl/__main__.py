@@ -1,0 +1,26 @@
+"""The command: `recipectl`, or `python -m recipectl`."""
+
+import sys
+
+import click
+
+from recipectl.cli import recipectl
+from recipectl.errors import RecipectlError
+
+
+def main() -> None:
+    """One place where errors end: a line each on standard error, and an exit status."""
+    try:
+        sys.exit(recipectl.main(standalone_mode=False) or 0)
+    except RecipectlError as error:
+        click.echo(str(error), err=True)
+        sys.exit(error.status)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,218 @@
+"""systemd over D-Bus. The only module that imports pystemd; bytes and its exceptions stop here."""
+
+import contextlib
+import re
+import select
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from recipectl.errors import BusError
+
+_SERVICE, _PATH = b"org.freedesktop.systemd1", b"/org/freedesktop/systemd1"
+_MANAGER = b"org.freedesktop.systemd1.Manager"
+_UNKNOWN = 2**64 - 1  # systemd's "accounting is off"
+
+
+@dataclass(frozen=True)
+class State:
+    """What systemd knows of one unit; times in seconds since the epoch, memory in bytes."""
+
+    name: str
+    load_state: str
+    active_state: str
+    sub_state: str
+    status_text: str = ""
+    result: str = ""
+    main_pid: int = 0
+    since_sec: float | None = None
+    restarts: int = 0
+    memory_bytes: int | None = None
+    exit_code: int = 0
+    exit_status: int = 0
+    drop_ins: tuple[str, ...] = ()
+    assert_result: bool = True
+
+    @property
+    def word(self) -> str:
+        """One word for people: loading, ready, or systemd's own."""
+        if self.active_state == "activating":
+            return "restarting" if self.sub_state == "auto-restart" else "loading"
+        return {"active": "ready", "deactivating": "stopping", "inactive": "stopped"}.get(
+            self.active_state, self.active_state
+        )
+
+    @property
+    def mark(self) -> str | None:
+        """The digest of the unit that the engine was started with, as the poller told it in STATUS=."""
+        found = re.search(r"\[([0-9a-f]{12})\]", self.status_text)
+        return found[1] if found else None
+
+
+# Property -> (interface, D-Bus type, field of State, from the bus's value).
+_PROPERTIES: tuple[tuple[bytes, bytes, bytes, str, Callable[[Any], Any]], ...] = (
+    (b"Service", b"StatusText", b"s", "status_text", bytes.decode),
+    (b"Service", b"MainPID", b"u", "main_pid", int),
+    (b"Service", b"NRestarts", b"u", "restarts", int),
+    (b"Service", b"Result", b"s", "result", bytes.decode),
+    (b"Service", b"ExecMainCode", b"i", "exit_code", int),
+    (b"Service", b"ExecMainStatus", b"i", "exit_status", int),
+    (b"Service", b"MemoryCurrent", b"t", "memory_bytes", lambda n: None if n == _UNKNOWN else n),
+    (b"Unit", b"StateChangeTimestamp", b"t", "since_sec", lambda usec: usec / 1e6 or None),
+    (b"Unit", b"DropInPaths", b"as", "drop_ins", lambda paths: tuple(path.decode() for path in paths)),
+    (b"Unit", b"AssertResult", b"b", "assert_result", bool),
+)
+
+
+class Manager:
+    """The system manager, or the caller's own; not safe for threads (pystemd holds the GIL in every call)."""
+
+    def __init__(self, *, user: bool, host: str | None = None) -> None:
+        try:
+            from pystemd.dbusexc import DBusBaseError
+        except ImportError as error:
+            raise BusError(
+                f"pystemd cannot be loaded ({error}); install it with recipectl: pip install ."
+            ) from error
+        self.user = user
+        self._bus = _connection(user, host)
+        self._jobs: dict[bytes, str] = {}
+        try:
+            self._bus.open()
+        except (DBusBaseError, OSError) as error:
+            remedy = (
+                "log in with a session that has one, or use the system manager" if user else "is it booted?"
+            )
+            if host:
+                remedy = f"does `ssh {host} systemd-stdio-bridge` work?"
+            raise BusError(f"no systemd to talk to over D-Bus ({_words(error)}); {remedy}") from error
+
+    def __enter__(self) -> "Manager":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bus.close()
+
+    def _call(self, method: bytes, signature: bytes = b"", *arguments: Any, path: bytes = _PATH,
+              interface: bytes = _MANAGER) -> Any:  # fmt: skip
+        from pystemd.dbusexc import DBusBaseError
+        from pystemd.dbuslib import apply_signature
+
+        try:
+            prepared = apply_signature(signature, list(arguments)) if signature else []
+            return self._bus.call_method(_SERVICE, path, interface, method, prepared).body
+        except DBusBaseError as error:
+            text = _words(error)
+            if "Access denied" in text or "authentication" in text or "not authorized" in text.lower():
+                text += "; run it as root (sudo), or with --user for units of your own"
+            raise BusError(text) from error
+
+    def _watch_jobs(self) -> None:
+        if hasattr(self, "_callback"):
+            return
+
+        def removed(message: Any, error: Any = None, userdata: Any = None) -> None:
+            message.process_reply(False)
+            _, path, _, result = message.body
+            self._jobs[path] = result.decode()
+
+        # pystemd keeps no reference to a callback, and one that was collected crashes the process.
+        self._callback = removed
+        self._bus.match_signal(_SERVICE, _PATH, _MANAGER, b"JobRemoved", removed, None)
+        self._call(b"Subscribe")
+
+    def job(self, verb: str, unit: str, tick: Callable[[], None] | None = None) -> str:
+        """Start, Stop or Restart a unit and wait: systemd's result of the job (`done` when it went well)."""
+        self._watch_jobs()
+        path = self._call(verb.encode() + b"Unit", b"ss", unit.encode(), b"replace")
+        while path not in self._jobs:
+            if self._bus.process().is_empty():
+                select.select([self._bus.get_fd()], [], [], 0.2)
+                if tick:
+                    tick()
+        return self._jobs.pop(path)
+
+    def reload(self) -> None:
+        """daemon-reload; returns when it is done."""
+        self._call(b"Reload")
+
+    def reset_failed(self, unit: str) -> None:
+        """Forget a failure and the start limit's count."""
+        self._call(b"ResetFailedUnit", b"s", unit.encode())
+
+    def enable(self, units: tuple[str, ...]) -> None:
+        """Make the links of [Install]; systemd sees them after a reload."""
+        self._call(b"EnableUnitFiles", b"asbb", [unit.encode() for unit in units], False, True)
+
+    def disable(self, units: tuple[str, ...]) -> None:
+        """Remove the links of [Install]; systemd sees it after a reload."""
+        self._call(b"DisableUnitFiles", b"asb", [unit.encode() for unit in units], False)
+
+    def start_without_waiting(self, verb: str, unit: str) -> None:
+        """Queue a job and return; a unit that has failed is forgiven first."""
+        if verb in ("Start", "Restart"):
+            with contextlib.suppress(BusError):  # a unit that is not loaded has nothing to forgive
+                self.reset_failed(unit)
+        self._call(verb.encode() + b"Unit", b"ss", unit.encode(), b"replace")
+
+    def states(self, units: tuple[str, ...], *, brief: bool = False) -> tuple[State, ...]:
+        """The state of each unit, loaded or not; `brief` leaves out what a list does not show."""
+        rows = self._call(b"ListUnitsByNames", b"as", [unit.encode() for unit in units]) if units else []
+        return tuple(self._state(row, brief=brief) for row in rows)
+
+    def _state(self, row: Any, *, brief: bool) -> State:
+        name, load, active, sub = (word.decode() for word in (row[0], *row[2:5]))
+        if active == "inactive" and (brief or load == "not-found"):
+            return State(name, load, active, sub)
+        wanted = _PROPERTIES[:3] if brief else _PROPERTIES
+        if not name.endswith(".service"):
+            wanted = tuple(one for one in wanted if one[0] == b"Unit")
+        values = {
+            field: read(self._property(row[6], interface, name_, type_))
+            for interface, name_, type_, field, read in wanted
+        }
+        return State(name, load, active, sub, **values)
+
+    def _property(self, path: bytes, interface: bytes, name: bytes, type_: bytes) -> Any:
+        from pystemd.dbusexc import DBusBaseError
+
+        try:
+            return self._bus.get_property(_SERVICE, path, _SERVICE + b"." + interface, name, type_)
+        except DBusBaseError as error:
+            raise BusError(_words(error)) from error
+
+    def rivals(self, unit: str) -> tuple[str, ...]:
+        """The models that a unit conflicts with, in either direction."""
+        row = self._call(b"ListUnitsByNames", b"as", [unit.encode()])[0]
+        found = [
+            name.decode()
+            for key in (b"Conflicts", b"ConflictedBy")
+            for name in self._property(row[6], b"Unit", key, b"as")
+        ]
+        return tuple(sorted({name for name in found if name.startswith("model-")}))
+
+    def has_job(self, unit: str) -> bool:
+        """Whether a job of the unit waits or runs."""
+        return bool(self._call(b"ListUnitsByNames", b"as", [unit.encode()])[0][7])
+
+    def version(self) -> int:
+        """The manager's own major version."""
+        text = self._property(_PATH, b"Manager", b"Version", b"s").decode()
+        return int(re.split(r"[^0-9]", text)[0])
+
+
+def _connection(user: bool, host: str | None) -> Any:
+    # Not the manager's own socket, which systemctl takes: pystemd greets it as a bus, and is sent away.
+    from pystemd.dbuslib import DBus, DBusRemote
+
+    return DBusRemote(host.encode()) if host else DBus(user_mode=user)
+
+
+def _words(error: BaseException) -> str:
+    """What sd-bus said, without pystemd's own words around it (`[err -2]: ...`)."""
+    texts = [part.decode(errors="replace") if isinstance(part, bytes) else str(part) for part in error.args]
+    said = next(
+        (text for text in reversed(texts) if text and not text.lstrip("-").isdigit()), type(error).__name__
+    )
+    said = re.sub(r"^\[err -?\d+\]: ", "", said).splitlines()[0]
+    return re.sub(r"^b'(.*?)\.?'$", r"\1", said)

@@ -1,0 +1,66 @@
+"""The verbs; the only code that prints or exits."""
+
+import importlib
+
+import click
+
+# verb: (the file that has it, its line in --help), so that --help imports none of them.
+_VERBS = {
+    "compile": ("show", "Print the units of recipes, or write them."),
+    "explain": ("show", "Print each step from a recipe to its unit, and why."),
+    "runtime": ("show", "Print which interpreter and engine serve a recipe."),
+    "schema": ("show", "Print the JSON Schema of a recipe."),
+    "diff": ("run", "Show what apply would do, and why."),
+    "apply": ("run", "Make the host what its recipes say."),
+    "start": ("run", "Start models; returns when they are ready."),
+    "stop": ("run", "Stop models; returns when their processes are gone."),
+    "restart": ("run", "Stop models and start them again."),
+    "switch": ("run", "Start a model and say which ones it took the GPUs of."),
+    "wait": ("run", "Wait until models are ready, without starting them."),
+    "enable": ("run", "Start models at boot, with models.target."),
+    "disable": ("run", "Do not start models at boot any more."),
+    "remove": ("run", "Stop models, disable them and remove their units."),
+    "status": ("query", "Show models as systemd sees them."),
+    "list": ("query", "List all recipes, and how host and recipe differ."),
+    "logs": ("query", "Show a model's journal."),
+}
+
+
+class _Verbs(click.Group):
+    """Imports a verb's file only when the verb is run."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _VERBS:
+            return None
+        module = importlib.import_module(f"recipectl.cli.{_VERBS[cmd_name][0]}")
+        command = getattr(module, f"{cmd_name}_")
+        return command if isinstance(command, click.Command) else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(verb, text) for verb, (_, text) in _VERBS.items()])
+
+
+@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(None, "--version", package_name="recipectl", prog_name="recipectl")
+@click.option("--user", is_flag=True, help="Talk to your own service manager, with your own recipes.")
+@click.option(
+    "-H", "--host", "remote", metavar="[USER@]HOST", help="Talk to another host's systemd, over ssh."
+)
+@click.pass_context
+def recipectl(ctx: click.Context, user: bool, remote: str | None) -> None:
+    """Compile LLM inference recipes to systemd units, and run them.
+
+    A RECIPE is a name, looked up in the recipe folders, or a file when it has a `/` or ends in .yaml, .yml
+    or .json.
+
+    Exit status: 0 done, 1 the host failed, 2 a recipe or the command line is wrong, 3 not as wanted.
+    """
+    from recipectl.cli.common import Place
+
+    if user and remote:
+        raise click.UsageError("--user and -H cannot be given together; ssh to that user instead")
+    ctx.obj = Place(user, remote)

@@ -1,0 +1,99 @@
+"""What became of a host's recipes, and its cache: an unchanged host is not compiled again."""
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from recipectl.sources import Source
+from recipectl.unitfile import Site, Unit
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """One recipe as units, with what a plan must know of it. Names of rivals are recipes."""
+
+    name: str
+    file: str
+    units: tuple[Unit, ...]
+    autostart: bool | None
+    on_demand: bool
+    gpus: tuple[str, ...] | None
+    endpoint: str
+    rivals: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def enabled_unit(self) -> str:
+        """What [Install] belongs to: the socket of an on-demand model, else the service."""
+        return self.units[1 if self.on_demand else 0].name
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of all recipes: those that compiled, and name -> sentences of those that did not."""
+
+    models: tuple[Compiled, ...]
+    wrong: dict[str, tuple[str, ...]]
+
+
+def key(found: tuple[Source, ...], host_files: tuple[Path, ...], site: Site, release: str) -> str:
+    """A digest of everything that is read: recipes, drop-ins, host files, and what recipectl itself is."""
+    digest = hashlib.sha256(json.dumps([release, asdict(site)]).encode())
+    for path in (*host_files, *(path for source in found for path in (source.file, *source.drop_ins))):
+        digest.update(f"\0{path}\0".encode(errors="surrogateescape"))
+        try:
+            digest.update(path.read_bytes())
+        except OSError as error:
+            digest.update(str(error).encode())
+    return digest.hexdigest()
+
+
+def sight(path: str) -> str:
+    """What a path looks like now: mode, owner, group, size, mtime in ns; empty when there is nothing."""
+    try:
+        found = os.stat(path)  # noqa: PTH116  (a thousand of them)
+    except OSError:
+        return ""
+    return f"{found.st_mode:o}:{found.st_uid}:{found.st_gid}:{found.st_size}:{found.st_mtime_ns}"
+
+
+def _model(kept: dict[str, Any]) -> Compiled:
+    lists = {name: tuple(kept[name]) for name in ("rivals", "warnings")}
+    gpus = None if kept["gpus"] is None else tuple(kept["gpus"])
+    return Compiled(**kept | lists | {"units": tuple(Unit(*pair) for pair in kept["units"]), "gpus": gpus})
+
+
+def recall(file: Path, wanted: str) -> Outcome | None:
+    """The outcome of the last time, if the key is the same and the disk looks the same."""
+    try:
+        kept = json.loads(file.read_text())
+        if kept["key"] != wanted or any(sight(path) != seen for path, seen in kept["seen"].items()):
+            return None
+        models = [_model(model) for model in kept["models"]]
+        return Outcome(tuple(models), {name: tuple(said) for name, said in kept["wrong"].items()})
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # no cache, or not one of ours: compile
+
+
+def keep(file: Path, wanted: str, outcome: Outcome, seen: dict[str, str]) -> None:
+    """Write the cache whole; a host where it cannot be written goes without."""
+    models = [
+        asdict(model) | {"units": [[unit.name, unit.text] for unit in model.units]}
+        for model in outcome.models
+    ]
+    text = json.dumps({"key": wanted, "seen": seen, "models": models, "wrong": outcome.wrong})
+    with contextlib.suppress(OSError):
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=file.parent)
+        try:
+            with os.fdopen(descriptor, "w") as open_file:
+                open_file.write(text)
+            Path(temporary).replace(file)
+        except OSError:
+            Path(temporary).unlink()
+            raise

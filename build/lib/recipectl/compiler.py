@@ -1,0 +1,128 @@
+"""All recipes of a host at once: read, resolved, related and rendered, or told what is wrong."""
+
+import os
+import pwd
+import stat
+from dataclasses import replace
+from pathlib import Path
+
+from recipectl import engines, environment, hostfile, load, relations, runtime, unit
+from recipectl.compiled import Compiled, Outcome
+from recipectl.errors import Problem, RecipectlError, RecipeError, UsageError
+from recipectl.recipe import Recipe
+from recipectl.sources import Source
+from recipectl.unitfile import Site
+
+
+def steps(source: Source, host: hostfile.Host, site: Site, disk: runtime.Disk) -> unit.Steps:
+    """One recipe through the pure steps; every error names the file."""
+    recipe = load.load(source.file, *source.drop_ins)
+    try:
+        _reach(recipe, found := runtime.resolve(recipe, host, disk), host, site, disk)
+        _check_secrets(recipe, site, disk)
+        # abspath: a link to a recipe is that recipe's own name
+        made = unit.steps(recipe, os.path.abspath(source.file), found, host, site)  # noqa: PTH100
+    except UsageError as error:
+        raise RecipeError((Problem(str(source.file), 0, 0, str(error)),)) from error
+    return replace(made, runtime=replace(found, warnings=(*found.warnings, *_warnings(made, disk))))
+
+
+def _warnings(made: unit.Steps, disk: runtime.Disk) -> list[str]:
+    recipe, said = made.recipe, []
+    if recipe.model_path.startswith("/") and not disk.look(recipe.model_path):
+        said.append(f"`model_path` {recipe.model_path} does not exist on this host")
+    for name, variable in made.environment.items():
+        if variable.layer not in ("secrets", "directories") and environment.looks_secret(
+            name, variable.value
+        ):
+            said.append(f"`{name}` looks like a secret, and anyone may read a unit; move it to `secrets:`")
+    if environment.gpus(recipe) is not None and recipe.gpus is not None:
+        forms = {gpu.isdigit() for gpu in recipe.gpus}
+        if len(forms) > 1:
+            said.append("`gpus` mixes indices and ids; write all of them one way")
+    spelled = recipe.extra_args.get("venv_path"), recipe.extra_args.get("venv-path")
+    if all(spelled) and spelled[0] != spelled[1]:
+        said.append("`extra_args.venv_path` and `extra_args.venv-path` disagree; keep one")
+    return said
+
+
+def _reach(
+    recipe: Recipe, found: runtime.Runtime, host: hostfile.Host, site: Site, disk: runtime.Disk
+) -> None:
+    """UsageError when the unit's user could not enter a folder on the way to what it must read."""
+    user = recipe.user or host.user
+    if site.user or user == "root":
+        return
+    try:
+        entry = pwd.getpwnam(user)
+        uid, gids = entry.pw_uid, {entry.pw_gid}
+    except KeyError:  # apply makes it
+        uid, gids = -1, set()
+    needed = {found.command[0], found.interpreter or "", found.base or "", recipe.model_path}
+    for path in sorted(needed):
+        for folder in Path(path).parents if path.startswith("/") else ():
+            mode, owner, group, *_ = (*disk.look(folder).split(":"), "0", "0", "0")
+            bits = int(mode or "777", 8)
+            bit = stat.S_IXUSR if owner == str(uid) else stat.S_IXGRP if int(group) in gids else stat.S_IXOTH
+            if not bits & bit:
+                raise UsageError(
+                    f"{path} cannot be reached by the unit's user {user} ({folder} is closed to it); "
+                    f"move it, open the folder, or set `user:`"
+                )
+
+
+def _check_secrets(recipe: Recipe, site: Site, disk: runtime.Disk) -> None:
+    """UsageError when a secret's file is missing, open to everyone, or of the wrong form."""
+    for variable, source in recipe.secrets.items():
+        if not source.startswith("/") or not os.access(Path(source).parent, os.X_OK):
+            continue
+        seen = disk.look(source)
+        if not seen:
+            raise UsageError(f"`secrets.{variable}`: {source} does not exist; create it with mode 0600")
+        if int(seen.split(":")[0], 8) & stat.S_IROTH:
+            raise UsageError(f"`secrets.{variable}`: anyone may read {source}; chmod 0600 it")
+    for variable, source in environment.environment_files(recipe).items():
+        if os.access(source, os.R_OK):
+            lines = Path(source).read_text(errors="replace").splitlines()
+            if not any(line.startswith(f"{variable}=") for line in lines):
+                raise UsageError(
+                    f"`secrets.{variable}` is read from the environment only; {source} must have a line "
+                    f'`{variable}="…"`'
+                )
+
+
+def compile_all(
+    found: tuple[Source, ...], host: hostfile.Host, site: Site, disk: runtime.Disk
+) -> tuple[dict[str, unit.Steps], Outcome]:
+    """Every recipe's steps and units; a wrong one stops no other."""
+    made: dict[str, unit.Steps] = {}
+    wrong: dict[str, list[str]] = {}
+    claims = []
+    for source in found:
+        try:
+            one = steps(source, host, site, disk)
+            public = engines.public(one.recipe, one.endpoint)
+            claims.append(relations.claim(one.recipe, str(source.file), one.endpoint, public, host))
+            made[source.name] = one
+        except RecipectlError as error:
+            wrong[source.name] = str(error).split("\n")
+    related, clashes = relations.decide(claims, frozenset(wrong))
+    wrong |= clashes
+    models = []
+    for name, one in made.items():
+        if name in wrong:
+            continue
+        try:
+            units = unit.render(one, site, host, related[name])
+        except UsageError as error:
+            wrong[name] = [str(Problem(one.source, 0, 0, str(error)))]
+            continue
+        public = engines.public(one.recipe, one.endpoint)
+        models.append(
+            Compiled(
+                name, one.source, units, one.recipe.autostart, one.recipe.on_demand is not None,
+                environment.gpus(one.recipe), public.url if public.path else "none", related[name].rivals,
+                tuple(f"{one.source}: {said}" for said in one.runtime.warnings),
+            )
+        )  # fmt: skip
+    return made, Outcome(tuple(models), {name: tuple(said) for name, said in wrong.items()})

@@ -1,0 +1,53 @@
+"""The one family of errors that a user is meant to read: a sentence each, and an exit status."""
+
+from dataclasses import dataclass
+
+
+class RecipectlError(Exception):
+    """Something a user can act on; its text is one sentence with its remedy."""
+
+    status = 1  # the host failed us
+
+
+class UsageError(RecipectlError):
+    """The command line or a recipe must change."""
+
+    status = 2
+
+
+class RuntimeNotFoundError(UsageError):
+    """No interpreter or executable on this host fits the recipe."""
+
+
+class UnrepresentableError(UsageError):
+    """A value that no systemd unit can carry."""
+
+
+class BusError(RecipectlError):
+    """systemd, or the way to it, said no."""
+
+
+class JobError(RecipectlError):
+    """A job ended otherwise than `done`."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong at one place of a file; line and column count from 1, 0 when there is no place."""
+
+    file: str
+    line: int
+    column: int
+    sentence: str
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+        return f"{place}: {self.sentence}"
+
+
+class RecipeError(UsageError):
+    """Everything that is wrong in one file, all at once."""
+
+    def __init__(self, problems: tuple[Problem, ...]) -> None:
+        super().__init__("\n".join(str(problem) for problem in problems))
+        self.problems = problems

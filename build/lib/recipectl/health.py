@@ -1,0 +1,224 @@
+"""What a unit asks: is its port free, does its engine answer, is it idle, whose turn is it?
+
+A program of its own (standard library only), run by the units as `health.py VERB …`:
+free PORT; devices PATH…; turn [--user] UNIT…; ready HOST PORT PATH MARK; drain [--user] PORT SECONDS UNIT…;
+probe [--user] HOST PORT PATH TIMEOUT_SECONDS FAILURES ACTION UNIT
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+INTERVAL_SEC = 0.05
+_ESTABLISHED, _LISTEN = "01", "0A"
+
+
+def _sockets(port: int, state: str) -> set[str]:
+    """The inodes of the TCP sockets at a local port, from /proc/net/tcp{,6}."""
+    found = set()
+    for table in ("tcp", "tcp6"):
+        with contextlib.suppress(FileNotFoundError):
+            for line in Path("/proc/net", table).read_text().splitlines()[1:]:
+                words = line.split()
+                if words[3] == state and int(words[1].rpartition(":")[2], 16) == port:
+                    found.add(words[9])
+    return found
+
+
+def _owner(inodes: set[str]) -> int | None:
+    """A process that holds one of the sockets, as far as this user may look."""
+    wanted = {f"socket:[{inode}]" for inode in inodes}
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # gone meanwhile, or another user's
+            if any(os.readlink(fd) in wanted for fd in (process / "fd").iterdir()):  # noqa: PTH115  (hot loop)
+                return int(process.name)
+    return None
+
+
+def _cgroup(pid: int | str) -> str:
+    """The unified cgroup of a process, `/` when it is unknown."""
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+            if line.startswith("0::"):
+                return line[3:]
+    return "/"
+
+
+def holder(port: int) -> str | None:
+    """Who listens on a port, in words; None when nobody does."""
+    inodes = _sockets(port, _LISTEN)
+    if not inodes:
+        return None
+    pid = _owner(inodes)
+    if pid is None:
+        return "a process of another user"
+    command = Path(f"/proc/{pid}/comm").read_text().strip()
+    unit = _cgroup(pid).rstrip("/").rpartition("/")[2]
+    return f"process {pid} ({command})" + (f" of {unit}" if unit.endswith((".service", ".scope")) else "")
+
+
+def _notify(text: str) -> None:
+    address = os.environ.get("NOTIFY_SOCKET")
+    if address:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock, contextlib.suppress(OSError):
+            sock.connect("\0" + address[1:] if address.startswith("@") else address)
+            sock.send(text.encode())
+
+
+def ask(host: str, port: int, path: str, timeout_sec: float = 2) -> int | None:
+    """The HTTP status of one GET, None when nobody answers."""
+    try:
+        with socket.create_connection((host, port), timeout=timeout_sec) as sock:
+            sock.sendall(f"GET {path} HTTP/1.0\r\nHost: {host}\r\n\r\n".encode())
+            answer = sock.recv(64)
+    except OSError:
+        return None
+    words = answer.split(None, 2)
+    return int(words[1]) if len(words) > 1 and words[0].startswith(b"HTTP/") and words[1].isdigit() else None
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def _end_the_load(pid: int) -> None:
+    """systemd has sent SIGTERM to a loading engine: vLLM swallows the first one, and obeys a second."""
+    for number, patience_sec in ((signal.SIGTERM, 1.0), (signal.SIGTERM, 2.0), (signal.SIGKILL, 0.5)):
+        if patience_sec != 1.0:
+            with contextlib.suppress(OSError):
+                os.kill(pid, number)
+        end = time.monotonic() + patience_sec
+        while time.monotonic() < end and _alive(pid):
+            time.sleep(0.02)
+        if not _alive(pid):
+            return
+
+
+def _units(user: list[str], units: list[str], fields: str) -> list[dict[str, str]]:
+    """The fields of units, in the order asked for."""
+    words = ["systemctl", *user, "show", "-p", fields, *units]
+    text = subprocess.run(words, capture_output=True, text=True, check=False).stdout  # noqa: S603  (fixed words)
+    return [
+        dict(line.split("=", 1) for line in part.splitlines() if "=" in line) for part in text.split("\n\n")
+    ]
+
+
+def free(port: str) -> int:
+    """Fail when somebody listens on the port already."""
+    if who := holder(int(port)):
+        print(f"port {port} is taken by {who}; stop it or choose another `port:`", file=sys.stderr)
+        return 1
+    return 0
+
+
+def devices(*paths: str) -> int:
+    """Wait a minute for device nodes, on a host that has NVIDIA GPUs at all: drivers load late at boot."""
+    vendors = Path("/sys/bus/pci/devices").glob("*/vendor")
+    if not any(path.read_text().strip() == "0x10de" for path in vendors):
+        return 0
+    end = time.monotonic() + 60
+    while missing := [path for path in paths if not Path(path).exists()]:
+        if time.monotonic() > end:
+            print(f"{missing[0]} is not there; is the driver loaded, and the index right?", file=sys.stderr)
+            return 1
+        time.sleep(0.2)
+    return 0
+
+
+def turn(*words: str) -> int:
+    """Wait while one of the units is loading."""
+    user, units = [w for w in words if w == "--user"], [w for w in words if w != "--user"]
+    while any(
+        row.get("SubState") in ("start-pre", "start", "start-post") for row in _units(user, units, "SubState")
+    ):
+        _notify("STATUS=waiting for a neighbour on its GPU to finish loading")
+        time.sleep(0.2)
+    return 0
+
+
+def ready(host: str, port: str, path: str, mark: str) -> int:
+    """Return once the engine itself answers 200; `-` asks nothing. `mark` is told in the status."""
+    engine = int(os.environ.get("MAINPID", "0"))
+
+    def stop(*_: object) -> None:
+        # Exit 0: a poller that dies by SIGTERM would leave the unit `failed` after a plain stop.
+        _end_the_load(engine)
+        os._exit(0)
+
+    signal.signal(signal.SIGTERM, stop)
+    begun, told = time.monotonic(), -1
+    while True:
+        status = 200 if path == "-" else ask(host, int(port), path)
+        if not _alive(engine):
+            print("the engine ended before it was ready", file=sys.stderr)
+            return 1
+        if status == 200:
+            owner = None if path == "-" else _owner(_sockets(int(port), _LISTEN))
+            if owner is None or _cgroup(owner) == _cgroup("self"):
+                _notify(f"STATUS=ready [{mark}]")
+                return 0
+            print(f"port {port} is answered by {holder(int(port))}, not by this engine", file=sys.stderr)
+            return 1
+        elapsed = int(time.monotonic() - begun)
+        if elapsed != told:
+            told = elapsed
+            _notify(
+                f"STATUS=loading {elapsed}s"
+                + (f" (health answers {status})" if status else "")
+                + f" [{mark}]"
+            )
+        time.sleep(INTERVAL_SEC)
+
+
+def drain(*words: str) -> int:
+    """Before an eviction: wait until nobody is connected to the port. An operator's stop does not wait."""
+    user, (port, seconds, *units) = [w for w in words if w == "--user"], [w for w in words if w != "--user"]
+    end = time.monotonic() + int(seconds)
+    while _sockets(int(port), _ESTABLISHED) and time.monotonic() < end:
+        rows = _units(user, units, "ActiveState,Job")
+        if not any(
+            row.get("Job", "0") not in ("", "0") and row.get("ActiveState") != "active" for row in rows
+        ):
+            return 0
+        _notify("STATUS=finishing its requests, then making room for another model")
+        time.sleep(0.2)
+    return 0
+
+
+def probe(*words: str) -> int:
+    """One question to a running engine; after `failures` in a row the unit is restarted (or stopped)."""
+    user = [word for word in words if word == "--user"]
+    host, port, path, timeout_sec, failures, action, unit = [word for word in words if word != "--user"]
+    count = Path(os.environ.get("RUNTIME_DIRECTORY", "/run"), "failures")
+    if _units(user, [unit], "ActiveState")[0].get("ActiveState") != "active":
+        return 0  # loading, stopping or restarting already
+    if ask(host, int(port), path, float(timeout_sec)) == 200:
+        count.unlink(missing_ok=True)
+        return 0
+    failed = int(count.read_text() or "0") + 1 if count.exists() else 1
+    print(f"{unit} does not answer {path} ({failed} of {failures})", file=sys.stderr)
+    count.write_text(str(failed))
+    if failed >= int(failures):
+        count.unlink()
+        print(f"{action} of {unit}", file=sys.stderr)
+        # A hung engine would take all of TimeoutStopSec=; after SIGKILL systemd's Restart= brings it back.
+        how = ["kill", "--signal=SIGKILL", unit] if action == "restart" else ["stop", "--no-block", unit]
+        return subprocess.run(["systemctl", *user, *how], check=False).returncode  # noqa: S603, S607
+    return 0
+
+
+VERBS: dict[str, Callable[..., int]] = {
+    "free": free, "devices": devices, "turn": turn, "ready": ready, "drain": drain, "probe": probe
+}  # fmt: skip
+
+if __name__ == "__main__":
+    sys.exit(VERBS[sys.argv[1]](*sys.argv[2:]))

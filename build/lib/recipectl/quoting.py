@@ -1,0 +1,76 @@
+"""systemd's quoting rules (systemd.syntax(7), systemd.service(5); tried on systemd 247, 252, 257 and 262)."""
+
+import re
+
+from recipectl.errors import UnrepresentableError
+
+MAX_WORD_BYTES = 131_071 - 1  # the kernel's MAX_ARG_STRLEN, one word of argv or one NAME=value
+MAX_LINE_BYTES = 1024 * 1024 - 64  # systemd's LONG_LINE_MAX, of a line with its continuations
+_BARE = re.compile(r"[A-Za-z0-9_@+=:,./-]+\Z")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+_INEXPRESSIBLE_PATH = re.compile("[\x00-\x1f\x7f'\"\\\\*?\\[\\]]")
+_ESCAPES = {"\a": r"\a", "\b": r"\b", "\f": r"\f", "\n": r"\n", "\r": r"\r", "\t": r"\t", "\v": r"\v"}
+_ESCAPES |= {"\\": r"\\", '"': r"\""}
+# C1 controls, line separators, BOM and bidirectional controls: legal, but they hide from a reviewer.
+_SHOWN = re.compile("[\x80-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff]")
+
+
+def _escape(char: str) -> str:
+    code = ord(char)
+    if char in _ESCAPES:
+        return _ESCAPES[char]
+    if 0xD800 <= code <= 0xDFFF:
+        raise UnrepresentableError("a value is not valid UTF-8, which systemd cannot carry; correct it")
+    if code == 0:
+        raise UnrepresentableError("a value has a NUL byte, which no program can be given; remove it")
+    if 0xFDD0 <= code <= 0xFDEF or code & 0xFFFE == 0xFFFE:
+        raise UnrepresentableError(f"a value has U+{code:04X}, which systemd refuses; remove it")
+    if code < 0x20 or code == 0x7F:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if _SHOWN.match(char) else char
+
+
+def word(text: str) -> str:
+    """One word of a command line that has the `:` prefix, or of an assignment list."""
+    if len(text.encode(errors="surrogatepass")) > MAX_WORD_BYTES:
+        raise UnrepresentableError(
+            f"a value is longer than the kernel's {MAX_WORD_BYTES} bytes; put it in a file"
+        )
+    if _BARE.match(text):
+        return text
+    return '"' + "".join(map(_escape, text)).replace("%", "%%") + '"'
+
+
+def executable(path: str) -> str:
+    """The first word of a command line: absolute, without the characters that systemd refuses there."""
+    if not path.startswith("/") or path.endswith("/") or _INEXPRESSIBLE_PATH.search(path):
+        raise UnrepresentableError(
+            f"systemd cannot execute {path!r}: quotes, backslashes, `*?[]` and control characters are "
+            "refused in an executable's path; make a symbolic link to it"
+        )
+    return word(path)
+
+
+def command(argv: tuple[str, ...]) -> str:
+    """The value of ExecStart=, one word a line; `:` keeps `$` as it is."""
+    text = " \\\n    ".join([":" + executable(argv[0]), *map(word, argv[1:])])
+    if len(text.encode()) > MAX_LINE_BYTES:
+        raise UnrepresentableError(
+            "the command line is longer than the 1 MiB that systemd reads; put it in a file"
+        )
+    return text
+
+
+def assignment(name: str, value: str) -> str:
+    """The value of one Environment= line."""
+    if not _NAME.match(name):
+        raise UnrepresentableError(
+            f"`{name}` cannot be a variable's name for systemd; use letters, digits and `_`, no digit first"
+        )
+    return word(f"{name}={value}")
+
+
+def text(value: str) -> str:
+    """A one-line value such as Description=: specifiers doubled, no line may end in a backslash."""
+    shown = "".join(char if char in '\\"' else _escape(char) for char in value).replace("%", "%%")
+    return shown + " ." if shown.endswith("\\") else shown

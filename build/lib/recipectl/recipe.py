@@ -1,0 +1,177 @@
+"""What a recipe may say (pydantic, the file's edge only)."""
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+
+# The value of a variable exactly as the file has it; the loader turns scalars of these maps into their text.
+Text = Annotated[str, Field(strict=True)]
+Positive = Annotated[int, Field(strict=True, ge=1)]
+
+_UNITS_SEC = {"s": 1, "sec": 1, "min": 60, "m": 60, "h": 3600, "hour": 3600, "d": 86400, "": 1}
+
+
+def span_sec(value: object) -> object:
+    """`90`, `30s`, `15min`, `1h 30min` (systemd.time(7)) as whole seconds; anything else as it was."""
+    parts = re.findall(r"\s*(\d+)\s*([a-z]*)", value) if isinstance(value, str) else []
+    if not parts or "".join(re.findall(r"[^\s]", str(value))) != "".join(n + u for n, u in parts):
+        return value
+    return sum(int(n) * _UNITS_SEC[u] for n, u in parts) if all(u in _UNITS_SEC for _, u in parts) else value
+
+
+Span = Annotated[int, BeforeValidator(span_sec), Field(ge=1, description="seconds, or a span like `15min`")]
+
+# Other names that people have in their files (VLLM Studio's, mostly); kebab-case is folded before.
+ALIASES = {"id": "name", "engine": "backend", "tp": "tensor_parallel_size", "pp": "pipeline_parallel_size"}
+ALIASES |= {"envVars": "env_vars", "venv-path": "venv_path"}
+
+# Keys of `extra_args` that are ours and never reach the engine.
+INTERNAL = frozenset(
+    {"venv_path", "env_vars", "envVars", "cuda_visible_devices", "CUDA_VISIBLE_DEVICES"}
+    | {"description", "tags", "status"}
+)
+
+
+class Ready(BaseModel):
+    """How to ask the engine whether it is ready."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: str | None = Field(
+        default=None, pattern=r"^/[!-~]*$", description="HTTP path that answers 200 when ready"
+    )
+    timeout_sec: Positive = Field(default=1800, description="how long a load may take, in seconds")
+
+
+class OnDemand(BaseModel):
+    """Start at the first request, stop when idle."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    idle: Span = Field(default=900, description="stop after this long without a connection")
+    evict: Literal["idle", "always"] = Field(
+        default="idle", description="take the GPUs of a model once it is idle, or at once"
+    )
+    patience: Span = Field(default=300, description="how long `evict: idle` waits for a busy model at most")
+    engine_port: int | None = Field(
+        default=None, strict=True, ge=1, le=65535, description="where the engine itself listens"
+    )
+
+
+class Watch(BaseModel):
+    """A probe of the running engine, by a timer of systemd's."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    every: Span = 30
+    failures: Positive = Field(default=3, description="failures in a row before `action`")
+    timeout: Span = Field(default=10, description="how long one answer may take")
+    action: Literal["restart", "stop"] = Field(
+        default="restart", description="restart kills what hangs, and systemd starts it again"
+    )
+
+
+class Nodes(BaseModel):
+    """This host's part of a model that several hosts serve together."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    count: Positive
+    rank: int = Field(strict=True, ge=0, description="0 is the head, which answers requests")
+    address: str = Field(min_length=1, description="address of the head")
+    port: int = Field(default=29501, strict=True, ge=1, le=65535)
+
+
+class Recipe(BaseModel):
+    """One file, one served model. A field that is not set is not passed: the engine's own default holds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", title="recipectl recipe")
+
+    name: str | None = Field(None, description="the file's stem; when set it must be the same")
+    description: str | None = Field(None, description="one line for `systemctl status`")
+    tags: tuple[str, ...] = ()
+    backend: Literal["vllm", "sglang", "llamacpp"] = "vllm"
+    engine_version: str | None = Field(None, description="a PEP 440 specifier, for example `==0.14.*`")
+    model_path: str = Field(min_length=1)
+    python_path: str | None = None
+    venv_path: str | None = None
+    binary: str | None = Field(None, description="llamacpp: the llama-server executable")
+    served_model_name: str | None = Field(None, min_length=1)
+    host: str | None = Field(None, min_length=1)
+    port: int | None = Field(None, strict=True, ge=1, le=65535)
+    tensor_parallel_size: Positive | None = None
+    pipeline_parallel_size: Positive | None = None
+    max_model_len: Positive | None = None
+    gpu_memory_utilization: float | None = Field(None, gt=0, le=1)
+    max_num_seqs: Positive | None = None
+    kv_cache_dtype: str | None = None
+    trust_remote_code: bool | None = Field(None, strict=True)
+    tool_call_parser: str | None = None
+    enable_auto_tool_choice: bool | None = Field(None, strict=True)
+    reasoning_parser: str | None = None
+    quantization: str | None = None
+    dtype: str | None = None
+    extra_args: dict[str, Any] = {}
+    args: tuple[Text, ...] = Field((), description="raw words, appended last, as written")
+    env_vars: dict[str, Text] = {}
+    gpus: tuple[Text, ...] | None = Field(
+        None, description="indices, UUIDs or MIG ids, `all` or `none`; `0` is a GPU"
+    )
+    gpu_sharing: Literal["exclusive", "ordered", "free"] = Field(
+        "exclusive", description="starting one evicts the other; both live but load in turn; anything goes"
+    )
+    accelerator: Literal["cuda", "rocm"] = "cuda"
+    device_isolation: bool = Field(False, strict=True, description="only its GPUs' device nodes are there")
+    autostart: bool | None = Field(
+        None, strict=True, description="up at boot and after apply; left out: as `recipectl enable` has it"
+    )
+    on_demand: OnDemand | None = None
+    after: tuple[Text, ...] = Field((), description="recipes that must be ready first, if they start too")
+    requires: tuple[Text, ...] = Field((), description="recipes that are started with it and must be ready")
+    nodes: Nodes | None = None
+    ready: Ready = Field(default_factory=Ready)
+    watch: Watch | None = None
+    secrets: dict[str, Text] = Field({}, description="variable: absolute path, or name of a credential")
+    user: str | None = Field(None, pattern=r"^[a-z_][a-z0-9_-]*$", description="the unit's User=")
+    hardening: Literal["strict", "default", "off"] | None = None
+    service: dict[str, Text] = Field({}, description="settings of [Service] and [Unit], as in their manuals")
+
+    @field_validator("description")
+    @classmethod
+    def _one_line(cls, text: str | None) -> str | None:
+        if text is not None and any(ord(char) < 32 for char in text):
+            raise ValueError("must be one line without control characters")
+        return text
+
+    @field_validator("gpus")
+    @classmethod
+    def _devices(cls, gpus: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for gpu in gpus or ():
+            if not re.fullmatch(r"[0-9]+|(GPU|MIG)-[0-9A-Za-z/-]+|all|none", gpu):
+                raise ValueError(f"has `{gpu}`; give indices, `GPU-…` or `MIG-…` ids, `all` or `none`")
+            if gpu in ("all", "none") and len(gpus or ()) > 1:
+                raise ValueError(f"has `{gpu}` beside others; give it alone")
+        if gpus is not None and len(set(gpus)) < len(gpus):
+            raise ValueError("names a GPU twice; name it once")
+        return gpus
+
+    @field_validator("secrets")
+    @classmethod
+    def _sources(cls, secrets: dict[str, str]) -> dict[str, str]:
+        for variable, source in secrets.items():
+            if not re.fullmatch(r"/[^\s%\"'\\:]+|[A-Za-z0-9_.-]+", source):
+                # The value is not repeated: somebody may have put the secret itself here.
+                raise ValueError(f"`{variable}` must be an absolute path or the name of a credential")
+        return secrets
+
+    @field_validator("engine_version")
+    @classmethod
+    def _specifier(cls, text: str | None) -> str | None:
+        from packaging.specifiers import InvalidSpecifier, SpecifierSet
+
+        try:
+            SpecifierSet(text or "")
+        except InvalidSpecifier as error:
+            raise ValueError("is not a version specifier; write for example `==0.14.*`") from error
+        return text

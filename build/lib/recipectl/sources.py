@@ -1,0 +1,92 @@
+"""Which files are a host's recipes and its host file: the search path, drop-ins and masks."""
+
+import difflib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from recipectl.errors import UsageError
+
+SUFFIXES = (".yaml", ".yml", ".json")
+BASES = tuple(Path(base, "recipectl") for base in ("/etc", "/run", "/usr/local/lib", "/usr/lib"))
+
+
+@dataclass(frozen=True)
+class Source:
+    """One recipe: its file, and its drop-ins in their order."""
+
+    name: str
+    file: Path
+    drop_ins: tuple[Path, ...] = ()
+
+
+def stem(path: Path) -> str:
+    """The name of the recipe in a file."""
+    return path.name.removesuffix(path.suffix)
+
+
+def _by_name(folders: tuple[Path, ...], suffixes: tuple[str, ...]) -> dict[str, Path]:
+    """File name -> path: the first folder that has a name wins; a link to /dev/null masks it."""
+    found: dict[str, Path] = {}
+    for folder in folders:
+        if folder.is_dir():
+            for path in sorted(folder.iterdir()):
+                if path.name.endswith(suffixes) and not path.name.startswith("."):
+                    found.setdefault(path.name, path)
+    return {name: path for name, path in found.items() if not _masked(path)}
+
+
+def _masked(path: Path) -> bool:
+    return path.is_symlink() and os.path.realpath(path) == "/dev/null"
+
+
+def drop_ins(name: str, folders: tuple[Path, ...]) -> tuple[Path, ...]:
+    """`NAME.yaml.d/*.yaml` of all folders in the order of their names, as systemd.unit(5) has it."""
+    found = _by_name(tuple(folder / f"{name}.yaml.d" for folder in folders), (".yaml", ".yml"))
+    return tuple(path for _, path in sorted(found.items()))
+
+
+def every(folders: tuple[Path, ...]) -> tuple[Path, ...]:
+    """All recipe files of the folders, by name; the first folder that has a name wins, /dev/null masks it."""
+    found: dict[str, Path] = {}
+    for folder in folders:
+        if folder.is_dir():
+            for path in sorted(folder.iterdir()):
+                if path.name.endswith(SUFFIXES) and not path.name.startswith(".") and not path.is_dir():
+                    found.setdefault(stem(path), path)
+    return tuple(path for _, path in sorted(found.items()) if not _masked(path))
+
+
+def is_file(argument: str) -> bool:
+    """Whether a RECIPE argument is a file, and no name."""
+    return "/" in argument or argument.endswith(SUFFIXES)
+
+
+def find(name: str, folders: tuple[Path, ...]) -> Path:
+    """The file of a RECIPE argument: a path when it looks like one, else the first of that name."""
+    if is_file(name):
+        return Path(name)
+    found = {stem(path): path for path in every(folders)}
+    if name in found:
+        return found[name]
+    near = difflib.get_close_matches(name, found, 1)
+    where = ", ".join(str(folder) for folder in folders)
+    hint = f"did you mean `{near[0]}`?" if near else "give a file's path, or put one there"
+    raise UsageError(f"there is no recipe `{name}` in {where}; {hint}")
+
+
+def sources(folders: tuple[Path, ...], extra: tuple[Path, ...] = ()) -> tuple[Source, ...]:
+    """Every recipe of the folders; a file of `extra` stands in for the recipe of its name."""
+    files = {stem(path): path for path in every(folders)} | {stem(path): path for path in extra}
+    added = tuple(folder for folder in folders if any(folder.glob("*.yaml.d")))
+    found = []
+    for name, path in sorted(files.items()):
+        here = () if path.parent in folders else (path.parent,)
+        found.append(Source(name, path, drop_ins(name, (*here, *added)) if here or added else ()))
+    return tuple(found)
+
+
+def host_files(bases: tuple[Path, ...]) -> tuple[Path, ...]:
+    """The first host.yaml of the folders, then the drop-ins of all of them (`host.yaml.d/*.yaml`)."""
+    first = [base / "host.yaml" for base in bases if (base / "host.yaml").exists()][:1]
+    return (*first, *drop_ins("host", bases))

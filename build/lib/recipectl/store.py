@@ -1,0 +1,118 @@
+"""Our unit files on disk. The only module that writes them."""
+
+import contextlib
+import fcntl
+import os
+import tempfile
+from pathlib import Path
+from typing import IO
+
+from recipectl.errors import RecipectlError
+from recipectl.unitfile import SECTION, SHARED, Unit
+
+_DUE = ".recipectl.reload-due"
+_ENDINGS = (".service", ".socket", ".timer")
+
+
+class Store:
+    """The folder of unit files, and which of them are ours."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def read(self, name: str) -> str | None:
+        """The text of one of our units; None when there is none of ours of that name."""
+        try:
+            text = (self.folder / name).read_bytes().decode(errors="surrogateescape")
+        except FileNotFoundError:
+            return None
+        return text if name in SHARED or SECTION in text else None
+
+    def names(self) -> tuple[str, ...]:
+        """The services that are models, sorted; unlike `installed` it does not read them."""
+        return tuple(sorted(path.name for path in self.folder.glob("model-*.service")
+                            if not path.name.endswith(("-proxy.service", "-watch.service"))))  # fmt: skip
+
+    def installed(self) -> dict[str, str]:
+        """NAME -> text of every unit of ours."""
+        names = [
+            entry.name
+            for entry in (os.scandir(self.folder) if self.folder.is_dir() else ())
+            if entry.name.startswith("model-") and entry.name.endswith(_ENDINGS) and entry.is_file()
+        ]
+        found = {name: self.read(name) for name in sorted([*names, *SHARED])}
+        return {name: text for name, text in found.items() if text is not None}
+
+    def enabled(self) -> frozenset[str]:
+        """The units that models.target wants, by their links."""
+        wants = self.folder / "models.target.wants"
+        return frozenset(path.name for path in wants.iterdir()) if wants.is_dir() else frozenset()
+
+    def lock(self) -> IO[str]:
+        """Wait for other applies to this folder to end; the lock goes with the file that is returned."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            file = (self.folder / ".recipectl.lock").open("w")
+        except OSError as error:
+            raise RecipectlError(f"{self.folder} cannot be written: {error.strerror}") from error
+        fcntl.flock(file, fcntl.LOCK_EX)
+        return file
+
+    @property
+    def reload_due(self) -> bool:
+        """Whether units were changed and systemd was not told: an apply was cut short in between."""
+        return (self.folder / _DUE).exists()
+
+    def owe_reload(self) -> None:
+        """Remember, across a crash, that systemd has to be told."""
+        (self.folder / _DUE).touch()
+        self._sync()
+
+    def reloaded(self) -> None:
+        """systemd was told."""
+        (self.folder / _DUE).unlink(missing_ok=True)
+
+    def sweep(self) -> None:
+        """Remove temporary files that a killed apply has left; call it with the lock held."""
+        for path in self.folder.glob(".model*.recipectl"):
+            path.unlink(missing_ok=True)
+
+    def write(self, unit: Unit) -> None:
+        """Put a unit in place whole or not at all; a file that is not ours is refused."""
+        target = self.folder / unit.name
+        if target.exists() and self.read(unit.name) is None:
+            raise RecipectlError(f"{target} was not written by recipectl; move it away or rename the recipe")
+        temporary = ""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            descriptor, temporary = tempfile.mkstemp(
+                dir=self.folder, prefix=f".{unit.name}.", suffix=".recipectl"
+            )
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(unit.text.encode())
+                file.flush()
+                os.fchmod(file.fileno(), 0o644)
+                os.fsync(file.fileno())
+            Path(temporary).replace(target)
+            self._sync()
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                Path(temporary).unlink()
+            raise RecipectlError(
+                f"{target} could not be written: {error.strerror}; nothing was changed there"
+            ) from error
+
+    def remove(self, name: str) -> None:
+        """Remove one of our units."""
+        try:
+            (self.folder / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise RecipectlError(f"{self.folder / name} could not be removed: {error.strerror}") from error
+
+    def _sync(self) -> None:
+        """The new name itself survives a power cut only when the folder was synced too."""
+        descriptor = os.open(self.folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,64 @@
+"""A unit as a file: its name, its text, and what it says of its recipe."""
+
+from dataclasses import dataclass
+
+SECTION = "[X-Recipectl]"
+
+# What all models of a host belong to.
+SHARED = {
+    "models.target": """[Unit]
+Description=All models of this host
+Documentation=man:recipectl(1)
+
+[Install]
+WantedBy=@WANTED_BY@
+""",
+    "models.slice": """[Unit]
+Description=Slice of all models of this host
+Documentation=man:recipectl(1)
+""",
+}
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A unit's file name and its exact text."""
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Site:
+    """What rendering must know about the place: our helper's command, whose manager, which systemd."""
+
+    helper: tuple[str, ...]
+    user: bool = False
+    systemd: int = 252
+
+    @property
+    def wanted_by(self) -> str:
+        return "default.target" if self.user else "multi-user.target"
+
+
+def shared(site: Site) -> tuple[Unit, ...]:
+    """The target and the slice that all models belong to."""
+    return tuple(Unit(name_, text.replace("@WANTED_BY@", site.wanted_by)) for name_, text in SHARED.items())
+
+
+def name(recipe_name: str) -> str:
+    """The service of a recipe."""
+    return f"model-{recipe_name}.service"
+
+
+def kinds(recipe_name: str) -> tuple[str, ...]:
+    """Every unit that may belong to a recipe, the one that serves first."""
+    endings = (".service", ".socket", "-proxy.service", "-watch.timer", "-watch.service")
+    return tuple(f"model-{recipe_name}{ending}" for ending in endings)
+
+
+def facts(text: str) -> dict[str, str]:
+    """KEY -> value of a unit's [X-Recipectl] section; empty for a unit that is not ours."""
+    _, found, tail = text.partition(f"\n{SECTION}\n")
+    pairs = (line.partition("=") for line in tail.split("\n") if "=" in line)
+    return {key: value.replace("%%", "%") for key, _, value in pairs} if found else {}

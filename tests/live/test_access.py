@@ -1,0 +1,107 @@
+"""Who may do what, and from where: polkit's rule for a group, and another host over ssh."""
+
+import pwd
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from live.common import recipe, recipectl, show
+
+pytestmark = pytest.mark.systemd
+ROOT = Path(__file__).parents[2]
+SSHD = ROOT / ".build/openssh/usr/sbin/sshd"
+
+
+def run_as(user: str, *words: str) -> subprocess.CompletedProcess[str]:
+    command = ["setpriv", f"--reuid={user}", f"--regid={pwd.getpwnam(user).pw_gid}", "--init-groups", *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd="/", timeout=60)
+
+
+@pytest.fixture
+def operator() -> str:
+    subprocess.run(["groupadd", "-f", "models"], check=True)
+    subprocess.run(["useradd", "-m", "-G", "models", "olga"], check=False, capture_output=True)
+    rules = Path("/etc/polkit-1/rules.d")
+    rules.mkdir(parents=True, exist_ok=True)
+    (rules / "50-recipectl.rules").write_text((ROOT / "packaging/polkit/50-recipectl.rules").read_text())
+    subprocess.run(["systemctl", "restart", "polkit"], check=True)
+    return "olga"
+
+
+def test_a_group_may_start_and_stop_models(operator: str) -> None:
+    recipe("a", port=18201)
+    recipectl("apply")
+    started = run_as(operator, sys.executable, "-m", "recipectl", "start", "a")
+    assert (started.returncode, show("a", "ActiveState")) == (0, "active"), started.stderr
+    assert run_as(operator, sys.executable, "-m", "recipectl", "stop", "a").returncode == 0
+
+
+def test_and_it_may_do_nothing_else(operator: str) -> None:
+    Path("/run/systemd/system/other.service").write_text("[Service]\nExecStart=/bin/sleep 100\n")
+    subprocess.run(["systemctl", "daemon-reload"], check=True)
+    assert run_as(operator, "systemctl", "--no-ask-password", "start", "other.service").returncode != 0
+    assert (
+        run_as(operator, "systemctl", "--no-ask-password", "start", "model-a.service.d/x.service").returncode
+        != 0
+    )
+    assert run_as(operator, "systemctl", "--no-ask-password", "daemon-reload").returncode != 0
+
+
+@pytest.fixture
+def there(tmp_path: Path) -> Iterator[str]:
+    """This host as another one: a real sshd on loopback, with a key of the test's own."""
+    if not SSHD.exists():
+        pytest.skip("openssh-server could not be downloaded")
+    key, host_key = tmp_path / "key", tmp_path / "host"
+    for path in (key, host_key):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True)
+    home = Path.home() / ".ssh"
+    home.mkdir(mode=0o700, exist_ok=True)
+    (home / "authorized_keys").write_text(key.with_suffix(".pub").read_text())
+    (home / "config").write_text(
+        f"Host there\n HostName 127.0.0.1\n Port 18022\n User root\n IdentityFile {key}\n"
+        f" StrictHostKeyChecking no\n UserKnownHostsFile {tmp_path}/known\n LogLevel ERROR\n"
+    )
+    (home / "config").chmod(0o600), (home / "authorized_keys").chmod(0o600)
+    subprocess.run(["useradd", "-r", "sshd"], check=False, capture_output=True)
+    Path("/run/sshd").mkdir(exist_ok=True)
+    config = tmp_path / "sshd_config"
+    config.write_text(
+        f"Port 18022\nListenAddress 127.0.0.1\nHostKey {host_key}\nPermitRootLogin yes\nStrictModes no\nUsePAM no\n"
+    )
+    server = subprocess.Popen([str(SSHD), "-D", "-e", "-f", str(config)], stderr=subprocess.DEVNULL)
+    end = time.monotonic() + 10
+    while (
+        subprocess.run(["ssh", "there", "true"], check=False, capture_output=True).returncode
+        and time.monotonic() < end
+    ):
+        time.sleep(0.1)
+    yield "there"
+    server.terminate()
+    server.wait()
+    for name in ("config", "authorized_keys"):
+        (home / name).unlink()
+
+
+def test_another_hosts_model_is_started_asked_and_stopped_over_ssh(there: str) -> None:
+    recipe("a", port=18201)
+    recipectl("apply")
+    started = recipectl("-H", there, "start", "a")
+    assert (started.returncode, show("a", "ActiveState")) == (0, "active"), started.stderr
+    assert "ready since" in recipectl("-H", there, "status", "a").stdout
+    assert recipectl("-H", there, "wait", "a").returncode == 0
+    assert recipectl("-H", there, "stop", "a").returncode == 0
+
+
+def test_what_needs_the_other_hosts_files_says_how(there: str) -> None:
+    said = recipectl("-H", there, "apply")
+    assert (said.returncode, f"ssh {there} recipectl" in said.stderr) == (2, True)
+
+
+def test_a_host_that_cannot_be_reached_is_told() -> None:
+    said = recipectl("-H", "nobody@127.0.0.1:9", "start", "a")
+    assert (said.returncode, "systemd-stdio-bridge" in said.stderr) == (1, True), said.stderr

@@ -1,0 +1,63 @@
+"""The same path with real SGLang: a tiny model, its answer, and a clean stop."""
+
+import json
+import subprocess
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from live.common import recipectl, show
+
+pytestmark = pytest.mark.sglang
+ROOT = Path(__file__).parents[2]
+SENTENCE = " a recipe names an engine and its model"
+RECIPE = f"""
+backend: sglang
+python_path: {ROOT}/.build/sglang/bin/python
+model_path: {ROOT}/.build/tiny
+served_model_name: tiny
+host: 127.0.0.1
+port: 18600
+dtype: float32
+max_model_len: 128
+max_num_seqs: 4
+env_vars: {{HF_HUB_OFFLINE: 1, SGLANG_USE_CPU_ENGINE: 1}}
+extra_args: {{device: cpu, attention_backend: torch_native, max_total_tokens: 2048}}
+"""
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Iterator[str]:
+    folder = Path("/etc/recipectl/recipes")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "tiny-sglang.yaml").write_text(RECIPE)
+    applied = recipectl("apply", "tiny-sglang")
+    assert applied.returncode == 0, applied.stderr
+    started = recipectl("start", "tiny-sglang")
+    assert started.returncode == 0, started.stderr
+    yield "tiny-sglang"
+    recipectl("remove", "tiny-sglang")
+
+
+def test_sglang_answers_when_start_returns(tiny: str) -> None:
+    body = json.dumps({"model": "tiny", "prompt": "hello", "max_tokens": 12}).encode()
+    request = urllib.request.Request(
+        "http://127.0.0.1:18600/v1/completions", body, {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=60) as reply:
+        assert json.load(reply)["choices"][0]["text"] == SENTENCE
+
+
+def test_the_version_is_the_venvs(tiny: str) -> None:
+    assert json.loads(recipectl("status", tiny, "--json").stdout)[0]["engine_version"] == "0.5.23"
+
+
+def test_a_stop_leaves_nothing_of_it(tiny: str) -> None:
+    assert recipectl("stop", tiny).returncode == 0
+    assert show(tiny, "ActiveState") == "inactive"
+    assert (
+        subprocess.run(["pgrep", "-f", "sglang::|launch_server"], capture_output=True, check=False).stdout
+        == b""
+    )

@@ -1,0 +1,150 @@
+"""A host of 30 mixed recipes in a storm of faults: it ends as its recipes say."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from live.common import ENGINE, RECIPES, ask, recipe, recipectl, show, systemctl
+
+pytestmark = pytest.mark.systemd
+SEED = int(os.environ.get("STORM_SEED", "20261124"))
+FAULTS = int(os.environ.get("STORM_FAULTS", "200"))
+COMMON = {
+    "ready": {"timeout_sec": 60},
+    "args": ["--threads", "1"],
+    "service": {"RestartSec": "500ms"},
+    "max_model_len": 256,
+}
+
+
+def write_recipes() -> list[str]:
+    """12 that start at boot, 6 on demand, 6 that fight for two GPUs, 3 in a chain, 3 that nobody starts."""
+    for index in range(12):
+        recipe(f"boot{index}", port=18801 + index, autostart=True, **COMMON)
+    for index in range(6):
+        demand = {"idle": "1min", "evict": "always"}
+        recipe(f"demand{index}", port=18821 + index, on_demand=demand, gpus=[str(index % 3)], **COMMON)
+    for index in range(6):
+        recipe(f"rival{index}", port=18841 + index, gpus=[str(3 + index % 2)], **COMMON)
+    for index in range(3):
+        needs = {"requires": [f"chain{index - 1}"]} if index else {}
+        recipe(f"chain{index}", port=18861 + index, autostart=True, **needs, **COMMON)
+    for index in range(3):
+        recipe(f"idle{index}", port=18881 + index, autostart=False, **COMMON)
+    return [f"boot{index}" for index in range(12)] + [f"chain{index}" for index in range(3)]
+
+
+def engines() -> list[int]:
+    said = subprocess.run(
+        ["pgrep", "-f", str(ENGINE / "bin/llama-server")], capture_output=True, text=True, check=False
+    )
+    return [int(pid) for pid in said.stdout.split()]
+
+
+class Storm:
+    """One fault at a time, each drawn from one seed; what was done is counted."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+        self.counts: dict[str, int] = {}
+
+    def strike(self) -> None:
+        name = self.random.choices(list(FAULT), weights=[weight for weight, _ in FAULT.values()])[0]
+        self.counts[name] = self.counts.get(name, 0) + 1
+        FAULT[name][1](self)
+
+    def kill_engine(self) -> None:
+        if found := engines():
+            os.kill(self.random.choice(found), signal.SIGKILL)
+
+    def killed(self, *words: str) -> None:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "recipectl", *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        time.sleep(self.random.uniform(0, 0.8))
+        process.kill()
+        process.wait()
+
+    def kill_apply(self) -> None:
+        name = self.random.choice([f"boot{index}" for index in range(12)])
+        data = json.loads((RECIPES / f"{name}.json").read_text())
+        (RECIPES / f"{name}.json").write_text(
+            json.dumps(data | {"served_model_name": f"m{self.random.randrange(999)}"})
+        )
+        self.killed("apply")
+
+    def kill_agent(self) -> None:
+        self.killed("start", f"rival{self.random.randrange(6)}")
+
+    def steal_port(self) -> None:
+        port = 18801 + self.random.randrange(12)
+        thief = "import socket, sys, time; s = socket.socket(); s.setsockopt(1, 15, 1); s.setsockopt(1, 2, 1); s.bind(('127.0.0.1', int(sys.argv[1]))); s.listen(); time.sleep(2)"
+        if found := engines():
+            os.kill(self.random.choice(found), signal.SIGKILL)
+        subprocess.run(
+            [sys.executable, "-c", thief, str(port)], check=False, stderr=subprocess.DEVNULL, timeout=10
+        )
+
+    def fill_disk(self) -> None:
+        full = "mount -t tmpfs -o size=400k tmpfs /mnt && cp -a /etc/systemd/system/model* /mnt; dd if=/dev/zero of=/mnt/fill 2>/dev/null; mount --bind /mnt /etc/systemd/system; exec timeout 5 "
+        subprocess.run(
+            ["unshare", "--mount", "sh", "-c", full + f"{sys.executable} -m recipectl apply --no-restart"],
+            check=False,
+            capture_output=True,
+        )
+
+    def request(self) -> None:
+        try:
+            ask(18821 + self.random.randrange(6), timeout_sec=10)
+        except OSError:
+            return  # a client in a storm: the end is what counts
+
+
+FAULT = {
+    "kill -9 an engine": (10, Storm.kill_engine), "kill -9 an apply": (4, Storm.kill_apply),
+    "kill -9 a start": (3, Storm.kill_agent), "steal a port": (1, Storm.steal_port),
+    "fill the disk": (2, Storm.fill_disk), "ask on demand": (4, Storm.request),
+}  # fmt: skip
+
+
+def test_a_host_in_a_storm_ends_as_its_recipes_say(capsys: pytest.CaptureFixture[str]) -> None:
+    up = write_recipes()
+    applied = recipectl("apply")
+    assert applied.returncode == 0, applied.stderr
+    assert recipectl("wait", "--timeout", "90", *up).returncode == 0
+    storm, begun = Storm(SEED), time.monotonic()
+    for _ in range(FAULTS):
+        storm.strike()
+    struck_sec = time.monotonic() - begun
+    for _ in range(5):
+        last = recipectl("apply")
+        waited = recipectl("wait", "--timeout", "60", *up)
+        if waited.returncode == 0 and recipectl("apply", "--check").returncode == 0:
+            break
+    assert (last.returncode, waited.returncode) == (0, 0), waited.stderr
+    healed_sec = time.monotonic() - begun - struck_sec
+    for name in up:
+        data = json.loads((RECIPES / f"{name}.json").read_text())
+        wanted = data.get("served_model_name")
+        assert wanted is None or ask(data["port"]) == wanted
+    for index in range(6):
+        assert systemctl("is-active", f"model-demand{index}.socket") == "active"
+        assert ask(18821 + index)
+    assert [show(f"idle{index}", "ActiveState") for index in range(3)] == ["inactive"] * 3
+    for gpu in range(2):
+        assert [show(f"rival{index}", "ActiveState") for index in range(6) if index % 2 == gpu].count(
+            "active"
+        ) <= 1
+    running = {int(show(path.stem, "MainPID")) for path in RECIPES.glob("*.json")}
+    assert {pid for pid in engines() if Path(f"/proc/{pid}").exists()} <= running
+    with capsys.disabled():
+        print(
+            f"\nstorm: seed {SEED}, {FAULTS} faults in {struck_sec:.0f} s, whole again after {healed_sec:.0f} s: {storm.counts}"
+        )
