@@ -4,6 +4,7 @@ import os
 import pwd
 import stat
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 from recipectl import engines, environment, hostfile, load, relations, runtime, unit
@@ -46,6 +47,16 @@ def _warnings(made: unit.Steps, disk: runtime.Disk) -> list[str]:
     return said
 
 
+@cache
+def _ids(user: str) -> tuple[int, frozenset[int]]:
+    """A user's id and group; nobody's for one that apply is going to make."""
+    try:
+        entry = pwd.getpwnam(user)
+    except KeyError:
+        return -1, frozenset()
+    return entry.pw_uid, frozenset({entry.pw_gid})
+
+
 def _reach(
     recipe: Recipe, found: runtime.Runtime, host: hostfile.Host, site: Site, disk: runtime.Disk
 ) -> None:
@@ -53,11 +64,7 @@ def _reach(
     user = recipe.user or host.user
     if site.user or user == "root":
         return
-    try:
-        entry = pwd.getpwnam(user)
-        uid, gids = entry.pw_uid, {entry.pw_gid}
-    except KeyError:  # apply makes it
-        uid, gids = -1, set()
+    uid, gids = _ids(user)
     needed = {found.command[0], found.interpreter or "", found.base or "", recipe.model_path}
     for path in sorted(needed):
         for folder in Path(path).parents if path.startswith("/") else ():

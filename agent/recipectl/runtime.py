@@ -41,6 +41,7 @@ class Disk:
     def __init__(self) -> None:
         self.seen: dict[str, str] = {}
         self._names: dict[str, tuple[str, ...]] = {}
+        self._real: dict[str, str] = {}
         self._versions: dict[tuple[str, str], str | None] = {}
 
     def look(self, path: Path | str) -> str:
@@ -89,6 +90,13 @@ class Disk:
             for packages in ("site-packages", "dist-packages")
             if self.look(prefix / lib / python3 / packages)
         )
+
+    def real(self, path: Path) -> str:
+        """The file behind every link."""
+        key = str(path)
+        if key not in self._real:
+            self._real[key] = os.path.realpath(key)
+        return self._real[key]
 
     def venv(self, python: Path | None) -> Path | None:
         """The venv that an interpreter belongs to."""
@@ -196,7 +204,7 @@ def _finish(
         tuple(passed),
         tuple(notes),
         (*bin_folder, *host.path),
-        os.path.realpath(python or own),
+        disk.real(python or own),
     )
 
 

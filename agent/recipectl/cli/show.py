@@ -1,15 +1,20 @@
 """compile, explain, runtime, schema: what would be done, without systemd."""
 
+from __future__ import annotations
+
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from recipectl import unit, unitfile
+from recipectl import unitfile
 from recipectl.cli.common import Place, chosen, made, outcome
-from recipectl.recipe import Recipe
 from recipectl.store import Store
+
+if TYPE_CHECKING:
+    from recipectl import unit
 
 
 @click.command("compile")
@@ -108,5 +113,7 @@ def runtime_(place: Place, recipes: tuple[str, ...], as_json: bool) -> int:
 @click.command("schema")
 def schema_() -> int:
     """Print the JSON Schema of a recipe."""
+    from recipectl.recipe import Recipe
+
     click.echo(json.dumps(Recipe.model_json_schema(), indent=2))
     return 0
