@@ -161,9 +161,19 @@ class Manager:
         self._call(verb.encode() + b"Unit", b"ss", unit.encode(), b"replace")
 
     def states(self, units: tuple[str, ...], *, brief: bool = False) -> tuple[State, ...]:
-        """The state of each unit, loaded or not; `brief` leaves out what a list does not show."""
-        rows = self._call(b"ListUnitsByNames", b"as", [unit.encode() for unit in units]) if units else []
-        return tuple(self._state(row, brief=brief) for row in rows)
+        """The state of each unit, loaded or not; `brief` asks once, for what a list shows."""
+        if not brief:
+            rows = self._call(b"ListUnitsByNames", b"as", [unit.encode() for unit in units]) if units else []
+            return tuple(self._state(row, brief=False) for row in rows)
+        # Only what is loaded is listed: a unit that is not there is stopped, and need not be read for this.
+        rows = self._call(b"ListUnitsByPatterns", b"asas", [], [b"model-*"]) if units else []
+        there = {row[0].decode(): row for row in rows}
+        return tuple(
+            self._state(there[unit], brief=True)
+            if unit in there
+            else State(unit, "unknown", "inactive", "dead")
+            for unit in units
+        )
 
     def _state(self, row: Any, *, brief: bool) -> State:
         name, load, active, sub = (word.decode() for word in (row[0], *row[2:5]))

@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import json
 import os
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -89,11 +88,10 @@ def keep(file: Path, wanted: str, outcome: Outcome, seen: dict[str, str]) -> Non
     text = json.dumps({"key": wanted, "seen": seen, "models": models, "wrong": outcome.wrong})
     with contextlib.suppress(OSError):
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=file.parent)
+        temporary = file.with_suffix(f".{os.getpid()}")
         try:
-            with os.fdopen(descriptor, "w") as open_file:
-                open_file.write(text)
-            Path(temporary).replace(file)
+            temporary.write_text(text)
+            temporary.replace(file)
         except OSError:
-            Path(temporary).unlink()
+            temporary.unlink()
             raise

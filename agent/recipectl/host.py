@@ -50,6 +50,8 @@ def apply(
         store.remove(name)
     for name in plan.of("write"):
         store.write(by_unit[name])
+    if plan.units:
+        store.sync()
     if names := plan.of("enable"):
         manager.enable((*names, "models.target"))
     if names := plan.of("disable"):

@@ -1,6 +1,5 @@
 """Which files are a host's recipes and its host file: the search path, drop-ins and masks."""
 
-import difflib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +68,8 @@ def find(name: str, folders: tuple[Path, ...]) -> Path:
     found = {stem(path): path for path in every(folders)}
     if name in found:
         return found[name]
+    import difflib  # for this message alone
+
     near = difflib.get_close_matches(name, found, 1)
     where = ", ".join(str(folder) for folder in folders)
     hint = f"did you mean `{near[0]}`?" if near else "give a file's path, or put one there"

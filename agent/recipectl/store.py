@@ -3,7 +3,6 @@
 import contextlib
 import fcntl
 import os
-import tempfile
 from pathlib import Path
 from typing import IO
 
@@ -66,7 +65,7 @@ class Store:
     def owe_reload(self) -> None:
         """Remember, across a crash, that systemd has to be told."""
         (self.folder / _DUE).touch()
-        self._sync()
+        self.sync()
 
     def reloaded(self) -> None:
         """systemd was told."""
@@ -78,26 +77,23 @@ class Store:
             path.unlink(missing_ok=True)
 
     def write(self, unit: Unit) -> None:
-        """Put a unit in place whole or not at all; a file that is not ours is refused."""
+        """Put a unit in place whole or not at all (`sync` makes it last); only our own files are replaced."""
         target = self.folder / unit.name
         if target.exists() and self.read(unit.name) is None:
             raise RecipectlError(f"{target} was not written by recipectl; move it away or rename the recipe")
-        temporary = ""
+        # Not tempfile's, whose import costs more than a whole `status`; the lock keeps others out.
+        temporary = self.folder / f".{unit.name}.{os.getpid()}.recipectl"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            descriptor, temporary = tempfile.mkstemp(
-                dir=self.folder, prefix=f".{unit.name}.", suffix=".recipectl"
-            )
-            with os.fdopen(descriptor, "wb") as file:
+            with temporary.open("wb") as file:
                 file.write(unit.text.encode())
                 file.flush()
                 os.fchmod(file.fileno(), 0o644)
                 os.fsync(file.fileno())
-            Path(temporary).replace(target)
-            self._sync()
+            temporary.replace(target)
         except OSError as error:
             with contextlib.suppress(OSError):
-                Path(temporary).unlink()
+                temporary.unlink()
             raise RecipectlError(
                 f"{target} could not be written: {error.strerror}; nothing was changed there"
             ) from error
@@ -109,7 +105,7 @@ class Store:
         except OSError as error:
             raise RecipectlError(f"{self.folder / name} could not be removed: {error.strerror}") from error
 
-    def _sync(self) -> None:
+    def sync(self) -> None:
         """The new name itself survives a power cut only when the folder was synced too."""
         descriptor = os.open(self.folder, os.O_RDONLY)
         try:

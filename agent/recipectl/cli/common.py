@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import sys
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,14 +13,14 @@ from typing import TYPE_CHECKING
 import click
 
 import recipectl
-from recipectl import compiled, sources
+from recipectl import sources
 from recipectl.errors import UsageError
 from recipectl.store import Store
 from recipectl.unitfile import Site
 from recipectl.unitfile import name as unit_name
 
 if TYPE_CHECKING:  # pydantic and jinja2 are slow to import, and half of the verbs need neither
-    from recipectl import hostfile, unit
+    from recipectl import compiled, hostfile, unit
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ class Place:
     @cached_property
     def site(self) -> Site:
         """The helper runs under the system's own python: the venv of recipectl may be upgraded or moved."""
-        helper = str(Path(compiled.__file__).with_name("health.py"))
+        helper = str(Path(recipectl.__file__).with_name("health.py"))
         system = "/usr/bin/python3"
         python = system if os.access(system, os.X_OK) else sys.executable
         return Site((python, "-I", "-S", helper), self.user, systemd_version())
@@ -102,6 +101,8 @@ def systemd_version() -> int:
         for path in folder.glob("libsystemd-shared-*.so"):
             if match := re.match(r"libsystemd-shared-(\d+)", path.name):
                 return int(match[1])
+    import subprocess
+
     try:
         said = subprocess.run(["systemctl", "--version"], capture_output=True, text=True, check=False).stdout  # noqa: S607
     except FileNotFoundError:
@@ -121,9 +122,11 @@ def _extra(names: tuple[str, ...]) -> tuple[Path, ...]:
 
 def outcome(place: Place, names: tuple[str, ...] = ()) -> compiled.Outcome:
     """What became of all recipes (files among `names` too): from the cache when nothing has changed."""
+    from recipectl import compiled
+
     found = sources.sources(place.folders, _extra(names))
     newest = max(
-        path.stat().st_mtime_ns for path in Path(compiled.__file__).parent.rglob("*") if path.is_file()
+        path.stat().st_mtime_ns for path in Path(recipectl.__file__).parent.rglob("*") if path.is_file()
     )
     key = compiled.key(found, place.host_files, place.site, f"{recipectl.__version__} {newest}")
     kept = compiled.recall(place.cache, key)

@@ -1,18 +1,23 @@
 """status, list, logs: what is running."""
 
+from __future__ import annotations
+
 import json
 import os
 import re
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from recipectl import unitfile
 from recipectl.bus import Manager, State
 from recipectl.cli.common import Place, chosen, outcome, service
-from recipectl.compiled import Compiled
 from recipectl.errors import BusError, UsageError
+
+if TYPE_CHECKING:
+    from recipectl.compiled import Compiled
 
 
 def _row(place: Place, state: State) -> dict[str, object]:

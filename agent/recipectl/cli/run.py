@@ -189,7 +189,7 @@ def _known(manager: Manager, name: str) -> State:
 
 def _on_demand(manager: Manager, name: str) -> bool:
     socket = kinds(recipe_of(name))[1]
-    return manager.states((socket,), brief=True)[0].load_state == "loaded"
+    return manager.states((socket,))[0].load_state == "loaded"
 
 
 def _progress(place: Place, name: str, begun: float) -> None:

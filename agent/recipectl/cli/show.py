@@ -32,6 +32,8 @@ def compile_(place: Place, recipes: tuple[str, ...], output: Path | None) -> int
         if len(units) > 1:
             click.echo(("\n" if index else "") + f"# ── {place.store.folder / one.name}")
         click.echo(one.text, nl=False)
+    if output and units:
+        Store(output).sync()
     return status
 
 
