@@ -31,4 +31,4 @@ bench: setup
 	$(SUDO) packaging/throwaway-systemd $(CURDIR)/$(PY) tests/bench.py
 man:
 	mkdir -p .build/man
-	for page in recipectl.1 recipe.5; do pandoc -s -t man -o .build/man/$$page docs/$$page.md; done
+	for page in recipectl.1 recipe.5 recipectl-host.5; do pandoc -s -t man -o .build/man/$$page docs/$$page.md; done

@@ -27,6 +27,7 @@ RUNTIMES = {
 
 # What the other recipes of the host are to a case.
 RELATIONS = {
+    "rag": Relations(turn=("qwen3-8b",), after=("qwen3-8b",), requires=("qwen3-8b",)),
     "on-demand": Relations(rivals=("b",), earlier=("b",), polite=("b",)),
     "related": Relations(("b",), ("b",), ("a", "z"), ("a", "embed"), ("embed",), ("b",)),
 }

@@ -21,6 +21,7 @@ def steps(source: Source, host: hostfile.Host, site: Site, disk: runtime.Disk) -
     try:
         _reach(recipe, found := runtime.resolve(recipe, host, disk), host, site, disk)
         _check_secrets(recipe, site, disk)
+        _check_version(recipe, found)
         # abspath: a link to a recipe is that recipe's own name
         made = unit.steps(recipe, os.path.abspath(source.file), found, host, site)  # noqa: PTH100
     except UsageError as error:
@@ -76,6 +77,28 @@ def _reach(
                     f"{path} cannot be reached by the unit's user {user} ({folder} is closed to it); "
                     f"move it, open the folder, or set `user:`"
                 )
+
+
+def _check_version(recipe: Recipe, found: runtime.Runtime) -> None:
+    """UsageError when the installed engine is not the one that `engine_version` pins."""
+    if recipe.engine_version is None:
+        return
+    if found.engine_version is None:
+        raise UsageError(
+            f"`engine_version` is {recipe.engine_version}, and no {recipe.backend} is installed beside "
+            f"{found.command[0]}; install it there or correct the runtime"
+        )
+    from packaging.specifiers import SpecifierSet
+    from packaging.version import Version
+
+    # The public part alone: a build says 0.32.0+cpu where a recipe says ==0.32.0.
+    if not SpecifierSet(recipe.engine_version).contains(
+        Version(found.engine_version).public, prereleases=True
+    ):
+        raise UsageError(
+            f"`engine_version` is {recipe.engine_version}, and {found.command[0]} is {found.engine_version}; "
+            "install that version or correct the recipe"
+        )
 
 
 def _check_secrets(recipe: Recipe, site: Site, disk: runtime.Disk) -> None:

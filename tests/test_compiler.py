@@ -1,0 +1,88 @@
+"""All recipes of a host at once, on real files."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import make_venv
+
+from recipectl import compiled, compiler, sources
+from recipectl.compiled import Outcome
+from recipectl.hostfile import Host
+from recipectl.runtime import Disk
+from recipectl.unitfile import Site
+
+Write = Callable[[str, str], Path]
+SITE = Site(("/usr/bin/python3", "/health.py"))
+HOST = Host(user="root", path=())
+
+
+@pytest.fixture
+def venv(tmp_path: Path) -> Path:
+    return make_venv(tmp_path / "v", "vllm", version="0.32.0+cpu")
+
+
+def outcome(folder: Path, host: Host = HOST) -> Outcome:
+    return compiler.compile_all(sources.sources((folder,)), host, SITE, Disk())[1]
+
+
+def text(venv: Path, **fields: object) -> str:
+    return json.dumps({"python_path": f"{venv}/bin/python", "model_path": "org/m"} | fields)
+
+
+def test_a_wrong_recipe_stops_no_other(write: Write, venv: Path, tmp_path: Path) -> None:
+    write("r/good.json", text(venv)), write("r/bad.json", "{")
+    found = outcome(tmp_path / "r")
+    assert ([model.name for model in found.models], list(found.wrong)) == (["good"], ["bad"])
+
+
+@pytest.mark.parametrize("pin", ["==0.32.0", "==0.32.*", ">=0.30,<1"])
+def test_a_pin_that_the_installed_engine_meets_compiles(
+    write: Write, venv: Path, tmp_path: Path, pin: str
+) -> None:
+    write("r/a.json", text(venv, engine_version=pin))
+    assert outcome(tmp_path / "r").wrong == {}
+
+
+def test_a_pin_that_it_does_not_meet_names_both_versions(write: Write, venv: Path, tmp_path: Path) -> None:
+    write("r/a.json", text(venv, engine_version="==0.14.*"))
+    assert (
+        f"`engine_version` is ==0.14.*, and {venv}/bin/vllm is 0.32.0+cpu"
+        in outcome(tmp_path / "r").wrong["a"][0]
+    )
+
+
+def test_an_unchanged_host_is_remembered_and_a_changed_one_is_not(
+    write: Write, venv: Path, tmp_path: Path
+) -> None:
+    path = write("r/a.json", text(venv))
+    found, disk, cache = sources.sources((tmp_path / "r",)), Disk(), tmp_path / "cache.json"
+    _, made = compiler.compile_all(found, HOST, SITE, disk)
+    before = compiled.key(found, (), SITE, "1")
+    compiled.keep(cache, before, made, disk.seen)
+    assert compiled.recall(cache, before) == made
+    path.write_text(text(venv, port=1))
+    assert compiled.recall(cache, compiled.key(found, (), SITE, "1")) is None
+
+
+def test_an_engine_that_was_upgraded_is_not_remembered(write: Write, venv: Path, tmp_path: Path) -> None:
+    write("r/a.json", text(venv))
+    found, disk, cache = sources.sources((tmp_path / "r",)), Disk(), tmp_path / "cache.json"
+    _, made = compiler.compile_all(found, HOST, SITE, disk)
+    compiled.keep(cache, "key", made, disk.seen)
+    packages = venv / "lib/python3.11/site-packages"
+    (packages / "vllm-0.32.0+cpu.dist-info").rename(packages / "vllm-0.33.0.dist-info")
+    assert compiled.recall(cache, "key") is None
+
+
+def test_a_broken_cache_is_no_cache(tmp_path: Path) -> None:
+    (tmp_path / "cache.json").write_text("{")
+    assert compiled.recall(tmp_path / "cache.json", "key") is None
+
+
+def test_the_schema_that_the_examples_name_is_the_programs_own() -> None:
+    from recipectl.recipe import Recipe
+
+    shipped = Path(__file__).parents[1] / "recipes/recipe.schema.json"
+    assert json.loads(shipped.read_text()) == Recipe.model_json_schema()
