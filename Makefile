@@ -1,7 +1,7 @@
 PY = .venv/bin/python
 SUDO = $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: demo test test-vllm test-sglang setup setup-test lint pure live fmt golden bench man
+.PHONY: demo test test-vllm test-sglang live-matrix setup setup-test lint pure live fmt golden bench man
 demo: setup
 	@packaging/demo
 test: setup-test lint pure live
@@ -23,6 +23,10 @@ test-vllm: setup
 test-sglang: setup
 	@packaging/setup-sglang
 	$(SUDO) packaging/throwaway-systemd $(CURDIR)/$(PY) -m pytest -q -p no:cacheprovider -m sglang tests/live
+live-matrix:
+	for suite in trixie sid; do $(SUDO) packaging/matrix-root $$suite && \
+	    $(SUDO) packaging/throwaway-systemd --root .build/roots/$$suite sh -c \
+	    'systemctl --version | head -n 1; exec /srv/recipectl/.venv/bin/python -m pytest -q -p no:cacheprovider -m systemd tests/live' || exit 1; done
 fmt:
 	.venv/bin/ruff check --fix agent tests packaging; .venv/bin/ruff format agent tests packaging
 golden:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from live.common import ROOT, recipe, recipectl, script, show, until
+from live.common import ENGINE, RECIPES, ROOT, recipe, recipectl, script, show, until
 from live.test_user import ann, as_ann  # noqa: F401  (a fixture)
 
 pytestmark = pytest.mark.systemd
@@ -128,6 +129,36 @@ def test_a_missing_interpreter_is_an_error_of_the_recipe() -> None:
     assert (
         "/opt/nothing is not an executable file on this host; create it or correct `binary:`" in failed.stderr
     )
+
+
+def test_a_venv_without_the_engine_is_an_error_of_the_recipe() -> None:
+    venv = ENGINE  # a real venv, without vLLM
+    (RECIPES / "empty.json").write_text(
+        json.dumps({"python_path": f"{venv}/bin/python", "model_path": "org/m"})
+    )
+    failed = recipectl("apply", "empty")
+    assert failed.returncode == 2
+    assert f"{venv} has no vllm; install it there or correct `python_path:`" in failed.stderr
+
+
+def test_on_a_terminal_the_wait_is_shown() -> None:
+    slow = """
+import http.server, sys, time
+print("reading the weights", flush=True)
+time.sleep(2)
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self): self.send_response(200); self.end_headers()
+http.server.HTTPServer(("127.0.0.1", 18200), Handler).serve_forever()
+"""
+    recipe("slow", binary=script(Path("/opt/slowly"), slow))
+    recipectl("apply")
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "recipectl", "start", "slow"]
+    process = subprocess.Popen(command, stdout=theirs, stderr=theirs)
+    assert process.wait(timeout=60) == 0
+    seen = os.read(ours, 100_000).decode()
+    os.close(ours), os.close(theirs)
+    assert "   1s  reading the weights" in seen
 
 
 def test_a_stop_while_loading_ends_an_engine_that_swallows_sigterm() -> None:
