@@ -12,9 +12,9 @@ ENGINE = ROOT / ".build/llamacpp"
 RECIPES = Path("/etc/recipectl/recipes")
 
 
-def recipectl(*words: str) -> subprocess.CompletedProcess[str]:
+def recipectl(*words: str, timeout_sec: float = 120) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "recipectl", *words]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout_sec)
 
 
 def recipe(name: str, **fields: object) -> None:

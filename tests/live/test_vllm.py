@@ -41,10 +41,10 @@ def tiny() -> Iterator[str]:
     recipectl("remove", "tiny")
 
 
-def answer() -> str:
+def answer(port: int = 18300) -> str:
     body = json.dumps({"model": "tiny", "prompt": "hello", "max_tokens": 12}).encode()
     request = urllib.request.Request(
-        "http://127.0.0.1:18300/v1/completions", body, {"Content-Type": "application/json"}
+        f"http://127.0.0.1:{port}/v1/completions", body, {"Content-Type": "application/json"}
     )
     with urllib.request.urlopen(request, timeout=30) as reply:
         return str(json.load(reply)["choices"][0]["text"])
@@ -75,3 +75,19 @@ def test_a_stop_during_a_load_is_over_within_5_seconds(tiny: str) -> None:
     assert time.monotonic() - begun < 5
     assert show(tiny, "ActiveState") == "inactive"
     assert subprocess.run(["pgrep", "-f", "VLLM::"], capture_output=True, check=False).stdout == b""
+
+
+def test_torch_compile_works_in_the_default_sandbox() -> None:
+    recipe = (
+        RECIPE.replace("18300", "18301")
+        .replace("enforce_eager: true, ", "")
+        .replace("{HF_HUB_OFFLINE: 1, HOME: /var/tmp}", "{HF_HUB_OFFLINE: 1}")
+    )
+    Path("/etc/recipectl/recipes/jit.yaml").write_text(recipe)
+    assert recipectl("apply", "jit").returncode == 0
+    started = recipectl("start", "jit", timeout_sec=400)
+    assert started.returncode == 0, started.stderr
+    assert answer(18301) == SENTENCE
+    assert show("jit", "ProtectSystem") == "strict"
+    assert any(Path("/var/cache/models/jit/vllm").rglob("*"))
+    recipectl("remove", "jit")
