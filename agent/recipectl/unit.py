@@ -217,7 +217,10 @@ def render(made: Steps, site: Site, host: Host, related: Relations) -> tuple[Uni
         pre.append(helper("free", end.port))
     stop = [helper("drain", *systemctl, end.port, patience_sec, *polite)] if polite and not demand else []
     user = recipe.user or host.user
-    restart = ["RestartSteps=5", "RestartMaxDelaySec=300"] if site.systemd >= 254 else []
+    # On demand each request is a try of its own: no loop that nobody asked for, and no limit to the tries.
+    restart = ["Restart=no"] if demand else ["Restart=always", "RestartSec=10"]
+    # Where systemd can, a pause that grows: 10 s to 5 minutes.
+    restart += ["RestartSteps=5", "RestartMaxDelaySec=300"] if site.systemd >= 254 and not demand else []
     # 257 and newer run OnFailure= at every attempt, unless the restart is direct (systemd.service(5)).
     restart += ["RestartMode=direct"] if host.on_failure and site.systemd >= 254 else []
     service = {
@@ -229,7 +232,6 @@ def render(made: Steps, site: Site, host: Host, related: Relations) -> tuple[Uni
         "stop": stop,
         "timeout_start_sec": timeout_sec,
         "timeout_stop_sec": 60 + (patience_sec if stop else 0),
-        # Where systemd can, a pause that grows: 10 s to 5 minutes.
         "restart": restart,
         "directories": [] if site.user else [f"models/{recipe.name}"],
         "sandbox": _sandbox(made, site, level),
@@ -252,7 +254,7 @@ def render(made: Steps, site: Site, host: Host, related: Relations) -> tuple[Uni
         after=[name(other) for other in sorted({*related.after, *related.earlier})],
         conflicts=[name(other) for other in related.earlier],
         # A slow failure must be able to reach the limit: the interval is longer than four loads and pauses.
-        start_limit_interval_sec=5 * (timeout_sec + (300 if site.systemd >= 254 else 60)),
+        start_limit_interval_sec=0 if demand else 5 * (timeout_sec + (300 if site.systemd >= 254 else 60)),
         on_failure=[host.on_failure] if host.on_failure else [],
         on_demand=[True] if demand else [],
         watched=[True] if recipe.watch else [],
