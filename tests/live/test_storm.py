@@ -1,5 +1,6 @@
 """A host of 30 mixed recipes in a storm of faults: it ends as its recipes say."""
 
+import contextlib
 import json
 import os
 import random
@@ -62,7 +63,8 @@ class Storm:
 
     def kill_engine(self) -> None:
         if found := engines():
-            os.kill(self.random.choice(found), signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it went by itself meanwhile
+                os.kill(self.random.choice(found), signal.SIGKILL)
 
     def killed(self, *words: str) -> None:
         process = subprocess.Popen(
@@ -87,7 +89,8 @@ class Storm:
         port = 18801 + self.random.randrange(12)
         thief = "import socket, sys, time; s = socket.socket(); s.setsockopt(1, 15, 1); s.setsockopt(1, 2, 1); s.bind(('127.0.0.1', int(sys.argv[1]))); s.listen(); time.sleep(2)"
         if found := engines():
-            os.kill(self.random.choice(found), signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it went by itself meanwhile
+                os.kill(self.random.choice(found), signal.SIGKILL)
         subprocess.run(
             [sys.executable, "-c", thief, str(port)], check=False, stderr=subprocess.DEVNULL, timeout=10
         )
