@@ -16,10 +16,16 @@ from recipectl.unitfile import Site
 
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.yaml"))
 EXAMPLES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
-SITE = Site(("/usr/bin/python3", "/usr/lib/recipectl/health.py"))
+SITE = Site(("/usr/bin/python3", "/usr/lib/recipectl/health.py"), libraries="/usr/lib/python3/dist-packages")
 RUNTIMES = {
     "vllm": Runtime(
-        "python_path: its `vllm` sibling", ("/v/bin/vllm", "serve"), True, "/v/bin/python", "/v", "0.32.0"
+        "python_path: its `vllm` sibling",
+        ("/v/bin/vllm", "serve"),
+        True,
+        "/v/bin/python",
+        "/v",
+        "0.32.0",
+        installed_in="/v/lib/python3.11/site-packages",
     ),
     "sglang": Runtime("python_path", ("/v/bin/python", "-m", "sglang.launch_server"), venv="/v"),
     "llamacpp": Runtime("binary", ("/v/bin/llama-server",)),

@@ -1,7 +1,8 @@
 """What a unit asks: is its port free, does its engine answer, is it idle, whose turn is it?
 
 A program of its own (standard library only), run by the units as `health.py VERB …`:
-free PORT; devices PATH…; turn [--user] UNIT…; ready HOST PORT PATH MARK; drain [--user] PORT SECONDS UNIT…;
+free PORT; pinned SPECIFIER SEEN LIBRARIES FOLDER NAME…; devices PATH…; turn [--user] UNIT…;
+ready HOST PORT PATH MARK; drain [--user] PORT SECONDS UNIT…;
 probe [--user] HOST PORT PATH TIMEOUT_SECONDS FAILURES ACTION UNIT
 """
 
@@ -120,6 +121,30 @@ def free(port: str) -> int:
     return 0
 
 
+def pinned(specifier: str, seen: str, libraries: str, folder: str, *names: str) -> int:
+    """Fail when the engine in a folder of distributions is not the one that the recipe pins (any more)."""
+    found = None
+    for path in sorted(Path(folder).glob("*.dist-info")):
+        name, _, version = path.name.removesuffix(".dist-info").partition("-")
+        if name.lower() in names:
+            found = version
+    if found == seen:
+        return 0  # just what was checked when the unit was compiled
+    if found is not None:
+        sys.path.append(libraries)
+        from packaging.specifiers import SpecifierSet
+        from packaging.version import Version
+
+        if SpecifierSet(specifier).contains(Version(found).public, prereleases=True):
+            return 0
+    print(
+        f"the recipe pins {names[0]} {specifier}, it was {seen} when the unit was compiled, and {folder} now has "
+        f"{found or 'none'}; install the pinned version or correct `engine_version:`",
+        file=sys.stderr,
+    )
+    return 1
+
+
 def devices(*paths: str) -> int:
     """Wait a minute for device nodes, on a host that has NVIDIA GPUs at all: drivers load late at boot."""
     vendors = Path("/sys/bus/pci/devices").glob("*/vendor")
@@ -217,7 +242,8 @@ def probe(*words: str) -> int:
 
 
 VERBS: dict[str, Callable[..., int]] = {
-    "free": free, "devices": devices, "turn": turn, "ready": ready, "drain": drain, "probe": probe
+    "free": free, "pinned": pinned, "devices": devices, "turn": turn,
+    "ready": ready, "drain": drain, "probe": probe,
 }  # fmt: skip
 
 if __name__ == "__main__":

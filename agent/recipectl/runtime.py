@@ -32,6 +32,7 @@ class Runtime:
     passed_over: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     path: tuple[str, ...] = ()
+    installed_in: str | None = None  # the folder that the engine's version was read from
     base: str | None = None  # the file behind every link: only for what must be reachable, never to run
 
 
@@ -42,7 +43,7 @@ class Disk:
         self.seen: dict[str, str] = {}
         self._names: dict[str, tuple[str, ...]] = {}
         self._real: dict[str, str] = {}
-        self._versions: dict[tuple[str, str], str | None] = {}
+        self._versions: dict[tuple[str, str], tuple[str | None, Path | None]] = {}
 
     def look(self, path: Path | str) -> str:
         """Mode, owner, size and mtime of a path in one word; empty when there is nothing."""
@@ -65,19 +66,23 @@ class Disk:
 
     def version(self, python: Path | None, engine: str) -> str | None:
         """The engine's version from the name of its dist-info folder: no import, a few directory reads."""
+        return self.distribution(python, engine)[0]
+
+    def distribution(self, python: Path | None, engine: str) -> tuple[str | None, Path | None]:
+        """(version, the folder that it is installed in); both None where the engine is not installed."""
         key = (str(python), engine)
         if key not in self._versions:
-            self._versions[key] = self._version(python, engine)
+            self._versions[key] = self._distribution(python, engine)
         return self._versions[key]
 
-    def _version(self, python: Path | None, engine: str) -> str | None:
+    def _distribution(self, python: Path | None, engine: str) -> tuple[str | None, Path | None]:
         for folder in self.site_packages(python) if python else ():
             for distribution in DISTRIBUTIONS[engine]:
                 pattern = re.escape(distribution.replace("-", "_")) + r"-([0-9][^-]*)\.dist-info\Z"
                 for name in self.names(folder):
                     if match := re.match(pattern, name, re.I):
-                        return match[1]
-        return None
+                        return match[1], folder
+        return None, None
 
     def site_packages(self, python: Path) -> tuple[Path, ...]:
         """The folders beside an interpreter that hold installed distributions."""
@@ -181,7 +186,7 @@ def _finish(
     positional: bool = False,
     warnings: tuple[str, ...] = (),
 ) -> Runtime:
-    version, venv = disk.version(python, engine), disk.venv(python)
+    (version, folder), venv = disk.distribution(python, engine), disk.venv(python)
     notes = list(warnings)
     own = Path(command[0])
     for other in disk.which(own.name, host) if own.name in ("vllm", "llama-server") else ():
@@ -204,6 +209,7 @@ def _finish(
         tuple(passed),
         tuple(notes),
         (*bin_folder, *host.path),
+        str(folder) if folder else None,
         disk.real(python or own),
     )
 

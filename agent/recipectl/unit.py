@@ -17,7 +17,7 @@ from recipectl.errors import UnrepresentableError, UsageError
 from recipectl.hostfile import Host
 from recipectl.recipe import Recipe
 from recipectl.relations import Relations
-from recipectl.runtime import Runtime
+from recipectl.runtime import DISTRIBUTIONS, Runtime
 from recipectl.unitfile import Site, Unit, name
 
 # What the unit's contract rests on: a recipe that could change it would not be supervised any more.
@@ -209,6 +209,13 @@ def render(made: Steps, site: Site, host: Host, related: Relations) -> tuple[Uni
     # After= covers one direction: the other waits here while a neighbour on its GPU loads.
     turns = [name(other) for other in related.turn if other not in related.after]
     pre = []
+    if recipe.engine_version:
+        # What the compiler has seen may be gone: somebody may upgrade the venv before the next boot.
+        names = [distribution.replace("-", "_") for distribution in DISTRIBUTIONS[recipe.backend]]
+        seen = runtime.engine_version or ""
+        pre.append(
+            helper("pinned", recipe.engine_version, seen, site.libraries, runtime.installed_in or "", *names)
+        )
     if wanted := _nodes_to_wait_for(recipe):
         pre.append(helper("devices", *wanted))
     if turns:

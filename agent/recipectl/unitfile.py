@@ -35,6 +35,7 @@ class Site:
     helper: tuple[str, ...]
     user: bool = False
     systemd: int = 252
+    libraries: str = ""  # the folder of recipectl's own libraries, for the helper to compare versions with
 
     @property
     def wanted_by(self) -> str:

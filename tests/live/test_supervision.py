@@ -141,6 +141,22 @@ def test_a_venv_without_the_engine_is_an_error_of_the_recipe() -> None:
     assert f"{venv} has no vllm; install it there or correct `python_path:`" in failed.stderr
 
 
+def test_an_engine_that_was_upgraded_past_its_pin_does_not_start() -> None:
+    packages = Path("/opt/pinned/lib/python3.11/site-packages")
+    (packages / "xllamacpp-1.2.dist-info").mkdir(parents=True)
+    Path("/opt/pinned/bin").mkdir()
+    Path("/opt/pinned/bin/python").symlink_to(sys.executable)
+    server = script(Path("/opt/pinned/bin/llama-server"), "import time; time.sleep(100)")
+    Path(server).write_text(Path(server).read_text().replace(sys.executable, "/opt/pinned/bin/python"))
+    recipe("pinned", binary=server, engine_version="==1.*")
+    assert recipectl("apply", "pinned").returncode == 0
+    (packages / "xllamacpp-1.2.dist-info").rename(packages / "xllamacpp-2.0.dist-info")
+    failed = recipectl("start", "pinned")
+    assert failed.returncode == 1
+    assert "the recipe pins xllamacpp ==1.*, it was 1.2 when the unit was compiled" in failed.stderr
+    assert "now has 2.0" in failed.stderr
+
+
 def test_on_a_terminal_the_wait_is_shown() -> None:
     slow = """
 import http.server, sys, time

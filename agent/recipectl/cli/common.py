@@ -81,7 +81,8 @@ class Place:
         helper = str(Path(recipectl.__file__).with_name("health.py"))
         system = "/usr/bin/python3"
         python = system if os.access(system, os.X_OK) else sys.executable
-        return Site((python, "-I", "-S", helper), self.user, systemd_version())
+        libraries = str(Path(click.__file__).parent.parent)
+        return Site((python, "-I", "-S", helper), self.user, systemd_version(), libraries)
 
     @property
     def cache(self) -> Path:
