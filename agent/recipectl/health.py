@@ -138,8 +138,8 @@ def pinned(specifier: str, seen: str, libraries: str, folder: str, *names: str) 
         if SpecifierSet(specifier).contains(Version(found).public, prereleases=True):
             return 0
     print(
-        f"the recipe pins {names[0]} {specifier}, it was {seen} when the unit was compiled, and {folder} now has "
-        f"{found or 'none'}; install the pinned version or correct `engine_version:`",
+        f"the recipe pins {names[0]} {specifier}, it was {seen} when the unit was compiled, and {folder} "
+        f"now has {found or 'none'}; install the pinned version or correct `engine_version:`",
         file=sys.stderr,
     )
     return 1
