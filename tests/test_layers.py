@@ -7,6 +7,7 @@ import pytest
 
 ORDER = [
     "errors",
+    "installed",
     "sources",
     "unitfile",
     "compiled",

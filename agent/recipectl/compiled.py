@@ -43,7 +43,9 @@ class Outcome:
 def key(found: tuple[Source, ...], host_files: tuple[Path, ...], site: Site, release: str) -> str:
     """A digest of everything that is read: recipes, drop-ins, host files, and what recipectl itself is."""
     digest = hashlib.sha256(json.dumps([release, asdict(site)]).encode())
-    for path in (*host_files, *(path for source in found for path in (source.file, *source.drop_ins))):
+    locks = [source.lock for source in found if source.lock]
+    read = [path for source in found for path in (source.file, *source.drop_ins)]
+    for path in (*host_files, *read, *locks):
         digest.update(f"\0{path}\0".encode(errors="surrogateescape"))
         try:
             digest.update(path.read_bytes())

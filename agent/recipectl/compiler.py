@@ -1,5 +1,6 @@
 """All recipes of a host at once: read, resolved, related and rendered, or told what is wrong."""
 
+import json
 import os
 import pwd
 import stat
@@ -7,7 +8,7 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from recipectl import engines, environment, hostfile, load, relations, runtime, unit
+from recipectl import engines, environment, hostfile, installed, load, relations, runtime, unit
 from recipectl.compiled import Compiled, Outcome
 from recipectl.errors import Problem, RecipectlError, RecipeError, UsageError
 from recipectl.recipe import Recipe
@@ -17,16 +18,19 @@ from recipectl.unitfile import Site
 
 def steps(source: Source, host: hostfile.Host, site: Site, disk: runtime.Disk) -> unit.Steps:
     """One recipe through the pure steps; every error names the file."""
-    recipe = load.load(source.file, *source.drop_ins)
+    recipe, places = load.placed((source.file, *source.drop_ins), host.vars)
     try:
         _reach(recipe, found := runtime.resolve(recipe, host, disk), host, site, disk)
         _check_secrets(recipe, site, disk)
-        _check_version(recipe, found)
+        _check_versions(recipe, found)
+        drift = _drift(source, recipe, found, host, disk)
         # abspath: a link to a recipe is that recipe's own name
         made = unit.steps(recipe, os.path.abspath(source.file), found, host, site)  # noqa: PTH100
     except UsageError as error:
         raise RecipeError((Problem(str(source.file), 0, 0, str(error)),)) from error
-    return replace(made, runtime=replace(found, warnings=(*found.warnings, *_warnings(made, disk))))
+    warnings = (*found.warnings, *_warnings(made, disk), *drift)
+    lock = str(source.lock) if source.lock else None
+    return replace(made, runtime=replace(found, warnings=warnings), places=places, lock=lock)
 
 
 def _warnings(made: unit.Steps, disk: runtime.Disk) -> list[str]:
@@ -79,26 +83,57 @@ def _reach(
                 )
 
 
-def _check_version(recipe: Recipe, found: runtime.Runtime) -> None:
-    """UsageError when the installed engine is not the one that `engine_version` pins."""
-    if recipe.engine_version is None:
-        return
-    if found.engine_version is None:
-        raise UsageError(
-            f"`engine_version` is {recipe.engine_version}, and no {recipe.backend} is installed beside "
-            f"{found.command[0]}; install it there or correct the runtime"
-        )
+def _check_versions(recipe: Recipe, found: runtime.Runtime) -> None:
+    """UsageError when the engine or its Python is not the one that the recipe pins."""
     from packaging.specifiers import SpecifierSet
     from packaging.version import Version
 
-    # The public part alone: a build says 0.32.0+cpu where a recipe says ==0.32.0.
-    if not SpecifierSet(recipe.engine_version).contains(
-        Version(found.engine_version).public, prereleases=True
-    ):
-        raise UsageError(
-            f"`engine_version` is {recipe.engine_version}, and {found.command[0]} is {found.engine_version}; "
-            "install that version or correct the recipe"
-        )
+    pins = (
+        ("engine_version", recipe.engine_version, recipe.backend, found.engine_version),
+        ("python_version", recipe.python_version, "Python", found.python_version),
+    )
+    for key, wanted, what, version in pins:
+        if wanted is None:
+            continue
+        if version is None:
+            raise UsageError(
+                f"`{key}` is {wanted}, and no {what} is installed beside {found.command[0]}; "
+                "install it there or correct the runtime"
+            )
+        # The public part alone: a build says 0.32.0+cpu where a recipe says ==0.32.0.
+        if not SpecifierSet(wanted).contains(Version(version).public, prereleases=True):
+            its = f"{what} of {found.command[0]}" if key == "python_version" else found.command[0]
+            raise UsageError(
+                f"`{key}` is {wanted}, and {its} is {version}; install that version or correct the recipe"
+            )
+
+
+def locked_now(recipe: Recipe, found: runtime.Runtime) -> installed.Locked:
+    """The facts of a runtime as a lock records them."""
+    names = tuple(name.replace("-", "_") for name in runtime.DISTRIBUTIONS[recipe.backend])
+    return installed.facts(found.interpreter or found.command[0], found.installed_in, names)
+
+
+def _drift(
+    source: Source, recipe: Recipe, found: runtime.Runtime, host: hostfile.Host, disk: runtime.Disk
+) -> list[str]:
+    """What is not as the recipe's lock has it; UsageError where the host file says `drift: refuse`."""
+    if source.lock is None:
+        return []
+    try:
+        lock: installed.Locked = json.loads(source.lock.read_text())
+        now = locked_now(recipe, found)
+        said = installed.differences(lock, now)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{source.lock} cannot be read as a lock; run `recipectl lock --update`") from error
+    # Looked at, so that a cache notices when they change.
+    disk.look(now["interpreter_file"])
+    for path in Path(now["folder"]).glob("*.dist-info/RECORD") if now["folder"] else ():
+        disk.look(path)
+    said = [f"not as locked in {source.lock}: {clause}" for clause in said]
+    if said and host.drift == "refuse":
+        raise UsageError(f"{'; '.join(said)}; put it back, or accept it with `recipectl lock --update`")
+    return said
 
 
 def _check_secrets(recipe: Recipe, site: Site, disk: runtime.Disk) -> None:

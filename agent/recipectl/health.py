@@ -1,12 +1,14 @@
 """What a unit asks: is its port free, does its engine answer, is it idle, whose turn is it?
 
 A program of its own (standard library only), run by the units as `health.py VERB …`:
-free PORT; pinned SPECIFIER SEEN LIBRARIES FOLDER NAME…; devices PATH…; turn [--user] UNIT…;
+free PORT; pinned LIBRARIES INTERPRETER PYTHON ENGINE SEEN FOLDER NAME…; locked FILE POLICY NAME…;
+devices PATH…; turn [--user] UNIT…;
 ready HOST PORT PATH MARK; drain [--user] PORT SECONDS UNIT…;
 probe [--user] HOST PORT PATH TIMEOUT_SECONDS FAILURES ACTION UNIT
 """
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -121,28 +123,54 @@ def free(port: str) -> int:
     return 0
 
 
-def pinned(specifier: str, seen: str, libraries: str, folder: str, *names: str) -> int:
-    """Fail when the engine in a folder of distributions is not the one that the recipe pins (any more)."""
-    found = None
-    for path in sorted(Path(folder).glob("*.dist-info")):
-        name, _, version = path.name.removesuffix(".dist-info").partition("-")
-        if name.lower() in names:
-            found = version
-    if found == seen:
-        return 0  # just what was checked when the unit was compiled
-    if found is not None:
-        sys.path.append(libraries)
-        from packaging.specifiers import SpecifierSet
-        from packaging.version import Version
+def _meets(version: str | None, specifier: str) -> bool:
+    from packaging.specifiers import SpecifierSet
+    from packaging.version import Version
 
-        if SpecifierSet(specifier).contains(Version(found).public, prereleases=True):
-            return 0
-    print(
-        f"the recipe pins {names[0]} {specifier}, it was {seen} when the unit was compiled, and {folder} "
-        f"now has {found or 'none'}; install the pinned version or correct `engine_version:`",
-        file=sys.stderr,
-    )
-    return 1
+    return version is not None and SpecifierSet(specifier).contains(Version(version).public, prereleases=True)
+
+
+def pinned(
+    libraries: str, interpreter: str, python: str, engine: str, seen: str, folder: str, *names: str
+) -> int:
+    """Fail when Python or the engine is not what the recipe pins (any more); `-` where it pins nothing."""
+    sys.path += [str(Path(__file__).parents[1]), libraries]  # -I -S has left out both
+    from recipectl import installed
+
+    here = installed.versions(folder)
+    found = next((here[name] for name in names if name in here), None)
+    # `seen` was checked when the unit was compiled: the common case costs no import of packaging.
+    if engine != "-" and found != seen and not _meets(found, engine):
+        print(
+            f"the recipe pins {names[0]} {engine}, it was {seen} when the unit was compiled, and {folder} "
+            f"now has {found or 'none'}; install the pinned version or correct `engine_version:`",
+            file=sys.stderr,
+        )
+        return 1
+    if python != "-" and not _meets(version := installed.python_version(interpreter), python):
+        print(
+            f"the recipe pins Python {python}, and {interpreter} is now {version or 'of unknown version'}; "
+            "make the venv anew or correct `python_version:`",
+            file=sys.stderr,
+        )
+        return 1
+    return 0
+
+
+def locked(file: str, policy: str, *names: str) -> int:
+    """Tell what is not as the lock has it, and fail when the policy is `refuse`."""
+    sys.path.append(str(Path(__file__).parents[1]))
+    from recipectl import installed
+
+    try:
+        lock: installed.Locked = json.loads(Path(file).read_text())
+    except (OSError, ValueError) as error:
+        print(f"{file} cannot be read ({error}); run `recipectl lock --update`", file=sys.stderr)
+        return 1
+    said = installed.differences(lock, installed.facts(lock["interpreter"], lock["folder"], names))
+    for clause in said:
+        print(f"not as locked in {file}: {clause}", file=sys.stderr)
+    return 1 if said and policy == "refuse" else 0
 
 
 def devices(*paths: str) -> int:
@@ -242,7 +270,7 @@ def probe(*words: str) -> int:
 
 
 VERBS: dict[str, Callable[..., int]] = {
-    "free": free, "pinned": pinned, "devices": devices, "turn": turn,
+    "free": free, "pinned": pinned, "locked": locked, "devices": devices, "turn": turn,
     "ready": ready, "drain": drain, "probe": probe,
 }  # fmt: skip
 

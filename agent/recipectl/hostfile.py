@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from recipectl.load import document, validate
+from recipectl.load import VARIABLE, Places, document, validate
 from recipectl.recipe import Text
 
 DEFAULT_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
@@ -17,10 +17,14 @@ class Host(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     environment: dict[str, Text] = {}
+    vars: dict[str, Text] = Field(default={}, description="what recipes may use as `${name}`")
     path: tuple[str, ...] = DEFAULT_PATH
     sglang_python: str | None = None
     missing_runtime: Literal["refuse", "fall-through"] = "refuse"
     require_pinned_runtime: bool = False
+    drift: Literal["warn", "refuse"] = Field(
+        default="warn", description="what to do when a runtime is not as its NAME.lock has it"
+    )
     user: str = Field(default="recipectl", description="User= of the units, made by apply when it is missing")
     hardening: Literal["strict", "default", "off"] = "default"
     on_failure: str | None = Field(
@@ -30,10 +34,23 @@ class Host(BaseModel):
         default=(), description="the UUIDs of GPU 0, 1, …, to compare the two spellings"
     )
 
+    @field_validator("vars")
+    @classmethod
+    def _names(cls, variables: dict[str, str]) -> dict[str, str]:
+        for name in variables:
+            if not VARIABLE.fullmatch(f"${{{name}}}"):
+                raise ValueError(f"has `{name}`; a name has letters, digits and `_`, and no digit first")
+        return variables
+
 
 def load(paths: tuple[Path, ...]) -> Host:
     """The host file with its drop-ins over it, or the defaults where there is none."""
+    return placed(paths)[0]
+
+
+def placed(paths: tuple[Path, ...]) -> tuple[Host, Places]:
+    """The host file, and where each of its values stands."""
     if not paths:
-        return Host()
+        return Host(), {}
     data, reader = document(paths)
-    return validate(Host, data, reader)
+    return validate(Host, data, reader), reader.places

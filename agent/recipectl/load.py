@@ -2,6 +2,7 @@
 
 import difflib
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,13 +14,21 @@ from recipectl.recipe import ALIASES, Recipe
 
 NAME = re.compile(r"[a-z0-9A-Z][a-zA-Z0-9._-]{0,99}\Z")
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 M = TypeVar("M", bound=BaseModel)
 Path_ = tuple[str | int, ...]
 Place = tuple[str, int, int]  # file, line, column
 Places = dict[Path_, Place]
 
 # Maps whose values stay as they are written: `1`, `0.50` and `yes` are text there.
-_AS_WRITTEN = {("env_vars",), ("service",), ("extra_args", "env_vars"), ("environment",), ("secrets",)}
+_AS_WRITTEN = {
+    ("vars",),
+    ("env_vars",),
+    ("service",),
+    ("extra_args", "env_vars"),
+    ("environment",),
+    ("secrets",),
+}
 _AS_WRITTEN_LISTS = {("args",), ("gpus",), ("after",), ("requires",)}
 _AS_WRITTEN_ALONE = {("gpus",), ("after",), ("requires",), ("hardening",)}  # `off` is a word there
 _NESTED = {"ready", "on_demand", "watch", "nodes"}  # mappings whose keys are ours too
@@ -46,8 +55,8 @@ def _key(text: str, path: Path_) -> str:
 class _Reader:
     """Turns the nodes of one document into values, remembering where each stood."""
 
-    def __init__(self, file: str) -> None:
-        self.file, self.problems = file, list[Problem]()
+    def __init__(self, file: str, variables: Mapping[str, str] | None) -> None:
+        self.file, self.problems, self.variables = file, list[Problem](), variables
         self.places: Places = {}
         self.keys: Places = {}
         self.loader = _Loader("")
@@ -58,8 +67,31 @@ class _Reader:
     def wrong(self, node: Any, sentence: str) -> None:
         self.problems.append(Problem(*self._place(node), sentence))
 
+    def _resolved(self, node: Any) -> Any:
+        """The scalar with the host's variables in it; a plain one may become a number by that."""
+
+        def one(match: re.Match[str]) -> str:
+            if match[0] == "$${":
+                return "${"
+            known = self.variables or {}
+            if match[1] in known:
+                return known[match[1]]
+            near = difflib.get_close_matches(match[1] or "", known, 1)
+            hint = f"did you mean `${{{near[0]}}}`?" if near else "add it to `vars:` of the host file"
+            what = (
+                f"`{match[0]}` is no variable of this host; {hint}" if match[1] else "`${` begins no variable"
+            )
+            self.wrong(node, f"{what}, or write `$${{` for a plain `${{`")
+            return ""
+
+        text = re.sub(rf"\$\$\{{|{VARIABLE.pattern}|\$\{{", one, node.value)
+        tag = self.loader.resolve(yaml.ScalarNode, text, (node.style is None, node.style is not None))
+        return yaml.ScalarNode(tag, text, node.start_mark, node.end_mark, node.style)
+
     def value(self, node: Any, path: Path_) -> Any:
         self.places[path] = self._place(node)
+        if self.variables is not None and isinstance(node, yaml.ScalarNode) and "${" in node.value:
+            node = self._resolved(node)
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, path)
         if isinstance(node, yaml.SequenceNode):
@@ -150,10 +182,15 @@ def read(path: Path) -> str:
         raise UsageError(f"{path}: is not UTF-8 at byte {error.start}; save it as UTF-8") from error
 
 
-def document(paths: tuple[Path, ...]) -> tuple[dict[str, Any], _Reader]:
-    """The mapping in a file with its drop-ins merged over it, and the places of its parts."""
+def document(
+    paths: tuple[Path, ...], variables: Mapping[str, str] | None = None
+) -> tuple[dict[str, Any], _Reader]:
+    """The mapping in a file with its drop-ins merged over it, and the places of its parts.
+
+    `variables` are the host's, for `${name}`; None leaves such text as it is.
+    """
     data: dict[str, Any] = {}
-    reader = _Reader(str(paths[0]))
+    reader = _Reader(str(paths[0]), variables)
     for path in paths:
         reader.file = str(path)
         if (node := _compose(path, read(path))) is not None:
@@ -213,8 +250,14 @@ def validate(model: type[M], data: dict[str, Any], reader: _Reader) -> M:
 
 
 def load(path: Path, *drop_ins: Path) -> Recipe:
-    """One recipe from a YAML or JSON file and its drop-ins; its `name` is the file's stem."""
-    data, reader = document((path, *drop_ins))
+    """One recipe from a YAML or JSON file and its drop-ins, on a host without variables."""
+    return placed((path, *drop_ins), {})[0]
+
+
+def placed(paths: tuple[Path, ...], variables: Mapping[str, str]) -> tuple[Recipe, Places]:
+    """One recipe (its `name` is the file's stem) and where each of its values stands."""
+    path = paths[0]
+    data, reader = document(paths, variables)
     name, here = path.name.removesuffix(path.suffix), reader.places.get(("name",), (str(path), 0, 0))
     if not NAME.match(name):
         rule = "letters, digits, `.`, `_` and `-` (at most 100, the first a letter or digit)"
@@ -232,4 +275,5 @@ def load(path: Path, *drop_ins: Path) -> Recipe:
     # VLLM Studio folds unknown top-level keys into extra_args; this is one that people rely on.
     if "cuda_visible_devices" in data:
         data.setdefault("extra_args", {})["cuda_visible_devices"] = data.pop("cuda_visible_devices")
-    return validate(Recipe, data | {"name": name}, reader)
+        reader.places["extra_args", "cuda_visible_devices"] = reader.places["cuda_visible_devices",]
+    return validate(Recipe, data | {"name": name}, reader), reader.places

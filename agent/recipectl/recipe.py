@@ -93,6 +93,7 @@ class Recipe(BaseModel):
     tags: tuple[str, ...] = ()
     backend: Literal["vllm", "sglang", "llamacpp"] = "vllm"
     engine_version: str | None = Field(None, description="a PEP 440 specifier, for example `==0.14.*`")
+    python_version: str | None = Field(None, description="a PEP 440 specifier, for example `==3.12.*`")
     model_path: str = Field(min_length=1)
     python_path: str | None = None
     venv_path: str | None = None
@@ -165,7 +166,7 @@ class Recipe(BaseModel):
                 raise ValueError(f"`{variable}` must be an absolute path or the name of a credential")
         return secrets
 
-    @field_validator("engine_version")
+    @field_validator("engine_version", "python_version")
     @classmethod
     def _specifier(cls, text: str | None) -> str | None:
         from packaging.specifiers import InvalidSpecifier, SpecifierSet

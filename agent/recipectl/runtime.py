@@ -6,6 +6,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+from recipectl import installed
 from recipectl.compiled import sight
 from recipectl.errors import RuntimeNotFoundError
 from recipectl.hostfile import Host
@@ -43,6 +44,7 @@ class Disk:
         self.seen: dict[str, str] = {}
         self._names: dict[str, tuple[str, ...]] = {}
         self._real: dict[str, str] = {}
+        self._pythons: dict[str, str | None] = {}
         self._versions: dict[tuple[str, str], tuple[str | None, Path | None]] = {}
 
     def look(self, path: Path | str) -> str:
@@ -103,6 +105,13 @@ class Disk:
             self._real[key] = os.path.realpath(key)
         return self._real[key]
 
+    def python_version(self, python: Path) -> str | None:
+        """The interpreter's version, as far as its venv and its file's name tell."""
+        key = str(python)
+        if key not in self._pythons:
+            self._pythons[key] = installed.python_version(key)
+        return self._pythons[key]
+
     def venv(self, python: Path | None) -> Path | None:
         """The venv that an interpreter belongs to."""
         # Never Path.resolve(): a venv's python links to the base interpreter, out of the venv.
@@ -131,12 +140,9 @@ def _interpreter(python: Path) -> Path | None:
 
 
 def _python_version(python: Path | None, disk: Disk) -> str | None:
-    """From pyvenv.cfg (`version` or uv's `version_info`), else from the folder that holds site-packages."""
-    venv = disk.venv(python)
-    if venv:
-        match = re.search(r"^version(?:_info)? *= *([0-9.]+)", (venv / "pyvenv.cfg").read_text(), re.M)
-        if match:
-            return match[1]
+    """From pyvenv.cfg and the name of the real file, else from the folder that holds site-packages."""
+    if python and (found := disk.python_version(python)):
+        return found
     for folder in disk.site_packages(python) if python else ():
         return folder.parent.name.removeprefix("python")
     return None

@@ -17,6 +17,12 @@ class Source:
     name: str
     file: Path
     drop_ins: tuple[Path, ...] = ()
+    lock: Path | None = None  # NAME.lock beside the file
+
+
+def lock_of(file: Path) -> Path:
+    """Where the lock of a recipe belongs."""
+    return file.with_name(f"{stem(file)}.lock")
 
 
 def stem(path: Path) -> str:
@@ -83,7 +89,9 @@ def sources(folders: tuple[Path, ...], extra: tuple[Path, ...] = ()) -> tuple[So
     found = []
     for name, path in sorted(files.items()):
         here = () if path.parent in folders else (path.parent,)
-        found.append(Source(name, path, drop_ins(name, (*here, *added)) if here or added else ()))
+        lock = lock_of(path)
+        added_to = drop_ins(name, (*here, *added)) if here or added else ()
+        found.append(Source(name, path, added_to, lock if lock.exists() else None))
     return tuple(found)
 
 

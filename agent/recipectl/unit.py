@@ -4,7 +4,7 @@ import difflib
 import hashlib
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from jinja2 import FileSystemLoader, StrictUndefined, Template
 from recipectl import engines, environment, quoting
 from recipectl.errors import UnrepresentableError, UsageError
 from recipectl.hostfile import Host
+from recipectl.load import Places
 from recipectl.recipe import Recipe
 from recipectl.relations import Relations
 from recipectl.runtime import DISTRIBUTIONS, Runtime
@@ -50,8 +51,21 @@ class Steps:
     source: str
     runtime: Runtime
     environment: environment.Environment
-    argv: tuple[str, ...]
+    words: tuple[engines.Word, ...]
     endpoint: engines.Endpoint
+    places: Places = field(default_factory=dict)
+    lock: str | None = None  # the file, where there is one
+
+    @property
+    def argv(self) -> tuple[str, ...]:
+        return tuple(word.text for word in self.words)
+
+    def place(self, *key: str | int) -> str | None:
+        """file:line of a key of the recipe, or of the nearest one around it."""
+        for n in range(len(key), 0, -1):
+            if found := self.places.get(key[:n]):
+                return f"{found[0]}:{found[1]}"
+        return None
 
 
 @cache
@@ -73,8 +87,9 @@ def _carried(value: object) -> object:
 def steps(recipe: Recipe, source: str, runtime: Runtime, host: Host, site: Site) -> Steps:
     """Merge and build: the pure steps from a recipe and its runtime to what the unit will run."""
     merged = environment.merge(*environment.layers(recipe, runtime, host, user=site.user))
-    argv = engines.argv(recipe, runtime)
-    return Steps(recipe, source, runtime, merged, argv, engines.endpoint(recipe, argv))
+    words = engines.command(recipe, runtime)
+    end = engines.endpoint(recipe, tuple(word.text for word in words))
+    return Steps(recipe, source, runtime, merged, words, end)
 
 
 @cache
@@ -209,13 +224,14 @@ def render(made: Steps, site: Site, host: Host, related: Relations) -> tuple[Uni
     # After= covers one direction: the other waits here while a neighbour on its GPU loads.
     turns = [name(other) for other in related.turn if other not in related.after]
     pre = []
-    if recipe.engine_version:
+    names = [distribution.replace("-", "_") for distribution in DISTRIBUTIONS[recipe.backend]]
+    if recipe.engine_version or recipe.python_version:
         # What the compiler has seen may be gone: somebody may upgrade the venv before the next boot.
-        names = [distribution.replace("-", "_") for distribution in DISTRIBUTIONS[recipe.backend]]
-        seen = runtime.engine_version or ""
-        pre.append(
-            helper("pinned", recipe.engine_version, seen, site.libraries, runtime.installed_in or "", *names)
-        )
+        pins = (recipe.python_version or "-", recipe.engine_version or "-", runtime.engine_version or "-")
+        where = (site.libraries, runtime.interpreter or runtime.command[0])
+        pre.append(helper("pinned", *where, *pins, runtime.installed_in or "-", *names))
+    if made.lock:
+        pre.append(helper("locked", made.lock, host.drift, *names))
     if wanted := _nodes_to_wait_for(recipe):
         pre.append(helper("devices", *wanted))
     if turns:

@@ -104,8 +104,21 @@ def behind(recipe: Recipe) -> tuple[str, int]:
     return "127.0.0.1", own
 
 
+@dataclass(frozen=True)
+class Word:
+    """One word of argv, and the key of the recipe that it comes from; () is the runtime."""
+
+    text: str
+    key: tuple[str | int, ...]
+
+
 def argv(recipe: Recipe, runtime: Runtime) -> tuple[str, ...]:
-    """The words of ExecStart=: runtime, model, fields, extra_args in the file's order, then `args`."""
+    """The words of ExecStart=."""
+    return tuple(word.text for word in command(recipe, runtime))
+
+
+def command(recipe: Recipe, runtime: Runtime) -> tuple[Word, ...]:
+    """The words of ExecStart= with their keys: runtime, model, fields, extra_args in their order, `args`."""
     engine = _ENGINES[recipe.backend]
     if recipe.on_demand:
         for flag_ in ("--host", "--port"):
@@ -114,8 +127,13 @@ def argv(recipe: Recipe, runtime: Runtime) -> tuple[str, ...]:
         host, port = behind(recipe)
         recipe = recipe.model_copy(update={"host": host, "port": port})
     model = (recipe.model_path,) if runtime.positional_model else (engine.MODEL, recipe.model_path)
+    made = [Word(text, ()) for text in runtime.command] + [Word(text, ("model_path",)) for text in model]
     fields = _fields(recipe)
-    extra: list[str] = []
+    behind_socket = ("host", "port") if recipe.on_demand else ()
+    for field, rendered in fields.values():
+        key = "on_demand" if field in behind_socket else field
+        made += [Word(text, (key,)) for text in rendered]
+    made += [Word(text, ("nodes",)) for text in (engine.nodes(recipe.nodes) if recipe.nodes else ())]
     seen: dict[str, str] = {}
     for key, value in recipe.extra_args.items():
         if key.replace("-", "_") in INTERNAL or value is None:
@@ -134,11 +152,9 @@ def argv(recipe: Recipe, runtime: Runtime) -> tuple[str, ...]:
                     f"`{fields[name][0]}` and `extra_args.{key}` disagree on {name}; keep one of them"
                 )
             continue
-        extra.extend(rendered)
-    set_by_fields = [word for _, rendered in fields.values() for word in rendered]
-    if recipe.nodes:
-        set_by_fields.extend(engine.nodes(recipe.nodes))
-    return (*runtime.command, *model, *set_by_fields, *extra, *recipe.args)
+        made += [Word(text, ("extra_args", key)) for text in rendered]
+    made += [Word(text, ("args", index)) for index, text in enumerate(recipe.args)]
+    return tuple(made)
 
 
 @dataclass(frozen=True)
