@@ -21,6 +21,7 @@ ORDER = [
     "relations",
     "unit",
     "compiler",
+    "imports",
     "plan",
     "store",
     "bus",

@@ -43,11 +43,6 @@ class Host(BaseModel):
         return variables
 
 
-def load(paths: tuple[Path, ...]) -> Host:
-    """The host file with its drop-ins over it, or the defaults where there is none."""
-    return placed(paths)[0]
-
-
 def placed(paths: tuple[Path, ...]) -> tuple[Host, Places]:
     """The host file, and where each of its values stands."""
     if not paths:

@@ -85,7 +85,7 @@ class _Reader:
             return ""
 
         text = re.sub(rf"\$\$\{{|{VARIABLE.pattern}|\$\{{", one, node.value)
-        tag = self.loader.resolve(yaml.ScalarNode, text, (node.style is None, node.style is not None))
+        tag = self.loader.resolve(yaml.ScalarNode, text, (not node.style, bool(node.style)))
         return yaml.ScalarNode(tag, text, node.start_mark, node.end_mark, node.style)
 
     def value(self, node: Any, path: Path_) -> Any:

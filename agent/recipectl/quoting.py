@@ -74,3 +74,57 @@ def text(value: str) -> str:
     """A one-line value such as Description=: specifiers doubled, no line may end in a backslash."""
     shown = "".join(char if char in '\\"' else _escape(char) for char in value).replace("%", "%%")
     return shown + " ." if shown.endswith("\\") else shown
+
+
+_UNESCAPED = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "s": " "}
+_CODE = re.compile(r"x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|([0-7]{3})")
+
+
+def split(value: str) -> tuple[str, ...]:
+    """The words of a setting's value, unquoted as systemd does it (systemd.syntax(7)); `%` stays as it is."""
+    words: list[str] = []
+    word: str | None = None
+    quote, at = "", 0
+    while at < len(value):
+        char = value[at]
+        at += 1
+        if char == "\\" and at < len(value):
+            if match := _CODE.match(value, at):
+                code = match[1] or match[2] or match[3]
+                word = (word or "") + chr(int(code, 16) if code else int(match[4], 8))
+                at = match.end()
+            else:
+                word = (word or "") + _UNESCAPED.get(value[at], value[at])
+                at += 1
+        elif quote and char == quote:
+            quote = ""
+        elif not quote and char in "\"'":
+            quote, word = char, word or ""
+        elif not quote and char.isspace():
+            if word is not None:
+                words.append(word)
+            word = None
+        else:
+            word = (word or "") + char
+    return (*words, *([] if word is None else [word]))
+
+
+def settings(text: str) -> list[tuple[str, str, str]]:
+    """(section, setting, value) of a unit file in its order: continued lines joined, comments left out."""
+    found, section, begun = [], "", ""
+    for raw in text.splitlines():
+        line = raw.strip() if not begun else raw.rstrip()
+        if begun and raw.lstrip().startswith(("#", ";")):
+            continue  # a comment among continued lines does not end them
+        if not begun and (not line or line[0] in "#;"):
+            continue
+        if line.endswith("\\"):
+            begun += line[:-1] + " "
+            continue
+        line, begun = begun + line, ""
+        if line.startswith("[") and line.endswith("]"):
+            section = line[1:-1]
+        elif "=" in line:
+            key, _, value = line.partition("=")
+            found.append((section, key.strip(), value.strip()))
+    return found

@@ -3,7 +3,14 @@
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+)
 
 # The value of a variable exactly as the file has it; the loader turns scalars of these maps into their text.
 Text = Annotated[str, Field(strict=True)]
@@ -80,7 +87,7 @@ class Nodes(BaseModel):
     count: Positive
     rank: int = Field(strict=True, ge=0, description="0 is the head, which answers requests")
     address: str = Field(min_length=1, description="address of the head")
-    port: int = Field(default=29501, strict=True, ge=1, le=65535)
+    port: int | None = Field(default=None, strict=True, ge=1, le=65535, description="left out: the engine's")
 
 
 class Recipe(BaseModel):
@@ -144,6 +151,12 @@ class Recipe(BaseModel):
         if text is not None and any(ord(char) < 32 for char in text):
             raise ValueError("must be one line without control characters")
         return text
+
+    @field_validator("gpu_memory_utilization", mode="wrap")
+    @classmethod
+    def _as_spelled(cls, value: object, handler: ValidatorFunctionWrapHandler) -> object:
+        checked = handler(value)
+        return value if isinstance(value, float) else checked  # `0.90` stays `0.90`
 
     @field_validator("gpus")
     @classmethod

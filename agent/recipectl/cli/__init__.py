@@ -8,7 +8,13 @@ import click
 _VERBS = {
     "compile": ("show", "Print the units of recipes, or write them."),
     "explain": ("show", "Print each step from a recipe to its unit, and why."),
+    "show-command": ("show", "Print the command of a recipe, to paste into a shell."),
     "runtime": ("show", "Print which interpreter and engine serve a recipe."),
+    "lock": ("pins", "Record the exact runtime of recipes, to notice any drift."),
+    "versions": ("pins", "Compare recipe, unit, systemd, process and engine."),
+    "check": ("pins", "Check flags and values against the installed engine."),
+    "doctor": ("pins", "Run all checks of this host, and say what to do."),
+    "import": ("imports", "Turn a command, a unit or another tool's file into a recipe."),
     "schema": ("show", "Print the JSON Schema of a recipe."),
     "diff": ("run", "Show what apply would do, and why."),
     "apply": ("run", "Make the host what its recipes say."),
@@ -36,7 +42,7 @@ class _Verbs(click.Group):
         if cmd_name not in _VERBS:
             return None
         module = importlib.import_module(f"recipectl.cli.{_VERBS[cmd_name][0]}")
-        command = getattr(module, f"{cmd_name}_")
+        command = getattr(module, f"{cmd_name.replace('-', '_')}_")
         return command if isinstance(command, click.Command) else None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -21,6 +21,7 @@ from recipectl.unitfile import name as unit_name
 
 if TYPE_CHECKING:  # pydantic and jinja2 are slow to import, and half of the verbs need neither
     from recipectl import compiled, hostfile, unit
+    from recipectl.load import Places
 
 
 @dataclass(frozen=True)
@@ -64,11 +65,20 @@ class Place:
         self._here()
         return sources.host_files(self.bases)
 
-    @cached_property
+    @property
     def host(self) -> hostfile.Host:
+        return self._host[0]
+
+    @property
+    def host_places(self) -> Places:
+        """Where each value of the host file stands."""
+        return self._host[1]
+
+    @cached_property
+    def _host(self) -> tuple[hostfile.Host, Places]:
         from recipectl import hostfile
 
-        return hostfile.load(self.host_files)
+        return hostfile.placed(self.host_files)
 
     @property
     def store(self) -> Store:

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
+import shlex
+import shutil
+import textwrap
 from dataclasses import asdict
+from functools import partial
+from itertools import groupby, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from recipectl import unitfile
-from recipectl.cli.common import Place, chosen, made, outcome
+from recipectl.cli.common import Place, chosen, made, outcome, warn
+from recipectl.cli.reasons import KEYS, REASONS, SANDBOX
 from recipectl.store import Store
 
 if TYPE_CHECKING:
     from recipectl import unit
+    from recipectl.compiled import Compiled
 
 
 @click.command("compile")
@@ -49,41 +56,124 @@ def _steps(place: Place, recipes: tuple[str, ...]) -> tuple[list[unit.Steps], in
 @click.pass_obj
 def explain_(place: Place, recipes: tuple[str, ...], as_json: bool) -> int:
     """Print each step from a recipe to its unit, and why."""
-    steps, status = _steps(place, recipes)
+    steps, result = made(place, recipes)
+    models, status = chosen(result, recipes, place)
     if as_json:
-        click.echo(json.dumps([_facts(one) for one in steps], indent=2))
+        click.echo(json.dumps([_facts(place, steps[model.name], model) for model in models], indent=2))
         return status
-    for one in steps:
+    for model in models:
+        one = steps[model.name]
+        line = partial(_line, f"{Path(one.source).parent}/")
         click.echo(f"recipe       {one.recipe.name} ({one.source})")
         _runtime(one)
         click.echo("environment")
         for name, variable in one.environment.items():
-            click.echo(f"  {name}={variable.value}    from {variable.layer}")
-            for layer, value in variable.overrode:
-                click.echo(f"    overrides {value} from {layer}")
+            if variable.layer == "secrets":
+                continue
+            over = "".join(f", over {layer}'s `{value}`" for layer, value in variable.overrode)
+            from_ = _source(place, one, name, variable.layer)
+            line(f"{name}={variable.value}", variable.layer + (f" ({from_})" if from_ else "") + over)
         for name, source in one.recipe.secrets.items():
-            click.echo(f"  {name} from secrets ({source}), its value is in no unit")
+            line(name, f"secrets ({one.place('secrets', name)}), read from {source}; its value is in no unit")
         click.echo("argv")
-        for word in one.argv:
-            click.echo(f"  {word}")
-        for field in ("tool_call_parser", "reasoning_parser"):
-            if getattr(one.recipe, field) == "auto":
-                click.echo(f"  ({field}: inferred from the model's name, as `auto` asks)")
+        for key, words in groupby(one.words, lambda word: word.key):
+            line(shlex.join(word.text for word in words), _key(one, key))
         if one.endpoint.path:
             click.echo(f"ready        GET {one.endpoint.url}{one.endpoint.path} answers 200")
-        click.echo(f"unit         {unitfile.name(one.recipe.name or '')}")
+        click.echo(f"unit         {model.units[0].name}")
+        for why, settings in groupby(_settings(one, model), lambda pair: pair[1]):
+            line("  ".join(setting for setting, _ in settings), why)
     return status
 
 
-def _facts(one: unit.Steps) -> dict[str, object]:
+def _line(folder: str, what: str, why: str) -> None:
+    """Two columns, the second one folded; places beside the recipe go by their file's name."""
+    shown, why = what.replace("\n", "\\n"), why.replace(f"({folder}", "(")
+    width = max(100, shutil.get_terminal_size().columns) - 50
+    left = textwrap.wrap(shown, 46, break_on_hyphens=False, break_long_words=False)
+    right = textwrap.wrap(why, width, break_on_hyphens=False, break_long_words=False)
+    if left and len(left[-1]) > 46:
+        right = ["", *right]
+    for a, b in zip_longest(left, right, fillvalue=""):
+        click.echo(f"  {a:<46}  {b}".rstrip())
+
+
+def _key(one: unit.Steps, key: tuple[str | int, ...]) -> str:
+    """What of a recipe gave some words of argv."""
+    if not key:
+        return f"runtime ({one.runtime.rule})"
+    if key == ("on_demand",):
+        return f"behind the socket of `on_demand` ({one.place(*key)})"
+    auto = key[0] in ("tool_call_parser", "reasoning_parser") and getattr(one.recipe, str(key[0])) == "auto"
+    inferred = ", inferred from the model's name as `auto` asks" if auto else ""
+    return f"{'.'.join(map(str, key))} ({one.place(*key)}){inferred}"
+
+
+def _source(place: Place, one: unit.Steps, name: str, layer: str) -> str | None:
+    """file:line of the value that a layer gave a variable, None where no file says it."""
+    if layer == "host file":
+        found = place.host_places.get(("environment", name))
+        return f"{found[0]}:{found[1]}" if found else None
+    keys: dict[str, tuple[str, ...]] = {
+        "env_vars": ("env_vars", name),
+        "extra_args.env_vars": ("extra_args", "env_vars", name),
+        "gpus": ("gpus",) if one.recipe.gpus is not None else ("extra_args", "cuda_visible_devices"),
+        "runtime": (one.runtime.rule.split(":")[0],),
+    }
+    return one.place(*keys[layer]) if layer in keys else None
+
+
+def _settings(one: unit.Steps, model: Compiled) -> list[tuple[str, str]]:
+    """The settings of the service, and why each is there; command and environment have their own parts."""
+    found = []
+    text = model.units[0].text.partition(f"\n{unitfile.SECTION}")[0].replace("\\\n    ", "")
+    for line in text.splitlines():
+        name, equals, _ = line.partition("=")
+        if not equals or name.startswith("#") or name in ("ExecStart", "Environment", "Description"):
+            continue
+        why = REASONS.get(name, SANDBOX)
+        if name in one.recipe.service:
+            why = f"service.{name} ({one.place('service', name)})"
+        else:
+            said = [place for key in KEYS.get(name, ()) if (place := one.place(*key.split(".")))]
+            why += f" ({said[0]})" if said else ""
+        found.append((line, why))
+    return found
+
+
+def _facts(place: Place, one: unit.Steps, model: Compiled) -> dict[str, object]:
+    variables = one.environment.items()
     return {
         "recipe": one.recipe.name,
         "source": one.source,
         "runtime": asdict(one.runtime),
-        "environment": {name: asdict(variable) for name, variable in one.environment.items()},
+        "environment": {
+            name: asdict(variable) | {"place": _source(place, one, name, variable.layer)}
+            for name, variable in variables
+        },
         "argv": list(one.argv),
+        "words": [{"text": word.text, "why": _key(one, word.key)} for word in one.words],
         "endpoint": asdict(one.endpoint),
+        "settings": [{"setting": setting, "why": why} for setting, why in _settings(one, model)],
     }
+
+
+@click.command("show-command")
+@click.argument("recipe", metavar="RECIPE")
+@click.pass_obj
+def show_command_(place: Place, recipe: str) -> int:
+    """Print the command of a recipe, to paste into a shell."""
+    steps, status = _steps(place, (recipe,))
+    for one in steps:
+        # Without the directories of the unit, which another user could not write.
+        shown = {n: v.value for n, v in one.environment.items() if v.layer not in ("directories", "secrets")}
+        for name in one.recipe.secrets:
+            warn(f"{name} is a secret, and is not printed")
+        lines = [f"{name}={shlex.quote(value)}" for name, value in shown.items()]
+        for _, words in groupby(one.words, lambda word: word.key):
+            lines.append(shlex.join(word.text for word in words))
+        click.echo(" \\\n    ".join(lines))
+    return status
 
 
 def _runtime(one: unit.Steps) -> None:

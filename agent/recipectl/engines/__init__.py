@@ -2,32 +2,61 @@
 
 import json
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 from recipectl.engines import llamacpp, sglang, vllm
 from recipectl.errors import UsageError
-from recipectl.recipe import INTERNAL, Recipe
+from recipectl.recipe import INTERNAL, Nodes, Recipe
 from recipectl.runtime import Runtime
 
 _ENGINES = {"vllm": vllm, "sglang": sglang, "llamacpp": llamacpp}
 
 
 @dataclass(frozen=True)
-class Options:
-    """What an engine's option table decides: each set holds long flags."""
+class Option:
+    """One option of an engine. Kinds: flag, negatable (has --no-x), value, optional, words, repeated."""
 
-    negatable: frozenset[str]  # --x has --no-x
-    words: frozenset[str]  # one flag takes several words
-    repeated: frozenset[str]  # the flag is given once for each item
+    kind: str
+    aliases: tuple[str, ...] = ()
+    choices: tuple[str, ...] | None = None
+    deprecated: str | None = None  # what its help says about that
+
+
+@dataclass(frozen=True)
+class Options:
+    """An engine's options by their long flags, from its own parser (`version` says which)."""
+
+    version: str | None
+    by_flag: dict[str, Option]
+
+    @cached_property
+    def aliases(self) -> dict[str, str]:
+        """Another spelling -> the long flag."""
+        return {alias: name for name, option in self.by_flag.items() for alias in option.aliases}
+
+    def kind(self, name: str) -> str | None:
+        """What a long flag takes, None for one that is not known."""
+        found = self.by_flag.get(name)
+        return found.kind if found else None
+
+
+def table(text: str) -> Options:
+    """The options in the JSON of a probe."""
+    data = json.loads(text)
+    by_flag = {}
+    for name, one in data["options"].items():
+        choices = tuple(one["choices"]) if "choices" in one else None
+        aliases = tuple(one.get("aliases", ()))
+        by_flag[name] = Option(one["kind"], aliases, choices, one.get("deprecated"))
+    return Options(data["version"], by_flag)
 
 
 @cache
 def options(engine: str) -> Options:
-    """The table shipped for an engine, from its own parser (`version` in the file says which)."""
-    data = json.loads(Path(__file__).with_name(f"{engine}.json").read_text())
-    return Options(*(frozenset(data[key]) for key in ("negatable", "words", "repeated")))
+    """The table shipped for an engine."""
+    return table(Path(__file__).with_name(f"{engine}.json").read_text())
 
 
 def flag(key: str) -> str:
@@ -50,19 +79,19 @@ def _json(value: Any) -> str:
 
 def words(engine: str, key: str, value: Any) -> tuple[str, ...]:
     """The words that one option becomes; none for null, and for false where the engine has no `--no-`."""
-    name, table = flag(key), options(engine)
+    name, known = flag(key), options(engine)
     if value is None:
         return ()
     if value is True:
         return (name,)
     if value is False:
-        return (f"--no-{name[2:]}",) if name in table.negatable else ()
+        return (f"--no-{name[2:]}",) if known.kind(name) == "negatable" else ()
     if isinstance(value, dict):
         return (name, _json(value))
     if isinstance(value, list):
-        if name in table.words:
+        if known.kind(name) == "words":
             return (name, *map(_scalar, value)) if value else ()
-        if name in table.repeated or engine == "llamacpp":
+        if known.kind(name) == "repeated" or engine == "llamacpp":
             return tuple(word for item in value for word in (name, _scalar(item)))
         return (name, _json(value))
     text = _scalar(value)
@@ -197,3 +226,20 @@ def public(recipe: Recipe, behind: Endpoint) -> Endpoint:
         return behind
     engine = _ENGINES[recipe.backend]
     return Endpoint(recipe.host or engine.HOST, recipe.port or engine.PORT, behind.path)
+
+
+def model_flag(engine: str) -> str:
+    """The flag that names the model where it is not positional."""
+    return str(_ENGINES[engine].MODEL)
+
+
+def node_words(engine: str, nodes: Nodes) -> tuple[str, ...]:
+    """The words for one host of several."""
+    words: tuple[str, ...] = _ENGINES[engine].nodes(nodes)
+    return words
+
+
+def fields(engine: str) -> tuple[tuple[str, str | None], ...]:
+    """(field, flag) in the engine's customary order; no flag where the field means nothing to it."""
+    pairs: tuple[tuple[str, str | None], ...] = _ENGINES[engine].FIELDS
+    return pairs

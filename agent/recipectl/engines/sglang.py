@@ -24,5 +24,5 @@ FIELDS: tuple[tuple[str, str | None], ...] = (
 
 def nodes(given: Nodes) -> tuple[str, ...]:
     """The words for one host of several."""
-    address = f"{given.address}:{given.port}"
+    address = f"{given.address}:{given.port or 29501}"  # it wants one
     return ("--nnodes", str(given.count), "--node-rank", str(given.rank), "--dist-init-addr", address)

@@ -27,7 +27,8 @@ FIELDS: tuple[tuple[str, str | None], ...] = (
 def nodes(given: Nodes) -> tuple[str, ...]:
     """The words for one host of several; hosts but the first serve no HTTP (`--headless`)."""
     words: tuple[str, ...] = ("--nnodes", str(given.count), "--node-rank", str(given.rank))
-    words += ("--master-addr", given.address, "--master-port", str(given.port))
+    words += ("--master-addr", given.address)
+    words += ("--master-port", str(given.port)) if given.port else ()
     return words if given.rank == 0 else (*words, "--headless")
 
 

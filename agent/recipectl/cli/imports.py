@@ -1,0 +1,213 @@
+"""import: recipes from commands, units and other tools' files."""
+
+import json
+import shlex
+import sqlite3
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+
+from recipectl.errors import RecipectlError, UsageError
+from recipectl.imports import official, shell, studio, swap, units
+from recipectl.imports.draft import Draft, render, shown
+from recipectl.imports.words import drafted, program, unwrapped
+from recipectl.load import read
+
+_OUTPUT = click.option(
+    "-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="Write files here."
+)
+
+
+def _text(source: str) -> str:
+    return sys.stdin.read() if source == "-" else read(Path(source))
+
+
+def _give(drafts: Iterable[Draft], output: Path | None, lost: Iterable[str] = ()) -> int:
+    """Print recipes, or write each to a file of its own; what was lost goes to standard error."""
+    taken: set[str] = set()
+    made = []
+    for one in drafts:
+        stem, number = one.name, 2
+        while stem in taken:
+            stem, number = f"{one.name}-{number}", number + 1
+        taken.add(stem)
+        made.append((stem, one))
+    for stem, one in made:
+        if output:
+            output.mkdir(parents=True, exist_ok=True)
+            path = output / f"{stem}.yaml"
+            try:
+                with path.open("x", encoding="utf-8") as file:
+                    file.write(render(one))
+            except FileExistsError as error:
+                raise UsageError(f"{path} is there already; remove it or give another -o") from error
+            click.echo(path)
+        else:
+            click.echo((f"# ── {stem}.yaml\n" if len(made) > 1 else "") + render(one), nl=len(made) > 1)
+        for text in one.lost:
+            click.echo(f"{stem}: not carried over: {shown(text)}", err=True)
+        if one.variables:
+            names = ", ".join(one.variables)
+            click.echo(f"{stem}: give under `vars:` of the host file: {names}", err=True)
+    for text in lost:
+        click.echo(f"not carried over: {shown(text)}", err=True)
+    return 0
+
+
+@click.group("import")
+def import_() -> None:
+    """Turn a command, a unit or another tool's file into recipes.
+
+    They are printed, or written with -o; what could not be carried over is told on standard error.
+    """
+
+
+@import_.command("command", context_settings={"ignore_unknown_options": True})
+@click.argument("words", nargs=-1, required=True, metavar="FILE|-|-- WORD...", type=click.UNPROCESSED)
+@_OUTPUT
+def command_(words: tuple[str, ...], output: Path | None) -> int:
+    """The engine commands of a shell script; or one command, after `--`."""
+    if len(words) > 1 or (words[0] != "-" and not Path(words[0]).exists()):
+        # One word that is no file may be a whole command in quotes.
+        text = shell.commands(words[0]) if len(words) == 1 else [shell.split(list(words))]
+    else:
+        text = shell.commands(_text(words[0]))
+    drafts, other = [], []
+    for command in text:
+        inner = unwrapped(command)
+        runs = inner.words and (program(inner.words) or Path(inner.words[0]).name in ("docker", "podman"))
+        if runs or len(text) == 1:
+            drafts.append(drafted(command))
+        else:
+            other.append(f"`{shlex.join(command.words)}`, which runs no engine")
+    if not drafts:
+        raise UsageError(f"no engine is run in {words[0]} (vllm, sglang, llama-server); give its command")
+    return _give(drafts, output, other)
+
+
+@import_.command("vllm-studio")
+@click.argument("source", metavar="FILE|-")
+@_OUTPUT
+def studio_(source: str, output: Path | None) -> int:
+    """VLLM Studio's recipes: the JSON of `GET /recipes`, or its controller.db."""
+    found = _rows(Path(source)) if source != "-" and _is_sqlite(source) else studio.recipes(_json(source))
+    drafts, status = [], 0
+    for one in found:
+        try:
+            drafts.append(studio.draft(one, source))
+        except RecipectlError as error:
+            click.echo(str(error), err=True)
+            status = error.status
+    return _give(drafts, output) or status
+
+
+def _is_sqlite(source: str) -> bool:
+    try:
+        with Path(source).open("rb") as file:
+            return file.read(16) == b"SQLite format 3\0"
+    except OSError as error:
+        raise UsageError(f"{source}: cannot be read: {error.strerror}") from error
+
+
+def _json(source: str) -> Any:
+    try:
+        return json.loads(_text(source))
+    except ValueError as error:
+        raise UsageError(f"{source}: is not JSON ({error}); give `GET /recipes` or controller.db") from error
+
+
+def _rows(path: Path) -> list[Any]:
+    """The recipes of controller.db: column `data`, `json` in older ones; the file is only read."""
+    try:
+        with sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True) as base:
+            columns = {row[1] for row in base.execute("PRAGMA table_info(recipes)")}
+            column = "data" if "data" in columns else "json"
+            query = f'SELECT "{column}" FROM recipes ORDER BY rowid'  # noqa: S608  (one of two fixed names)
+            return [json.loads(row[0]) for row in base.execute(query)]
+    except (sqlite3.Error, ValueError) as error:
+        raise UsageError(
+            f"{path}: has no recipes that can be read ({error}); give VLLM Studio's own"
+        ) from error
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    try:
+        data = yaml.load(read(path), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506  (it is safe)
+    except yaml.YAMLError as error:
+        raise UsageError(f"{path}: is not YAML ({error}); correct it") from error
+    if not isinstance(data, dict):
+        raise UsageError(f"{path}: must be a mapping; give the tool's own file")
+    return data
+
+
+@import_.command("vllm-recipe")
+@click.argument("source", metavar="FILE", type=click.Path(path_type=Path))
+@click.option("--variant", default="default", show_default=True)
+@click.option(
+    "--hardware", default=None, help="A profile of taxonomy.yaml.  [default: the recipe's, else h200]"
+)
+@click.option("--strategy", default=None, help="[default: the recipe's, else single_node_tp]")
+@click.option(
+    "--feature", "features", multiple=True, help="Only these; again for more.  [default: the recipe's]"
+)
+@click.option("--no-features", is_flag=True, help="None of the recipe's features.")
+@click.option(
+    "--mode", "modes", multiple=True, metavar="FEATURE=MODE", help="For a feature with several modes."
+)
+@_OUTPUT
+def official_(
+    source: Path, variant: str, hardware: str | None, strategy: str | None,
+    features: tuple[str, ...], no_features: bool, modes: tuple[str, ...], output: Path | None,
+) -> int:  # fmt: skip
+    """One of vLLM's official recipes (a checkout of vllm-project/recipes), for one node."""
+    recipe = _mapping(source)
+    top = next((folder for folder in source.absolute().parents if (folder / "taxonomy.yaml").exists()), None)
+    if top is None:
+        raise UsageError(f"no taxonomy.yaml in a folder above {source}; give the file in its checkout")
+    strategies = {path.stem: _mapping(path) for path in sorted((top / "strategies").glob("*.yaml"))}
+    taxonomy = _mapping(top / "taxonomy.yaml")
+    wished = (recipe.get("meta") or {}).get("default_hardware")
+    pairs = dict(mode.partition("=")[::2] for mode in modes)
+    choice = official.Choice(
+        variant, hardware or wished or "h200", strategy or recipe.get("default_strategy"),
+        () if no_features else features or None, pairs,
+    )  # fmt: skip
+    return _give([official.draft(recipe, taxonomy, strategies, choice, str(source))], output)
+
+
+@import_.command("llama-swap")
+@click.argument("source", metavar="FILE", type=click.Path(path_type=Path))
+@_OUTPUT
+def swap_(source: Path, output: Path | None) -> int:
+    """The models of llama-swap's config.yaml."""
+    drafts, lost = swap.drafts(_mapping(source), str(source))
+    return _give(drafts, output, lost)
+
+
+@import_.command("unit")
+@click.argument("source", metavar="FILE|-|UNIT")
+@_OUTPUT
+def unit_(source: str, output: Path | None) -> int:
+    """A systemd service that runs an engine."""
+    folders = (
+        "/etc/systemd/system",
+        "/run/systemd/system",
+        "/usr/local/lib/systemd/system",
+        "/usr/lib/systemd/system",
+    )
+    path = source
+    if source != "-" and "/" not in source and not Path(source).exists():
+        name = source if source.endswith(".service") else f"{source}.service"
+        found = next((str(Path(folder, name)) for folder in folders if Path(folder, name).exists()), None)
+        if found is None:
+            raise UsageError(f"there is no {name} in {', '.join(folders)}; give the unit's file")
+        path = found
+    stem = "model" if source == "-" else Path(path).name.removesuffix(".service")
+    text = _text(path)
+    for drop_in in sorted(Path(f"{path}.d").glob("*.conf")) if path != "-" else ():
+        text += "\n" + read(drop_in)
+    return _give([units.draft(text, stem, path)], output)

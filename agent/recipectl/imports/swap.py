@@ -1,0 +1,126 @@
+"""llama-swap's config.yaml: each model a recipe of its own, on demand, on a port of its own."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from recipectl.errors import UsageError
+from recipectl.imports import shell
+from recipectl.imports.draft import Draft, marked
+from recipectl.imports.words import drafted, model_name
+
+# What a proxy in front of models does, and units do not.
+_LOST = ("cmdStop", "proxy", "filters", "metadata", "concurrencyLimit", "timeouts", "capabilities", "compat",
+         "unlisted", "useModelName", "unloadTimeout", "sendLoadingState")  # fmt: skip
+_HOST_LOST = ("apiKeys", "peers", "profiles", "selectors", "upstream", "store", "performance")
+_MACRO = re.compile(r"\$\{([A-Za-z0-9_.-]+)\}")
+NEVER = "365d"
+
+
+def _macros(text: str, known: Mapping[str, Any]) -> str:
+    """`${name}` replaced, as often as a macro holds another; `${env.NAME}` is a variable of the host."""
+
+    def one(match: re.Match[str]) -> str:
+        name = match[1]
+        if name.startswith("env."):
+            return marked(name[4:])
+        if name not in known:
+            raise UsageError(f"`${{{name}}}` is no macro of this file; define it under `macros:`")
+        value = known[name]
+        return str(value).lower() if isinstance(value, bool) else str(value)
+
+    for _ in range(10):
+        replaced = _MACRO.sub(one, text)
+        if replaced == text:
+            return text
+        text = replaced
+    raise UsageError(f"the macros in `{text[:40]}` lead back to themselves; break the circle")
+
+
+def _one_line(command: str) -> str:
+    """A command of several lines: comments go, and the lines are one (with or without `\\`)."""
+    lines = [line.strip() for line in command.splitlines()]
+    return " ".join(line.removesuffix("\\").strip() for line in lines if line and not line.startswith("#"))
+
+
+def _groups(config: Mapping[str, Any]) -> dict[str, tuple[str, Mapping[str, Any]]]:
+    """Model -> (its group's name, the group)."""
+    router = ((config.get("routing") or {}).get("router") or {}).get("settings") or {}
+    groups = config.get("groups") or router.get("groups") or {}
+    return {member: (name, group) for name, group in groups.items() for member in group.get("members") or ()}
+
+
+def drafts(config: Mapping[str, Any], source: str) -> tuple[list[Draft], list[str]]:
+    """The recipes, and what of the file has no place in any; a model that cannot be read is told there."""
+    models = config.get("models")
+    if not isinstance(models, Mapping):
+        raise UsageError(f"{source} has no `models:`; give llama-swap's config.yaml")
+    lost = [f"`{key}:`, which belongs to a proxy" for key in _HOST_LOST if config.get(key)]
+    if ((config.get("routing") or {}).get("router") or {}).get("use") == "matrix":
+        lost.append("`routing.router.settings.matrix`: use `gpus:` and `gpu_sharing:`")
+    groups = _groups(config)
+    found: list[Draft] = []
+    port = int(config.get("startPort") or 5800)
+    preload = ((config.get("hooks") or {}).get("on_startup") or {}).get("preload") or ()
+    for name, model in models.items():
+        try:
+            uses_port = "${PORT}" in str(model.get("cmd", "")) + str(config.get("macros", ""))
+            one = _draft(name, model, config, port, source)
+            port += uses_port
+        except UsageError as error:
+            lost.append(f"model `{name}`: {error}")
+            continue
+        _share(one, *groups.get(name, ("(default)", {})))
+        if name in preload:
+            one.lost.append("`hooks.on_startup.preload`: an on-demand model loads at its first request")
+        found.append(one)
+    return found, lost
+
+
+def _draft(name: str, model: Mapping[str, Any], config: Mapping[str, Any], port: int, source: str) -> Draft:
+    known = {**(config.get("macros") or {}), **(model.get("macros") or {}), "PORT": port, "MODEL_ID": name}
+    # Comments go before macros come: a comment may name one.
+    text = _one_line(_macros(_one_line(str(model.get("cmd") or "")), known))
+    commands = shell.commands(text.replace("${", "\\${"))
+    if len(commands) != 1:
+        raise UsageError("its `cmd` is not one command; write one")
+    command = commands[0]
+    for entry in model.get("env") or ():
+        variable, _, value = _macros(str(entry), known).partition("=")
+        command.environment[variable] = value
+    one = drafted(command, model_name(str(name)), f"From llama-swap ({source}), model {name}.")
+    title = model.get("description") or model.get("name")
+    if title:
+        one.fields = {"description": " ".join(_macros(str(title), known).split()), **one.fields}
+    if "port" not in one.fields:
+        one.set("port", port, "llama-swap's port for it; clients ask it here, there is no proxy for all")
+    names = [str(name), *map(str, model.get("aliases") or ())]
+    if "served_model_name" not in one.fields and "served-model-name" not in one.fields.get("extra_args", {}):
+        if one.fields["backend"] == "vllm" and len(names) > 1:
+            one.fields.setdefault("extra_args", {})["served-model-name"] = names
+            one.why["extra_args.served-model-name"] = "its id and aliases"
+        else:
+            one.set("served_model_name", ",".join(names), "its id and aliases" if len(names) > 1 else None)
+    ready = {}
+    if (path := model.get("checkEndpoint")) and path not in ("/health", "none"):
+        ready["path"] = path
+    if timeout := config.get("healthCheckTimeout"):
+        ready["timeout_sec"] = max(15, int(timeout))
+    if ready:
+        one.set("ready", ready)
+    ttl = model.get("ttl", -1)
+    ttl = config.get("globalTTL") or 0 if ttl in (-1, None) else ttl
+    why = None if ttl else "llama-swap never unloads it by itself"
+    one.set("on_demand", {"idle": int(ttl) if ttl else NEVER}, why)
+    one.lost += [f"`{key}`" for key in _LOST if model.get(key)]
+    return one
+
+
+def _share(one: Draft, name: str, group: Mapping[str, Any]) -> None:
+    """Who may run beside whom: by the GPUs, which llama-swap does not know."""
+    if "gpus" not in one.fields:
+        one.set("gpus", "all", "llama-swap does not say which; name them, and more models may run at once")
+    if not group.get("swap", True):
+        one.set("gpu_sharing", "free", f"group {name}: its members run together")
+    if group.get("persistent"):
+        one.lost.append(f"group {name} is persistent: no other group stops its members")

@@ -1,0 +1,390 @@
+"""The words of an engine's command as a recipe's fields, each only where it gives the same words back."""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from recipectl import engines, environment
+from recipectl.errors import UsageError
+from recipectl.imports.containers import contained
+from recipectl.imports.draft import CLOSE, OPEN, Draft, Plain
+from recipectl.imports.shell import ASSIGNMENT, Command
+from recipectl.load import Written
+from recipectl.recipe import Nodes, Recipe
+
+_MODULES = {
+    "vllm.entrypoints.openai.api_server": "vllm",
+    "vllm.entrypoints.cli.main": "vllm",
+    "sglang.launch_server": "sglang",
+}
+_PLAIN = {"exec", "nohup", "time", "sudo", "setsid", "command"}
+_WRAPPERS = _PLAIN | {"stdbuf", "nice", "numactl", "taskset", "timeout", "ionice", "uv", "systemd-inhibit"}
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)("")
+# Flags whose value is a secret, and the variable that the engine reads instead.
+_KEYS = {("vllm", "--api-key"): "VLLM_API_KEY", ("llamacpp", "--api-key"): "LLAMA_API_KEY"}
+_KEYS |= {("vllm", "--hf-token"): "HF_TOKEN", ("llamacpp", "--hf-token"): "HF_TOKEN"}
+_FLAG = re.compile(r"--?[A-Za-z]")
+SECRETS = "/etc/recipectl/secrets"
+
+
+@dataclass
+class Program:
+    """Which engine a command runs, by which file, and the words after it."""
+
+    backend: str
+    fields: dict[str, str]
+    words: list[str]
+    serves: bool = False  # `vllm serve`: the model is positional
+
+
+@dataclass
+class _Option:
+    """One option as it was written: its own words, and what they mean."""
+
+    raw: tuple[str, ...]
+    name: str  # as written, without `=value`
+    flag: str  # the engine's long flag, when it has such an option
+    values: tuple[str, ...]
+
+
+def _sibling(path: str) -> dict[str, str]:
+    """The runtime of a console script: the python beside it, when the script is named in full."""
+    full = path.startswith(("/", OPEN))
+    return {"python_path": str(PurePosixPath(path).with_name("python"))} if full else {}
+
+
+def program(words: list[str]) -> Program | None:
+    """The engine of a command; None for any other program."""
+    if not words:
+        return None
+    name, rest = PurePosixPath(words[0]).name, words[1:]
+    if name == "vllm" and rest[:1] == ["serve"]:
+        return Program("vllm", _sibling(words[0]), rest[1:], serves=True)
+    if name == "sglang" and rest[:1] == ["serve"]:
+        return Program("sglang", _sibling(words[0]), rest[1:])
+    if re.fullmatch(r"llama-server([-_.].*)?", name):
+        return Program("llamacpp", {"binary": words[0]} if words[0].startswith(("/", OPEN)) else {}, rest)
+    if re.fullmatch(r"python[0-9.]*", name):
+        runtime = {"python_path": words[0]} if words[0].startswith(("/", OPEN)) else {}
+        while rest and rest[0] in ("-u", "-I", "-s", "-E", "-O", "-B"):
+            rest = rest[1:]
+        if rest[:1] == ["-m"] and rest[1:2] and rest[1] in _MODULES:
+            backend, after = _MODULES[rest[1]], rest[2:]
+            serves = rest[1] == "vllm.entrypoints.cli.main" and after[:1] == ["serve"]
+            return Program(backend, runtime, after[1:] if serves else after, serves=serves)
+        if rest and PurePosixPath(rest[0]).name in ("vllm", "sglang", "llama-server"):
+            return program(rest)  # a console script, as /proc shows it
+    return None
+
+
+def unwrapped(command: Command) -> Command:
+    """Without `env`, `exec`, `nohup` and the like before the program."""
+    words, environ, lost = list(command.words), dict(command.environment), list(command.lost)
+    while words and program(words) is None:
+        name = PurePosixPath(words[0]).name
+        if name == "env":
+            words = words[1:]
+            while words and (words[0].startswith("-") or ASSIGNMENT.match(words[0])):
+                if match := ASSIGNMENT.match(words[0]):
+                    environ[match[1]] = match[2]
+                elif words[0] in ("-u", "--unset"):
+                    environ.pop(words[1] if len(words) > 1 else "", None)
+                    words = words[1:]
+                words = words[1:]
+        elif name in _WRAPPERS:
+            end = next((n for n in range(1, len(words)) if program(words[n:])), None)
+            if end is None:
+                break
+            if name not in _PLAIN:
+                lost.append(f"`{' '.join(words[:end])}` before the program; see `service:` for its like")
+            words = words[1 if name in _PLAIN and not words[1].startswith("-") else end :]
+        else:
+            break
+    path = environ.pop("PATH", command.path)
+    return Command(environ, words, command.venv, command.folder, path, lost)
+
+
+def _options(backend: str, words: list[str]) -> tuple[list[_Option], list[str]]:
+    """The options of a command line, and the words that belong to none."""
+    known = engines.options(backend)
+    found: list[_Option] = []
+    stray: list[str] = []
+    at = 0
+    while at < len(words):
+        word = words[at]
+        if not word.startswith("-") or word == "-" or re.fullmatch(r"-[0-9.]+", word):
+            stray.append(word)
+            at += 1
+            continue
+        name, equals, value = word.partition("=")
+        flag = known.aliases.get(name, name)
+        spelled = engines.flag(flag[2:]) if flag.startswith("--") and backend == "vllm" else flag
+        if known.kind(spelled) is None and backend != "llamacpp" and name.startswith("--") and len(name) > 3:
+            # argparse takes the beginning of a flag, when only one begins so.
+            whole = {known.aliases.get(o, o) for o in (*known.by_flag, *known.aliases) if o.startswith(name)}
+            flag = spelled = whole.pop() if len(whole) == 1 else flag
+        kind = known.kind(flag) or known.kind(spelled)
+        if equals:
+            found.append(_Option((word,), name, flag, (value,)))
+            at += 1
+            continue
+        end = at + 1
+        dash = next((n for n in range(end, len(words)) if _FLAG.match(words[n])), len(words))
+        if kind == "value":
+            end = min(at + 2, len(words))
+        elif flag.startswith("--no-") and known.kind(f"--{flag[5:]}") == "negatable":
+            pass
+        elif kind in ("words", None):
+            end = dash
+        elif kind in ("optional", "repeated"):
+            end = min(at + 2, dash) if kind == "optional" else min(at + 2, len(words))
+        found.append(_Option(tuple(words[at:end]), name, flag, tuple(words[at + 1 : end])))
+        at = end
+    return found, stray
+
+
+def typed(text: str) -> Any:
+    """A value as YAML would have it, when it is given back as just this text; else the text."""
+    if re.fullmatch(r"0|-?[1-9][0-9]*", text):
+        return int(text)
+    if _LOADER.resolve(yaml.ScalarNode, text, (True, False)).endswith(":float") and text[0] in "-.0123456789":
+        try:
+            return Written(float(text), text)
+        except ValueError:
+            return text
+    if text[:1] == "{":
+        try:
+            value = json.loads(text)
+        except ValueError:
+            return text
+        return value if json.dumps(value, ensure_ascii=False) == text and _plain(value) else text
+    return text
+
+
+def _plain(value: Any) -> bool:
+    """Whether a JSON value is the same after YAML: no floats, whose spelling could change."""
+    if isinstance(value, dict):
+        return all(_plain(item) for item in value.values())
+    return all(_plain(item) for item in value) if isinstance(value, list) else not isinstance(value, float)
+
+
+def _as_field(backend: str, field: str, flag: str, option: _Option) -> Any:
+    """The value of a field that gives an option's words back, None when there is none."""
+    text = option.values[0] if len(option.values) == 1 else None
+    candidates: list[Any] = [True] if not option.values else [] if text is None else [text, typed(text)]
+    numeric = Recipe.model_fields[field].annotation not in (str | None, str)
+    candidates.reverse()  # a number as a number, where the field takes it
+    for value in candidates:
+        if numeric and isinstance(value, str) and re.fullmatch(f"{OPEN}[^{CLOSE}]*{CLOSE}", value):
+            return Plain(value)
+        try:
+            kept = getattr(Recipe.model_validate({"model_path": "m", field: value}), field)
+        except ValidationError:
+            continue
+        if engines.words(backend, flag, kept) == (flag, *option.values):
+            return value
+    return None
+
+
+def _as_extra(backend: str, option: _Option) -> tuple[str, Any] | None:
+    """(key, value) of `extra_args` that gives an option's words back."""
+    known = engines.options(backend)
+    candidates: list[tuple[str, Any]] = []
+    long = option.flag.startswith("--")
+    key = option.flag[2:] if long else option.flag
+    if not option.values:
+        if long and key.startswith("no-") and known.kind(f"--{key[3:]}") == "negatable":
+            candidates.append((key[3:], False))
+        candidates.append((key, True))
+    elif len(option.values) == 1 and known.kind(option.flag) not in ("words", "repeated"):
+        candidates.append((key, typed(option.values[0])))
+    else:
+        candidates.append((key, [typed(value) for value in option.values]))
+    # As it was written: an underscore, a short flag.
+    candidates += [(option.name, value) for _, value in candidates[-1:]]
+    plain = "_" not in option.name and "." not in option.name
+    wanted = (option.flag if plain else option.name, *option.values)
+    return next((pair for pair in candidates if engines.words(backend, *pair) == wanted), None)
+
+
+def _nodes(backend: str, options: list[_Option]) -> tuple[dict[str, Any] | None, list[_Option]]:
+    """`nodes:` and the options that it stands for, where it gives just these."""
+    by_name = {option.name: option for option in options if "=" not in option.raw[0]}
+    value = {name: option.values[0] for name, option in by_name.items() if len(option.values) == 1}
+    try:
+        given: dict[str, Any] = {"count": int(value["--nnodes"]), "rank": int(value["--node-rank"])}
+        if backend == "sglang":
+            given["address"], _, port = value["--dist-init-addr"].rpartition(":")
+        else:
+            given["address"], port = value["--master-addr"], value.get("--master-port", "")
+        given |= {"port": int(port)} if port else {}
+        words = engines.node_words(backend, Nodes.model_validate(given))
+    except (KeyError, ValueError, UsageError):
+        return None, []
+    taken = [by_name[word] for word in words if word in by_name]
+    return (given, taken) if [w for o in taken for w in o.raw] == list(words) else (None, [])
+
+
+def model_name(text: str) -> str:
+    """A recipe's name from a model's: `Qwen/Qwen3-8B` and `/models/Qwen3-8B/` are `qwen3-8b`."""
+    last = re.sub(f"[{OPEN}{CLOSE}]", "", text).rstrip("/").rpartition("/")[2].removesuffix(".gguf")
+    name = re.sub(r"[^a-z0-9._-]+", "-", last.lower()).strip("-._")[:80]
+    return f"{name}-model" if name.endswith(("-proxy", "-watch")) else name or "model"
+
+
+def drafted(command: Command, name: str | None = None, origin: str = "") -> Draft:
+    """The recipe of one engine command; UsageError when it runs no engine that is known."""
+    command = unwrapped(command)
+    notes: list[str] = []
+    if inside := contained(command):
+        command, notes = inside
+    found = program(command.words)
+    if found is None:
+        what = " ".join(command.words[:3])
+        raise UsageError(f"`{what}` runs no engine that is known (vllm, sglang, llama-server); correct it")
+    draft = Draft(name or "", lost=list(command.lost))
+    draft.why[""] = "\n".join([origin, *notes] if origin else notes)
+    draft.set("backend", found.backend)
+    _runtime(draft, found, command)
+    options, stray = _options(found.backend, found.words)
+    _model(draft, found, options, stray)
+    _arguments(draft, found.backend, options, stray)
+    _environment(draft, command.environment)
+    if command.folder:
+        draft.lost.append(f"`cd {command.folder}`: a unit has its own folder; make relative paths absolute")
+    draft.name = name or model_name(str(draft.fields.get("served_model_name") or draft.fields["model_path"]))
+    return draft
+
+
+def _runtime(draft: Draft, found: Program, command: Command) -> None:
+    fields = dict(found.fields)
+    first = (command.path or "").split(":")[0]
+    if not fields and command.venv:
+        fields = {"venv_path": command.venv}
+    elif not fields and first.startswith("/") and len((command.path or "").split(":")) > 1:
+        key, file = ("binary", "llama-server") if found.backend == "llamacpp" else ("python_path", "python")
+        fields = {key: f"{first}/{file}"}
+    for key, value in fields.items():
+        draft.set(key, value)
+    if not fields:
+        key = "binary" if found.backend == "llamacpp" else "python_path"
+        draft.why["backend"] = f"The command names no file: set `{key}:`, else the host's path decides."
+
+
+def _model(draft: Draft, found: Program, options: list[_Option], stray: list[str]) -> None:
+    flag = engines.model_flag(found.backend)
+    known = engines.options(found.backend).by_flag
+    aliases = {flag, "--model", *(known[flag].aliases if flag in known else ())}
+    if stray and (found.serves or found.words[:1] == stray[:1]):
+        draft.set("model_path", stray.pop(0))
+        return
+    given = next((option for option in options if option.name in aliases and option.values), None)
+    if given is None:
+        short = {"-hf", "--hf-repo", "-hfr", "-mu", "--model-url"}
+        if hub := next((option for option in options if option.name in short), None):
+            raise UsageError(f"`{hub.name}` downloads a model; fetch it, and name the file with --model")
+        raise UsageError(f"the command names no model; add it (`{flag} PATH`)")
+    options.remove(given)
+    draft.set("model_path", given.values[0])
+
+
+def _arguments(draft: Draft, backend: str, options: list[_Option], stray: list[str]) -> None:
+    """Each option to its field, to `extra_args`, or as it is to `args`."""
+    known = engines.options(backend)
+    fields: dict[str, Any] = {}
+    extra: dict[str, Any] = {}
+    rest: list[str] = []
+    nodes, taken = _nodes(backend, options)
+    for option in options:
+        if option in taken:
+            continue
+        flag = option.flag
+        if secret := _KEYS.get((backend, flag)):
+            if option.values:
+                _secret(draft, secret)
+            continue
+        field, own = next(
+            ((f, o) for f, o in engines.fields(backend) if o and known.aliases.get(o, o) == flag),
+            (None, flag),
+        )
+        spelled = (
+            option.name == flag
+            or known.aliases.get(option.name, "").startswith("-")
+            or "_" not in option.name
+        )
+        if field and spelled and field not in fields:
+            value = _as_field(backend, field, own, option)
+            if value is not None:
+                fields[field] = value
+                continue
+        pair = None if "=" in option.raw[0] else _as_extra(backend, option)
+        if pair and pair[0] not in extra and not (field in fields and spelled):
+            extra[pair[0]] = pair[1]
+        elif pair and known.kind(flag) == "repeated" and isinstance(extra.get(pair[0]), list):
+            extra[pair[0]] += pair[1]
+        else:
+            rest += option.raw
+    for field, _ in engines.fields(backend):
+        if field in fields:
+            draft.set(field, fields[field])
+    if nodes:
+        draft.set("nodes", nodes)
+    if extra:
+        draft.set("extra_args", extra)
+    if rest or stray:
+        draft.set("args", [*stray, *rest], "as written, for no key gives just these words")
+
+
+def _secret(draft: Draft, name: str) -> None:
+    secrets = draft.fields.setdefault("secrets", {})
+    secrets[name] = f"{SECRETS}/{name}"
+    form = "the value alone" if name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN") else f"a line {name}=…"
+    draft.why[f"secrets.{name}"] = f"put {form} there, mode 0600; it is not repeated here"
+
+
+def _environment(draft: Draft, variables: dict[str, str]) -> None:
+    left = dict(variables)
+    rocm = "HIP_VISIBLE_DEVICES" if "HIP_VISIBLE_DEVICES" in left else "ROCR_VISIBLE_DEVICES"
+    shown = left.get("CUDA_VISIBLE_DEVICES", left.get(rocm))
+    both = "CUDA_VISIBLE_DEVICES" in left and rocm in left
+    if shown is not None and not both and "gpus" not in draft.fields:
+        gpus = [word.strip() for word in shown.split(",") if word.strip()]
+        if all(re.fullmatch(r"[0-9]+|(GPU|MIG)-[0-9A-Za-z/-]+", gpu) for gpu in gpus) and len({*gpus}) == len(
+            gpus
+        ):
+            cuda = "CUDA_VISIBLE_DEVICES" in left
+            if not cuda:
+                draft.set("accelerator", "rocm")
+            value: list[Any] = [int(gpu) if str(typed(gpu)) == gpu and gpu.isdigit() else gpu for gpu in gpus]
+            draft.set("gpus", value or "none")
+            if cuda and left.get("CUDA_DEVICE_ORDER", "PCI_BUS_ID") != "PCI_BUS_ID":
+                draft.why["gpus"] = "counted as nvidia-smi does; the command had another CUDA_DEVICE_ORDER"
+            for name in ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER") if cuda else (rocm,):
+                left.pop(name, None)
+    if left.get("VIRTUAL_ENV") and left["VIRTUAL_ENV"] in (
+        draft.fields.get("venv_path"),
+        str(draft.fields.get("python_path", "")).removesuffix("/bin/python"),
+    ):
+        left.pop("VIRTUAL_ENV")
+    if left:
+        draft.set("env_vars", left)
+        move_secrets(draft)
+
+
+def move_secrets(draft: Draft) -> None:
+    """Out of `env_vars:` with what looks like a secret: its value must not be in a recipe."""
+    variables: dict[str, str] = draft.fields["env_vars"]
+    for name in list(variables):
+        if environment.looks_secret(name, variables[name]):
+            variables.pop(name)
+            _secret(draft, name)
+        elif not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+            draft.lost.append(f"the variable `{name}`, which systemd cannot carry")
+            variables.pop(name)
+    if not variables:
+        draft.fields.pop("env_vars")

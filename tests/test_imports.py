@@ -1,0 +1,425 @@
+"""Recipes from commands, units and other tools' files; and back to just the same words."""
+
+import json
+import re
+import shlex
+import sqlite3
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from recipectl import load, unit
+from recipectl.cli import recipectl
+from recipectl.errors import UsageError
+from recipectl.hostfile import Host
+from recipectl.imports import official, shell, studio, swap, units, words
+from recipectl.imports.draft import Draft, render
+from recipectl.runtime import Runtime
+from recipectl.unitfile import Site
+
+SHARED = Path(__file__).parents[2] / "shared/corpus"
+CORPUS = pytest.mark.skipif(
+    not SHARED.exists(), reason="the corpus of official commands is not beside this checkout"
+)
+RUNTIMES = {
+    "vllm": Runtime("test", ("/v/bin/vllm", "serve"), positional_model=True),
+    "sglang": Runtime("test", ("/v/bin/python", "-m", "sglang.launch_server")),
+    "llamacpp": Runtime("test", ("/v/bin/llama-server",)),
+}
+
+
+def compiled(draft: Draft, folder: Path) -> unit.Steps:
+    """The draft written as YAML, read again and compiled, on a host whose variables are `$NAME` themselves."""
+    path = folder / "a.yaml"
+    path.write_text(render(draft))
+    host = Host(vars={name: f"${name}" for name in draft.variables})
+    recipe, _ = load.placed((path,), host.vars)
+    return unit.steps(recipe, str(path), RUNTIMES[recipe.backend], host, Site(("/h",), user=True))
+
+
+def drafted(text: str, name: str | None = None) -> Draft:
+    (command,) = shell.commands(text)
+    return words.drafted(command, name)
+
+
+def argv(text: str, folder: Path) -> list[str]:
+    made = compiled(drafted(text, "a"), folder)
+    return list(made.argv[len(made.runtime.command) :])
+
+
+def grouped(argv: list[str]) -> list[tuple[str, ...]]:
+    """The options in a fixed order, each with its values: flags may change places."""
+    starts = [n for n, word in enumerate(argv) if n == 0 or re.match("--?[A-Za-z]", word)]
+    return sorted(tuple(argv[a:b]) for a, b in zip(starts, [*starts[1:], len(argv)], strict=True))
+
+
+def typed_in(word: str) -> str:
+    """A word as a person types it into a shell, its `$NAME` left to the shell."""
+    parts = re.findall(r"\$[A-Z_0-9]+|[^$]+|\$", word)
+    return (
+        "".join(part if re.fullmatch(r"\$[A-Z_0-9]+", part) else shlex.quote(part) for part in parts) or "''"
+    )
+
+
+@CORPUS
+def test_every_official_command_comes_back_as_it_was(tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in (SHARED / "vllm-commands.jsonl").read_text().splitlines()]
+    counts: Counter[str] = Counter()
+    differ = []
+    for row in rows:
+        variables = [f"{name}={typed_in(str(value))}" for name, value in row["env"].items()]
+        draft = drafted(" ".join([*variables, *map(typed_in, row["argv"])]), "a")
+        made = compiled(draft, tmp_path)
+        # PATH is the runtime's, and `gpus:` counts as nvidia-smi does.
+        ours = {"PATH", *({"CUDA_DEVICE_ORDER"} if "gpus" in draft.fields else ())}
+        env = {name: item.value for name, item in made.environment.items() if name not in ours}
+        same = grouped(list(made.argv[2:])) == grouped(row["argv"][2:])
+        if not same or env != {name: str(value) for name, value in row["env"].items()}:
+            differ.append(row)
+        counts.update(
+            lines=1, exact=row not in differ[-1:], args="args" in draft.fields, lost=bool(draft.lost)
+        )
+    assert (counts, differ) == ({"lines": 3298, "exact": 3298, "args": 236, "lost": 0}, [])
+
+
+COMMANDS = {
+    "fields where there are fields": (
+        "/opt/v/bin/vllm serve /m -tp 2 --max-model-len=4096 --gpu-memory-utilization 0.90",
+        {"backend": "vllm", "python_path": "/opt/v/bin/python", "model_path": "/m", "tensor_parallel_size": 2,
+         "max_model_len": 4096, "gpu_memory_utilization": 0.90},
+    ),
+    "flags as extra_args, each with the type that gives it back": (
+        "vllm serve /m --enable-prefix-caching --no-async-scheduling --seed 007 --limit-mm-per-prompt '{\"image\": 2}'",
+        {"backend": "vllm", "model_path": "/m", "extra_args": {
+            "enable-prefix-caching": True, "async-scheduling": False, "seed": "007", "limit-mm-per-prompt": {"image": 2}}},
+    ),
+    "args where no key gives just these words": (
+        "vllm serve /m --block-size=64 -cc.mode=3",
+        {"backend": "vllm", "model_path": "/m", "args": ["--block-size=64", "-cc.mode=3"]},
+    ),
+    "the module form names its model": (
+        "/opt/v/bin/python3 -m vllm.entrypoints.openai.api_server --model /m --port 1",
+        {"backend": "vllm", "python_path": "/opt/v/bin/python3", "model_path": "/m", "port": 1},
+    ),
+    "SGLang, and an abbreviated flag": (
+        "python -m sglang.launch_server --model-path /m --tp 4 --mem-fraction-static 0.8",
+        {"backend": "sglang", "model_path": "/m", "tensor_parallel_size": 4, "gpu_memory_utilization": 0.8},
+    ),
+    "sglang serve": ("/s/bin/sglang serve --model-path /m", {"backend": "sglang", "python_path": "/s/bin/python", "model_path": "/m"}),
+    "llama.cpp by its short flags": (
+        "/l/llama-server -m /m.gguf -c 4096 --jinja",
+        {"backend": "llamacpp", "binary": "/l/llama-server", "model_path": "/m.gguf", "max_model_len": 4096, "extra_args": {"jinja": True}},
+    ),
+    "env, exec and wrappers": (
+        "exec env A=1 nohup vllm serve /m > log 2>&1",
+        {"backend": "vllm", "model_path": "/m", "env_vars": {"A": "1"}},
+    ),
+    "exports, continued lines, known variables": (
+        "export A=1\nM=/m; O='--port 1 --seed 2'\nsource /opt/v/bin/activate\nvllm serve \"$M\" \\\n  $O",
+        {"backend": "vllm", "venv_path": "/opt/v", "model_path": "/m", "port": 1, "extra_args": {"seed": 2}, "env_vars": {"A": "1"}},
+    ),
+    "GPUs": ("CUDA_VISIBLE_DEVICES=0,1 vllm serve /m", {"backend": "vllm", "model_path": "/m", "gpus": [0, 1]}),
+    "ROCm's GPUs": ("HIP_VISIBLE_DEVICES=1 vllm serve /m", {"backend": "vllm", "model_path": "/m", "accelerator": "rocm", "gpus": [1]}),
+    "a part of several hosts": (
+        "vllm serve /m --nnodes 2 --node-rank 1 --master-addr 10.0.0.1 --headless",
+        {"backend": "vllm", "model_path": "/m", "nodes": {"count": 2, "rank": 1, "address": "10.0.0.1"}},
+    ),
+    "docker run": (
+        "docker run --rm --gpus '\"device=0,1\"' -v /data:/models -e A=1 -p 8001:8000 vllm/vllm-openai:v0.14.1 --model /models/m -tp 2",
+        {"backend": "vllm", "model_path": "/data/m", "port": 8001, "tensor_parallel_size": 2, "gpus": [0, 1], "env_vars": {"A": "1"}},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "fields"), COMMANDS.values(), ids=COMMANDS.keys())
+def test_a_command_becomes_a_recipe(text: str, fields: dict[str, Any]) -> None:
+    assert drafted(text).fields == fields
+
+
+def test_what_only_the_host_knows_becomes_a_variable(tmp_path: Path) -> None:
+    draft = drafted("vllm serve /m --port $PORT --master-addr \"http://${HEAD}:1\" --x '${no}'")
+    assert (draft.variables, draft.fields["port"]) == (("HEAD", "PORT"), draft.fields["port"])
+    text = render(draft)
+    assert "port: ${PORT}\n" in text
+    assert 'master-addr: "http://${HEAD}:1"' in text
+    (tmp_path / "a.yaml").write_text(text)
+    recipe, _ = load.placed((tmp_path / "a.yaml",), {"PORT": "8001", "HEAD": "h"})
+    assert (recipe.port, recipe.extra_args) == (8001, {"master-addr": "http://h:1", "x": "${no}"})
+
+
+def test_a_secret_is_named_and_not_repeated() -> None:
+    text = render(drafted("HF_TOKEN=hf_abcdefghijklmnop vllm serve /m --api-key sk-abcdefghijklmnop"))
+    assert "hf_abc" not in text
+    assert "sk-abc" not in text
+    assert "  HF_TOKEN: /etc/recipectl/secrets/HF_TOKEN\n" in text
+
+
+REFUSED = {
+    "vllm serve $(cat x)": "line 1 of the command: a command substitution cannot be run here; write its result",
+    "vllm serve 'x": "line 1 of the command: a `'` is never closed; close it",
+    "\nvllm serve ${X%y}": "line 2 of the command: `${X%y}` cannot be expanded here; write its result",
+    "vllm serve --port 1": "the command names no model; add it (`--model PATH`)",
+    "ls -l": "`ls -l` runs no engine that is known (vllm, sglang, llama-server); correct it",
+    "llama-server -hf org/m": "`-hf` downloads a model; fetch it, and name the file with --model",
+}
+
+
+@pytest.mark.parametrize(("text", "sentence"), REFUSED.items(), ids=REFUSED.keys())
+def test_a_command_that_cannot_be_read_is_refused(text: str, sentence: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(sentence)):
+        drafted(text)
+
+
+# ── show-command, and back
+
+
+_WORD = st.text(st.characters(exclude_categories=("Cs", "Cc", "Co", "Cn")), max_size=12)
+_EXTRA = st.dictionaries(
+    st.from_regex(r"[a-z]{3,8}(_[a-z]{2,5})?", fullmatch=True),
+    st.one_of(_WORD, st.booleans(), st.integers()),
+    max_size=4,
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    extra=_EXTRA,
+    args=st.lists(_WORD, max_size=3),
+    env=st.dictionaries(st.from_regex(r"[A-Z]{2,6}", fullmatch=True), _WORD, max_size=3),
+)
+def test_a_printed_command_is_imported_as_it_was(
+    tmp_path: Path, extra: dict[str, Any], args: list[str], env: dict[str, str]
+) -> None:
+    (tmp_path / "v/bin").mkdir(parents=True, exist_ok=True)
+    for name in ("python", "vllm"):
+        (tmp_path / "v/bin" / name).write_text(f"#!{tmp_path}/v/bin/python\n")
+        (tmp_path / "v/bin" / name).chmod(0o755)
+    escaped = json.loads(
+        json.dumps([extra, [f"--z{n}={word}" for n, word in enumerate(args)], env]).replace("${", "$${")
+    )
+    fields = {"python_path": f"{tmp_path}/v/bin/python", "model_path": "org/m", "user": "root"}
+    first = tmp_path / "first.json"
+    first.write_text(json.dumps(fields | dict(zip(("extra_args", "args", "env_vars"), escaped, strict=True))))
+    run = CliRunner()
+    shown = run.invoke(recipectl, ["show-command", str(first)], catch_exceptions=False).stdout
+    imported = run.invoke(recipectl, ["import", "command", "-"], input=shown, catch_exceptions=False).stdout
+    second = tmp_path / "second.yaml"
+    second.write_text(f"{imported}user: root\n")
+    again = run.invoke(recipectl, ["show-command", str(second)], catch_exceptions=False).stdout
+    before, after = (shell.commands(text)[0] for text in (shown, again))
+    assert (grouped(after.words), after.environment) == (grouped(before.words), before.environment)
+
+
+# ── other tools
+
+
+@CORPUS
+def test_official_recipes_give_the_official_command(tmp_path: Path) -> None:
+    home = SHARED / "vllm-recipes"
+    taxonomy = yaml.safe_load((home / "taxonomy.yaml").read_text())
+    strategies = {
+        path.stem: yaml.safe_load(path.read_text()) for path in (home / "strategies").glob("*.yaml")
+    }
+    recipes = {
+        f"{path.parent.name}/{path.stem}": yaml.safe_load(path.read_text())
+        for path in (home / "models").glob("*/*.yaml")
+    }
+    checked, differ = 0, []
+    for row in map(json.loads, (SHARED / "vllm-commands.jsonl").read_text().splitlines()):
+        org, name, *rest = row["source"].split("/")
+        recipe = recipes.get(f"{org}/{name}")
+        named = dict(zip(rest[::2], rest[1::2], strict=True))
+        if (
+            recipe is None
+            or row["role"] != "single"
+            or not named.get("strategies", "single_").startswith("single_")
+        ):
+            continue
+        # The site's own choice of hardware, where the row names none: it follows the variant's precision.
+        hardware = (
+            [named["hw"]]
+            if "hw" in named
+            else [recipe["meta"].get("default_hardware"), "h200", "b200", *taxonomy["hardware_profiles"]]
+        )
+        served = {
+            key
+            for key, one in recipe["variants"].items()
+            if (one.get("model_id") or recipe["model"]["model_id"]) == row["argv"][2]
+        }
+        found = []
+        for place in filter(None, hardware):
+            for variant in served:
+                choice = official.Choice(
+                    variant, place, named.get("strategies", recipe.get("default_strategy"))
+                )
+                found.append(official.rendered(recipe, taxonomy, strategies, choice))
+        checked += 1
+        if (row["argv"], {key: str(value) for key, value in row["env"].items()}) not in found:
+            differ.append(row["source"])
+    assert (checked, differ) == (284, [])
+
+
+@CORPUS
+def test_an_official_recipe_compiles_to_the_official_words(tmp_path: Path) -> None:
+    file = SHARED / "vllm-recipes/models/openai/gpt-oss-120b.yaml"
+    made = CliRunner().invoke(
+        recipectl, ["import", "vllm-recipe", str(file), "--hardware", "mi300x", "-o", str(tmp_path)]
+    )
+    assert made.output == f"{tmp_path}/gpt-oss-120b.yaml\n"
+    steps = compiled(Draft("a", load_fields(tmp_path / "gpt-oss-120b.yaml")), tmp_path)
+    rows = map(json.loads, (SHARED / "vllm-commands.jsonl").read_text().splitlines())
+    row = next(row for row in rows if row["source"] == "openai/gpt-oss-120b/hw/mi300x")
+    assert grouped(list(steps.argv[2:])) == grouped(row["argv"][2:])
+
+
+def load_fields(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = load.document((path,))[0]
+    return found
+
+
+STUDIO = {
+    "minimal vLLM": (
+        {"model_path": "/models/Qwen3-8B"},
+        "/models/Qwen3-8B --host 0.0.0.0 --port 8000 --max-model-len 32768 --gpu-memory-utilization 0.9 --max-num-seqs 256 --trust-remote-code --reasoning-parser qwen3",
+    ),
+    "minimal SGLang": (
+        {"model_path": "/models/Qwen3-8B", "backend": "sglang"},
+        "--model-path /models/Qwen3-8B --host 0.0.0.0 --port 8000 --context-length 32768 --mem-fraction-static 0.9 --max-running-requests 256 --trust-remote-code",
+    ),
+    "all fields": (
+        {"model_path": "/m/Foo-70B", "host": "127.0.0.1", "port": 8001, "served_model_name": "foo", "tp": 4, "pp": 2,
+         "max_model_len": 65536, "gpu_memory_utilization": 0.85, "max_num_seqs": 64, "kv_cache_dtype": "fp8", "trust_remote_code": False,
+         "tool_call_parser": "hermes", "reasoning_parser": "deepseek_r1", "quantization": "awq", "dtype": "bfloat16",
+         "extra_args": {"enable_prefix_caching": True, "swap_space": 0, "seed": None, "speculative_config": {"method": "mtp", "num-speculative-tokens": 1},
+                        "limit-mm-per-prompt": {"image": 2}, "description": "x", "tags": ["t"], "status": "running"}},
+        "/m/Foo-70B --host 127.0.0.1 --port 8001 --served-model-name foo --tensor-parallel-size 4 --pipeline-parallel-size 2 --max-model-len 65536 "
+        "--gpu-memory-utilization 0.85 --max-num-seqs 64 --kv-cache-dtype fp8 --tool-call-parser hermes --enable-auto-tool-choice --reasoning-parser deepseek_r1 "
+        """--quantization awq --dtype bfloat16 --enable-prefix-caching --swap-space 0 --speculative-config '{"method": "mtp", "num_speculative_tokens": 1}' """
+        """--limit-mm-per-prompt '{"image": 2}'""",
+    ),
+    "GLM-4.6": (
+        {"model_path": "/m/GLM-4.6"},
+        "/m/GLM-4.6 --host 0.0.0.0 --port 8000 --max-model-len 32768 --gpu-memory-utilization 0.9 --max-num-seqs 256 --trust-remote-code "
+        "--tool-call-parser glm45 --enable-auto-tool-choice --reasoning-parser glm45",
+    ),
+    "MiniMax-M2 on 8 GPUs": (
+        {"model_path": "/m/MiniMax-M2", "tp": 8},
+        "/m/MiniMax-M2 --host 0.0.0.0 --port 8000 --tensor-parallel-size 8 --enable-expert-parallel --max-model-len 32768 --gpu-memory-utilization 0.9 "
+        "--max-num-seqs 256 --trust-remote-code --reasoning-parser minimax_m2_append_think",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("recipe", "command"), STUDIO.values(), ids=STUDIO.keys())
+def test_vllm_studios_recipes_keep_their_command(
+    tmp_path: Path, recipe: dict[str, Any], command: str
+) -> None:
+    made = compiled(studio.draft({"id": "a", "name": "A"} | recipe, "x.json"), tmp_path)
+    assert grouped(list(made.argv[len(made.runtime.command) :])) == grouped(shlex.split(command))
+
+
+def test_what_vllm_studio_did_wrong_is_put_right_and_told() -> None:
+    extra = {"async_scheduling": False, "max_modle_len": 1, "cuda_visible_devices": 0, "env_vars": {"A": "1"}}
+    draft = studio.draft(
+        {"id": "a", "name": "A", "model_path": "/m", "env_vars": {"A": "2"}, "extra_args": extra}, "x"
+    )
+    assert (draft.fields["gpus"], draft.fields["env_vars"]) == ([0], {"A": "2"})
+    assert draft.why["extra_args.async-scheduling"].endswith("now it is --no-async-scheduling")
+    assert "has no --max-modle-len" in draft.why["extra_args.max-modle-len"]
+    assert "which won over `env_vars`" in draft.lost[0]
+
+
+@pytest.mark.parametrize("column", ["data", "json"])
+def test_vllm_studios_database_is_read(tmp_path: Path, column: str) -> None:
+    with sqlite3.connect(tmp_path / "controller.db") as base:
+        base.execute(f"CREATE TABLE recipes (id TEXT, {column} TEXT)")
+        base.execute(
+            "INSERT INTO recipes VALUES ('a', ?)", [json.dumps({"id": "a", "name": "A", "model_path": "/m"})]
+        )
+    base.close()
+    run = CliRunner().invoke(
+        recipectl, ["import", "vllm-studio", str(tmp_path / "controller.db"), "-o", str(tmp_path)]
+    )
+    assert (run.exit_code, run.stdout) == (0, f"{tmp_path}/a.yaml\n")
+
+
+def test_llama_swaps_models_become_recipes_on_demand() -> None:
+    config = yaml.safe_load("""
+startPort: 9000
+healthCheckTimeout: 500
+macros: {llama: "/l/llama-server --port ${PORT}", ctx: 4096}
+models:
+  chat:
+    cmd: |
+      # ${unknown} in a comment
+      ${llama} -m /m/chat.gguf
+      -c ${ctx}
+    env: ["CUDA_VISIBLE_DEVICES=0"]
+    ttl: 60
+    aliases: [gpt]
+  other: {cmd: "${llama} -m ${env.MODELS}/o.gguf"}
+  broken: {cmd: "ls"}
+groups: {together: {swap: false, members: [other]}}
+""")
+    (chat, other), lost = swap.drafts(config, "c.yaml")
+    assert chat.fields == {
+        "backend": "llamacpp", "binary": "/l/llama-server", "model_path": "/m/chat.gguf", "port": 9000, "max_model_len": 4096,
+        "gpus": [0], "served_model_name": "chat,gpt", "ready": {"timeout_sec": 500}, "on_demand": {"idle": 60},
+    }  # fmt: skip
+    assert (other.variables, other.fields["port"], other.fields["gpu_sharing"]) == (("MODELS",), 9001, "free")
+    assert lost == [
+        "model `broken`: `ls` runs no engine that is known (vllm, sglang, llama-server); correct it"
+    ]
+
+
+@CORPUS
+def test_llama_swaps_own_example_is_read() -> None:
+    config = yaml.safe_load((SHARED / "llama-swap.config.example.yaml").read_text())
+    drafts, lost = swap.drafts(config, "config.yaml")
+    assert [one.name for one in drafts] == ["gpt-oss-120b", "docker-llama"]
+    assert not any("sk-" in text for text in lost)
+
+
+UNIT = """[Unit]
+Description=Our model
+[Service]
+User=vllm
+Environment="A=b c" CUDA_VISIBLE_DEVICES=0
+EnvironmentFile=-/etc/default/vllm
+ExecStart=/old
+ExecStart=
+ExecStart=/opt/v/bin/vllm serve /models/%p \\
+    --port 8000 \\
+    # told in a comment
+    --limit-mm-per-prompt '{"image": 2}' --chat-template "a\\tb" --seed ${SEED}
+MemoryMax=100G
+Restart=always
+TimeoutStartSec=10min
+"""
+
+
+def test_a_hand_written_unit_becomes_a_recipe() -> None:
+    draft = units.draft(UNIT, "chat", "chat.service")
+    assert draft.fields | {"extra_args": None} == {
+        "description": "Our model", "backend": "vllm", "python_path": "/opt/v/bin/python", "model_path": "/models/chat", "port": 8000,
+        "extra_args": None, "gpus": [0], "env_vars": {"A": "b c"}, "user": "vllm", "ready": {"timeout_sec": 600}, "service": {"MemoryMax": "100G"},
+    }  # fmt: skip
+    assert draft.fields["extra_args"]["chat-template"] == "a\tb"
+    assert draft.variables == ("SEED",)
+    assert draft.lost == ["the variables in /etc/default/vllm; set them in `env_vars:` or `secrets:`"]
+
+
+def test_a_unit_that_goes_through_a_shell_is_read_too() -> None:
+    text = "[Service]\nExecStart=/bin/bash -c 'source /opt/v/bin/activate && exec vllm serve /m --port 1'\n"
+    assert units.draft(text, "m", "m.service").fields == {
+        "backend": "vllm",
+        "venv_path": "/opt/v",
+        "model_path": "/m",
+        "port": 1,
+    }
