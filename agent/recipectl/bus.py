@@ -196,6 +196,14 @@ class Manager:
         except DBusBaseError as error:
             raise BusError(_words(error)) from error
 
+    def command(self, unit: str) -> tuple[tuple[str, ...], dict[str, str]]:
+        """The argv and the environment that systemd has loaded for a service, specifiers expanded."""
+        row = self._call(b"ListUnitsByNames", b"as", [unit.encode()])[0]
+        commands = self._property(row[6], b"Service", b"ExecStart", b"a(sasbttttuii)")
+        pairs = self._property(row[6], b"Service", b"Environment", b"as")
+        argv = tuple(_text(word) for word in commands[0][1]) if commands else ()
+        return argv, dict(_text(pair).split("=", 1) for pair in pairs)
+
     def rivals(self, unit: str) -> tuple[str, ...]:
         """The models that a unit conflicts with, in either direction."""
         row = self._call(b"ListUnitsByNames", b"as", [unit.encode()])[0]
@@ -214,6 +222,10 @@ class Manager:
         """The manager's own major version."""
         text = self._property(_PATH, b"Manager", b"Version", b"s").decode()
         return int(re.split(r"[^0-9]", text)[0])
+
+
+def _text(word: bytes) -> str:
+    return word.decode(errors="surrogateescape")
 
 
 def _connection(user: bool, host: str | None) -> Any:

@@ -128,7 +128,7 @@ def _required(key: str, text: str) -> Path:
     return Path(text)
 
 
-def _interpreter(python: Path) -> Path | None:
+def interpreter_of(python: Path) -> Path | None:
     """The python itself, or where a console script's first line points."""
     if re.match(r"python[0-9.]*\Z", python.name):
         return python
@@ -197,7 +197,7 @@ def _finish(
     own = Path(command[0])
     for other in disk.which(own.name, host) if own.name in ("vllm", "llama-server") else ():
         if other != own:
-            theirs = disk.version(_interpreter(other), engine)
+            theirs = disk.version(interpreter_of(other), engine)
             passed.append(f"{other} on the host's path, version {theirs or 'unknown'}")
             if theirs != version:
                 notes.append(
@@ -242,7 +242,7 @@ def _resolve_vllm(recipe: Recipe, host: Host, disk: Disk) -> Runtime:
             f"no `vllm` in the host file's path ({searched}); set `python_path:` to a venv's bin/python"
         )
     note = f"the runtime is not pinned: {found[0]} is whatever is installed there; set `python_path:`"
-    python_ = _interpreter(found[0])
+    python_ = interpreter_of(found[0])
     return _finish(
         "vllm",
         "`vllm` on the host's path",
@@ -291,7 +291,7 @@ def _resolve_llamacpp(recipe: Recipe, host: Host, disk: Disk) -> Runtime:
             raise RuntimeNotFoundError(
                 f"{binary} is not an executable file on this host; create it or correct `binary:`"
             )
-        return _finish("llamacpp", "binary", (str(binary),), _interpreter(binary), host, disk, passed)
+        return _finish("llamacpp", "binary", (str(binary),), interpreter_of(binary), host, disk, passed)
     if pinned := _pinned(recipe, host, disk, passed):
         key, python = pinned
         binary = python.parent / "llama-server"
@@ -310,7 +310,7 @@ def _resolve_llamacpp(recipe: Recipe, host: Host, disk: Disk) -> Runtime:
         "llamacpp",
         "`llama-server` on the host's path",
         (str(found[0]),),
-        _interpreter(found[0]),
+        interpreter_of(found[0]),
         host,
         disk,
         passed,

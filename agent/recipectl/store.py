@@ -10,6 +10,12 @@ from recipectl.errors import RecipectlError
 from recipectl.unitfile import SECTION, SHARED, Unit
 
 _DUE = ".recipectl.reload-due"
+# Where else systemd looks for drop-ins, the nearest first.
+BESIDE = tuple(
+    Path(base, "systemd", kind)
+    for kind in ("system", "user")
+    for base in ("/etc", "/run", "/usr/local/lib", "/usr/lib")
+)
 _ENDINGS = (".service", ".socket", ".timer")
 
 
@@ -26,6 +32,19 @@ class Store:
         except FileNotFoundError:
             return None
         return text if name in SHARED or SECTION in text else None
+
+    def drop_ins(self, unit: str) -> dict[str, str]:
+        """Path -> text of the drop-ins that systemd would read now, in its order (systemd.unit(5))."""
+        parts = unit.removesuffix(".service").split("-")
+        prefixes = ("-".join(parts[:n]) for n in range(len(parts) - 1, 0, -1))
+        folders = (f"{unit}.d", *(f"{prefix}-.service.d" for prefix in prefixes), "service.d")
+        found: dict[str, Path] = {}
+        for folder in folders:
+            for base in (self.folder, *(base for base in BESIDE if base.name == self.folder.name)):
+                for path in sorted((base / folder).glob("*.conf")):
+                    found.setdefault(path.name, path)
+        there = (path for _, path in sorted(found.items()) if path.exists())
+        return {str(path): path.read_text(errors="replace") for path in there}
 
     def names(self) -> tuple[str, ...]:
         """The services that are models, sorted; unlike `installed` it does not read them."""

@@ -54,6 +54,30 @@ def test_the_version_is_the_venvs(tiny: str) -> None:
     assert json.loads(recipectl("status", tiny, "--json").stdout)[0]["engine_version"] == "0.5.23"
 
 
+def test_recipe_unit_process_and_sglangs_own_answer_agree(tiny: str) -> None:
+    found = recipectl("versions", tiny, "--json")
+    (row,) = json.loads(found.stdout)
+    assert (row["differences"], row["running"], row["answers"]) == ([], "same", "0.5.23"), found.stdout
+
+
+def test_sglangs_own_parser_tells_what_it_would_refuse(tiny: str, tmp_path: Path) -> None:
+    assert recipectl("check", tiny).stderr == ""
+    file = tmp_path / "wrong.yaml"
+    file.write_text(
+        RECIPE.replace(
+            "attention_backend: torch_native", "attention_backend: torch, disable_cuda_graph: true"
+        )
+    )
+    tmp_path.chmod(0o755)
+    found = recipectl("check", str(file))
+    assert found.returncode == 2
+    assert (
+        "`--attention-backend` cannot be `torch` in sglang 0.5.23; did you mean `torch_native`?"
+        in found.stderr
+    )
+    assert "`--disable-cuda-graph` is deprecated in sglang 0.5.23" in found.stderr
+
+
 def test_a_stop_leaves_nothing_of_it(tiny: str) -> None:
     assert recipectl("stop", tiny).returncode == 0
     assert show(tiny, "ActiveState") == "inactive"

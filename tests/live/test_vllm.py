@@ -58,6 +58,41 @@ def test_the_version_in_status_is_the_venvs(tiny: str) -> None:
     assert json.loads(recipectl("status", tiny, "--json").stdout)[0]["engine_version"].startswith("0.32.0")
 
 
+def test_recipe_unit_process_and_vllms_own_answer_agree(tiny: str) -> None:
+    found = recipectl("versions", tiny, "--json")
+    (row,) = json.loads(found.stdout)
+    assert (row["differences"], row["running"], row["answers"]) == ([], "same", "0.32.0"), found.stdout
+    assert row["argv"][:3] == [f"{ROOT}/.build/vllm/bin/python", f"{ROOT}/.build/vllm/bin/vllm", "serve"]
+
+
+def test_vllms_own_parser_tells_what_it_would_refuse(tmp_path: Path) -> None:
+    extra = (
+        "swap_space: 4, enable_prefix_cachin: true, disable_cascade_attn: true, kv_cache_memory_bytes: 64M"
+    )
+    file = tmp_path / "wrong.yaml"
+    file.write_text(
+        RECIPE.replace("dtype: float32", "dtype: floaty").replace(
+            "enforce_eager: true, kv_cache_memory_bytes: 64M", extra
+        )
+    )
+    tmp_path.chmod(0o755)
+    found = recipectl("check", str(file))
+    assert found.returncode == 2
+    lines = found.stderr.splitlines()
+    assert f"{file}:8: `--dtype` cannot be `floaty` in vllm 0.32.0; did you mean `float`?" in lines[0]
+    assert "`--swap-space` is no option of vllm 0.32.0; remove it (the nearest is `--" in lines[1]
+    assert "`--enable-prefix-cachin` is only the beginning of `--enable-prefix-caching`" in lines[2]
+    assert "warning:" in lines[3]
+    assert "`--disable-cascade-attn` is deprecated in vllm 0.32.0" in lines[3]
+    assert lines[4] == f"wrong: checked with the parser of {ROOT}/.build/vllm/bin/vllm"
+    assert recipectl("check", str(file)).stderr.splitlines()[4].endswith("(asked before)")
+
+
+def test_the_working_recipe_passes_its_check(tiny: str) -> None:
+    found = recipectl("check", tiny)
+    assert (found.returncode, found.stdout, found.stderr) == (0, "", "")
+
+
 def test_an_engine_that_exits_0_by_itself_comes_back(tiny: str) -> None:
     subprocess.run(["pkill", "-9", "-f", "VLLM::EngineCore"], check=True)
     until(tiny, "NRestarts", "1", timeout_sec=60)

@@ -13,7 +13,7 @@ _VERBS = {
     "lock": ("pins", "Record the exact runtime of recipes, to notice any drift."),
     "versions": ("pins", "Compare recipe, unit, systemd, process and engine."),
     "check": ("pins", "Check flags and values against the installed engine."),
-    "doctor": ("pins", "Run all checks of this host, and say what to do."),
+    "doctor": ("doctor", "Run all checks of this host, and say what to do."),
     "import": ("imports", "Turn a command, a unit or another tool's file into a recipe."),
     "schema": ("show", "Print the JSON Schema of a recipe."),
     "diff": ("run", "Show what apply would do, and why."),

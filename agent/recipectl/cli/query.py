@@ -79,7 +79,7 @@ def status_(place: Place, recipes: tuple[str, ...], as_json: bool, no_pager: boo
         for row in rows:
             _details(row)
     else:
-        _table([[str(row[key] or "") for key in ("name", "state", "pid", "engine", "endpoint", "gpus")]
+        table([[str(row[key] or "") for key in ("name", "state", "pid", "engine", "endpoint", "gpus")]
                 for row in rows], ["NAME", "STATE", "PID", "ENGINE", "ENDPOINT", "GPUS"])  # fmt: skip
     return 3 if recipes and any(state.word != "ready" for state in states) else 0
 
@@ -109,7 +109,7 @@ def _details(row: dict[str, object]) -> None:
             click.echo(f"  {key + ':':10} {value}")
 
 
-def _table(rows: list[list[str]], header: list[str]) -> None:
+def table(rows: list[list[str]], header: list[str]) -> None:
     """Columns under a header, nothing at all without rows."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     for row in [header, *rows] if rows else ():
@@ -167,7 +167,7 @@ def list_(place: Place, as_json: bool, by_gpu: bool) -> int:
         _gpus(models, states)
     else:
         shown = [[r["name"], r["state"], r["differs"] or "as applied", r["file"]] for r in rows]
-        _table([[str(word) for word in row] for row in shown], ["NAME", "STATE", "HOST", "FILE"])
+        table([[str(word) for word in row] for row in shown], ["NAME", "STATE", "HOST", "FILE"])
     return status
 
 
@@ -180,7 +180,7 @@ def _gpus(models: tuple[Compiled, ...], states: dict[str, str]) -> None:
         state = states.get(model.units[0].name, "unknown")
         mark = "*" if state in ("ready", "loading") else ""
         rows.append([gpu, model.name + mark, state, model.endpoint, " ".join(model.rivals)])
-    _table(rows, ["GPU", "RECIPE", "STATE", "ENDPOINT", "EVICTS"])
+    table(rows, ["GPU", "RECIPE", "STATE", "ENDPOINT", "EVICTS"])
 
 
 @click.command("logs")

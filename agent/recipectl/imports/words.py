@@ -9,8 +9,9 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from recipectl import engines, environment
+from recipectl import engines, environment, flags
 from recipectl.errors import UsageError
+from recipectl.flags import Given
 from recipectl.imports.containers import contained
 from recipectl.imports.draft import CLOSE, OPEN, Draft, Plain
 from recipectl.imports.shell import ASSIGNMENT, Command
@@ -28,7 +29,6 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)("")
 # Flags whose value is a secret, and the variable that the engine reads instead.
 _KEYS = {("vllm", "--api-key"): "VLLM_API_KEY", ("llamacpp", "--api-key"): "LLAMA_API_KEY"}
 _KEYS |= {("vllm", "--hf-token"): "HF_TOKEN", ("llamacpp", "--hf-token"): "HF_TOKEN"}
-_FLAG = re.compile(r"--?[A-Za-z]")
 SECRETS = "/etc/recipectl/secrets"
 
 
@@ -40,16 +40,6 @@ class Program:
     fields: dict[str, str]
     words: list[str]
     serves: bool = False  # `vllm serve`: the model is positional
-
-
-@dataclass
-class _Option:
-    """One option as it was written: its own words, and what they mean."""
-
-    raw: tuple[str, ...]
-    name: str  # as written, without `=value`
-    flag: str  # the engine's long flag, when it has such an option
-    values: tuple[str, ...]
 
 
 def _sibling(path: str) -> dict[str, str]:
@@ -109,45 +99,6 @@ def unwrapped(command: Command) -> Command:
     return Command(environ, words, command.venv, command.folder, path, lost)
 
 
-def _options(backend: str, words: list[str]) -> tuple[list[_Option], list[str]]:
-    """The options of a command line, and the words that belong to none."""
-    known = engines.options(backend)
-    found: list[_Option] = []
-    stray: list[str] = []
-    at = 0
-    while at < len(words):
-        word = words[at]
-        if not word.startswith("-") or word == "-" or re.fullmatch(r"-[0-9.]+", word):
-            stray.append(word)
-            at += 1
-            continue
-        name, equals, value = word.partition("=")
-        flag = known.aliases.get(name, name)
-        spelled = engines.flag(flag[2:]) if flag.startswith("--") and backend == "vllm" else flag
-        if known.kind(spelled) is None and backend != "llamacpp" and name.startswith("--") and len(name) > 3:
-            # argparse takes the beginning of a flag, when only one begins so.
-            whole = {known.aliases.get(o, o) for o in (*known.by_flag, *known.aliases) if o.startswith(name)}
-            flag = spelled = whole.pop() if len(whole) == 1 else flag
-        kind = known.kind(flag) or known.kind(spelled)
-        if equals:
-            found.append(_Option((word,), name, flag, (value,)))
-            at += 1
-            continue
-        end = at + 1
-        dash = next((n for n in range(end, len(words)) if _FLAG.match(words[n])), len(words))
-        if kind == "value":
-            end = min(at + 2, len(words))
-        elif flag.startswith("--no-") and known.kind(f"--{flag[5:]}") == "negatable":
-            pass
-        elif kind in ("words", None):
-            end = dash
-        elif kind in ("optional", "repeated"):
-            end = min(at + 2, dash) if kind == "optional" else min(at + 2, len(words))
-        found.append(_Option(tuple(words[at:end]), name, flag, tuple(words[at + 1 : end])))
-        at = end
-    return found, stray
-
-
 def typed(text: str) -> Any:
     """A value as YAML would have it, when it is given back as just this text; else the text."""
     if re.fullmatch(r"0|-?[1-9][0-9]*", text):
@@ -173,7 +124,7 @@ def _plain(value: Any) -> bool:
     return all(_plain(item) for item in value) if isinstance(value, list) else not isinstance(value, float)
 
 
-def _as_field(backend: str, field: str, flag: str, option: _Option) -> Any:
+def _as_field(backend: str, field: str, flag: str, option: Given) -> Any:
     """The value of a field that gives an option's words back, None when there is none."""
     text = option.values[0] if len(option.values) == 1 else None
     candidates: list[Any] = [True] if not option.values else [] if text is None else [text, typed(text)]
@@ -191,7 +142,7 @@ def _as_field(backend: str, field: str, flag: str, option: _Option) -> Any:
     return None
 
 
-def _as_extra(backend: str, option: _Option) -> tuple[str, Any] | None:
+def _as_extra(backend: str, option: Given) -> tuple[str, Any] | None:
     """(key, value) of `extra_args` that gives an option's words back."""
     known = engines.options(backend)
     candidates: list[tuple[str, Any]] = []
@@ -212,7 +163,7 @@ def _as_extra(backend: str, option: _Option) -> tuple[str, Any] | None:
     return next((pair for pair in candidates if engines.words(backend, *pair) == wanted), None)
 
 
-def _nodes(backend: str, options: list[_Option]) -> tuple[dict[str, Any] | None, list[_Option]]:
+def _nodes(backend: str, options: list[Given]) -> tuple[dict[str, Any] | None, list[Given]]:
     """`nodes:` and the options that it stands for, where it gives just these."""
     by_name = {option.name: option for option in options if "=" not in option.raw[0]}
     value = {name: option.values[0] for name, option in by_name.items() if len(option.values) == 1}
@@ -251,7 +202,8 @@ def drafted(command: Command, name: str | None = None, origin: str = "") -> Draf
     draft.why[""] = "\n".join([origin, *notes] if origin else notes)
     draft.set("backend", found.backend)
     _runtime(draft, found, command)
-    options, stray = _options(found.backend, found.words)
+    options, strays = flags.given(found.backend, found.words, engines.options(found.backend))
+    stray = [found.words[at] for at in strays]
     _model(draft, found, options, stray)
     _arguments(draft, found.backend, options, stray)
     _environment(draft, command.environment)
@@ -276,7 +228,7 @@ def _runtime(draft: Draft, found: Program, command: Command) -> None:
         draft.why["backend"] = f"The command names no file: set `{key}:`, else the host's path decides."
 
 
-def _model(draft: Draft, found: Program, options: list[_Option], stray: list[str]) -> None:
+def _model(draft: Draft, found: Program, options: list[Given], stray: list[str]) -> None:
     flag = engines.model_flag(found.backend)
     known = engines.options(found.backend).by_flag
     aliases = {flag, "--model", *(known[flag].aliases if flag in known else ())}
@@ -293,7 +245,7 @@ def _model(draft: Draft, found: Program, options: list[_Option], stray: list[str
     draft.set("model_path", given.values[0])
 
 
-def _arguments(draft: Draft, backend: str, options: list[_Option], stray: list[str]) -> None:
+def _arguments(draft: Draft, backend: str, options: list[Given], stray: list[str]) -> None:
     """Each option to its field, to `extra_args`, or as it is to `args`."""
     known = engines.options(backend)
     fields: dict[str, Any] = {}

@@ -1,0 +1,139 @@
+"""doctor: all checks of a host in one go."""
+
+import json
+import re
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import click
+
+from recipectl import sources, unitfile
+from recipectl.bus import Manager
+from recipectl.cli import pins
+from recipectl.cli.common import Place, made, systemd_version
+from recipectl.errors import BusError
+from recipectl.unitfile import name as unit_name
+
+OLDEST_SYSTEMD = 252
+
+
+def _recipes(place: Place) -> Iterator[str]:
+    _, result = made(place, ())
+    for said in result.wrong.values():
+        yield from said
+    for model in result.models:
+        yield from (text for text in model.warnings if "looks like a secret" not in text)
+
+
+def _secrets(place: Place) -> Iterator[str]:
+    steps, result = made(place, ())
+    for model in result.models:
+        yield from (text for text in model.warnings if "looks like a secret" in text)
+    folder = Path("/etc/recipectl/secrets")
+    named = {Path(source) for one in steps.values() for source in one.recipe.secrets.values()}
+    for path in sorted(named | {*(folder.iterdir() if folder.is_dir() else ())}):
+        if path.exists() and path.stat().st_mode & (stat.S_IROTH | stat.S_IWOTH):
+            yield f"anyone may read {path}; chmod 0600 it"
+
+
+def _systemd(place: Place) -> Iterator[str]:
+    with Manager(user=place.user) as manager:
+        running = manager.version()
+    if running < OLDEST_SYSTEMD:
+        yield f"systemd {running} is older than {OLDEST_SYSTEMD}, the oldest that is tried; upgrade it"
+    if running != (there := systemd_version()):
+        yield f"systemd {running} runs and {there} is installed; run `systemctl daemon-reexec`, or reboot"
+
+
+def _drift(place: Place) -> Iterator[str]:
+    for row in pins.rows(place, (), tell=False)[0]:
+        for one in row.differences:
+            if one.where not in ("recipe", "port"):
+                yield f"{row.name}: {one.what} ({one.cause}); {one.remedy}"
+
+
+def _ports(place: Place) -> Iterator[str]:
+    for row in pins.rows(place, (), tell=False)[0]:
+        yield from (f"{row.name}: {one.what}; {one.remedy}" for one in row.differences if one.where == "port")
+
+
+def _failed(place: Place) -> Iterator[str]:
+    names = tuple(unit_name(recipe) for text in place.store.installed().values()
+                  if (recipe := unitfile.facts(text).get("Recipe")))  # fmt: skip
+    with Manager(user=place.user) as manager:
+        for state in manager.states(tuple(sorted({*names})), brief=True):
+            if state.active_state == "failed":
+                yield f"{state.name} has failed; see {' '.join(place.journal)} {state.name}"
+
+
+def _gpus(place: Place) -> Iterator[str]:
+    there = {path.name[6:] for path in Path("/dev").glob("nvidia[0-9]*")}
+    steps, _ = made(place, ())
+    for name, one in sorted(steps.items()):
+        wanted = {gpu for gpu in one.recipe.gpus or () if gpu.isdigit()}
+        if one.recipe.accelerator == "cuda" and (missing := sorted(wanted - there)):
+            has = ", ".join(sorted(there)) or "none"
+            what = f"{name} wants GPU {', '.join(missing)}, this host has {has}"
+            yield f"{what}; load the driver, or correct `gpus:`"
+
+
+def _permissions(place: Place) -> Iterator[str]:
+    files = [
+        *place.host_files,
+        *(path for one in sources.sources(place.folders) for path in (one.file, *one.drop_ins)),
+    ]
+    folders = {path.parent for path in files} | {place.store.folder}
+    for path in sorted({*files, *folders}):
+        if not path.exists():
+            continue
+        found = path.stat()
+        if found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX:
+            yield f"anyone may write {path}, and so decide what runs; chmod o-w it"
+        if not place.user and found.st_uid != 0:
+            yield f"{path} belongs to user {found.st_uid}, who decides what runs here; chown it to root"
+
+
+def _orphans(_: Place) -> Iterator[str]:
+    from recipectl import running
+
+    for one in running.engines_outside():
+        words = " ".join(one.argv or ())
+        words = re.sub(r"((?:key|token|secret)[= ])\S+", r"\1…", words, flags=re.I)[:100]
+        where = f"in {one.unit}" if one.unit else "in no unit"
+        what = f"process {one.pid} {where} is an engine that nobody supervises ({words})"
+        yield f"{what}; end it, or import its command"
+
+
+CHECKS: dict[str, Callable[[Place], Iterator[str]]] = {
+    "recipes": _recipes,
+    "secrets": _secrets,
+    "permissions": _permissions,
+    "gpus": _gpus,
+    "systemd": _systemd,
+    "units": _failed,
+    "drift": _drift,
+    "ports": _ports,
+    "orphans": _orphans,
+}
+
+
+@click.command("doctor")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
+@click.pass_obj
+def doctor_(place: Place, as_json: bool) -> int:
+    """Run all checks of this host, and say what to do; exit status 3 when there is something."""
+    rows, status = [], 0
+    for check, of in CHECKS.items():
+        try:
+            problems = sorted({*of(place)})
+        except BusError as error:
+            problems, status = [str(error)], 1
+        rows.append({"check": check, "ok": not problems, "problems": problems})
+        if not as_json:
+            click.echo(f"{check:<12} {'ok' if not problems else f'{len(problems)} to do'}")
+            for problem in problems:
+                click.echo(f"  {problem}")
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+    return status or (0 if all(row["ok"] for row in rows) else 3)

@@ -1,0 +1,279 @@
+"""Each way in which what runs can differ from its recipe, with real venvs and a small engine in vLLM's place."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from live.common import RECIPES, recipectl, show, systemctl
+
+pytestmark = pytest.mark.systemd
+VENV, OTHER = Path("/opt/drift"), Path("/opt/drift-other")
+HOST = Path("/etc/recipectl/host.yaml")
+ENGINE = """
+import http.server, json, sys
+from importlib.metadata import version
+
+RUNS = version("vllm")  # as it was when the process started
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200); self.end_headers()
+        self.wfile.write(json.dumps({"version": RUNS}).encode())
+    def log_message(self, *_): pass
+
+def main():
+    port = int(sys.argv[sys.argv.index("--port") + 1])
+    http.server.HTTPServer(("127.0.0.1", port), Handler).serve_forever()
+"""
+
+
+def wheel(version: str) -> Path:
+    path = Path(f"/opt/wheels/vllm-{version}-py3-none-any.whl")
+    path.parent.mkdir(exist_ok=True)
+    info = f"vllm-{version}.dist-info"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("vllm/__init__.py", ENGINE)
+        file.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}\n")
+        file.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        file.writestr(f"{info}/entry_points.txt", "[console_scripts]\nvllm = vllm:main\n")
+        file.writestr(f"{info}/RECORD", "")
+    return path
+
+
+def install(venv: Path, version: str) -> None:
+    pip = [sys.executable, "-m", "pip", "--python", str(venv / "bin/python"), "-q", "install", "--no-index"]
+    subprocess.run([*pip, "--no-warn-script-location", "--force-reinstall", str(wheel(version))], check=True)
+
+
+@pytest.fixture(autouse=True)
+def venvs() -> Iterator[None]:
+    for folder, version in ((VENV, "1.0"), (OTHER, "2.0")):
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+        install(folder, version)
+    yield
+    for folder in (VENV, OTHER):
+        shutil.rmtree(folder)
+
+
+def write(venv: Path = VENV, **fields: object) -> None:
+    RECIPES.mkdir(parents=True, exist_ok=True)
+    wanted = {"python_path": str(venv / "bin/python"), "model_path": "org/m", "port": 18300}
+    (RECIPES / "a.json").write_text(json.dumps(wanted | fields))
+
+
+def start(**fields: object) -> None:
+    write(**fields)
+    assert recipectl("apply").returncode == 0
+    started = recipectl("start", "a")
+    assert started.returncode == 0, started.stderr
+
+
+def row(status: int = 3) -> dict[str, Any]:
+    found = recipectl("versions", "a", "--json")
+    assert found.returncode == status, found.stdout + found.stderr
+    (one,) = json.loads(found.stdout)
+    return dict(one)
+
+
+def causes(one: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(difference["where"], difference["cause"]) for difference in one["differences"]]
+
+
+def test_where_nothing_differs_all_agree() -> None:
+    start()
+    one = row(status=0)
+    assert [one[key] for key in ("recipe", "unit", "loaded", "running", "answers")] == [
+        "1.0",
+        "1.0",
+        "same",
+        "same",
+        "1.0",
+    ]
+    assert one["argv"][-4:] == ["serve", "org/m", "--port", "18300"]
+    assert recipectl("versions").stdout.splitlines()[1].split() == ["a", "1.0", "1.0", "same", "same", "1.0"]
+
+
+def test_an_edit_that_was_not_applied() -> None:
+    start()
+    write(max_model_len=5)
+    one = row()
+    assert causes(one) == [("unit", "an edit was not applied")]
+    assert one["differences"][0]["remedy"] == "recipectl apply a"
+
+
+def test_an_apply_without_a_restart() -> None:
+    start()
+    write(max_model_len=5)
+    recipectl("apply", "--no-restart")
+    one = row()
+    assert causes(one) == [("running", "applied without a restart")]
+    assert "became --max-model-len 5" in one["differences"][0]["what"]
+    assert recipectl("restart", "a").returncode == 0
+    row(status=0)
+
+
+def test_a_venv_upgraded_under_a_running_engine() -> None:
+    start()
+    install(VENV, "2.0")
+    one = row()
+    assert [one[key] for key in ("recipe", "unit", "answers")] == ["2.0", "1.0", "1.0"]
+    assert ("answers", "the venv was changed under a running engine") in causes(one)
+    assert ("unit", "the venv was changed after apply") in causes(one)
+    told = recipectl("versions", "a").stdout
+    assert (
+        "the engine answers 1.0, and 2.0 is installed (the venv was changed under a running engine); recipectl restart a"
+        in told
+    )
+
+
+def test_another_venv_in_the_recipe() -> None:
+    start()
+    write(OTHER)
+    recipectl("apply", "--no-restart")
+    one = row()
+    assert (one["recipe"], one["unit"], one["answers"]) == ("2.0", "2.0", "1.0")
+    assert ("running", "applied without a restart") in causes(one)
+
+
+def test_a_drop_in_that_overrides() -> None:
+    start()
+    folder = Path("/etc/systemd/system/model-a.service.d")
+    folder.mkdir()
+    (folder / "10-site.conf").write_text("[Service]\nEnvironment=SITE=1\n")
+    one = row()
+    assert ("loaded", "files were changed without a reload") in causes(one)
+    systemctl("daemon-reload")
+    one = row()
+    assert ("drop-in", f"{folder}/10-site.conf") in causes(one)
+    assert ("running", "applied without a restart") in causes(one)
+    shutil.rmtree(folder)
+    systemctl("daemon-reload")
+    row(status=0)
+
+
+def test_a_unit_that_was_edited_by_hand() -> None:
+    start()
+    unit = Path("/etc/systemd/system/model-a.service")
+    unit.write_text(unit.read_text().replace("--port", "--trust-remote-code \\\n    --port"))
+    found = causes(row())
+    assert ("unit", "an edit was not applied") in found
+    assert ("loaded", "files were changed without a reload") in found
+
+
+def test_somebody_who_runs_it_by_hand() -> None:
+    write()
+    recipectl("apply")
+    by_hand = subprocess.Popen([str(VENV / "bin/vllm"), "serve", "org/m", "--port", "18300"])
+    try:
+        end = time.monotonic() + 10
+        while "port" not in [where for where, _ in causes(row_of())] and time.monotonic() < end:
+            time.sleep(0.1)
+        one = row()
+        assert causes(one) == [("port", "somebody runs it by hand")]
+        assert f"port 18300 is answered by process {by_hand.pid}" in one["differences"][0]["what"]
+        doctor = recipectl("doctor")
+        assert doctor.returncode == 3
+        assert f"process {by_hand.pid} in " in doctor.stdout
+        assert "is an engine that nobody supervises" in doctor.stdout
+    finally:
+        by_hand.kill()
+        by_hand.wait()
+
+
+def row_of() -> dict[str, Any]:
+    return dict(json.loads(recipectl("versions", "a", "--json").stdout)[0])
+
+
+def test_a_pinned_engine_that_pip_upgraded_does_not_start() -> None:
+    start(engine_version="==1.*", python_version=f"=={sys.version_info[0]}.{sys.version_info[1]}.*")
+    install(VENV, "2.0")
+    failed = recipectl("restart", "a")
+    assert failed.returncode == 1
+    assert "the recipe pins vllm ==1.*, it was 1.0 when the unit was compiled" in failed.stderr
+    assert "now has 2.0; install the pinned version or correct `engine_version:`" in failed.stderr
+
+
+def test_a_venv_made_anew_with_another_python_does_not_start() -> None:
+    start(python_version=f"=={sys.version_info[0]}.{sys.version_info[1]}.*")
+    config = VENV / "pyvenv.cfg"
+    config.write_text(
+        "".join(
+            "version = 3.9.1\n" if line.startswith("version") else line
+            for line in config.read_text().splitlines(True)
+        )
+    )
+    python = (VENV / "bin/python").resolve()
+    for name in ("python", "python3"):
+        (VENV / "bin" / name).unlink()
+    (VENV / "bin/python3.9").write_bytes(python.read_bytes())
+    (VENV / "bin/python3.9").chmod(0o755)
+    (VENV / "bin/python").symlink_to("python3.9")
+    failed = recipectl("restart", "a")
+    assert failed.returncode == 1
+    assert (
+        f"the recipe pins Python =={sys.version_info[0]}.{sys.version_info[1]}.*, and {VENV}/bin/python is now 3.9.1"
+        in failed.stderr
+    )
+
+
+def test_a_lock_notices_what_no_version_tells() -> None:
+    start()
+    assert recipectl("lock", "a").stdout == f"wrote {RECIPES}/a.lock\n"
+    assert recipectl("lock", "a").stdout == ""
+    (record,) = VENV.glob("lib/python3*/site-packages/vllm-1.0.dist-info/RECORD")
+    record.write_text(record.read_text() + "vllm/patched.py,,\n")
+    warned = recipectl("apply")
+    assert warned.returncode == 0
+    assert (
+        f"not as locked in {RECIPES}/a.lock: vllm 1.0 was installed again with other files" in warned.stderr
+    )
+    HOST.write_text("drift: refuse\n")
+    refused = recipectl("apply")
+    assert refused.returncode == 2
+    assert "put it back, or accept it with `recipectl lock --update`" in refused.stderr
+    updated = recipectl("lock", "a", "--update")
+    assert updated.stdout == f"a: vllm 1.0 was installed again with other files\nwrote {RECIPES}/a.lock\n"
+    assert recipectl("apply").returncode == 0
+
+
+def test_a_unit_with_a_lock_refuses_a_changed_runtime_by_itself() -> None:
+    HOST.parent.mkdir(parents=True, exist_ok=True)
+    HOST.write_text("drift: refuse\n")
+    write()
+    recipectl("lock", "a")
+    assert recipectl("apply").returncode == 0
+    assert recipectl("start", "a").returncode == 0
+    install(VENV, "2.0")
+    failed = recipectl("restart", "a")
+    assert failed.returncode == 1
+    assert f"not as locked in {RECIPES}/a.lock: vllm was 1.0 and is 2.0" in failed.stderr
+
+
+def test_a_healthy_host_satisfies_the_doctor() -> None:
+    start()
+    found = recipectl("doctor", "--json")
+    assert {one["check"]: one["problems"] for one in json.loads(found.stdout)} == {
+        "recipes": [], "secrets": [], "permissions": [], "gpus": [], "systemd": [], "units": [], "drift": [], "ports": [], "orphans": []
+    }  # fmt: skip
+    assert found.returncode == 0
+
+
+def test_the_doctor_names_what_is_wrong() -> None:
+    start(env_vars={"MY_TOKEN": "x"}, autostart=True)
+    (RECIPES / "b.json").write_text("{")
+    (RECIPES / "a.json").chmod(0o666)
+    os.kill(int(show("a", "MainPID")), 9)
+    found = {one["check"]: one["problems"] for one in json.loads(recipectl("doctor", "--json").stdout)}
+    assert "is not YAML" in found["recipes"][0]
+    assert "`MY_TOKEN` looks like a secret" in found["secrets"][0]
+    assert f"anyone may write {RECIPES}/a.json" in found["permissions"][0]
