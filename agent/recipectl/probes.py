@@ -7,6 +7,7 @@ import os
 import pwd
 import re
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,8 @@ def options_of(backend: str, found: Runtime, user: str, cache: Path) -> tuple[en
         options = engines.table(text)
     except (OSError, ValueError, KeyError, subprocess.SubprocessError) as error:
         shipped = engines.options(backend)
-        return (
-            shipped,
-            f"recipectl's own table of {backend} {shipped.version or ''}, for {_words(found, error)}",
-        )
+        table = " ".join(filter(None, (backend, shipped.version)))
+        return shipped, f"recipectl's own table of {table}, for {_words(found, error)}"
     with contextlib.suppress(OSError):  # a host where it cannot be kept asks again
         cache.mkdir(mode=0o700, parents=True, exist_ok=True)
         temporary = file.with_suffix(f".{os.getpid()}")
@@ -65,23 +64,19 @@ def _run(words: list[str], found: Runtime, user: str, text: str = "") -> str:
         except KeyError:  # apply has not made it yet
             entry = pwd.getpwnam("nobody")
         who = {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
-    environ = {
-        "PATH": ":".join(found.path),
-        "HOME": "/nonexistent",
-        "CUDA_VISIBLE_DEVICES": "",
-        "LC_ALL": "C.UTF-8",
-    }
-    output: str = subprocess.run(  # noqa: S603  (the interpreter that the recipe itself names)
-        words,
-        input=text,
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=TIMEOUT_SEC,
-        env=environ,
-        cwd="/",
-        **who,
-    ).stdout
+    with tempfile.TemporaryDirectory(prefix="recipectl-") as home:  # SGLang makes folders in its home
+        if who:
+            os.chown(home, who["user"], who["group"])
+        environ = {
+            "PATH": ":".join(found.path),
+            "HOME": home,
+            "CUDA_VISIBLE_DEVICES": "",
+            "LC_ALL": "C.UTF-8",
+        }
+        output: str = subprocess.run(  # noqa: S603  (the interpreter that the recipe itself names)
+            words, input=text, capture_output=True, text=True, check=True, timeout=TIMEOUT_SEC,
+            env=environ, cwd="/", **who,
+        ).stdout  # fmt: skip
     return output
 
 

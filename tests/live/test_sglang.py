@@ -64,17 +64,14 @@ def test_sglangs_own_parser_tells_what_it_would_refuse(tiny: str, tmp_path: Path
     assert recipectl("check", tiny).stderr == ""
     file = tmp_path / "wrong.yaml"
     file.write_text(
-        RECIPE.replace(
+        RECIPE.replace("18600", "18609").replace(
             "attention_backend: torch_native", "attention_backend: torch, disable_cuda_graph: true"
         )
     )
     tmp_path.chmod(0o755)
     found = recipectl("check", str(file))
     assert found.returncode == 2
-    assert (
-        "`--attention-backend` cannot be `torch` in sglang 0.5.23; did you mean `torch_native`?"
-        in found.stderr
-    )
+    assert "`--attention-backend` cannot be `torch` in sglang 0.5.23; " in found.stderr
     assert "`--disable-cuda-graph` is deprecated in sglang 0.5.23" in found.stderr
 
 

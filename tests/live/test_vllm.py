@@ -1,6 +1,7 @@
 """The same path with real vLLM: a tiny model, its answer, and the faults that only vLLM has."""
 
 import json
+import shutil
 import subprocess
 import time
 import urllib.request
@@ -71,11 +72,12 @@ def test_vllms_own_parser_tells_what_it_would_refuse(tmp_path: Path) -> None:
     )
     file = tmp_path / "wrong.yaml"
     file.write_text(
-        RECIPE.replace("dtype: float32", "dtype: floaty").replace(
-            "enforce_eager: true, kv_cache_memory_bytes: 64M", extra
-        )
+        RECIPE.replace("dtype: float32", "dtype: floaty")
+        .replace("18300", "18309")
+        .replace("enforce_eager: true, kv_cache_memory_bytes: 64M", extra)
     )
     tmp_path.chmod(0o755)
+    shutil.rmtree("/var/cache/recipectl/options", ignore_errors=True)
     found = recipectl("check", str(file))
     assert found.returncode == 2
     lines = found.stderr.splitlines()
