@@ -85,6 +85,8 @@ def _reach(
 
 def _check_versions(recipe: Recipe, found: runtime.Runtime) -> None:
     """UsageError when the engine or its Python is not the one that the recipe pins."""
+    if recipe.engine_version is None and recipe.python_version is None:
+        return
     from packaging.specifiers import SpecifierSet
     from packaging.version import Version
 
