@@ -44,7 +44,7 @@ def compiled(draft: Draft, folder: Path) -> unit.Steps:
 
 
 def drafted(text: str, name: str | None = None) -> Draft:
-    (command,) = shell.commands(text)
+    *_, command = shell.commands(text)
     return words.drafted(command, name)
 
 
@@ -124,6 +124,10 @@ COMMANDS = {
         "export A=1\nM=/m; O='--port 1 --seed 2'\nsource /opt/v/bin/activate\nvllm serve \"$M\" \\\n  $O",
         {"backend": "vllm", "venv_path": "/opt/v", "model_path": "/m", "port": 1, "extra_args": {"seed": 2}, "env_vars": {"A": "1"}},
     ),
+    "in an if, a subshell, after a heredoc": (
+        "cat > x <<'EOF'\nnot 'closed\nEOF\nif [ -d /m ]; then (cd /; vllm serve /m --port 1) & fi",
+        {"backend": "vllm", "model_path": "/m", "port": 1},
+    ),
     "GPUs": ("CUDA_VISIBLE_DEVICES=0,1 vllm serve /m", {"backend": "vllm", "model_path": "/m", "gpus": [0, 1]}),
     "ROCm's GPUs": ("HIP_VISIBLE_DEVICES=1 vllm serve /m", {"backend": "vllm", "model_path": "/m", "accelerator": "rocm", "gpus": [1]}),
     "a part of several hosts": (
@@ -181,7 +185,7 @@ def test_a_command_that_cannot_be_read_is_refused(text: str, sentence: str) -> N
 
 _WORD = st.text(st.characters(exclude_categories=("Cs", "Cc", "Co", "Cn")), max_size=12)
 _EXTRA = st.dictionaries(
-    st.from_regex(r"[a-z]{3,8}(_[a-z]{2,5})?", fullmatch=True),
+    st.from_regex(r"zz[a-z]{3,8}(_[a-z]{2,5})?", fullmatch=True),
     st.one_of(_WORD, st.booleans(), st.integers()),
     max_size=4,
 )

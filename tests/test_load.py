@@ -117,3 +117,36 @@ def test_a_value_in_secrets_is_never_repeated(write: Write) -> None:
         "hf_very secret"
         not in said(write("a.yaml", "model_path: /m\nsecrets: {HF_TOKEN: hf_very secret}\n"))[0]
     )
+
+
+VARIABLES = {
+    "a name": ("model_path: ${models}/m", "/data/m"),
+    "an escape": ("model_path: $${models}", "${models}"),
+    "twice": ("model_path: '${models}${models}'", "/data/data"),
+    "no braces": ("model_path: $models", "$models"),
+}
+
+
+@pytest.mark.parametrize(("text", "path"), VARIABLES.values(), ids=VARIABLES.keys())
+def test_the_hosts_variables_are_put_in(write: Write, text: str, path: str) -> None:
+    recipe, _ = load.placed((write("a.yaml", text),), {"models": "/data", "port": "8001"})
+    assert recipe.model_path == path
+
+
+def test_a_variable_without_quotes_may_be_a_number(write: Write) -> None:
+    recipe, _ = load.placed((write("a.yaml", "model_path: m\nport: ${port}\n"),), {"port": "8001"})
+    assert recipe.port == 8001
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("${modles}", ":1:13: `${modles}` is no variable of this host; did you mean `${models}`? Or write `$${` for a plain `${`"),
+        ("${other}", ":1:13: `${other}` is no variable of this host; add it to `vars:` of the host file, or write `$${` for a plain `${`"),
+        ("'${ x'", ":1:13: `${` begins no name; write `$${` for a plain `${`"),
+    ],
+)  # fmt: skip
+def test_an_unknown_variable_is_an_error_once(write: Write, text: str, sentence: str) -> None:
+    with pytest.raises(RecipeError) as error:
+        load.placed((write("a.yaml", f"model_path: {text}\n"),), {"models": "/data"})
+    assert [str(problem).rpartition("a.yaml")[2] for problem in error.value.problems] == [sentence]

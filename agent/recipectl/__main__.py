@@ -18,6 +18,9 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(2)
+    except OSError as error:  # a full disk behind standard output, a folder that cannot be made
+        click.echo(f"{error.filename or 'the output'}: {error.strerror}; nothing more was written", err=True)
+        sys.exit(1)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
 

@@ -127,7 +127,7 @@ def _drift(
         now = locked_now(recipe, found)
         said = installed.differences(lock, now)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{source.lock} cannot be read as a lock; run `recipectl lock --update`") from error
+        raise UsageError(f"{source.lock} cannot be read as a lock; remove it, and lock again") from error
     # Looked at, so that a cache notices when they change.
     disk.look(now["interpreter_file"])
     for path in Path(now["folder"]).glob("*.dist-info/RECORD") if now["folder"] else ():

@@ -165,7 +165,7 @@ def locked(file: str, policy: str, *names: str) -> int:
     try:
         lock: installed.Locked = json.loads(Path(file).read_text())
     except (OSError, ValueError) as error:
-        print(f"{file} cannot be read ({error}); run `recipectl lock --update`", file=sys.stderr)
+        print(f"{file} cannot be read as a lock ({error}); remove it, and lock again", file=sys.stderr)
         return 1
     said = installed.differences(lock, installed.facts(lock["interpreter"], lock["folder"], names))
     for clause in said:

@@ -76,15 +76,23 @@ class _Reader:
             known = self.variables or {}
             if match[1] in known:
                 return known[match[1]]
+            wrong.append(match[0])
             near = difflib.get_close_matches(match[1] or "", known, 1)
-            hint = f"did you mean `${{{near[0]}}}`?" if near else "add it to `vars:` of the host file"
-            what = (
-                f"`{match[0]}` is no variable of this host; {hint}" if match[1] else "`${` begins no variable"
-            )
-            self.wrong(node, f"{what}, or write `$${{` for a plain `${{`")
-            return ""
+            plain = "write `$${` for a plain `${`"
+            if not match[1]:
+                self.wrong(node, f"`${{` begins no name; {plain}")
+            elif near:
+                told = f"`{match[0]}` is no variable of this host; did you mean `${{{near[0]}}}`?"
+                self.wrong(node, f"{told} Or {plain}")
+            else:
+                told = f"`{match[0]}` is no variable of this host; add it to `vars:` of the host file"
+                self.wrong(node, f"{told}, or {plain}")
+            return match[0]
 
+        wrong: list[str] = []
         text = re.sub(rf"\$\$\{{|{VARIABLE.pattern}|\$\{{", one, node.value)
+        if wrong:
+            return node
         tag = self.loader.resolve(yaml.ScalarNode, text, (not node.style, bool(node.style)))
         return yaml.ScalarNode(tag, text, node.start_mark, node.end_mark, node.style)
 
@@ -117,6 +125,9 @@ class _Reader:
         for key_node, value_node in node.value:
             if not isinstance(key_node, yaml.ScalarNode):
                 self.wrong(key_node, "a key must be a word; quote it if it is meant as text")
+                continue
+            if key_node.tag.endswith(":merge"):
+                self.wrong(key_node, "`<<` merges nothing here; write the keys out, or use a drop-in")
                 continue
             key = _key(key_node.value, path)
             if key in seen:

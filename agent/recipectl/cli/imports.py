@@ -70,8 +70,10 @@ def import_() -> None:
 @click.argument("words", nargs=-1, required=True, metavar="FILE|-|-- WORD...", type=click.UNPROCESSED)
 @_OUTPUT
 def command_(words: tuple[str, ...], output: Path | None) -> int:
-    """The engine commands of a shell script; or one command, after `--`."""
+    """A shell script's engine commands, or one after `--`."""
     if len(words) > 1 or (words[0] != "-" and not Path(words[0]).exists()):
+        if len(words) == 1 and not words[0].strip().count(" "):
+            raise UsageError(f"{words[0]}: there is no such file; give one, `-`, or a command after `--`")
         # One word that is no file may be a whole command in quotes.
         text = shell.commands(words[0]) if len(words) == 1 else [shell.split(list(words))]
     else:
@@ -93,7 +95,10 @@ def command_(words: tuple[str, ...], output: Path | None) -> int:
 @click.argument("source", metavar="FILE|-")
 @_OUTPUT
 def studio_(source: str, output: Path | None) -> int:
-    """VLLM Studio's recipes: the JSON of `GET /recipes`, or its controller.db."""
+    """VLLM Studio's JSON or database.
+
+    FILE is the JSON of `GET /recipes`, or controller.db, which is only read.
+    """
     found = _rows(Path(source)) if source != "-" and _is_sqlite(source) else studio.recipes(_json(source))
     drafts, status = [], 0
     for one in found:
@@ -163,7 +168,10 @@ def official_(
     source: Path, variant: str, hardware: str | None, strategy: str | None,
     features: tuple[str, ...], no_features: bool, modes: tuple[str, ...], output: Path | None,
 ) -> int:  # fmt: skip
-    """One of vLLM's official recipes (a checkout of vllm-project/recipes), for one node."""
+    """One of vLLM's official recipes.
+
+    FILE is in a checkout of vllm-project/recipes; what their site renders for one node is what is made.
+    """
     recipe = _mapping(source)
     top = next((folder for folder in source.absolute().parents if (folder / "taxonomy.yaml").exists()), None)
     if top is None:

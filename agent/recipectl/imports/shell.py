@@ -9,7 +9,31 @@ from recipectl.imports.draft import marked
 _NAME = r"[A-Za-z_][A-Za-z0-9_]*"
 ASSIGNMENT = re.compile(rf"({_NAME})=(.*)\Z", re.S)
 _BRACED = re.compile(rf"({_NAME})(?:(:?[-=])(.*))?\Z", re.S)
-_QUIET = {"set", "echo", "printf", "sleep", "wait", "trap", "shopt", "true", ":", "pwd", "which", "date"}
+_QUIET = {
+    "[",
+    "test",
+    "[[",
+    "exit",
+    "return",
+    "mkdir",
+    "kill",
+    "pkill",
+    "tail",
+    "local",
+    "set",
+    "echo",
+    "printf",
+    "sleep",
+    "wait",
+    "trap",
+    "shopt",
+    "true",
+    ":",
+    "pwd",
+    "which",
+    "date",
+}
+_KEYWORDS = {"if", "then", "elif", "else", "fi", "while", "until", "do", "done", "{", "}", "!"}
 _BREAKS = ("&&", "||", ";;", ";", "&", "|", "\n")
 
 
@@ -37,6 +61,7 @@ class _Shell:
         self.venv: str | None = None
         self.folder: str | None = None
         self.lost: list[str] = []
+        self.heredocs: list[str] = []
 
     def wrong(self, sentence: str) -> UsageError:
         return UsageError(f"line {self.line} of the command: {sentence}")
@@ -116,7 +141,9 @@ class _Shell:
                     continue
                 end()
                 self.at += len(broke)
-                self.line += broke == "\n"
+                if broke == "\n":
+                    self.line += 1
+                    self._skip_heredocs()
                 return found, True
             self.at += 1
             if char in " \t":
@@ -124,6 +151,14 @@ class _Shell:
             elif char == "#" and word is None:
                 stop = self.text.find("\n", self.at)
                 self.at = len(self.text) if stop < 0 else stop
+            elif char in "()":  # a subshell's or a function's: what is inside is read like the rest
+                end()
+                if found:
+                    return found, True
+            elif char == "<" and (heredoc := re.match(r"<-?\s*(['\"]?)([\w.-]+)\1", self.text[self.at :])):
+                end()
+                self.at += heredoc.end()
+                self.heredocs.append(heredoc[2])
             elif char in "<>":
                 if word is not None and word.isdigit():
                     word = None
@@ -158,6 +193,15 @@ class _Shell:
         end()
         return found, False
 
+    def _skip_heredocs(self) -> None:
+        for delimiter in self.heredocs:
+            while self.at < len(self.text):
+                line, newline, _ = self.text[self.at :].partition("\n")
+                self.at, self.line = self.at + len(line) + len(newline), self.line + 1
+                if line.strip() == delimiter:
+                    break
+        self.heredocs = []
+
     def run(self) -> list[Command]:
         more = True
         while more:
@@ -175,6 +219,8 @@ class _Shell:
         return given, words
 
     def _command(self, words: list[str], line: int) -> None:
+        while words and words[0] in _KEYWORDS:
+            words = words[1:]
         given, rest = self._assign(words)
         if not rest:
             self.variables |= given
