@@ -30,6 +30,12 @@ def _escape(char: str) -> str:
     return f"\\u{code:04x}" if _SHOWN.match(char) else char
 
 
+def _escaped(text: str) -> str:
+    # Nearly every value is plain: a thousand recipes have a hundred thousand characters.
+    plain = text.isascii() and text.isprintable() and '"' not in text and "\\" not in text
+    return text if plain else "".join(map(_escape, text))
+
+
 def word(text: str) -> str:
     """One word of a command line that has the `:` prefix, or of an assignment list."""
     if len(text.encode(errors="surrogatepass")) > MAX_WORD_BYTES:
@@ -38,7 +44,7 @@ def word(text: str) -> str:
         )
     if _BARE.match(text):
         return text
-    return '"' + "".join(map(_escape, text)).replace("%", "%%") + '"'
+    return '"' + _escaped(text).replace("%", "%%") + '"'
 
 
 def executable(path: str) -> str:
@@ -72,7 +78,10 @@ def assignment(name: str, value: str) -> str:
 
 def text(value: str) -> str:
     """A one-line value such as Description=: specifiers doubled, no line may end in a backslash."""
-    shown = "".join(char if char in '\\"' else _escape(char) for char in value).replace("%", "%%")
+    if value.isascii() and value.isprintable():
+        shown = value.replace("%", "%%")
+    else:
+        shown = "".join(char if char in '\\"' else _escape(char) for char in value).replace("%", "%%")
     return shown + " ." if shown.endswith("\\") else shown
 
 

@@ -77,9 +77,12 @@ def _templates() -> Templates:
     )  # fmt: skip
 
 
+_RAW = re.compile("[\x00-\x09\x0b-\x1f\x7f]")
+
+
 def _carried(value: object) -> object:
     # \r and NUL end a line for systemd just like \n: a raw one would start a directive of its own.
-    if isinstance(value, str) and re.search("[\x00-\x09\x0b-\x1f\x7f]", value):
+    if isinstance(value, str) and not value.isprintable() and _RAW.search(value):
         raise UnrepresentableError(f"a control character reached a unit in {value[:60]!r}; remove it")
     return value
 
