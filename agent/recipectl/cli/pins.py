@@ -11,15 +11,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from recipectl import sources, unitfile
+from recipectl import drift, health, sources, unitfile
 from recipectl.cli.common import Place, chosen, made, warn
 from recipectl.cli.query import table
 from recipectl.errors import RecipectlError, UsageError
 
 if TYPE_CHECKING:
     from recipectl import flags, installed, unit
-    from recipectl.drift import Difference
+    from recipectl.bus import State
+    from recipectl.compiled import Compiled
+    from recipectl.running import Process
 
+Difference = drift.Difference
 _NAMES = click.argument("recipes", nargs=-1, required=True, metavar="RECIPE...")
 _SOME = click.argument("recipes", nargs=-1, metavar="[RECIPE]...")
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -101,95 +104,107 @@ class Row:
 
 def rows(place: Place, recipes: tuple[str, ...], *, tell: bool = True) -> tuple[list[Row], int]:
     """Every model that a recipe or a unit is for, compared; and the status of the recipes."""
-    from recipectl import drift, health, running
+    from recipectl import running
     from recipectl.bus import Manager
 
     steps, result = made(place, recipes)
     models, status = chosen(result, recipes, place) if tell else (result.models, 0)
     files = place.store.installed()
     wanted = {model.name: model for model in models}
-    names = {
-        *wanted,
-        *(() if recipes else (n for text in files.values() if (n := unitfile.facts(text).get("Recipe")))),
-    }
-    names |= {name for name in result.wrong if not recipes or name in recipes}
-    units = tuple(unitfile.name(name) for name in sorted(names))
+    units = {stem for text in files.values() if (stem := unitfile.facts(text).get("Recipe"))}
+    stems = {sources.stem(Path(name)) if sources.is_file(name) else name for name in recipes}
+    names = sorted({*wanted, *(result.wrong.keys() & stems if recipes else {*result.wrong, *units})})
     with Manager(user=place.user) as manager:
-        states = dict(zip(sorted(names), manager.states(units), strict=True))
-        loaded = {
-            name: manager.command(state.name)
-            for name, state in states.items()
-            if state.load_state == "loaded"
-        }
-    up = {name: state for name, state in states.items() if state.active_state == "active"}
+        states = manager.states(tuple(map(unitfile.name, names)))
+        loaded = {one.name: manager.command(one.name) for one in states if one.load_state == "loaded"}
 
-    def ask(name: str) -> str | None:
-        facts = unitfile.facts(files.get(unitfile.name(name), ""))
-        if name not in up or facts.get("Endpoint", "none") == "none":
+    def ask(state: State) -> str | None:
+        facts = unitfile.facts(files.get(state.name, ""))
+        if state.active_state != "active" or facts.get("Endpoint", "none") == "none":
             return None
         return running.answered_version(facts["Backend"], facts["Endpoint"])
 
-    with ThreadPoolExecutor(16) as pool:
-        answers = dict(zip(names, pool.map(ask, names), strict=True))
+    with ThreadPoolExecutor(16) as pool:  # one that hangs keeps nobody waiting
+        answers = pool.map(ask, states)
     found = []
-    for name, state in sorted(states.items()):
-        text = files.get(state.name, "")
-        facts = unitfile.facts(text)
-        one = steps.get(name)
-        version = one.runtime.engine_version if one else None
-        changed_sec = _installed_sec(one) if one else None
-        differences = [
-            drift.Difference("recipe", said, "the recipe is wrong", "correct it")
-            for said in result.wrong.get(name, ())
-        ]
-        if name in wanted:
-            compiled_for = facts.get("EngineVersion")
-            units_now = {one.name: one.text for one in wanted[name].units}
-            differences += drift.of_unit(name, units_now, files, (compiled_for, version or "unknown"))
-        elif name not in result.wrong:
-            differences.append(
-                drift.Difference("recipe", "the recipe is gone", "its file was removed", "recipectl apply")
-            )
+    for name, state, answered in zip(names, states, answers, strict=True):
+        one, model = steps.get(name), wanted.get(name)
+        differences = _of_recipe(place, name, one, model, result.wrong.get(name, ()), files)
         process = running.process(state.main_pid) if state.main_pid else None
-        if name in loaded and text:
+        if process and state.name in loaded:
+            differences += _of_process(state, process, loaded[state.name], one, answered, files)
+        if state.name in loaded and state.name in files:
             drop_ins = place.store.drop_ins(state.name)
-            differences += drift.of_loaded(state.name, text, drop_ins, loaded[name])
-        if process and name in loaded:
-            differences += drift.of_process(
-                state.name,
-                process,
-                loaded[name],
-                one.runtime.base if one else None,
-                state.mark,
-                facts.get("Digest"),
-            )
-            late = bool(changed_sec and process.started_sec and changed_sec > process.started_sec + 1)
-            differences += drift.of_version(state.name, answers[name], version, late)
-        port = facts.get("Endpoint", "").rpartition(":")[2]
-        if (
-            not process
-            and port.isdigit()
-            and name in wanted
-            and not wanted[name].on_demand
-            and (who := health.holder(int(port)))
-        ):
-            what = f"port {port} is answered by {who}, and the unit is {state.word}"
-            differences.append(
-                drift.Difference(
-                    "port", what, "somebody runs it by hand", f"end that, then recipectl start {name}"
-                )
-            )
+            differences += drift.of_loaded(state.name, files[state.name], drop_ins, loaded[state.name])
+        if not process and model and not model.on_demand:
+            differences += _of_port(name, state, unitfile.facts(files.get(state.name, "")))
         where = {difference.where for difference in differences}
+        running_word = state.word if not process else "differs" if "running" in where else "same"
+        loaded_word = "differs" if where & {"loaded", "drop-in"} else "same"
         found.append(
             Row(
-                name, version, facts.get("EngineVersion"),
-                "no" if name not in loaded else "differs" if where & {"loaded", "drop-in"} else "same",
-                state.word if not process else "differs" if where & {"running"} else "same",
-                answers[name], process.pid if process else None, process.executable if process else None,
-                process.argv if process else None, tuple(differences),
+                name=name,
+                recipe=one.runtime.engine_version if one else None,
+                unit=unitfile.facts(files.get(state.name, "")).get("EngineVersion"),
+                loaded=loaded_word if state.name in loaded else "no",
+                running=running_word,
+                answers=answered,
+                pid=process.pid if process else None,
+                executable=process.executable if process else None,
+                argv=process.argv if process else None,
+                differences=tuple(differences),
             )
-        )  # fmt: skip
+        )
     return found, status
+
+
+def _of_recipe(
+    place: Place,
+    name: str,
+    one: unit.Steps | None,
+    model: Compiled | None,
+    wrong: tuple[str, ...],
+    files: dict[str, str],
+) -> list[Difference]:
+    """The recipe as it is now against its units on disk."""
+    if wrong:
+        return [drift.Difference("recipe", said, "the recipe is wrong", "correct it") for said in wrong]
+    if model is None or one is None:
+        return [drift.Difference("recipe", "the recipe is gone", "its file was removed", "recipectl apply")]
+    now = {unit.name: unit.text for unit in model.units}
+    compiled_for = unitfile.facts(files.get(model.units[0].name, "")).get("EngineVersion")
+    return drift.of_unit(name, now, files, (compiled_for, one.runtime.engine_version or "unknown"))
+
+
+def _of_process(
+    state: State,
+    process: Process,
+    loaded: drift.Command,
+    one: unit.Steps | None,
+    answered: str | None,
+    files: dict[str, str],
+) -> list[Difference]:
+    """The process against what systemd has loaded, and against what is installed by now."""
+    digest = unitfile.facts(files.get(state.name, "")).get("Digest")
+    base = one.runtime.base if one else None
+    changed_sec = _installed_sec(one) if one else None
+    late = bool(changed_sec and process.started_sec and changed_sec > process.started_sec + 1)
+    version = one.runtime.engine_version if one else None
+    return [
+        *drift.of_process(state.name, process, loaded, base, state.mark, digest),
+        *drift.of_version(state.name, answered, version, late),
+    ]
+
+
+def _of_port(name: str, state: State, facts: dict[str, str]) -> list[Difference]:
+    """Somebody else on the port of a model that does not run."""
+    port = facts.get("Endpoint", "").rpartition(":")[2]
+    who = health.holder(int(port)) if port.isdigit() else None
+    if who is None:
+        return []
+    what = f"port {port} is answered by {who}, and the unit is {state.word}"
+    remedy = f"end that, then recipectl start {name}"
+    return [drift.Difference("port", what, "somebody runs it by hand", remedy)]
 
 
 def _installed_sec(one: unit.Steps) -> float | None:

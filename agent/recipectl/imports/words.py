@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from recipectl import engines, environment, flags
 from recipectl.errors import UsageError
 from recipectl.flags import Given
+from recipectl.hostfile import DEFAULT_PATH
 from recipectl.imports.containers import contained
 from recipectl.imports.draft import CLOSE, OPEN, Draft, Plain
 from recipectl.imports.shell import ASSIGNMENT, Command
@@ -218,7 +219,7 @@ def _runtime(draft: Draft, found: Program, command: Command) -> None:
     first = (command.path or "").split(":")[0]
     if not fields and command.venv:
         fields = {"venv_path": command.venv}
-    elif not fields and first.startswith("/") and len((command.path or "").split(":")) > 1:
+    elif not fields and first.startswith("/") and first not in DEFAULT_PATH:
         key, file = ("binary", "llama-server") if found.backend == "llamacpp" else ("python_path", "python")
         fields = {key: f"{first}/{file}"}
     for key, value in fields.items():
