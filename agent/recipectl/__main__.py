@@ -25,6 +25,8 @@ def main() -> None:
         sys.exit(1)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
+    finally:
+        gc.freeze()  # nor is everything walked once more at the end
 
 
 if __name__ == "__main__":
