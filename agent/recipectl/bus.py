@@ -236,10 +236,10 @@ def _connection(user: bool, host: str | None) -> Any:
 
 
 def _words(error: BaseException) -> str:
-    """What sd-bus said, without pystemd's own words around it (`[err -2]: ...`)."""
+    """What sd-bus said, without pystemd's own words around it (`b'System.Error.X'[err -2]: b'...'`)."""
     texts = [part.decode(errors="replace") if isinstance(part, bytes) else str(part) for part in error.args]
     said = next(
         (text for text in reversed(texts) if text and not text.lstrip("-").isdigit()), type(error).__name__
     )
-    said = re.sub(r"^\[err -?\d+\]: ", "", said).splitlines()[0]
+    said = re.sub(r"^.*?\[err -?\d+\]: ", "", said.splitlines()[0])
     return re.sub(r"^b'(.*?)\.?'$", r"\1", said)
