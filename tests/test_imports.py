@@ -54,9 +54,10 @@ def argv(text: str, folder: Path) -> list[str]:
 
 
 def grouped(argv: list[str]) -> list[tuple[str, ...]]:
-    """The options in a fixed order, each with its values: flags may change places."""
+    """The options by their names, each with its values: flags may change places, but not those that repeat."""
     starts = [n for n, word in enumerate(argv) if n == 0 or re.match("--?[A-Za-z]", word)]
-    return sorted(tuple(argv[a:b]) for a, b in zip(starts, [*starts[1:], len(argv)], strict=True))
+    groups = [tuple(argv[a:b]) for a, b in zip(starts, [*starts[1:], len(argv)], strict=True)]
+    return sorted(groups, key=lambda group: group[0].partition("=")[0])
 
 
 def typed_in(word: str) -> str:

@@ -126,16 +126,24 @@ class Manager:
         self._bus.match_signal(_SERVICE, _PATH, _MANAGER, b"JobRemoved", removed, None)
         self._call(b"Subscribe")
 
-    def job(self, verb: str, unit: str, tick: Callable[[], None] | None = None) -> str:
-        """Start, Stop or Restart a unit and wait: systemd's result of the job (`done` when it went well)."""
+    def queue(self, verb: str, unit: str) -> bytes:
+        """Queue the Start, Stop or Restart of a unit; returns the job, for `result`."""
         self._watch_jobs()
-        path = self._call(verb.encode() + b"Unit", b"ss", unit.encode(), b"replace")
-        while path not in self._jobs:
+        job: bytes = self._call(verb.encode() + b"Unit", b"ss", unit.encode(), b"replace")
+        return job
+
+    def result(self, job: bytes, tick: Callable[[], None] | None = None) -> str:
+        """Wait for the end of a job: systemd's result of it (`done` when it went well)."""
+        while job not in self._jobs:
             if self._bus.process().is_empty():
                 select.select([self._bus.get_fd()], [], [], 0.2)
                 if tick:
                     tick()
-        return self._jobs.pop(path)
+        return self._jobs[job]
+
+    def job(self, verb: str, unit: str) -> str:
+        """Run one job to its end; returns systemd's result."""
+        return self.result(self.queue(verb, unit))
 
     def reload(self) -> None:
         """daemon-reload; returns when it is done."""

@@ -82,6 +82,19 @@ def test_ordered_ones_live_together_but_never_load_together() -> None:
         systemctl("stop", "model-a.service", "model-b.service", "model-c.service")
 
 
+def test_a_stop_while_it_waits_its_turn_is_no_failure() -> None:
+    for index, name in enumerate("ab"):
+        slow(name, port=18201 + index, gpus=["0"], gpu_sharing="ordered", env_vars={"LOAD_SEC": "5"})
+    recipectl("apply")
+    systemctl("start", "--no-block", "model-b.service")
+    until("b", "SubState", "start-post")
+    systemctl("start", "--no-block", "model-a.service")
+    until("a", "SubState", "start-pre")
+    time.sleep(0.3)
+    assert recipectl("stop", "a").returncode == 0
+    assert (show("a", "ActiveState"), show("a", "Result")) == ("inactive", "success")
+
+
 def test_list_gpus_draws_who_owns_what() -> None:
     recipe("a", port=18201, gpus=["0"])
     recipe("b", port=18202, gpus=["0"])

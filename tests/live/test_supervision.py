@@ -296,3 +296,32 @@ def test_the_demo_runs_where_pid_1_is_systemd(user: bool, request: pytest.Fixtur
     assert "Blue" in said.stdout
     assert "state:     ready since" in said.stdout
     assert ("recipectl --user start" in said.stdout) == user
+
+
+def test_several_load_at_once_and_one_that_fails_stops_no_other() -> None:
+    answers = """
+import http.server, sys, time
+time.sleep(2)
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self): self.send_response(200); self.end_headers()
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])), Handler).serve_forever()
+"""
+    slow = script(Path("/opt/slowly"), answers)
+    recipe("a", binary=slow, port=18201)
+    recipe("b", binary=script(Path("/opt/broken"), "import sys; sys.exit(2)"), port=18202)
+    recipe("c", binary=slow, port=18203)
+    recipectl("apply")
+    started = recipectl("start", "b", "a", "c")
+    assert (started.returncode, show("a", "ActiveState"), show("c", "ActiveState")) == (1, "active", "active")
+    assert "model-b.service did not start: the engine exited with status 2" in started.stderr
+    begun = [int(show(name, "ExecMainStartTimestampMonotonic")) for name in "ac"]
+    ready = [int(show(name, "ActiveEnterTimestampMonotonic")) for name in "ac"]
+    assert max(begun) < min(ready)
+    assert recipectl("stop", "a", "c", "a").returncode == 0
+
+
+def test_an_unknown_name_is_told_before_anything_starts(served: str) -> None:
+    recipectl("stop", served)
+    failed = recipectl("start", served, "nobody")
+    assert (failed.returncode, show(served, "ActiveState")) == (2, "inactive")
+    assert "model-nobody.service is not on this host" in failed.stderr

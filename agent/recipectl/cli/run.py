@@ -17,7 +17,7 @@ from recipectl import host, plan, sources, unitfile
 from recipectl.bus import Manager, State
 from recipectl.cli.common import Place, chosen, outcome, recipe_of, service
 from recipectl.compiled import Compiled
-from recipectl.errors import JobError, UsageError
+from recipectl.errors import BusError, JobError, UsageError
 from recipectl.unitfile import facts, kinds
 
 _NAMES = click.argument("recipes", nargs=-1, required=True, metavar="RECIPE...")
@@ -161,19 +161,19 @@ def decoded(state: State) -> str:
     return f"ended with result {state.result}"
 
 
-def _explain(place: Place, name: str, state: State, result: str) -> JobError:
+def _explain(place: Place, name: str, state: State, result: str) -> str:
     if result == "assert" or not state.assert_result:
         what = "its AssertPathExists= is not met: `model_path` does not exist"
     elif result == "dependency":
         what = "a unit that it requires failed"
     elif result == "canceled":
-        what = "the start was cancelled by a stop"
+        what = "the start was cancelled by a stop, or by the start of a model on its GPUs"
     else:
         what = f"the engine {decoded(state)}"
     if state.sub_state == "auto-restart":
         what += "; systemd tries again (`recipectl stop` ends that)"
     log = "".join(f"\n  {line}" for line in tail(place, name, 8))
-    return JobError(f"{name} did not start: {what}; see {' '.join(place.journal)} {name}{log}")
+    return f"{name} did not start: {what}; see {' '.join(place.journal)} {name}{log}"
 
 
 def _known(manager: Manager, name: str) -> State:
@@ -199,25 +199,41 @@ def _progress(place: Place, name: str, begun: float) -> None:
 
 
 def _run(place: Place, verb: str, recipes: tuple[str, ...]) -> int:
+    """One job a model, all queued before the first is waited for; what went wrong is told of each."""
     with Manager(user=place.user, host=place.remote) as manager:
-        for name in map(service, recipes):
-            state = _known(manager, name)
-            demanded = _on_demand(manager, name)
-            if verb != "Stop" and state.active_state == "failed":
-                manager.reset_failed(name)
-                click.echo(f"{name} had failed ({state.result}); its start limit was reset", err=True)
-            if verb == "Stop" and demanded:
-                click.echo(f"{name} starts again at the next request, for its socket still listens", err=True)
-            terminal = sys.stderr.isatty() and verb != "Stop"
-            # What wants an on-demand model is its proxy: without it systemd would stop it as unneeded.
-            unit = kinds(recipe_of(name))[2] if demanded and verb == "Start" else name
-            tick = partial(_progress, place, name, time.monotonic()) if terminal else None
-            result = manager.job(verb, unit, tick)
+        states = [_known(manager, name) for name in dict.fromkeys(map(service, recipes))]
+        terminal = sys.stderr.isatty() and verb != "Stop"
+        begun, wrong, jobs = time.monotonic(), [], {}
+        for state in states:
+            try:
+                jobs[state.name] = manager.queue(verb, _wanted(manager, verb, state))
+            except BusError as error:
+                wrong.append(f"{state.name}: {error}")
+        for name, job in jobs.items():
+            result = manager.result(job, partial(_progress, place, name, begun) if terminal else None)
             if terminal:
                 click.echo("\r\033[K", err=True, nl=False)
-            if result != "done":
-                raise _explain(place, name, manager.states((name,))[0], result)
+            if result != "done" and verb == "Stop":
+                wrong.append(
+                    f"{name} did not stop: the stop was {result}; somebody starts it, look at its status"
+                )
+            elif result != "done":
+                wrong.append(_explain(place, name, manager.states((name,))[0], result))
+    if wrong:
+        raise JobError("\n".join(wrong))
     return 0
+
+
+def _wanted(manager: Manager, verb: str, state: State) -> str:
+    """The unit that a job is for; says what somebody who types the verb may not expect."""
+    name, demanded = state.name, _on_demand(manager, state.name)
+    if verb != "Stop" and state.active_state == "failed":
+        manager.reset_failed(name)
+        click.echo(f"{name} had failed ({state.result}); its start limit was reset", err=True)
+    if verb == "Stop" and demanded:
+        click.echo(f"{name} starts again at the next request, for its socket still listens", err=True)
+    # What wants an on-demand model is its proxy: without it systemd would stop it as unneeded.
+    return kinds(recipe_of(name))[2] if demanded and verb == "Start" else name
 
 
 @click.command("start")
