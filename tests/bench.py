@@ -11,6 +11,8 @@ import sys
 import time
 from pathlib import Path
 
+from corpus import COMMANDS
+
 from recipectl import installed, load, unit
 from recipectl.hostfile import Host
 from recipectl.imports import shell, words
@@ -290,8 +292,7 @@ def pinned() -> None:
 
 def corpus() -> None:
     """Import and compile of all official commands, each as its own recipe."""
-    file = ROOT.parent / "shared/corpus/vllm-commands.jsonl"
-    if not file.exists():
+    if not COMMANDS.exists():
         print("no corpus beside this checkout: import and compile of it is not measured")
         return
     begun, read, runtime = (
@@ -299,7 +300,7 @@ def corpus() -> None:
         0.0,
         Runtime("bench", ("/v/bin/vllm", "serve"), positional_model=True),
     )
-    rows = [json.loads(text) for text in file.read_text().splitlines()]
+    rows = [json.loads(text) for text in COMMANDS.read_text().splitlines()]
     path = Path("/opt/a.yaml")
     for row in rows:
         text = shlex.join([*(f"{name}={value}" for name, value in row["env"].items()), *row["argv"]])

@@ -1,9 +1,9 @@
 """From a recipe to the words of ExecStart=."""
 
 import json
-from pathlib import Path
 from typing import Any
 
+import corpus
 import pytest
 
 from recipectl import engines, environment, unit
@@ -14,7 +14,6 @@ from recipectl.runtime import Runtime
 from recipectl.unitfile import Site
 
 VLLM = Runtime("test", ("/v/bin/vllm", "serve"), positional_model=True)
-CORPUS = Path(__file__).parents[2] / "shared/corpus/vllm-commands.jsonl"
 
 
 def built(runtime: Runtime = VLLM, **fields: Any) -> tuple[str, ...]:
@@ -121,9 +120,9 @@ def as_recipe(argv: list[str], env: dict[str, str]) -> Recipe:
     return Recipe.model_validate(fields)
 
 
-@pytest.mark.skipif(not CORPUS.exists(), reason="the corpus of official commands is not beside this checkout")
+@corpus.NEEDED
 def test_every_official_command_can_be_said_by_a_recipe() -> None:
-    rows = [json.loads(line) for line in CORPUS.read_text().splitlines()]
+    rows = [json.loads(line) for line in corpus.COMMANDS.read_text().splitlines()]
     site = Site(("/h",), user=True)
     differ = []
     for row in rows:

@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import corpus
 import pytest
 import yaml
 from click.testing import CliRunner
@@ -23,10 +24,6 @@ from recipectl.imports.draft import Draft, render
 from recipectl.runtime import Runtime
 from recipectl.unitfile import Site
 
-SHARED = Path(__file__).parents[2] / "shared/corpus"
-CORPUS = pytest.mark.skipif(
-    not SHARED.exists(), reason="the corpus of official commands is not beside this checkout"
-)
 RUNTIMES = {
     "vllm": Runtime("test", ("/v/bin/vllm", "serve"), positional_model=True),
     "sglang": Runtime("test", ("/v/bin/python", "-m", "sglang.launch_server")),
@@ -68,9 +65,9 @@ def typed_in(word: str) -> str:
     )
 
 
-@CORPUS
+@corpus.NEEDED
 def test_every_official_command_comes_back_as_it_was(tmp_path: Path) -> None:
-    rows = [json.loads(line) for line in (SHARED / "vllm-commands.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in corpus.COMMANDS.read_text().splitlines()]
     counts: Counter[str] = Counter()
     differ = []
     for row in rows:
@@ -224,9 +221,9 @@ def test_a_printed_command_is_imported_as_it_was(
 # ── other tools
 
 
-@CORPUS
+@corpus.NEEDED
 def test_official_recipes_give_the_official_command(tmp_path: Path) -> None:
-    home = SHARED / "vllm-recipes"
+    home = corpus.FOLDER / "vllm-recipes"
     taxonomy = yaml.safe_load((home / "taxonomy.yaml").read_text())
     strategies = {
         path.stem: yaml.safe_load(path.read_text()) for path in (home / "strategies").glob("*.yaml")
@@ -236,7 +233,7 @@ def test_official_recipes_give_the_official_command(tmp_path: Path) -> None:
         for path in (home / "models").glob("*/*.yaml")
     }
     checked, differ = 0, []
-    for row in map(json.loads, (SHARED / "vllm-commands.jsonl").read_text().splitlines()):
+    for row in map(json.loads, corpus.COMMANDS.read_text().splitlines()):
         org, name, *rest = row["source"].split("/")
         recipe = recipes.get(f"{org}/{name}")
         named = dict(zip(rest[::2], rest[1::2], strict=True))
@@ -270,15 +267,15 @@ def test_official_recipes_give_the_official_command(tmp_path: Path) -> None:
     assert (checked, differ) == (284, [])
 
 
-@CORPUS
+@corpus.NEEDED
 def test_an_official_recipe_compiles_to_the_official_words(tmp_path: Path) -> None:
-    file = SHARED / "vllm-recipes/models/openai/gpt-oss-120b.yaml"
+    file = corpus.FOLDER / "vllm-recipes/models/openai/gpt-oss-120b.yaml"
     made = CliRunner().invoke(
         recipectl, ["import", "vllm-recipe", str(file), "--hardware", "mi300x", "-o", str(tmp_path)]
     )
     assert made.output == f"{tmp_path}/gpt-oss-120b.yaml\n"
     steps = compiled(Draft("a", load_fields(tmp_path / "gpt-oss-120b.yaml")), tmp_path)
-    rows = map(json.loads, (SHARED / "vllm-commands.jsonl").read_text().splitlines())
+    rows = map(json.loads, corpus.COMMANDS.read_text().splitlines())
     row = next(row for row in rows if row["source"] == "openai/gpt-oss-120b/hw/mi300x")
     assert grouped(list(steps.argv[2:])) == grouped(row["argv"][2:])
 
@@ -383,9 +380,9 @@ groups: {together: {swap: false, members: [other]}}
     ]
 
 
-@CORPUS
+@corpus.NEEDED
 def test_llama_swaps_own_example_is_read() -> None:
-    config = yaml.safe_load((SHARED / "llama-swap.config.example.yaml").read_text())
+    config = yaml.safe_load((corpus.FOLDER / "llama-swap.config.example.yaml").read_text())
     drafts, lost = swap.drafts(config, "config.yaml")
     assert [one.name for one in drafts] == ["gpt-oss-120b", "docker-llama"]
     assert not any("sk-" in text for text in lost)

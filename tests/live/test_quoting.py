@@ -5,10 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import corpus
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_engines import CORPUS, as_recipe
+from test_engines import as_recipe
 
 from recipectl import engines, quoting
 from recipectl.errors import UnrepresentableError
@@ -70,9 +71,9 @@ def test_random_words_arrive_as_they_are(dump: Path, drawn: list[tuple[list[str]
     assert run(dump, cases) == cases
 
 
-@pytest.mark.skipif(not CORPUS.exists(), reason="the corpus of official commands is not beside this checkout")
+@corpus.NEEDED
 def test_official_commands_arrive_as_they_are(dump: Path) -> None:
-    rows = [json.loads(line) for line in CORPUS.read_text().splitlines()][::10]
+    rows = [json.loads(line) for line in corpus.COMMANDS.read_text().splitlines()][::10]
     runtime = Runtime("test", ("/v/bin/vllm", "serve"), positional_model=True)
     made = [(as_recipe(row["argv"], row["env"]), row) for row in rows]
     cases = [(engines.argv(recipe, runtime)[1:], dict(recipe.env_vars)) for recipe, _ in made]
