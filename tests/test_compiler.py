@@ -4,7 +4,9 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import jsonschema
 import pytest
+import yaml
 from conftest import make_venv
 
 from recipectl import compiled, compiler, sources
@@ -86,3 +88,34 @@ def test_the_schema_that_the_examples_name_is_the_programs_own() -> None:
 
     shipped = Path(__file__).parents[1] / "recipes/recipe.schema.json"
     assert json.loads(shipped.read_text()) == Recipe.model_json_schema()
+
+
+RECIPES = [
+    *(Path(__file__).parents[1] / "recipes").glob("*.yaml"),
+    *(Path(__file__).parent / "golden").glob("*.yaml"),
+]
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_an_editor_with_the_schema_finds_nothing_wrong_in_a_good_recipe(path: Path) -> None:
+    from recipectl.recipe import Recipe
+
+    validator = jsonschema.Draft202012Validator(Recipe.model_json_schema())
+    text = path.read_text().replace("hardening: off", "hardening: 'off'")  # a word in an editor's YAML 1.2
+    assert [error.message for error in validator.iter_errors(yaml.safe_load(text))] == []
+
+
+def test_an_editor_with_the_schema_knows_the_other_names_and_marks_what_is_no_key() -> None:
+    from recipectl.recipe import Recipe
+
+    recipe = {
+        "model-path": "/m",
+        "tp": 2,
+        "env-vars": {"A": 1},
+        "on-demand": {"idle": "15min"},
+        "gpus": 0,
+        "prot": 1,
+    }
+    validator = jsonschema.Draft202012Validator(Recipe.model_json_schema())
+    said = [error.message for error in validator.iter_errors(recipe)]
+    assert said == ["Additional properties are not allowed ('prot' was unexpected)"]

@@ -144,7 +144,8 @@ class _Reader:
 
 
 def _written(path: Path_) -> bool:
-    return path[:-1] in _AS_WRITTEN or path[:-1] in _AS_WRITTEN_LISTS or path in _AS_WRITTEN_ALONE
+    in_list = path[:-1] in _AS_WRITTEN_LISTS or path[:-2] == ("service",)
+    return in_list or path[:-1] in _AS_WRITTEN or path in _AS_WRITTEN_ALONE
 
 
 def _yaml_of_json(text: str) -> str:

@@ -9,11 +9,22 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidatorFunctionWrapHandler,
+    WithJsonSchema,
     field_validator,
 )
 
+_ANY_SCALAR = {"type": ["string", "number", "boolean"]}
 # The value of a variable exactly as the file has it; the loader turns scalars of these maps into their text.
-Text = Annotated[str, Field(strict=True)]
+Text = Annotated[str, Field(strict=True), WithJsonSchema(_ANY_SCALAR)]
+_ONE_OR_MORE = {"anyOf": [_ANY_SCALAR, {"type": "array", "items": _ANY_SCALAR}]}
+
+
+def _several(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
+
+
+# One word, or a list of them.
+Texts = Annotated[tuple[Text, ...], BeforeValidator(_several), WithJsonSchema(_ONE_OR_MORE)]
 Positive = Annotated[int, Field(strict=True, ge=1)]
 
 _UNITS_SEC = {"s": 1, "sec": 1, "min": 60, "m": 60, "h": 3600, "hour": 3600, "d": 86400, "": 1}
@@ -27,7 +38,9 @@ def span_sec(value: object) -> object:
     return sum(int(n) * _UNITS_SEC[u] for n, u in parts) if all(u in _UNITS_SEC for _, u in parts) else value
 
 
-Span = Annotated[int, BeforeValidator(span_sec), Field(ge=1, description="seconds, or a span like `15min`")]
+Span = Annotated[
+    int, BeforeValidator(span_sec), Field(ge=1), WithJsonSchema({"type": ["integer", "string"], "minimum": 1})
+]
 
 # Other names that people have in their files (VLLM Studio's, mostly); kebab-case is folded before.
 ALIASES = {"id": "name", "engine": "backend", "tp": "tensor_parallel_size", "pp": "pipeline_parallel_size"}
@@ -90,10 +103,24 @@ class Nodes(BaseModel):
     port: int | None = Field(default=None, strict=True, ge=1, le=65535, description="left out: the engine's")
 
 
+def _other_names(schema: dict[str, Any]) -> None:
+    """Kebab-case and aliases, which the loader folds, are keys for an editor too."""
+    properties = schema["properties"]
+    names = {name.replace("_", "-"): name for name in properties if "_" in name} | ALIASES
+    properties |= {other: properties[name] for other, name in names.items()}
+    required = schema.pop("required")
+    schema["allOf"] = [
+        {"anyOf": [{"required": [key]} for key in (name, *(o for o, n in names.items() if n == name))]}
+        for name in required
+    ]
+
+
 class Recipe(BaseModel):
     """One file, one served model. A field that is not set is not passed: the engine's own default holds."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", title="recipectl recipe")
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", title="recipectl recipe", json_schema_extra=_other_names
+    )
 
     name: str | None = Field(None, description="the file's stem; when set it must be the same")
     description: str | None = Field(None, description="one line for `systemctl status`")
@@ -123,9 +150,7 @@ class Recipe(BaseModel):
     extra_args: dict[str, Any] = {}
     args: tuple[Text, ...] = Field((), description="raw words, appended last, as written")
     env_vars: dict[str, Text] = {}
-    gpus: tuple[Text, ...] | None = Field(
-        None, description="indices, UUIDs or MIG ids, `all` or `none`; `0` is a GPU"
-    )
+    gpus: Texts | None = Field(None, description="indices, UUIDs or MIG ids, `all` or `none`; `0` is a GPU")
     gpu_sharing: Literal["exclusive", "ordered", "free"] = Field(
         "exclusive", description="starting one evicts the other; both live but load in turn; anything goes"
     )
@@ -135,15 +160,17 @@ class Recipe(BaseModel):
         None, strict=True, description="up at boot and after apply; left out: as `recipectl enable` has it"
     )
     on_demand: OnDemand | None = None
-    after: tuple[Text, ...] = Field((), description="recipes that must be ready first, if they start too")
-    requires: tuple[Text, ...] = Field((), description="recipes that are started with it and must be ready")
+    after: Texts = Field((), description="recipes that must be ready first, if they start too")
+    requires: Texts = Field((), description="recipes that are started with it and must be ready")
     nodes: Nodes | None = None
     ready: Ready = Field(default_factory=Ready)
     watch: Watch | None = None
     secrets: dict[str, Text] = Field({}, description="variable: absolute path, or name of a credential")
     user: str | None = Field(None, pattern=r"^[a-z_][a-z0-9_-]*$", description="the unit's User=")
     hardening: Literal["strict", "default", "off"] | None = None
-    service: dict[str, Text] = Field({}, description="settings of [Service] and [Unit], as in their manuals")
+    service: dict[str, Texts] = Field(
+        {}, description="settings of [Service] and [Unit], as in their manuals; a list is several lines"
+    )
 
     @field_validator("description")
     @classmethod

@@ -105,7 +105,7 @@ def _settings() -> dict[str, list[Any]]:
 def _passed_through(recipe: Recipe, site: Site) -> dict[str, list[str]]:
     """Section -> lines of `service:`, each a setting that this systemd knows."""
     lines: dict[str, list[str]] = {"Unit": [], "Service": []}
-    for key, value in recipe.service.items():
+    for key, values in recipe.service.items():
         if key in _REFUSED:
             raise UsageError(f"`service.{key}` cannot be set: {_REFUSED[key]}")
         if key not in _settings():
@@ -117,7 +117,7 @@ def _passed_through(recipe: Recipe, site: Site) -> dict[str, list[str]]:
             raise UsageError(
                 f"`service.{key}` needs systemd {since}, and this host has {site.systemd}; remove it"
             )
-        lines[section].append(f"{key}={quoting.text(value)}")
+        lines[section] += [f"{key}={quoting.text(value)}" for value in values]
     return lines
 
 
