@@ -35,7 +35,7 @@ def apply(
     Stop what goes, write what differs, enable, one daemon-reload, then queue restarts and starts.
 
     Every step can be repeated: whatever is interrupted, the next plan has what is left. Models load after
-    this returns (`wait` waits for them).
+    this returns (`wait` waits for them); RecipectlError when a socket cannot listen.
     """
     if names := plan.of("create user"):
         make_users(names)
@@ -64,6 +64,13 @@ def apply(
             manager.start_without_waiting(verb.capitalize(), name)
     for action in plan.actions:
         said(action)
+    # A socket is there at once or not at all: a client must find it when this returns.
+    sockets = [name for name in plan.of("restart", "start") if name.endswith(".socket")]
+    deaf = [name for name in sockets if manager.job("Start", name) != "done"]
+    if deaf:
+        raise RecipectlError(
+            f"{', '.join(deaf)} could not listen; is the port taken? See systemctl status {deaf[0]}"
+        )
 
 
 def make_users(names: Sequence[str]) -> None:

@@ -117,6 +117,17 @@ def test_the_first_request_starts_the_model_and_idleness_stops_it() -> None:
     assert ask(18201) == "a"
 
 
+def test_a_port_that_an_on_demand_model_cannot_have_is_told_by_apply() -> None:
+    with socket.create_server(("127.0.0.1", 18201)):
+        recipe("a", port=18201, on_demand={})
+        failed = recipectl("apply")
+    assert (failed.returncode, "model-a.socket could not listen; is the port taken?" in failed.stderr) == (
+        1,
+        True,
+    )
+    assert (recipectl("apply").returncode, systemctl("is-active", "model-a.socket")) == (0, "active")
+
+
 def test_an_engine_that_cannot_start_resets_its_client_and_the_next_request_tries_again() -> None:
     recipe("a", port=18201, binary=script(Path("/opt/failing"), "import sys; sys.exit(2)"), on_demand={})
     recipectl("apply")
