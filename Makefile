@@ -32,7 +32,8 @@ fmt:
 golden:
 	$(PY) -m pytest -q tests/test_golden.py --rewrite-golden
 bench: setup
-	$(SUDO) packaging/throwaway-systemd $(CURDIR)/$(PY) tests/bench.py
+	@mkdir -p .build/bench
+	$(SUDO) packaging/throwaway-systemd --keep .build/bench $(CURDIR)/$(PY) tests/bench.py
 man:
 	mkdir -p .build/man
 	for page in recipectl.1 recipe.5 recipectl-host.5; do pandoc -s -t man -o .build/man/$$page docs/$$page.md; done

@@ -16,6 +16,7 @@ ORDER = [
     "hostfile",
     "runtime",
     "environment",
+    "checks",
     "quoting",
     "engines",
     "flags",
@@ -50,7 +51,11 @@ def own(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-FILES = [path for path in PACKAGE.rglob("*.py") if own(path) in ORDER]
+FILES = [path for path in PACKAGE.rglob("*.py") if own(path) not in ("__init__", "__main__")]
+
+
+def test_every_module_has_its_place_in_the_order() -> None:
+    assert {own(path) for path in FILES} == {*ORDER}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))

@@ -84,8 +84,7 @@ def recall(file: Path, wanted: str) -> Outcome | None:
 def keep(file: Path, wanted: str, outcome: Outcome, seen: dict[str, str]) -> None:
     """Write the cache whole; a host where it cannot be written goes without."""
     models = [
-        asdict(model) | {"units": [[unit.name, unit.text] for unit in model.units]}
-        for model in outcome.models
+        vars(model) | {"units": [[unit.name, unit.text] for unit in model.units]} for model in outcome.models
     ]
     text = json.dumps({"key": wanted, "seen": seen, "models": models, "wrong": outcome.wrong})
     with contextlib.suppress(OSError):

@@ -123,13 +123,6 @@ def free(port: str) -> int:
     return 0
 
 
-def _meets(version: str | None, specifier: str) -> bool:
-    from packaging.specifiers import SpecifierSet
-    from packaging.version import Version
-
-    return version is not None and SpecifierSet(specifier).contains(Version(version).public, prereleases=True)
-
-
 def pinned(
     libraries: str, interpreter: str, python: str, engine: str, seen: str, folder: str, *names: str
 ) -> int:
@@ -140,14 +133,14 @@ def pinned(
     here = installed.versions(folder)
     found = next((here[name] for name in names if name in here), None)
     # `seen` was checked when the unit was compiled: the common case costs no import of packaging.
-    if engine != "-" and found != seen and not _meets(found, engine):
+    if engine != "-" and found != seen and not installed.meets(found, engine):
         print(
             f"the recipe pins {names[0]} {engine}, it was {seen} when the unit was compiled, and {folder} "
             f"now has {found or 'none'}; install the pinned version or correct `engine_version:`",
             file=sys.stderr,
         )
         return 1
-    if python != "-" and not _meets(version := installed.python_version(interpreter), python):
+    if python != "-" and not installed.meets(version := installed.python_version(interpreter), python):
         print(
             f"the recipe pins Python {python}, and {interpreter} is now {version or 'of unknown version'}; "
             "make the venv anew or correct `python_version:`",

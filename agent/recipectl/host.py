@@ -39,7 +39,6 @@ def apply(
     """
     if names := plan.of("create user"):
         make_users(names)
-    by_unit = {unit.name: unit for unit in plan.units}
     changes = plan.of("write", "remove", "enable", "disable", "reload")
     if changes:
         store.owe_reload()
@@ -48,10 +47,8 @@ def apply(
         manager.job("Stop", name)
         manager.disable((name,))
         store.remove(name)
-    for name in plan.of("write"):
-        store.write(by_unit[name])
     if plan.units:
-        store.sync()
+        store.write(*plan.units)
     if names := plan.of("enable"):
         manager.enable((*names, "models.target"))
     if names := plan.of("disable"):

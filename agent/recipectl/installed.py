@@ -47,6 +47,19 @@ def python_version(python: str) -> str | None:
     return named[1] if named else None
 
 
+def meets(version: str | None, specifier: str) -> bool:
+    """Whether an installed version is one of a PEP 440 specifier; one that is no PEP 440 version is not."""
+    from packaging.specifiers import SpecifierSet
+    from packaging.version import InvalidVersion, Version
+
+    try:
+        # The public part alone: a build says 0.32.0+cpu where a recipe says ==0.32.0.
+        public = Version(version or "").public
+    except InvalidVersion:
+        return False
+    return SpecifierSet(specifier).contains(public, prereleases=True)
+
+
 def versions(folder: str) -> dict[str, str]:
     """Distribution (lower case, `_`) -> version, from the names of the dist-info folders."""
     found = {}

@@ -43,6 +43,8 @@ class Disk:
 
     def __init__(self) -> None:
         self.seen: dict[str, str] = {}
+        self.resolved: dict[object, Runtime] = {}
+        self.closed: dict[tuple[str, str], str | None] = {}
         self._names: dict[str, tuple[str, ...]] = {}
         self._real: dict[str, str] = {}
         self._pythons: dict[str, str | None] = {}
@@ -342,7 +344,10 @@ def _resolve_llamacpp(recipe: Recipe, host: Host, disk: Disk) -> Runtime:
 def resolve(recipe: Recipe, host: Host, disk: Disk) -> Runtime:
     """The runtime by design's rules, in their order; RuntimeNotFoundError rather than another one."""
     rules = {"vllm": _resolve_vllm, "sglang": _resolve_sglang, "llamacpp": _resolve_llamacpp}
-    runtime = rules[recipe.backend](recipe, host, disk)
+    asked = (recipe.backend, recipe.python_path, venv_path(recipe), recipe.binary)
+    if asked not in disk.resolved:  # a thousand recipes share a few runtimes
+        disk.resolved[asked] = rules[recipe.backend](recipe, host, disk)
+    runtime = disk.resolved[asked]
     if host.require_pinned_runtime and any("not pinned" in note for note in runtime.warnings):
         raise RuntimeNotFoundError("the host file says `require_pinned_runtime: true`; set `python_path:`")
     return runtime

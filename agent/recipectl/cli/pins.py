@@ -35,7 +35,7 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def lock_(place: Place, recipes: tuple[str, ...], update: bool, check: bool) -> int:
     """Record the exact runtime of recipes beside them, in NAME.lock."""
-    from recipectl import compiler, runtime
+    from recipectl import checks, compiler, runtime
     from recipectl import installed as facts
 
     disk, status = runtime.Disk(), 0
@@ -45,7 +45,7 @@ def lock_(place: Place, recipes: tuple[str, ...], update: bool, check: bool) -> 
         extra = (file,) if sources.is_file(name) else ()
         source = next(one for one in sources.sources(place.folders, extra) if one.name == stem)
         one = compiler.steps(replace(source, lock=None), place.host, place.site, disk)
-        now = compiler.locked_now(one.recipe, one.runtime)
+        now = checks.locked_now(one.recipe, one.runtime)
         path = sources.lock_of(file)
         said = facts.differences(_lock(path), now) if path.exists() else None
         if said == [] or (said is None and check):

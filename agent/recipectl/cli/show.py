@@ -32,15 +32,13 @@ def compile_(place: Place, recipes: tuple[str, ...], output: Path | None) -> int
     """Print the units of recipes, or write them."""
     models, status = chosen(outcome(place, recipes), recipes, place)
     units = [one for model in models for one in model.units]
+    if output:
+        Store(output).write(*units)
+        return status
     for index, one in enumerate(units):
-        if output:
-            Store(output).write(one)
-            continue
         if len(units) > 1:
             click.echo(("\n" if index else "") + f"# ── {place.store.folder / one.name}")
         click.echo(one.text, nl=False)
-    if output and units:
-        Store(output).sync()
     return status
 
 

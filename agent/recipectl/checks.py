@@ -1,0 +1,119 @@
+"""What only this host can tell of a recipe: who may read what, versions as pinned, runtimes as locked."""
+
+import json
+import os
+import pwd
+import stat
+from functools import cache
+from pathlib import Path
+
+from recipectl import environment, installed
+from recipectl.errors import UsageError
+from recipectl.hostfile import Host
+from recipectl.recipe import Recipe
+from recipectl.runtime import DISTRIBUTIONS, Disk, Runtime
+
+
+def reach(recipe: Recipe, found: Runtime, host: Host, disk: Disk) -> None:
+    """UsageError when the unit's user could not enter a folder on the way to what it must read."""
+    user = recipe.user or host.user
+    if user == "root":
+        return
+    for path in (found.command[0], found.interpreter or "", found.base or "", recipe.model_path):
+        if path.startswith("/") and (folder := _closed(user, path, disk)):
+            raise UsageError(
+                f"{path} cannot be reached by the unit's user {user} ({folder} is closed to it); "
+                f"move it, open the folder, or set `user:`"
+            )
+
+
+def _closed(user: str, path: str, disk: Disk) -> str | None:
+    """The outermost folder above a path that a user cannot enter."""
+    known = (user, os.path.dirname(path))  # noqa: PTH120  (a thousand recipes share a few folders)
+    if known not in disk.closed:
+        uid, gids = _ids(user, disk.look("/etc/passwd"), disk.look("/etc/group"))
+        disk.closed[known] = None
+        for folder in reversed(Path(path).parents):
+            mode, owner, group, *_ = (*disk.look(folder).split(":"), "0", "0", "0")
+            bit = stat.S_IXUSR if owner == str(uid) else stat.S_IXGRP if int(group) in gids else stat.S_IXOTH
+            if not int(mode or "777", 8) & bit:
+                disk.closed[known] = str(folder)
+                break
+    return disk.closed[known]
+
+
+@cache
+def _ids(user: str, *_: str) -> tuple[int, frozenset[int]]:
+    """A user's id and groups; nobody's for one that apply is going to make."""
+    try:
+        entry = pwd.getpwnam(user)
+    except KeyError:
+        return -1, frozenset()
+    return entry.pw_uid, frozenset(os.getgrouplist(user, entry.pw_gid))
+
+
+def versions(recipe: Recipe, found: Runtime) -> None:
+    """UsageError when the engine or its Python is not the one that the recipe pins."""
+    pins = (
+        ("engine_version", recipe.engine_version, recipe.backend, found.engine_version),
+        ("python_version", recipe.python_version, "Python", found.python_version),
+    )
+    for key, wanted, what, version in pins:
+        if wanted is None:
+            continue
+        if version is None:
+            raise UsageError(
+                f"`{key}` is {wanted}, and no {what} is installed beside {found.command[0]}; "
+                "install it there or correct the runtime"
+            )
+        if not installed.meets(version, wanted):
+            its = f"{what} of {found.command[0]}" if key == "python_version" else found.command[0]
+            raise UsageError(
+                f"`{key}` is {wanted}, and {its} is {version}; install that version or correct the recipe"
+            )
+
+
+def locked_now(recipe: Recipe, found: Runtime) -> installed.Locked:
+    """The facts of a runtime as a lock records them."""
+    names = tuple(name.replace("-", "_") for name in DISTRIBUTIONS[recipe.backend])
+    return installed.facts(found.interpreter or found.command[0], found.installed_in, names)
+
+
+def drift(lock: Path | None, recipe: Recipe, found: Runtime, host: Host, disk: Disk) -> list[str]:
+    """What is not as the recipe's lock has it; UsageError where the host file says `drift: refuse`."""
+    if lock is None:
+        return []
+    try:
+        before: installed.Locked = json.loads(lock.read_text())
+        now = locked_now(recipe, found)
+        said = installed.differences(before, now)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{lock} cannot be read as a lock; remove it, and lock again") from error
+    # Looked at, so that a cache notices when they change.
+    disk.look(now["interpreter_file"])
+    for path in Path(now["folder"]).glob("*.dist-info/RECORD") if now["folder"] else ():
+        disk.look(path)
+    said = [f"not as locked in {lock}: {clause}" for clause in said]
+    if said and host.drift == "refuse":
+        raise UsageError(f"{'; '.join(said)}; put it back, or accept it with `recipectl lock --update`")
+    return said
+
+
+def secrets(recipe: Recipe, disk: Disk) -> None:
+    """UsageError when a secret's file is missing, open to others or of the wrong form, if we may look."""
+    for variable, source in recipe.secrets.items():
+        if not source.startswith("/"):
+            continue
+        seen = disk.look(source)  # first of all: a cache must look again
+        if not seen and (os.geteuid() == 0 or os.access(Path(source).parent, os.X_OK)):
+            raise UsageError(f"`secrets.{variable}`: {source} does not exist; create it with mode 0600")
+        if seen and int(seen.split(":")[0], 8) & (stat.S_IRWXO | stat.S_IWGRP):
+            raise UsageError(f"`secrets.{variable}`: others may read or change {source}; chmod 0600 it")
+    for variable, source in environment.environment_files(recipe).items():
+        if os.access(source, os.R_OK):
+            lines = Path(source).read_text(errors="replace").splitlines()
+            if not any(line.startswith(f"{variable}=") for line in lines):
+                raise UsageError(
+                    f"`secrets.{variable}` is read from the environment only; {source} must have a line "
+                    f'`{variable}="…"`'
+                )
