@@ -16,13 +16,14 @@ lint:
 pure:
 	$(PY) -m pytest -q
 live:
-	$(SUDO) $(PY) tests/live/unharmed.py packaging/throwaway-systemd $(CURDIR)/$(PY) -m pytest -q -p no:cacheprovider -m systemd tests/live
+	$(SUDO) $(PY) -m pytest -q -p no:cacheprovider -m boots tests/live
+	$(SUDO) $(PY) tests/live/unharmed.py packaging/throwaway-systemd "$(CURDIR)/$(PY)" -m pytest -q -p no:cacheprovider -m systemd tests/live
 test-vllm: setup
 	@packaging/setup-vllm
-	$(SUDO) packaging/throwaway-systemd $(CURDIR)/$(PY) -m pytest -q -p no:cacheprovider -m vllm tests/live
+	$(SUDO) packaging/throwaway-systemd "$(CURDIR)/$(PY)" -m pytest -q -p no:cacheprovider -m vllm tests/live
 test-sglang: setup
 	@packaging/setup-sglang
-	$(SUDO) packaging/throwaway-systemd $(CURDIR)/$(PY) -m pytest -q -p no:cacheprovider -m sglang tests/live
+	$(SUDO) packaging/throwaway-systemd "$(CURDIR)/$(PY)" -m pytest -q -p no:cacheprovider -m sglang tests/live
 live-matrix:
 	for suite in trixie sid; do $(SUDO) packaging/matrix-root $$suite && \
 	    $(SUDO) packaging/throwaway-systemd --root .build/roots/$$suite sh -c \
@@ -33,7 +34,7 @@ golden:
 	$(PY) -m pytest -q tests/test_golden.py --rewrite-golden
 bench: setup
 	@mkdir -p .build/bench
-	$(SUDO) packaging/throwaway-systemd --keep .build/bench $(CURDIR)/$(PY) tests/bench.py
+	$(SUDO) packaging/throwaway-systemd --keep .build/bench "$(CURDIR)/$(PY)" tests/bench.py
 man:
 	mkdir -p .build/man
 	for page in recipectl.1 recipe.5 recipectl-host.5; do pandoc -s -t man -o .build/man/$$page docs/$$page.md; done

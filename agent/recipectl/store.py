@@ -96,16 +96,17 @@ class Store:
             path.unlink(missing_ok=True)
 
     def write(self, *units: Unit) -> None:
-        """Put units in place and make them last, each whole or not at all; only our own files are replaced.
+        """Put units in place and make them last, each whole or not at all; what is there already stays.
 
-        RecipectlError when one cannot be written, and then none is changed.
+        RecipectlError when one cannot be written, or is a file that is not ours; then none is changed.
         """
+        there = {unit.name: self.read(unit.name) for unit in units}
         for unit in units:
-            path = self.folder / unit.name
-            if path.exists() and self.read(unit.name) is None:
-                raise RecipectlError(
-                    f"{path} was not written by recipectl; move it away or rename the recipe"
-                )
+            if there[unit.name] is None and (reason := self.taken(unit.name)):
+                raise RecipectlError(reason)
+        units = tuple(unit for unit in units if there[unit.name] != unit.text)
+        if not units:
+            return
         # Not tempfile's, whose import costs more than a whole `status`.
         staged = {unit.name: self.folder / f".{unit.name}.{os.getpid()}.recipectl" for unit in units}
         name = self.folder.name
@@ -126,6 +127,15 @@ class Store:
             raise RecipectlError(
                 f"{self.folder / name} could not be written: {error.strerror}; nothing was changed there"
             ) from error
+
+    def taken(self, name: str) -> str | None:
+        """Why a unit of this name cannot be ours, None when it can: somebody else's file is never touched."""
+        path = self.folder / name
+        if os.path.realpath(path) == "/dev/null":
+            return f"{path} is masked; systemctl unmask {name}, or mask the recipe instead"
+        if path.is_symlink() or (path.exists() and self.read(name) is None):
+            return f"{path} was not written by recipectl; move it away or rename the recipe"
+        return None
 
     def remove(self, name: str) -> None:
         """Remove one of our units."""

@@ -1,15 +1,30 @@
-"""In the throwaway systemd the checkout and Python are open to the units' user (an overlay: not on the host)."""
+"""Live tests change the system they run on: they run in the throwaway systemd, and nowhere else."""
 
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 from live.common import remove_all
 
-for folder in (*Path(__file__).resolve().parents, *Path(sys.executable).resolve().parents):
-    folder.chmod(folder.stat().st_mode | 0o055)
+LIVE = ("systemd", "vllm", "sglang")
+
+
+@cache
+def open_the_way() -> None:
+    """The checkout and Python are open to the units' user (in the throwaway's overlay, not on the machine)."""
+    for folder in (*Path(__file__).resolve().parents, *Path(sys.executable).resolve().parents):
+        folder.chmod(folder.stat().st_mode | 0o055)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if any(item.get_closest_marker(mark) for mark in LIVE):
+        if not Path("/run/throwaway").exists():
+            pytest.exit("live tests change the system they run on: use `make live`", returncode=2)
+        open_the_way()
 
 
 @pytest.fixture(autouse=True)
