@@ -1,7 +1,8 @@
 PY = .venv/bin/python
+SUITES = trixie sid
 SUDO = $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: demo test test-vllm test-sglang live-matrix setup setup-test lint pure live fmt golden bench man
+.PHONY: demo test test-vllm test-sglang live-matrix setup setup-test lint pure live fmt golden bench man dist
 demo: setup
 	@packaging/demo
 test: setup-test lint pure live
@@ -17,7 +18,7 @@ pure:
 	$(PY) -m pytest -q
 live:
 	$(SUDO) $(PY) -m pytest -q -p no:cacheprovider -m boots tests/live
-	$(SUDO) $(PY) tests/live/unharmed.py packaging/throwaway-systemd "$(CURDIR)/$(PY)" -m pytest -q -p no:cacheprovider -m systemd tests/live
+	$(SUDO) $(PY) tests/live/unharmed.py "$(CURDIR)/$(PY)"
 test-vllm: setup
 	@packaging/setup-vllm
 	$(SUDO) packaging/throwaway-systemd "$(CURDIR)/$(PY)" -m pytest -q -p no:cacheprovider -m vllm tests/live
@@ -25,9 +26,9 @@ test-sglang: setup
 	@packaging/setup-sglang
 	$(SUDO) packaging/throwaway-systemd "$(CURDIR)/$(PY)" -m pytest -q -p no:cacheprovider -m sglang tests/live
 live-matrix:
-	for suite in trixie sid; do $(SUDO) packaging/matrix-root $$suite && \
-	    $(SUDO) packaging/throwaway-systemd --root .build/roots/$$suite sh -c \
-	    'systemctl --version | head -n 1; exec /srv/recipectl/.venv/bin/python -m pytest -q -p no:cacheprovider -m systemd tests/live' || exit 1; done
+	for suite in $(SUITES); do $(SUDO) packaging/matrix-root $$suite && \
+	    $(SUDO) chroot .build/roots/$$suite systemctl --version | head -n 1 && \
+	    $(SUDO) $(PY) tests/live/unharmed.py /srv/recipectl/.venv/bin/python .build/roots/$$suite || exit 1; done
 fmt:
 	.venv/bin/ruff check --fix agent tests packaging; .venv/bin/ruff format agent tests packaging
 golden:
@@ -36,5 +37,8 @@ bench: setup
 	@mkdir -p .build/bench
 	$(SUDO) packaging/throwaway-systemd --keep .build/bench "$(CURDIR)/$(PY)" tests/bench.py
 man:
+	@command -v pandoc >/dev/null || $(SUDO) apt-get install -y -qq --no-install-recommends pandoc >/dev/null
 	mkdir -p .build/man
 	for page in recipectl.1 recipe.5 recipectl-host.5; do pandoc -s -t man -o .build/man/$$page docs/$$page.md; done
+dist: setup
+	$(PY) -m pip wheel -q --no-deps -w .build/dist .
