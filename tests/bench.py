@@ -14,10 +14,11 @@ from pathlib import Path
 from corpus import COMMANDS
 
 from recipectl import installed, load, unit
+from recipectl.disk import Disk
 from recipectl.hostfile import Host
 from recipectl.imports import shell, words
 from recipectl.imports.draft import render
-from recipectl.runtime import Disk, Runtime
+from recipectl.runtime import Runtime
 from recipectl.unitfile import Site
 
 ROOT = Path(__file__).parents[1]
@@ -170,7 +171,9 @@ def thousand() -> None:
         containers.mkdir()
         for path in units.glob("*.service"):
             (containers / f"{path.stem}.container").write_text(container(path.read_text()))
-        theirs = best(quadlet, str(generated), cold=True, environ=os.environ | {"QUADLET_UNIT_DIRS": str(containers)})
+        theirs = best(
+            quadlet, str(generated), cold=True, environ=os.environ | {"QUADLET_UNIT_DIRS": str(containers)}
+        )
         beside = "quadlet, .container files of the same"
         line("compile of 1,000 recipes from cold (at most 1 x)", from_cold, theirs, beside)
         line("  and from the cache (at most 0.33 x)", from_cache, theirs, beside)

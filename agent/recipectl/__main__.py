@@ -1,6 +1,7 @@
 """The command: `recipectl`, or `python -m recipectl`."""
 
 import gc
+import os
 import sys
 
 import click
@@ -11,6 +12,9 @@ from recipectl.errors import RecipectlError
 
 def main() -> None:
     """One place where errors end: a line each on standard error, and an exit status."""
+    os.environ.setdefault(
+        "PYDANTIC_DISABLE_PLUGINS", "__all__"
+    )  # it would look for them in every distribution
     gc.disable()  # a short life: looking for garbage costs a tenth of it, and frees nothing
     try:
         sys.exit(recipectl.main(standalone_mode=False) or 0)

@@ -32,6 +32,7 @@ class State:
     exit_status: int = 0
     drop_ins: tuple[str, ...] = ()
     assert_result: bool = True
+    condition_result: bool = True
 
     @property
     def word(self) -> str:
@@ -61,6 +62,7 @@ _PROPERTIES: tuple[tuple[bytes, bytes, bytes, str, Callable[[Any], Any]], ...] =
     (b"Unit", b"StateChangeTimestamp", b"t", "since_sec", lambda usec: usec / 1e6 or None),
     (b"Unit", b"DropInPaths", b"as", "drop_ins", lambda paths: tuple(path.decode() for path in paths)),
     (b"Unit", b"AssertResult", b"b", "assert_result", bool),
+    (b"Unit", b"ConditionResult", b"b", "condition_result", bool),
 )
 
 
@@ -123,20 +125,39 @@ class Manager:
 
         # pystemd keeps no reference to a callback, and one that was collected crashes the process.
         self._callback = removed
-        self._bus.match_signal(_SERVICE, _PATH, _MANAGER, b"JobRemoved", removed, None)
+        from pystemd.dbusexc import DBusBaseError
+
+        try:
+            self._bus.match_signal(_SERVICE, _PATH, _MANAGER, b"JobRemoved", removed, None)
+        except DBusBaseError as error:
+            raise BusError(_words(error)) from error
         self._call(b"Subscribe")
 
     def queue(self, verb: str, unit: str) -> bytes:
         """Queue the Start, Stop or Restart of a unit; returns the job, for `result`."""
         self._watch_jobs()
-        job: bytes = self._call(verb.encode() + b"Unit", b"ss", unit.encode(), b"replace")
+        try:
+            job: bytes = self._call(verb.encode() + b"Unit", b"ss", unit.encode(), b"replace")
+        except BusError as error:
+            if verb != "Stop" or "not loaded" not in str(error):
+                raise
+            job = b"not loaded"  # so there is nothing to stop
+            self._jobs[job] = "done"
         return job
 
     def result(self, job: bytes, tick: Callable[[], None] | None = None) -> str:
         """Wait for the end of a job: systemd's result of it (`done` when it went well)."""
+        from pystemd.dbusexc import DBusBaseError
+
         while job not in self._jobs:
-            if self._bus.process().is_empty():
-                select.select([self._bus.get_fd()], [], [], 0.2)
+            try:
+                empty, descriptor = self._bus.process().is_empty(), self._bus.get_fd()
+            except DBusBaseError as error:
+                raise BusError(f"the connection to systemd was lost ({_words(error)}); ask again") from error
+            if empty:
+                if descriptor < 0:
+                    raise BusError("the connection to systemd was lost; ask again")
+                select.select([descriptor], [], [], 0.2)
                 if tick:
                     tick()
         return self._jobs[job]
@@ -250,4 +271,5 @@ def _words(error: BaseException) -> str:
         (text for text in reversed(texts) if text and not text.lstrip("-").isdigit()), type(error).__name__
     )
     said = re.sub(r"^.*?\[err -?\d+\]: ", "", said.splitlines()[0])
-    return re.sub(r"^b'(.*?)\.?'$", r"\1", said)
+    quoted = re.match(r"""b(['"])(.*?)\.?(\1|\Z)""", said)
+    return quoted[2].replace("\\'", "'") if quoted else said

@@ -1,29 +1,33 @@
 """What only this host can tell of a recipe: who may read what, versions as pinned, runtimes as locked."""
 
-import json
 import os
 import pwd
 import stat
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 from recipectl import environment, installed
+from recipectl.disk import DISTRIBUTIONS, Disk
 from recipectl.errors import UsageError
 from recipectl.hostfile import Host
 from recipectl.recipe import Recipe
-from recipectl.runtime import DISTRIBUTIONS, Disk, Runtime
+from recipectl.runtime import Runtime
 
 
 def reach(recipe: Recipe, found: Runtime, host: Host, disk: Disk) -> None:
     """UsageError when the unit's user could not enter a folder on the way to what it must read."""
     user = recipe.user or host.user
+    if recipe.user and _ids(user, disk.look("/etc/passwd"), disk.look("/etc/group"))[0] < 0:
+        raise UsageError(f"`user` is {user}, and there is no such user; create it or correct `user:`", "user")
     if user == "root":
         return
-    for path in (found.command[0], found.interpreter or "", found.base or "", recipe.model_path):
+    for path in (found.command[0], found.interpreter or "", recipe.model_path, *found.behind):
         if path.startswith("/") and (folder := _closed(user, path, disk)):
             raise UsageError(
                 f"{path} cannot be reached by the unit's user {user} ({folder} is closed to it); "
-                f"move it, open the folder, or set `user:`"
+                f"move it, open the folder, or set `user:`",
+                *(("model_path",) if path == recipe.model_path else found.key),
             )
 
 
@@ -64,12 +68,14 @@ def versions(recipe: Recipe, found: Runtime) -> None:
         if version is None:
             raise UsageError(
                 f"`{key}` is {wanted}, and no {what} is installed beside {found.command[0]}; "
-                "install it there or correct the runtime"
+                "install it there or correct the runtime",
+                key,
             )
         if not installed.meets(version, wanted):
             its = f"{what} of {found.command[0]}" if key == "python_version" else found.command[0]
             raise UsageError(
-                f"`{key}` is {wanted}, and {its} is {version}; install that version or correct the recipe"
+                f"`{key}` is {wanted}, and {its} is {version}; install that version or correct the recipe",
+                key,
             )
 
 
@@ -84,11 +90,11 @@ def drift(lock: Path | None, recipe: Recipe, found: Runtime, host: Host, disk: D
     if lock is None:
         return []
     try:
-        before: installed.Locked = json.loads(lock.read_text())
-        now = locked_now(recipe, found)
-        said = installed.differences(before, now)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{lock} cannot be read as a lock; remove it, and lock again") from error
+        before = installed.read_lock(lock)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{lock} cannot be read as a lock ({error}); remove it, and lock again") from error
+    now = locked_now(recipe, found)
+    said = installed.differences(before, now)
     # Looked at, so that a cache notices when they change.
     disk.look(now["interpreter_file"])
     for path in Path(now["folder"]).glob("*.dist-info/RECORD") if now["folder"] else ():
@@ -99,21 +105,30 @@ def drift(lock: Path | None, recipe: Recipe, found: Runtime, host: Host, disk: D
     return said
 
 
-def secrets(recipe: Recipe, disk: Disk) -> None:
-    """UsageError when a secret's file is missing, open to others or of the wrong form, if we may look."""
+def secrets(recipe: Recipe, disk: Disk) -> Iterator[UsageError]:
+    """What is wrong with the secrets, as far as we may look: missing, open to others, of the wrong form."""
     for variable, source in recipe.secrets.items():
         if not source.startswith("/"):
             continue
         seen = disk.look(source)  # first of all: a cache must look again
         if not seen and (os.geteuid() == 0 or os.access(Path(source).parent, os.X_OK)):
-            raise UsageError(f"`secrets.{variable}`: {source} does not exist; create it with mode 0600")
-        if seen and int(seen.split(":")[0], 8) & (stat.S_IRWXO | stat.S_IWGRP):
-            raise UsageError(f"`secrets.{variable}`: others may read or change {source}; chmod 0600 it")
+            text = f"`secrets.{variable}`: {source} does not exist; create it with mode 0600"
+            yield UsageError(text, "secrets", variable)
+        if seen and not stat.S_ISREG(int(seen.split(":")[0], 8)):
+            yield UsageError(f"`secrets.{variable}`: {source} is no file; give a file", "secrets", variable)
+        elif seen and int(seen.split(":")[0], 8) & (stat.S_IRWXO | stat.S_IWGRP):
+            text = f"`secrets.{variable}`: others may read or change {source}; chmod 0600 it"
+            yield UsageError(text, "secrets", variable)
     for variable, source in environment.environment_files(recipe).items():
-        if os.access(source, os.R_OK):
+        if not source.startswith("/"):
+            text = f"`secrets.{variable}` is read from the environment only; give the absolute path of a file"
+            yield UsageError(f"{text} that says `{variable}=…`", "secrets", variable)
+        if os.path.isfile(source) and os.access(source, os.R_OK):  # noqa: PTH113
             lines = Path(source).read_text(errors="replace").splitlines()
             if not any(line.startswith(f"{variable}=") for line in lines):
-                raise UsageError(
+                yield UsageError(
                     f"`secrets.{variable}` is read from the environment only; {source} must have a line "
-                    f'`{variable}="…"`'
+                    f'`{variable}="…"`',
+                    "secrets",
+                    variable,
                 )

@@ -44,6 +44,7 @@ def key(found: tuple[Source, ...], host_files: tuple[Path, ...], site: Site, rel
     """A digest of everything that is read: recipes, drop-ins, host files, and what recipectl itself is."""
     digest = hashlib.sha256(json.dumps([release, asdict(site)]).encode())
     locks = [source.lock for source in found if source.lock]
+    digest.update(json.dumps([str(source.twin) for source in found if source.twin]).encode())
     read = [path for source in found for path in (source.file, *source.drop_ins)]
     for path in (*host_files, *read, *locks):
         digest.update(f"\0{path}\0".encode(errors="surrogateescape"))

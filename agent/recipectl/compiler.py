@@ -1,55 +1,124 @@
-"""All recipes of a host at once: read, resolved, related and rendered, or told what is wrong."""
+"""All recipes of a host at once: read, resolved, related and rendered, or told what is wrong, and where."""
 
 import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
-from recipectl import checks, engines, environment, hostfile, load, relations, runtime, unit
+from recipectl import checks, engines, environment, load, quoting, relations, runtime, settings, unit
 from recipectl.compiled import Compiled, Outcome
-from recipectl.errors import Problem, RecipectlError, RecipeError, UsageError
+from recipectl.disk import Disk
+from recipectl.errors import Problem, RecipectlError, RecipeError, SeveralError, UsageError
+from recipectl.hostfile import Host
+from recipectl.reader import Places
 from recipectl.sources import Source
-from recipectl.unitfile import Site
+from recipectl.unitfile import Site, Unit
+
+# Stands in for a runtime that was not found, so that what else is wrong with the recipe is told with that.
+_NONE = runtime.Runtime("none", ("/none",))
 
 
-def steps(source: Source, host: hostfile.Host, site: Site, disk: runtime.Disk) -> unit.Steps:
-    """One recipe through the pure steps; every error names the file."""
+class _Wrong:
+    """What is wrong with one recipe, each at the place of its key."""
+
+    def __init__(self, file: Path, places: Places) -> None:
+        self.file, self.places, self.problems = str(file), places, list[Problem]()
+
+    def add(self, *errors: UsageError) -> None:
+        for error in errors:
+            if isinstance(error, SeveralError):
+                self.add(*error.errors)
+            else:
+                self.problems.append(self.at(str(error), error.key))
+
+    def at(self, sentence: str, key: tuple[str | int, ...]) -> Problem:
+        """The sentence at the place of a key, of the nearest one around it, or of what chose the engine."""
+        around = [key[:n] for n in range(len(key), 0, -1)]
+        found = [self.places[one] for one in (*around, ("backend",), ("model_path",)) if one in self.places]
+        return Problem(*(found[0] if found else (self.file, 1, 1)), sentence)
+
+    @contextmanager
+    def noted(self) -> Iterator[None]:
+        """Note what a step refuses, and go on."""
+        try:
+            yield
+        except UsageError as error:
+            self.add(error)
+
+
+def steps(source: Source, host: Host, site: Site, disk: Disk) -> unit.Steps:
+    """One recipe through the pure steps; RecipeError with everything that is wrong with it."""
+    if source.twin:
+        told = f"`{source.name}` is also {source.twin.name} in this folder; remove one of them"
+        raise RecipeError((Problem(str(source.file), 1, 1, told),))
     recipe, places = load.placed((source.file, *source.drop_ins), host.vars)
-    try:
+    wrong, found, made, drift = _Wrong(source.file, places), _NONE, None, list[str]()
+    with wrong.noted():
         found = runtime.resolve(recipe, host, disk)
+        if recipe.model_path.startswith("/"):
+            found = replace(found, behind=(*found.behind, disk.real(Path(recipe.model_path))))
         if not site.user:
             checks.reach(recipe, found, host, disk)
-        checks.secrets(recipe, disk)
-        checks.versions(recipe, found)
-        drift = checks.drift(source.lock, recipe, found, host, disk)
+    wrong.add(*checks.secrets(recipe, disk), *settings.refused(recipe, site))
+    if found is not _NONE:
+        with wrong.noted():
+            checks.versions(recipe, found)
+        with wrong.noted():
+            drift = checks.drift(source.lock, recipe, found, host, disk)
+    with wrong.noted():
+        quoting.line(str(source.file))
         # abspath: a link to a recipe is that recipe's own name
         made = unit.steps(recipe, os.path.abspath(source.file), found, host, site)  # noqa: PTH100
-    except UsageError as error:
-        raise RecipeError((Problem(str(source.file), 0, 0, str(error)),)) from error
-    warnings = (*found.warnings, *_warnings(made, disk), *drift)
+    if wrong.problems or made is None:
+        raise RecipeError(tuple(sorted({*wrong.problems}, key=lambda one: (one.file, one.line, one.column))))
+    said = [*((text, found.key) for text in found.warnings), *_warnings(made, disk)]
     lock = str(source.lock) if source.lock else None
-    return replace(made, runtime=replace(found, warnings=warnings), places=places, lock=lock)
+    warnings = tuple(dict.fromkeys(str(wrong.at(*one)) for one in [*said, *((text, ()) for text in drift)]))
+    found = replace(found, warnings=warnings)
+    return replace(made, runtime=found, places=places, lock=lock, locked=tuple(drift))
 
 
-def _warnings(made: unit.Steps, disk: runtime.Disk) -> list[str]:
-    recipe, said = made.recipe, []
+# Variables that people take for --host and --port: vLLM's are for its own processes (vllm#8791).
+_INNER = {"vllm": ("VLLM_PORT", "VLLM_HOST_IP"), "llamacpp": ("LLAMA_ARG_PORT", "LLAMA_ARG_HOST")}
+
+
+def _warnings(made: unit.Steps, disk: Disk) -> Iterable[tuple[str, tuple[str | int, ...]]]:
+    """(sentence, key) of what is no error, and hardly meant."""
+    recipe, extra = made.recipe, made.recipe.extra_args
     if recipe.model_path.startswith("/") and not disk.look(recipe.model_path):
-        said.append(f"`model_path` {recipe.model_path} does not exist on this host")
+        yield f"`model_path` {recipe.model_path} does not exist on this host", ("model_path",)
     for name, variable in made.environment.items():
+        key = environment.key_of(variable.layer, name)
         if variable.layer not in ("secrets", "directories") and environment.looks_secret(
             name, variable.value
         ):
-            said.append(f"`{name}` looks like a secret, and anyone may read a unit; move it to `secrets:`")
-    if environment.gpus(recipe) is not None and recipe.gpus is not None:
-        forms = {gpu.isdigit() for gpu in recipe.gpus}
-        if len(forms) > 1:
-            said.append("`gpus` mixes indices and ids; write all of them one way")
-    spelled = recipe.extra_args.get("venv_path"), recipe.extra_args.get("venv-path")
-    if all(spelled) and spelled[0] != spelled[1]:
-        said.append("`extra_args.venv_path` and `extra_args.venv-path` disagree; keep one")
-    return said
+            yield f"`{name}` looks like a secret, and anyone may read a unit; move it to `secrets:`", key
+        if name in _INNER.get(recipe.backend, ()):
+            yield f"`{name}` is not where recipectl knows the engine to listen; use `host:` and `port:`", key
+        for layer, value in variable.overrode:
+            both = {layer, variable.layer}
+            if value != variable.value and both <= {"extra_args.env_vars", "env_vars", "gpus"}:
+                told = f"`{name}` is `{variable.value}` by `{variable.layer}` and another by `{layer}`"
+                yield f"{told}; keep one of them", key
+    for word in made.words:
+        if word.key and environment.looks_secret("", word.text.rpartition("=")[2]):
+            yield (
+                "a word of the command looks like a secret, and anyone may read it; use `secrets:`",
+                word.key,
+            )
+    if recipe.gpus is not None:
+        if len({gpu.isdigit() for gpu in recipe.gpus}) > 1:
+            yield "`gpus` mixes indices and ids; write all of them one way", ("gpus",)
+        legacy = environment.legacy_gpus(recipe)
+        if legacy is not None and legacy != environment.gpus(recipe):
+            yield "`gpus` and `extra_args.cuda_visible_devices` disagree; keep `gpus`", ("gpus",)
+    if recipe.venv_path and extra.get("venv_path") not in (None, recipe.venv_path):
+        yield "`venv_path` and `extra_args.venv_path` disagree; keep one of them", ("venv_path",)
 
 
 def compile_all(
-    found: tuple[Source, ...], host: hostfile.Host, site: Site, disk: runtime.Disk
+    found: tuple[Source, ...], host: Host, site: Site, disk: Disk
 ) -> tuple[dict[str, unit.Steps], Outcome]:
     """Every recipe's steps and units; a wrong one stops no other."""
     made: dict[str, unit.Steps] = {}
@@ -59,27 +128,45 @@ def compile_all(
         try:
             one = steps(source, host, site, disk)
             public = engines.public(one.recipe, one.endpoint)
-            claims.append(relations.claim(one.recipe, str(source.file), one.endpoint, public, host))
+            claims.append(relations.claim(one.recipe, one.endpoint, public, host))
             made[source.name] = one
         except RecipectlError as error:
             wrong[source.name] = str(error).split("\n")
-    related, clashes = relations.decide(claims, frozenset(wrong))
-    wrong |= clashes
+    rendered: dict[str, tuple[Unit, ...]] = {}
+    while True:  # a recipe that needs one that turns out to be wrong is wrong itself
+        kept = sorted((one for one in claims if one.name not in wrong), key=lambda one: one.name)
+        related, clashes = relations.decide(kept, frozenset(wrong))
+        before = len(wrong)
+        for name, errors in clashes.items():
+            noted = _Wrong(Path(made[name].source), made[name].places)
+            noted.add(*errors)
+            wrong[name] = [str(problem) for problem in noted.problems]
+        for claim in kept:
+            name = claim.name
+            if name not in wrong:
+                try:
+                    rendered[name] = unit.render(made[name], site, host, related[name])
+                except UsageError as error:
+                    noted = _Wrong(Path(made[name].source), made[name].places)
+                    noted.add(error)
+                    wrong[name] = [str(problem) for problem in noted.problems]
+        if len(wrong) == before:
+            break
+    forms = {gpu.isdigit() for claim in kept for gpu in claim.gpus if gpu != "all"}
+    mixed = (
+        "`gpus` are indices in some recipes and ids in others; list `gpus:` in the host file to compare them"
+        if len(forms) > 1 and not host.gpus
+        else None
+    )
     models = []
-    for name, one in made.items():
-        if name in wrong:
-            continue
-        try:
-            units = unit.render(one, site, host, related[name])
-        except UsageError as error:
-            wrong[name] = [str(Problem(one.source, 0, 0, str(error)))]
-            continue
+    for claim in kept:
+        name, one = claim.name, made[claim.name]
         public = engines.public(one.recipe, one.endpoint)
         models.append(
             Compiled(
-                name, one.source, units, one.recipe.autostart, one.recipe.on_demand is not None,
+                name, one.source, rendered[name], one.recipe.autostart, one.recipe.on_demand is not None,
                 environment.gpus(one.recipe), public.url if public.path else "none", related[name].rivals,
-                tuple(f"{one.source}: {said}" for said in one.runtime.warnings),
+                (*one.runtime.warnings, *([f"{one.source}: {mixed}"] if mixed and claim.gpus else [])),
             )
         )  # fmt: skip
     return made, Outcome(tuple(models), {name: tuple(said) for name, said in wrong.items()})

@@ -4,8 +4,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from recipectl import quoting
+from recipectl import environment, quoting
 from recipectl.running import Process
+from recipectl.unitfile import MARK
 
 Command = tuple[tuple[str, ...], dict[str, str]]  # argv, environment
 
@@ -25,26 +26,58 @@ def public(version: str | None) -> str | None:
     return version.partition("+")[0].removeprefix("v") if version else None
 
 
-def _specifiers(text: str, unit: str) -> str:
+def _specifiers(text: str, unit: str, runtime: str) -> str:
     name = unit.removesuffix(".service")
-    known = {"%": "%", "n": unit, "N": name, "p": name, "d": f"/run/credentials/{unit}"}
+    known = {"%": "%", "n": unit, "N": name, "p": name, "d": f"{runtime}/credentials/{unit}", "t": runtime}
     return re.sub(r"%(.)", lambda match: known.get(match[1], match[0]), text)
 
 
-def command(texts: Sequence[str], unit: str) -> Command:
-    """The argv and environment of a unit file and its drop-ins, as systemd would load them."""
+def command(texts: Sequence[str], unit: str, runtime: str = "/run") -> Command:
+    """The argv and environment of a unit file and its drop-ins, as systemd would load them.
+
+    `runtime` is the manager's folder: /run, or a user's.
+    """
     argv: tuple[str, ...] = ()
     environ: dict[str, str] = {}
     for text in texts:
         for section, key, value in quoting.settings(text):
-            if section != "Service" or key not in ("ExecStart", "Environment", "UnsetEnvironment"):
+            if section != "Service" or key not in ("ExecStart", "Environment"):
                 continue
-            words = tuple(_specifiers(word, unit) for word in quoting.split(value))
+            words = tuple(_specifiers(word, unit, runtime) for word in quoting.split(value))
             if key == "ExecStart":
                 argv = (re.sub(r"^[-@:+!|]+", "", words[0]), *words[1:]) if words else ()
             elif key == "Environment":
                 environ = environ | dict(word.partition("=")[::2] for word in words) if words else {}
     return argv, environ
+
+
+# Settings of a drop-in that decide what runs, as whom and with what, besides command and environment.
+_DECIDING = frozenset(
+    """
+    EnvironmentFile PassEnvironment UnsetEnvironment User Group DynamicUser WorkingDirectory RootDirectory
+    RootImage ExecSearchPath ExecStartPre ExecCondition LoadCredential SetCredential ImportCredential
+    BindPaths BindReadOnlyPaths TimeoutStartSec TimeoutStopSec KillMode Restart
+    """.split()  # noqa: SIM905  (a list one can read)
+)
+
+
+def deciding(text: str) -> list[str]:
+    """The settings of a drop-in that decide what runs."""
+    return sorted({key for _, key, _ in quoting.settings(text) if key in _DECIDING})
+
+
+def _hidden(words: Sequence[str]) -> str:
+    """Words of a command in a message: what looks like a secret is left out."""
+    found = []
+    for before, word in zip(("", *words), words, strict=False):
+        name, equals, value = word.partition("=")
+        if environment.looks_secret(name.replace("-", "_"), value) and equals:
+            found.append(f"{name}=…")
+        elif environment.looks_secret(before.replace("-", "_") if before.startswith("-") else "", word):
+            found.append("…")
+        else:
+            found.append(word)
+    return " ".join(found)
 
 
 def between(one: Command, other: Command) -> str | None:
@@ -55,10 +88,22 @@ def between(one: Command, other: Command) -> str | None:
             for words, others in ((one[0], other[0]), (other[0], one[0]))
         )
         if old or new:
-            return f"argv ({' '.join(old) or 'nothing'} became {' '.join(new) or 'nothing'})"
+            return f"argv ({_hidden(old) or 'nothing'} became {_hidden(new) or 'nothing'})"
         return "the order of argv"
     names = sorted(name for name in {*one[1], *other[1]} if one[1].get(name) != other[1].get(name))
     return f"the environment ({', '.join(names)})" if names else None
+
+
+# What systemd itself gives a process (systemd.exec(5)).
+_OF_SYSTEMD = re.compile(
+    r"(PATH|LANG|LC_.*|HOME|USER|LOGNAME|SHELL|TERM|INVOCATION_ID|JOURNAL_STREAM|SYSTEMD_.*|MANAGERPID(FDID)?"
+    r"|NOTIFY_SOCKET|MAINPID|WATCHDOG_.*|LISTEN_.*|CREDENTIALS_DIRECTORY|(STATE|CACHE|RUNTIME|LOGS)_DIRECTORY"
+    r"|MEMORY_PRESSURE_.*|FDSTORE|XDG_.*|DBUS_.*|DEBUGINFOD_URLS|container)\Z"
+)
+# What a user's own session gives everything in it; engines read other names.
+_ENGINES = re.compile(
+    r"(VLLM|SGLANG|SGL|LLAMA|GGML|HF|HUGGING|CUDA|NVIDIA|NCCL|HIP|ROCR|TORCH|TRITON|PYTORCH|PYTHON|LD)_"
+)
 
 
 def shown_by(process: Process, loaded: Command) -> str | None:
@@ -72,11 +117,28 @@ def shown_by(process: Process, loaded: Command) -> str | None:
             return between((process.argv, environ), (argv, environ))
     seen = process.environment
     if seen:
-        names = sorted(name for name in environ if name in seen and seen[name] != environ[name])
-        missing = sorted(name for name in environ if name not in seen)
-        if names or (missing and len(missing) < len(environ)):
+        theirs = {name: value for name, value in environ.items() if name != MARK}  # the marks are compared
+        names = sorted(name for name in theirs if name in seen and seen[name] != theirs[name])
+        missing = sorted(name for name in theirs if name not in seen)
+        if names or (missing and len(missing) < len(theirs)):
             return f"the environment ({', '.join([*names, *missing])})"
     return None
+
+
+def foreign(
+    process: Process, loaded: Command, secret: Sequence[str] = (), *, user: bool = False
+) -> list[str]:
+    """Variables of a process that no unit of it gives.
+
+    `secret` are variables that come from files; with `user` the session's own variables are let be.
+    """
+    seen = process.environment or {}
+    if not seen.keys() & loaded[1].keys():
+        return []  # it has overwritten them with its own title
+    strange = [name for name in seen if name not in loaded[1] and name not in secret]
+    return sorted(
+        name for name in strange if not _OF_SYSTEMD.match(name) and (not user or _ENGINES.match(name))
+    )
 
 
 def of_unit(
@@ -102,48 +164,83 @@ def of_unit(
     return [Difference("unit", what, "an edit was not applied", f"recipectl apply {name}")]
 
 
-def of_loaded(unit: str, file: str, drop_ins: Mapping[str, str], loaded: Command) -> list[Difference]:
+def of_loaded(
+    unit: str, file: str, drop_ins: Mapping[str, str], loaded: Command, runtime: str = "/run"
+) -> list[Difference]:
     """What systemd has loaded against the disk, and what drop-ins (path -> text) make of it."""
-    plain = command([file], unit)
-    effective = command([file, *drop_ins.values()], unit)
-    found = []
-    if said := between(plain, effective):
-        paths = " ".join(drop_ins)
+    effective = command([file, *drop_ins.values()], unit, runtime)
+    found, before = [], command([file], unit, runtime)
+    for n, (path, text) in enumerate(drop_ins.items(), 1):
+        after = command([file, *[*drop_ins.values()][:n]], unit, runtime)
+        said = [f"changes {what}"] if (what := between(before, after)) else []
+        said += [f"sets {', '.join(f'{key}=' for key in keys)}"] if (keys := deciding(text)) else []
+        before = after
+        if said:
+            remedy = f"move it into the recipe and remove {path}"
+            found.append(Difference("drop-in", f"a drop-in {' and '.join(said)}", path, remedy))
+    if what := between(loaded, effective):
+        told = f"systemd has loaded another {what}"
         found.append(
-            Difference(
-                "drop-in",
-                f"a drop-in changes {said}",
-                paths,
-                f"move it into the recipe, or systemctl revert {unit}",
-            )
-        )
-    if said := between(loaded, effective):
-        what = f"systemd has loaded another {said}"
-        found.append(
-            Difference("loaded", what, "files were changed without a reload", "systemctl daemon-reload")
+            Difference("loaded", told, "files were changed without a reload", "systemctl daemon-reload")
         )
     return found
 
 
 def of_process(
-    unit: str, process: Process, loaded: Command, base: str | None, mark: str | None, digest: str | None
+    unit: str,
+    process: Process,
+    loaded: Command,
+    replaced: str | None,
+    marks: tuple[str | None, str | None],
+    secret: Sequence[str] = (),
+    *,
+    user: bool = False,
 ) -> list[Difference]:
-    """What runs against what is loaded; `mark` is the digest it was started with, `digest` the unit's now."""
+    """What runs against what is loaded.
+
+    `replaced` is the interpreter when another file runs; `marks` are the digest it was started with, and
+    the unit's now.
+    """
     recipe = unit.removeprefix("model-").removesuffix(".service")
-    again = f"recipectl restart {recipe}"
+    again, found = f"recipectl restart {recipe}", list[Difference]()
+    if names := foreign(process, loaded, secret, user=user):
+        what = f"process {process.pid} has variables that no unit of it gives ({', '.join(names)})"
+        cause = "they come from EnvironmentFile=, DefaultEnvironment= or systemctl set-environment"
+        found.append(Difference("running", what, cause, f"take them away there, then {again}"))
     if said := shown_by(process, loaded):
         what = f"process {process.pid} was started with another {said}"
-        return [Difference("running", what, "applied without a restart", again)]
-    if mark and digest and mark != digest:
+        return [*found, Difference("running", what, "applied without a restart", again)]
+    if marks[0] and marks[1] and marks[0] != marks[1]:
         what = f"process {process.pid} was started by an earlier unit"
-        return [Difference("running", what, "applied without a restart", again)]
-    real = (process.executable or "").removesuffix(" (deleted)")
-    if process.executable and (
-        process.executable.endswith(" (deleted)") or (base and real != base and not process.argv)
-    ):
-        what = f"process {process.pid} runs {process.executable}"
-        return [Difference("running", what, "its interpreter was replaced", again)]
-    return []
+        return [*found, Difference("running", what, "applied without a restart", again)]
+    if replaced:
+        what = f"process {process.pid} runs {process.executable}, and not {replaced}"
+        return [*found, Difference("running", what, "its interpreter was replaced", again)]
+    return found
+
+
+def of_silence(unit: str, answered: str | None, *, ready: bool) -> list[Difference]:
+    """An engine that was ready, and does not answer."""
+    if not ready or answered is not None:
+        return []
+    recipe = unit.removeprefix("model-").removesuffix(".service")
+    return [
+        Difference(
+            "answers",
+            "the engine does not answer, though its process is there",
+            "it hangs, or is very busy",
+            f"recipectl logs {recipe}; recipectl restart {recipe}",
+        )
+    ]
+
+
+def of_lock(recipe: str, clauses: Sequence[str]) -> list[Difference]:
+    """A runtime that is not as it was locked."""
+    remedy = f"put it back, or accept it with `recipectl lock --update {recipe}`"
+    return [
+        Difference("runtime", clause, "the runtime was changed since it was locked", remedy)
+        for clause in clauses
+    ]
 
 
 def of_version(unit: str, answered: str | None, now: str | None, changed_after: bool) -> list[Difference]:

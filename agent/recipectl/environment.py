@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from recipectl.errors import UsageError
 from recipectl.hostfile import Host
-from recipectl.recipe import Recipe
+from recipectl.recipe import GPU, TOKEN, VARIABLE, Recipe
 from recipectl.runtime import Runtime
 
 
@@ -33,16 +33,6 @@ def merge(*layers: tuple[str, Mapping[str, str]]) -> Environment:
     return dict(sorted(merged.items()))
 
 
-def _text(value: object, key: str) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list):
-        return ",".join(str(item) for item in value)
-    if value is None or isinstance(value, dict):
-        raise UsageError(f"`{key}` must be one value, for example `0,1`")
-    return str(getattr(value, "text", value))
-
-
 # What an engine, or a library of one, reads from a file instead of from the variable itself.
 _FILE_OF = {"HF_TOKEN": "HF_TOKEN_PATH", "HUGGING_FACE_HUB_TOKEN": "HF_TOKEN_PATH"}
 
@@ -51,11 +41,38 @@ def gpus(recipe: Recipe) -> tuple[str, ...] | None:
     """The GPUs that a recipe asks for, None when it does not say; () is `none`."""
     if recipe.gpus is not None:
         return () if recipe.gpus == ("none",) else recipe.gpus
-    for key in ("cuda_visible_devices", "cuda-visible-devices", "CUDA_VISIBLE_DEVICES"):
-        if key in recipe.extra_args:
-            value = _text(recipe.extra_args[key], f"extra_args.{key}")
-            return tuple(word.strip() for word in value.split(",") if word.strip())
-    return None
+    return legacy_gpus(recipe)
+
+
+def legacy_gpus(recipe: Recipe) -> tuple[str, ...] | None:
+    """The GPUs of `extra_args.cuda_visible_devices`: VLLM Studio's spelling, in which `0` is a GPU too."""
+    given = recipe.extra_args.get("cuda_visible_devices")
+    if given is None:
+        return None
+    words = [str(item) for item in given] if isinstance(given, list) else str(given).split(",")
+    found = tuple(word.strip() for word in words if word.strip())
+    if isinstance(given, bool) or not all(GPU.fullmatch(word) for word in found):
+        text = "`extra_args.cuda_visible_devices` must be indices or ids, for example `0,1`; use `gpus:`"
+        raise UsageError(text, "extra_args", "cuda_visible_devices")
+    return found
+
+
+def _legacy(recipe: Recipe) -> dict[str, str]:
+    """`extra_args.env_vars`, whose values the loader has left as they are written."""
+    given = recipe.extra_args.get("env_vars") or {}
+    if not isinstance(given, dict):
+        raise UsageError(
+            "`extra_args.env_vars` must be a mapping of names to values", "extra_args", "env_vars"
+        )
+    for name, value in given.items():
+        where = ("extra_args", "env_vars", name)
+        if not VARIABLE.fullmatch(name):
+            what = f"`extra_args.env_vars` has `{name!a}`"
+            raise UsageError(f"{what}; a variable has letters, digits and `_`, no digit first", *where)
+        if not isinstance(value, str):
+            what = "a list" if isinstance(value, list) else "a mapping"
+            raise UsageError(f"`extra_args.env_vars.{name}` is {what}; give one value", *where)
+    return given
 
 
 def visible(recipe: Recipe) -> dict[str, str]:
@@ -84,17 +101,11 @@ def credentials(recipe: Recipe) -> dict[str, tuple[str, str]]:
 
 def environment_files(recipe: Recipe) -> dict[str, str]:
     """Variable -> EnvironmentFile= for the secrets that an engine takes from its environment alone."""
-    found = {}
-    for variable, source in recipe.secrets.items():
-        if variable in _FILE_OF or variable.endswith(("_FILE", "_PATH")):
-            continue
-        if not source.startswith("/"):
-            raise UsageError(
-                f"`secrets.{variable}` is read from the environment only; give the absolute path of a file "
-                f"that says `{variable}=…`"
-            )
-        found[variable] = source
-    return found
+    return {
+        variable: source
+        for variable, source in recipe.secrets.items()
+        if variable not in _FILE_OF and not variable.endswith(("_FILE", "_PATH"))
+    }
 
 
 def directories(recipe: Recipe) -> dict[str, str]:
@@ -117,12 +128,11 @@ def layers(
     needs = {"PATH": ":".join(runtime.path)}
     if runtime.venv:
         needs["VIRTUAL_ENV"] = runtime.venv
-    legacy = recipe.extra_args.get("env_vars") or {}
-    if not isinstance(legacy, dict):
-        raise UsageError("`extra_args.env_vars` must be a mapping of names to values")
+    legacy = _legacy(recipe)
     for variable in recipe.secrets:
         if variable in recipe.env_vars or variable in legacy:
-            raise UsageError(f"`{variable}` is in `secrets` and in `env_vars`; keep it in `secrets`")
+            text = f"`{variable}` is in `secrets` and in `env_vars`; keep it in `secrets`"
+            raise UsageError(text, "env_vars" if variable in recipe.env_vars else "extra_args", variable)
     secret = {name: f"%d/{credential}" for name, (credential, _) in credentials(recipe).items()}
     return (
         ("directories", {} if user else directories(recipe)),
@@ -135,12 +145,30 @@ def layers(
     )
 
 
-_SECRET = re.compile(r"(TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|PRIVATE_KEY|ACCESS_KEY)(_ID)?\Z", re.I)
-_TOKEN = re.compile(r"(hf_|sk-|ghp_|glpat-|xox[bp]-|AKIA)[A-Za-z0-9_-]{12,}")
+def key_of(layer: str, name: str) -> tuple[str, ...]:
+    """The key of a recipe that gives a variable, by its layer; () where no recipe does."""
+    keys: dict[str, tuple[str, ...]] = {
+        "env_vars": ("env_vars", name),
+        "extra_args.env_vars": ("extra_args", "env_vars", name),
+        "gpus": ("gpus",),
+        "secrets": ("secrets", name),
+    }
+    return keys.get(layer, ())
+
+
+_SECRET = re.compile(
+    r"(TOKEN|SECRET|PASSWORD|PASSWD|_PASS|API_?KEYS?|PRIVATE_KEY|ACCESS_KEY|CREDENTIALS?)(_ID)?\Z", re.I
+)
+_IN_URL = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s:@]+:[^/\s@]+@|Bearer\s+\S{8,}", re.I)
 
 
 def looks_secret(name: str, value: str) -> bool:
     """Whether a variable is likely a secret, by its name or by the shape of its value."""
     return bool(
-        value and ((_SECRET.search(name) and not name.startswith("TOKENIZERS_")) or _TOKEN.match(value))
+        value
+        and (
+            (_SECRET.search(name) and not name.startswith("TOKENIZERS_"))
+            or TOKEN.match(value)
+            or _IN_URL.search(value)
+        )
     )

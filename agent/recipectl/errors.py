@@ -1,5 +1,6 @@
 """The one family of errors that a user is meant to read: a sentence each, and an exit status."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -10,9 +11,21 @@ class RecipectlError(Exception):
 
 
 class UsageError(RecipectlError):
-    """The command line or a recipe must change."""
+    """The command line or a recipe must change; `key` is the path of the key that must, where it is one."""
 
     status = 2
+
+    def __init__(self, sentence: str, *key: str | int) -> None:
+        super().__init__(sentence)
+        self.key = key
+
+
+class SeveralError(UsageError):
+    """Several things that must change, told together."""
+
+    def __init__(self, errors: Sequence[UsageError]) -> None:
+        super().__init__("\n".join(str(error) for error in errors))
+        self.errors = tuple(errors)
 
 
 class RuntimeNotFoundError(UsageError):

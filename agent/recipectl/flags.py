@@ -59,7 +59,7 @@ def given(engine: str, words: Sequence[str], known: Options) -> tuple[list[Given
         end = at + 1
         dash = next((n for n in range(end, len(words)) if _FLAG.match(words[n])), len(words))
         kind = known.kind(long)
-        if kind in ("value", "repeated"):
+        if kind in ("value", "repeated", "commas"):
             end = min(end + 1, len(words))
         elif kind == "optional":
             end = min(end + 1, dash)
@@ -98,6 +98,20 @@ def findings(engine: str, words: Sequence[Word], known: Options) -> list[Finding
     return said
 
 
+def left_out(engine: str, keys: Sequence[str], known: Options) -> list[Finding]:
+    """What is wrong with keys of `extra_args` that are `false` and have become no word at all."""
+    what = f"{engine} {known.version}" if known.version else engine
+    said = []
+    for key in keys:
+        name = known.canonical(flag(key))
+        if known.kind(name.partition(".")[0]) is None:
+            said.append(Finding(("extra_args", key), _unknown(flag(key), what, known)))
+        elif known.kind(name) == "negatable":
+            told = f"`{key}: false` is left out, and {what} has `--no-{name[2:]}`; write that in `args:`"
+            said.append(Finding(("extra_args", key), told))
+    return said
+
+
 def _wrong(engine: str, what: str, one: Given, known: Options) -> str | None:
     base, _, dotted = one.flag.partition(".")
     option = known.by_flag.get(one.flag)
@@ -118,7 +132,7 @@ def _wrong(engine: str, what: str, one: Given, known: Options) -> str | None:
 def _values(what: str, one: Given, option: Option) -> str | None:
     if option.kind in ("flag", "negatable") and one.values:
         return f"`{one.name}` takes no value in {what}; give `true` or `false`, not `{one.values[0]}`"
-    if option.kind in ("value", "repeated", "words") and not one.values:
+    if option.kind in ("value", "repeated", "words", "commas") and not one.values:
         return f"`{one.name}` wants a value in {what}; give one"
     bad = next((value for value in one.values if option.choices and value not in option.choices), None)
     if bad is None or ("None" in (option.choices or ()) and bad in ("None", "")):

@@ -1,14 +1,13 @@
 """What a unit asks: is its port free, does its engine answer, is it idle, whose turn is it?
 
 A program of its own (standard library only), run by the units as `health.py VERB …`:
-free PORT; pinned LIBRARIES INTERPRETER PYTHON ENGINE SEEN FOLDER NAME…; locked FILE POLICY NAME…;
-devices PATH…; turn [--user] UNIT…;
-ready HOST PORT PATH MARK; drain [--user] PORT SECONDS UNIT…;
+free HOST PORT; pinned LIBRARIES INTERPRETER PYTHON ENGINE SEEN FOLDER NAME…;
+locked FILE POLICY INTERPRETER FOLDER NAME…; devices PATH…; turn [--user] UNIT…;
+ready HOST PORT PATH; spare [--user] SECONDS UNIT=PORT…;
 probe [--user] HOST PORT PATH TIMEOUT_SECONDS FAILURES ACTION UNIT
 """
 
 import contextlib
-import json
 import os
 import signal
 import socket
@@ -22,16 +21,36 @@ INTERVAL_SEC = 0.05
 _ESTABLISHED, _LISTEN = "01", "0A"
 
 
-def _sockets(port: int, state: str) -> set[str]:
-    """The inodes of the TCP sockets at a local port, from /proc/net/tcp{,6}."""
+def _sockets(port: int, state: str, host: str = "") -> set[str]:
+    """The inodes of the TCP sockets at a local port (of an address, when one is given), from /proc/net."""
     found = set()
     for table in ("tcp", "tcp6"):
         with contextlib.suppress(FileNotFoundError):
             for line in Path("/proc/net", table).read_text().splitlines()[1:]:
                 words = line.split()
-                if words[3] == state and int(words[1].rpartition(":")[2], 16) == port:
+                address, _, its_port = words[1].rpartition(":")
+                if words[3] == state and int(its_port, 16) == port and _meets(address, host):
                     found.add(words[9])
     return found
+
+
+def _meets(address: str, host: str) -> bool:
+    """Whether a listener at an address (as /proc/net spells it) is in the way of one at a host."""
+    words = [bytes.fromhex(address[n : n + 8])[::-1] for n in range(0, len(address), 8)]
+    family = socket.AF_INET if len(words) == 1 else socket.AF_INET6
+    there = socket.inet_ntop(family, b"".join(words))
+    here = {"localhost": "127.0.0.1", "0.0.0.0": "", "::": ""}.get(host, host)  # noqa: S104  (compared)
+    family = socket.AF_INET6 if ":" in here else socket.AF_INET
+    try:
+        here = socket.inet_ntop(family, socket.inet_pton(family, here))
+    except OSError:
+        return True  # every address, or a name
+    return there in ("0.0.0.0", "::", here, f"::ffff:{here}")  # noqa: S104  (compared)
+
+
+def listening(host: str, port: int) -> bool:
+    """Whether anybody listens there."""
+    return bool(_sockets(port, _LISTEN, host))
 
 
 def _owner(inodes: set[str]) -> int | None:
@@ -53,15 +72,17 @@ def _cgroup(pid: int | str) -> str:
     return "/"
 
 
-def holder(port: int) -> str | None:
+def holder(port: int, host: str = "") -> str | None:
     """Who listens on a port, in words; None when nobody does."""
-    inodes = _sockets(port, _LISTEN)
+    inodes = _sockets(port, _LISTEN, host)
     if not inodes:
         return None
     pid = _owner(inodes)
     if pid is None:
         return "a process of another user"
-    command = Path(f"/proc/{pid}/comm").read_text().strip()
+    command = "gone by now"
+    with contextlib.suppress(OSError):
+        command = Path(f"/proc/{pid}/comm").read_text().strip()
     unit = _cgroup(pid).rstrip("/").rpartition("/")[2]
     return f"process {pid} ({command})" + (f" of {unit}" if unit.endswith((".service", ".scope")) else "")
 
@@ -115,9 +136,9 @@ def _units(user: list[str], units: list[str], fields: str) -> list[dict[str, str
     ]
 
 
-def free(port: str) -> int:
-    """Fail when somebody listens on the port already."""
-    if who := holder(int(port)):
+def free(host: str, port: str) -> int:
+    """Fail when somebody listens there already."""
+    if who := holder(int(port), host):
         print(f"port {port} is taken by {who}; stop it or choose another `port:`", file=sys.stderr)
         return 1
     return 0
@@ -150,17 +171,18 @@ def pinned(
     return 0
 
 
-def locked(file: str, policy: str, *names: str) -> int:
-    """Tell what is not as the lock has it, and fail when the policy is `refuse`."""
+def locked(file: str, policy: str, interpreter: str, folder: str, *names: str) -> int:
+    """Tell what of the unit's runtime is not as the lock has it, and fail when the policy is `refuse`."""
     sys.path.append(str(Path(__file__).parents[1]))
     from recipectl import installed
 
     try:
-        lock: installed.Locked = json.loads(Path(file).read_text())
+        lock = installed.read_lock(Path(file))
     except (OSError, ValueError) as error:
-        print(f"{file} cannot be read as a lock ({error}); remove it, and lock again", file=sys.stderr)
-        return 1
-    said = installed.differences(lock, installed.facts(lock["interpreter"], lock["folder"], names))
+        print(f"{file} cannot be read as a lock ({error}); lock again, then apply", file=sys.stderr)
+        return 1 if policy == "refuse" else 0
+    now = installed.facts(interpreter, None if folder == "-" else folder, names)
+    said = installed.differences(lock, now)
     for clause in said:
         print(f"not as locked in {file}: {clause}", file=sys.stderr)
     return 1 if said and policy == "refuse" else 0
@@ -180,20 +202,31 @@ def devices(*paths: str) -> int:
     return 0
 
 
+_LOADING = ("start-pre", "start", "start-post")
+
+
 def turn(*words: str) -> int:
-    """Wait while one of the units is loading."""
+    """Wait while one of the units is loading; their own TimeoutStartSec= bounds it."""
     user, units = [w for w in words if w == "--user"], [w for w in words if w != "--user"]
-    while any(
-        row.get("SubState") in ("start-pre", "start", "start-post") for row in _units(user, units, "SubState")
-    ):
-        _notify("STATUS=waiting for a neighbour on its GPU to finish loading")
+    while any(row.get("SubState") in _LOADING for row in _units(user, units, "SubState")):
+        _notify("STATUS=waiting for a neighbour on its GPU to finish loading\nEXTEND_TIMEOUT_USEC=10000000")
         time.sleep(0.2)
     return 0
 
 
-def ready(host: str, port: str, path: str, mark: str) -> int:
-    """Return once the engine itself answers 200; `-` asks nothing. `mark` is told in the status."""
+def _mark(pid: int) -> str:
+    """The digest of the unit that a process was started with, for the status; empty if unreadable."""
+    with contextlib.suppress(OSError):
+        for pair in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+            if pair.startswith(b"RECIPECTL_DIGEST="):
+                return f" [{pair.partition(b'=')[2].decode()}]"
+    return ""
+
+
+def ready(host: str, port: str, path: str) -> int:
+    """Return once the engine itself answers 200; `-` asks nothing."""
     engine = int(os.environ.get("MAINPID", "0"))
+    mark = _mark(engine)  # now: some engines write their title over it
 
     def stop(*_: object) -> None:
         _end_the_load(engine)
@@ -209,32 +242,34 @@ def ready(host: str, port: str, path: str, mark: str) -> int:
         if status == 200:
             owner = None if path == "-" else _owner(_sockets(int(port), _LISTEN))
             if owner is None or _cgroup(owner) == _cgroup("self"):
-                _notify(f"STATUS=ready [{mark}]")
+                _notify(f"STATUS=ready{mark}")
                 return 0
             print(f"port {port} is answered by {holder(int(port))}, not by this engine", file=sys.stderr)
             return 1
         elapsed = int(time.monotonic() - begun)
         if elapsed != told:
             told = elapsed
-            _notify(
-                f"STATUS=loading {elapsed}s"
-                + (f" (health answers {status})" if status else "")
-                + f" [{mark}]"
-            )
+            _notify(f"STATUS=loading {elapsed}s" + (f" (health answers {status})" if status else "") + mark)
         time.sleep(INTERVAL_SEC)
 
 
-def drain(*words: str) -> int:
-    """Before an eviction: wait until nobody is connected to the port. An operator's stop does not wait."""
-    user, (port, seconds, *units) = [w for w in words if w == "--user"], [w for w in words if w != "--user"]
-    end = time.monotonic() + int(seconds)
-    while _sockets(int(port), _ESTABLISHED) and time.monotonic() < end:
-        rows = _units(user, units, "ActiveState,Job")
-        if not any(
-            row.get("Job", "0") not in ("", "0") and row.get("ActiveState") != "active" for row in rows
-        ):
+def spare(*words: str) -> int:
+    """Wait until units that a start would stop are idle: not loading, nobody connected to their port.
+
+    After so many seconds they are stopped all the same.
+    """
+    user, (seconds, *given) = [w for w in words if w == "--user"], [w for w in words if w != "--user"]
+    ports = {unit: int(port) for unit, _, port in (word.rpartition("=") for word in given)}
+    end, told = time.monotonic() + int(seconds), False
+    while time.monotonic() < end:
+        rows = zip(ports, _units(user, [*ports], "ActiveState,SubState"), strict=True)
+        busy = [unit for unit, row in rows if row.get("SubState") in _LOADING
+                or (row.get("ActiveState") == "active" and _sockets(ports[unit], _ESTABLISHED))]  # fmt: skip
+        if not busy:
             return 0
-        _notify("STATUS=finishing its requests, then making room for another model")
+        if not told:
+            print(f"waiting until {', '.join(busy)} is idle, at most {seconds} s", file=sys.stderr)
+            told = True
         time.sleep(0.2)
     return 0
 
@@ -244,26 +279,38 @@ def probe(*words: str) -> int:
     user = [word for word in words if word == "--user"]
     host, port, path, timeout_sec, failures, action, unit = [word for word in words if word != "--user"]
     count = Path(os.environ.get("RUNTIME_DIRECTORY", "/run"), "failures")
-    if _units(user, [unit], "ActiveState")[0].get("ActiveState") != "active":
+    state = _units(user, [unit], "ActiveState")[0].get("ActiveState")
+    if state in (
+        "inactive",
+        "failed",
+    ):  # it has ended by itself: there is nobody to ask until it starts again
+        timer = unit.removesuffix(".service") + "-watch.timer"
+        return subprocess.run(["systemctl", *user, "stop", "--no-block", timer], check=False).returncode  # noqa: S603, S607
+    if state != "active":
         return 0  # loading, stopping or restarting already
     if ask(host, int(port), path, float(timeout_sec)) == 200:
         count.unlink(missing_ok=True)
         return 0
-    failed = int(count.read_text() or "0") + 1 if count.exists() else 1
+    # Failures of this very run of the engine: a restart by somebody else begins anew.
+    run = _units(user, [unit], "InvocationID")[0].get("InvocationID", "")
+    before = count.read_text().split() if count.exists() else []
+    failed = int(before[1]) + 1 if before[:1] == [run] and len(before) > 1 else 1
     print(f"{unit} does not answer {path} ({failed} of {failures})", file=sys.stderr)
-    count.write_text(str(failed))
+    count.write_text(f"{run} {failed}")
     if failed >= int(failures):
         count.unlink()
         print(f"{action} of {unit}", file=sys.stderr)
-        # A hung engine would take all of TimeoutStopSec=; after SIGKILL systemd's Restart= brings it back.
-        how = ["kill", "--signal=SIGKILL", unit] if action == "restart" else ["stop", "--no-block", unit]
-        return subprocess.run(["systemctl", *user, *how], check=False).returncode  # noqa: S603, S607
+        if action == "stop":
+            subprocess.run(["systemctl", *user, "stop", "--no-block", unit], check=False)  # noqa: S603, S607
+        # A hung engine would take all of TimeoutStopSec=. Where it was not stopped, Restart= brings it back.
+        kill = ["systemctl", *user, "kill", "--signal=SIGKILL", unit]
+        return subprocess.run(kill, check=False).returncode  # noqa: S603
     return 0
 
 
 VERBS: dict[str, Callable[..., int]] = {
     "free": free, "pinned": pinned, "locked": locked, "devices": devices, "turn": turn,
-    "ready": ready, "drain": drain, "probe": probe,
+    "ready": ready, "spare": spare, "probe": probe,
 }  # fmt: skip
 
 if __name__ == "__main__":

@@ -2,9 +2,10 @@
 
 import subprocess
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
-from recipectl.errors import RecipectlError
+from recipectl.errors import BusError, RecipectlError
 from recipectl.plan import Action, Plan
 from recipectl.store import Store
 
@@ -32,42 +33,68 @@ def apply(
     plan: Plan, store: Store, manager: Manager, said: Callable[[Action], None] = lambda _: None
 ) -> None:
     """
-    Stop what goes, write what differs, enable, one daemon-reload, then queue restarts and starts.
+    Stop what goes, write what differs, enable, one daemon-reload, then stop, restart and start models.
 
     Every step can be repeated: whatever is interrupted, the next plan has what is left. Models load after
-    this returns (`wait` waits for them); RecipectlError when a socket cannot listen.
+    this returns (`wait` waits for them). What one unit refuses stops no other; it is told at the end, as
+    RecipectlError.
     """
+    wrong: list[str] = []
+
+    def each(verb: str, do: Callable[[str], str | None]) -> None:
+        """Carry out the actions of a verb; `do` returns what went wrong."""
+        for action in plan.actions:
+            if action.verb == verb:
+                try:
+                    failed = do(action.unit)
+                except BusError as error:
+                    failed = f"{action.unit}: {error}"
+                if failed:
+                    wrong.append(failed)
+                else:
+                    said(action)
+
     if names := plan.of("create user"):
         make_users(names)
+        each("create user", lambda _: None)
     changes = plan.of("write", "remove", "enable", "disable", "reload")
     if changes:
         store.owe_reload()
+
+    def remove(unit: str) -> str | None:
+        if failed := _ended(unit, manager.job("Stop", unit), "could not be stopped, and stays"):
+            return failed
+        manager.disable((unit,))
+        store.remove(unit)
+        return None
+
     # A socket goes before what it starts, or a request brings that back.
-    for name in sorted(plan.of("remove"), key=lambda name: not name.endswith((".socket", ".timer"))):
-        manager.job("Stop", name)
-        manager.disable((name,))
-        store.remove(name)
+    ordered = sorted(plan.actions, key=lambda action: not action.unit.endswith((".socket", ".timer")))
+    plan = replace(plan, actions=tuple(ordered))
+    each("remove", remove)
     if plan.units:
         store.write(*plan.units)
-    if names := plan.of("enable"):
-        manager.enable((*names, "models.target"))
-    if names := plan.of("disable"):
-        manager.disable(names)
+        each("write", lambda _: None)
+    each("enable", lambda unit: manager.enable((unit, "models.target")))
+    each("disable", lambda unit: manager.disable((unit,)))
     if changes:
         manager.reload()
         store.reloaded()
-    for verb in ("restart", "start"):
-        for name in plan.of(verb):
-            manager.start_without_waiting(verb.capitalize(), name)
-    for action in plan.actions:
-        said(action)
+        each("reload", lambda _: None)
+    each("stop", lambda unit: _ended(unit, manager.job("Stop", unit), "could not be stopped"))
+    each("restart", lambda unit: manager.start_without_waiting("Restart", unit))
+    each("start", lambda unit: manager.start_without_waiting("Start", unit))
     # A socket is there at once or not at all: a client must find it when this returns.
-    sockets = [name for name in plan.of("restart", "start") if name.endswith(".socket")]
-    deaf = [name for name in sockets if manager.job("Start", name) != "done"]
-    if deaf:
-        raise RecipectlError(
-            f"{', '.join(deaf)} could not listen; is the port taken? See systemctl status {deaf[0]}"
-        )
+    for unit in plan.of("restart", "start"):
+        if unit.endswith(".socket") and (failed := _ended(unit, manager.job("Start", unit), "cannot listen")):
+            wrong.append(f"{failed}; is its port taken?")
+    if wrong:
+        raise RecipectlError("\n".join(wrong))
+
+
+def _ended(unit: str, result: str, what: str) -> str | None:
+    """What to say of a job that did not end well."""
+    return None if result == "done" else f"{unit} {what} (its job was {result}); see systemctl status {unit}"
 
 
 def make_users(names: Sequence[str]) -> None:

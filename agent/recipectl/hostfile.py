@@ -5,8 +5,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from recipectl.load import VARIABLE, Places, document, validate
-from recipectl.recipe import Text
+from recipectl.load import validate
+from recipectl.reader import Places, document
+from recipectl.recipe import USER, VARIABLE, Text
 
 DEFAULT_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 
@@ -14,7 +15,7 @@ DEFAULT_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/
 class Host(BaseModel):
     """/etc/recipectl/host.yaml; every key may be left out."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     environment: dict[str, Text] = {}
     vars: dict[str, Text] = Field(default={}, description="what recipes may use as `${name}`")
@@ -25,7 +26,9 @@ class Host(BaseModel):
     drift: Literal["warn", "refuse"] = Field(
         default="warn", description="what to do when a runtime is not as its NAME.lock has it"
     )
-    user: str = Field(default="recipectl", description="User= of the units, made by apply when it is missing")
+    user: str = Field(
+        default="recipectl", pattern=USER, description="User= of the units, made by apply when it is missing"
+    )
     hardening: Literal["strict", "default", "off"] = "default"
     on_failure: str | None = Field(
         default=None, pattern=r"^[A-Za-z0-9:_.@%-]+\.(service|target)$", description="a unit for OnFailure="
@@ -34,18 +37,26 @@ class Host(BaseModel):
         default=(), description="the UUIDs of GPU 0, 1, …, to compare the two spellings"
     )
 
-    @field_validator("vars")
+    @field_validator("vars", "environment")
     @classmethod
     def _names(cls, variables: dict[str, str]) -> dict[str, str]:
         for name in variables:
-            if not VARIABLE.fullmatch(f"${{{name}}}"):
+            if not VARIABLE.fullmatch(name):
                 raise ValueError(f"has `{name}`; a name has letters, digits and `_`, and no digit first")
         return variables
+
+    @field_validator("path")
+    @classmethod
+    def _absolute(cls, folders: tuple[str, ...]) -> tuple[str, ...]:
+        for folder in folders:
+            if not folder.startswith("/") or ":" in folder:
+                raise ValueError(f"has `{folder}`; each folder is an absolute path without `:`")
+        return folders
 
 
 def placed(paths: tuple[Path, ...]) -> tuple[Host, Places]:
     """The host file, and where each of its values stands."""
     if not paths:
-        return Host(), {}
+        return Host.model_construct(), {}  # the defaults alone
     data, reader = document(paths)
     return validate(Host, data, reader), reader.places

@@ -4,13 +4,17 @@ Standard library only: the units' helper reads it too, just before an engine sta
 """
 
 import hashlib
+import json
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import TypedDict
 
 # What an engine's numbers and kernels come from besides itself: a lock records them all.
 _BELOW = re.compile(
-    r"(torch|triton|nvidia_|cuda_|flashinfer|flash_attn|xformers|sgl_kernel|transformers\Z)", re.I
+    r"(torch|triton|nvidia_|cuda_|cupy|flashinfer|flash_attn|flash_mla|xformers|sgl_|sglang_kernel|deep_gemm|deep_ep"
+    r"|vllm_|xgrammar|tilelang|aiter|transformers\Z|tokenizers\Z|numpy\Z)",
+    re.I,
 )
 
 
@@ -53,11 +57,11 @@ def meets(version: str | None, specifier: str) -> bool:
     from packaging.version import InvalidVersion, Version
 
     try:
-        # The public part alone: a build says 0.32.0+cpu where a recipe says ==0.32.0.
+        # The public part alone, on both sides: a build says 0.32.0+cpu where a recipe says ==0.32.0.
         public = Version(version or "").public
     except InvalidVersion:
         return False
-    return SpecifierSet(specifier).contains(public, prereleases=True)
+    return SpecifierSet(re.sub(r"\+[A-Za-z0-9.]+", "", specifier)).contains(public, prereleases=True)
 
 
 def versions(folder: str) -> dict[str, str]:
@@ -74,12 +78,17 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def counts(name: str, engine: Collection[str]) -> bool:
+    """Whether a distribution's name (lower case, `_`) is one that a lock records."""
+    return name in engine or bool(_BELOW.match(name))
+
+
 def facts(interpreter: str, folder: str | None, engine: tuple[str, ...]) -> Locked:
     """The exact runtime; `engine` are the distribution names that an engine may have."""
     real = Path(interpreter).resolve()
     found: dict[str, Distribution] = {}
     for name, version in versions(folder).items() if folder else ():
-        if name in engine or _BELOW.match(name):
+        if counts(name, engine):
             records = [path for path in Path(folder or "").glob(f"*-{version}.dist-info/RECORD")
                        if path.parent.name.lower() == f"{name}-{version}.dist-info".lower()]  # fmt: skip
             found[name] = {"version": version, "record": _digest(records[0]) if records else "none"}
@@ -93,6 +102,16 @@ def facts(interpreter: str, folder: str | None, engine: tuple[str, ...]) -> Lock
     }
 
 
+def read_lock(path: Path) -> Locked:
+    """The content of a NAME.lock; ValueError when it is none."""
+    found = json.loads(path.read_text())
+    lacks = {*Locked.__annotations__} - {*(found if isinstance(found, dict) else ())}
+    if lacks or not isinstance(found["distributions"], dict):
+        raise ValueError(f"it lacks {', '.join(sorted(lacks)) or 'distributions'}")
+    lock: Locked = found
+    return lock
+
+
 def differences(locked: Locked, now: Locked) -> list[str]:
     """One clause for each thing that is not as it was locked."""
     said = []
@@ -101,7 +120,7 @@ def differences(locked: Locked, now: Locked) -> list[str]:
         if locked.get(key) != now.get(key):
             said.append(f"{words} was {locked.get(key)} and is {now.get(key)}")
     if not said and locked["interpreter_sha256"] != now["interpreter_sha256"]:
-        said.append(f"{now['interpreter_file']} is another build of Python")
+        said.append(f"{now['interpreter_file']} is another build of the same program")
     old, new = locked["distributions"], now["distributions"]
     for name in sorted({*old, *new}):
         if name not in new:

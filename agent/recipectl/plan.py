@@ -1,5 +1,6 @@
 """What must change on the host, decided without touching anything."""
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -19,7 +20,10 @@ class State(Protocol):
 
 @dataclass(frozen=True)
 class Action:
-    """One thing to do and why; verbs: create user, write, remove, reload, enable, disable, restart, start."""
+    """One thing to do and why.
+
+    Verbs: create user, write, remove, reload, enable, disable, stop, restart, start.
+    """
 
     verb: str
     unit: str
@@ -41,59 +45,181 @@ class Plan:
         return tuple(action.unit for action in self.actions if action.verb in verbs)
 
 
+_REQUIRES = re.compile(r"^Requires=(model-.*)$", re.M)
 _UP = ("active", "activating", "reloading")
+
+
+@dataclass(frozen=True)
+class Host:
+    """What is there: unit -> text, unit -> state, enabled units, sockets that do not hear where they must."""
+
+    installed: Mapping[str, str]
+    states: Mapping[str, State]
+    enabled: Collection[str] = ()
+    deaf: Collection[str] = ()
+    reload_due: bool = False
+
+    def up(self, unit: str) -> bool:
+        """Whether a unit runs, or is on its way."""
+        return unit in self.states and self.states[unit].active_state in _UP
 
 
 def decide(
     wanted: Collection[Compiled],
     shared: Collection[Unit],
-    installed: Mapping[str, str],
+    host: Host,
     gone: Mapping[str, str],
-    states: Mapping[str, State],
-    enabled_units: Collection[str],
     users: Collection[str] = (),
     *,
     restart: bool = True,
-    reload_due: bool = False,
 ) -> Plan:
     """
-    The way from what is installed to what is wanted; `gone` is unit -> why it has to go, `users` are missing.
+    The way from what is there to what is wanted; `gone` is unit -> why it has to go, `users` are missing.
 
     Enabled and running are asked of the host each time, so a plan that was cut short goes on where it ended.
     """
-    units = [*(shared if wanted else ()), *(unit for model in wanted for unit in model.units)]
-    differ = [unit for unit in units if installed.get(unit.name) != unit.text]
+    if not restart:
+        gone = {name: why for name, why in gone.items() if not _family_up(name, host)}
+    kept = [model for model in wanted if restart or not _would_stop(model, host)]
+    units = [*(shared if wanted else ()), *(unit for model in kept for unit in model.units)]
+    differ = [unit for unit in units if host.installed.get(unit.name) != unit.text]
     actions = [Action("create user", user, "units run as this user") for user in sorted(users)]
     actions += [Action("remove", name, why) for name, why in gone.items()]
     for unit in differ:
-        actions.append(Action("write", unit.name, "differs" if unit.name in installed else "new"))
-    if reload_due:
+        actions.append(Action("write", unit.name, "differs" if unit.name in host.installed else "new"))
+    if host.reload_due:
         actions.append(Action("reload", "systemd", "an apply was cut short before it"))
-    starts: list[Action] = []
-    for model in wanted:
+    for model in kept:
         ours = {unit.name for unit in model.units}
         for name in kinds(model.name):
-            if name in installed and name not in ours:
+            if name in host.installed and name not in ours:
                 actions.append(Action("remove", name, "the recipe does not ask for it any more"))
-        switch, service = model.enabled_unit, model.units[0]
-        enabled, state = switch in enabled_units, states[service.name]
-        up = model.autostart is True or model.on_demand
-        if up and not enabled:
-            actions.append(Action("enable", switch, "on_demand" if model.on_demand else "autostart: true"))
-        elif model.autostart is False and enabled and not model.on_demand:
-            actions.append(Action("disable", switch, "autostart: false"))
-        running = state.active_state in _UP
-        new_mark = facts(service.text)["Digest"]
-        if running and state.mark not in (None, new_mark) and restart:
-            starts.append(Action("restart", service.name, "it runs with what the recipe said before"))
-        elif up and states[switch].active_state not in _UP:
-            why = "on_demand" if model.on_demand else "autostart: true"
-            failed = states[switch].active_state == "failed"
-            starts.append(Action("start", switch, f"{why}, and it has failed" if failed else why))
-        socket_differs = switch != service.name and switch in installed and switch in {u.name for u in differ}
-        if restart and socket_differs and states[switch].active_state in _UP:
-            starts.append(Action("restart", switch, "it listens where the recipe said before"))
-    return Plan((*actions, *starts), tuple(differ))
+        actions += _links(model, host)
+    written = {unit.name for unit in differ}
+    around = _around(wanted)
+    runs = [
+        action
+        for model in kept
+        for action in _runs(model, around[model.name], host, written, restart=restart)
+    ]
+    return Plan((*actions, *sorted(runs, key=lambda action: action.verb != "stop")), tuple(differ))
+
+
+@dataclass(frozen=True)
+class _Around:
+    """Names of recipes: whom a start of this one would stop, and who requires it."""
+
+    stopped: frozenset[str]
+    dependents: frozenset[str]
+
+
+def _around(wanted: Collection[Compiled]) -> dict[str, _Around]:
+    """What each recipe's units say of the others: Requires= is followed all the way."""
+    by_name = {model.name: model for model in wanted}
+    by_unit = {model.units[0].name: model.name for model in wanted}
+    direct = {
+        model.name: {by_unit[unit] for unit in _REQUIRES.findall(model.units[0].text) if unit in by_unit}
+        for model in wanted
+    }
+    dependents: dict[str, set[str]] = {name: set() for name in by_name}
+    rivals: dict[str, set[str]] = {}
+    for name in by_name:
+        started, todo = {name}, [name]
+        while todo:
+            new = direct[todo.pop()] - started
+            started |= new
+            todo.extend(new)
+        for other in started - {name}:
+            dependents[other].add(name)
+        rivals[name] = {rival for one in started for rival in by_name[one].rivals} - started
+    return {name: _Around(frozenset(rivals[name]), frozenset(dependents[name])) for name in by_name}
+
+
+def _family_up(unit: str, host: Host) -> bool:
+    """Whether anything runs of the recipe that a unit was written for."""
+    recipe = facts(host.installed.get(unit, "")).get("Recipe", "")
+    return any(host.up(name) for name in kinds(recipe) if not name.endswith(".socket"))
+
+
+def _busy(model: Compiled, host: Host) -> bool:
+    """Whether a model runs, or somebody waits for it."""
+    service, _, proxy = kinds(model.name)[:3]
+    return host.up(service) or host.up(proxy)
+
+
+def _would_stop(model: Compiled, host: Host) -> bool:
+    """Whether writing a model's units would end what runs, or hide that it is due: socket or proxy differ."""
+    new = {unit.name: unit.text for unit in model.units}
+    return _busy(model, host) and any(
+        new.get(name) != host.installed.get(name) for name in kinds(model.name)[1:3]
+    )
+
+
+def _wanted_up(model: Compiled, host: Host) -> bool:
+    """Whether a model has to be enabled and up; a socket that an operator has disabled stays so.
+
+    After an apply that was cut short nobody can tell: it may have been about to enable it.
+    """
+    switch = model.enabled_unit
+    if model.autostart is None and model.on_demand:
+        return switch in host.enabled or switch not in host.installed or host.reload_due
+    return model.autostart is True
+
+
+def _links(model: Compiled, host: Host) -> list[Action]:
+    """What starts with models.target."""
+    switch, service, found = model.enabled_unit, model.units[0].name, []
+    if _wanted_up(model, host) and switch not in host.enabled:
+        found.append(Action("enable", switch, "on_demand" if model.on_demand else "autostart: true"))
+    elif model.autostart is False and switch in host.enabled:
+        found.append(Action("disable", switch, "autostart: false"))
+    if service != switch and service in host.enabled:
+        found.append(Action("disable", service, "it starts on demand"))
+    return found
+
+
+def _runs(
+    model: Compiled, around: _Around, host: Host, written: Collection[str], *, restart: bool
+) -> list[Action]:
+    """What of a model is stopped, restarted or started."""
+    service, switch = model.units[0], model.enabled_unit
+    proxy, timer = kinds(model.name)[2], kinds(model.name)[4]
+    state, running = host.states[service.name], host.up(service.name)
+    changed = running and state.mark not in (None, facts(service.text)["Digest"])
+    busy = _busy(model, host)
+    moved = model.on_demand and host.up(switch) and (switch in written or switch in host.deaf)
+    comes = model.on_demand and _wanted_up(model, host) and not host.up(switch)
+    idles = model.on_demand and host.up(proxy) and proxy in written
+    found: list[Action] = []
+    if model.on_demand and busy and restart and (changed or moved or comes or idles):
+        # The next request starts it; a socket cannot begin to listen while its proxy runs.
+        old = changed or idles
+        why = "it runs with what the recipe said before" if old else "its socket has to be started"
+        found += [Action("stop", proxy, why)] if host.up(proxy) else []
+        if running and any(host.up(kinds(name)[0]) for name in around.dependents):
+            found.append(Action("restart", service.name, f"{why}, and others need it"))
+        elif running:
+            found.append(Action("stop", service.name, why))
+    elif changed and restart and not model.on_demand:
+        found.append(Action("restart", service.name, "it runs with what the recipe said before"))
+    elif not model.on_demand and model.autostart is True and not running:
+        rivals = [name for name in around.stopped if host.up(kinds(name)[0])]
+        why = "autostart: true" + (", and it has failed" if state.active_state == "failed" else "")
+        # One that was evicted is not put back over the head of the one that has its GPU.
+        found += [] if rivals else [Action("start", service.name, why)]
+    if busy and not restart:
+        return found
+    if comes:
+        failed = ", and it has failed" if host.states[switch].active_state == "failed" else ""
+        found.append(Action("start", switch, f"on_demand{failed}"))
+    elif moved:
+        found.append(Action("restart", switch, "it listens where the recipe said before"))
+    if timer in {unit.name for unit in model.units} and running and not found:
+        if not host.up(timer):
+            found.append(Action("start", timer, "the model runs, and is to be watched"))
+        elif timer in written:
+            found.append(Action("restart", timer, "it asks as often as the recipe said before"))
+    return found
 
 
 def diff(plan: Plan, installed: Mapping[str, str]) -> dict[str, str]:

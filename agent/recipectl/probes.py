@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from recipectl import engines, installed
-from recipectl.runtime import DISTRIBUTIONS, Runtime
+from recipectl.disk import DISTRIBUTIONS
+from recipectl.runtime import Runtime
 
 TIMEOUT_SEC = 120  # vLLM's and SGLang's parsers take 6 s here, and more on a cold disk
 

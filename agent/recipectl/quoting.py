@@ -1,6 +1,7 @@
 """systemd's quoting rules (systemd.syntax(7), systemd.service(5); tried on systemd 247, 252, 257 and 262)."""
 
 import re
+from functools import lru_cache
 
 from recipectl.errors import UnrepresentableError
 
@@ -9,6 +10,7 @@ MAX_LINE_BYTES = 1024 * 1024 - 64  # systemd's LONG_LINE_MAX, of a line with its
 _BARE = re.compile(r"[A-Za-z0-9_@+=:,./-]+\Z")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _INEXPRESSIBLE_PATH = re.compile("[\x00-\x1f\x7f'\"\\\\*?\\[\\]]")
+_ONE_LINE = re.compile("[^\x00-\x1f\x7f]*(?<!\\\\)\\Z")
 _ESCAPES = {"\a": r"\a", "\b": r"\b", "\f": r"\f", "\n": r"\n", "\r": r"\r", "\t": r"\t", "\v": r"\v"}
 _ESCAPES |= {"\\": r"\\", '"': r"\""}
 # C1 controls, line separators, BOM and bidirectional controls: legal, but they hide from a reviewer.
@@ -36,6 +38,7 @@ def _escaped(text: str) -> str:
     return text if plain else "".join(map(_escape, text))
 
 
+@lru_cache(maxsize=8192)  # the recipes of a host share most of their words
 def word(text: str) -> str:
     """One word of a command line that has the `:` prefix, or of an assignment list."""
     if len(text.encode(errors="surrogatepass")) > MAX_WORD_BYTES:
@@ -67,17 +70,33 @@ def command(argv: tuple[str, ...]) -> str:
     return text
 
 
-def assignment(name: str, value: str) -> str:
-    """The value of one Environment= line."""
-    if not _NAME.match(name):
+def name(text: str) -> str:
+    """A variable's name, as it is."""
+    if not _NAME.match(text):
         raise UnrepresentableError(
-            f"`{name}` cannot be a variable's name for systemd; use letters, digits and `_`, no digit first"
+            f"`{text}` cannot be a variable's name for systemd; use letters, digits and `_`, no digit first"
         )
-    return word(f"{name}={value}")
+    return text
+
+
+def assignment(variable: str, value: str) -> str:
+    """The value of one Environment= line."""
+    return word(f"{name(variable)}={value}")
+
+
+def line(value: str) -> str:
+    """A value that is a whole line and must arrive as it is: specifiers doubled, anything else refused."""
+    _escaped(value)  # what no unit can carry
+    if not _ONE_LINE.match(value) or value != value.strip():
+        raise UnrepresentableError(
+            f"{value[:60]!a} cannot be a setting's value: control characters, blanks around it and "
+            "a backslash at its end are not carried; change it"
+        )
+    return value.replace("%", "%%")
 
 
 def text(value: str) -> str:
-    """A one-line value such as Description=: specifiers doubled, no line may end in a backslash."""
+    """A line for people such as Description=: specifiers doubled, control characters shown as escapes."""
     if value.isascii() and value.isprintable():
         shown = value.replace("%", "%%")
     else:

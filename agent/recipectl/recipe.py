@@ -11,7 +11,9 @@ from pydantic import (
     ValidatorFunctionWrapHandler,
     WithJsonSchema,
     field_validator,
+    model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 _ANY_SCALAR = {"type": ["string", "number", "boolean"]}
 # The value of a variable exactly as the file has it; the loader turns scalars of these maps into their text.
@@ -25,49 +27,88 @@ def _several(value: object) -> object:
 
 # One word, or a list of them.
 Texts = Annotated[tuple[Text, ...], BeforeValidator(_several), WithJsonSchema(_ONE_OR_MORE)]
+# How a token looks, wherever it stands.
+TOKEN = re.compile(r"(hf_|sk-|ghp_|glpat-|xox[bp]-|AKIA)[A-Za-z0-9_-]{12,}")
+VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+GPU = re.compile(r"[0-9]+|(GPU|MIG)-[0-9A-Za-z/-]+")
+USER = r"^[a-z_][a-z0-9_-]*$"
 Positive = Annotated[int, Field(strict=True, ge=1)]
 
-_UNITS_SEC = {"s": 1, "sec": 1, "min": 60, "m": 60, "h": 3600, "hour": 3600, "d": 86400, "": 1}
+_UNITS_SEC = {
+    "s": 1,
+    "sec": 1,
+    "second": 1,
+    "m": 60,
+    "min": 60,
+    "minute": 60,
+    "h": 3600,
+    "hr": 3600,
+    "hour": 3600,
+}
+_UNITS_SEC |= {"d": 86400, "day": 86400, "w": 604800, "week": 604800, "": 1}
 
 
 def span_sec(value: object) -> object:
-    """`90`, `30s`, `15min`, `1h 30min` (systemd.time(7)) as whole seconds; anything else as it was."""
-    parts = re.findall(r"\s*(\d+)\s*([a-z]*)", value) if isinstance(value, str) else []
-    if not parts or "".join(re.findall(r"[^\s]", str(value))) != "".join(n + u for n, u in parts):
+    """`90`, `30s`, `15min`, `1h 30min`, `1.5h` (systemd.time(7)) as whole seconds; else as it was."""
+    parts = re.findall(r"([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)", value) if isinstance(value, str) else []
+    if not parts or "".join(str(value).split()) != "".join(number + unit for number, unit in parts):
         return value
-    return sum(int(n) * _UNITS_SEC[u] for n, u in parts) if all(u in _UNITS_SEC for _, u in parts) else value
+    units = [unit if unit in _UNITS_SEC else unit.removesuffix("s") for _, unit in parts]
+    if not all(unit in _UNITS_SEC for unit in units):
+        return value
+    seconds = sum(float(number) * _UNITS_SEC[unit] for (number, _), unit in zip(parts, units, strict=True))
+    return int(seconds) if seconds == int(seconds) else value
 
 
+LONGEST_SEC = 31_536_000  # a year
 Span = Annotated[
-    int, BeforeValidator(span_sec), Field(ge=1), WithJsonSchema({"type": ["integer", "string"], "minimum": 1})
+    int,
+    BeforeValidator(span_sec),
+    Field(ge=1, le=LONGEST_SEC),
+    WithJsonSchema({"type": ["integer", "string"], "minimum": 1}),
 ]
 
 # Other names that people have in their files (VLLM Studio's, mostly); kebab-case is folded before.
 ALIASES = {"id": "name", "engine": "backend", "tp": "tensor_parallel_size", "pp": "pipeline_parallel_size"}
-ALIASES |= {"envVars": "env_vars", "venv-path": "venv_path"}
+ALIASES |= {"envVars": "env_vars"}
 
-# Keys of `extra_args` that are ours and never reach the engine.
-INTERNAL = frozenset(
-    {"venv_path", "env_vars", "envVars", "cuda_visible_devices", "CUDA_VISIBLE_DEVICES"}
-    | {"description", "tags", "status"}
-)
+# Keys of `extra_args` that are ours and never reach the engine, and VLLM Studio's other names of them.
+INTERNAL = frozenset({"venv_path", "env_vars", "cuda_visible_devices", "description", "tags", "status"})
+INTERNAL_ALIASES = {"envVars": "env_vars", "CUDA_VISIBLE_DEVICES": "cuda_visible_devices"}
+
+
+def _length(value: object) -> object:
+    """A number of tokens as it is written: `32768`, or vLLM's `32k`, `auto` and `-1`."""
+    text = str(value) if isinstance(value, int | str) and not isinstance(value, bool) else ""
+    if not re.fullmatch(r"[1-9][0-9]*|[0-9.]+[kKmMgG]i?|auto|-1", text):
+        raise PydanticCustomError("int_type", "a number of tokens")
+    return text
+
+
+Length = Annotated[str, BeforeValidator(_length), WithJsonSchema({"type": ["integer", "string"]})]
+
+
+# Built with the recipe they are a part of, and not once more by themselves.
+_PART = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 class Ready(BaseModel):
     """How to ask the engine whether it is ready."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = _PART
 
     path: str | None = Field(
         default=None, pattern=r"^/[!-~]*$", description="HTTP path that answers 200 when ready"
     )
-    timeout_sec: Positive = Field(default=1800, description="how long a load may take, in seconds")
+    timeout_sec: int = Field(
+        default=1800, strict=True, ge=1, le=LONGEST_SEC, description="how long a load may take, in seconds"
+    )
 
 
 class OnDemand(BaseModel):
     """Start at the first request, stop when idle."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = _PART
 
     idle: Span = Field(default=900, description="stop after this long without a connection")
     evict: Literal["idle", "always"] = Field(
@@ -82,7 +123,7 @@ class OnDemand(BaseModel):
 class Watch(BaseModel):
     """A probe of the running engine, by a timer of systemd's."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = _PART
 
     every: Span = 30
     failures: Positive = Field(default=3, description="failures in a row before `action`")
@@ -95,12 +136,18 @@ class Watch(BaseModel):
 class Nodes(BaseModel):
     """This host's part of a model that several hosts serve together."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = _PART
 
     count: Positive
     rank: int = Field(strict=True, ge=0, description="0 is the head, which answers requests")
     address: str = Field(min_length=1, description="address of the head")
     port: int | None = Field(default=None, strict=True, ge=1, le=65535, description="left out: the engine's")
+
+    @model_validator(mode="after")
+    def _counted(self) -> "Nodes":
+        if self.rank >= self.count:
+            raise ValueError(f"has rank {self.rank} of {self.count}; ranks count from 0")
+        return self
 
 
 def _other_names(schema: dict[str, Any]) -> None:
@@ -129,15 +176,15 @@ class Recipe(BaseModel):
     engine_version: str | None = Field(None, description="a PEP 440 specifier, for example `==0.14.*`")
     python_version: str | None = Field(None, description="a PEP 440 specifier, for example `==3.12.*`")
     model_path: str = Field(min_length=1)
-    python_path: str | None = None
-    venv_path: str | None = None
-    binary: str | None = Field(None, description="llamacpp: the llama-server executable")
+    python_path: str | None = Field(None, min_length=1)
+    venv_path: str | None = Field(None, min_length=1)
+    binary: str | None = Field(None, min_length=1, description="llamacpp: the llama-server executable")
     served_model_name: str | None = Field(None, min_length=1)
     host: str | None = Field(None, min_length=1)
     port: int | None = Field(None, strict=True, ge=1, le=65535)
     tensor_parallel_size: Positive | None = None
     pipeline_parallel_size: Positive | None = None
-    max_model_len: Positive | None = None
+    max_model_len: Length | None = None
     gpu_memory_utilization: float | None = Field(None, gt=0, le=1)
     max_num_seqs: Positive | None = None
     kv_cache_dtype: str | None = None
@@ -162,15 +209,25 @@ class Recipe(BaseModel):
     on_demand: OnDemand | None = None
     after: Texts = Field((), description="recipes that must be ready first, if they start too")
     requires: Texts = Field((), description="recipes that are started with it and must be ready")
+    conflicts: Texts = Field(
+        (), description="recipes that are stopped when it starts, and the other way round"
+    )
     nodes: Nodes | None = None
     ready: Ready = Field(default_factory=Ready)
     watch: Watch | None = None
     secrets: dict[str, Text] = Field({}, description="variable: absolute path, or name of a credential")
-    user: str | None = Field(None, pattern=r"^[a-z_][a-z0-9_-]*$", description="the unit's User=")
+    user: str | None = Field(None, pattern=USER, description="the unit's User=")
     hardening: Literal["strict", "default", "off"] | None = None
     service: dict[str, Texts] = Field(
         {}, description="settings of [Service] and [Unit], as in their manuals; a list is several lines"
     )
+
+    @field_validator("model_path")
+    @classmethod
+    def _a_path_or_a_name(cls, text: str) -> str:
+        if text.startswith(("-", "./", "../", "~")):
+            raise ValueError(f"is `{text[:60]}`; give an absolute path, or a name the engine understands")
+        return text
 
     @field_validator("description")
     @classmethod
@@ -182,6 +239,8 @@ class Recipe(BaseModel):
     @field_validator("gpu_memory_utilization", mode="wrap")
     @classmethod
     def _as_spelled(cls, value: object, handler: ValidatorFunctionWrapHandler) -> object:
+        if isinstance(value, bool):
+            raise PydanticCustomError("float_type", "a number")
         checked = handler(value)
         return value if isinstance(value, float) else checked  # `0.90` stays `0.90`
 
@@ -189,22 +248,39 @@ class Recipe(BaseModel):
     @classmethod
     def _devices(cls, gpus: tuple[str, ...] | None) -> tuple[str, ...] | None:
         for gpu in gpus or ():
-            if not re.fullmatch(r"[0-9]+|(GPU|MIG)-[0-9A-Za-z/-]+|all|none", gpu):
+            if gpu not in ("all", "none") and not GPU.fullmatch(gpu):
                 raise ValueError(f"has `{gpu}`; give indices, `GPU-…` or `MIG-…` ids, `all` or `none`")
             if gpu in ("all", "none") and len(gpus or ()) > 1:
                 raise ValueError(f"has `{gpu}` beside others; give it alone")
-        if gpus is not None and len(set(gpus)) < len(gpus):
+        plain = tuple(str(int(gpu)) if gpu.isdigit() else gpu for gpu in gpus or ())
+        if len(set(plain)) < len(plain):
             raise ValueError("names a GPU twice; name it once")
-        return gpus
+        return None if gpus is None else plain
 
     @field_validator("secrets")
     @classmethod
     def _sources(cls, secrets: dict[str, str]) -> dict[str, str]:
         for variable, source in secrets.items():
+            if not VARIABLE.fullmatch(variable):
+                raise ValueError(
+                    f"has `{variable!a}`; a variable has letters, digits and `_`, no digit first"
+                )
+            if TOKEN.match(source):
+                raise ValueError(
+                    f"gives `{variable}` what looks like the secret itself; give the file it is in"
+                )
             if not re.fullmatch(r"/[^\s%\"'\\:]+|[A-Za-z0-9_.-]+", source):
                 # The value is not repeated: somebody may have put the secret itself here.
-                raise ValueError(f"`{variable}` must be an absolute path or the name of a credential")
+                raise ValueError(f"gives `{variable}` no absolute path nor the name of a credential; do so")
         return secrets
+
+    @field_validator("env_vars")
+    @classmethod
+    def _names(cls, variables: dict[str, str]) -> dict[str, str]:
+        for name in variables:
+            if not VARIABLE.fullmatch(name):
+                raise ValueError(f"has `{name!a}`; a variable has letters, digits and `_`, no digit first")
+        return variables
 
     @field_validator("engine_version", "python_version")
     @classmethod

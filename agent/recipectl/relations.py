@@ -6,8 +6,11 @@ from itertools import combinations
 
 from recipectl import environment
 from recipectl.engines import Endpoint
+from recipectl.errors import UsageError
 from recipectl.hostfile import Host
 from recipectl.recipe import Recipe
+
+Wrong = dict[str, list[UsageError]]
 
 
 @dataclass(frozen=True)
@@ -17,7 +20,6 @@ class Claim:
     recipe: Recipe
     ports: tuple[tuple[str, int], ...]
     gpus: tuple[str, ...]
-    file: str
 
     @property
     def name(self) -> str:
@@ -34,20 +36,20 @@ class Relations:
     """Names of other recipes, sorted."""
 
     rivals: tuple[str, ...] = ()  # share a GPU: starting one stops the other (Conflicts= and After=)
-    earlier: tuple[str, ...] = ()  # rivals that this one's unit names (one side is enough for systemd)
+    earlier: tuple[str, ...] = ()  # rivals that this one's unit comes after (After= on one side is enough)
     turn: tuple[str, ...] = ()  # share a GPU in turn: one loads at a time
     after: tuple[str, ...] = ()
     requires: tuple[str, ...] = ()
-    polite: tuple[str, ...] = ()  # on-demand rivals that wait until this one is idle
+    spared: tuple[tuple[str, int], ...] = ()  # (whom a start of this one would stop, the port of its clients)
 
 
-def claim(recipe: Recipe, file: str, behind: Endpoint, public: Endpoint, host: Host) -> Claim:
+def claim(recipe: Recipe, behind: Endpoint, public: Endpoint, host: Host) -> Claim:
     """The GPUs (indices as UUIDs where the host file knows them) and the ports of one recipe."""
     known = dict(enumerate(host.gpus))
     named = environment.gpus(recipe) or ()
     gpus = tuple(known.get(int(gpu), gpu) if gpu.isdigit() else gpu for gpu in named)
     ends = [end for end in dict.fromkeys((public, behind)) if end.path is not None]
-    return Claim(recipe, tuple((end.host, end.port) for end in ends), gpus, file)
+    return Claim(recipe, tuple((end.host, end.port) for end in ends), gpus)
 
 
 def _shares(one: Claim, other: Claim) -> bool:
@@ -56,99 +58,152 @@ def _shares(one: Claim, other: Claim) -> bool:
     return "all" in (*one.gpus, *other.gpus) or bool({*one.gpus} & {*other.gpus})
 
 
-def _pairs_on_a_gpu(claims: list[Claim]) -> Iterator[tuple[Claim, Claim]]:
-    with_gpus = [one for one in claims if one.gpus]
-    return ((one, other) for one, other in combinations(with_gpus, 2) if _shares(one, other))
-
-
-def _sharing(one: Claim, other: Claim) -> str:
-    """The stricter wish of two counts."""
+def _sharing(one: Claim, other: Claim, starts: Mapping[str, set[str]]) -> str:
+    """The stricter wish of two counts; but one that needs the other cannot evict it."""
     wishes = {one.recipe.gpu_sharing, other.recipe.gpu_sharing}
-    return next(wish for wish in ("exclusive", "ordered", "free") if wish in wishes)
+    wish = next(wish for wish in ("exclusive", "ordered", "free") if wish in wishes)
+    related = other.name in starts[one.name] or one.name in starts[other.name]
+    return "ordered" if related and wish == "exclusive" else wish
 
 
 def _wildcard(address: str) -> bool:
     return address in ("0.0.0.0", "::", "")  # noqa: S104  (compared, not bound)
 
 
-def _same_address(one: str, other: str) -> bool:
+def same_address(one: str, other: str) -> bool:
+    """Whether two listeners at these addresses could want one port."""
     alike = {"localhost": "127.0.0.1"}
     return _wildcard(one) or _wildcard(other) or alike.get(one, one) == alike.get(other, other)
 
 
-def decide(
-    claims: list[Claim], broken: frozenset[str] = frozenset()
-) -> tuple[dict[str, Relations], dict[str, list[str]]]:
+def decide(claims: list[Claim], broken: frozenset[str] = frozenset()) -> tuple[dict[str, Relations], Wrong]:
     """name -> its relations, and name -> what is wrong; `broken` recipes have no claims."""
-    claims = sorted(claims, key=lambda one: one.name)
-    by_name = {one.name: one for one in claims}
-    rivals: dict[str, set[str]] = {one.name: set() for one in claims}
-    turns: dict[str, set[str]] = {one.name: set() for one in claims}
-    wrong: dict[str, list[str]] = {}
-    for one, other in _pairs_on_a_gpu(claims):
-        sharing = _sharing(one, other)
-        if {one.name, other.name} & {*one.recipe.requires, *other.recipe.requires} and sharing == "exclusive":
-            sharing = "ordered"  # one needs the other: they cannot evict each other
-        into = {"exclusive": rivals, "ordered": turns}.get(sharing)
+    by_name = {one.name: one for one in sorted(claims, key=lambda one: one.name)}
+    wrong: Wrong = {}
+    for name, one in by_name.items():
+        for key in ("after", "requires", "conflicts"):
+            for needed in getattr(one.recipe, key):
+                if key == "conflicts" and needed in broken:
+                    continue  # it will not be started
+                if needed not in by_name or needed == name:
+                    why = "wrong itself" if needed in broken else "no recipe of this host; correct it"
+                    wrong.setdefault(name, []).append(
+                        UsageError(f"`{key}` names `{needed}`, which is {why}", key)
+                    )
+    needs = {name: _reached(name, by_name, ("after", "requires")) for name in by_name}
+    starts = {name: _reached(name, by_name, ("requires",)) for name in by_name}
+    for name in by_name:
+        if name in needs[name]:
+            text = f"`after` and `requires` lead back to `{name}` itself; break the circle"
+            wrong.setdefault(name, []).append(UsageError(text, *_first_key(by_name[name])))
+    rivals: dict[str, set[str]] = {name: set() for name in by_name}
+    turns: dict[str, set[str]] = {name: set() for name in by_name}
+    for one, other in _pairs_on_a_gpu(by_name):
+        into = {"exclusive": rivals, "ordered": turns}.get(_sharing(one, other, starts))
         if into is not None:
             into[one.name].add(other.name)
             into[other.name].add(one.name)
-        if into is rivals and one.at_boot and other.at_boot:
-            shared = ", ".join(sorted({*one.gpus} & {*other.gpus})) or "all"
-            remedy = "take `autostart` from one, or give both `gpu_sharing: ordered`"
-            _both(wrong, one, other, f"both start at boot and share GPU {shared}; {remedy}")
-    _ports(claims, rivals, wrong)
-    for one in claims:
-        for key in ("after", "requires"):
-            for needed in getattr(one.recipe, key):
-                why = "wrong itself" if needed in broken else "no recipe of this host; correct it"
-                if needed not in by_name or needed == one.name:
-                    text = f"{one.file}: `{key}` names `{needed}`, which is {why}"
-                    wrong.setdefault(one.name, []).append(text)
-                elif needed in rivals[one.name] and key == "after":
-                    text = (
-                        f"{one.file}: `after` names `{needed}`, which it evicts (they share a GPU); remove it"
-                    )
-                    wrong.setdefault(one.name, []).append(text)
-    _circles(by_name, wrong)
-    return {one.name: _relations(one, rivals[one.name], turns[one.name], by_name) for one in claims}, wrong
+    for name, one in by_name.items():
+        for other_name in by_name.keys() & {*one.recipe.conflicts}:
+            rivals[name].add(other_name)
+            rivals[other_name].add(name)
+    for name, one in by_name.items():
+        for other_name in sorted(rivals[name] & {*one.recipe.after}):
+            text = f"`after` names `{other_name}`, which it evicts (a GPU, or `conflicts`); remove it"
+            wrong.setdefault(name, []).append(UsageError(text, "after"))
+    _check_boot(by_name, rivals, starts, wrong)
+    _ports(list(by_name.values()), rivals, wrong)
+    ranks = _ranks(by_name, needs)
+    return {
+        name: _relations(one, rivals[name], turns[name], by_name, starts, ranks, rivals)
+        for name, one in by_name.items()
+    }, wrong
 
 
-def _relations(one: Claim, rivals: set[str], turns: set[str], by_name: Mapping[str, Claim]) -> Relations:
-    needs = {*one.recipe.after, *one.recipe.requires}
-    # Ordering must have no circles: by name, but never against what a recipe says itself.
-    earlier_turns = {n for n in turns if n < one.name and one.name not in _needs(n, by_name)}
-    polite = {n for n in rivals if (there := by_name[n].recipe.on_demand) and there.evict == "idle"}
-    return Relations(
-        rivals=tuple(sorted(rivals)),
-        earlier=tuple(sorted(n for n in rivals if n < one.name)),
-        turn=tuple(sorted(turns)),
-        after=tuple(sorted(needs | earlier_turns)),
-        requires=tuple(sorted(one.recipe.requires)),
-        polite=tuple(sorted(polite)),
-    )
+def _first_key(one: Claim) -> tuple[str, ...]:
+    return ("requires",) if one.recipe.requires else ("after",)
 
 
-def _needs(name: str, by_name: Mapping[str, Claim]) -> set[str]:
-    """Everything a recipe comes after, directly or not."""
+def _pairs_on_a_gpu(by_name: Mapping[str, Claim]) -> Iterator[tuple[Claim, Claim]]:
+    with_gpus = [one for one in by_name.values() if one.gpus]
+    return ((one, other) for one, other in combinations(with_gpus, 2) if _shares(one, other))
+
+
+def _reached(name: str, by_name: Mapping[str, Claim], keys: tuple[str, ...]) -> set[str]:
+    """Everything that a recipe's keys lead to, directly or not."""
     found: set[str] = set()
     todo = [name]
     while todo:
         recipe = by_name[todo.pop()].recipe
-        new = {n for n in (*recipe.after, *recipe.requires) if n in by_name} - found
+        new = {other for key in keys for other in getattr(recipe, key) if other in by_name} - found
         found |= new
         todo.extend(new)
     return found
 
 
-def _circles(by_name: Mapping[str, Claim], wrong: dict[str, list[str]]) -> None:
+def _ranks(by_name: Mapping[str, Claim], needs: Mapping[str, set[str]]) -> dict[str, tuple[int, str]]:
+    """One order of all recipes that respects what they need, else by name: no After= may go against it."""
+    return {name: (len(needs[name]), name) for name in by_name}
+
+
+def _check_boot(
+    by_name: Mapping[str, Claim], rivals: Mapping[str, set[str]], starts: Mapping[str, set[str]], wrong: Wrong
+) -> None:
+    """No two that start together may evict each other: at boot, or as what one recipe needs."""
+    at_boot: dict[str, str] = {}  # what starts at boot, and for whose sake
     for name, one in by_name.items():
-        if (one.recipe.after or one.recipe.requires) and name in _needs(name, by_name):
-            text = f"{one.file}: `after` and `requires` lead back to `{name}` itself; break the circle"
-            wrong.setdefault(name, []).append(text)
+        for other in [name, *sorted(starts[name])] if one.at_boot else ():
+            at_boot.setdefault(other, name)
+        for first, second in combinations(sorted({name, *starts[name]}), 2) if starts[name] else ():
+            if second in rivals[first]:
+                text = f"it starts with `{first}` and `{second}`, which share a GPU and stop each other"
+                remedy = "give them `gpu_sharing: ordered`, or other GPUs"
+                wrong.setdefault(name, []).append(
+                    UsageError(f"`{name}` cannot start: {text}; {remedy}", "requires")
+                )
+    together = ((first, second) for first in sorted(at_boot) for second in sorted(rivals[first] & {*at_boot}))
+    for first, second in together:
+        if second < first:
+            continue
+        shared = sorted({*by_name[first].gpus} & {*by_name[second].gpus})
+        conflict = second in by_name[first].recipe.conflicts or first in by_name[second].recipe.conflicts
+        what = "both start at boot and " + (
+            "conflict" if conflict else f"share GPU {', '.join(shared) or 'all'}"
+        )
+        remedy = "take `autostart` from one, or give both `gpu_sharing: ordered`"
+        for mine, theirs in ((first, second), (second, first)):
+            sake = at_boot[mine] if at_boot[mine] != mine else ""
+            told = f"`{mine}` and `{theirs}` {what}" + (f" (`{sake}` requires `{mine}`)" if sake else "")
+            wrong.setdefault(sake or mine, []).append(
+                UsageError(f"{told}; {remedy}", "requires" if sake else "autostart")
+            )
 
 
-def _ports(claims: list[Claim], rivals: dict[str, set[str]], wrong: dict[str, list[str]]) -> None:
+def _relations(
+    one: Claim,
+    rivals: set[str],
+    turns: set[str],
+    by_name: Mapping[str, Claim],
+    starts: Mapping[str, set[str]],
+    ranks: Mapping[str, tuple[int, str]],
+    all_rivals: Mapping[str, set[str]],
+) -> Relations:
+    needs = {*one.recipe.after, *one.recipe.requires}
+    # What it requires starts with it, and whoever needs a rival of either is stopped with that.
+    mine = {one.name, *starts[one.name]}
+    every = {rival for name in mine for rival in all_rivals[name]} - mine
+    stopped = {n for n in by_name if n not in mine and {n, *starts[n]} & every} if every else ()
+    return Relations(
+        rivals=tuple(sorted(rivals)),
+        earlier=tuple(sorted(n for n in rivals if ranks[n] < ranks[one.name])),
+        turn=tuple(sorted(turns)),
+        after=tuple(sorted(needs | {n for n in turns if ranks[n] < ranks[one.name]})),
+        requires=tuple(sorted(one.recipe.requires)),
+        spared=tuple((n, by_name[n].ports[0][1]) for n in sorted(stopped) if by_name[n].ports),
+    )
+
+
+def _ports(claims: list[Claim], rivals: dict[str, set[str]], wrong: Wrong) -> None:
     """Two that could be up at once must not want one port; an on-demand socket is up beside everything."""
     by_port: dict[int, list[tuple[Claim, str, bool]]] = {}
     for one in claims:
@@ -158,10 +213,8 @@ def _ports(claims: list[Claim], rivals: dict[str, set[str]], wrong: dict[str, li
     for port, users in by_port.items():
         for (one, here, up), (other, there, also_up) in combinations(users, 2):
             apart = other.name in rivals[one.name] and not up and not also_up
-            if one.name != other.name and not apart and _same_address(here, there):
-                _both(wrong, one, other, f"both use port {port} and could run at once; change one `port:`")
-
-
-def _both(wrong: dict[str, list[str]], one: Claim, other: Claim, what: str) -> None:
-    wrong.setdefault(one.name, []).append(f"{one.file}: `{one.name}` and `{other.name}` {what}")
-    wrong.setdefault(other.name, []).append(f"{other.file}: `{other.name}` and `{one.name}` {what}")
+            if one.name != other.name and not apart and same_address(here, there):
+                what = f"both use port {port} and could run at once; change one `port:`"
+                for mine, theirs in ((one.name, other.name), (other.name, one.name)):
+                    told = UsageError(f"`{mine}` and `{theirs}` {what}", "port")
+                    wrong.setdefault(mine, []).append(told)

@@ -1,6 +1,7 @@
 """What runs: a unit's main process as /proc has it, what its engine answers, engines outside any unit."""
 
 import contextlib
+import http.client
 import json
 import os
 import re
@@ -65,15 +66,31 @@ def process(pid: int) -> Process | None:
     return Process(pid, executable, argv, environ, started, unit_of(pid))
 
 
+def runs(pid: int, program: str) -> bool | None:
+    """Whether a process runs this very file (its path may look different from outside); None: unknown."""
+    try:
+        return os.path.samefile(f"/proc/{pid}/exe", program)  # noqa: PTH121  (it may end in ` (deleted)`)
+    except OSError:
+        return None
+
+
+# Never through a proxy: it is this host that is asked.
+_ASK = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
 def answered_version(backend: str, url: str, timeout_sec: float = 2) -> str | None:
-    """What an engine says of its own version; None when it does not answer, or has no such path."""
+    """What an engine says of its own version; empty when nothing, None when it does not answer at all."""
     path, key = VERSION[backend]
     try:
-        with urllib.request.urlopen(f"{url}{path}", timeout=timeout_sec) as answer:  # noqa: S310  (http alone)
+        with _ASK.open(f"{url}{path}", timeout=timeout_sec) as answer:
             found = json.load(answer).get(key)
-    except (OSError, ValueError, AttributeError):
+    except urllib.error.HTTPError:
+        return ""
+    except (OSError, http.client.HTTPException):
         return None
-    return str(found) if found else None
+    except (ValueError, AttributeError):
+        return ""
+    return str(found) if found else ""
 
 
 # How an engine's main process looks; their workers call themselves VLLM::… and sglang::….
@@ -83,12 +100,12 @@ _ENGINE = re.compile(
 
 
 def engines_outside() -> list[Process]:
-    """Engine processes that belong to no unit of ours."""
+    """Engine processes that no service supervises: they belong to a session, a scope, or nothing."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             text = os.fsdecode((folder / "cmdline").read_bytes())
-            if _ENGINE.search(text) and not unit_of(int(folder.name)).startswith("model-"):
+            if _ENGINE.search(text) and not unit_of(int(folder.name)).endswith(".service"):
                 one = process(int(folder.name))
                 found += [one] if one else []
     return sorted(found, key=lambda one: one.pid)

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 from recipectl.errors import UsageError
@@ -18,6 +19,7 @@ class Source:
     file: Path
     drop_ins: tuple[Path, ...] = ()
     lock: Path | None = None  # NAME.lock beside the file
+    twin: Path | None = None  # another file of the name in the same folder
 
 
 def lock_of(file: Path) -> Path:
@@ -53,13 +55,20 @@ def drop_ins(name: str, folders: tuple[Path, ...]) -> tuple[Path, ...]:
 
 def every(folders: tuple[Path, ...]) -> tuple[Path, ...]:
     """All recipe files of the folders, by name; the first folder that has a name wins, /dev/null masks it."""
-    found: dict[str, Path] = {}
+    return tuple(path for path, _ in _files(folders).values())
+
+
+def _files(folders: tuple[Path, ...]) -> dict[str, tuple[Path, Path | None]]:
+    """Name -> its file, and another file of that name in the same folder."""
+    found: dict[str, tuple[Path, Path | None]] = {}
     for folder in folders:
         if folder.is_dir():
             for path in sorted(folder.iterdir()):
                 if path.name.endswith(SUFFIXES) and not path.name.startswith(".") and not path.is_dir():
-                    found.setdefault(stem(path), path)
-    return tuple(path for _, path in sorted(found.items()) if not _masked(path))
+                    first, _ = found.setdefault(stem(path), (path, None))
+                    if first != path and first.parent == folder:
+                        found[stem(path)] = first, path
+    return {name: files for name, files in sorted(found.items()) if not _masked(files[0])}
 
 
 def is_file(argument: str) -> bool:
@@ -70,6 +79,8 @@ def is_file(argument: str) -> bool:
 def find(name: str, folders: tuple[Path, ...]) -> Path:
     """The file of a RECIPE argument: a path when it looks like one, else the first of that name."""
     if is_file(name):
+        if not Path(name).name:
+            raise UsageError(f"{name} is no recipe's file; give its name or its path")
         return Path(name)
     found = {stem(path): path for path in every(folders)}
     if name in found:
@@ -84,14 +95,17 @@ def find(name: str, folders: tuple[Path, ...]) -> Path:
 
 def sources(folders: tuple[Path, ...], extra: tuple[Path, ...] = ()) -> tuple[Source, ...]:
     """Every recipe of the folders; a file of `extra` stands in for the recipe of its name."""
-    files = {stem(path): path for path in every(folders)} | {stem(path): path for path in extra}
+    for one, other in combinations(extra, 2):
+        if stem(one) == stem(other) and one != other:
+            raise UsageError(f"{one} and {other} are both `{stem(one)}`; rename one of them")
+    files = _files(folders) | {stem(path): (path, None) for path in extra}
     added = tuple(folder for folder in folders if any(folder.glob("*.yaml.d")))
     found = []
-    for name, path in sorted(files.items()):
+    for name, (path, twin) in sorted(files.items()):
         here = () if path.parent in folders else (path.parent,)
         lock = lock_of(path)
         added_to = drop_ins(name, (*here, *added)) if here or added else ()
-        found.append(Source(name, path, added_to, lock if lock.exists() else None))
+        found.append(Source(name, path, added_to, lock if lock.exists() else None, twin))
     return tuple(found)
 
 

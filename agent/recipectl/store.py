@@ -1,6 +1,7 @@
 """Our unit files on disk. The only module that writes them."""
 
 import contextlib
+import errno
 import fcntl
 import os
 from pathlib import Path
@@ -31,7 +32,7 @@ class Store:
             text = (self.folder / name).read_bytes().decode(errors="surrogateescape")
         except FileNotFoundError:
             return None
-        return text if name in SHARED or SECTION in text else None
+        return text if SECTION in text else None
 
     def drop_ins(self, unit: str) -> dict[str, str]:
         """Path -> text of the drop-ins that systemd would read now, in its order (systemd.unit(5))."""
@@ -48,8 +49,9 @@ class Store:
 
     def names(self) -> tuple[str, ...]:
         """The services that are models, sorted; unlike `installed` it does not read them."""
-        return tuple(sorted(path.name for path in self.folder.glob("model-*.service")
-                            if not path.name.endswith(("-proxy.service", "-watch.service"))))  # fmt: skip
+        helpers = ("-proxy.service", "-keep.service", "-watch.service")
+        found = (path.name for path in self.folder.glob("model-*.service"))
+        return tuple(sorted(name for name in found if not name.endswith(helpers)))
 
     def installed(self) -> dict[str, str]:
         """NAME -> text of every unit of ours."""
@@ -72,7 +74,11 @@ class Store:
             self.folder.mkdir(parents=True, exist_ok=True)
             file = (self.folder / ".recipectl.lock").open("w")
         except OSError as error:
-            raise RecipectlError(f"{self.folder} cannot be written: {error.strerror}") from error
+            if error.errno == errno.EROFS:  # nobody else writes there either
+                return Path(os.devnull).open("w")
+            raise RecipectlError(
+                f"{self.folder} cannot be written: {error.strerror}; are you root?"
+            ) from error
         fcntl.flock(file, fcntl.LOCK_EX)
         return file
 
@@ -131,6 +137,8 @@ class Store:
     def taken(self, name: str) -> str | None:
         """Why a unit of this name cannot be ours, None when it can: somebody else's file is never touched."""
         path = self.folder / name
+        if not os.path.lexists(path):
+            return None
         if os.path.realpath(path) == "/dev/null":
             return f"{path} is masked; systemctl unmask {name}, or mask the recipe instead"
         if path.is_symlink() or (path.exists() and self.read(name) is None):

@@ -1,21 +1,31 @@
 """A unit as a file: its name, its text, and what it says of its recipe."""
 
+import re
 from dataclasses import dataclass
 
 SECTION = "[X-Recipectl]"
 
+# The variable that tells which unit a process was started with: the digest of what it keeps from its start.
+MARK = "RECIPECTL_DIGEST"
+
 # What all models of a host belong to.
 SHARED = {
-    "models.target": """[Unit]
+    "models.target": """# Written by recipectl; changes belong in drop-ins (systemctl edit models.target).
+[Unit]
 Description=All models of this host
 Documentation=man:recipectl(1)
 
 [Install]
 WantedBy=@WANTED_BY@
+
+[X-Recipectl]
 """,
-    "models.slice": """[Unit]
+    "models.slice": """# Written by recipectl; changes belong in drop-ins (systemctl edit models.slice).
+[Unit]
 Description=Slice of all models of this host
 Documentation=man:recipectl(1)
+
+[X-Recipectl]
 """,
 }
 
@@ -52,9 +62,15 @@ def name(recipe_name: str) -> str:
     return f"model-{recipe_name}.service"
 
 
+def source(text: str) -> str:
+    """The recipe's file that a unit was written from; empty when it does not say."""
+    match = re.search(r"^SourcePath=(.*)$", text, re.M)
+    return match[1].replace("%%", "%") if match else ""
+
+
 def kinds(recipe_name: str) -> tuple[str, ...]:
     """Every unit that may belong to a recipe, the one that serves first."""
-    endings = (".service", ".socket", "-proxy.service", "-watch.timer", "-watch.service")
+    endings = (".service", ".socket", "-proxy.service", "-keep.service", "-watch.timer", "-watch.service")
     return tuple(f"model-{recipe_name}{ending}" for ending in endings)
 
 

@@ -1,6 +1,7 @@
 """What live tests share: recipes of a small real engine, and questions to systemd."""
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -64,4 +65,5 @@ def remove_all() -> None:
             ["rm", "-r", str(path)], check=True
         )
     Path("/etc/recipectl/host.yaml").unlink(missing_ok=True)
+    shutil.rmtree("/etc/recipectl/secrets", ignore_errors=True)
     recipectl("apply")

@@ -30,7 +30,9 @@ def site(tmp_path: Path) -> Path:
 
 
 def play(site: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    service = str(ROOT / "packaging/recipectl-apply.service")
     given = {"recipectl_wait_for": ["ansible"], "recipectl_install_packages": False}
+    given |= {"recipectl_at_boot": True, "recipectl_apply_service": service}
     playbook = str(ROOT / ".build/ansible/bin/ansible-playbook")
     command = [playbook, "-i", "inventory", "site.yml", "-e", json.dumps(given), *words]
     environ = os.environ | {
@@ -49,6 +51,15 @@ def test_the_playbook_installs_converges_and_a_second_run_changes_nothing(site: 
     assert ask(18700) == "ansible"
     second = play(site)
     assert "changed=0" in second.stdout, second.stdout[-3000:]
+    booting = ["systemctl", "start", "recipectl-apply.service"]  # as at boot, by the name in its ExecStart=
+    assert subprocess.run(booting, check=False).returncode == 0
+
+
+def test_a_recipe_that_is_wrong_fails_the_play_with_its_sentence(site: Path) -> None:
+    (site / "recipes/wrong.yaml").write_text("model_path: m\nport: 0\n")
+    said = play(site)
+    assert said.returncode != 0
+    assert "wrong.yaml:2:7: `port` is `0`; give at least 1" in said.stdout
 
 
 def test_check_mode_shows_the_change_and_makes_none(site: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -138,8 +139,7 @@ def test_two_that_cannot_both_be_up_at_boot_are_refused() -> None:
     assert ((UNITS / "model-a.service").exists(), (UNITS / "model-c.service").exists()) == (False, True)
 
 
-def test_an_apply_killed_at_any_write_is_completed_by_the_next() -> None:
-    hooked = """
+HOOKED = """
 import os, sys
 from recipectl import store
 left = int(sys.argv.pop(1))
@@ -152,16 +152,28 @@ def counted(real):
     return call
 from recipectl.bus import Manager
 os.fsync = counted(os.fsync)
-store.Path.replace = counted(store.Path.replace)
-Manager.reload, Manager.enable = counted(Manager.reload), counted(Manager.enable)
-Manager.start_without_waiting = counted(Manager.start_without_waiting)
+for name in ("replace", "unlink", "touch", "write_bytes"):
+    setattr(store.Path, name, counted(getattr(store.Path, name)))
+for name in ("reload", "enable", "disable", "job", "start_without_waiting"):
+    setattr(Manager, name, counted(getattr(Manager, name)))
 from recipectl.__main__ import main
 main()
 """
+
+
+def test_an_apply_killed_at_any_step_is_completed_by_the_next() -> None:
+    """A model that changes, one on demand that moves, a new one, and one that comes and goes, each time."""
     killed = 0
-    for left in range(40):
+    for left in range(80):
         recipe("a", port=18201, autostart=True, served_model_name=f"a{left}")
-        words = [sys.executable, "-c", hooked, str(left), "apply"]
+        recipe("d", port=18210 + left, served_model_name="d", on_demand={"idle": "1min"})
+        (RECIPES / f"e{left - 1}.json").unlink(missing_ok=True)
+        recipe(f"e{left}", port=18203, on_demand={})
+        if left % 2:
+            (RECIPES / "goes.json").unlink()
+        else:
+            recipe("goes", port=18202, autostart=True)
+        words = [sys.executable, "-c", HOOKED, str(left), "apply"]
         status = subprocess.run(words, capture_output=True, check=False).returncode
         assert status in (0, -signal.SIGKILL)
         if status == 0:
@@ -169,10 +181,12 @@ main()
         killed += 1
         assert recipectl("apply").returncode == 0
         assert recipectl("wait", "a").returncode == 0
-        assert ask(18201) == f"a{left}"
-        assert recipectl("apply").stdout == ""
-        assert list(UNITS.glob(".*.recipectl")) == []
-    assert killed > 4
+        assert (ask(18201), ask(18210 + left)) == (f"a{left}", "d")
+        assert systemctl("is-active", f"model-e{left}.socket") == "active"
+        assert recipectl("apply", "--check").returncode == 0
+        assert (UNITS / "model-goes.service").exists() == (left % 2 == 0)
+        assert list(UNITS.glob(".model*.recipectl")) == []
+    assert killed > 15
 
 
 def test_applies_at_once_wait_for_each_other() -> None:
@@ -207,14 +221,14 @@ def test_a_full_disk_loses_nothing() -> None:
     assert recipectl("apply").returncode == 0
 
 
-def test_boot_brings_models_up_in_their_order_and_names_the_broken_one() -> None:
+def test_the_boot_service_brings_models_up_in_their_order_and_names_the_broken_one() -> None:
     for index in range(8):
         recipe(f"m{index}", port=18210 + index, autostart=True)
     recipe("rag", port=18220, autostart=True, requires=["m3"], gpus=["0"])
     recipe("broken", port=0)
     service = (Path(__file__).parents[2] / "packaging/recipectl-apply.service").read_text()
     (UNITS / "recipectl-apply.service").write_text(
-        service.replace("/usr/bin/recipectl", f"{sys.executable} -m recipectl")
+        service.replace("ExecStart=recipectl", f"ExecStart={sys.executable} -m recipectl")
     )
     systemctl("daemon-reload")
     systemctl("start", "--no-block", "recipectl-apply.service")
@@ -253,3 +267,124 @@ def test_a_failed_model_calls_the_hosts_hook() -> None:
     while not Path("/run/alerts").exists() and time.monotonic() < end:
         time.sleep(0.1)
     assert Path("/run/alerts").read_text() == "model-a.service\n"
+
+
+def test_a_read_only_file_system_loses_nothing() -> None:
+    recipe("a", port=18201)
+    recipectl("apply")
+    old = (UNITS / "model-a.service").read_text()
+    closed = [
+        "unshare",
+        "--mount",
+        "sh",
+        "-c",
+        'mount --bind /etc/systemd/system /mnt; mount -o remount,bind,ro /mnt; mount --bind /mnt /etc/systemd/system; exec "$@"',
+        "-",
+    ]
+    words = [*closed, sys.executable, "-m", "recipectl", "apply"]
+    idle = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (idle.returncode, idle.stdout) == (0, "")
+    recipe("a", port=18201, served_model_name="new")
+    said = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (said.returncode, (UNITS / "model-a.service").read_text()) == (1, old)
+    assert "Read-only file system" in said.stderr
+    assert recipectl("apply").returncode == 0
+
+
+@pytest.mark.parametrize("masked", [False, True], ids=["foreign", "masked"])
+def test_a_unit_that_is_not_ours_is_told_and_stops_no_other(masked: bool) -> None:
+    foreign = UNITS / "model-x.service"
+    if masked:
+        foreign.symlink_to("/dev/null")
+    else:
+        foreign.write_text("[Service]\nExecStart=/bin/sleep 1000\n")
+    for index, name in enumerate("axz"):
+        recipe(name, port=18201 + index, autostart=True)
+    told = recipectl("diff")
+    assert "model-x.service" in told.stderr
+    assert "would write model-x.service" not in told.stdout
+    said = recipectl("apply")
+    assert (said.returncode, recipectl("wait", "a", "z").returncode) == (1, 0)
+    assert (
+        "is masked; systemctl unmask" if masked else "was not written by recipectl; move it away"
+    ) in said.stderr
+    assert foreign.is_symlink() if masked else "sleep 1000" in foreign.read_text()
+    foreign.unlink()
+    systemctl("daemon-reload")
+
+
+def test_a_target_of_the_admins_own_is_left_alone() -> None:
+    recipe("a", port=18201)
+    (UNITS / "models.target").unlink(missing_ok=True)
+    (UNITS / "models.target").write_text("[Unit]\nDescription=Mine\n")
+    said = recipectl("apply")
+    assert (said.returncode, (UNITS / "models.target").read_text()) == (1, "[Unit]\nDescription=Mine\n")
+    assert (UNITS / "model-a.service").exists()
+    (UNITS / "models.target").unlink()
+
+
+def test_a_new_neighbour_restarts_no_running_model() -> None:
+    recipe("a", port=18201, gpus=["0"], autostart=True)
+    recipectl("apply"), recipectl("wait", "a")
+    before = pids("a")
+    recipe("b", port=18202, gpus=["0"], on_demand={"idle": "1min"})
+    recipe("c", port=18203, gpus=["1"], gpu_sharing="ordered")
+    recipectl("lock", "a")
+    assert "restarting" not in recipectl("apply").stdout
+    assert pids("a") == before
+
+
+def test_a_watch_that_is_added_to_a_running_model_works_at_once() -> None:
+    recipe("a", port=18201, autostart=True)
+    recipectl("apply"), recipectl("wait", "a")
+    recipe("a", port=18201, autostart=True, watch={"every": "1s", "failures": 2, "timeout": "1s"})
+    assert "starting model-a-watch.timer" in recipectl("apply").stdout
+    os.kill(int(show("a", "MainPID")), signal.SIGSTOP)
+    until("a", "NRestarts", "1")
+
+
+def test_a_watch_may_stop_a_hung_model() -> None:
+    recipe("a", port=18201, watch={"every": "1s", "failures": 2, "timeout": "1s", "action": "stop"})
+    recipectl("apply"), recipectl("start", "a")
+    os.kill(int(show("a", "MainPID")), signal.SIGSTOP)
+    until("a", "ActiveState", "inactive")
+    assert show("a", "NRestarts") == "0"
+
+
+def test_people_may_restart_a_model_as_often_as_they_like() -> None:
+    recipe("a", port=18201)
+    recipectl("apply")
+    for _ in range(7):
+        assert recipectl("restart", "a").returncode == 0
+
+
+def test_a_start_that_a_condition_prevents_is_told() -> None:
+    recipe("a", port=18201, service={"ConditionPathExists": "/nowhere"})
+    recipectl("apply")
+    failed = recipectl("start", "a")
+    assert (failed.returncode, "a condition of its unit is not met" in failed.stderr) == (1, True)
+
+
+def test_the_first_folder_that_has_a_recipe_wins() -> None:
+    folders = [Path(base, "recipectl/recipes") for base in ("/etc", "/run", "/usr/local/lib", "/usr/lib")]
+    recipe("a", port=18201)
+    text = json.loads((RECIPES / "a.json").read_text())
+    (RECIPES / "a.json").unlink()
+    for folder in reversed(folders):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "a.json").write_text(json.dumps(text | {"served_model_name": str(folder)}))
+        (folder / "a.yaml.d").mkdir(exist_ok=True)
+        (folder / f"a.yaml.d/{len(str(folder))}.yaml").write_text("env_vars: {SEEN: " + str(folder) + "}\n")
+        recipectl("apply", "a")
+        assert str(folder) in (UNITS / "model-a.service").read_text()
+    for folder in folders[1:]:
+        shutil.rmtree(folder)
+
+
+def test_dry_run_shows_what_apply_does_and_does_nothing() -> None:
+    recipe("a", port=18201, autostart=True)
+    shown = recipectl("apply", "--dry-run").stdout
+    assert not (UNITS / "model-a.service").exists()
+    would = [line.split()[1:3] for line in shown.splitlines() if line.startswith("would ")]
+    done = json.loads(recipectl("apply", "--json").stdout)
+    assert would == [[one["verb"], f"{one['unit']}:"] for one in done["actions"]]

@@ -173,7 +173,8 @@ def test_a_unit_that_was_edited_by_hand() -> None:
 def test_somebody_who_runs_it_by_hand() -> None:
     write()
     recipectl("apply")
-    by_hand = subprocess.Popen([str(VENV / "bin/vllm"), "serve", "org/m", "--port", "18300"])
+    scope = ["systemd-run", "-q", "--scope", "--unit=by-hand"]  # as a login session would be
+    by_hand = subprocess.Popen([*scope, str(VENV / "bin/vllm"), "serve", "org/m", "--port", "18300"])
     try:
         end = time.monotonic() + 10
         while "port" not in [where for where, _ in causes(row_of())] and time.monotonic() < end:
@@ -183,11 +184,27 @@ def test_somebody_who_runs_it_by_hand() -> None:
         assert f"port 18300 is answered by process {by_hand.pid}" in one["differences"][0]["what"]
         doctor = recipectl("doctor")
         assert doctor.returncode == 3
-        assert f"process {by_hand.pid} in " in doctor.stdout
-        assert "is an engine that nobody supervises" in doctor.stdout
+        assert f"process {by_hand.pid} in by-hand.scope is an engine that nobody supervises" in doctor.stdout
     finally:
         by_hand.kill()
         by_hand.wait()
+
+
+def test_an_engine_in_a_service_of_its_own_is_no_orphan() -> None:
+    words = [
+        "systemd-run",
+        "-q",
+        "--unit=theirs",
+        str(VENV / "bin/vllm"),
+        "serve",
+        "org/m",
+        "--port",
+        "18301",
+    ]
+    subprocess.run(words, check=True)
+    found = {one["check"]: one["problems"] for one in json.loads(recipectl("doctor", "--json").stdout)}
+    systemctl("stop", "theirs")
+    assert found["orphans"] == []
 
 
 def row_of() -> dict[str, Any]:
@@ -277,3 +294,117 @@ def test_the_doctor_names_what_is_wrong() -> None:
     assert "is not YAML" in found["recipes"][0]
     assert "`MY_TOKEN` looks like a secret" in found["secrets"][0]
     assert f"anyone may write {RECIPES}/a.json" in found["permissions"][0]
+
+
+def dropped_in(text: str, folder: str = "/etc/systemd/system/model-a.service.d") -> Path:
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    path = Path(folder, "10-site.conf")
+    path.write_text(text)
+    systemctl("daemon-reload")
+    return path
+
+
+@pytest.mark.parametrize(
+    "where", ["/etc/systemd/system/model-a.service.d", "/run/systemd/system/model-.service.d"]
+)
+def test_a_drop_in_that_brings_variables_from_a_file(where: str) -> None:
+    Path("/etc/site.env").write_text("VLLM_ATTENTION_BACKEND=X\n")
+    start()
+    path = dropped_in("[Service]\nEnvironmentFile=/etc/site.env\nUser=root\nNice=3\n", where)
+    found = row()["differences"]
+    assert [(one["where"], one["what"]) for one in found] == [
+        ("drop-in", "a drop-in sets EnvironmentFile=, User=")
+    ]
+    assert found[0]["remedy"] == f"move it into the recipe and remove {path}"
+    recipectl("restart", "a")
+    one = row()
+    assert "has variables that no unit of it gives (VLLM_ATTENTION_BACKEND)" in one["differences"][0]["what"]
+    shutil.rmtree(where)
+    systemctl("daemon-reload")
+
+
+def test_variables_that_the_manager_gives_everybody() -> None:
+    systemctl("set-environment", "VLLM_USE_V1=0")
+    start()
+    one = row()
+    systemctl("unset-environment", "VLLM_USE_V1")
+    assert "has variables that no unit of it gives (VLLM_USE_V1)" in one["differences"][0]["what"]
+    assert (one["running"], "systemctl set-environment" in one["differences"][0]["cause"]) == (
+        "differs",
+        True,
+    )
+
+
+def test_torch_that_was_upgraded_under_a_locked_engine() -> None:
+    (packages,) = VENV.glob("lib/python3*/site-packages")
+    torch = packages / "torch-2.0.dist-info"
+    torch.mkdir()
+    (torch / "RECORD").write_text("torch/x,,\n")
+    write()
+    recipectl("lock", "a")
+    start()
+    time.sleep(2.1)
+    torch.rename(packages / "torch-2.1.dist-info")
+    found = causes(row())
+    assert ("runtime", "the runtime was changed since it was locked") in found
+    assert ("running", "the venv was changed under a running engine") in found
+    HOST.write_text("drift: refuse\n")
+    found = recipectl("versions", "a", "--json")
+    assert "the runtime was changed since it was locked" in found.stdout
+
+
+def test_an_engine_that_hangs() -> None:
+    start()
+    os.kill(int(show("a", "MainPID")), 19)
+    one = row()
+    os.kill(int(show("a", "MainPID")), 18)
+    assert causes(one) == [("answers", "it hangs, or is very busy")]
+
+
+def test_the_port_behind_an_on_demand_model() -> None:
+    write(on_demand={})
+    recipectl("apply")
+    by_hand = subprocess.Popen([str(VENV / "bin/vllm"), "serve", "org/m", "--port", "38300"])
+    end = time.monotonic() + 10
+    while "port" not in [where for where, _ in causes(row_of())] and time.monotonic() < end:
+        time.sleep(0.1)
+    found = causes(row())
+    by_hand.kill()
+    by_hand.wait()
+    assert found == [("port", "somebody runs it by hand")]
+
+
+def test_who_may_not_look_says_so() -> None:
+    start()
+    nobody = ["setpriv", "--reuid=65534", "--clear-groups", sys.executable, "-m", "recipectl"]
+    said = subprocess.run([*nobody, "versions", "a"], capture_output=True, text=True, check=False)
+    assert "cannot be read; run it as root to compare it" in said.stderr
+    assert said.stdout.splitlines()[1].split()[4] == "unknown"
+
+
+def test_a_host_file_that_is_wrong_leaves_the_doctor_its_other_checks() -> None:
+    write()
+    HOST.write_text("drift: maybe\n")
+    found = {one["check"]: one["problems"] for one in json.loads(recipectl("doctor", "--json").stdout)}
+    assert f"{HOST}:1:8: `drift` is `maybe`; give one of 'warn' or 'refuse'" in found["recipes"][0]
+    assert found["systemd"] == []
+
+
+def test_rivals_with_one_port_are_not_taken_for_strangers() -> None:
+    write(gpus=["0"])
+    (RECIPES / "a.json").rename(RECIPES / "b.json")
+    start(gpus=["0"])
+    found = json.loads(recipectl("versions", "--json").stdout)
+    assert [one["differences"] for one in found] == [[], []]
+
+
+def test_an_interpreter_that_was_replaced_under_a_running_engine() -> None:
+    start()
+    python = VENV / "bin/python"
+    real = python.resolve()
+    copy = VENV / "bin/python3.copy"
+    shutil.copy(real, copy)
+    python.unlink()
+    python.symlink_to(copy)
+    one = row()
+    assert ("running", "its interpreter was replaced") in causes(one)

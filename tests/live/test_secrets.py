@@ -1,6 +1,7 @@
 """Secrets reach the engine and nobody else; the sandbox is tight, and real engines serve in it."""
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -58,7 +59,10 @@ def test_a_secret_reaches_the_engine_and_is_in_no_unit_log_or_answer() -> None:
 def test_a_secret_that_anyone_may_read_is_refused() -> None:
     recipe("a", secrets={"HF_TOKEN": secret("open", TOKEN, 0o644)})
     said = recipectl("apply")
-    assert (said.returncode, "anyone may read /etc/recipectl/secrets/open; chmod 0600 it" in said.stderr) == (
+    assert (
+        said.returncode,
+        "others may read or change /etc/recipectl/secrets/open; chmod 0600 it" in said.stderr,
+    ) == (
         2,
         True,
     )
@@ -121,3 +125,45 @@ def test_a_model_in_home_can_be_read() -> None:
     started = recipectl("start", "a")
     assert started.returncode == 0, started.stderr
     assert show("a", "ProtectHome") == "read-only"
+
+
+def test_an_encrypted_credential_is_decrypted_for_the_engine_alone() -> None:
+    plain = secret("plain", TOKEN)
+    words = ["systemd-creds", "encrypt", "--with-key=host", "--name=hf_token", plain, str(FOLDER / "hf.cred")]
+    made = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert made.returncode == 0, made.stderr
+    (FOLDER / "hf.cred").chmod(0o600)
+    recipe("a", binary=script(Path("/opt/see"), DUMP), secrets={"HF_TOKEN": str(FOLDER / "hf.cred")})
+    assert recipectl("apply").returncode == 0
+    recipectl("start", "a")
+    assert seen("a")["file"] == TOKEN
+    assert "LoadCredentialEncrypted=hf_token:" in Path("/etc/systemd/system/model-a.service").read_text()
+
+
+def test_a_cache_in_home_can_be_written_and_nothing_beside_it() -> None:
+    home = Path("/home/bob/hf cache")
+    home.mkdir(parents=True, exist_ok=True)
+    home.chmod(0o777), home.parent.chmod(0o755)
+    body = """
+import os, pathlib, sys
+pathlib.Path(os.environ["HF_HOME"], "here").write_text("x")
+try: pathlib.Path("/home/bob/beside").write_text("x")
+except OSError: sys.exit(2)
+"""
+    recipe("a", binary=script(Path("/opt/caches"), body), env_vars={"HF_HOME": str(home)})
+    recipectl("apply"), recipectl("start", "a")
+    assert ((home / "here").exists(), show("a", "ExecMainStatus")) == (True, "2")
+
+
+def test_a_folder_that_a_group_of_the_user_opens_is_open() -> None:
+    subprocess.run(["groupadd", "-f", "weights"], check=True)
+    subprocess.run(["useradd", "-r", "-G", "weights", "svc"], check=False, capture_output=True)
+    folder = Path("/srv/weights")
+    folder.mkdir(exist_ok=True)
+    (folder / "m").write_text("")
+    shutil.chown(folder, "root", "weights")
+    folder.chmod(0o750)
+    recipe("a", model_path=str(folder / "m"), user="svc")
+    assert recipectl("apply").returncode == 0
+    subprocess.run(["gpasswd", "-d", "svc", "weights"], check=True, capture_output=True)
+    assert "/srv/weights is closed to it" in recipectl("apply").stderr

@@ -28,9 +28,11 @@ COMMON = {
 def write_recipes() -> list[str]:
     """12 that start at boot, 6 on demand, 6 that fight for two GPUs, 3 in a chain, 3 that nobody starts."""
     for index in range(12):
-        recipe(f"boot{index}", port=18801 + index, autostart=True, **COMMON)
+        watch = {"watch": {"every": "2s", "failures": 2, "timeout": "2s"}} if index % 4 == 0 else {}
+        shared = {"gpus": ["5"], "gpu_sharing": "ordered"} if index % 4 == 1 else {}
+        recipe(f"boot{index}", port=18801 + index, autostart=True, **COMMON, **watch, **shared)
     for index in range(6):
-        demand = {"idle": "1min", "evict": "always"}
+        demand = {"idle": "1min", "evict": "always" if index % 2 else "idle", "patience": "3s"}
         recipe(f"demand{index}", port=18821 + index, on_demand=demand, gpus=[str(index % 3)], **COMMON)
     for index in range(6):
         recipe(f"rival{index}", port=18841 + index, gpus=[str(3 + index % 2)], **COMMON)
@@ -66,6 +68,12 @@ class Storm:
             with contextlib.suppress(ProcessLookupError):  # it went by itself meanwhile
                 os.kill(self.random.choice(found), signal.SIGKILL)
 
+    def hang_engine(self) -> None:
+        """One that is watched: its timer must find it."""
+        if (pid := int(show(f"boot{4 * self.random.randrange(3)}", "MainPID"))) > 0:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP)
+
     def killed(self, *words: str) -> None:
         process = subprocess.Popen(
             [sys.executable, "-m", "recipectl", *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -86,14 +94,21 @@ class Storm:
         self.killed("start", f"rival{self.random.randrange(6)}")
 
     def steal_port(self) -> None:
-        port = 18801 + self.random.randrange(12)
-        thief = "import socket, sys, time; s = socket.socket(); s.setsockopt(1, 15, 1); s.setsockopt(1, 2, 1); s.bind(('127.0.0.1', int(sys.argv[1]))); s.listen(); time.sleep(2)"
-        if found := engines():
-            with contextlib.suppress(ProcessLookupError):  # it went by itself meanwhile
-                os.kill(self.random.choice(found), signal.SIGKILL)
-        subprocess.run(
-            [sys.executable, "-c", thief, str(port)], check=False, stderr=subprocess.DEVNULL, timeout=10
-        )
+        """End an engine and take its port before it comes back; its restarts fail until the thief has gone."""
+        name = f"boot{self.random.randrange(12)}"
+        thief = "import socket, sys, time; s = socket.socket(); s.setsockopt(1, 2, 1); s.bind(('127.0.0.1', int(sys.argv[1]))); s.listen(); print('mine', flush=True); time.sleep(2)"
+        port = json.loads((RECIPES / f"{name}.json").read_text())["port"]
+        for _ in range(20):
+            if (pid := int(show(name, "MainPID"))) > 0:
+                with contextlib.suppress(ProcessLookupError):  # it went by itself meanwhile
+                    os.kill(pid, signal.SIGKILL)
+            taken = subprocess.run(
+                [sys.executable, "-c", thief, str(port)], capture_output=True, check=False, timeout=10
+            )
+            if taken.returncode == 0:
+                self.counts["ports stolen"] = self.counts.get("ports stolen", 0) + 1
+                return
+            time.sleep(0.05)
 
     def fill_disk(self) -> None:
         full = "mount -t tmpfs -o size=400k tmpfs /mnt && cp -a /etc/systemd/system/model* /mnt; dd if=/dev/zero of=/mnt/fill 2>/dev/null; mount --bind /mnt /etc/systemd/system; exec timeout 5 "
@@ -114,6 +129,7 @@ FAULT = {
     "kill -9 an engine": (10, Storm.kill_engine), "kill -9 an apply": (4, Storm.kill_apply),
     "kill -9 a start": (3, Storm.kill_agent), "steal a port": (1, Storm.steal_port),
     "fill the disk": (2, Storm.fill_disk), "ask on demand": (4, Storm.request),
+    "stop -19 an engine": (1, Storm.hang_engine),
 }  # fmt: skip
 
 

@@ -142,7 +142,7 @@ def test_a_venv_without_the_engine_is_an_error_of_the_recipe() -> None:
 
 
 def test_an_engine_that_was_upgraded_past_its_pin_does_not_start() -> None:
-    packages = Path("/opt/pinned/lib/python3.11/site-packages")
+    packages = Path(f"/opt/pinned/lib/python3.{sys.version_info[1]}/site-packages")
     (packages / "xllamacpp-1.2.dist-info").mkdir(parents=True)
     Path("/opt/pinned/bin").mkdir()
     Path("/opt/pinned/bin/python").symlink_to(sys.executable)

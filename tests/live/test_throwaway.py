@@ -57,7 +57,7 @@ for index in range(9):
     (recipes / f"m{{index}}.json").write_text(json.dumps(common | dict(port=18210 + index) | needs))
 (recipes / "broken.yaml").write_text("model_path: /m\\nport: 0\\n")
 service = (root / "packaging/recipectl-apply.service").read_text()
-text = service.replace("/usr/bin/recipectl", f"{{sys.executable}} -m recipectl")
+text = service.replace("ExecStart=recipectl", f"ExecStart={{sys.executable}} -m recipectl")
 pathlib.Path("/etc/systemd/system/recipectl-apply.service").write_text(text)
 """
 BOOTED = """
@@ -87,3 +87,38 @@ def test_a_first_boot_brings_all_models_up_in_their_order_and_names_the_broken_o
     assert ready["m7"][0] < ready["m8"][1]
     assert "enabled\nenabled" in run.stdout
     assert "broken.yaml:2:7: `port` is `0`; give at least 1" in run.stdout
+
+
+AGAIN = (
+    PREPARE
+    + """
+import subprocess
+units = pathlib.Path("/etc/systemd/system")
+wants = units / "models.target.wants"
+wants.mkdir()
+for name in ("old", "gone"):
+    text = "[Service]\\nExecStart=/bin/sh -c 'touch /run/loaded-%N; exec sleep 1000'\\n[Unit]\\nAfter=recipectl-apply.service\\n\\n[X-Recipectl]\\nRecipe=" + name + "\\n"
+    (units / f"model-{{name}}.service").write_text(text)
+    (wants / f"model-{{name}}.service").symlink_to(units / f"model-{{name}}.service")
+(recipes / "old.json").write_text(json.dumps(common | dict(port=18230)))
+"""
+)
+
+
+def test_a_boot_converges_before_an_older_model_loads(tmp_path: Path) -> None:
+    prepare = tmp_path / "prepare.py"
+    prepare.write_text(AGAIN.format(root=str(ROOT)))
+    before = f"{sys.executable} - <<'PREPARE'\n{prepare.read_text()}\nPREPARE"
+    looking = "i=0; until systemctl -q is-active model-old.service && ! systemctl -q is-active recipectl-apply.service; do i=$((i + 1)); [ $i -lt 300 ] || exit 9; sleep 0.1; done; ls /run; systemctl cat model-old.service; ls /etc/systemd/system"
+    run = subprocess.run(
+        [TOOL, "--before", before, "sh", "-ec", looking],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        timeout=120,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "loaded-" not in run.stdout
+    assert "llama-server" in run.stdout
+    assert "model-gone.service" not in run.stdout

@@ -99,6 +99,18 @@ def test_a_users_models_start_with_their_session(recipe: dict[str, str]) -> None
     assert ask(18500) == "hers"
 
 
+def test_a_users_model_starts_at_the_first_request(recipe: dict[str, str]) -> None:
+    path = Path("/home/ann/.config/recipectl/recipes/hers.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"on_demand": {"idle": "2s"}}))
+    applied = recipectl(recipe, "apply")
+    assert applied.returncode == 0, applied.stderr
+    assert ask(18500) == "hers"
+    end = time.monotonic() + 15
+    while "ready" in recipectl(recipe, "status").stdout and time.monotonic() < end:
+        time.sleep(0.2)
+    assert "stopped" in recipectl(recipe, "status").stdout
+
+
 def test_nothing_of_a_user_is_in_the_systems_folders(recipe: dict[str, str]) -> None:
     recipectl(recipe, "apply")
     assert not Path("/etc/systemd/system/model-hers.service").exists()

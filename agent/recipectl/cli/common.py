@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 import recipectl
-from recipectl import sources
+from recipectl import sources, unitfile
 from recipectl.errors import UsageError
 from recipectl.store import Store
 from recipectl.unitfile import Site
@@ -21,7 +21,7 @@ from recipectl.unitfile import name as unit_name
 
 if TYPE_CHECKING:  # pydantic and jinja2 are slow to import, and half of the verbs need neither
     from recipectl import compiled, hostfile, unit
-    from recipectl.load import Places
+    from recipectl.reader import Places
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,8 @@ class Place:
     user: bool = False
     remote: str | None = None
 
-    def _here(self) -> None:
+    def here(self) -> None:
+        """UsageError for a verb that needs the other host's files."""
         if self.remote:
             raise UsageError(
                 f"over -H only start, stop, restart, switch, wait, status and logs work; for this one run "
@@ -45,24 +46,27 @@ class Place:
     @property
     def bases(self) -> tuple[Path, ...]:
         """Folders of recipectl's configuration, the first that has a name wins."""
-        own = (self._config / "recipectl", Path(self._runtime, "recipectl")) if self.user else ()
+        own = (self._config / "recipectl", Path(self.runtime, "recipectl")) if self.user else ()
         return (*own, *sources.BASES)
 
     @property
-    def _runtime(self) -> str:
+    def runtime(self) -> str:
+        """The folder of what lasts until the next boot."""
+        if not self.user:
+            return "/run"
         return os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
 
     @property
     def folders(self) -> tuple[Path, ...]:
         """Recipe folders, the first that has a name wins."""
-        self._here()
+        self.here()
         # The host's own recipes are the system manager's; a user has their own.
         bases = self.bases[:2] if self.user else self.bases
         return tuple(base / "recipes" for base in bases)
 
     @property
     def host_files(self) -> tuple[Path, ...]:
-        self._here()
+        self.here()
         return sources.host_files(self.bases)
 
     @property
@@ -82,8 +86,21 @@ class Place:
 
     @property
     def store(self) -> Store:
-        self._here()
+        self.here()
         return Store(self._config / "systemd/user" if self.user else Path("/etc/systemd/system"))
+
+    @cached_property
+    def installed(self) -> dict[str, str]:
+        """NAME -> text of every unit of ours, as it was when first asked."""
+        return self.store.installed()
+
+    @property
+    def ad_hoc(self) -> tuple[Path, ...]:
+        """Recipes that were applied as files from elsewhere, and are there still: they count on this host."""
+        there = {*map(sources.stem, sources.every(self.folders))}
+        found = (Path(unitfile.source(text)) for text in self.installed.values())
+        paths = {path for path in found if path.parent not in self.folders and path.is_file()}
+        return tuple(sorted(path for path in paths if sources.stem(path) not in there))
 
     @cached_property
     def site(self) -> Site:
@@ -127,24 +144,28 @@ def warn(text: str) -> None:
     click.echo(f"warning: {text}", err=True)
 
 
-def _extra(names: tuple[str, ...]) -> tuple[Path, ...]:
-    return tuple(Path(name) for name in names if sources.is_file(name))
+def _extra(place: Place, names: tuple[str, ...]) -> tuple[Path, ...]:
+    """Recipe files from elsewhere: those named now, and those applied before."""
+    named = tuple(sources.find(name, ()) for name in names if sources.is_file(name))
+    stems = {*map(sources.stem, named)}
+    return (*named, *(path for path in place.ad_hoc if sources.stem(path) not in stems))
 
 
 def outcome(place: Place, names: tuple[str, ...] = ()) -> compiled.Outcome:
     """What became of all recipes (files among `names` too): from the cache when nothing has changed."""
     from recipectl import compiled
 
-    found = sources.sources(place.folders, _extra(names))
-    newest = max(
-        path.stat().st_mtime_ns for path in Path(recipectl.__file__).parent.rglob("*") if path.is_file()
-    )
+    found = sources.sources(place.folders, _extra(place, names))
+    package = Path(recipectl.__file__).parent
+    files = (*package.rglob("*"), *(package / "templates").glob("*"))  # a link, in a checkout
+    newest = max(path.stat().st_mtime_ns for path in files if path.is_file())
     key = compiled.key(found, place.host_files, place.site, f"{recipectl.__version__} {newest}")
     kept = compiled.recall(place.cache, key)
     if kept is None:
-        from recipectl import compiler, runtime
+        from recipectl import compiler
+        from recipectl.disk import Disk
 
-        disk = runtime.Disk()
+        disk = Disk()
         _, kept = compiler.compile_all(found, place.host, place.site, disk)
         compiled.keep(place.cache, key, kept, disk.seen)
     return kept
@@ -152,10 +173,11 @@ def outcome(place: Place, names: tuple[str, ...] = ()) -> compiled.Outcome:
 
 def made(place: Place, names: tuple[str, ...]) -> tuple[dict[str, unit.Steps], compiled.Outcome]:
     """The steps of every recipe, and what became of them."""
-    from recipectl import compiler, runtime
+    from recipectl import compiler
+    from recipectl.disk import Disk
 
-    found = sources.sources(place.folders, _extra(names))
-    return compiler.compile_all(found, place.host, place.site, runtime.Disk())
+    found = sources.sources(place.folders, _extra(place, names))
+    return compiler.compile_all(found, place.host, place.site, Disk())
 
 
 def chosen(
@@ -177,7 +199,10 @@ def chosen(
     for model in models:
         for text in model.warnings:
             warn(text)
-    if os.environ.get("VLLM_STUDIO_SGLANG_PYTHON") and not place.host.sglang_python:
+    name = "VLLM_STUDIO_SGLANG_PYTHON"
+    if name in os.environ and any("\nBackend=sglang\n" in model.units[0].text for model in models):
+        if place.host.sglang_python or name in place.host.environment:
+            return models, status
         warn("VLLM_STUDIO_SGLANG_PYTHON of your shell is not used; set `sglang_python:` in the host file")
     return models, status
 

@@ -1,10 +1,14 @@
 """doctor: all checks of a host in one go."""
 
+from __future__ import annotations
+
 import json
 import re
 import stat
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,33 +16,58 @@ from recipectl import sources, unitfile
 from recipectl.bus import Manager
 from recipectl.cli import pins
 from recipectl.cli.common import Place, made, systemd_version
-from recipectl.errors import BusError
+from recipectl.errors import BusError, RecipectlError
 from recipectl.unitfile import name as unit_name
+
+if TYPE_CHECKING:
+    from recipectl import unit
+    from recipectl.compiled import Compiled, Outcome
 
 OLDEST_SYSTEMD = 252
 
 
-def _recipes(place: Place) -> Iterator[str]:
-    _, result = made(place, ())
-    for said in result.wrong.values():
+class _Host:
+    """What the checks look at, each asked for once."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+
+    @cached_property
+    def compiled(self) -> tuple[dict[str, unit.Steps], Outcome]:
+        return made(self.place, ())
+
+    @property
+    def steps(self) -> dict[str, unit.Steps]:
+        return self.compiled[0]
+
+    @property
+    def models(self) -> tuple[Compiled, ...]:
+        return self.compiled[1].models
+
+    @cached_property
+    def rows(self) -> list[pins.Row]:
+        return pins.rows(self.place, (), tell=False)[0]
+
+
+def _recipes(host: _Host) -> Iterator[str]:
+    for said in host.compiled[1].wrong.values():
         yield from said
-    for model in result.models:
+    for model in host.models:
         yield from (text for text in model.warnings if "looks like a secret" not in text)
 
 
-def _secrets(place: Place) -> Iterator[str]:
-    steps, result = made(place, ())
-    for model in result.models:
+def _secrets(host: _Host) -> Iterator[str]:
+    for model in host.models:
         yield from (text for text in model.warnings if "looks like a secret" in text)
     folder = Path("/etc/recipectl/secrets")
-    named = {Path(source) for one in steps.values() for source in one.recipe.secrets.values()}
+    named = {Path(source) for one in host.steps.values() for source in one.recipe.secrets.values()}
     for path in sorted(named | {*(folder.iterdir() if folder.is_dir() else ())}):
-        if path.exists() and path.stat().st_mode & (stat.S_IROTH | stat.S_IWOTH):
-            yield f"anyone may read {path}; chmod 0600 it"
+        if path.is_file() and path.stat().st_mode & (stat.S_IRWXO | stat.S_IWGRP):
+            yield f"others may read or change {path}; chmod 0600 it"
 
 
-def _systemd(place: Place) -> Iterator[str]:
-    with Manager(user=place.user) as manager:
+def _systemd(host: _Host) -> Iterator[str]:
+    with Manager(user=host.place.user) as manager:
         running = manager.version()
     if running < OLDEST_SYSTEMD:
         yield f"systemd {running} is older than {OLDEST_SYSTEMD}, the oldest that is tried; upgrade it"
@@ -46,31 +75,32 @@ def _systemd(place: Place) -> Iterator[str]:
         yield f"systemd {running} runs and {there} is installed; run `systemctl daemon-reexec`, or reboot"
 
 
-def _drift(place: Place) -> Iterator[str]:
-    for row in pins.rows(place, (), tell=False)[0]:
+def _drift(host: _Host) -> Iterator[str]:
+    for row in host.rows:
         for one in row.differences:
             if one.where not in ("recipe", "port"):
                 yield f"{row.name}: {one.what} ({one.cause}); {one.remedy}"
+        if row.running == "unknown":
+            yield f"{row.name}: process {row.pid} cannot be read; run doctor as root"
 
 
-def _ports(place: Place) -> Iterator[str]:
-    for row in pins.rows(place, (), tell=False)[0]:
+def _ports(host: _Host) -> Iterator[str]:
+    for row in host.rows:
         yield from (f"{row.name}: {one.what}; {one.remedy}" for one in row.differences if one.where == "port")
 
 
-def _failed(place: Place) -> Iterator[str]:
-    names = tuple(unit_name(recipe) for text in place.store.installed().values()
-                  if (recipe := unitfile.facts(text).get("Recipe")))  # fmt: skip
-    with Manager(user=place.user) as manager:
-        for state in manager.states(tuple(sorted({*names})), brief=True):
+def _failed(host: _Host) -> Iterator[str]:
+    names = {unit_name(recipe) for text in host.place.installed.values()
+             if (recipe := unitfile.facts(text).get("Recipe"))}  # fmt: skip
+    with Manager(user=host.place.user) as manager:
+        for state in manager.states(tuple(sorted(names)), brief=True):
             if state.active_state == "failed":
-                yield f"{state.name} has failed; see {' '.join(place.journal)} {state.name}"
+                yield f"{state.name} has failed; see {' '.join(host.place.journal)} {state.name}"
 
 
-def _gpus(place: Place) -> Iterator[str]:
+def _gpus(host: _Host) -> Iterator[str]:
     there = {path.name[6:] for path in Path("/dev").glob("nvidia[0-9]*")}
-    steps, _ = made(place, ())
-    for name, one in sorted(steps.items()):
+    for name, one in sorted(host.steps.items()):
         wanted = {gpu for gpu in one.recipe.gpus or () if gpu.isdigit()}
         if one.recipe.accelerator == "cuda" and (missing := sorted(wanted - there)):
             has = ", ".join(sorted(there)) or "none"
@@ -78,7 +108,8 @@ def _gpus(place: Place) -> Iterator[str]:
             yield f"{what}; load the driver, or correct `gpus:`"
 
 
-def _permissions(place: Place) -> Iterator[str]:
+def _permissions(host: _Host) -> Iterator[str]:
+    place = host.place
     files = [
         *place.host_files,
         *(path for one in sources.sources(place.folders) for path in (one.file, *one.drop_ins)),
@@ -94,7 +125,7 @@ def _permissions(place: Place) -> Iterator[str]:
             yield f"{path} belongs to user {found.st_uid}, who decides what runs here; chown it to root"
 
 
-def _orphans(_: Place) -> Iterator[str]:
+def _orphans(_: _Host) -> Iterator[str]:
     from recipectl import running
 
     for one in running.engines_outside():
@@ -105,7 +136,7 @@ def _orphans(_: Place) -> Iterator[str]:
         yield f"{what}; end it, or import its command"
 
 
-CHECKS: dict[str, Callable[[Place], Iterator[str]]] = {
+CHECKS: dict[str, Callable[[_Host], Iterator[str]]] = {
     "recipes": _recipes,
     "secrets": _secrets,
     "permissions": _permissions,
@@ -123,12 +154,13 @@ CHECKS: dict[str, Callable[[Place], Iterator[str]]] = {
 @click.pass_obj
 def doctor_(place: Place, as_json: bool) -> int:
     """Run all checks of this host, and say what to do; exit status 3 when there is something."""
-    rows, status = [], 0
+    rows, status, host = [], 0, _Host(place)
     for check, of in CHECKS.items():
         try:
-            problems = sorted({*of(place)})
-        except BusError as error:
-            problems, status = [str(error)], 1
+            problems = sorted({*of(host)})
+        except RecipectlError as error:  # a host file that is wrong, no systemd: the other checks go on
+            problems = [str(error)]
+            status = 1 if isinstance(error, BusError) else status
         rows.append({"check": check, "ok": not problems, "problems": problems})
         if not as_json:
             click.echo(f"{check:<12} {'ok' if not problems else f'{len(problems)} to do'}")

@@ -13,9 +13,10 @@ import yaml
 
 from recipectl.errors import RecipectlError, UsageError
 from recipectl.imports import official, shell, studio, swap, units
-from recipectl.imports.draft import Draft, render, shown
-from recipectl.imports.words import drafted, program, unwrapped
-from recipectl.load import read
+from recipectl.imports.draft import Draft, render, told
+from recipectl.imports.programs import program, runs_container, unwrapped
+from recipectl.imports.words import drafted
+from recipectl.reader import read
 
 _OUTPUT = click.option(
     "-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="Write files here."
@@ -28,15 +29,17 @@ def _text(source: str) -> str:
 
 def _give(drafts: Iterable[Draft], output: Path | None, lost: Iterable[str] = ()) -> int:
     """Print recipes, or write each to a file of its own; what was lost goes to standard error."""
-    taken: set[str] = set()
-    made = []
+    made: dict[str, Draft] = {}
+    digests: dict[str, str] = {}
     for one in drafts:
         stem, number = one.name, 2
-        while stem in taken:
+        while stem in made:
             stem, number = f"{one.name}-{number}", number + 1
-        taken.add(stem)
-        made.append((stem, one))
-    for stem, one in made:
+        made[stem] = one
+        for name, digest in one.secrets.items():
+            if digests.setdefault(name, digest) != digest:  # another secret than that of the recipe before
+                one.fields["secrets"][name] += f"-{stem}"
+    for stem, one in made.items():
         if output:
             output.mkdir(parents=True, exist_ok=True)
             path = output / f"{stem}.yaml"
@@ -49,12 +52,12 @@ def _give(drafts: Iterable[Draft], output: Path | None, lost: Iterable[str] = ()
         else:
             click.echo((f"# ── {stem}.yaml\n" if len(made) > 1 else "") + render(one), nl=len(made) > 1)
         for text in one.lost:
-            click.echo(f"{stem}: not carried over: {shown(text)}", err=True)
+            click.echo(f"{stem}: not carried over: {told(text)}", err=True)
         if one.variables:
             names = ", ".join(one.variables)
             click.echo(f"{stem}: give under `vars:` of the host file: {names}", err=True)
     for text in lost:
-        click.echo(f"not carried over: {shown(text)}", err=True)
+        click.echo(f"not carried over: {told(text)}", err=True)
     return 0
 
 
@@ -78,13 +81,16 @@ def command_(words: tuple[str, ...], output: Path | None) -> int:
         text = shell.commands(words[0]) if len(words) == 1 else [shell.split(list(words))]
     else:
         text = shell.commands(_text(words[0]))
-    drafts, other = [], []
+    drafts, other = [], list[str]()
+    before: list[str] = []  # of commands that are no engine's: what was decided there still counts
     for command in text:
         inner = unwrapped(command)
-        runs = inner.words and (program(inner.words) or Path(inner.words[0]).name in ("docker", "podman"))
-        if runs or len(text) == 1:
+        if program(inner.words) or runs_container(inner.words) or len(text) == 1:
+            command.lost[:0] = before
+            before = []
             drafts.append(drafted(command))
         else:
+            before += command.lost
             other.append(f"`{shlex.join(command.words)}`, which runs no engine")
     if not drafts:
         raise UsageError(f"no engine is run in {words[0]} (vllm, sglang, llama-server); give its command")
@@ -127,16 +133,22 @@ def _json(source: str) -> Any:
 
 def _rows(path: Path) -> list[Any]:
     """The recipes of controller.db: column `data`, `json` in older ones; the file is only read."""
+    found = []
     try:
         with sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True) as base:
             columns = {row[1] for row in base.execute("PRAGMA table_info(recipes)")}
             column = "data" if "data" in columns else "json"
-            query = f'SELECT "{column}" FROM recipes ORDER BY rowid'  # noqa: S608  (one of two fixed names)
-            return [json.loads(row[0]) for row in base.execute(query)]
-    except (sqlite3.Error, ValueError) as error:
+            query = f'SELECT rowid, "{column}" FROM recipes ORDER BY rowid'  # noqa: S608  (one of two fixed names)
+            for row, text in base.execute(query):
+                try:
+                    found += studio.recipes(json.loads(text))
+                except (ValueError, TypeError, UsageError) as error:
+                    click.echo(f"{path}: row {row} is no recipe ({error}); it is left out", err=True)
+    except sqlite3.Error as error:
         raise UsageError(
             f"{path}: has no recipes that can be read ({error}); give VLLM Studio's own"
         ) from error
+    return found
 
 
 def _mapping(path: Path) -> dict[str, Any]:
@@ -179,6 +191,8 @@ def official_(
     strategies = {path.stem: _mapping(path) for path in sorted((top / "strategies").glob("*.yaml"))}
     taxonomy = _mapping(top / "taxonomy.yaml")
     wished = (recipe.get("meta") or {}).get("default_hardware")
+    if no_features and features:
+        raise UsageError("--no-features and --feature cannot be given together; give one of them")
     pairs = dict(mode.partition("=")[::2] for mode in modes)
     choice = official.Choice(
         variant, hardware or wished or "h200", strategy or recipe.get("default_strategy"),
@@ -200,22 +214,25 @@ def swap_(source: Path, output: Path | None) -> int:
 @click.argument("source", metavar="FILE|-|UNIT")
 @_OUTPUT
 def unit_(source: str, output: Path | None) -> int:
-    """A systemd service that runs an engine."""
-    folders = (
-        "/etc/systemd/system",
-        "/run/systemd/system",
-        "/usr/local/lib/systemd/system",
-        "/usr/lib/systemd/system",
-    )
-    path = source
-    if source != "-" and "/" not in source and not Path(source).exists():
-        name = source if source.endswith(".service") else f"{source}.service"
-        found = next((str(Path(folder, name)) for folder in folders if Path(folder, name).exists()), None)
-        if found is None:
-            raise UsageError(f"there is no {name} in {', '.join(folders)}; give the unit's file")
-        path = found
-    stem = "model" if source == "-" else Path(path).name.removesuffix(".service")
-    text = _text(path)
-    for drop_in in sorted(Path(f"{path}.d").glob("*.conf")) if path != "-" else ():
-        text += "\n" + read(drop_in)
-    return _give([units.draft(text, stem, path)], output)
+    """A systemd service that runs an engine, with its drop-ins."""
+    folders = tuple(Path(base, "systemd/system") for base in ("/etc", "/run", "/usr/local/lib", "/usr/lib"))
+    if source == "-":
+        return _give([units.draft(_text(source), "model", source)], output)
+    path, name = Path(source), Path(source).name.removesuffix(".service")
+    named = "/" not in source and not path.exists()
+    template = f"{name.partition('@')[0]}@.service"
+    if named:
+        files = (folder / one for one in dict.fromkeys((f"{name}.service", template)) for folder in folders)
+        there = next((file for file in files if file.exists()), None)
+        if there is None:
+            where = ", ".join(map(str, folders))
+            raise UsageError(f"there is no {name}.service in {where}; give the unit's file")
+        path = there
+    # As systemd.unit(5) has it: of all folders, by the names of the files.
+    beside = dict.fromkeys((path.parent, *(folders if named else ())))
+    dirs = [folder / f"{one}.d" for one in (f"{name}.service", template) for folder in beside]
+    drop_ins: dict[str, Path] = {}
+    for file in (file for folder in dirs for file in sorted(folder.glob("*.conf"))):
+        drop_ins.setdefault(file.name, file)
+    texts = [_text(str(path)), *(read(file) for _, file in sorted(drop_ins.items()))]
+    return _give([units.draft("\n".join(texts), name, str(path))], output)

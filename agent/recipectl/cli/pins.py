@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from recipectl import flags, installed, unit
     from recipectl.bus import State
     from recipectl.compiled import Compiled
+    from recipectl.engines import Endpoint
     from recipectl.running import Process
 
 Difference = drift.Difference
@@ -35,10 +37,13 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def lock_(place: Place, recipes: tuple[str, ...], update: bool, check: bool) -> int:
     """Record the exact runtime of recipes beside them, in NAME.lock."""
-    from recipectl import checks, compiler, runtime
+    if update and check:
+        raise UsageError("--check writes nothing, and --update writes; give one of them")
+    from recipectl import checks, compiler
     from recipectl import installed as facts
+    from recipectl.disk import Disk
 
-    disk, status = runtime.Disk(), 0
+    disk, status = Disk(), 0
     for name in recipes:
         file = sources.find(name, place.folders)
         stem = sources.stem(file)
@@ -67,13 +72,12 @@ def lock_(place: Place, recipes: tuple[str, ...], update: bool, check: bool) -> 
 
 
 def _lock(path: Path) -> installed.Locked:
+    from recipectl import installed
+
     try:
-        found: installed.Locked = json.loads(path.read_text())
-        if not {"interpreter", "distributions", "folder"} <= {*found}:
-            raise ValueError("it lacks keys")
+        return installed.read_lock(path)
     except (OSError, ValueError) as error:
         raise UsageError(f"{path} cannot be read as a lock ({error}); remove it and lock again") from error
-    return found
 
 
 def _write(path: Path, now: installed.Locked) -> None:
@@ -121,8 +125,11 @@ def rows(place: Place, recipes: tuple[str, ...], *, tell: bool = True) -> tuple[
     def ask(state: State) -> str | None:
         facts = unitfile.facts(files.get(state.name, ""))
         if state.active_state != "active" or facts.get("Endpoint", "none") == "none":
-            return None
-        return running.answered_version(facts["Backend"], facts["Endpoint"])
+            return ""
+        url = facts["Endpoint"]
+        if (one := steps.get(facts["Recipe"])) and one.recipe.on_demand:
+            url = one.endpoint.url  # behind the socket, which would start it
+        return running.answered_version(facts["Backend"], url)
 
     with ThreadPoolExecutor(16) as pool:  # one that hangs keeps nobody waiting
         answers = pool.map(ask, states)
@@ -131,15 +138,22 @@ def rows(place: Place, recipes: tuple[str, ...], *, tell: bool = True) -> tuple[
         one, model = steps.get(name), wanted.get(name)
         differences = _of_recipe(place, name, one, model, result.wrong.get(name, ()), files)
         process = running.process(state.main_pid) if state.main_pid else None
+        closed = process is not None and (process.executable is None or process.environment is None)
+        if closed and tell:
+            warn(f"{name}: process {state.main_pid} cannot be read; run it as root to compare it")
         if process and state.name in loaded:
-            differences += _of_process(state, process, loaded[state.name], one, answered, files)
+            differences += _of_process(place, state, process, loaded[state.name], one, answered, files)
         if state.name in loaded and state.name in files:
             drop_ins = place.store.drop_ins(state.name)
-            differences += drift.of_loaded(state.name, files[state.name], drop_ins, loaded[state.name])
-        if not process and model and not model.on_demand:
-            differences += _of_port(name, state, unitfile.facts(files.get(state.name, "")))
+            differences += drift.of_loaded(
+                state.name, files[state.name], drop_ins, loaded[state.name], place.runtime
+            )
+        if process and not {difference.where for difference in differences} & {"unit", "running"}:
+            differences += drift.of_silence(state.name, answered, ready=state.active_state == "active")
+        if not process and model and one:
+            differences += _of_port(name, state, one.endpoint)
         where = {difference.where for difference in differences}
-        running_word = state.word if not process else "differs" if "running" in where else "same"
+        running_word = state.word if not process else "unknown" if closed else "same"
         loaded_word = "differs" if where & {"loaded", "drop-in"} else "same"
         found.append(
             Row(
@@ -147,8 +161,8 @@ def rows(place: Place, recipes: tuple[str, ...], *, tell: bool = True) -> tuple[
                 recipe=one.runtime.engine_version if one else None,
                 unit=unitfile.facts(files.get(state.name, "")).get("EngineVersion"),
                 loaded=loaded_word if state.name in loaded else "no",
-                running=running_word,
-                answers=answered,
+                running="differs" if process and where & {"running", "runtime"} else running_word,
+                answers=answered or None,
                 pid=process.pid if process else None,
                 executable=process.executable if process else None,
                 argv=process.argv if process else None,
@@ -168,7 +182,10 @@ def _of_recipe(
 ) -> list[Difference]:
     """The recipe as it is now against its units on disk."""
     if wrong:
-        return [drift.Difference("recipe", said, "the recipe is wrong", "correct it") for said in wrong]
+        locked = [said for said in wrong if "not as locked in" in said]
+        others = [said for said in wrong if said not in locked]
+        broken = [drift.Difference("recipe", said, "the recipe is wrong", "correct it") for said in others]
+        return [*broken, *drift.of_lock(name, locked)]
     if model is None or one is None:
         return [drift.Difference("recipe", "the recipe is gone", "its file was removed", "recipectl apply")]
     now = {unit.name: unit.text for unit in model.units}
@@ -177,6 +194,7 @@ def _of_recipe(
 
 
 def _of_process(
+    place: Place,
     state: State,
     process: Process,
     loaded: drift.Command,
@@ -185,36 +203,46 @@ def _of_process(
     files: dict[str, str],
 ) -> list[Difference]:
     """The process against what systemd has loaded, and against what is installed by now."""
+    from recipectl import running
+
     digest = unitfile.facts(files.get(state.name, "")).get("Digest")
-    base = one.runtime.base if one else None
+    base = one.runtime.base if one and one.runtime.interpreter else None
+    replaced = base if base and running.runs(process.pid, base) is False else None
     changed_sec = _installed_sec(one) if one else None
     late = bool(changed_sec and process.started_sec and changed_sec > process.started_sec + 1)
     version = one.runtime.engine_version if one else None
+    secret = tuple(one.recipe.secrets) if one else ()
     return [
-        *drift.of_process(state.name, process, loaded, base, state.mark, digest),
+        *drift.of_process(
+            state.name, process, loaded, replaced, (state.mark, digest), secret, user=place.user
+        ),
         *drift.of_version(state.name, answered, version, late),
+        *(drift.of_lock(one.recipe.name or "", one.locked) if one else ()),
     ]
 
 
-def _of_port(name: str, state: State, facts: dict[str, str]) -> list[Difference]:
+def _of_port(name: str, state: State, end: Endpoint) -> list[Difference]:
     """Somebody else on the port of a model that does not run."""
-    port = facts.get("Endpoint", "").rpartition(":")[2]
-    who = health.holder(int(port)) if port.isdigit() else None
-    if who is None:
+    who = health.holder(end.port, end.host) if end.path else None
+    if who is None or re.search(r" of model-[^ ]+\.service$", who):  # a rival may have the same port
         return []
-    what = f"port {port} is answered by {who}, and the unit is {state.word}"
+    what = f"port {end.port} is answered by {who}, and the unit is {state.word}"
     remedy = f"end that, then recipectl start {name}"
     return [drift.Difference("port", what, "somebody runs it by hand", remedy)]
 
 
 def _installed_sec(one: unit.Steps) -> float | None:
-    """When the engine of a recipe was installed, in seconds since the epoch."""
-    folder, version = one.runtime.installed_in, one.runtime.engine_version
-    found = Path(folder).glob(f"*-{version}.dist-info") if folder else ()
-    from recipectl.runtime import DISTRIBUTIONS
+    """When the newest of what an engine's numbers come from was installed, in seconds since the epoch."""
+    from recipectl import installed
+    from recipectl.disk import DISTRIBUTIONS
 
-    stems = {name.replace("-", "_") for name in DISTRIBUTIONS[one.recipe.backend]}
-    times = [path.stat().st_ctime for path in found if path.name.partition("-")[0].lower() in stems]
+    names = {name.replace("-", "_") for name in DISTRIBUTIONS[one.recipe.backend]}
+    folder = one.runtime.installed_in
+    times = [
+        path.stat().st_ctime
+        for path in (Path(folder).glob("*.dist-info") if folder else ())
+        if installed.counts(path.name.partition("-")[0].lower(), names)
+    ]
     return max(times, default=None)
 
 
@@ -257,7 +285,10 @@ def check_(place: Place, recipes: tuple[str, ...], as_json: bool) -> int:
             one.recipe.backend, one.runtime, user, place.cache.parent / "options"
         )
         words = [word for word in one.words if word.key not in ((), ("model_path",))]
+        silent = {*one.recipe.extra_args} - {word.key[1] for word in words if word.key[0] == "extra_args"}
+        false = [key for key in sorted(silent) if one.recipe.extra_args[key] is False]
         findings = flags.findings(one.recipe.backend, words, options)
+        findings += flags.left_out(one.recipe.backend, false, options)
         shown = [
             asdict(finding) | {"place": one.place(*finding.key), "key": ".".join(map(str, finding.key))}
             for finding in findings

@@ -61,15 +61,11 @@ def status_(place: Place, recipes: tuple[str, ...], as_json: bool, no_pager: boo
     """Show models as systemd sees them; exit status 3 when one that was named is not ready."""
     if place.remote and not recipes:
         raise UsageError("over -H name the recipes; their files are on the other host")
-    names = tuple(map(service, recipes))
+    names, unknown = tuple(map(service, recipes)), list[str]()
     if not place.remote:
         ours = place.store.names()
-        for name in names:
-            if name not in ours:
-                raise UsageError(
-                    f"{name} is not a unit of recipectl in {place.store.folder}; see `recipectl list`"
-                )
-        names = names or ours
+        unknown = [name for name in names if name not in ours]
+        names = tuple(name for name in names if name in ours) if names else ours
     with Manager(user=place.user, host=place.remote) as manager:
         states = manager.states(names, brief=not recipes and not as_json)
     rows = [_row(place, state) for state in states]
@@ -79,8 +75,15 @@ def status_(place: Place, recipes: tuple[str, ...], as_json: bool, no_pager: boo
         for row in rows:
             _details(row)
     else:
-        table([[str(row[key] or "") for key in ("name", "state", "pid", "engine", "endpoint", "gpus")]
-                for row in rows], ["NAME", "STATE", "PID", "ENGINE", "ENDPOINT", "GPUS"])  # fmt: skip
+        keys = ("name", "state", "pid", "engine", "engine_version", "endpoint", "gpus")
+        header = ["NAME", "STATE", "PID", "ENGINE", "VERSION", "ENDPOINT", "GPUS"]
+        table([[str(row[key] or "") for key in keys] for row in rows], header)
+    for name in unknown:
+        click.echo(
+            f"{name} is not a unit of recipectl in {place.store.folder}; see `recipectl list`", err=True
+        )
+    if unknown:
+        return 2
     return 3 if recipes and any(state.word != "ready" for state in states) else 0
 
 
@@ -139,7 +142,7 @@ def list_(place: Place, as_json: bool, by_gpu: bool) -> int:
         stem = unitfile.facts(text).get("Recipe", "")
         if stem and stem not in differs:
             files[stem] = next((line[11:] for line in text.split("\n") if line.startswith("SourcePath=")), "")
-            differs[stem] = "" if Path(files[stem]).exists() else "recipe is gone"
+            differs[stem] = "recipe is masked" if Path(files[stem]).exists() else "recipe is gone"
     names = tuple(unitfile.name(stem) for stem in sorted(differs))
     try:
         with Manager(user=place.user) as manager:
@@ -172,9 +175,9 @@ def list_(place: Place, as_json: bool, by_gpu: bool) -> int:
 
 
 def _gpus(models: tuple[Compiled, ...], states: dict[str, str]) -> None:
-    """One row a GPU: who may have it (`*` has it now), and where they answer."""
-    claims = [(gpu, model) for model in models for gpu in (model.gpus or ())]
-    claims.sort(key=lambda claim: (not claim[0].isdigit(), claim[0].zfill(4), claim[1].name))
+    """One row a GPU and recipe: who may have it (`*` has it now), where it answers, whom it evicts."""
+    claims = [(gpu, model) for model in models for gpu in (model.gpus or ("-",))]
+    claims.sort(key=lambda claim: (claim[0] == "-", not claim[0].isdigit(), claim[0].zfill(4), claim[1].name))
     rows = []
     for gpu, model in claims:
         state = states.get(model.units[0].name, "unknown")

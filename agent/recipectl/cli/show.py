@@ -66,8 +66,6 @@ def explain_(place: Place, recipes: tuple[str, ...], as_json: bool) -> int:
         _runtime(one)
         click.echo("environment")
         for name, variable in one.environment.items():
-            if variable.layer == "secrets":
-                continue
             over = "".join(f", over {layer}'s `{value}`" for layer, value in variable.overrode)
             from_ = _source(place, one, name, variable.layer)
             line(f"{name}={variable.value}", variable.layer + (f" ({from_})" if from_ else "") + over)
@@ -99,7 +97,8 @@ def _line(folder: str, what: str, why: str) -> None:
 def _key(one: unit.Steps, key: tuple[str | int, ...]) -> str:
     """What of a recipe gave some words of argv."""
     if not key:
-        return f"runtime ({one.runtime.rule})"
+        place = one.place(*one.runtime.key) if one.runtime.key else None
+        return f"runtime: {one.runtime.rule}" + (f" ({place})" if place else "")
     if key == ("on_demand",):
         return f"behind the socket of `on_demand` ({one.place(*key)})"
     auto = key[0] in ("tool_call_parser", "reasoning_parser") and getattr(one.recipe, str(key[0])) == "auto"
@@ -112,13 +111,16 @@ def _source(place: Place, one: unit.Steps, name: str, layer: str) -> str | None:
     if layer == "host file":
         found = place.host_places.get(("environment", name))
         return f"{found[0]}:{found[1]}" if found else None
-    keys: dict[str, tuple[str, ...]] = {
-        "env_vars": ("env_vars", name),
-        "extra_args.env_vars": ("extra_args", "env_vars", name),
-        "gpus": ("gpus",) if one.recipe.gpus is not None else ("extra_args", "cuda_visible_devices"),
-        "runtime": (one.runtime.rule.split(":")[0],),
-    }
-    return one.place(*keys[layer]) if layer in keys else None
+    if layer == "runtime":
+        ours = one.place(*one.runtime.key) if one.runtime.key else None
+        path = place.host_places.get(("path",)) if name == "PATH" else None
+        return ", ".join(filter(None, (ours, f"{path[0]}:{path[1]}" if path else None))) or None
+    if layer == "gpus" and one.recipe.gpus is None:
+        return one.place("extra_args", "cuda_visible_devices")
+    from recipectl import environment  # with pydantic: not for a compile from the cache
+
+    key = environment.key_of(layer, name)
+    return one.place(*key) if key else None
 
 
 def _settings(one: unit.Steps, model: Compiled) -> list[tuple[str, str]]:
@@ -200,6 +202,8 @@ def runtime_(place: Place, recipes: tuple[str, ...], as_json: bool) -> int:
         click.echo(json.dumps(rows, indent=2))
         return status
     for one in steps:
+        if len(steps) > 1:
+            click.echo(f"recipe       {one.recipe.name} ({one.source})")
         _runtime(one)
         if found := _shell_finds(one):
             click.echo(f"your shell   finds another: {found}; the unit does not look there")
@@ -208,12 +212,13 @@ def runtime_(place: Place, recipes: tuple[str, ...], as_json: bool) -> int:
 
 def _shell_finds(one: unit.Steps) -> str | None:
     """The engine that the caller's own PATH has first, with its version, when the recipe runs another."""
-    from recipectl import runtime
 
-    script = shutil.which(runtime.SCRIPTS[one.recipe.backend])
+    from recipectl.disk import SCRIPTS, Disk
+
+    script = shutil.which(SCRIPTS[one.recipe.backend])
     if script is None or script == one.runtime.command[0]:
         return None
-    return f"{script}, version {runtime.Disk().version(Path(script), one.recipe.backend) or 'unknown'}"
+    return f"{script}, version {Disk().version(Path(script), one.recipe.backend) or 'unknown'}"
 
 
 @click.command("schema")

@@ -1,13 +1,14 @@
 """How a recipe becomes an engine's argv; one file per engine says what is its own."""
 
 import json
+import re
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 from recipectl.engines import llamacpp, sglang, vllm
-from recipectl.errors import UsageError
+from recipectl.errors import SeveralError, UsageError
 from recipectl.recipe import INTERNAL, Nodes, Recipe
 from recipectl.runtime import Runtime
 
@@ -16,7 +17,7 @@ _ENGINES = {"vllm": vllm, "sglang": sglang, "llamacpp": llamacpp}
 
 @dataclass(frozen=True)
 class Option:
-    """One option of an engine. Kinds: flag, negatable (has --no-x), value, optional, words, repeated."""
+    """One option. Kinds: flag, negatable (has --no-x), value, optional, words, repeated, commas."""
 
     kind: str
     aliases: tuple[str, ...] = ()
@@ -40,6 +41,21 @@ class Options:
         """What a long flag takes, None for one that is not known."""
         found = self.by_flag.get(name)
         return found.kind if found else None
+
+    def choices(self, name: str) -> tuple[str, ...] | None:
+        """The words that an option takes, None where it takes any."""
+        found = self.by_flag.get(name)
+        return found.choices if found else None
+
+    def canonical(self, name: str) -> str:
+        """The long flag of an alias, or of a negation; a name that is not known as it is."""
+        name = flag(name[2:]) if name.startswith("--") else name
+        name = self.aliases.get(name, name)
+        if name.startswith("--no-") and self.kind(
+            other := self.aliases.get(f"--{name[5:]}", f"--{name[5:]}")
+        ):
+            return other if self.kind(other) == "negatable" else name
+        return name
 
 
 def table(text: str) -> Options:
@@ -77,49 +93,77 @@ def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
+# Numbers that argparse tells from flags (its _negative_number_matcher).
+_NEGATIVE = re.compile(r"-\d+\Z|-\d*\.\d+\Z")
+
+
 def words(engine: str, key: str, value: Any) -> tuple[str, ...]:
-    """The words that one option becomes; none for null, and for false where the engine has no `--no-`."""
+    """The words that one option becomes; none for null, and for false where the engine has no `--no-`.
+
+    UsageError for `on` or `off` without quotes, where the engine wants such a word.
+    """
     name, known = flag(key), options(engine)
+    kind = known.kind(known.canonical(name))
     if value is None:
         return ()
-    if value is True:
-        return (name,)
-    if value is False:
-        return (f"--no-{name[2:]}",) if known.kind(name) == "negatable" else ()
+    if isinstance(value, bool):
+        choices = known.choices(known.canonical(name))
+        if choices and kind != "optional" and (value or {"off", "no", "false", "none"} & {*choices}):
+            spelled = "on" if value else "off"
+            told = f"is one of {', '.join(choices)}, and YAML takes `{spelled}` for true or false"
+            raise UsageError(f"`extra_args.{key}` {told}; put it in quotes", "extra_args", key)
+        if value:
+            return (name,)
+        negated = name.startswith("--no-") and known.canonical(name) != name
+        return (f"--no-{name[2:]}",) if kind == "negatable" and name[:2] == "--" and not negated else ()
     if isinstance(value, dict):
         return (name, _json(value))
     if isinstance(value, list):
-        if known.kind(name) == "words":
+        if kind == "words":
             return (name, *map(_scalar, value)) if value else ()
-        if known.kind(name) == "repeated" or engine == "llamacpp":
+        if kind == "commas":
+            return (name, ",".join(map(_scalar, value)))
+        if kind == "repeated" or engine == "llamacpp":
             return tuple(word for item in value for word in (name, _scalar(item)))
         return (name, _json(value))
     text = _scalar(value)
     # argparse takes a word that begins with `-` for a flag, unless it is a number.
-    if text.startswith("-") and not text[1:2].isdigit() and name.startswith("--"):
+    if text.startswith("-") and not _NEGATIVE.match(text) and name.startswith("--"):
         return (f"{name}={text}",)
     return (name, text)
 
 
-def _inferred(recipe: Recipe, field: str) -> str:
-    found = vllm.infer(field, recipe.model_path)
+def _inferred(recipe: Recipe, field: str, flag: str) -> str:
+    if "auto" in (options(recipe.backend).choices(flag) or ()):
+        return "auto"  # SGLang infers it itself
+    found = vllm.infer(field, recipe.model_path) if recipe.backend == "vllm" else None
     if found is None:
-        raise UsageError(f"`{field}: auto` knows no parser for `{recipe.model_path}`; name one")
+        told = f"`{field}: auto` knows no parser of {recipe.backend} for `{recipe.model_path}`; name one"
+        raise UsageError(told, field)
     return found
 
 
 def _fields(recipe: Recipe) -> dict[str, tuple[str, tuple[str, ...]]]:
     """Flag -> (field, words) of the fields that the recipe sets, in the engine's customary order."""
-    result = {}
+    result, errors = {}, list[UsageError]()
     for field, name in _ENGINES[recipe.backend].FIELDS:
         value = getattr(recipe, field)
         if value is None:
             continue
-        if name is None:
-            raise UsageError(f"`{field}` means nothing to {recipe.backend}; remove it or use `extra_args:`")
-        if field in ("tool_call_parser", "reasoning_parser") and value == "auto":
-            value = _inferred(recipe, field)
-        result[name] = (field, words(recipe.backend, name, value))
+        try:
+            if name is None:
+                told = f"`{field}` means nothing to {recipe.backend}; remove it or use `extra_args:`"
+                raise UsageError(told, field)
+            if field in ("tool_call_parser", "reasoning_parser") and value == "auto":
+                value = _inferred(recipe, field, name)
+            result[name] = (field, words(recipe.backend, name, value))
+        except UsageError as error:
+            errors.append(error)
+    if recipe.binary and recipe.backend != "llamacpp":
+        told = f"`binary` means nothing to {recipe.backend}; remove it or use `python_path:`"
+        errors.append(UsageError(told, "binary"))
+    if errors:
+        raise SeveralError(errors)
     return result
 
 
@@ -129,7 +173,8 @@ def behind(recipe: Recipe) -> tuple[str, int]:
     public = recipe.port or _ENGINES[recipe.backend].PORT
     own = (given.engine_port if given else None) or (public + 20000 if public < 45536 else public - 20000)
     if own == public:
-        raise UsageError(f"`on_demand.engine_port` is `port` itself ({public}); choose another")
+        told = f"`on_demand.engine_port` is `port` itself ({public}); choose another"
+        raise UsageError(told, "on_demand", "engine_port")
     return "127.0.0.1", own
 
 
@@ -152,38 +197,64 @@ def command(recipe: Recipe, runtime: Runtime) -> tuple[Word, ...]:
     if recipe.on_demand:
         for flag_ in ("--host", "--port"):
             if any(word == flag_ or word.startswith(f"{flag_}=") for word in recipe.args):
-                raise UsageError(f"`args` has {flag_}, which `on_demand` sets; use `{flag_[2:]}:`")
+                told = f"`args` has {flag_}, which `on_demand` sets; use `{flag_[2:]}:`"
+                raise UsageError(told, "args")
         host, port = behind(recipe)
         recipe = recipe.model_copy(update={"host": host, "port": port})
     model = (recipe.model_path,) if runtime.positional_model else (engine.MODEL, recipe.model_path)
     made = [Word(text, ()) for text in runtime.command] + [Word(text, ("model_path",)) for text in model]
-    fields = _fields(recipe)
+    errors: list[UsageError] = []
+    fields: dict[str, tuple[str, tuple[str, ...]]] = {}
+    try:
+        fields = _fields(recipe)
+    except UsageError as error:
+        errors.append(error)
     behind_socket = ("host", "port") if recipe.on_demand else ()
     for field, rendered in fields.values():
         key = "on_demand" if field in behind_socket else field
         made += [Word(text, (key,)) for text in rendered]
-    made += [Word(text, ("nodes",)) for text in (engine.nodes(recipe.nodes) if recipe.nodes else ())]
-    seen: dict[str, str] = {}
+    nodes = engine.nodes(recipe.nodes) if recipe.nodes else ()
+    made += [Word(text, ("nodes",)) for text in nodes]
+    known = options(recipe.backend)
+    # What is given already, under the engine's own name of the flag: (key of the recipe, words).
+    given = {known.canonical(name): (field, its) for name, (field, its) in fields.items()}
+    given |= {known.canonical(word): ("nodes", ()) for word in nodes if word.startswith("--")}
+    given[known.canonical(engine.MODEL)] = ("model_path", ())
+    if known.kind("--model"):
+        given[known.canonical("--model")] = ("model_path", ())
     for key, value in recipe.extra_args.items():
-        if key.replace("-", "_") in INTERNAL or value is None:
+        if key in INTERNAL or value is None:
             continue
-        name, rendered = flag(key), words(recipe.backend, key, value)
-        if name in seen:
-            raise UsageError(
-                f"`extra_args` has both `{seen[name]}` and `{key}`, which are one flag; keep one"
-            )
-        seen[name] = key
-        if name == engine.MODEL:
-            raise UsageError(f"`extra_args.{key}` is the model; use `model_path:`")
-        if name in fields:
-            if fields[name][1] != rendered:
-                raise UsageError(
-                    f"`{fields[name][0]}` and `extra_args.{key}` disagree on {name}; keep one of them"
-                )
-            continue
-        made += [Word(text, ("extra_args", key)) for text in rendered]
+        where = f"extra_args.{key}"
+        try:
+            if not key or key.strip("-") == "":
+                raise UsageError("`extra_args` has an empty key; name a flag", "extra_args", key)
+            rendered = words(recipe.backend, key, value)
+            name = known.canonical(flag(key))
+            if name in given:
+                other, its = given[name]
+                if its != rendered:
+                    told = f"`{other}` and `{where}` disagree on {name}; keep one of them"
+                    raise UsageError(told, "extra_args", key)
+                continue
+            given[name] = (where, rendered)
+            made += [Word(text, ("extra_args", key)) for text in rendered]
+        except UsageError as error:
+            errors.append(error)
+    if errors:
+        raise SeveralError(errors)
     made += [Word(text, ("args", index)) for index, text in enumerate(recipe.args)]
     return tuple(made)
+
+
+def drain_sec(recipe: Recipe, argv: tuple[str, ...]) -> int:
+    """How long an engine may take to finish its requests after SIGTERM (vLLM's --shutdown-timeout)."""
+    for index, word in enumerate(argv):
+        name, equals, value = word.partition("=")
+        if recipe.backend == "vllm" and flag(name.lstrip("-")) == "--shutdown-timeout":
+            text = value if equals else argv[index + 1] if index + 1 < len(argv) else ""
+            return int(float(text)) if re.fullmatch(r"[0-9]+(\.[0-9]+)?", text) else 0
+    return 0
 
 
 @dataclass(frozen=True)
@@ -211,10 +282,13 @@ def endpoint(recipe: Recipe, argv: tuple[str, ...]) -> Endpoint:
     found = {"--host": engine.HOST, "--port": str(engine.PORT)}
     for index, given in enumerate(argv):
         name, equals, value = given.partition("=")
+        if engine is not llamacpp and len(name) > 4:  # argparse takes the beginning of a flag
+            name = next((flag for flag in found if flag.startswith(name)), name)
         if name in found:
             found[name] = value if equals else argv[index + 1] if index + 1 < len(argv) else ""
     if not (found["--port"].isascii() and found["--port"].isdigit() and 0 < int(found["--port"]) < 65536):
-        raise UsageError(f"the port `{found['--port']}` is not a number from 1 to 65535; set `port:`")
+        told = f"the port `{found['--port']}` is not a number from 1 to 65535; set `port:`"
+        raise UsageError(told, "args", "port")
     silent = recipe.nodes is not None and recipe.nodes.rank > 0
     path = None if silent else recipe.ready.path or engine.HEALTH
     return Endpoint(found["--host"], int(found["--port"]), path)

@@ -25,4 +25,4 @@ FIELDS: tuple[tuple[str, str | None], ...] = (
 
 def nodes(_: Nodes) -> tuple[str, ...]:
     """llama-server has no notion of other nodes."""
-    raise UsageError("`nodes` means nothing to llamacpp; remove it")
+    raise UsageError("`nodes` means nothing to llamacpp; remove it", "nodes")

@@ -6,10 +6,13 @@ from typing import Any
 
 import yaml
 
-from recipectl.load import Written
+from recipectl.reader import Written
+from recipectl.recipe import TOKEN
 
 # Around the name of a variable that only the host knows, in any text of a draft: it becomes `${name}`.
 OPEN, CLOSE = "\ue000", "\ue001"
+# In a shell's text: what only running it could tell.
+UNKNOWN = "\ue002"
 _MARKED = re.compile(f"{OPEN}([A-Za-z_][A-Za-z0-9_]*){CLOSE}")
 
 
@@ -21,6 +24,7 @@ class Draft:
     fields: dict[str, Any] = field(default_factory=dict)
     why: dict[str, str] = field(default_factory=dict)
     lost: list[str] = field(default_factory=list)
+    secrets: dict[str, str] = field(default_factory=dict)  # variable -> digest of its value, never the value
 
     def set(self, key: str, value: Any, why: str | None = None) -> None:
         """Give a field, with the comment that stands above it."""
@@ -50,6 +54,17 @@ def marked(name: str) -> str:
 def shown(text: str) -> str:
     """A draft's text as a recipe has it: `${name}` for a variable of the host, `$${` for a plain `${`."""
     return _MARKED.sub(r"${\1}", text.replace("${", "$${"))
+
+
+_SECRETS = re.compile(
+    rf"({TOKEN.pattern})|((?:key|token|secret|passw(?:or)?d|bearer|auth)[\"']?[=: ]+[\"']?)[^\s\"']+", re.I
+)
+
+
+def told(text: str) -> str:
+    """A draft's text in a comment or a message: on one line, with no secret in it."""
+    plain = text.replace(UNKNOWN, "$(…)").replace("\n", " ")
+    return shown(_SECRETS.sub(lambda match: f"{match[3] or ''}…", plain))
 
 
 class _Dumper(yaml.SafeDumper):
@@ -89,10 +104,10 @@ def _flow(value: Any) -> bool:
 
 def render(draft: Draft) -> str:
     """The recipe's YAML: what it came from, the fields with their comments, and what was lost."""
-    lines = [f"# {shown(line)}" for line in draft.why.get("", "").splitlines()]
+    lines = [f"# {told(line)}" for line in draft.why.get("", "").splitlines()]
     if draft.variables:
         lines.append(f"# To be given under `vars:` of the host file: {', '.join(draft.variables)}")
-    lines += [f"# Not carried over: {shown(lost)}" for lost in draft.lost]
+    lines += [f"# Not carried over: {told(lost)}" for lost in draft.lost]
     for key, value in draft.fields.items():
         lines += [f"# {line}" for line in draft.why.get(key, "").splitlines()]
         if isinstance(value, dict):

@@ -113,6 +113,8 @@ def _mode(feature: Map, name: str, variant: Map, choice: Choice, place: _Place) 
         _map(variant.get("default_modes")).get(name),
         feature.get("default_mode"),
     )
+    if choice.modes.get(name) and choice.modes[name] not in allowed:
+        raise UsageError(f"`{name}` has no mode `{choice.modes[name]}` here; it has {', '.join(allowed)}")
     chosen = next((wish for wish in wishes if wish in allowed), allowed[0] if allowed else None)
     return _map(modes.get(chosen)) if chosen else {}
 
@@ -158,6 +160,8 @@ def rendered(recipe: Map, taxonomy: Map, strategies: Map, choice: Choice) -> tup
             layers.append((found.get("extra_args"), found.get("extra_env")))
     delta = _map(_map(own.get("hardware_overrides")).get(choice.hardware))
     layers.append((delta.get("extra_args"), delta.get("extra_env")))
+    for wanted in choice.modes:
+        _known("feature", wanted, _map(recipe.get("features")))
     features = choice.features
     if features is None:
         features = default_features(recipe, variant, choice.hardware)

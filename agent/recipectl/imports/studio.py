@@ -45,9 +45,13 @@ def _underscored(value: Any) -> Any:
 
 def draft(given: Mapping[str, Any], source: str) -> Draft:
     """One recipe; UsageError when it lacks what VLLM Studio itself requires."""
-    raw = {
-        ALIASES.get(key, key.replace("-", "_")) if key != "id" else "id": item for key, item in given.items()
-    }
+    raw: dict[str, Any] = {}
+    for key, item in given.items():
+        known = key if key == "id" else ALIASES.get(key, key.replace("-", "_"))
+        if known == "env_vars" and isinstance(raw.get(known), dict) and isinstance(item, dict):
+            raw[known] = item | raw[known] if key != "env_vars" else raw[known] | item  # its own name wins
+        else:
+            raw[known] = item
     for key in ("id", "model_path"):
         if not isinstance(raw.get(key), str) or not raw[key]:
             raise UsageError(f"a recipe in {source} has no `{key}`, which VLLM Studio requires; add it")
@@ -77,16 +81,32 @@ def draft(given: Mapping[str, Any], source: str) -> Draft:
     if "python_path" not in made.fields and "venv_path" not in made.fields:
         made.why["backend"] = "No runtime was named: set `python_path:`, else the host's path decides."
     made.set("model_path", raw["model_path"])
-    _fields(made, raw, backend)
+    _fields(made, raw, extra, backend)
     _parsers(made, raw, backend)
     _environment(made, raw, extra)
     _extra(made, extra, backend)
     return made
 
 
-def _fields(made: Draft, raw: Mapping[str, Any], backend: str) -> None:
+def _number(value: Any) -> Any:
+    """Numbers that were kept as text."""
+    return int(value) if isinstance(value, str) and re.fullmatch(r"[0-9]+", value) else value
+
+
+def _fields(made: Draft, raw: dict[str, Any], extra: dict[str, Any], backend: str) -> None:
     for field, flag in engines.fields(backend):
-        value = raw.get(field)
+        name = flag[2:].replace("-", "_") if flag else field
+        spelled = next((key for key in extra if key.replace("-", "_") == name), None)
+        if (
+            flag
+            and spelled is not None
+            and extra[spelled] is not None
+            and not isinstance(extra[spelled], bool)
+        ):
+            # Both were passed, and the engine took the last.
+            raw[field] = extra.pop(spelled)
+            made.why[field] = "from extra_args, which came last on VLLM Studio's command line"
+        value = _number(raw.get(field))
         if value is None and field in DEFAULTS:
             value = DEFAULTS[field]
             made.why[field] = "VLLM Studio's own default"
@@ -96,7 +116,10 @@ def _fields(made: Draft, raw: Mapping[str, Any], backend: str) -> None:
             continue  # false was not passed; left out is the engine's default, which is false
         if (field in ("tensor_parallel_size", "pipeline_parallel_size") and value == 1) or value == "auto":
             continue
-        if backend == "sglang" and (field in _VLLM_ONLY or (field == "max_num_seqs" and value <= 0)):
+        if value == "" or (field == "max_num_seqs" and isinstance(value, int) and value <= 0):
+            made.lost.append(f"`{field}: {value}`, which no engine takes")
+            continue
+        if backend == "sglang" and field in _VLLM_ONLY:
             made.lost.append(f"`{field}: {value}`, which VLLM Studio did not pass to SGLang")
             continue
         if flag is not None:
@@ -119,6 +142,10 @@ def _parsers(made: Draft, raw: Mapping[str, Any], backend: str) -> None:
                 vllm.infer(key, raw["model_path"]),
                 "inferred from the model's name, as VLLM Studio did",
             )
+            if value is None and re.search(r"intellect[-_ ]?2.*3", raw["model_path"], re.I):
+                made.lost.append(
+                    f"`{key}`, which VLLM Studio took for INTELLECT-3's by the digits of the name"
+                )
         if value:
             made.set(key, value, why)
     if "tool_call_parser" in made.fields:

@@ -1,6 +1,7 @@
 """llama-swap's config.yaml: each model a recipe of its own, on demand, on a port of its own."""
 
 import re
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -58,33 +59,39 @@ def drafts(config: Mapping[str, Any], source: str) -> tuple[list[Draft], list[st
     lost = [f"`{key}:`, which belongs to a proxy" for key in _HOST_LOST if config.get(key)]
     if ((config.get("routing") or {}).get("router") or {}).get("use") == "matrix":
         lost.append("`routing.router.settings.matrix`: use `gpus:` and `gpu_sharing:`")
-    groups = _groups(config)
-    found: list[Draft] = []
-    port = int(config.get("startPort") or 5800)
+    found: dict[str, Draft] = {}
+    try:
+        port = int(config.get("startPort") or 5800)
+    except ValueError as error:
+        raise UsageError(f"{source}: `startPort` is no number; correct it") from error
     preload = ((config.get("hooks") or {}).get("on_startup") or {}).get("preload") or ()
     for name, model in models.items():
         try:
-            uses_port = "${PORT}" in str(model.get("cmd", "")) + str(config.get("macros", ""))
-            one = _draft(name, model, config, port, source)
-            port += uses_port
+            if not isinstance(model, Mapping):
+                raise UsageError("it says nothing; give it a `cmd`")
+            one = _draft(str(name), model, config, port, source)
+            port += 1
         except UsageError as error:
             lost.append(f"model `{name}`: {error}")
             continue
-        _share(one, *groups.get(name, ("(default)", {})))
         if name in preload:
             one.lost.append("`hooks.on_startup.preload`: an on-demand model loads at its first request")
-        found.append(one)
-    return found, lost
+        taken, stem, number = {there.name for there in found.values()}, one.name, 2
+        while one.name in taken:
+            one.name, number = f"{stem}-{number}", number + 1
+        found[str(name)] = one
+    _share(found, _groups(config))
+    return list(found.values()), lost
 
 
 def _draft(name: str, model: Mapping[str, Any], config: Mapping[str, Any], port: int, source: str) -> Draft:
     known = {**(config.get("macros") or {}), **(model.get("macros") or {}), "PORT": port, "MODEL_ID": name}
     # Comments go before macros come: a comment may name one.
     text = _one_line(_macros(_one_line(str(model.get("cmd") or "")), known))
-    commands = shell.commands(text.replace("${", "\\${"))
-    if len(commands) != 1:
-        raise UsageError("its `cmd` is not one command; write one")
-    command = commands[0]
+    try:
+        command = shell.split(shlex.split(text))  # llama-swap runs it without a shell
+    except ValueError as error:
+        raise UsageError(f"its `cmd` cannot be split into words ({error}); correct its quotes") from error
     for entry in model.get("env") or ():
         variable, _, value = _macros(str(entry), known).partition("=")
         command.environment[variable] = value
@@ -94,15 +101,11 @@ def _draft(name: str, model: Mapping[str, Any], config: Mapping[str, Any], port:
         one.fields = {"description": " ".join(_macros(str(title), known).split()), **one.fields}
     if "port" not in one.fields:
         one.set("port", port, "llama-swap's port for it; clients ask it here, there is no proxy for all")
-    names = [str(name), *map(str, model.get("aliases") or ())]
-    if "served_model_name" not in one.fields and "served-model-name" not in one.fields.get("extra_args", {}):
-        if one.fields["backend"] == "vllm" and len(names) > 1:
-            one.fields.setdefault("extra_args", {})["served-model-name"] = names
-            one.why["extra_args.served-model-name"] = "its id and aliases"
-        else:
-            one.set("served_model_name", ",".join(names), "its id and aliases" if len(names) > 1 else None)
+    _served(one, [name, *map(str, model.get("aliases") or ())])
     ready = {}
-    if (path := model.get("checkEndpoint")) and path not in ("/health", "none"):
+    if (path := model.get("checkEndpoint")) == "none":
+        one.lost.append("`checkEndpoint: none`: a model is ready when it answers `ready.path`")
+    elif path and path != "/health":
         ready["path"] = path
     if timeout := config.get("healthCheckTimeout"):
         ready["timeout_sec"] = max(15, int(timeout))
@@ -116,11 +119,43 @@ def _draft(name: str, model: Mapping[str, Any], config: Mapping[str, Any], port:
     return one
 
 
-def _share(one: Draft, name: str, group: Mapping[str, Any]) -> None:
-    """Who may run beside whom: by the GPUs, which llama-swap does not know."""
-    if "gpus" not in one.fields:
-        one.set("gpus", "all", "llama-swap does not say which; name them, and more models may run at once")
-    if not group.get("swap", True):
-        one.set("gpu_sharing", "free", f"group {name}: its members run together")
-    if group.get("persistent"):
-        one.lost.append(f"group {name} is persistent: no other group stops its members")
+def _served(one: Draft, names: list[str]) -> None:
+    """The names that clients use: llama-swap's id and aliases, beside those that the command gives itself."""
+    backend, extra = one.fields["backend"], one.fields.get("extra_args", {})
+    given = one.fields.pop("served_model_name", None) or extra.pop("served-model-name", None) or []
+    given = given if isinstance(given, list) else [str(given)]
+    together = list(dict.fromkeys([*given, *names]))
+    why = "its own name, llama-swap's id and aliases" if given else "llama-swap's id and aliases"
+    if backend == "vllm" and len(together) > 1:
+        one.fields.setdefault("extra_args", {})["served-model-name"] = together
+        one.why["extra_args.served-model-name"] = why
+    elif backend == "sglang":
+        one.set("served_model_name", together[0])
+        one.lost += [f"the name `{name}`: SGLang serves one name" for name in together[1:]]
+    else:
+        one.set("served_model_name", ",".join(together), why if len(together) > 1 else None)
+
+
+def _share(found: Mapping[str, Draft], groups: Mapping[str, tuple[str, Mapping[str, Any]]]) -> None:
+    """Who may run beside whom, as the groups say it."""
+    for name, one in found.items():
+        mine, group = groups.get(name, ("(default)", {}))
+        if "gpus" not in one.fields:
+            one.set("gpus", "all", "llama-swap does not say which; name them, and more may run at once")
+        together = not group.get("swap", True)
+        others = []
+        for other in found:
+            its, theirs = groups.get(other, ("(default)", {}))
+            exclusive = group.get("exclusive", True) or theirs.get("exclusive", True)
+            if its != mine and exclusive and not theirs.get("persistent"):
+                others.append(other)
+        if together or len(others) + 1 < len(found):
+            # What the GPUs would say of each pair is said of each by name.
+            siblings = [] if together else [
+                other for other in found if other != name and groups.get(other, ("(default)", {}))[0] == mine
+            ]  # fmt: skip
+            one.set("gpu_sharing", "free", f"group {mine}: who stops whom is below")
+            if stopped := sorted(found[other].name for other in [*others, *siblings]):
+                one.set("conflicts", stopped)
+        if group.get("persistent"):
+            one.lost.append(f"group {mine} is persistent: nothing of another group stops its members")

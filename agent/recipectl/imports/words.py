@@ -1,103 +1,31 @@
 """The words of an engine's command as a recipe's fields, each only where it gives the same words back."""
 
+import hashlib
 import json
 import re
-from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
 from recipectl import engines, environment, flags
+from recipectl.disk import SCRIPTS
 from recipectl.errors import UsageError
 from recipectl.flags import Given
 from recipectl.hostfile import DEFAULT_PATH
 from recipectl.imports.containers import contained
-from recipectl.imports.draft import CLOSE, OPEN, Draft, Plain
-from recipectl.imports.shell import ASSIGNMENT, Command
-from recipectl.load import Written
-from recipectl.recipe import Nodes, Recipe
+from recipectl.imports.draft import CLOSE, OPEN, UNKNOWN, Draft, Plain, marked
+from recipectl.imports.programs import Program, program, unwrapped
+from recipectl.imports.shell import Command
+from recipectl.reader import Written
+from recipectl.recipe import TOKEN, Nodes, Recipe
 
-_MODULES = {
-    "vllm.entrypoints.openai.api_server": "vllm",
-    "vllm.entrypoints.cli.main": "vllm",
-    "sglang.launch_server": "sglang",
-}
-_PLAIN = {"exec", "nohup", "time", "sudo", "setsid", "command"}
-_WRAPPERS = _PLAIN | {"stdbuf", "nice", "numactl", "taskset", "timeout", "ionice", "uv", "systemd-inhibit"}
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)("")
 # Flags whose value is a secret, and the variable that the engine reads instead.
 _KEYS = {("vllm", "--api-key"): "VLLM_API_KEY", ("llamacpp", "--api-key"): "LLAMA_API_KEY"}
 _KEYS |= {("vllm", "--hf-token"): "HF_TOKEN", ("llamacpp", "--hf-token"): "HF_TOKEN"}
 SECRETS = "/etc/recipectl/secrets"
-
-
-@dataclass
-class Program:
-    """Which engine a command runs, by which file, and the words after it."""
-
-    backend: str
-    fields: dict[str, str]
-    words: list[str]
-    serves: bool = False  # `vllm serve`: the model is positional
-
-
-def _sibling(path: str) -> dict[str, str]:
-    """The runtime of a console script: the python beside it, when the script is named in full."""
-    full = path.startswith(("/", OPEN))
-    return {"python_path": str(PurePosixPath(path).with_name("python"))} if full else {}
-
-
-def program(words: list[str]) -> Program | None:
-    """The engine of a command; None for any other program."""
-    if not words:
-        return None
-    name, rest = PurePosixPath(words[0]).name, words[1:]
-    if name == "vllm" and rest[:1] == ["serve"]:
-        return Program("vllm", _sibling(words[0]), rest[1:], serves=True)
-    if name == "sglang" and rest[:1] == ["serve"]:
-        return Program("sglang", _sibling(words[0]), rest[1:])
-    if re.fullmatch(r"llama-server([-_.].*)?", name):
-        return Program("llamacpp", {"binary": words[0]} if words[0].startswith(("/", OPEN)) else {}, rest)
-    if re.fullmatch(r"python[0-9.]*", name):
-        runtime = {"python_path": words[0]} if words[0].startswith(("/", OPEN)) else {}
-        while rest and rest[0] in ("-u", "-I", "-s", "-E", "-O", "-B"):
-            rest = rest[1:]
-        if rest[:1] == ["-m"] and rest[1:2] and rest[1] in _MODULES:
-            backend, after = _MODULES[rest[1]], rest[2:]
-            serves = rest[1] == "vllm.entrypoints.cli.main" and after[:1] == ["serve"]
-            return Program(backend, runtime, after[1:] if serves else after, serves=serves)
-        if rest and PurePosixPath(rest[0]).name in ("vllm", "sglang", "llama-server"):
-            return program(rest)  # a console script, as /proc shows it
-    return None
-
-
-def unwrapped(command: Command) -> Command:
-    """Without `env`, `exec`, `nohup` and the like before the program."""
-    words, environ, lost = list(command.words), dict(command.environment), list(command.lost)
-    while words and program(words) is None:
-        name = PurePosixPath(words[0]).name
-        if name == "env":
-            words = words[1:]
-            while words and (words[0].startswith("-") or ASSIGNMENT.match(words[0])):
-                if match := ASSIGNMENT.match(words[0]):
-                    environ[match[1]] = match[2]
-                elif words[0] in ("-u", "--unset"):
-                    environ.pop(words[1] if len(words) > 1 else "", None)
-                    words = words[1:]
-                words = words[1:]
-        elif name in _WRAPPERS:
-            end = next((n for n in range(1, len(words)) if program(words[n:])), None)
-            if end is None:
-                break
-            if name not in _PLAIN:
-                lost.append(f"`{' '.join(words[:end])}` before the program; see `service:` for its like")
-            words = words[1 if name in _PLAIN and not words[1].startswith("-") else end :]
-        else:
-            break
-    path = environ.pop("PATH", command.path)
-    return Command(environ, words, command.venv, command.folder, path, lost)
 
 
 def typed(text: str) -> Any:
@@ -186,7 +114,7 @@ def model_name(text: str) -> str:
     """A recipe's name from a model's: `Qwen/Qwen3-8B` and `/models/Qwen3-8B/` are `qwen3-8b`."""
     last = re.sub(f"[{OPEN}{CLOSE}]", "", text).rstrip("/").rpartition("/")[2].removesuffix(".gguf")
     name = re.sub(r"[^a-z0-9._-]+", "-", last.lower()).strip("-._")[:80]
-    return f"{name}-model" if name.endswith(("-proxy", "-watch")) else name or "model"
+    return f"{name}-model" if name.endswith(("-proxy", "-keep", "-watch")) else name or "model"
 
 
 def drafted(command: Command, name: str | None = None, origin: str = "") -> Draft:
@@ -194,11 +122,15 @@ def drafted(command: Command, name: str | None = None, origin: str = "") -> Draf
     command = unwrapped(command)
     notes: list[str] = []
     if inside := contained(command):
-        command, notes = inside
+        command, notes = unwrapped(inside[0]), inside[1]
     found = program(command.words)
     if found is None:
         what = " ".join(command.words[:3])
         raise UsageError(f"`{what}` runs no engine that is known (vllm, sglang, llama-server); correct it")
+    if any(UNKNOWN in text for text in (*command.words, *command.environment.values())):
+        raise UsageError(
+            f"line {command.line} of the command: a substitution cannot be run here; write its result"
+        )
     draft = Draft(name or "", lost=list(command.lost))
     draft.why[""] = "\n".join([origin, *notes] if origin else notes)
     draft.set("backend", found.backend)
@@ -206,8 +138,14 @@ def drafted(command: Command, name: str | None = None, origin: str = "") -> Draf
     options, strays = flags.given(found.backend, found.words, engines.options(found.backend))
     stray = [found.words[at] for at in strays]
     _model(draft, found, options, stray)
+    if command.folder and str(draft.fields["model_path"]).startswith(("./", "../")):
+        draft.set(
+            "model_path", f"{command.folder.rstrip('/')}/{draft.fields['model_path'].removeprefix('./')}"
+        )
     _arguments(draft, found.backend, options, stray)
     _environment(draft, command.environment)
+    if command.user:
+        draft.set("user", command.user)
     if command.folder:
         draft.lost.append(f"`cd {command.folder}`: a unit has its own folder; make relative paths absolute")
     draft.name = name or model_name(str(draft.fields.get("served_model_name") or draft.fields["model_path"]))
@@ -216,17 +154,25 @@ def drafted(command: Command, name: str | None = None, origin: str = "") -> Draf
 
 def _runtime(draft: Draft, found: Program, command: Command) -> None:
     fields = dict(found.fields)
-    first = (command.path or "").split(":")[0]
+    folders = [folder for folder in (command.path or "").split(":") if folder.startswith(("/", OPEN))]
+    own = [folder for folder in folders if folder not in DEFAULT_PATH and OPEN not in folder]
+    script = SCRIPTS[found.backend]
     if not fields and command.venv:
         fields = {"venv_path": command.venv}
-    elif not fields and first.startswith("/") and first not in DEFAULT_PATH:
-        key, file = ("binary", "llama-server") if found.backend == "llamacpp" else ("python_path", "python")
-        fields = {key: f"{first}/{file}"}
+    elif not fields and (there := next((folder for folder in own if Path(folder, script).exists()), None)):
+        own.remove(there)
+        llama = found.backend == "llamacpp"
+        fields = {"binary": f"{there}/{script}"} if llama else {"python_path": f"{there}/python"}
     for key, value in fields.items():
-        draft.set(key, value)
+        # A unit has no folder to start from: what is relative is told by the host.
+        base = command.folder or marked("FOLDER")
+        whole = value if value.startswith(("/", OPEN)) else f"{base.rstrip('/')}/{value.removeprefix('./')}"
+        draft.set(key, whole)
+    if own:
+        draft.lost.append(f"`PATH` with {':'.join(own)}; see `path:` of the host file")
     if not fields:
         key = "binary" if found.backend == "llamacpp" else "python_path"
-        draft.why["backend"] = f"The command names no file: set `{key}:`, else the host's path decides."
+        draft.why["backend"] = f"The command names no venv: set `{key}:`, else the host's path decides."
 
 
 def _model(draft: Draft, found: Program, options: list[Given], stray: list[str]) -> None:
@@ -259,7 +205,11 @@ def _arguments(draft: Draft, backend: str, options: list[Given], stray: list[str
         flag = option.flag
         if secret := _KEYS.get((backend, flag)):
             if option.values:
-                _secret(draft, secret)
+                _secret(draft, secret, ",".join(option.values))
+            continue
+        if _is_secret(option):
+            where = f"{backend} takes it on its command line, which anyone may read"
+            draft.lost.append(f"the secret of `{option.name}`: {where}")
             continue
         field, own = next(
             ((f, o) for f, o in engines.fields(backend) if o and known.aliases.get(o, o) == flag),
@@ -293,11 +243,23 @@ def _arguments(draft: Draft, backend: str, options: list[Given], stray: list[str
         draft.set("args", [*stray, *rest], "as written, for no key gives just these words")
 
 
-def _secret(draft: Draft, name: str) -> None:
+def _secret(draft: Draft, name: str, value: str) -> None:
+    draft.secrets[name] = hashlib.sha256(value.encode()).hexdigest()
     secrets = draft.fields.setdefault("secrets", {})
     secrets[name] = f"{SECRETS}/{name}"
     form = "the value alone" if name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN") else f"a line {name}=…"
     draft.why[f"secrets.{name}"] = f"put {form} there, mode 0600; it is not repeated here"
+
+
+_SECRET_FLAG = re.compile(r"(^|-)(api-keys?|token|password|passwd|secret)$")
+
+
+def _is_secret(option: Given) -> bool:
+    """Whether an option's value must not be repeated: by the flag's name, or by the value's look."""
+    values = option.values or (option.raw[0].partition("=")[2],)
+    return bool(any(values)) and (
+        _SECRET_FLAG.search(option.flag) is not None or any(TOKEN.search(value) for value in values)
+    )
 
 
 def _environment(draft: Draft, variables: dict[str, str]) -> None:
@@ -334,8 +296,7 @@ def move_secrets(draft: Draft) -> None:
     variables: dict[str, str] = draft.fields["env_vars"]
     for name in list(variables):
         if environment.looks_secret(name, variables[name]):
-            variables.pop(name)
-            _secret(draft, name)
+            _secret(draft, name, variables.pop(name))
         elif not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
             draft.lost.append(f"the variable `{name}`, which systemd cannot carry")
             variables.pop(name)

@@ -1,0 +1,146 @@
+"""Bad input: each mistake is told at its place with its remedy, and stops nobody else."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from conftest import make_venv
+
+from recipectl.cli import recipectl
+from recipectl.errors import RecipectlError
+
+GOOD = "model_path: org/m\nuser: root\n"
+
+
+def compiled(folder: Path, *files: Path) -> tuple[str, int]:
+    """What `compile` says on standard error, without the folder, and its status."""
+    words = ("compile", *map(str, files))
+    try:
+        done = CliRunner().invoke(recipectl, words, standalone_mode=False, catch_exceptions=False)
+    except RecipectlError as error:
+        return str(error).replace(f"{folder}/", ""), error.status
+    return done.stderr.replace(f"{folder}/", ""), int(done.return_value or 0)
+
+
+@pytest.fixture
+def venv(tmp_path: Path) -> Path:
+    return make_venv(tmp_path / "v", "vllm")
+
+
+# What is wrong -> (the recipe, what is said of it).
+MISTAKES = {
+    "a name of a secret that would be a directive": (
+        'secrets: {"X=1\\nExecStartPre=+/bin/true\\nY_FILE": cred}', "a.yaml:4:10: `secrets` has `'X=1\\nExecStartPre=+/bin/true\\nY_FILE'`; a variable has"),
+    "a secret that is the token itself": ("secrets: {HF_TOKEN: hf_abcdefghijklmnop0123456789}", "a.yaml:4:10: `secrets` gives `HF_TOKEN` what looks like the secret itself"),
+    "a list as a variable": ("extra_args: {env_vars: {A: [1]}}", "a.yaml:4:28: `extra_args.env_vars.A` is a list; give one value"),
+    "a variable's name": ("env_vars: {A-B: 1}", "a.yaml:4:11: `env_vars` has `'A-B'`; a variable has letters"),
+    "itself": ("extra_args: &a {x: *a}", "`extra_args` is nested too deeply; write less"),
+    "ten of ten of ten": ("extra_args: {a: &a [1,1,1,1,1,1,1,1,1,1], b: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a,*a], c: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b,*b], d: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c,*c], e: [*d,*d,*d,*d,*d,*d,*d,*d,*d,*d]}", "`extra_args` is too large; write less"),
+    "an unreadable tag": ("extra_args: {x: !!bool maybe}", "a.yaml:4:17: `maybe` cannot be read; put it in quotes"),
+    "octal": ("extra_args: {api_key: 0012345}", "a.yaml:4:23: `0012345` is 5349 to YAML; write that, or put it in quotes"),
+    "base 60": ("port: 1:30", "a.yaml:4:7: `1:30` is 90 to YAML"),
+    "no finite number": ("extra_args: {x: .inf}", "a.yaml:4:17: `.inf` is no number that an engine can be given"),
+    "a control character": ('description: "a\x01b"', "a.yaml:4:16: U+0001 cannot stand in a recipe as it is"),
+    "a word that YAML takes for true": ("backend: llamacpp\nextra_args: {flash-attn: on}", "`extra_args.flash_attn` is one of on, off, auto, and YAML takes `on` for true or false; put it in quotes"),
+    "two spellings of a flag": ("tensor_parallel_size: 2\nextra_args: {-tp: 4}", "a.yaml:5:19: `tensor_parallel_size` and `extra_args.-tp` disagree on --tensor-parallel-size"),
+    "the model twice": ("extra_args: {model: other}", "a.yaml:4:21: `model_path` and `extra_args.model` disagree on --model"),
+    "a key under another": ("on_demand: {idel: 5}", "a.yaml:4:13: `on_demand.idel` is not a key of `on_demand`; did you mean `idle`?"),
+    "a setting that would break readiness": ("service: {Delegate: yes}", "a.yaml:4:21: `service.Delegate` cannot be set: readiness rests"),
+    "a setting that would hide an end": ("service: {RemainAfterExit: yes}", "`service.RemainAfterExit` cannot be set: an engine that has ended must come back"),
+    "a value of two lines": ('service: {MemoryMax: "1G\\nUser=root"}', "a.yaml:4:22: `service.MemoryMax`: '1G\\nUser=root' cannot be a setting's value"),
+    "a name for systemd to listen at": ("host: foo.example\non_demand: {}", "a.yaml:4:7: `host` is foo.example, and systemd listens on addresses only"),
+    "a watch of nobody": ("nodes: {count: 2, rank: 1, address: a}\nwatch: {}", "a.yaml:5:8: `watch` has nobody to ask"),
+    "a field of another engine": ("binary: /bin/true", "a.yaml:4:9: `binary` means nothing to vllm"),
+    "a user that is not there": ("user: vlmm", "a.yaml:3:7: `user` is vlmm, and there is no such user"),
+    "a rank that is none": ("nodes: {count: 2, rank: 2, address: a}", "a.yaml:4:8: `nodes` has rank 2 of 2; ranks count from 0"),
+    "true for a share": ("gpu_memory_utilization: true", "a.yaml:4:25: `gpu_memory_utilization` is `true`; give a number"),
+    "a model that is a flag": ("extra_args: {uds: /run/x}", "a.yaml:4:19: `--uds` takes the engine off plain HTTP over TCP"),
+    "requests to nobody": ("nodes: {count: 2, rank: 1, address: a}\non_demand: {}", "a.yaml:5:12: `on_demand` has no requests to wait for"),
+    "a folder as a secret": ("secrets: {VLLM_API_KEY: /etc}", "a.yaml:4:25: `secrets.VLLM_API_KEY`: /etc is no file"),
+    "a load of a century": ("ready: {timeout_sec: 99999999999}", "a.yaml:4:22: `ready.timeout_sec` is `99999999999`; give at most"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "said"), MISTAKES.values(), ids=MISTAKES.keys())
+def test_a_mistake_is_told_at_its_place(tmp_path: Path, venv: Path, text: str, said: str) -> None:
+    good, bad = tmp_path / "good.yaml", tmp_path / "a.yaml"
+    keys = f"python_path: {venv}/bin/python\n"
+    good.write_text(f"{GOOD}{keys}port: 8001\n")
+    text = f"model_path: org/m\nuser: root\n{keys if 'backend' not in text else 'binary: /bin/true' + chr(10)}{text}\n"
+    if text.count("user: ") > 1:
+        text = text.replace("user: root\n", "", 1)
+    bad.write_text(text)
+    told, status = compiled(tmp_path, bad, good)
+    assert (status, "Traceback" in told) == (2, False), told
+    assert said in told
+
+
+def test_everything_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text(
+        "model_path: org/m\npython_path: /nope/python\nport: 1\nextra_args: {model: x, port: 2, env_vars: {a-b: 1}}\n"
+        "service: {Foo: 1, Type: x}\nsecrets: {A_KEY: b}\nuser: root\n"
+    )
+    told, _ = compiled(tmp_path, file)
+    places = [line.split(": ")[0] for line in told.splitlines()]
+    assert places == [
+        "a.yaml:2:14",
+        "a.yaml:4:21",
+        "a.yaml:4:30",
+        "a.yaml:4:49",
+        "a.yaml:5:16",
+        "a.yaml:5:25",
+        "a.yaml:6:18",
+    ]
+
+
+def test_two_files_of_one_name_are_told(tmp_path: Path, venv: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "recipectl/recipes"
+    folder.mkdir(parents=True)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    text = json.dumps({"model_path": "org/m", "python_path": f"{venv}/bin/python"})
+    for name in ("a.json", "a.yaml"):
+        (folder / name).write_text(text)
+    done = CliRunner().invoke(recipectl, ("--user", "compile"), standalone_mode=False, catch_exceptions=False)
+    assert f"{folder}/a.json:1:1: `a` is also a.yaml in this folder; remove one of them" in done.stderr
+
+
+WARNED = {
+    "an inner variable": ("env_vars: {VLLM_PORT: 1}", "a.yaml:4:23: `VLLM_PORT` is not where recipectl knows the engine to listen"),
+    "two spellings of the GPUs": ("gpus: 1\nextra_args: {cuda_visible_devices: 0}", "`gpus` and `extra_args.cuda_visible_devices` disagree"),
+    "a variable twice": ("env_vars: {A: 1}\nextra_args: {envVars: {A: 2}}", "a.yaml:4:15: `A` is `1` by `env_vars` and another by `extra_args.env_vars`"),
+    "a secret in the command": ("args: [--api-key=sk-abcdefghijklmnop]", "a.yaml:4:8: a word of the command looks like a secret"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "said"), WARNED.values(), ids=WARNED.keys())
+def test_what_is_hardly_meant_is_a_warning_at_its_place(
+    tmp_path: Path, venv: Path, text: str, said: str
+) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text(f"{GOOD}python_path: {venv}/bin/python\n{text}\n")
+    told, status = compiled(tmp_path, file)
+    assert (status, said in told, told.startswith("warning: ")) == (0, True, True), told
+
+
+LISTS = {
+    "llamacpp: one word with commas": ("llamacpp", {"tensor-split": [3, 1], "device": ["CUDA0", "CUDA1"]}, "--tensor-split 3,1 --device CUDA0,CUDA1"),
+    "llamacpp: an alias that can be negated": ("llamacpp", {"webui": False}, "--no-webui"),
+    "vllm: numbers that argparse takes for flags": ("vllm", {"x": "-1e-4", "y": -5, "z": -0.5}, "--x=-1e-4 --y -5 --z -0.5"),
+    "vllm: a negation that is denied": ("vllm", {"no_enable_prefix_caching": False}, ""),
+    "vllm: null is absent": ("vllm", {"cuda_visible_devices": None, "seed": None}, ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("engine", "extra", "words"), LISTS.values(), ids=LISTS.keys())
+def test_words_are_the_engines_own(
+    tmp_path: Path, venv: Path, engine: str, extra: dict[str, object], words: str
+) -> None:
+    file = tmp_path / "a.json"
+    runtime = {"binary": "/bin/true"} if engine == "llamacpp" else {"python_path": f"{venv}/bin/python"}
+    file.write_text(
+        json.dumps({"model_path": "m", "backend": engine, "user": "root", "extra_args": extra} | runtime)
+    )
+    shown = CliRunner().invoke(recipectl, ("show-command", str(file)), catch_exceptions=False).stdout
+    assert " ".join(shown.replace("\\\n", " ").split()).endswith(f"m {words}".strip())
