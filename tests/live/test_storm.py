@@ -51,6 +51,20 @@ def engines() -> list[int]:
     return [int(pid) for pid in said.stdout.split()]
 
 
+def the_host() -> str:
+    """What there is to see on a host that did not become whole."""
+    commands = (
+        "systemctl list-jobs --no-pager",
+        "systemctl list-units --no-pager --no-legend --all 'model-*'",
+        "systemctl show -p Id,ActiveState,SubState,Job,MainPID,ControlPID,NRestarts,StatusText,Result 'model-chain*'",
+        "cat /proc/net/tcp",
+        "ps axfo pid,ppid,stat,etimes,cgroup,args",
+        "journalctl --no-pager -n 120 -u 'model-chain*'",
+    )
+    ran = (subprocess.run(line, shell=True, capture_output=True, text=True, check=False) for line in commands)
+    return "".join(f"\n# {one.args}\n{one.stdout}{one.stderr}" for one in ran)
+
+
 class Storm:
     """One fault at a time, each drawn from one seed; what was done is counted."""
 
@@ -147,7 +161,7 @@ def test_a_host_in_a_storm_ends_as_its_recipes_say(capsys: pytest.CaptureFixture
         waited = recipectl("wait", "--timeout", "60", *up)
         if waited.returncode == 0 and recipectl("apply", "--check").returncode == 0:
             break
-    assert (last.returncode, waited.returncode) == (0, 0), waited.stderr
+    assert (last.returncode, waited.returncode) == (0, 0), waited.stderr + the_host()
     healed_sec = time.monotonic() - begun - struck_sec
     for name in up:
         data = json.loads((RECIPES / f"{name}.json").read_text())

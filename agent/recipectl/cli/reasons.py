@@ -11,7 +11,7 @@ KEYS = {
     "Wants": ("watch",),
     "User": ("user",),
     "TimeoutStartSec": ("ready.timeout_sec",),
-    "ProtectHome": ("hardening", "model_path"),
+    "ProtectHome": ("hardening",),
     "LoadCredential": ("secrets",),
     "LoadCredentialEncrypted": ("secrets",),
     "EnvironmentFile": ("secrets",),
@@ -22,51 +22,31 @@ KEYS = {
     "WantedBy": ("autostart",),
 }
 
-# What is not listed belongs to the sandbox.
+SERVICE = "`service:` of the recipe"
+# What is in no group belongs to the sandbox.
 SANDBOX = "sandbox of `hardening:`"
-REASONS = {
-    "Documentation": "for systemctl help",
-    "SourcePath": "the recipe",
-    "Wants": "network, and the timer of `watch:`",
-    "After": "the network, the GPU's daemons, a boot's apply, models that must be ready or gone first",
-    "Requires": "started with it, and ready first",
-    "Conflicts": "shares a GPU, or `conflicts`: starting one stops the other",
-    "AssertPathExists": "a missing model path would be taken for a hub name",
-    "PartOf": "one switch for all models",
-    "StopWhenUnneeded": "idle stops it",
-    "OnFailure": "`on_failure` of the host file",
-    "StartLimitIntervalSec": "longer than the tries, so that a slow failure reaches the limit",
-    "StartLimitBurst": "then it stays down, and says so",
-    "Type": "a start fails when the program cannot be run",
-    "NotifyAccess": "the poller tells the state",
-    "Slice": "all models, for systemctl status and limits",
-    "User": "the recipe's or the host file's user",
-    "ExecStartPre": "a check before the engine starts",
-    "ExecStartPost": "`start` returns when the engine answers",
-    "TimeoutStartSec": "how long a load may take",
-    "TimeoutStopSec": "then what is left is killed: the GPU must be free",
-    "KillMode": "the engine is asked, its workers are killed after it",
-    "SuccessExitStatus": "a load that ignored SIGTERM is no failure",
-    "Restart": "engines exit 0 when they die; on demand each request is a try",
-    "RestartSec": "a GPU needs a moment",
-    "RestartSteps": "a pause that grows",
-    "RestartMaxDelaySec": "a pause that grows",
-    "RestartMode": "OnFailure= only when it has given up",
-    "RestartPreventExitStatus": "wrong arguments stay wrong",
-    "OOMPolicy": "half an engine is no engine",
-    "LimitMEMLOCK": "pinned memory for the GPU",
-    "LimitNOFILE": "a socket for each request",
-    "TasksMax": "threads of the engine and its JIT compilers",
-    "CacheDirectory": "downloads and compiled kernels, for systemctl clean",
-    "StateDirectory": "the engine's home",
-    "WorkingDirectory": "the engine's home",
-    "LoadCredential": "a secret that is read from a file",
-    "LoadCredentialEncrypted": "a secret that is read from a file",
-    "EnvironmentFile": "a secret that is read from the environment only",
-    "DevicePolicy": "`device_isolation:`",
-    "DeviceAllow": "its GPUs alone",
-    "WantedBy": "what `enable` links it into",
-    "ReadWritePaths": "a directory that a variable moves",
-    "UMask": "its files are its group's at most",
-    "PrivateTmp": "engines leave sockets and folders there",
-}
+_GROUPS = {
+    "compiled from": ("SourcePath", "Documentation"),
+    "runs as": ("User",),
+    "up, or gone, before it": ("Wants", "Requires", "After", "Conflicts", "AssertPathExists"),
+    "all models together": ("PartOf", "WantedBy", "Slice"),
+    "up while it is needed": ("StopWhenUnneeded",),
+    "checked first": ("ExecStartPre",),
+    "started: it answers": ("Type", "NotifyAccess", "ExecStartPost", "TimeoutStartSec"),
+    "a stop frees its GPUs": ("TimeoutStopSec", "KillMode", "SuccessExitStatus", "OOMPolicy"),
+    # Engines exit 0 when they die, and 2 when an argument is wrong; a slow failure must reach the limit.
+    "comes back, 4 tries": (
+        "Restart", "RestartSec", "RestartSteps", "RestartMaxDelaySec", "RestartPreventExitStatus",
+        "StartLimitIntervalSec", "StartLimitBurst",
+    ),
+    "told when given up": ("OnFailure", "RestartMode"),
+    "room for an engine": ("LimitMEMLOCK", "LimitNOFILE", "TasksMax"),
+    "files of its own": (
+        "CacheDirectory", "StateDirectory", "WorkingDirectory", "ReadWritePaths", "PrivateTmp", "UMask",
+    ),
+    "secrets, read at start": ("LoadCredential", "LoadCredentialEncrypted", "EnvironmentFile"),
+    "`device_isolation:`": ("DevicePolicy", "DeviceAllow"),
+}  # fmt: skip
+REASONS = {setting: why for why, settings in _GROUPS.items() for setting in settings}
+# The order in which they are told.
+ORDER = (*_GROUPS, SERVICE, SANDBOX)

@@ -10,16 +10,18 @@ from dataclasses import asdict
 from functools import partial
 from itertools import groupby, zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
 from recipectl import unitfile
 from recipectl.cli.common import Place, chosen, made, outcome, warn
-from recipectl.cli.reasons import KEYS, REASONS, SANDBOX
+from recipectl.cli.reasons import KEYS, ORDER, REASONS, SANDBOX, SERVICE
 from recipectl.store import Store
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from recipectl import unit
     from recipectl.compiled import Compiled
 
@@ -60,50 +62,77 @@ def explain_(place: Place, recipes: tuple[str, ...], as_json: bool) -> int:
         click.echo(json.dumps([_facts(place, steps[model.name], model) for model in models], indent=2))
         return status
     for model in models:
-        one = steps[model.name]
-        line = partial(_line, f"{Path(one.source).parent}/")
-        click.echo(f"recipe       {one.recipe.name} ({one.source})")
-        _runtime(one)
-        click.echo("environment")
-        for name, variable in one.environment.items():
-            over = "".join(f", over {layer}'s `{value}`" for layer, value in variable.overrode)
-            from_ = _source(place, one, name, variable.layer)
-            line(f"{name}={variable.value}", variable.layer + (f" ({from_})" if from_ else "") + over)
-        for name, source in one.recipe.secrets.items():
-            line(name, f"secrets ({one.place('secrets', name)}), read from {source}; its value is in no unit")
-        click.echo("argv")
-        for key, words in groupby(one.words, lambda word: word.key):
-            line(shlex.join(word.text for word in words), _key(one, key))
-        if one.endpoint.path:
-            click.echo(f"ready        GET {one.endpoint.url}{one.endpoint.path} answers 200")
-        click.echo(f"unit         {model.units[0].name}")
-        for why, settings in groupby(_settings(one, model), lambda pair: pair[1]):
-            line("  ".join(setting for setting, _ in settings), why)
+        _explain(place, steps[model.name], model)
     return status
 
 
-def _line(folder: str, what: str, why: str) -> None:
-    """Two columns, the second one folded; places beside the recipe go by their file's name."""
-    shown, why = what.replace("\n", "\\n"), why.replace(f"({folder}", "(")
-    width = max(100, shutil.get_terminal_size().columns) - 50
-    left = textwrap.wrap(shown, 46, break_on_hyphens=False, break_long_words=False)
-    right = textwrap.wrap(why, width, break_on_hyphens=False, break_long_words=False)
-    if left and len(left[-1]) > 46:
-        right = ["", *right]
-    for a, b in zip_longest(left, right, fillvalue=""):
-        click.echo(f"  {a:<46}  {b}".rstrip())
+def _explain(place: Place, one: unit.Steps, model: Compiled) -> None:
+    """One screen: what will run, each part of it beside its reason and with the file:line that says it."""
+    click.echo(f"recipe       {one.recipe.name} ({one.source})")
+    _runtime(one)
+    beside = partial(_beside, f"{Path(one.source).parent}/")
+    layers: dict[str, list[str]] = {}
+    for name, variable in one.environment.items():
+        over = [f"over {layer}'s `{value}`" for layer, value in variable.overrode]
+        text = f"{name}={variable.value}"
+        layers.setdefault(variable.layer, []).append(
+            beside(text, _source(place, one, name, variable.layer), *over)
+        )
+    for name, source in one.recipe.secrets.items():
+        told = f"read from {source}, its value is in no unit"
+        layers.setdefault("secrets", []).append(beside(name, one.place("secrets", name), told))
+    _part("environment", layers.items())
+    kinds = groupby(one.words, lambda word: _kind(one, word.key))
+    groups = ((why, groupby(words, lambda word: word.key)) for why, words in kinds)
+    _part("argv", [
+        (why, [beside(shlex.join(word.text for word in words), *_said(one, key)) for key, words in group])
+        for why, group in groups
+    ])  # fmt: skip
+    if one.endpoint.path:
+        click.echo(f"ready        GET {one.endpoint.url}{one.endpoint.path} answers 200")
+    helper = shlex.join(place.site.helper)
+    reasons = groupby(_settings(one, model), lambda setting: setting.why)
+    _part(f"unit         {model.units[0].name}", [
+        (why, [beside(text.replace(helper, "…"), said) for text, _, said in settings])
+        for why, settings in reasons
+    ])  # fmt: skip
 
 
-def _key(one: unit.Steps, key: tuple[str | int, ...]) -> str:
-    """What of a recipe gave some words of argv."""
+def _beside(folder: str, text: str, *said: str | None) -> str:
+    """A thing and, in parentheses, what is said of it; places in the recipe's folder by their file's name."""
+    told = ", ".join(one.removeprefix(folder) for one in said if one)
+    return text.replace("\n", "\\n") + (f" ({told})" if told else "")
+
+
+def _part(title: str, rows: Iterable[tuple[str, list[str]]]) -> None:
+    """A title, then each reason beside what it is the reason of; nothing that fits is broken within."""
+    click.echo(title)
+    width = max(80, shutil.get_terminal_size((120, 0)).columns) - 28
+    for why, things in rows:
+        whole = "  ".join(thing if len(thing) > width else thing.replace(" ", "\0") for thing in things)
+        lines = textwrap.wrap(whole, width, break_on_hyphens=False, break_long_words=False)
+        left = textwrap.wrap(why, 24)
+        for a, b in zip_longest(left, lines, fillvalue="") if lines else ():
+            click.echo(f"  {a:<24}  {b}".replace("\0", " ").rstrip())
+
+
+def _kind(one: unit.Steps, key: tuple[str | int, ...]) -> str:
+    """Where words of argv come from."""
     if not key:
-        place = one.place(*one.runtime.key) if one.runtime.key else None
-        return f"runtime: {one.runtime.rule}" + (f" ({place})" if place else "")
+        return one.runtime.rule
     if key == ("on_demand",):
-        return f"behind the socket of `on_demand` ({one.place(*key)})"
-    auto = key[0] in ("tool_call_parser", "reasoning_parser") and getattr(one.recipe, str(key[0])) == "auto"
-    inferred = ", inferred from the model's name as `auto` asks" if auto else ""
-    return f"{'.'.join(map(str, key))} ({one.place(*key)}){inferred}"
+        return "behind its socket"
+    return str(key[0]) if key[0] in ("extra_args", "args") else "fields"
+
+
+def _said(one: unit.Steps, key: tuple[str | int, ...]) -> tuple[str | None, ...]:
+    """file:line of what gave some words of argv, and what was decided there."""
+    key = key or one.runtime.key
+    auto = (
+        key[:1] in (("tool_call_parser",), ("reasoning_parser",))
+        and getattr(one.recipe, str(key[0])) == "auto"
+    )
+    return one.place(*key) if key else None, "`auto`: by the model's name" if auto else None
 
 
 def _source(place: Place, one: unit.Steps, name: str, layer: str) -> str | None:
@@ -123,22 +152,27 @@ def _source(place: Place, one: unit.Steps, name: str, layer: str) -> str | None:
     return one.place(*key) if key else None
 
 
-def _settings(one: unit.Steps, model: Compiled) -> list[tuple[str, str]]:
-    """The settings of the service, and why each is there; command and environment have their own parts."""
+class Setting(NamedTuple):
+    """A setting of the service, why it is there, and what of the recipe says so (file:line), if anything."""
+
+    text: str
+    why: str
+    place: str | None
+
+
+def _settings(one: unit.Steps, model: Compiled) -> list[Setting]:
+    """The settings of the service by their reasons; command and environment have their own parts."""
     found = []
     text = model.units[0].text.partition(f"\n{unitfile.SECTION}")[0].replace("\\\n    ", "")
     for line in text.splitlines():
         name, equals, _ = line.partition("=")
         if not equals or name.startswith("#") or name in ("ExecStart", "Environment", "Description"):
             continue
-        why = REASONS.get(name, SANDBOX)
-        if name in one.recipe.service:
-            why = f"service.{name} ({one.place('service', name)})"
-        else:
-            said = [place for key in KEYS.get(name, ()) if (place := one.place(*key.split(".")))]
-            why += f" ({said[0]})" if said else ""
-        found.append((line, why))
-    return found
+        passed = name in one.recipe.service
+        keys = [("service", name)] if passed else [tuple(key.split(".")) for key in KEYS.get(name, ())]
+        said = next(filter(None, (one.place(*key) for key in keys)), None)
+        found.append(Setting(line, SERVICE if passed else REASONS.get(name, SANDBOX), said))
+    return sorted(found, key=lambda setting: ORDER.index(setting.why))
 
 
 def _facts(place: Place, one: unit.Steps, model: Compiled) -> dict[str, object]:
@@ -152,9 +186,18 @@ def _facts(place: Place, one: unit.Steps, model: Compiled) -> dict[str, object]:
             for name, variable in variables
         },
         "argv": list(one.argv),
-        "words": [{"text": word.text, "why": _key(one, word.key)} for word in one.words],
+        "words": [
+            {
+                "text": word.text,
+                "why": ".".join(map(str, word.key)) or one.runtime.rule,
+                "place": _said(one, word.key)[0],
+            }
+            for word in one.words
+        ],
         "endpoint": asdict(one.endpoint),
-        "settings": [{"setting": setting, "why": why} for setting, why in _settings(one, model)],
+        "settings": [
+            {"setting": text, "why": why, "place": where} for text, why, where in _settings(one, model)
+        ],
     }
 
 
