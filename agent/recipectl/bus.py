@@ -35,10 +35,15 @@ class State:
     condition_result: bool = True
 
     @property
+    def pausing(self) -> bool:
+        """Ended, and about to be started again by Restart= (254 and newer also say auto-restart-queued)."""
+        return self.sub_state.startswith("auto-restart")
+
+    @property
     def word(self) -> str:
         """One word for people: loading, ready, or systemd's own."""
         if self.active_state == "activating":
-            return "restarting" if self.sub_state == "auto-restart" else "loading"
+            return "restarting" if self.pausing else "loading"
         return {"active": "ready", "deactivating": "stopping", "inactive": "stopped"}.get(
             self.active_state, self.active_state
         )

@@ -195,8 +195,9 @@ def _restart(recipe: Recipe, host: Host, site: Site) -> list[str]:
         lines = ["Restart=no"]
     else:
         lines = ["Restart=always", "RestartSec=10"]
-        # Where systemd can, a pause that grows: 10 s to 5 minutes.
-        lines += ["RestartSteps=5", "RestartMaxDelaySec=300"] if site.systemd >= 254 else []
+        # Where systemd can, a pause that grows. A minute at most: systemd counts all restarts since the last
+        # start by hand, however long the engine was well in between (systemd#43813).
+        lines += ["RestartSteps=3", "RestartMaxDelaySec=60"] if site.systemd >= 254 else []
     # 257 and newer run OnFailure= at every attempt, unless the restart is direct (systemd.service(5)).
     return lines + (["RestartMode=direct"] if host.on_failure and site.systemd >= 254 else [])
 
@@ -232,7 +233,7 @@ def render(made: Steps, site: Site, host: Host, related: Relations) -> tuple[Uni
         after=[name(other) for other in sorted({*related.after, *related.earlier})],
         conflicts=[name(other) for other in related.rivals],  # on both sides: the other may be an older unit
         # A slow failure must be able to reach the limit: the interval is longer than four loads and pauses.
-        start_limit_interval_sec=0 if demand else 5 * (timeout_sec + (300 if site.systemd >= 254 else 60)),
+        start_limit_interval_sec=0 if demand else 5 * (timeout_sec + 60),
         on_failure=[host.on_failure] if host.on_failure else [],
         on_demand=[True] if demand else [],
         watched=[True] if recipe.watch else [],

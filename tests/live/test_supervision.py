@@ -51,6 +51,17 @@ def test_an_engine_killed_with_9_comes_back(served: str) -> None:
     until(served, "ActiveState", "active")
 
 
+def test_a_start_does_not_wait_for_the_pause_before_a_restart() -> None:
+    recipe("pause", service={"RestartSec": "1h"})
+    assert recipectl("apply", "pause").returncode == 0
+    assert recipectl("start", "pause").returncode == 0
+    os.kill(int(show("pause", "MainPID")), signal.SIGKILL)
+    until("pause", "SubState", "auto-restart")
+    assert recipectl("list").stdout.split("pause", 1)[1].split()[0] == "restarting"
+    started = recipectl("start", "pause")
+    assert (started.returncode, show("pause", "ActiveState")) == (0, "active"), started.stderr
+
+
 def test_apply_again_says_and_does_nothing(served: str) -> None:
     again = recipectl("apply", served)
     assert (again.returncode, again.stdout) == (0, "")

@@ -54,7 +54,7 @@ def _explain(place: Place, name: str, state: State, result: str, since_sec: floa
         what = "the start was cancelled by a stop, or by the start of a model on its GPUs"
     else:
         what = f"the engine {decoded(state)}"
-    if state.sub_state == "auto-restart":
+    if state.pausing:
         what += "; systemd tries again (`recipectl stop` ends that)"
     log = "".join(f"\n  {line}" for line in tail(place, name, 8, since_sec))
     return f"{name} did not start: {what}; see {' '.join(place.journal)} {name}{log}"
@@ -133,7 +133,8 @@ def _queued(manager: Manager, verb: str, state: State) -> bytes:
     with contextlib.suppress(BusError):  # a unit that is not loaded has no count
         manager.reset_failed(name)
     if not demanded:
-        return manager.queue(verb, name)
+        # Before 257 a start waits for the end of RestartSec=; whoever types it means now.
+        return manager.queue("Restart" if state.pausing else verb, name)
     # What keeps an on-demand model, or systemd would stop it as unneeded. The proxy comes with it; started
     # by itself, it would wait until rivals are idle.
     if verb == "Restart":
