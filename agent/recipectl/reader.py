@@ -207,15 +207,15 @@ def _yaml_of_json(text: str) -> str:
     return re.sub("[\x7f\x85\u2028\u2029]", lambda raw: f"\\u{ord(raw[0]):04x}", re.sub(pair, joined, text))
 
 
-# What YAML does not read raw, or takes for the end of a line within a value.
-_UNREADABLE = re.compile("[^\t\n\r\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+# What YAML takes for the end of a line, within a value too.
+_LINE_ENDS = re.compile("[\x85\u2028\u2029]")
 
 
 def _compose(path: Path, text: str) -> Any:
     """The root node of a YAML or JSON file; RecipeError when it is no mapping. An empty file says nothing."""
     if path.suffix == ".json":
         text = _yaml_of_json(text)
-    if (raw := _UNREADABLE.search(text)) and not (raw[0] == "\ufeff" and raw.start() == 0):
+    if raw := yaml.reader.Reader.NON_PRINTABLE.search(text) or _LINE_ENDS.search(text):
         before = text[: raw.start()]
         place = before.count("\n") + 1, raw.start() - before.rfind("\n")
         sentence = (

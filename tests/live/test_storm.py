@@ -156,12 +156,14 @@ def test_a_host_in_a_storm_ends_as_its_recipes_say(capsys: pytest.CaptureFixture
     for _ in range(FAULTS):
         storm.strike()
     struck_sec = time.monotonic() - begun
+    said = ""
     for _ in range(5):
         last = recipectl("apply")
         waited = recipectl("wait", "--timeout", "60", *up)
+        said += f"{time.monotonic() - begun:.0f} s: {last.stdout}{last.stderr}{waited.stderr}"
         if waited.returncode == 0 and recipectl("apply", "--check").returncode == 0:
             break
-    assert (last.returncode, waited.returncode) == (0, 0), waited.stderr + the_host()
+    assert (last.returncode, waited.returncode) == (0, 0), said + the_host()
     healed_sec = time.monotonic() - begun - struck_sec
     for name in up:
         data = json.loads((RECIPES / f"{name}.json").read_text())
