@@ -4,33 +4,34 @@ import gc
 import os
 import sys
 
-import click
+gc.disable()  # a short life: looking for garbage costs a tenth of it, and frees nothing
 
-from recipectl.cli import recipectl
-from recipectl.errors import RecipectlError
+import click  # noqa: E402
+
+from recipectl.cli import recipectl  # noqa: E402
+from recipectl.errors import RecipectlError  # noqa: E402
 
 
 def main() -> None:
-    """One place where errors end: a line each on standard error, and an exit status."""
+    """One place where errors end: a line each on standard error, and the exit status of the process."""
     os.environ.setdefault(
         "PYDANTIC_DISABLE_PLUGINS", "__all__"
     )  # it would look for them in every distribution
-    gc.disable()  # a short life: looking for garbage costs a tenth of it, and frees nothing
     try:
-        sys.exit(recipectl.main(standalone_mode=False) or 0)
+        status = recipectl.main(standalone_mode=False) or 0
     except RecipectlError as error:
         click.echo(str(error), err=True)
-        sys.exit(error.status)
+        status = error.status
     except click.ClickException as error:
         error.show()
-        sys.exit(2)
+        status = 2
     except OSError as error:  # a full disk behind standard output, a folder that cannot be made
         click.echo(f"{error.filename or 'the output'}: {error.strerror}; nothing more was written", err=True)
-        sys.exit(1)
+        status = 1
     except (click.Abort, KeyboardInterrupt):
-        sys.exit(130)
-    finally:
-        gc.freeze()  # nor is everything walked once more at the end
+        status = 130
+    sys.stdout.flush()
+    os._exit(status)  # nothing is open any more: to take the interpreter apart only costs time
 
 
 if __name__ == "__main__":
