@@ -156,19 +156,19 @@ class Store:
 def _sync(paths: tuple[Path, ...]) -> None:
     """Make files or folders last. At once: the disk takes many together in the time of a few."""
 
-    def one(path: Path) -> None:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    def each(some: tuple[Path, ...]) -> None:
+        for path in some:
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
 
     if len(paths) < 10:
-        for path in paths:
-            one(path)
+        each(paths)
         return
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(16) as pool:
-        for _ in pool.map(one, paths):
+        for _ in pool.map(each, (paths[n::16] for n in range(16))):
             pass

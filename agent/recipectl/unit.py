@@ -55,7 +55,7 @@ def _templates() -> Templates:
     folder = Path(__file__).with_name("templates")
     return Templates(  # noqa: S701  (unit files, not HTML)
         loader=FileSystemLoader(folder), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-        keep_trailing_newline=True, finalize=_carried,
+        keep_trailing_newline=True, finalize=_carried, auto_reload=False,
     )  # fmt: skip
 
 
