@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from recipectl.load import validate
 from recipectl.reader import Places, document
-from recipectl.recipe import USER, VARIABLE, Text
+from recipectl.recipe import USER, Text, variable_names
 
 DEFAULT_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 
@@ -40,10 +40,7 @@ class Host(BaseModel):
     @field_validator("vars", "environment")
     @classmethod
     def _names(cls, variables: dict[str, str]) -> dict[str, str]:
-        for name in variables:
-            if not VARIABLE.fullmatch(name):
-                raise ValueError(f"has `{name}`; a name has letters, digits and `_`, and no digit first")
-        return variables
+        return variable_names(variables)
 
     @field_validator("path")
     @classmethod

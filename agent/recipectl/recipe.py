@@ -92,6 +92,14 @@ Length = Annotated[str, BeforeValidator(_length), WithJsonSchema({"type": ["inte
 _PART = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
+def variable_names(values: dict[str, str]) -> dict[str, str]:
+    """The same values by name; ValueError when a name cannot be a variable's."""
+    for name in values:
+        if not VARIABLE.fullmatch(name):
+            raise ValueError(f"has `{name!a}`; a variable has letters, digits and `_`, no digit first")
+    return values
+
+
 class Ready(BaseModel):
     """How to ask the engine whether it is ready."""
 
@@ -260,11 +268,7 @@ class Recipe(BaseModel):
     @field_validator("secrets")
     @classmethod
     def _sources(cls, secrets: dict[str, str]) -> dict[str, str]:
-        for variable, source in secrets.items():
-            if not VARIABLE.fullmatch(variable):
-                raise ValueError(
-                    f"has `{variable!a}`; a variable has letters, digits and `_`, no digit first"
-                )
+        for variable, source in variable_names(secrets).items():
             if TOKEN.match(source):
                 raise ValueError(
                     f"gives `{variable}` what looks like the secret itself; give the file it is in"
@@ -277,10 +281,7 @@ class Recipe(BaseModel):
     @field_validator("env_vars")
     @classmethod
     def _names(cls, variables: dict[str, str]) -> dict[str, str]:
-        for name in variables:
-            if not VARIABLE.fullmatch(name):
-                raise ValueError(f"has `{name!a}`; a variable has letters, digits and `_`, no digit first")
-        return variables
+        return variable_names(variables)
 
     @field_validator("engine_version", "python_version")
     @classmethod
