@@ -38,7 +38,7 @@ def test_explain_is_one_screen_with_the_place_of_every_word_variable_and_setting
         "tool_call_parser: hermes",
         "env_vars: {HF_HOME: /srv/hf, GREETING: two words}",
         "extra_args: {enable_prefix_caching: true}",
-        "service: {Nice: 5}",
+        "service: {Nice: 5, LimitNOFILE: 10}",
     ]
     file.write_text("\n".join(lines))
     screen = run("explain", str(file))
@@ -54,7 +54,8 @@ def test_explain_is_one_screen_with_the_place_of_every_word_variable_and_setting
         "GREETING=two words (a.yaml:8)",
         "HF_HOME=/srv/hf (a.yaml:8, over directories's `/var/cache/models/a/huggingface`)",
         "--enable-prefix-caching (a.yaml:9)",
-        "Nice=5 (a.yaml:10)",
+        "Nice=5 (a.yaml:10) LimitNOFILE=10 (a.yaml:10)",
+        "LimitNOFILE=1048576 TasksMax=infinity",
         "User=root (a.yaml:3)",
     ):
         assert said in folded

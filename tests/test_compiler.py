@@ -1,6 +1,8 @@
 """All recipes of a host at once, on real files."""
 
+import grp
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -127,3 +129,40 @@ def test_an_editor_with_the_schema_knows_the_other_names_and_marks_what_is_no_ke
     validator = jsonschema.Draft202012Validator(Recipe.model_json_schema())
     said = [error.message for error in validator.iter_errors(recipe)]
     assert said == ["Additional properties are not allowed ('prot' was unexpected)"]
+
+
+def test_a_secret_in_the_command_is_known_by_its_flag_too(write: Write, venv: Path, tmp_path: Path) -> None:
+    write("r/a.json", text(venv, extra_args={"api-key": "hunter2", "max-num-seqs": 4}))
+    told = outcome(tmp_path / "r").models[0].warnings
+    assert [line.partition(": ")[2] for line in told] == [
+        "a word of the command looks like a secret, and anyone may read it; use `secrets:`"
+    ]
+    assert "hunter2" not in told[0]
+
+
+def test_the_last_drain_of_a_command_counts(write: Write, venv: Path, tmp_path: Path) -> None:
+    write("r/a.json", text(venv, extra_args={"shutdown-timeout": 10}, args=["--shutdown-timeout", "300"]))
+    assert "\nTimeoutStopSec=315\n" in outcome(tmp_path / "r").models[0].units[0].text
+
+
+def test_supplementary_groups_and_acls_open_folders(write: Write, venv: Path, tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root may give a folder away")
+    models = tmp_path / "models"
+    models.mkdir(mode=0o750)
+    os.chown(models, 0, grp.getgrnam("adm").gr_gid)
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+    (models / "m").mkdir()
+    named = {"model_path": f"{models}/m", "user": "nobody"}
+    write("r/a.json", text(venv, **named))
+    assert f"({models} is closed to it)" in outcome(tmp_path / "r").wrong["a"][0]
+    write("r/a.json", text(venv, **named, service={"SupplementaryGroups": "adm"}))
+    assert outcome(tmp_path / "r").wrong == {}
+
+
+def test_one_gpu_named_twice_is_refused_in_the_old_spelling_too(
+    write: Write, venv: Path, tmp_path: Path
+) -> None:
+    write("r/a.json", text(venv, extra_args={"cuda_visible_devices": "01,1"}))
+    assert "`extra_args.cuda_visible_devices` names a GPU twice" in outcome(tmp_path / "r").wrong["a"][0]

@@ -63,3 +63,12 @@ def test_an_address_is_the_same_however_it_is_written() -> None:
             True,
             False,
         ]
+
+
+def test_the_ready_engine_is_looked_for_at_its_own_address() -> None:
+    with socket.create_server(("127.0.0.2", 0)) as one:
+        port = one.getsockname()[1]
+        with socket.create_server(("127.0.0.3", port)) as other:
+            here, there = (health._sockets(port, health._LISTEN, f"127.0.0.{n}") for n in (2, 3))
+            assert (len(here), len(there), here & there) == (1, 1, set())
+            assert other.getsockname()[1] == port

@@ -610,3 +610,16 @@ def test_a_unit_that_goes_through_a_shell_is_read_too() -> None:
         "model_path": "/m",
         "port": 1,
     }
+
+
+def test_what_a_unit_waits_for_and_writes_to_is_carried_over() -> None:
+    text = (
+        "[Unit]\nAfter=network-online.target data.mount\n[Service]\nExecStart=/opt/v/bin/vllm serve m\n"
+        "StandardOutput=append:/var/log/m\nKillSignal=SIGINT\nLimitNOFILE=65536\n"
+    )
+    wanted = {"After": "data.mount", "StandardOutput": "append:/var/log/m", "KillSignal": "SIGINT"}
+    assert units.draft(text, "m", "m.service").fields["service"] == wanted
+
+
+def test_words_in_ansi_quotes_follow_what_stands_before_them() -> None:
+    assert shell.commands("vllm serve m --x=$'\u00e9'", {})[0].words[-1] == "--x=\u00e9"

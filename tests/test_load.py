@@ -105,11 +105,18 @@ def test_a_mistake_in_a_drop_in_is_told_with_its_own_place(write: Write) -> None
         load.load(recipe, write("a.yaml.d/10.yaml", "port: 0\n"))
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("30s", 30), ("15min", 900), ("1h 30min", 5400)])
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90), ("30s", 30), ("15min", 900), ("1h 30min", 5400), ("2hours", 7200)]
+)
 def test_spans_are_systemds(write: Write, text: str, seconds: int) -> None:
     recipe = load.load(write("a.yaml", f"model_path: /m\non_demand: {{idle: {text}}}\n"))
     assert recipe.on_demand is not None
     assert recipe.on_demand.idle == seconds
+
+
+def test_milliseconds_are_not_minutes(write: Write) -> None:
+    with pytest.raises(RecipeError, match=r"`watch.timeout` is `500ms`; give a whole number"):
+        load.load(write("a.yaml", "model_path: /m\nwatch: {timeout: 500ms}\n"))
 
 
 def test_a_value_in_secrets_is_never_repeated(write: Write) -> None:

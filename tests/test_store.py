@@ -115,3 +115,28 @@ def test_a_change_that_the_engine_does_not_see_restarts_nothing(tmp_path: Path) 
         store, model(text="[Unit]\nDescription=new\n\n" + QWEN.text), State("active", "0123456789ab")
     )
     assert [action.verb for action in todo.actions] == ["write"]
+
+
+def test_a_model_that_others_need_is_restarted_even_when_it_is_applied_alone(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    own = (Unit("model-base.service", QWEN.text), Unit("model-base.socket", QWEN.text))
+    base = Compiled("base", "/r/base", own, None, True, None, "none", (), ())
+    needs = Unit("model-top.service", f"[Unit]\nRequires=model-base.service\n{QWEN.text}")
+    top = Compiled("top", "/r/top", (needs,), None, False, None, "none", (), ())
+    store.write(*base.units, *top.units)
+    up = {
+        "model-base.service": State("active", "ffffffffffff"),
+        "model-base.socket": State("active"),
+        "model-top.service": State("active", "0123456789ab"),
+    }
+    there = Host(store.installed(), up)
+    alone = decide((base,), (), there, {}, every=(base, top))
+    assert (alone.of("restart"), alone.of("stop")) == (("model-base.service",), ())
+
+
+def test_the_drop_ins_of_a_kind_are_those_of_that_kind(tmp_path: Path) -> None:
+    for name in ("model-.service.d", "model-.socket.d", "socket.d", "service.d"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{name}.conf").write_text("")
+    found = [Path(path).parent.name for path in Store(tmp_path).drop_ins("model-a.socket")]
+    assert found == ["model-.socket.d", "socket.d"]

@@ -213,7 +213,7 @@ class Manager:
         name, load, active, sub = (word.decode() for word in (row[0], *row[2:5]))
         if active == "inactive" and (brief or load == "not-found"):
             return State(name, load, active, sub)
-        wanted = _PROPERTIES[:3] if brief else _PROPERTIES
+        wanted = _PROPERTIES[:2] if brief else _PROPERTIES
         if not name.endswith(".service"):
             wanted = tuple(one for one in wanted if one[0] == b"Unit")
         values = {

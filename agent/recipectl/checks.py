@@ -1,5 +1,6 @@
 """What only this host can tell of a recipe: who may read what, versions as pinned, runtimes as locked."""
 
+import grp
 import os
 import pwd
 import stat
@@ -22,8 +23,9 @@ def reach(recipe: Recipe, found: Runtime, host: Host, disk: Disk) -> None:
         raise UsageError(f"`user` is {user}, and there is no such user; create it or correct `user:`", "user")
     if user == "root":
         return
+    groups = tuple(word for value in recipe.service.get("SupplementaryGroups", ()) for word in value.split())
     for path in (found.command[0], found.interpreter or "", recipe.model_path, *found.behind):
-        if path.startswith("/") and (folder := _closed(user, path, disk)):
+        if path.startswith("/") and (folder := _closed(user, groups, path, disk)):
             raise UsageError(
                 f"{path} cannot be reached by the unit's user {user} ({folder} is closed to it); "
                 f"move it, open the folder, or set `user:`",
@@ -31,16 +33,17 @@ def reach(recipe: Recipe, found: Runtime, host: Host, disk: Disk) -> None:
             )
 
 
-def _closed(user: str, path: str, disk: Disk) -> str | None:
-    """The outermost folder above a path that a user cannot enter."""
-    known = (user, os.path.dirname(path))  # noqa: PTH120  (a thousand recipes share a few folders)
+def _closed(user: str, groups: tuple[str, ...], path: str, disk: Disk) -> str | None:
+    """The outermost folder above a path that a user with some more groups cannot enter."""
+    known = (user, groups, os.path.dirname(path))  # noqa: PTH120  (a thousand recipes share a few folders)
     if known not in disk.closed:
         uid, gids = _ids(user, disk.look("/etc/passwd"), disk.look("/etc/group"))
+        gids |= {gid for group in groups if (gid := _gid(group)) is not None}
         disk.closed[known] = None
         for folder in reversed(Path(path).parents):
             mode, owner, group, *_ = (*disk.look(folder).split(":"), "0", "0", "0")
             bit = stat.S_IXUSR if owner == str(uid) else stat.S_IXGRP if int(group) in gids else stat.S_IXOTH
-            if not int(mode or "777", 8) & bit:
+            if not int(mode or "777", 8) & bit and not _listed(folder):
                 disk.closed[known] = str(folder)
                 break
     return disk.closed[known]
@@ -54,6 +57,21 @@ def _ids(user: str, *_: str) -> tuple[int, frozenset[int]]:
     except KeyError:
         return -1, frozenset()
     return entry.pw_uid, frozenset(os.getgrouplist(user, entry.pw_gid))
+
+
+def _gid(group: str) -> int | None:
+    try:
+        return grp.getgrnam(group).gr_gid
+    except KeyError:
+        return int(group) if group.isdigit() else None
+
+
+def _listed(folder: Path) -> bool:
+    """Whether an ACL says more of who may enter a folder than its mode does; it is not read here."""
+    try:
+        return "system.posix_acl_access" in os.listxattr(folder)
+    except OSError:
+        return False
 
 
 def versions(recipe: Recipe, found: Runtime) -> None:
@@ -81,7 +99,7 @@ def versions(recipe: Recipe, found: Runtime) -> None:
 
 def locked_now(recipe: Recipe, found: Runtime) -> installed.Locked:
     """The facts of a runtime as a lock records them."""
-    names = tuple(name.replace("-", "_") for name in DISTRIBUTIONS[recipe.backend])
+    names = DISTRIBUTIONS[recipe.backend]
     return installed.facts(found.interpreter or found.command[0], found.installed_in, names)
 
 

@@ -93,7 +93,8 @@ def _warnings(made: unit.Steps, disk: Disk) -> Iterable[tuple[str, tuple[str | i
         if variable.layer not in ("secrets", "directories") and environment.looks_secret(
             name, variable.value
         ):
-            yield f"`{name}` looks like a secret, and anyone may read a unit; move it to `secrets:`", key
+            of = " of the host file" if variable.layer == "host file" else ""
+            yield f"`{name}`{of} looks like a secret, and anyone may read a unit; move it to `secrets:`", key
         if name in _INNER.get(recipe.backend, ()):
             yield f"`{name}` is not where recipectl knows the engine to listen; use `host:` and `port:`", key
         for layer, value in variable.overrode:
@@ -101,8 +102,8 @@ def _warnings(made: unit.Steps, disk: Disk) -> Iterable[tuple[str, tuple[str | i
             if value != variable.value and both <= {"extra_args.env_vars", "env_vars", "gpus"}:
                 told = f"`{name}` is `{variable.value}` by `{variable.layer}` and another by `{layer}`"
                 yield f"{told}; keep one of them", key
-    for word in made.words:
-        if word.key and environment.looks_secret("", word.text.rpartition("=")[2]):
+    for word, shown in zip(made.words, environment.hidden(made.argv), strict=True):
+        if word.key and shown != word.text:
             yield (
                 "a word of the command looks like a secret, and anyone may read it; use `secrets:`",
                 word.key,

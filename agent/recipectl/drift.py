@@ -66,20 +66,6 @@ def deciding(text: str) -> list[str]:
     return sorted({key for _, key, _ in quoting.settings(text) if key in _DECIDING})
 
 
-def _hidden(words: Sequence[str]) -> str:
-    """Words of a command in a message: what looks like a secret is left out."""
-    found = []
-    for before, word in zip(("", *words), words, strict=False):
-        name, equals, value = word.partition("=")
-        if environment.looks_secret(name.replace("-", "_"), value) and equals:
-            found.append(f"{name}=…")
-        elif environment.looks_secret(before.replace("-", "_") if before.startswith("-") else "", word):
-            found.append("…")
-        else:
-            found.append(word)
-    return " ".join(found)
-
-
 def between(one: Command, other: Command) -> str | None:
     """The first difference of two commands in words; values of variables stay out, they may be long."""
     if one[0] != other[0]:
@@ -88,7 +74,8 @@ def between(one: Command, other: Command) -> str | None:
             for words, others in ((one[0], other[0]), (other[0], one[0]))
         )
         if old or new:
-            return f"argv ({_hidden(old) or 'nothing'} became {_hidden(new) or 'nothing'})"
+            was, now = (" ".join(environment.hidden(words)) or "nothing" for words in (old, new))
+            return f"argv ({was} became {now})"
         return "the order of argv"
     names = sorted(name for name in {*one[1], *other[1]} if one[1].get(name) != other[1].get(name))
     return f"the environment ({', '.join(names)})" if names else None

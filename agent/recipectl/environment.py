@@ -1,12 +1,12 @@
 """One environment from several layers, with provenance."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from recipectl.errors import UsageError
 from recipectl.hostfile import Host
-from recipectl.recipe import GPU, TOKEN, VARIABLE, Recipe
+from recipectl.recipe import GPU, TOKEN, VARIABLE, Recipe, plain_gpus
 from recipectl.runtime import Runtime
 
 
@@ -54,7 +54,11 @@ def legacy_gpus(recipe: Recipe) -> tuple[str, ...] | None:
     if isinstance(given, bool) or not all(GPU.fullmatch(word) for word in found):
         text = "`extra_args.cuda_visible_devices` must be indices or ids, for example `0,1`; use `gpus:`"
         raise UsageError(text, "extra_args", "cuda_visible_devices")
-    return found
+    try:
+        return plain_gpus(found)
+    except ValueError as error:
+        text = f"`extra_args.cuda_visible_devices` {error}"
+        raise UsageError(text, "extra_args", "cuda_visible_devices") from error
 
 
 def _legacy(recipe: Recipe) -> dict[str, str]:
@@ -132,7 +136,8 @@ def layers(
     for variable in recipe.secrets:
         if variable in recipe.env_vars or variable in legacy:
             text = f"`{variable}` is in `secrets` and in `env_vars`; keep it in `secrets`"
-            raise UsageError(text, "env_vars" if variable in recipe.env_vars else "extra_args", variable)
+            layer = "env_vars" if variable in recipe.env_vars else "extra_args.env_vars"
+            raise UsageError(text, *key_of(layer, variable))
     secret = {name: f"%d/{credential}" for name, (credential, _) in credentials(recipe).items()}
     return (
         ("directories", {} if user else directories(recipe)),
@@ -172,3 +177,16 @@ def looks_secret(name: str, value: str) -> bool:
             or _IN_URL.search(value)
         )
     )
+
+
+def hidden(words: Sequence[str]) -> list[str]:
+    """Words of a command as a message may show them: `…` for what looks like a secret."""
+    found = []
+    for before, word in zip(("", *words), words, strict=False):
+        name, equals, value = word.partition("=")
+        flag = before.replace("-", "_") if before.startswith("--") and not word.startswith("--") else ""
+        if equals and looks_secret(name.replace("-", "_"), value):
+            found.append(f"{name}=…")
+        else:
+            found.append("…" if looks_secret(flag, word) else word)
+    return found

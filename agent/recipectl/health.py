@@ -240,11 +240,12 @@ def ready(host: str, port: str, path: str) -> int:
             print("the engine ended before it was ready", file=sys.stderr)
             return 1
         if status == 200:
-            owner = None if path == "-" else _owner(_sockets(int(port), _LISTEN))
+            owner = None if path == "-" else _owner(_sockets(int(port), _LISTEN, host))
             if owner is None or _cgroup(owner) == _cgroup("self"):
                 _notify(f"STATUS=ready{mark}")
                 return 0
-            print(f"port {port} is answered by {holder(int(port))}, not by this engine", file=sys.stderr)
+            who = holder(int(port), host)
+            print(f"port {port} is answered by {who}, not by this engine", file=sys.stderr)
             return 1
         elapsed = int(time.monotonic() - begun)
         if elapsed != told:

@@ -1,12 +1,11 @@
 """What must change on the host, decided without touching anything."""
 
-import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from recipectl.compiled import Compiled
-from recipectl.unitfile import Unit, facts, kinds
+from recipectl.unitfile import Unit, facts, kinds, required
 
 
 class State(Protocol):
@@ -45,7 +44,6 @@ class Plan:
         return tuple(action.unit for action in self.actions if action.verb in verbs)
 
 
-_REQUIRES = re.compile(r"^Requires=(model-.*)$", re.M)
 _UP = ("active", "activating", "reloading")
 
 
@@ -71,10 +69,12 @@ def decide(
     gone: Mapping[str, str],
     users: Collection[str] = (),
     *,
+    every: Collection[Compiled] = (),
     restart: bool = True,
 ) -> Plan:
     """
     The way from what is there to what is wanted; `gone` is unit -> why it has to go, `users` are missing.
+    `every` are all models of the host, where not all of them are wanted.
 
     Enabled and running are asked of the host each time, so a plan that was cut short goes on where it ended.
     """
@@ -96,7 +96,7 @@ def decide(
                 actions.append(Action("remove", name, "the recipe does not ask for it any more"))
         actions += _links(model, host)
     written = {unit.name for unit in differ}
-    around = _around(wanted)
+    around = _around(every or wanted)
     runs = [
         action
         for model in kept
@@ -118,7 +118,7 @@ def _around(wanted: Collection[Compiled]) -> dict[str, _Around]:
     by_name = {model.name: model for model in wanted}
     by_unit = {model.units[0].name: model.name for model in wanted}
     direct = {
-        model.name: {by_unit[unit] for unit in _REQUIRES.findall(model.units[0].text) if unit in by_unit}
+        model.name: {by_unit[unit] for unit in required(model.units[0].text) if unit in by_unit}
         for model in wanted
     }
     dependents: dict[str, set[str]] = {name: set() for name in by_name}

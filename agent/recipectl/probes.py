@@ -20,7 +20,7 @@ TIMEOUT_SEC = 120  # vLLM's and SGLang's parsers take 6 s here, and more on a co
 
 def options_of(backend: str, found: Runtime, user: str, cache: Path) -> tuple[engines.Options, str]:
     """The options, and where they come from in words; the shipped table when the engine cannot be asked."""
-    names = tuple(name.replace("-", "_") for name in DISTRIBUTIONS[backend])
+    names = DISTRIBUTIONS[backend]
     file = cache / f"{backend}-{_digest(found, names)}.json"
     with contextlib.suppress(OSError, ValueError, KeyError):
         return engines.table(file.read_text()), f"the parser of {found.command[0]} (asked before)"

@@ -53,7 +53,8 @@ def span_sec(value: object) -> object:
     parts = re.findall(r"([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)", value) if isinstance(value, str) else []
     if not parts or "".join(str(value).split()) != "".join(number + unit for number, unit in parts):
         return value
-    units = [unit if unit in _UNITS_SEC else unit.removesuffix("s") for _, unit in parts]
+    # `secs`, `hours`; but `ms` is no plural of `m`.
+    units = [unit.removesuffix("s") if len(unit) > 2 else unit for _, unit in parts]
     if not all(unit in _UNITS_SEC for unit in units):
         return value
     seconds = sum(float(number) * _UNITS_SEC[unit] for (number, _), unit in zip(parts, units, strict=True))
@@ -98,6 +99,14 @@ def variable_names(values: dict[str, str]) -> dict[str, str]:
         if not VARIABLE.fullmatch(name):
             raise ValueError(f"has `{name!a}`; a variable has letters, digits and `_`, no digit first")
     return values
+
+
+def plain_gpus(gpus: tuple[str, ...]) -> tuple[str, ...]:
+    """GPUs spelled one way, for `01` is `1`; ValueError when one is named twice."""
+    plain = tuple(str(int(gpu)) if gpu.isdigit() else gpu for gpu in gpus)
+    if len(set(plain)) < len(plain):
+        raise ValueError("names a GPU twice; name it once")
+    return plain
 
 
 class Ready(BaseModel):
@@ -260,10 +269,7 @@ class Recipe(BaseModel):
                 raise ValueError(f"has `{gpu}`; give indices, `GPU-…` or `MIG-…` ids, `all` or `none`")
             if gpu in ("all", "none") and len(gpus or ()) > 1:
                 raise ValueError(f"has `{gpu}` beside others; give it alone")
-        plain = tuple(str(int(gpu)) if gpu.isdigit() else gpu for gpu in gpus or ())
-        if len(set(plain)) < len(plain):
-            raise ValueError("names a GPU twice; name it once")
-        return None if gpus is None else plain
+        return None if gpus is None else plain_gpus(gpus)
 
     @field_validator("secrets")
     @classmethod

@@ -36,9 +36,10 @@ class Store:
 
     def drop_ins(self, unit: str) -> dict[str, str]:
         """Path -> text of the drop-ins that systemd would read now, in its order (systemd.unit(5))."""
-        parts = unit.removesuffix(".service").split("-")
+        stem, _, kind = unit.rpartition(".")
+        parts = stem.split("-")
         prefixes = ("-".join(parts[:n]) for n in range(len(parts) - 1, 0, -1))
-        folders = (f"{unit}.d", *(f"{prefix}-.service.d" for prefix in prefixes), "service.d")
+        folders = (f"{unit}.d", *(f"{prefix}-.{kind}.d" for prefix in prefixes), f"{kind}.d")
         found: dict[str, Path] = {}
         for folder in folders:
             for base in (self.folder, *(base for base in BESIDE if base.name == self.folder.name)):

@@ -166,7 +166,7 @@ def _systemctl(site: Site, *words: str) -> str:
 def _before(made: Steps, site: Site, host: Host, related: Relations) -> list[str]:
     """The ExecStartPre= of a model: pins, lock, devices, whose turn it is, is the port free."""
     recipe, runtime, end, pre = made.recipe, made.runtime, made.endpoint, list[str]()
-    names = [distribution.replace("-", "_") for distribution in DISTRIBUTIONS[recipe.backend]]
+    names = DISTRIBUTIONS[recipe.backend]
     interpreter, folder = runtime.interpreter or runtime.command[0], runtime.installed_in or "-"
     if recipe.engine_version or recipe.python_version:
         # What the compiler has seen may be gone: somebody may upgrade the venv before the next boot.

@@ -68,6 +68,16 @@ def source(text: str) -> str:
     return match[1].replace("%%", "%") if match else ""
 
 
+def required(text: str) -> list[str]:
+    """The services of other models that a service's text requires."""
+    return re.findall(r"^Requires=(model-.*)$", text, re.M)
+
+
+def recipe_of(unit: str) -> str:
+    """The recipe of a service."""
+    return unit.removeprefix("model-").removesuffix(".service")
+
+
 def kinds(recipe_name: str) -> tuple[str, ...]:
     """Every unit that may belong to a recipe, the one that serves first."""
     endings = (".service", ".socket", "-proxy.service", "-keep.service", "-watch.timer", "-watch.service")

@@ -213,8 +213,3 @@ def service(name: str) -> str:
         return name
     stem = Path(name).name
     return unit_name(Path(stem).stem if stem.endswith(sources.SUFFIXES) else stem)
-
-
-def recipe_of(unit: str) -> str:
-    """The recipe of a service."""
-    return unit.removeprefix("model-").removesuffix(".service")

@@ -9,10 +9,10 @@ import click
 
 from recipectl import health, host, plan, sources, unitfile
 from recipectl.bus import Manager, State
-from recipectl.cli.common import Place, chosen, outcome, recipe_of, service
+from recipectl.cli.common import Place, chosen, outcome, service
 from recipectl.compiled import Compiled
 from recipectl.errors import RecipectlError, UsageError
-from recipectl.unitfile import facts, kinds
+from recipectl.unitfile import facts, kinds, recipe_of
 
 _NAMES = click.argument("recipes", nargs=-1, required=True, metavar="RECIPE...")
 _SOME = click.argument("recipes", nargs=-1, metavar="[RECIPE]...")
@@ -72,7 +72,7 @@ def _with_needs(models: tuple[Compiled, ...], every: tuple[Compiled, ...]) -> tu
     found = {model.name: model for model in models}
     todo = [*models]
     while todo:
-        for name in re.findall(r"^Requires=(model-.*)$", todo.pop().units[0].text, re.M):
+        for name in unitfile.required(todo.pop().units[0].text):
             if name in by_unit and by_unit[name].name not in found:
                 found[by_unit[name].name] = by_unit[name]
                 todo.append(by_unit[name])
@@ -114,7 +114,8 @@ def _plan(
     states = {state.name: state for state in manager.states(tuple(sorted(names)), brief=True)}
     there = plan.Host(installed, states, enabled, _deaf(models, states), place.store.reload_due)
     users = _missing_users(models, place)
-    return plan.decide(models, shared, there, gone, users, restart=restart), installed, status
+    todo = plan.decide(models, shared, there, gone, users, every=result.models, restart=restart)
+    return todo, installed, status
 
 
 def _drop_ins(place: Place, todo: plan.Plan) -> list[str]:

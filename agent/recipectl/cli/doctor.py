@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import stat
 from collections.abc import Callable, Iterator
 from functools import cached_property
@@ -60,8 +59,8 @@ def _secrets(host: _Host) -> Iterator[str]:
     for model in host.models:
         yield from (text for text in model.warnings if "looks like a secret" in text)
     folder = Path("/etc/recipectl/secrets")
-    named = {Path(source) for one in host.steps.values() for source in one.recipe.secrets.values()}
-    for path in sorted(named | {*(folder.iterdir() if folder.is_dir() else ())}):
+    # Those that a recipe names are looked at when it is compiled.
+    for path in sorted(folder.iterdir() if folder.is_dir() else ()):
         if path.is_file() and path.stat().st_mode & (stat.S_IRWXO | stat.S_IWGRP):
             yield f"others may read or change {path}; chmod 0600 it"
 
@@ -99,9 +98,11 @@ def _failed(host: _Host) -> Iterator[str]:
 
 
 def _gpus(host: _Host) -> Iterator[str]:
+    from recipectl import environment
+
     there = {path.name[6:] for path in Path("/dev").glob("nvidia[0-9]*")}
     for name, one in sorted(host.steps.items()):
-        wanted = {gpu for gpu in one.recipe.gpus or () if gpu.isdigit()}
+        wanted = {gpu for gpu in environment.gpus(one.recipe) or () if gpu.isdigit()}
         if one.recipe.accelerator == "cuda" and (missing := sorted(wanted - there)):
             has = ", ".join(sorted(there)) or "none"
             what = f"{name} wants GPU {', '.join(missing)}, this host has {has}"
@@ -126,11 +127,10 @@ def _permissions(host: _Host) -> Iterator[str]:
 
 
 def _orphans(_: _Host) -> Iterator[str]:
-    from recipectl import running
+    from recipectl import environment, running
 
     for one in running.engines_outside():
-        words = " ".join(one.argv or ())
-        words = re.sub(r"((?:key|token|secret)[= ])\S+", r"\1…", words, flags=re.I)[:100]
+        words = " ".join(environment.hidden(one.argv or ()))[:100]
         where = f"in {one.unit}" if one.unit else "in no unit"
         what = f"process {one.pid} {where} is an engine that nobody supervises ({words})"
         yield f"{what}; end it, or import its command"
@@ -154,6 +154,7 @@ CHECKS: dict[str, Callable[[_Host], Iterator[str]]] = {
 @click.pass_obj
 def doctor_(place: Place, as_json: bool) -> int:
     """Run all checks of this host, and say what to do; exit status 3 when there is something."""
+    place.here()
     rows, status, host = [], 0, _Host(place)
     for check, of in CHECKS.items():
         try:

@@ -136,7 +136,7 @@ def rows(place: Place, recipes: tuple[str, ...], *, tell: bool = True) -> tuple[
     found = []
     for name, state, answered in zip(names, states, answers, strict=True):
         one, model = steps.get(name), wanted.get(name)
-        differences = _of_recipe(place, name, one, model, result.wrong.get(name, ()), files)
+        differences = _of_recipe(name, one, model, result.wrong.get(name, ()), files)
         process = running.process(state.main_pid) if state.main_pid else None
         closed = process is not None and (process.executable is None or process.environment is None)
         if closed and tell:
@@ -173,7 +173,6 @@ def rows(place: Place, recipes: tuple[str, ...], *, tell: bool = True) -> tuple[
 
 
 def _of_recipe(
-    place: Place,
     name: str,
     one: unit.Steps | None,
     model: Compiled | None,
@@ -236,7 +235,7 @@ def _installed_sec(one: unit.Steps) -> float | None:
     from recipectl import installed
     from recipectl.disk import DISTRIBUTIONS
 
-    names = {name.replace("-", "_") for name in DISTRIBUTIONS[one.recipe.backend]}
+    names = {*DISTRIBUTIONS[one.recipe.backend]}
     folder = one.runtime.installed_in
     times = [
         path.stat().st_ctime

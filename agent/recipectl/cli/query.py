@@ -20,11 +20,10 @@ if TYPE_CHECKING:
     from recipectl.compiled import Compiled
 
 
-def _row(place: Place, state: State) -> dict[str, object]:
+def _row(place: Place, state: State, enabled: frozenset[str]) -> dict[str, object]:
     facts = {} if place.remote else unitfile.facts(place.store.read(state.name) or "")
-    enabled = frozenset[str]() if place.remote else place.store.enabled()
     return {
-        "name": facts.get("Recipe", state.name.removeprefix("model-").removesuffix(".service")),
+        "name": facts.get("Recipe", unitfile.recipe_of(state.name)),
         "unit": state.name,
         "state": state.word,
         "active_state": state.active_state,
@@ -68,7 +67,8 @@ def status_(place: Place, recipes: tuple[str, ...], as_json: bool, no_pager: boo
         names = tuple(name for name in names if name in ours) if names else ours
     with Manager(user=place.user, host=place.remote) as manager:
         states = manager.states(names, brief=not recipes and not as_json)
-    rows = [_row(place, state) for state in states]
+    enabled = frozenset[str]() if place.remote else place.store.enabled()
+    rows = [_row(place, state, enabled) for state in states]
     if as_json:
         click.echo(json.dumps(rows, indent=2))
     elif recipes:
@@ -141,7 +141,7 @@ def list_(place: Place, as_json: bool, by_gpu: bool) -> int:
     for text in installed.values():
         stem = unitfile.facts(text).get("Recipe", "")
         if stem and stem not in differs:
-            files[stem] = next((line[11:] for line in text.split("\n") if line.startswith("SourcePath=")), "")
+            files[stem] = unitfile.source(text)
             differs[stem] = "recipe is masked" if Path(files[stem]).exists() else "recipe is gone"
     names = tuple(unitfile.name(stem) for stem in sorted(differs))
     try:

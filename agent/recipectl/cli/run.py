@@ -11,9 +11,9 @@ from functools import partial
 import click
 
 from recipectl.bus import Manager, State
-from recipectl.cli.common import Place, recipe_of, service
+from recipectl.cli.common import Place, service
 from recipectl.errors import BusError, JobError, UsageError
-from recipectl.unitfile import kinds
+from recipectl.unitfile import kinds, recipe_of
 
 _NAMES = click.argument("recipes", nargs=-1, required=True, metavar="RECIPE...")
 
@@ -226,7 +226,7 @@ def enable_(place: Place, recipes: tuple[str, ...]) -> int:
     enabled = place.store.enabled()
     with Manager(user=place.user) as manager:
         names = _switches(manager, recipes)
-        for name in names if not place.user else ():
+        for name in names:
             for rival in set(manager.rivals(name)) & {*enabled, *names} if name.endswith(".service") else ():
                 raise UsageError(
                     f"{name} and {rival} share a GPU, and only one of them would be up after a boot; "

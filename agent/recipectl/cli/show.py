@@ -162,13 +162,16 @@ class Setting(NamedTuple):
 
 def _settings(one: unit.Steps, model: Compiled) -> list[Setting]:
     """The settings of the service by their reasons; command and environment have their own parts."""
+    from recipectl import settings
+
+    given = {*settings.lines(one.recipe, "Unit"), *settings.lines(one.recipe, "Service")}
     found = []
     text = model.units[0].text.partition(f"\n{unitfile.SECTION}")[0].replace("\\\n    ", "")
     for line in text.splitlines():
         name, equals, _ = line.partition("=")
         if not equals or name.startswith("#") or name in ("ExecStart", "Environment", "Description"):
             continue
-        passed = name in one.recipe.service
+        passed = line in given
         keys = [("service", name)] if passed else [tuple(key.split(".")) for key in KEYS.get(name, ())]
         said = next(filter(None, (one.place(*key) for key in keys)), None)
         found.append(Setting(line, SERVICE if passed else REASONS.get(name, SANDBOX), said))

@@ -213,7 +213,11 @@ def command(recipe: Recipe, runtime: Runtime) -> tuple[Word, ...]:
     for field, rendered in fields.values():
         key = "on_demand" if field in behind_socket else field
         made += [Word(text, (key,)) for text in rendered]
-    nodes = engine.nodes(recipe.nodes) if recipe.nodes else ()
+    nodes: tuple[str, ...] = ()
+    try:
+        nodes = engine.nodes(recipe.nodes) if recipe.nodes else ()
+    except UsageError as error:
+        errors.append(error)
     made += [Word(text, ("nodes",)) for text in nodes]
     known = options(recipe.backend)
     # What is given already, under the engine's own name of the flag: (key of the recipe, words).
@@ -249,12 +253,13 @@ def command(recipe: Recipe, runtime: Runtime) -> tuple[Word, ...]:
 
 def drain_sec(recipe: Recipe, argv: tuple[str, ...]) -> int:
     """How long an engine may take to finish its requests after SIGTERM (vLLM's --shutdown-timeout)."""
+    text = ""
     for index, word in enumerate(argv):
         name, equals, value = word.partition("=")
         if recipe.backend == "vllm" and flag(name.lstrip("-")) == "--shutdown-timeout":
+            # The last one counts, as for argparse.
             text = value if equals else argv[index + 1] if index + 1 < len(argv) else ""
-            return int(float(text)) if re.fullmatch(r"[0-9]+(\.[0-9]+)?", text) else 0
-    return 0
+    return int(float(text)) if re.fullmatch(r"[0-9]+(\.[0-9]+)?", text) else 0
 
 
 @dataclass(frozen=True)

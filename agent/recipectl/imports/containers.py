@@ -50,7 +50,6 @@ class _Run:
     mounts: list[tuple[str, str]] = field(default_factory=list)  # (in the container, on the host)
     ports: dict[str, tuple[str, str]] = field(default_factory=dict)  # inside -> (address, port)
     entry: list[str] | None = None
-    user: str | None = None
 
 
 def contained(command: Command) -> tuple[Command, list[str]] | None:
@@ -85,8 +84,8 @@ def contained(command: Command) -> tuple[Command, list[str]] | None:
         inside = ["python3", "-m", "vllm.entrypoints.openai.api_server", *inside[2:]]
     # The caller's environment is not the container's.
     variables = {name: _outside(value, run.mounts) for name, value in run.environ.items()}
-    made = replace(command, environment=variables, words=inside, path=None, venv=None, lost=run.lost)
-    return replace(made, user=None), notes
+    host = replace(command, path=None, venv=None, user=None)
+    return replace(host, environment=variables, words=inside, lost=run.lost), notes
 
 
 def _options(words: list[str], run: _Run, callers: dict[str, str]) -> list[str]:

@@ -258,7 +258,7 @@ class _Shell:
             elif char == "$" and self.text[self.at : self.at + 1] == "'":
                 self.at += 1
                 text = self._single()
-                word = (word or "") + text.encode().decode("unicode_escape") if text.isascii() else text
+                word = (word or "") + (text.encode().decode("unicode_escape") if text.isascii() else text)
             elif char == "$":
                 assigns = word is not None and _ASSIGN.match(word) is not None
                 text = self._dollar()

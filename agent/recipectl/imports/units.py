@@ -14,12 +14,21 @@ from recipectl.recipe import LONGEST_SEC, span_sec
 # What a compiled unit has in its own way: nothing is lost with these.
 _OURS = frozenset(
     """
-    Type Restart RestartSec ExecStart KillMode TimeoutStopSec KillSignal SendSIGKILL NotifyAccess
-    StartLimitIntervalSec StartLimitBurst StartLimitInterval StandardOutput StandardError SyslogIdentifier
-    LimitNOFILE LimitMEMLOCK TasksMax Description Documentation User Environment EnvironmentFile
-    TimeoutStartSec TimeoutSec After Wants Alias
+    Type Restart RestartSec ExecStart KillMode TimeoutStopSec SendSIGKILL NotifyAccess
+    StartLimitIntervalSec StartLimitBurst StartLimitInterval SyslogIdentifier
+    LimitMEMLOCK TasksMax Description Documentation User Environment EnvironmentFile
+    TimeoutStartSec TimeoutSec Alias
     """.split()  # noqa: SIM905  (a list one can read)
 )
+# Values that change nothing: the compiled unit has them, or more, or they are systemd's own.
+_NETWORK = frozenset(("network.target", "network-online.target", "nvidia-persistenced.service"))
+_SAME = {
+    "After": _NETWORK | {"nvidia-fabricmanager.service", "syslog.target", "multi-user.target"},
+    "Wants": _NETWORK,
+    "StandardOutput": frozenset(("journal", "inherit", "syslog")),
+    "StandardError": frozenset(("journal", "inherit", "syslog")),
+    "KillSignal": frozenset(("SIGTERM", "TERM", "15")),
+}
 _VALUES_HIDDEN = ("SetCredential", "SetCredentialEncrypted")
 
 
@@ -116,6 +125,11 @@ def _settings(made: Draft, found: list[tuple[str, str, str]], name: str) -> None
             made.lost.append(
                 f"{key}={value}; see `requires:`, `conflicts:` and the host file's `on_failure:`"
             )
+        elif key == "LimitNOFILE" and value.isdigit() and int(value) <= 1048576:
+            pass  # the compiled unit has more
+        elif key in _SAME and value:
+            if left := " ".join(word for word in value.split() if word not in _SAME[key]):
+                service.setdefault(key, []).append(_specifiers(left, name, made.lost))
         elif key not in _OURS and section in ("Service", "Unit"):
             if not value:
                 service.pop(key, None)
