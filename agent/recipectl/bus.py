@@ -3,8 +3,11 @@
 import contextlib
 import re
 import select
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.machinery import PathFinder
+from types import ModuleType
 from typing import Any
 
 from recipectl.errors import BusError
@@ -75,6 +78,7 @@ class Manager:
     """The system manager, or the caller's own; not safe for threads (pystemd holds the GIL in every call)."""
 
     def __init__(self, *, user: bool, host: str | None = None) -> None:
+        _without_lxml()
         try:
             from pystemd.dbusexc import DBusBaseError
         except ImportError as error:
@@ -256,6 +260,17 @@ class Manager:
         """The manager's own major version."""
         text = self._property(_PATH, b"Manager", b"Version", b"s").decode()
         return int(re.split(r"[^0-9]", text)[0])
+
+
+def _without_lxml() -> None:
+    """Let `import pystemd.dbuslib` import that alone.
+
+    The package itself imports its classes for interactive use, and they lxml: a seventh of a whole `status`.
+    """
+    spec = PathFinder.find_spec("pystemd")
+    if spec and "pystemd" not in sys.modules:
+        package = sys.modules["pystemd"] = ModuleType("pystemd")
+        package.__path__ = spec.submodule_search_locations or []
 
 
 def _text(word: bytes) -> str:
