@@ -623,3 +623,15 @@ def test_what_a_unit_waits_for_and_writes_to_is_carried_over() -> None:
 
 def test_words_in_ansi_quotes_follow_what_stands_before_them() -> None:
     assert shell.commands("vllm serve m --x=$'\u00e9'", {})[0].words[-1] == "--x=\u00e9"
+
+
+def test_a_devices_container_name_is_a_gpu() -> None:
+    text = "podman run --device nvidia.com/gpu=0 --device nvidia.com/gpu=2 vllm/vllm-openai --model /m"
+    draft = words.drafted(shell.commands(text, {})[0])
+    assert (draft.fields["gpus"], draft.lost) == ([0, 2], [])
+
+
+def test_the_path_and_the_venv_of_the_engine_itself_are_no_loss() -> None:
+    text = "PATH=/opt/l/bin:/usr/bin VIRTUAL_ENV=/opt/l /opt/l/bin/llama-server --model /m"
+    draft = words.drafted(shell.commands(text, {})[0])
+    assert (draft.lost, "env_vars" in draft.fields) == ([], False)

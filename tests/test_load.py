@@ -115,7 +115,9 @@ def test_spans_are_systemds(write: Write, text: str, seconds: int) -> None:
 
 
 def test_milliseconds_are_not_minutes(write: Write) -> None:
-    with pytest.raises(RecipeError, match=r"`watch.timeout` is `500ms`; give a whole number"):
+    with pytest.raises(
+        RecipeError, match=r"`watch.timeout` is `500ms`; give seconds, or a span such as `15min`"
+    ):
         load.load(write("a.yaml", "model_path: /m\nwatch: {timeout: 500ms}\n"))
 
 
@@ -157,3 +159,27 @@ def test_an_unknown_variable_is_an_error_once(write: Write, text: str, sentence:
     with pytest.raises(RecipeError) as error:
         load.placed((write("a.yaml", f"model_path: {text}\n"),), {"models": "/data"})
     assert [str(problem).rpartition("a.yaml")[2] for problem in error.value.problems] == [sentence]
+
+
+def test_a_load_may_be_bounded_by_a_span(write: Write) -> None:
+    assert (
+        load.load(write("a.yaml", "model_path: /m\nready: {timeout_sec: 15min}\n")).ready.timeout_sec == 900
+    )
+
+
+def test_a_folder_in_place_of_a_recipe_is_told_and_not_taken_for_a_recipe_that_is_gone(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "a.yaml").mkdir()
+    assert [one.name for one in sources.sources((tmp_path,))] == ["a"]
+    with pytest.raises(UsageError, match=r"a.yaml: cannot be read: Is a directory"):
+        load.load(tmp_path / "a.yaml")
+
+
+def test_drop_ins_that_nobody_reads_are_known(write: Write, tmp_path: Path) -> None:
+    write("a.yml", "model_path: /m\n")
+    unread = ("a.yaml.d/10.conf", "a.yml.d/10.yaml", "b.yaml.d/10.yaml")
+    for name in (*unread, "a.yaml.d/20.yaml"):
+        write(name, "port: 1\n")
+    found = [str(path.relative_to(tmp_path)) for path, _ in sources.unread((tmp_path,))]
+    assert found == ["a.yaml.d/10.conf", "a.yml.d", "b.yaml.d"]

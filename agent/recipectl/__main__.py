@@ -26,7 +26,8 @@ def main() -> None:
         error.show()
         status = 2
     except OSError as error:  # a full disk behind standard output, a folder that cannot be made
-        click.echo(f"{error.filename or 'the output'}: {error.strerror}; nothing more was written", err=True)
+        remedy = "are you root?" if isinstance(error, PermissionError) else "nothing more was written"
+        click.echo(f"{error.filename or 'the output'}: {error.strerror}; {remedy}", err=True)
         status = 1
     except (click.Abort, KeyboardInterrupt):
         status = 130

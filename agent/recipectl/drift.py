@@ -69,16 +69,23 @@ def deciding(text: str) -> list[str]:
 def between(one: Command, other: Command) -> str | None:
     """The first difference of two commands in words; values of variables stay out, they may be long."""
     if one[0] != other[0]:
-        old, new = (
-            [w for w in words if w not in others]
-            for words, others in ((one[0], other[0]), (other[0], one[0]))
+        was, now = (
+            " ".join(_unlike(*pair)) or "nothing" for pair in (one[:1] + other[:1], other[:1] + one[:1])
         )
-        if old or new:
-            was, now = (" ".join(environment.hidden(words)) or "nothing" for words in (old, new))
-            return f"argv ({was} became {now})"
-        return "the order of argv"
+        return f"argv ({was} became {now})" if was != now else "order of argv"
     names = sorted(name for name in {*one[1], *other[1]} if one[1].get(name) != other[1].get(name))
-    return f"the environment ({', '.join(names)})" if names else None
+    return f"environment ({', '.join(names)})" if names else None
+
+
+def _unlike(words: Sequence[str], others: Sequence[str]) -> list[str]:
+    """The words that the others lack, each with the flag it belongs to; secrets hidden."""
+    pairs = {*zip(("", *others), others, strict=False)}
+    found: list[str] = []
+    for before, word, shown in zip(("", *words), words, environment.hidden(words), strict=False):
+        flag = before if before.startswith("-") and not word.startswith("-") else ""
+        if word not in others or (flag and (before, word) not in pairs):
+            found += [flag, shown] if flag and found[-1:] != [flag] else [shown]
+    return found
 
 
 # What systemd itself gives a process (systemd.exec(5)).
@@ -101,14 +108,16 @@ def shown_by(process: Process, loaded: Command) -> str | None:
         alike = process.argv == argv or (len(process.argv) == len(argv) + 1 and process.argv[1:] == argv)
         alike = alike or process.argv[-len(argv) + 1 :] == argv[1:]
         if not alike:
-            return between((process.argv, environ), (argv, environ))
+            # An interpreter before its script is no difference.
+            shown = process.argv[1:] if process.argv[1:2] == argv[:1] else process.argv
+            return between((shown, environ), (argv, environ))
     seen = process.environment
     if seen:
         theirs = {name: value for name, value in environ.items() if name != MARK}  # the marks are compared
         names = sorted(name for name in theirs if name in seen and seen[name] != theirs[name])
         missing = sorted(name for name in theirs if name not in seen)
         if names or (missing and len(missing) < len(theirs)):
-            return f"the environment ({', '.join([*names, *missing])})"
+            return f"environment ({', '.join([*names, *missing])})"
     return None
 
 

@@ -3,7 +3,7 @@
 A program of its own (standard library only), run by the units as `health.py VERB …`:
 free HOST PORT; pinned LIBRARIES INTERPRETER PYTHON ENGINE SEEN FOLDER NAME…;
 locked FILE POLICY INTERPRETER FOLDER NAME…; devices PATH…; turn [--user] UNIT…;
-ready HOST PORT PATH; spare [--user] SECONDS UNIT=PORT…;
+ready HOST PORT PATH; spare [--user] SECONDS UNIT=PORT…; poke HOST PORT;
 probe [--user] HOST PORT PATH TIMEOUT_SECONDS FAILURES ACTION UNIT
 """
 
@@ -275,6 +275,13 @@ def spare(*words: str) -> int:
     return 0
 
 
+def poke(host: str, port: str) -> int:
+    """Open a connection and close it: systemd-socket-proxyd begins to count idle time when one has ended."""
+    with contextlib.suppress(OSError), socket.create_connection((host, int(port)), timeout=2):
+        pass
+    return 0
+
+
 def probe(*words: str) -> int:
     """One question to a running engine; after `failures` in a row the unit is restarted (or stopped)."""
     user = [word for word in words if word == "--user"]
@@ -311,7 +318,7 @@ def probe(*words: str) -> int:
 
 VERBS: dict[str, Callable[..., int]] = {
     "free": free, "pinned": pinned, "locked": locked, "devices": devices, "turn": turn,
-    "ready": ready, "spare": spare, "probe": probe,
+    "ready": ready, "spare": spare, "poke": poke, "probe": probe,
 }  # fmt: skip
 
 if __name__ == "__main__":

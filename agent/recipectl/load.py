@@ -13,6 +13,7 @@ from recipectl.reader import GPUS, Places, Reader, document, shown
 from recipectl.recipe import ALIASES, Recipe
 
 NAME = re.compile(r"[a-z0-9A-Z][a-zA-Z0-9._-]{0,99}\Z")
+_SPANS = ("idle", "patience", "every", "timeout", "timeout_sec")
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -54,16 +55,19 @@ def _sentence(error: Any, model: type[BaseModel]) -> str:
     )
     if given is None:
         what = "empty"
+    span = "give seconds, or a span such as `15min`" if key.rpartition(".")[2] in _SPANS else None
+    number = f"give it without quotes: {given}" if isinstance(given, str) and given.isdigit() else None
     wanted = {
         "string_type": "give one value, in quotes if it looks like a number",
-        "int_type": "give a whole number",
-        "int_parsing": "give a whole number",
+        "int_type": span or number or "give a whole number",
+        "int_parsing": span or "give a whole number",
         "float_parsing": "give a number",
         "float_type": "give a number",
         "bool_type": "give `true` or `false`",
+        "bool_parsing": "give `true` or `false`",
         "dict_type": "give a mapping of names to values",
         "tuple_type": "give a list, for example `[a, b]`",
-        "model_type": "give a mapping of names to values",
+        "model_type": "give a mapping of names to values (`{}` for the defaults)",
         "literal_error": f"give one of {limit.get('expected', '')}",
         "greater_than_equal": f"give at least {limit.get('ge')}",
         "less_than_equal": f"give at most {limit.get('le')}",

@@ -117,9 +117,7 @@ class Ready(BaseModel):
     path: str | None = Field(
         default=None, pattern=r"^/[!-~]*$", description="HTTP path that answers 200 when ready"
     )
-    timeout_sec: int = Field(
-        default=1800, strict=True, ge=1, le=LONGEST_SEC, description="how long a load may take, in seconds"
-    )
+    timeout_sec: Span = Field(default=1800, description="how long a load may take, in seconds")
 
 
 class OnDemand(BaseModel):

@@ -53,6 +53,21 @@ def drop_ins(name: str, folders: tuple[Path, ...]) -> tuple[Path, ...]:
     return tuple(path for _, path in sorted(found.items()))
 
 
+def unread(folders: tuple[Path, ...]) -> tuple[tuple[Path, str], ...]:
+    """What lies in the folders as a drop-in and is never read, and why."""
+    names, found = {stem(path) for path in every(folders)}, []
+    for folder in (path for one in folders for path in sorted(one.glob("*.d")) if path.is_dir()):
+        name = folder.name.removesuffix(".d")
+        if not name.endswith(".yaml"):
+            found.append((folder, "a drop-in folder is NAME.yaml.d"))
+        elif name.removesuffix(".yaml") not in names:
+            found.append((folder, f"there is no recipe {name.removesuffix('.yaml')}"))
+        else:
+            others = (path for path in sorted(folder.iterdir()) if path.suffix not in (".yaml", ".yml"))
+            found += [(path, "a drop-in ends in .yaml") for path in others if not path.name.startswith(".")]
+    return tuple(found)
+
+
 def every(folders: tuple[Path, ...]) -> tuple[Path, ...]:
     """All recipe files of the folders, by name; the first folder that has a name wins, /dev/null masks it."""
     return tuple(path for path, _ in _files(folders).values())
@@ -64,7 +79,7 @@ def _files(folders: tuple[Path, ...]) -> dict[str, tuple[Path, Path | None]]:
     for folder in folders:
         if folder.is_dir():
             for path in sorted(folder.iterdir()):
-                if path.name.endswith(SUFFIXES) and not path.name.startswith(".") and not path.is_dir():
+                if path.name.endswith(SUFFIXES) and not path.name.startswith("."):
                     first, _ = found.setdefault(stem(path), (path, None))
                     if first != path and first.parent == folder:
                         found[stem(path)] = first, path

@@ -266,6 +266,7 @@ def render(made: Steps, site: Site, host: Host, related: Relations) -> tuple[Uni
             engine=f"{end.connect}:{end.port}",
             spare=[_helper(site, "spare", *_manager(site), patience_sec, *spared)] if polite else [],
             start=_systemctl(site, "start", f"{rest}-keep.service"),
+            poke=_helper(site, "poke", public.connect, public.port),
             timeout_start_sec=patience_sec + timeout_sec + 60,
             sandbox=[] if site.user else ["DynamicUser=yes", "PrivateDevices=yes", "PrivateTmp=yes"],
         )

@@ -388,3 +388,40 @@ def test_dry_run_shows_what_apply_does_and_does_nothing() -> None:
     would = [line.split()[1:3] for line in shown.splitlines() if line.startswith("would ")]
     done = json.loads(recipectl("apply", "--json").stdout)
     assert would == [[one["verb"], f"{one['unit']}:"] for one in done["actions"]]
+
+
+def test_a_folder_in_the_place_of_a_recipe_stops_nothing() -> None:
+    recipe("a", port=18201)
+    recipectl("apply"), recipectl("start", "a")
+    (RECIPES / "a.json").unlink()
+    (RECIPES / "a.json").mkdir()
+    applied = recipectl("apply")
+    (RECIPES / "a.json").rmdir()
+    assert (applied.returncode, applied.stderr) == (2, f"{RECIPES}/a.json: cannot be read: Is a directory\n")
+    assert show("a", "ActiveState") == "active"
+
+
+def test_a_unit_that_is_not_ours_is_not_started() -> None:
+    recipe("foo", port=18201)
+    (UNITS / "model-foo.service").write_text("[Service]\nExecStart=/bin/sleep 9\n")
+    systemctl("daemon-reload")
+    started = recipectl("start", "foo")
+    (UNITS / "model-foo.service").unlink()
+    assert (started.returncode, "was not written by recipectl" in started.stderr) == (2, True)
+
+
+def test_a_file_with_the_name_of_a_recipe_is_not_applied(tmp_path: Path) -> None:
+    recipe("a", port=18201)
+    (tmp_path / "a.json").write_text((RECIPES / "a.json").read_text())
+    refused = recipectl("apply", str(tmp_path / "a.json"))
+    assert refused.returncode == 2
+    assert f"has the name of {RECIPES}/a.json" in refused.stderr
+
+
+def test_list_tells_a_restart_that_is_due() -> None:
+    recipe("a", port=18201)
+    recipectl("apply"), recipectl("start", "a")
+    recipe("a", port=18201, served_model_name="other")
+    recipectl("apply", "--no-restart")
+    assert "restart is due" in recipectl("list").stdout
+    assert recipectl("logs", "nosuch").returncode == 2

@@ -188,11 +188,41 @@ def test_evict_always_does_not_wait() -> None:
 
 
 def test_start_of_an_on_demand_model_keeps_it_until_it_is_idle() -> None:
-    recipe("a", port=18201, served_model_name="a", on_demand={"idle": "1s"})
+    recipe("a", port=18201, served_model_name="a", on_demand={"idle": "4s"})
     recipectl("apply")
     assert recipectl("start", "a").returncode == 0
     time.sleep(1)
-    assert (show("a", "ActiveState"), ask(18201)) == ("active", "a")
+    assert show("a", "ActiveState") == "active"
+    until("a", "ActiveState", "inactive")  # though nobody has ever asked it
+
+
+def test_start_makes_the_socket_of_an_on_demand_model_listen_again() -> None:
+    recipe("a", port=18201, served_model_name="a", on_demand={"idle": "1min"})
+    recipectl("apply")
+    systemctl("stop", "model-a.socket")
+    assert "model-a.socket does not listen, so no request starts a" in recipectl("doctor").stdout
+    assert "on demand: its socket is inactive: no request starts it" in recipectl("status", "a").stdout
+    assert recipectl("start", "a").returncode == 0
+    assert ask(18201) == "a"
+    assert "on demand: its socket listens" in recipectl("status", "a").stdout
+
+
+def test_two_that_stop_each_other_are_not_started_at_once() -> None:
+    recipe("a", port=18201, gpus=["0"])
+    recipe("b", port=18202, gpus=["0"])
+    recipectl("apply")
+    refused = recipectl("start", "a", "b")
+    assert (refused.returncode, refused.stderr) == (
+        2, "model-a.service and model-b.service stop each other; start one of them\n",
+    )  # fmt: skip
+    assert (show("a", "ActiveState"), show("b", "ActiveState")) == ("inactive", "inactive")
+
+
+def test_a_switch_that_the_recipe_turns_back_is_told() -> None:
+    recipe("a", port=18201, autostart=False)
+    recipectl("apply")
+    assert "says `autostart: false`, so the next apply disables a again" in recipectl("enable", "a").stderr
+    assert recipectl("disable", "a").stderr == ""
 
 
 def test_device_isolation_leaves_only_the_gpus_of_the_recipe() -> None:

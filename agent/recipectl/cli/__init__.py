@@ -67,6 +67,8 @@ def recipectl(ctx: click.Context, user: bool, remote: str | None) -> None:
     """
     from recipectl.cli.common import Place
 
+    if remote == "":
+        raise click.UsageError("-H is empty; name a host")
     if user and remote:
         raise click.UsageError("--user and -H cannot be given together; ssh to that user instead")
     ctx.obj = Place(user, remote)

@@ -211,5 +211,5 @@ def service(name: str) -> str:
     """The unit of a RECIPE argument: its name, its file, or the unit itself."""
     if name.startswith("model-") and name.endswith(".service"):
         return name
-    stem = Path(name).name
+    stem = Path(name).name.removesuffix(".service")
     return unit_name(Path(stem).stem if stem.endswith(sources.SUFFIXES) else stem)

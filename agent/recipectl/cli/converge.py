@@ -93,6 +93,14 @@ def _plan(
     place: Place, recipes: tuple[str, ...], manager: Manager, *, restart: bool
 ) -> tuple[plan.Plan, dict[str, str], int]:
     """The plan for the named recipes, or for the whole host; what is installed; and the status so far."""
+    for path in (sources.find(name, ()) for name in recipes if sources.is_file(name)):
+        other = next(
+            (one for one in sources.every(place.folders) if sources.stem(one) == sources.stem(path)), path
+        )
+        if not (path.exists() and other.exists() and path.samefile(other)) and path != other:
+            raise UsageError(
+                f"{path} has the name of {other}, which the next apply would put back; rename it"
+            )
     result = outcome(place, recipes)
     models, status = chosen(result, recipes, place)
     models = _with_needs(models, result.models)

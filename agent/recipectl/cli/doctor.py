@@ -16,7 +16,6 @@ from recipectl.bus import Manager
 from recipectl.cli import pins
 from recipectl.cli.common import Place, made, systemd_version
 from recipectl.errors import BusError, RecipectlError
-from recipectl.unitfile import name as unit_name
 
 if TYPE_CHECKING:
     from recipectl import unit
@@ -53,6 +52,8 @@ def _recipes(host: _Host) -> Iterator[str]:
         yield from said
     for model in host.models:
         yield from (text for text in model.warnings if "looks like a secret" not in text)
+    for path, why in sources.unread(host.place.folders):
+        yield f"{path} is never read: {why}; rename or remove it"
 
 
 def _secrets(host: _Host) -> Iterator[str]:
@@ -89,12 +90,17 @@ def _ports(host: _Host) -> Iterator[str]:
 
 
 def _failed(host: _Host) -> Iterator[str]:
-    names = {unit_name(recipe) for text in host.place.installed.values()
-             if (recipe := unitfile.facts(text).get("Recipe"))}  # fmt: skip
+    recipes = {unitfile.facts(text).get("Recipe") for text in host.place.installed.values()}
+    names = {unit for recipe in recipes if recipe for unit in unitfile.kinds(recipe)}
     with Manager(user=host.place.user) as manager:
-        for state in manager.states(tuple(sorted(names)), brief=True):
-            if state.active_state == "failed":
-                yield f"{state.name} has failed; see {' '.join(host.place.journal)} {state.name}"
+        states = {state.name: state for state in manager.states(tuple(sorted(names)), brief=True)}
+    for name, state in states.items():
+        if state.active_state == "failed":
+            yield f"{name} has failed; see {' '.join(host.place.journal)} {name}"
+    for model in host.models:
+        socket = states.get(model.enabled_unit)
+        if model.on_demand and socket and socket.active_state == "inactive":
+            yield f"{socket.name} does not listen, so no request starts {model.name}; recipectl apply"
 
 
 def _gpus(host: _Host) -> Iterator[str]:

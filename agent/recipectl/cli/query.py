@@ -45,6 +45,10 @@ def _row(place: Place, state: State, enabled: frozenset[str]) -> dict[str, objec
     }
 
 
+def _socket(service_: str) -> str:
+    return unitfile.kinds(unitfile.recipe_of(service_))[1]
+
+
 def _ended(state: State) -> str:
     from recipectl.cli.run import decoded
 
@@ -67,8 +71,14 @@ def status_(place: Place, recipes: tuple[str, ...], as_json: bool, no_pager: boo
         names = tuple(name for name in names if name in ours) if names else ours
     with Manager(user=place.user, host=place.remote) as manager:
         states = manager.states(names, brief=not recipes and not as_json)
+        sockets = manager.states(tuple(map(_socket, names)), brief=True) if recipes or as_json else ()
     enabled = frozenset[str]() if place.remote else place.store.enabled()
     rows = [_row(place, state, enabled) for state in states]
+    for row, socket in zip(rows, sockets, strict=False):
+        known = socket.load_state != "unknown" or (
+            not place.remote and (place.store.folder / socket.name).exists()
+        )
+        row["socket"] = socket.active_state if known else None
     if as_json:
         click.echo(json.dumps(rows, indent=2))
     elif recipes:
@@ -89,11 +99,13 @@ def status_(place: Place, recipes: tuple[str, ...], as_json: bool, no_pager: boo
 
 def _details(row: dict[str, object]) -> None:
     since, memory, drop_ins = row["since_sec"], row["memory_bytes"], row["drop_ins"]
-    stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(since)) if isinstance(since, float) else "never"
+    stamp = (
+        time.strftime(" since %Y-%m-%d %H:%M:%S", time.localtime(since)) if isinstance(since, float) else ""
+    )
     told = re.sub(r" *\[[0-9a-f]{12}\]$", "", str(row["status_text"]))  # the digest is for apply
-    text = f": {told}" if told not in ("", row["state"]) else ""
+    text = f": {told}" if told not in ("", row["state"]) and row["pid"] else ""
     shown = {
-        "state": f"{row['state']} since {stamp}{text}",
+        "state": f"{row['state']}{stamp}{text}",
         "ended": row["ended"],
         "pid": row["pid"],
         "engine": f"{row['engine']} {row['engine_version']}" if row["engine"] else None,
@@ -102,6 +114,7 @@ def _details(row: dict[str, object]) -> None:
         "gpus": row["gpus"],
         "restarts": row["restarts"],
         "memory": f"{memory / 2**20:.0f} MiB" if isinstance(memory, int) else None,
+        "on demand": _listens(row.get("socket")),
         "at boot": "yes" if row["enabled"] else "no",
         "unit": row["unit_file"],
         "drop-ins": " ".join(drop_ins) if isinstance(drop_ins, list) else None,
@@ -112,6 +125,12 @@ def _details(row: dict[str, object]) -> None:
             click.echo(f"  {key + ':':10} {value}")
 
 
+def _listens(socket: object) -> str | None:
+    if socket in (None, "active"):
+        return "its socket listens" if socket else None
+    return f"its socket is {socket}: no request starts it"
+
+
 def table(rows: list[list[str]], header: list[str]) -> None:
     """Columns under a header, nothing at all without rows."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
@@ -119,11 +138,16 @@ def table(rows: list[list[str]], header: list[str]) -> None:
         click.echo("  ".join(f"{word:{width}}" for word, width in zip(row, widths, strict=True)).rstrip())
 
 
-def _difference(model: Compiled, installed: dict[str, str]) -> str:
+def _difference(model: Compiled, installed: dict[str, str], state: State | None) -> str:
     old = [installed.get(unit.name) for unit in model.units]
     if old[0] is None:
         return "not applied"
-    return "" if old == [unit.text for unit in model.units] else "recipe has changed"
+    if old != [unit.text for unit in model.units]:
+        return "recipe has changed"
+    older = (
+        state and state.main_pid and state.mark not in (None, unitfile.facts(model.units[0].text)["Digest"])
+    )
+    return "restart is due" if older else ""
 
 
 @click.command("list")
@@ -136,20 +160,23 @@ def list_(place: Place, as_json: bool, by_gpu: bool) -> int:
     models, status = chosen(result, (), place)
     installed = place.store.installed()
     files = {model.name: model.file for model in models}
-    differs = {model.name: _difference(model, installed) for model in models}
+    stems = {*files, *result.wrong, *(unitfile.facts(text).get("Recipe", "") for text in installed.values())}
+    names = tuple(unitfile.name(stem) for stem in sorted(stems - {""}))
+    known: dict[str, State] = {}
+    try:
+        with Manager(user=place.user) as manager:
+            known = {state.name: state for state in manager.states(names, brief=True)}
+    except BusError as error:
+        click.echo(f"warning: states are unknown: {error}", err=True)
+        status = 1
+    states = {name: state.word for name, state in known.items()}
+    differs = {model.name: _difference(model, installed, known.get(model.units[0].name)) for model in models}
     differs |= dict.fromkeys(result.wrong, "recipe is wrong")
     for text in installed.values():
         stem = unitfile.facts(text).get("Recipe", "")
         if stem and stem not in differs:
             files[stem] = unitfile.source(text)
             differs[stem] = "recipe is masked" if Path(files[stem]).exists() else "recipe is gone"
-    names = tuple(unitfile.name(stem) for stem in sorted(differs))
-    try:
-        with Manager(user=place.user) as manager:
-            states = {state.name: state.word for state in manager.states(names, brief=True)}
-    except BusError as error:
-        click.echo(f"warning: states are unknown: {error}", err=True)
-        states, status = {}, 1
     by_name = {model.name: model for model in models}
     rows = [
         {
@@ -194,6 +221,8 @@ def _gpus(models: tuple[Compiled, ...], states: dict[str, str]) -> None:
 @click.pass_obj
 def logs_(place: Place, recipe: str, follow: bool, lines: int, no_pager: bool) -> int:
     """Show a model's journal (this is journalctl -u)."""
+    if not place.remote and service(recipe) not in place.store.names():
+        raise UsageError(f"{service(recipe)} is not a unit of recipectl; see `recipectl list`")
     words = [*place.journal, service(recipe), "-n", str(lines)]
     words += ["-f"] * follow + ["--no-pager"] * (no_pager or follow)
     os.execvp(words[0], words)  # noqa: S606  (journalctl takes over)

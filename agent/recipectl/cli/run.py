@@ -11,7 +11,7 @@ from functools import partial
 import click
 
 from recipectl.bus import Manager, State
-from recipectl.cli.common import Place, service
+from recipectl.cli.common import Place, outcome, service, warn
 from recipectl.errors import BusError, JobError, UsageError
 from recipectl.unitfile import kinds, recipe_of
 
@@ -28,7 +28,7 @@ def tail(place: Place, name: str, lines: int, since_sec: float | None = None) ->
 def decoded(state: State) -> str:
     """How the main process ended, in words (ExecMainCode: 1 exited, 2 killed, 3 dumped)."""
     if state.result == "timeout":
-        return "did not become ready within TimeoutStartSec="
+        return "did not become ready within `ready.timeout_sec` (TimeoutStartSec=)"
     if state.exit_code in (2, 3):
         return f"was killed by {signal.Signals(state.exit_status).name}"
     own = {200: "CHDIR", 203: "EXEC", 217: "USER", 226: "NAMESPACE", 243: "CREDENTIALS"}
@@ -44,14 +44,14 @@ def _explain(place: Place, name: str, state: State, result: str, since_sec: floa
     """Why a start has failed: a sentence, and the last lines of the log since it was asked for."""
     if result == "done" and not state.condition_result:
         what = f"a condition of its unit is not met; see systemctl status {name}"
+    elif result == "canceled":
+        what = "the start was cancelled by a stop, or by the start of a model on its GPUs"
     elif result == "assert" or not state.assert_result:
         what = "its AssertPathExists= is not met: `model_path` does not exist"
     elif result == "done":
         what = "systemd says done, and it does not run"
     elif result == "dependency" and state.result == "success":
         what = "a unit that it requires failed"
-    elif result == "canceled":
-        what = "the start was cancelled by a stop, or by the start of a model on its GPUs"
     else:
         what = f"the engine {decoded(state)}"
     if state.pausing:
@@ -71,9 +71,9 @@ def _known(manager: Manager, name: str) -> State:
     return state
 
 
-def _on_demand(manager: Manager, name: str) -> bool:
-    socket = kinds(recipe_of(name))[1]
-    return manager.states((socket,))[0].load_state == "loaded"
+def _socket(manager: Manager, name: str) -> State:
+    """The socket of a model; it is not loaded where the model is not on demand."""
+    return manager.states((kinds(recipe_of(name))[1],))[0]
 
 
 class _Progress:
@@ -101,7 +101,14 @@ def _run(place: Place, verb: str, recipes: tuple[str, ...]) -> int:
     """One job a model, all queued before the first is waited for; what went wrong is told of each."""
     since_sec, wrong, jobs, progress = time.time(), list[str](), dict[str, bytes](), _Progress(place)
     with Manager(user=place.user, host=place.remote) as manager:
-        states = [_known(manager, name) for name in dict.fromkeys(map(service, recipes))]
+        names = tuple(dict.fromkeys(map(service, recipes)))
+        for name in names if verb != "Stop" else ():
+            if not place.remote and (reason := place.store.taken(name)):
+                raise UsageError(reason)
+        states = [_known(manager, name) for name in names]
+        for name in names if verb != "Stop" else ():
+            for rival in sorted({*manager.rivals(name)} & {*names}):
+                raise UsageError(f"{name} and {rival} stop each other; start one of them")
         for state in states:
             try:
                 jobs[state.name] = _queued(manager, verb, state)
@@ -122,9 +129,10 @@ def _run(place: Place, verb: str, recipes: tuple[str, ...]) -> int:
 
 def _queued(manager: Manager, verb: str, state: State) -> bytes:
     """The job of a verb; says what somebody who types it may not expect."""
-    name, demanded = state.name, _on_demand(manager, state.name)
+    name, socket = state.name, _socket(manager, state.name)
+    demanded = socket.load_state == "loaded"
     if verb == "Stop":
-        if demanded:
+        if socket.active_state == "active":
             click.echo(f"{name} starts again at the next request, for its socket still listens", err=True)
         return manager.queue(verb, name)
     if state.active_state == "failed":
@@ -139,6 +147,9 @@ def _queued(manager: Manager, verb: str, state: State) -> bytes:
     # by itself, it would wait until rivals are idle.
     if verb == "Restart":
         manager.job("Stop", name)
+    if socket.active_state != "active" and manager.job("Start", socket.name) != "done":
+        told = f"{socket.name} does not listen, so no request reaches {name}"
+        click.echo(f"{told}; see systemctl status {socket.name}", err=True)
     return manager.queue("Start", kinds(recipe_of(name))[3])
 
 
@@ -215,7 +226,19 @@ def wait_(place: Place, recipes: tuple[str, ...], timeout: float) -> int:
 def _switches(manager: Manager, recipes: tuple[str, ...]) -> tuple[str, ...]:
     """What [Install] belongs to: the socket of an on-demand model, else its service."""
     names = [_known(manager, service(name)).name for name in recipes]
-    return tuple(kinds(recipe_of(n))[1] if _on_demand(manager, n) else n for n in names)
+    sockets = {name: _socket(manager, name) for name in names}
+    return tuple(socket.name if socket.load_state == "loaded" else n for n, socket in sockets.items())
+
+
+def _undone(place: Place, recipes: tuple[str, ...], *, enabled: bool) -> None:
+    """Tell which of these switches the recipes themselves will turn back."""
+    said = {model.name: model for model in outcome(place).models}
+    for name in map(recipe_of, map(service, recipes)):
+        if name in said and said[name].autostart not in (None, enabled):
+            verb, file = ("disables" if enabled else "enables"), said[name].file
+            warn(
+                f"{file} says `autostart: {str(not enabled).lower()}`, so the next apply {verb} {name} again"
+            )
 
 
 @click.command("enable")
@@ -234,6 +257,7 @@ def enable_(place: Place, recipes: tuple[str, ...]) -> int:
                 )
         manager.enable((*names, "models.target"))
         manager.reload()
+    _undone(place, recipes, enabled=True)
     return 0
 
 
@@ -246,4 +270,5 @@ def disable_(place: Place, recipes: tuple[str, ...]) -> int:
     with Manager(user=place.user) as manager:
         manager.disable(_switches(manager, recipes))
         manager.reload()
+    _undone(place, recipes, enabled=False)
     return 0

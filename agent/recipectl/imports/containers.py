@@ -126,6 +126,10 @@ def _options(words: list[str], run: _Run, callers: dict[str, str]) -> list[str]:
             run.entry = [value]
         elif name == "--env-file":
             run.lost.append(f"the variables in {value}; set them in `env_vars:` or `secrets:`")
+        elif name == "--device" and value.startswith("nvidia.com/gpu="):
+            if (gpu := value.partition("=")[2]) != "all":
+                before = run.environ.get("CUDA_VISIBLE_DEVICES")
+                run.environ["CUDA_VISIBLE_DEVICES"] = f"{before},{gpu}" if before else gpu
         elif name not in _OF_CONTAINERS:
             run.lost.append(f"`{name} {value}` of the container; see `service:` for its like")
     if (shown := run.environ.pop("NVIDIA_VISIBLE_DEVICES", None)) not in (None, "all", "void"):

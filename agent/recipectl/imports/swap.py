@@ -115,7 +115,10 @@ def _draft(name: str, model: Mapping[str, Any], config: Mapping[str, Any], port:
     ttl = config.get("globalTTL") or 0 if ttl in (-1, None) else ttl
     why = None if ttl else "llama-swap never unloads it by itself"
     one.set("on_demand", {"idle": int(ttl) if ttl else NEVER}, why)
-    one.lost += [f"`{key}`" for key in _LOST if model.get(key)]
+    own = {"proxy": "http://127.0.0.1:${PORT}"}  # llama-swap's default
+    one.lost += [
+        f"`{key}`" for key in _LOST if model.get(key) not in (None, own.get(key), "", [], {}, 0, False)
+    ]
     return one
 
 

@@ -168,7 +168,9 @@ def _runtime(draft: Draft, found: Program, command: Command) -> None:
         base = command.folder or marked("FOLDER")
         whole = value if value.startswith(("/", OPEN)) else f"{base.rstrip('/')}/{value.removeprefix('./')}"
         draft.set(key, whole)
-    if own:
+    # The folder of the runtime comes first in the unit's PATH= anyway.
+    runs = {value.rpartition("/")[0] for value in fields.values()} | {f"{fields.get('venv_path')}/bin"}
+    if own := [folder for folder in own if folder not in runs]:
         draft.lost.append(f"`PATH` with {':'.join(own)}; see `path:` of the host file")
     if not fields:
         key = "binary" if found.backend == "llamacpp" else "python_path"
@@ -281,11 +283,13 @@ def _environment(draft: Draft, variables: dict[str, str]) -> None:
                 draft.why["gpus"] = "counted as nvidia-smi does; the command had another CUDA_DEVICE_ORDER"
             for name in ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER") if cuda else (rocm,):
                 left.pop(name, None)
-    if left.get("VIRTUAL_ENV") and left["VIRTUAL_ENV"] in (
+    # The compiler sets it again by the venv that the recipe names.
+    named = [str(draft.fields[key]) for key in ("python_path", "binary") if key in draft.fields]
+    if left.get("VIRTUAL_ENV") in (
         draft.fields.get("venv_path"),
-        str(draft.fields.get("python_path", "")).removesuffix("/bin/python"),
+        *(name.rpartition("/bin/")[0] for name in named),
     ):
-        left.pop("VIRTUAL_ENV")
+        left.pop("VIRTUAL_ENV", None)
     if left:
         draft.set("env_vars", left)
         move_secrets(draft)
