@@ -166,3 +166,13 @@ def test_one_gpu_named_twice_is_refused_in_the_old_spelling_too(
 ) -> None:
     write("r/a.json", text(venv, extra_args={"cuda_visible_devices": "01,1"}))
     assert "`extra_args.cuda_visible_devices` names a GPU twice" in outcome(tmp_path / "r").wrong["a"][0]
+
+
+def test_a_value_of_service_that_systemd_would_ignore_is_an_error(
+    write: Write, venv: Path, tmp_path: Path
+) -> None:
+    write("r/a.json", text(venv, service={"MemoryMax": "lots", "Nice": "5", "CPUQuota": "150%"}))
+    (told,) = outcome(tmp_path / "r").wrong["a"]
+    assert "`service.MemoryMax` would not be in force (Invalid memory limit 'lots'" in told
+    write("r/a.json", text(venv, service={"MemoryMax": "40G", "Nice": "5", "CPUQuota": "150%"}))
+    assert outcome(tmp_path / "r").wrong == {}

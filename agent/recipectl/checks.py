@@ -3,12 +3,13 @@
 import grp
 import os
 import pwd
+import re
 import stat
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from recipectl import environment, installed
+from recipectl import environment, installed, settings
 from recipectl.disk import DISTRIBUTIONS, Disk
 from recipectl.errors import UsageError
 from recipectl.hostfile import Host
@@ -95,6 +96,34 @@ def versions(recipe: Recipe, found: Runtime) -> None:
                 f"`{key}` is {wanted}, and {its} is {version}; install that version or correct the recipe",
                 key,
             )
+
+
+def values(recipe: Recipe) -> Iterator[UsageError]:
+    """What this host's systemd would ignore of the values in `service:`, in its own words."""
+    lines = [(section, line) for section in ("Unit", "Service") for line in settings.lines(recipe, section)]
+    for name, said in _ignored(tuple(lines)) if lines else ():
+        yield UsageError(f"`service.{name}` would not be in force ({said}); correct it", "service", name)
+
+
+@cache
+def _ignored(lines: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+    """(setting, what systemd-analyze says of its value); nothing where that cannot be run."""
+    import subprocess
+    import tempfile
+
+    text = ["[Unit]", "DefaultDependencies=no", *(line for section, line in lines if section == "Unit")]
+    text += ["[Service]", "ExecStart=/bin/true", *(line for section, line in lines if section == "Service")]
+    with tempfile.TemporaryDirectory(prefix="recipectl-") as folder:
+        file = Path(folder, "values.service")
+        file.write_text("\n".join([*text, ""]), errors="surrogateescape")
+        words = ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", str(file)]
+        try:
+            told = subprocess.run(words, capture_output=True, text=True, check=False, timeout=10).stderr  # noqa: S603  (fixed words)
+        except (OSError, subprocess.TimeoutExpired):
+            return ()
+    found = re.findall(rf"^{re.escape(str(file))}:([0-9]+): (.*gnoring.*)$", told, re.M)
+    # A setting that is not known at all is told otherwise.
+    return tuple((text[int(n) - 1].partition("=")[0], said) for n, said in found if "Unknown" not in said)
 
 
 def locked_now(recipe: Recipe, found: Runtime) -> installed.Locked:

@@ -60,7 +60,8 @@ def steps(source: Source, host: Host, site: Site, disk: Disk) -> unit.Steps:
             found = replace(found, behind=(*found.behind, disk.real(Path(recipe.model_path))))
         if not site.user:
             checks.reach(recipe, found, host, disk)
-    wrong.add(*checks.secrets(recipe, disk), *settings.refused(recipe, site))
+    refused = tuple(settings.refused(recipe, site))
+    wrong.add(*checks.secrets(recipe, disk), *(refused or checks.values(recipe)))
     if found is not _NONE:
         with wrong.noted():
             checks.versions(recipe, found)

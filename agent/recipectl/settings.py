@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -47,6 +48,9 @@ _REFUSED = {
 }
 
 
+_PERCENTAGE = re.compile(r"[0-9]+(\.[0-9]+)?%")
+
+
 @cache
 def _known() -> dict[str, tuple[str, int]]:
     """Setting -> (section, version that has it first), from the manual pages."""
@@ -82,7 +86,8 @@ def passes(name: str) -> bool:
 def lines(recipe: Recipe, section: str) -> list[str]:
     """The lines of `service:` that belong to a section."""
     return [
-        f"{name}={quoting.line(value)}"
+        # Settings that take a percentage know no specifiers: CPUQuota=150%% would be ignored.
+        f"{name}={value if _PERCENTAGE.fullmatch(value) else quoting.line(value)}"
         for name, values in recipe.service.items()
         if _known()[name][0] == section
         for value in values
