@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from recipectl import environment, quoting
+from recipectl import environment, quoting, unitfile
 from recipectl.running import Process
 from recipectl.unitfile import MARK
 
@@ -153,6 +153,9 @@ def of_unit(
                 "unit", "the recipe has no unit on disk", "it was never applied", f"recipectl apply {name}"
             )
         ]
+    if by_hand := [unit for unit in changed if unitfile.edited(installed.get(unit, ""))]:
+        remedy = f"move the change into a drop-in (systemctl edit), then recipectl apply {name}"
+        return [Difference("unit", f"{', '.join(by_hand)} was edited", "somebody edited it by hand", remedy)]
     if versions[0] != versions[1] and versions[0]:
         what = f"the unit was compiled for {versions[0]}, and {versions[1] or 'nothing'} is installed now"
         return [Difference("unit", what, "the venv was changed after apply", f"recipectl apply {name}")]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from recipectl.compiled import Compiled
-from recipectl.unitfile import Unit, facts, kinds, required
+from recipectl.unitfile import Unit, edited, facts, kinds, required
 
 
 class State(Protocol):
@@ -86,7 +86,9 @@ def decide(
     actions = [Action("create user", user, "units run as this user") for user in sorted(users)]
     actions += [Action("remove", name, why) for name, why in gone.items()]
     for unit in differ:
-        actions.append(Action("write", unit.name, "differs" if unit.name in host.installed else "new"))
+        old = host.installed.get(unit.name)
+        why = "new" if old is None else "was edited by hand" if edited(old) else "differs"
+        actions.append(Action("write", unit.name, why))
     if host.reload_due:
         actions.append(Action("reload", "systemd", "an apply was cut short before it"))
     for model in kept:

@@ -19,7 +19,7 @@ from recipectl.reader import Places
 from recipectl.recipe import Recipe
 from recipectl.relations import Relations
 from recipectl.runtime import Runtime
-from recipectl.unitfile import MARK, Site, Unit, name
+from recipectl.unitfile import MARK, Site, Unit, name, sealed
 
 PROXYD = "/lib/systemd/systemd-socket-proxyd"
 
@@ -281,7 +281,7 @@ def render(made: Steps, site: Site, host: Host, related: Relations) -> tuple[Uni
             **facts, probe=probe, timeout_sec=watch.timeout + 10
         )
         units.append(Unit(f"{rest}-watch.service", text))
-    return tuple(units)
+    return tuple(map(sealed, units))
 
 
 def _assignment(key: str, item: environment.Variable) -> str:

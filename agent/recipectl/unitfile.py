@@ -1,5 +1,6 @@
 """A unit as a file: its name, its text, and what it says of its recipe."""
 
+import hashlib
 import re
 from dataclasses import dataclass
 
@@ -50,6 +51,21 @@ class Site:
     @property
     def wanted_by(self) -> str:
         return "default.target" if self.user else "multi-user.target"
+
+
+def sealed(unit: Unit) -> Unit:
+    """The unit with the digest of its own text as its last line, by which an edit by hand is known."""
+    return Unit(unit.name, f"{unit.text}Text={_digest(unit.text)}\n")
+
+
+def edited(text: str) -> bool:
+    """Whether somebody has changed a unit's file after it was written."""
+    body, found, digest = text.rpartition("\nText=")
+    return bool(found) and digest != _digest(f"{body}\n") + "\n"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:12]
 
 
 def shared(site: Site) -> tuple[Unit, ...]:

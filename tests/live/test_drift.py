@@ -165,8 +165,12 @@ def test_a_unit_that_was_edited_by_hand() -> None:
     start()
     unit = Path("/etc/systemd/system/model-a.service")
     unit.write_text(unit.read_text().replace("--port", "--trust-remote-code \\\n    --port"))
-    found = causes(row())
-    assert ("unit", "an edit was not applied") in found
+    one = row()
+    found = causes(one)
+    assert ("unit", "somebody edited it by hand") in found
+    assert "systemctl edit" in one["differences"][0]["remedy"]
+    assert "unit was edited" in recipectl("list").stdout
+    assert "would write model-a.service: was edited by hand" in recipectl("diff").stdout
     assert ("loaded", "files were changed without a reload") in found
 
 

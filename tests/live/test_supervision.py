@@ -207,7 +207,7 @@ def test_an_engine_that_never_becomes_ready_is_told() -> None:
     recipectl("apply", "mute")
     failed = recipectl("start", "mute")
     assert failed.returncode == 1
-    assert "did not become ready within TimeoutStartSec=" in failed.stderr
+    assert "did not become ready within `ready.timeout_sec`" in failed.stderr
 
 
 def test_one_bad_recipe_stops_no_other() -> None:

@@ -143,7 +143,7 @@ def _difference(model: Compiled, installed: dict[str, str], state: State | None)
     if old[0] is None:
         return "not applied"
     if old != [unit.text for unit in model.units]:
-        return "recipe has changed"
+        return "unit was edited" if any(map(unitfile.edited, filter(None, old))) else "recipe has changed"
     older = (
         state and state.main_pid and state.mark not in (None, unitfile.facts(model.units[0].text)["Digest"])
     )
