@@ -1,6 +1,7 @@
 """diff, apply, remove: the host becomes what its recipes say."""
 
 import json
+import os
 import pwd
 import re
 from collections.abc import Iterator
@@ -93,14 +94,12 @@ def _plan(
     place: Place, recipes: tuple[str, ...], manager: Manager, *, restart: bool
 ) -> tuple[plan.Plan, dict[str, str], int]:
     """The plan for the named recipes, or for the whole host; what is installed; and the status so far."""
+    own = {sources.stem(path): path for path in sources.every(place.folders)}
     for path in (sources.find(name, ()) for name in recipes if sources.is_file(name)):
-        other = next(
-            (one for one in sources.every(place.folders) if sources.stem(one) == sources.stem(path)), path
-        )
-        if not (path.exists() and other.exists() and path.samefile(other)) and path != other:
-            raise UsageError(
-                f"{path} has the name of {other}, which the next apply would put back; rename it"
-            )
+        other = own.get(sources.stem(path), path)
+        if path.exists() and os.path.realpath(path) != os.path.realpath(other):
+            told = f"{path} has the name of {other}, which the next apply would put back"
+            raise UsageError(f"{told}; rename it")
     result = outcome(place, recipes)
     models, status = chosen(result, recipes, place)
     models = _with_needs(models, result.models)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from recipectl import unitfile
+from recipectl import sources, unitfile
 from recipectl.bus import Manager, State
 from recipectl.cli.common import Place, chosen, outcome, service
 from recipectl.errors import BusError, UsageError
@@ -221,8 +221,11 @@ def _gpus(models: tuple[Compiled, ...], states: dict[str, str]) -> None:
 @click.pass_obj
 def logs_(place: Place, recipe: str, follow: bool, lines: int, no_pager: bool) -> int:
     """Show a model's journal (this is journalctl -u)."""
+    name = unitfile.recipe_of(service(recipe))
     if not place.remote and service(recipe) not in place.store.names():
-        raise UsageError(f"{service(recipe)} is not a unit of recipectl; see `recipectl list`")
+        sources.find(
+            name, place.folders
+        )  # a recipe without units may have had some; UsageError for no recipe
     words = [*place.journal, service(recipe), "-n", str(lines)]
     words += ["-f"] * follow + ["--no-pager"] * (no_pager or follow)
     os.execvp(words[0], words)  # noqa: S606  (journalctl takes over)

@@ -22,6 +22,7 @@ KEYS = {
     "WantedBy": ("autostart",),
 }
 
+COMES_BACK, ON_DEMAND = "comes back, 4 tries", "each request is a try"
 SERVICE = "`service:` of the recipe"
 # What is in no group belongs to the sandbox.
 SANDBOX = "sandbox of `hardening:`"
@@ -35,7 +36,7 @@ _GROUPS = {
     "started: it answers": ("Type", "NotifyAccess", "ExecStartPost", "TimeoutStartSec"),
     "a stop frees its GPUs": ("TimeoutStopSec", "KillMode", "SuccessExitStatus", "OOMPolicy"),
     # Engines exit 0 when they die, and 2 when an argument is wrong; a slow failure must reach the limit.
-    "comes back, 4 tries": (
+    COMES_BACK: (
         "Restart", "RestartSec", "RestartSteps", "RestartMaxDelaySec", "RestartPreventExitStatus",
         "StartLimitIntervalSec", "StartLimitBurst",
     ),
@@ -49,4 +50,4 @@ _GROUPS = {
 }  # fmt: skip
 REASONS = {setting: why for why, settings in _GROUPS.items() for setting in settings}
 # The order in which they are told.
-ORDER = (*_GROUPS, SERVICE, SANDBOX)
+ORDER = (*_GROUPS, ON_DEMAND, SERVICE, SANDBOX)

@@ -12,7 +12,7 @@ import click
 
 from recipectl.bus import Manager, State
 from recipectl.cli.common import Place, outcome, service, warn
-from recipectl.errors import BusError, JobError, UsageError
+from recipectl.errors import BusError, JobError, RecipectlError, UsageError
 from recipectl.unitfile import kinds, recipe_of
 
 _NAMES = click.argument("recipes", nargs=-1, required=True, metavar="RECIPE...")
@@ -232,7 +232,9 @@ def _switches(manager: Manager, recipes: tuple[str, ...]) -> tuple[str, ...]:
 
 def _undone(place: Place, recipes: tuple[str, ...], *, enabled: bool) -> None:
     """Tell which of these switches the recipes themselves will turn back."""
-    said = {model.name: model for model in outcome(place).models}
+    said = {}
+    with contextlib.suppress(RecipectlError):  # a host file that is wrong: other verbs tell it
+        said = {model.name: model for model in outcome(place).models}
     for name in map(recipe_of, map(service, recipes)):
         if name in said and said[name].autostart not in (None, enabled):
             verb, file = ("disables" if enabled else "enables"), said[name].file

@@ -16,7 +16,7 @@ import click
 
 from recipectl import unitfile
 from recipectl.cli.common import Place, chosen, made, outcome, warn
-from recipectl.cli.reasons import KEYS, ORDER, REASONS, SANDBOX, SERVICE
+from recipectl.cli.reasons import COMES_BACK, KEYS, ON_DEMAND, ORDER, REASONS, SANDBOX, SERVICE
 from recipectl.store import Store
 
 if TYPE_CHECKING:
@@ -174,7 +174,8 @@ def _settings(one: unit.Steps, model: Compiled) -> list[Setting]:
         passed = line in given
         keys = [("service", name)] if passed else [tuple(key.split(".")) for key in KEYS.get(name, ())]
         said = next(filter(None, (one.place(*key) for key in keys)), None)
-        found.append(Setting(line, SERVICE if passed else REASONS.get(name, SANDBOX), said))
+        why = SERVICE if passed else REASONS.get(name, SANDBOX)
+        found.append(Setting(line, ON_DEMAND if why == COMES_BACK and one.recipe.on_demand else why, said))
     return sorted(found, key=lambda setting: ORDER.index(setting.why))
 
 
