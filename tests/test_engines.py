@@ -17,7 +17,8 @@ VLLM = Runtime("test", ("/v/bin/vllm", "serve"), positional_model=True)
 
 
 def built(runtime: Runtime = VLLM, **fields: Any) -> tuple[str, ...]:
-    return engines.argv(Recipe.model_validate({"name": "a", "model_path": "/m", **fields}), runtime)[2:]
+    recipe = Recipe.model_validate({"name": "a", "model_path": "/m", **fields})
+    return tuple(word.text for word in engines.command(recipe, runtime))[2:]
 
 
 WORDS = {
@@ -78,7 +79,10 @@ def test_auto_without_a_known_name_is_refused() -> None:
 
 def test_the_endpoint_is_read_back_from_the_arguments() -> None:
     recipe = Recipe.model_validate({"name": "a", "model_path": "/m", "args": ("--port=9", "--host", "::")})
-    assert engines.endpoint(recipe, engines.argv(recipe, VLLM)).url == "http://[::1]:9"
+    assert (
+        engines.endpoint(recipe, tuple(word.text for word in engines.command(recipe, VLLM))).url
+        == "http://[::1]:9"
+    )
 
 
 def test_later_layers_win_and_say_what_they_overrode() -> None:

@@ -200,7 +200,7 @@ def of_process(
     `replaced` is the interpreter when another file runs; `marks` are the digest it was started with, and
     the unit's now.
     """
-    recipe = unit.removeprefix("model-").removesuffix(".service")
+    recipe = unitfile.recipe_of(unit)
     again, found = f"recipectl restart {recipe}", list[Difference]()
     if names := foreign(process, loaded, secret, user=user):
         what = f"process {process.pid} has variables that no unit of it gives ({', '.join(names)})"
@@ -222,7 +222,7 @@ def of_silence(unit: str, answered: str | None, *, ready: bool) -> list[Differen
     """An engine that was ready, and does not answer."""
     if not ready or answered is not None:
         return []
-    recipe = unit.removeprefix("model-").removesuffix(".service")
+    recipe = unitfile.recipe_of(unit)
     return [
         Difference(
             "answers",
@@ -244,7 +244,7 @@ def of_lock(recipe: str, clauses: Sequence[str]) -> list[Difference]:
 
 def of_version(unit: str, answered: str | None, now: str | None, changed_after: bool) -> list[Difference]:
     """What the engine says of itself against what is installed; `changed_after` the process started."""
-    recipe = unit.removeprefix("model-").removesuffix(".service")
+    recipe = unitfile.recipe_of(unit)
     again = f"recipectl restart {recipe}"
     if answered and now and re.match(r"[0-9]+\.", public(answered) or "") and public(answered) != public(now):
         what = f"the engine answers {answered}, and {now} is installed"

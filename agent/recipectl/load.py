@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from recipectl.errors import Problem, RecipeError
 from recipectl.reader import GPUS, Places, Reader, document, shown
 from recipectl.recipe import ALIASES, Recipe
+from recipectl.unitfile import HELPERS
 
 NAME = re.compile(r"[a-z0-9A-Z][a-zA-Z0-9._-]{0,99}\Z")
 _SPANS = ("idle", "patience", "every", "timeout", "timeout_sec")
@@ -110,7 +111,7 @@ def placed(paths: tuple[Path, ...], variables: Mapping[str, str]) -> tuple[Recip
     if not NAME.match(name):
         rule = "letters, digits, `.`, `_` and `-` (at most 100, the first a letter or digit)"
         reader.problems.append(Problem(*here, f"`{name}` cannot be a unit name; use {rule}"))
-    elif name.endswith(("-proxy", "-keep", "-watch")):
+    elif name.endswith(HELPERS):
         text = f"`{name}` ends like the name of a unit that belongs to another model; choose another name"
         reader.problems.append(Problem(*here, text))
     elif "name" in data and data["name"] != name:

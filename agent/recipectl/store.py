@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO
 
 from recipectl.errors import RecipectlError
-from recipectl.unitfile import SECTION, SHARED, Unit
+from recipectl.unitfile import HELPERS, SECTION, SHARED, Unit
 
 _DUE = ".recipectl.reload-due"
 # Where else systemd looks for drop-ins, the nearest first.
@@ -39,7 +39,8 @@ class Store:
         stem, _, kind = unit.rpartition(".")
         parts = stem.split("-")
         prefixes = ("-".join(parts[:n]) for n in range(len(parts) - 1, 0, -1))
-        folders = (f"{unit}.d", *(f"{prefix}-.{kind}.d" for prefix in prefixes), f"{kind}.d")
+        template = [f"{stem.partition('@')[0]}@.{kind}.d"] if "@" in stem else []
+        folders = (f"{unit}.d", *template, *(f"{prefix}-.{kind}.d" for prefix in prefixes), f"{kind}.d")
         found: dict[str, Path] = {}
         for folder in folders:
             for base in (self.folder, *(base for base in BESIDE if base.name == self.folder.name)):
@@ -50,9 +51,8 @@ class Store:
 
     def names(self) -> tuple[str, ...]:
         """The services that are models, sorted; unlike `installed` it does not read them."""
-        helpers = ("-proxy.service", "-keep.service", "-watch.service")
-        found = (path.name for path in self.folder.glob("model-*.service"))
-        return tuple(sorted(name for name in found if not name.endswith(helpers)))
+        found = (path for path in self.folder.glob("model-*.service") if not path.stem.endswith(HELPERS))
+        return tuple(sorted(path.name for path in found))
 
     def installed(self) -> dict[str, str]:
         """NAME -> text of every unit of ours."""

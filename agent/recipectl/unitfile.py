@@ -9,6 +9,9 @@ SECTION = "[X-Recipectl]"
 # The variable that tells which unit a process was started with: the digest of what it keeps from its start.
 MARK = "RECIPECTL_DIGEST"
 
+# Endings of the names of services that help a model: no recipe's own name may end so.
+HELPERS = ("-proxy", "-keep", "-watch")
+
 # What all models of a host belong to.
 SHARED = {
     "models.target": """# Written by recipectl; changes belong in drop-ins (systemctl edit models.target).

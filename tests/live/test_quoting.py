@@ -76,7 +76,10 @@ def test_official_commands_arrive_as_they_are(dump: Path) -> None:
     rows = [json.loads(line) for line in corpus.COMMANDS.read_text().splitlines()][::10]
     runtime = Runtime("test", ("/v/bin/vllm", "serve"), positional_model=True)
     made = [(as_recipe(row["argv"], row["env"]), row) for row in rows]
-    cases = [(engines.argv(recipe, runtime)[1:], dict(recipe.env_vars)) for recipe, _ in made]
+    cases = [
+        (tuple(word.text for word in engines.command(recipe, runtime)[1:]), dict(recipe.env_vars))
+        for recipe, _ in made
+    ]
     assert len(cases) >= 300
     assert run(dump, cases) == [
         (tuple(row["argv"][1:]), {k: str(v) for k, v in row["env"].items()}) for row in rows

@@ -17,6 +17,7 @@ from recipectl.imports.draft import Draft, render, told
 from recipectl.imports.programs import program, runs_container, unwrapped
 from recipectl.imports.words import drafted
 from recipectl.reader import read
+from recipectl.store import Store
 
 _OUTPUT = click.option(
     "-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="Write files here."
@@ -228,11 +229,5 @@ def unit_(source: str, output: Path | None) -> int:
             where = ", ".join(map(str, folders))
             raise UsageError(f"there is no {name}.service in {where}; give the unit's file")
         path = there
-    # As systemd.unit(5) has it: of all folders, by the names of the files.
-    beside = dict.fromkeys((path.parent, *(folders if named else ())))
-    dirs = [folder / f"{one}.d" for one in (f"{name}.service", template) for folder in beside]
-    drop_ins: dict[str, Path] = {}
-    for file in (file for folder in dirs for file in sorted(folder.glob("*.conf"))):
-        drop_ins.setdefault(file.name, file)
-    texts = [_text(str(path)), *(read(file) for _, file in sorted(drop_ins.items()))]
+    texts = [_text(str(path)), *Store(path.parent).drop_ins(f"{name}.service").values()]
     return _give([units.draft("\n".join(texts), name, str(path))], output)

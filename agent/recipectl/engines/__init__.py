@@ -186,11 +186,6 @@ class Word:
     key: tuple[str | int, ...]
 
 
-def argv(recipe: Recipe, runtime: Runtime) -> tuple[str, ...]:
-    """The words of ExecStart=."""
-    return tuple(word.text for word in command(recipe, runtime))
-
-
 def command(recipe: Recipe, runtime: Runtime) -> tuple[Word, ...]:
     """The words of ExecStart= with their keys: runtime, model, fields, extra_args in their order, `args`."""
     engine = _ENGINES[recipe.backend]

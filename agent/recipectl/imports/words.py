@@ -19,7 +19,8 @@ from recipectl.imports.draft import CLOSE, OPEN, UNKNOWN, Draft, Plain, marked
 from recipectl.imports.programs import Program, program, unwrapped
 from recipectl.imports.shell import Command
 from recipectl.reader import Written
-from recipectl.recipe import TOKEN, Nodes, Recipe
+from recipectl.recipe import GPU, TOKEN, VARIABLE, Nodes, Recipe
+from recipectl.unitfile import HELPERS
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)("")
 # Flags whose value is a secret, and the variable that the engine reads instead.
@@ -114,7 +115,7 @@ def model_name(text: str) -> str:
     """A recipe's name from a model's: `Qwen/Qwen3-8B` and `/models/Qwen3-8B/` are `qwen3-8b`."""
     last = re.sub(f"[{OPEN}{CLOSE}]", "", text).rstrip("/").rpartition("/")[2].removesuffix(".gguf")
     name = re.sub(r"[^a-z0-9._-]+", "-", last.lower()).strip("-._")[:80]
-    return f"{name}-model" if name.endswith(("-proxy", "-keep", "-watch")) else name or "model"
+    return f"{name}-model" if name.endswith(HELPERS) else name or "model"
 
 
 def drafted(command: Command, name: str | None = None, origin: str = "") -> Draft:
@@ -271,9 +272,7 @@ def _environment(draft: Draft, variables: dict[str, str]) -> None:
     both = "CUDA_VISIBLE_DEVICES" in left and rocm in left
     if shown is not None and not both and "gpus" not in draft.fields:
         gpus = [word.strip() for word in shown.split(",") if word.strip()]
-        if all(re.fullmatch(r"[0-9]+|(GPU|MIG)-[0-9A-Za-z/-]+", gpu) for gpu in gpus) and len({*gpus}) == len(
-            gpus
-        ):
+        if all(GPU.fullmatch(gpu) for gpu in gpus) and len({*gpus}) == len(gpus):
             cuda = "CUDA_VISIBLE_DEVICES" in left
             if not cuda:
                 draft.set("accelerator", "rocm")
@@ -301,7 +300,7 @@ def move_secrets(draft: Draft) -> None:
     for name in list(variables):
         if environment.looks_secret(name, variables[name]):
             _secret(draft, name, variables.pop(name))
-        elif not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+        elif not VARIABLE.fullmatch(name):
             draft.lost.append(f"the variable `{name}`, which systemd cannot carry")
             variables.pop(name)
     if not variables:
