@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,13 @@ class Outcome:
     wrong: dict[str, tuple[str, ...]]
 
 
-def key(found: tuple[Source, ...], host_files: tuple[Path, ...], site: Site, release: str) -> str:
+def key(
+    found: tuple[Source, ...],
+    host_files: tuple[Path, ...],
+    site: Site,
+    release: str,
+    content: Callable[[Path], bytes] = Path.read_bytes,
+) -> str:
     """A digest of everything that is read: recipes, drop-ins, host files, and what recipectl itself is."""
     digest = hashlib.sha256(json.dumps([release, asdict(site)]).encode())
     locks = [source.lock for source in found if source.lock]
@@ -49,7 +56,7 @@ def key(found: tuple[Source, ...], host_files: tuple[Path, ...], site: Site, rel
     for path in (*host_files, *read, *locks):
         digest.update(f"\0{path}\0".encode(errors="surrogateescape"))
         try:
-            digest.update(path.read_bytes())
+            digest.update(content(path))
         except OSError as error:
             digest.update(str(error).encode())
     return digest.hexdigest()

@@ -1,8 +1,7 @@
 """All recipes of a host at once: read, resolved, related and rendered, or told what is wrong, and where."""
 
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,13 +37,13 @@ class _Wrong:
         found = [self.places[one] for one in (*around, ("backend",), ("model_path",)) if one in self.places]
         return Problem(*(found[0] if found else (self.file, 1, 1)), sentence)
 
-    @contextmanager
-    def noted(self) -> Iterator[None]:
-        """Note what a step refuses, and go on."""
-        try:
-            yield
-        except UsageError as error:
+    def __enter__(self) -> None:
+        """`with` notes what a step refuses, and goes on."""
+
+    def __exit__(self, _: object, error: object, __: object) -> bool:
+        if isinstance(error, UsageError):
             self.add(error)
+        return isinstance(error, UsageError)
 
 
 def steps(source: Source, host: Host, site: Site, disk: Disk) -> unit.Steps:
@@ -52,9 +51,9 @@ def steps(source: Source, host: Host, site: Site, disk: Disk) -> unit.Steps:
     if source.twin:
         told = f"`{source.name}` is also {source.twin.name} in this folder; remove one of them"
         raise RecipeError((Problem(str(source.file), 1, 1, told),))
-    recipe, places = load.placed((source.file, *source.drop_ins), host.vars)
+    recipe, places = load.placed((source.file, *source.drop_ins), host.vars, disk.content)
     wrong, found, made, drift = _Wrong(source.file, places), _NONE, None, list[str]()
-    with wrong.noted():
+    with wrong:
         found = runtime.resolve(recipe, host, disk)
         if recipe.model_path.startswith("/"):
             found = replace(found, behind=(*found.behind, disk.real(Path(recipe.model_path))))
@@ -63,11 +62,11 @@ def steps(source: Source, host: Host, site: Site, disk: Disk) -> unit.Steps:
     refused = tuple(settings.refused(recipe, site))
     wrong.add(*checks.secrets(recipe, disk), *(refused or checks.values(recipe)))
     if found is not _NONE:
-        with wrong.noted():
+        with wrong:
             checks.versions(recipe, found)
-        with wrong.noted():
+        with wrong:
             drift = checks.drift(source.lock, recipe, found, host, disk)
-    with wrong.noted():
+    with wrong:
         quoting.line(str(source.file))
         # abspath: a link to a recipe is that recipe's own name
         made = unit.steps(recipe, os.path.abspath(source.file), found, host, site)  # noqa: PTH100
@@ -76,7 +75,8 @@ def steps(source: Source, host: Host, site: Site, disk: Disk) -> unit.Steps:
     said = [*((text, found.key) for text in found.warnings), *_warnings(made, disk)]
     lock = str(source.lock) if source.lock else None
     warnings = tuple(dict.fromkeys(str(wrong.at(*one)) for one in [*said, *((text, ()) for text in drift)]))
-    found = replace(found, warnings=warnings)
+    if warnings:
+        found = replace(found, warnings=warnings)
     return replace(made, runtime=found, places=places, lock=lock, locked=tuple(drift))
 
 

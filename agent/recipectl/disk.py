@@ -3,6 +3,7 @@
 import os
 import re
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ SCRIPTS = {"vllm": "vllm", "sglang": "sglang", "llamacpp": "llama-server"}
 class Disk:
     """What was seen of the disk, each path once: many recipes share a venv, and a cache can look again."""
 
-    def __init__(self) -> None:
+    def __init__(self, content: Callable[[Path], bytes] = Path.read_bytes) -> None:
+        self.content = content
         self.seen: dict[str, str] = {}
         self.runtimes: dict[object, Any] = {}  # runtime.resolve's own
         self.closed: dict[tuple[str, tuple[str, ...], str], str | None] = {}

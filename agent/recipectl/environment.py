@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from recipectl.errors import UsageError
 from recipectl.hostfile import Host
@@ -152,13 +153,9 @@ def layers(
 
 def key_of(layer: str, name: str) -> tuple[str, ...]:
     """The key of a recipe that gives a variable, by its layer; () where no recipe does."""
-    keys: dict[str, tuple[str, ...]] = {
-        "env_vars": ("env_vars", name),
-        "extra_args.env_vars": ("extra_args", "env_vars", name),
-        "gpus": ("gpus",),
-        "secrets": ("secrets", name),
-    }
-    return keys.get(layer, ())
+    if layer in ("env_vars", "extra_args.env_vars", "secrets"):
+        return (*layer.split("."), name)
+    return ("gpus",) if layer == "gpus" else ()
 
 
 _SECRET = re.compile(
@@ -167,6 +164,7 @@ _SECRET = re.compile(
 _IN_URL = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s:@]+:[^/\s@]+@|Bearer\s+\S{8,}", re.I)
 
 
+@lru_cache(maxsize=8192)
 def looks_secret(name: str, value: str) -> bool:
     """Whether a variable is likely a secret, by its name or by the shape of its value."""
     return bool(

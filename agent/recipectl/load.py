@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -102,10 +102,14 @@ def load(path: Path, *drop_ins: Path) -> Recipe:
     return placed((path, *drop_ins), {})[0]
 
 
-def placed(paths: tuple[Path, ...], variables: Mapping[str, str]) -> tuple[Recipe, Places]:
+def placed(
+    paths: tuple[Path, ...],
+    variables: Mapping[str, str],
+    content: Callable[[Path], bytes] = Path.read_bytes,
+) -> tuple[Recipe, Places]:
     """One recipe (its `name` is the file's stem) and where each of its values stands."""
     path = paths[0]
-    data, reader = document(paths, variables)
+    data, reader = document(paths, variables, content)
     name, here = path.name.removesuffix(path.suffix), reader.places.get(("name",), (str(path), 0, 0))
     data = {key: value for key, value in data.items() if value is not None}  # null: not set
     if not NAME.match(name):

@@ -79,6 +79,7 @@ def name(text: str) -> str:
     return text
 
 
+@lru_cache(maxsize=8192)
 def assignment(variable: str, value: str) -> str:
     """The value of one Environment= line."""
     return word(f"{name(variable)}={value}")

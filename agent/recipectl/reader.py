@@ -3,7 +3,7 @@
 import difflib
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +149,7 @@ class Reader:
     def _scalar(self, node: Any) -> Any:
         text = node.value
         try:
-            value = self.loader.construct_object(node)
+            value = text if node.tag.endswith(":str") else self.loader.construct_object(node)
             if isinstance(value, str) and not node.style and _EXPONENT.match(text):
                 value = float(text)
         except (yaml.YAMLError, ValueError, KeyError, AttributeError, TypeError):
@@ -198,6 +198,8 @@ def _written(path: Path_) -> bool:
 
 def _yaml_of_json(text: str) -> str:
     """JSON is YAML, but for what it may hold raw, and an emoji that it escapes as two surrogates."""
+    if text.isascii() and "\\u" not in text and "\x7f" not in text:
+        return text
 
     def joined(match: re.Match[str]) -> str:
         high, low = int(match[2], 16), int(match[3], 16)
@@ -245,10 +247,10 @@ def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def read(path: Path) -> str:
+def read(path: Path, content: Callable[[Path], bytes] = Path.read_bytes) -> str:
     """The text of one file; UsageError when it cannot be read."""
     try:
-        return path.read_text(encoding="utf-8")
+        return content(path).decode()
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -256,7 +258,9 @@ def read(path: Path) -> str:
 
 
 def document(
-    paths: tuple[Path, ...], variables: Mapping[str, str] | None = None
+    paths: tuple[Path, ...],
+    variables: Mapping[str, str] | None = None,
+    content: Callable[[Path], bytes] = Path.read_bytes,
 ) -> tuple[dict[str, Any], Reader]:
     """The mapping in a file with its drop-ins merged over it, and the places of its parts.
 
@@ -266,7 +270,7 @@ def document(
     reader = Reader(str(paths[0]), variables)
     for path in paths:
         reader.file = str(path)
-        if (node := _compose(path, read(path))) is not None:
+        if (node := _compose(path, read(path, content))) is not None:
             data = _merge(data, reader.value(node, ()))
     reader.file = str(paths[0])
     return data, reader

@@ -18,10 +18,9 @@ def settings(recipe: Recipe, runtime: Runtime, argv: tuple[str, ...], environ: E
     moved = [
         environ[name].value for name in folders if name in environ and environ[name].value != folders[name]
     ]
-    used = (*argv, *runtime.path, *runtime.behind, *(one.value for one in environ.values()))
+    used = "\n".join((*argv, *runtime.path, *runtime.behind, *(one.value for one in environ.values())))
     # A private /tmp would hide a venv or a model that is kept there; so would ProtectHome=yes.
-    in_tmp = any(_TEMPORARY in word for word in used)
-    in_home = any(part in word for word in used for part in _HOMES)
+    in_tmp, in_home = _TEMPORARY in used, any(folder in used for folder in _HOMES)
     lines = [f"PrivateTmp={'no' if in_tmp else 'yes'}", "UMask=0027"]
     if site.user or level == "off":
         return lines

@@ -1,6 +1,7 @@
 """Which files are a host's recipes and its host file: the search path, drop-ins and masks."""
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -32,25 +33,21 @@ def stem(path: Path) -> str:
     return path.name.removesuffix(path.suffix)
 
 
-def _by_name(folders: tuple[Path, ...], suffixes: tuple[str, ...]) -> dict[str, Path]:
-    """File name -> path: the first folder that has a name wins; a link to /dev/null masks it."""
-    found: dict[str, Path] = {}
-    for folder in folders:
-        if folder.is_dir():
-            for path in sorted(folder.iterdir()):
-                if path.name.endswith(suffixes) and not path.name.startswith("."):
-                    found.setdefault(path.name, path)
-    return {name: path for name, path in found.items() if not _masked(path)}
-
-
-def _masked(path: Path) -> bool:
-    return path.is_symlink() and os.path.realpath(path) == "/dev/null"
+def _read(folder: Path, suffixes: tuple[str, ...]) -> Iterator[tuple[Path, bool]]:
+    """The files of a folder by name, and whether each is a mask: a link to /dev/null."""
+    entries = os.scandir(folder) if folder.is_dir() else ()
+    for entry in sorted(entries, key=lambda entry: entry.name):
+        if entry.name.endswith(suffixes) and not entry.name.startswith("."):
+            yield folder / entry.name, entry.is_symlink() and os.path.realpath(entry.path) == "/dev/null"
 
 
 def drop_ins(name: str, folders: tuple[Path, ...]) -> tuple[Path, ...]:
     """`NAME.yaml.d/*.yaml` of all folders in the order of their names, as systemd.unit(5) has it."""
-    found = _by_name(tuple(folder / f"{name}.yaml.d" for folder in folders), (".yaml", ".yml"))
-    return tuple(path for _, path in sorted(found.items()))
+    found: dict[str, tuple[Path, bool]] = {}
+    for folder in folders:
+        for path, masked in _read(folder / f"{name}.yaml.d", (".yaml", ".yml")):
+            found.setdefault(path.name, (path, masked))
+    return tuple(path for _, (path, masked) in sorted(found.items()) if not masked)
 
 
 def unread(folders: tuple[Path, ...]) -> tuple[tuple[Path, str], ...]:
@@ -76,14 +73,18 @@ def every(folders: tuple[Path, ...]) -> tuple[Path, ...]:
 def _files(folders: tuple[Path, ...]) -> dict[str, tuple[Path, Path | None]]:
     """Name -> its file, and another file of that name in the same folder."""
     found: dict[str, tuple[Path, Path | None]] = {}
+    masks = set[str]()
     for folder in folders:
-        if folder.is_dir():
-            for path in sorted(folder.iterdir()):
-                if path.name.endswith(SUFFIXES) and not path.name.startswith("."):
-                    first, _ = found.setdefault(stem(path), (path, None))
-                    if first != path and first.parent == folder:
-                        found[stem(path)] = first, path
-    return {name: files for name, files in sorted(found.items()) if not _masked(files[0])}
+        here: dict[str, tuple[Path, Path | None]] = {}
+        for path, masked in _read(folder, SUFFIXES):
+            name = stem(path)
+            if name in here:
+                here[name] = here[name][0], path
+            elif name not in found:
+                here[name] = path, None
+                masks |= {name} if masked else set()
+        found |= here
+    return {name: files for name, files in sorted(found.items()) if name not in masks}
 
 
 def is_file(argument: str) -> bool:

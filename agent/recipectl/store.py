@@ -107,11 +107,12 @@ class Store:
 
         RecipectlError when one cannot be written, or is a file that is not ours; then none is changed.
         """
-        there = {unit.name: self.read(unit.name) for unit in units}
-        for unit in units:
-            if there[unit.name] is None and (reason := self.taken(unit.name)):
+        present = {entry.name for entry in (os.scandir(self.folder) if self.folder.is_dir() else ())}
+        there = {unit.name: self.read(unit.name) for unit in units if unit.name in present}
+        for name, text in there.items():
+            if text is None and (reason := self.taken(name)):
                 raise RecipectlError(reason)
-        units = tuple(unit for unit in units if there[unit.name] != unit.text)
+        units = tuple(unit for unit in units if there.get(unit.name) != unit.text)
         if not units:
             return
         # Not tempfile's, whose import costs more than a whole `status`.
@@ -121,8 +122,9 @@ class Store:
             self.folder.mkdir(parents=True, exist_ok=True)
             for unit in units:
                 name = unit.name
-                staged[name].write_bytes(unit.text.encode())
-                staged[name].chmod(0o644)
+                with staged[name].open("wb") as file:
+                    os.fchmod(file.fileno(), 0o644)
+                    file.write(unit.text.encode())
             _sync(tuple(staged.values()))
             for name, temporary in staged.items():
                 temporary.replace(self.folder / name)

@@ -4,12 +4,12 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from ipaddress import ip_address
 from pathlib import Path
 
 from jinja2 import Environment as Templates
-from jinja2 import FileSystemLoader, StrictUndefined, Template
+from jinja2 import FileSystemLoader, StrictUndefined
 
 from recipectl import engines, environment, quoting, sandbox, settings
 from recipectl.disk import DISTRIBUTIONS
@@ -38,7 +38,7 @@ class Steps:
     lock: str | None = None  # the file, where there is one
     locked: tuple[str, ...] = ()  # what is not as the lock has it
 
-    @property
+    @cached_property
     def argv(self) -> tuple[str, ...]:
         return tuple(word.text for word in self.words)
 
@@ -55,19 +55,23 @@ def _templates() -> Templates:
     folder = Path(__file__).with_name("templates")
     return Templates(  # noqa: S701  (unit files, not HTML)
         loader=FileSystemLoader(folder), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-        keep_trailing_newline=True, finalize=_carried, auto_reload=False,
+        keep_trailing_newline=True, auto_reload=False,
     )  # fmt: skip
 
 
+_DIGESTED = json.JSONEncoder(sort_keys=True)
 # The one line feed of a value is that of a continued command line.
 _RAW = re.compile("[\x00-\x09\x0b-\x1f\x7f]|(?<! \\\\)\n")
 
 
-def _carried(value: object) -> object:
-    # \r and NUL end a line for systemd just like \n: a raw one would start a directive of its own.
-    if isinstance(value, str) and not value.isprintable() and _RAW.search(value):
-        raise UnrepresentableError(f"a control character reached a unit in {value[:60]!r}; remove it")
-    return value
+def _rendered(file: str, **values: str | int | list[str] | list[bool]) -> str:
+    """A template with its values, none of which can begin a line of its own."""
+    for value in values.values():
+        for one in value if isinstance(value, list) else (value,):
+            # \r and NUL end a line for systemd just like \n: a raw one would start a directive.
+            if isinstance(one, str) and not one.isprintable() and _RAW.search(one):
+                raise UnrepresentableError(f"a control character reached a unit in {one[:60]!r}; remove it")
+    return _templates().get_template(file).render(values)
 
 
 def steps(recipe: Recipe, source: str, runtime: Runtime, host: Host, site: Site) -> Steps:
@@ -210,7 +214,7 @@ def render(made: Steps, site: Site, host: Host, related: Relations) -> tuple[Uni
     level = recipe.hardening or host.hardening
     demand, timeout_sec = recipe.on_demand, recipe.ready.timeout_sec
     # What a process keeps from its start: a change of anything else needs no restart of it.
-    started = {
+    started: dict[str, str | list[str]] = {
         "users": [] if site.user else [recipe.user or host.user],
         "environment": [_assignment(key, item) for key, item in made.environment.items()],
         "secrets": _secrets(recipe),
@@ -220,11 +224,12 @@ def render(made: Steps, site: Site, host: Host, related: Relations) -> tuple[Uni
         "devices": sandbox.devices(recipe),
         "passed": settings.lines(recipe, "Service"),
     }
-    mark = hashlib.sha256(json.dumps(started, sort_keys=True).encode()).hexdigest()[:12]
+    mark = hashlib.sha256(_DIGESTED.encode(started).encode()).hexdigest()[:12]
     # The engine itself carries it: ExecStartPost= may be of a later unit already, after a reload.
     started["environment"] = sorted([*started["environment"], f"{MARK}={mark}"])
-    facts = {"recipe": recipe.name, "source": quoting.line(made.source), "name": own, "stem": rest}
-    text = _template("model.service.j2").render(
+    facts = {"recipe": recipe.name or "", "source": quoting.line(made.source), "name": own, "stem": rest}
+    text = _rendered(
+        "model.service.j2",
         **facts,
         **started,
         description=quoting.text(recipe.description or f"Model {recipe.name} ({recipe.backend})"),
@@ -255,11 +260,12 @@ def render(made: Steps, site: Site, host: Host, related: Relations) -> tuple[Uni
     units = [Unit(own, text)]
     if demand:
         listen = f"{_address(public.host)}:{public.port}"
-        units.append(Unit(f"{rest}.socket", _template("model.socket.j2").render(**facts, listen=listen)))
+        units.append(Unit(f"{rest}.socket", _rendered("model.socket.j2", **facts, listen=listen)))
         spared = [f"{name(other)}={port}" for other, port in related.spared]
         polite = demand.evict == "idle" and spared
         patience_sec = demand.patience if polite else 0
-        text = _template("model-proxy.service.j2").render(
+        text = _rendered(
+            "model-proxy.service.j2",
             **facts,
             proxyd=PROXYD,
             idle_sec=demand.idle,
@@ -271,15 +277,13 @@ def render(made: Steps, site: Site, host: Host, related: Relations) -> tuple[Uni
             sandbox=[] if site.user else ["DynamicUser=yes", "PrivateDevices=yes", "PrivateTmp=yes"],
         )
         units.append(Unit(f"{rest}-proxy.service", text))
-        units.append(Unit(f"{rest}-keep.service", _template("model-keep.service.j2").render(**facts)))
+        units.append(Unit(f"{rest}-keep.service", _rendered("model-keep.service.j2", **facts)))
     if watch := recipe.watch:
-        text = _template("model-watch.timer.j2").render(**facts, every_sec=watch.every)
+        text = _rendered("model-watch.timer.j2", **facts, every_sec=watch.every)
         units.append(Unit(f"{rest}-watch.timer", text))
         limits = (watch.timeout, watch.failures, watch.action)
         probe = _helper(site, "probe", *_manager(site), end.connect, end.port, end.path, *limits, own)
-        text = _template("model-watch.service.j2").render(
-            **facts, probe=probe, timeout_sec=watch.timeout + 10
-        )
+        text = _rendered("model-watch.service.j2", **facts, probe=probe, timeout_sec=watch.timeout + 10)
         units.append(Unit(f"{rest}-watch.service", text))
     return tuple(map(sealed, units))
 
@@ -289,7 +293,3 @@ def _assignment(key: str, item: environment.Variable) -> str:
     if item.layer == "secrets":
         return f"{quoting.name(key)}={item.value}"
     return quoting.assignment(key, item.value)
-
-
-def _template(file: str) -> Template:
-    return _templates().get_template(file)

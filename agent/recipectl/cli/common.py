@@ -6,7 +6,7 @@ import os
 import re
 import sys
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -159,13 +159,14 @@ def outcome(place: Place, names: tuple[str, ...] = ()) -> compiled.Outcome:
     package = Path(recipectl.__file__).parent
     files = (*package.rglob("*"), *(package / "templates").glob("*"))  # a link, in a checkout
     newest = max(path.stat().st_mtime_ns for path in files if path.is_file())
-    key = compiled.key(found, place.host_files, place.site, f"{recipectl.__version__} {newest}")
+    content = cache(Path.read_bytes)  # so that what is compiled is what the key is of
+    key = compiled.key(found, place.host_files, place.site, f"{recipectl.__version__} {newest}", content)
     kept = compiled.recall(place.cache, key)
     if kept is None:
         from recipectl import compiler
         from recipectl.disk import Disk
 
-        disk = Disk()
+        disk = Disk(content)
         _, kept = compiler.compile_all(found, place.host, place.site, disk)
         compiled.keep(place.cache, key, kept, disk.seen)
     return kept
