@@ -99,7 +99,7 @@ def keep(file: Path, wanted: str, outcome: Outcome, seen: dict[str, str]) -> Non
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         temporary = file.with_suffix(f".{os.getpid()}")
         try:
-            temporary.write_text(text)
+            temporary.write_bytes(text.encode())
             temporary.replace(file)
         except OSError:
             temporary.unlink()

@@ -89,6 +89,7 @@ def _warnings(made: unit.Steps, disk: Disk) -> Iterable[tuple[str, tuple[str | i
     recipe, extra = made.recipe, made.recipe.extra_args
     if recipe.model_path.startswith("/") and not disk.look(recipe.model_path):
         yield f"`model_path` {recipe.model_path} does not exist on this host", ("model_path",)
+    inner = _INNER.get(recipe.backend, ())
     for name, variable in made.environment.items():
         key = environment.key_of(variable.layer, name)
         if variable.layer not in ("secrets", "directories") and environment.looks_secret(
@@ -96,7 +97,7 @@ def _warnings(made: unit.Steps, disk: Disk) -> Iterable[tuple[str, tuple[str | i
         ):
             of = " of the host file" if variable.layer == "host file" else ""
             yield f"`{name}`{of} looks like a secret, and anyone may read a unit; move it to `secrets:`", key
-        if name in _INNER.get(recipe.backend, ()):
+        if name in inner:
             yield f"`{name}` is not where recipectl knows the engine to listen; use `host:` and `port:`", key
         for layer, value in variable.overrode:
             both = {layer, variable.layer}

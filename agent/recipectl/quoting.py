@@ -60,6 +60,7 @@ def executable(path: str) -> str:
     return word(path)
 
 
+@lru_cache(maxsize=8192)
 def command(argv: tuple[str, ...]) -> str:
     """The value of ExecStart=, one word a line; `:` keeps `$` as it is."""
     text = " \\\n    ".join([":" + executable(argv[0]), *map(word, argv[1:])])

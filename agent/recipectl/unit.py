@@ -60,17 +60,18 @@ def _templates() -> Templates:
 
 
 _DIGESTED = json.JSONEncoder(sort_keys=True)
-# The one line feed of a value is that of a continued command line.
-_RAW = re.compile("[\x00-\x09\x0b-\x1f\x7f]|(?<! \\\\)\n")
+_CONTROL = re.compile("[\x00-\x1f\x7f]")
 
 
-def _rendered(file: str, **values: str | int | list[str] | list[bool]) -> str:
+def _rendered(file: str, **values: str | int | list[str]) -> str:
     """A template with its values, none of which can begin a line of its own."""
     for value in values.values():
-        for one in value if isinstance(value, list) else (value,):
-            # \r and NUL end a line for systemd just like \n: a raw one would start a directive.
-            if isinstance(one, str) and not one.isprintable() and _RAW.search(one):
-                raise UnrepresentableError(f"a control character reached a unit in {one[:60]!r}; remove it")
+        text = "|".join(value) if isinstance(value, list) else str(value)
+        # \r and NUL end a line for systemd just like \n: a raw one would start a directive of its own. Only a
+        # continued command line has line feeds.
+        text = text.replace(" \\\n", "")
+        if not text.isprintable() and _CONTROL.search(text):
+            raise UnrepresentableError(f"a control character reached a unit in {text[:60]!r}; remove it")
     return _templates().get_template(file).render(values)
 
 
@@ -116,9 +117,12 @@ def _check_words(words: tuple[engines.Word, ...]) -> None:
         raise
 
 
+_NOT_HTTP = re.compile(r"--(uds|ssl[-_]certfile|ssl[-_]cert[-_]file)(=.*)?")
+
+
 def _check_endpoint(recipe: Recipe, words: tuple[engines.Word, ...], end: engines.Endpoint) -> None:
     for word in words:
-        if flag := re.fullmatch(r"--(uds|ssl[-_]certfile|ssl[-_]cert[-_]file)(=.*)?", word.text):
+        if flag := _NOT_HTTP.fullmatch(word.text):
             told = f"`--{flag[1]}` takes the engine off plain HTTP over TCP, where its readiness is asked"
             raise UsageError(f"{told}; put a proxy in front instead", *word.key)
     if recipe.on_demand and end.path is None:
@@ -240,8 +244,8 @@ def render(made: Steps, site: Site, host: Host, related: Relations) -> tuple[Uni
         # A slow failure must be able to reach the limit: the interval is longer than four loads and pauses.
         start_limit_interval_sec=0 if demand else 5 * (timeout_sec + 60),
         on_failure=[host.on_failure] if host.on_failure else [],
-        on_demand=[True] if demand else [],
-        watched=[True] if recipe.watch else [],
+        on_demand=["yes"] if demand else [],
+        watched=["yes"] if recipe.watch else [],
         unit_passed=settings.lines(recipe, "Unit"),
         pre=_before(made, site, host, related),
         wait_ready=_helper(site, "ready", end.connect, end.port, end.path or "-"),
