@@ -5,16 +5,14 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from recipectl.sources import Source
 from recipectl.unitfile import Site, Unit
 
 
-@dataclass(frozen=True)
-class Compiled:
+class Compiled(NamedTuple):
     """One recipe as units, with what a plan must know of it. Names of rivals are recipes."""
 
     name: str
@@ -33,8 +31,7 @@ class Compiled:
         return self.units[1 if self.on_demand else 0].name
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What became of all recipes: those that compiled, and name -> sentences of those that did not."""
 
     models: tuple[Compiled, ...]
@@ -49,7 +46,7 @@ def key(
     content: Callable[[Path], bytes] = Path.read_bytes,
 ) -> str:
     """A digest of everything that is read: recipes, drop-ins, host files, and what recipectl itself is."""
-    digest = hashlib.sha256(json.dumps([release, asdict(site)]).encode())
+    digest = hashlib.sha256(json.dumps([release, site._asdict()]).encode())
     locks = [source.lock for source in found if source.lock]
     digest.update(json.dumps([str(source.twin) for source in found if source.twin]).encode())
     read = [path for source in found for path in (source.file, *source.drop_ins)]
@@ -91,9 +88,7 @@ def recall(file: Path, wanted: str) -> Outcome | None:
 
 def keep(file: Path, wanted: str, outcome: Outcome, seen: dict[str, str]) -> None:
     """Write the cache whole; a host where it cannot be written goes without."""
-    models = [
-        vars(model) | {"units": [[unit.name, unit.text] for unit in model.units]} for model in outcome.models
-    ]
+    models = [model._asdict() for model in outcome.models]
     text = json.dumps({"key": wanted, "seen": seen, "models": models, "wrong": outcome.wrong})
     with contextlib.suppress(OSError):
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -2,8 +2,8 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from recipectl.errors import UsageError
 from recipectl.hostfile import Host
@@ -11,8 +11,7 @@ from recipectl.recipe import GPU, TOKEN, VARIABLE, Recipe, plain_gpus
 from recipectl.runtime import Runtime
 
 
-@dataclass(frozen=True)
-class Variable:
+class Variable(NamedTuple):
     """One variable: its value, the layer it came from, and what it overrode as (layer, value)."""
 
     value: str

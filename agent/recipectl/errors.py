@@ -1,7 +1,7 @@
 """The one family of errors that a user is meant to read: a sentence each, and an exit status."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
 class RecipectlError(Exception):
@@ -44,8 +44,7 @@ class JobError(RecipectlError):
     """A job ended otherwise than `done`."""
 
 
-@dataclass(frozen=True)
-class Problem:
+class Problem(NamedTuple):
     """One thing wrong at one place of a file; line and column count from 1, 0 when there is no place."""
 
     file: str

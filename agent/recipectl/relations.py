@@ -1,8 +1,8 @@
 """What the recipes of one host are to each other: who evicts whom, who waits for whom, whose port it is."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from itertools import combinations
+from typing import NamedTuple
 
 from recipectl import environment
 from recipectl.engines import Endpoint
@@ -13,8 +13,7 @@ from recipectl.recipe import Recipe
 Wrong = dict[str, list[UsageError]]
 
 
-@dataclass(frozen=True)
-class Claim:
+class Claim(NamedTuple):
     """What one recipe wants of the host; `ports` as (address, port), the first one the clients'."""
 
     recipe: Recipe
@@ -31,8 +30,7 @@ class Claim:
         return self.recipe.autostart is True and self.recipe.on_demand is None
 
 
-@dataclass(frozen=True)
-class Relations:
+class Relations(NamedTuple):
     """Names of other recipes, sorted."""
 
     rivals: tuple[str, ...] = ()  # share a GPU: starting one stops the other (Conflicts= and After=)

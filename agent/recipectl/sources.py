@@ -2,9 +2,9 @@
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
+from typing import NamedTuple
 
 from recipectl.errors import UsageError
 
@@ -12,8 +12,7 @@ SUFFIXES = (".yaml", ".yml", ".json")
 BASES = tuple(Path(base, "recipectl") for base in ("/etc", "/run", "/usr/local/lib", "/usr/lib"))
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(NamedTuple):
     """One recipe: its file, and its drop-ins in their order."""
 
     name: str

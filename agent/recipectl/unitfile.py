@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 SECTION = "[X-Recipectl]"
 
@@ -34,16 +34,14 @@ Documentation=man:recipectl(1)
 }
 
 
-@dataclass(frozen=True)
-class Unit:
+class Unit(NamedTuple):
     """A unit's file name and its exact text."""
 
     name: str
     text: str
 
 
-@dataclass(frozen=True)
-class Site:
+class Site(NamedTuple):
     """What rendering must know about the place: our helper's command, whose manager, which systemd."""
 
     helper: tuple[str, ...]

@@ -6,7 +6,7 @@ import json
 import os
 import re
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,7 +49,7 @@ def lock_(place: Place, recipes: tuple[str, ...], update: bool, check: bool) -> 
         stem = sources.stem(file)
         extra = (file,) if sources.is_file(name) else ()
         source = next(one for one in sources.sources(place.folders, extra) if one.name == stem)
-        one = compiler.steps(replace(source, lock=None), place.host, place.site, disk)
+        one = compiler.steps(source._replace(lock=None), place.host, place.site, disk)
         now = checks.locked_now(one.recipe, one.runtime)
         path = sources.lock_of(file)
         said = facts.differences(_lock(path), now) if path.exists() else None

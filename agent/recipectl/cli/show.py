@@ -186,7 +186,7 @@ def _facts(place: Place, one: unit.Steps, model: Compiled) -> dict[str, object]:
         "source": one.source,
         "runtime": asdict(one.runtime),
         "environment": {
-            name: asdict(variable) | {"place": _source(place, one, name, variable.layer)}
+            name: variable._asdict() | {"place": _source(place, one, name, variable.layer)}
             for name, variable in variables
         },
         "argv": list(one.argv),
@@ -198,7 +198,7 @@ def _facts(place: Place, one: unit.Steps, model: Compiled) -> dict[str, object]:
             }
             for word in one.words
         ],
-        "endpoint": asdict(one.endpoint),
+        "endpoint": one.endpoint._asdict(),
         "settings": [
             {"setting": text, "why": why, "place": where} for text, why, where in _settings(one, model)
         ],

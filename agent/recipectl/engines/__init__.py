@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from recipectl.engines import llamacpp, sglang, vllm
 from recipectl.errors import SeveralError, UsageError
@@ -15,8 +15,7 @@ from recipectl.runtime import Runtime
 _ENGINES = {"vllm": vllm, "sglang": sglang, "llamacpp": llamacpp}
 
 
-@dataclass(frozen=True)
-class Option:
+class Option(NamedTuple):
     """One option. Kinds: flag, negatable (has --no-x), value, optional, words, repeated, commas."""
 
     kind: str
@@ -178,8 +177,7 @@ def behind(recipe: Recipe) -> tuple[str, int]:
     return "127.0.0.1", own
 
 
-@dataclass(frozen=True)
-class Word:
+class Word(NamedTuple):
     """One word of argv, and the key of the recipe that it comes from; () is the runtime."""
 
     text: str
@@ -257,8 +255,7 @@ def drain_sec(recipe: Recipe, argv: tuple[str, ...]) -> int:
     return int(float(text)) if re.fullmatch(r"[0-9]+(\.[0-9]+)?", text) else 0
 
 
-@dataclass(frozen=True)
-class Endpoint:
+class Endpoint(NamedTuple):
     """Where the engine will listen, as far as its own arguments say, and its health path."""
 
     host: str
