@@ -27,6 +27,7 @@ ORDER = [
     "sandbox",
     "unit",
     "compiler",
+    "parallel",
     "probes",
     "imports",
     "plan",

@@ -1,9 +1,10 @@
 """All recipes of a host at once: read, resolved, related and rendered, or told what is wrong, and where."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 from recipectl import checks, engines, environment, load, quoting, relations, runtime, settings, unit
 from recipectl.compiled import Compiled, Outcome
@@ -12,7 +13,7 @@ from recipectl.errors import Problem, RecipectlError, RecipeError, SeveralError,
 from recipectl.hostfile import Host
 from recipectl.reader import Places
 from recipectl.sources import Source
-from recipectl.unitfile import Site, Unit
+from recipectl.unitfile import Site
 
 # Stands in for a runtime that was not found, so that what else is wrong with the recipe is told with that.
 _NONE = runtime.Runtime("none", ("/none",))
@@ -120,56 +121,89 @@ def _warnings(made: unit.Steps, disk: Disk) -> Iterable[tuple[str, tuple[str | i
         yield "`venv_path` and `extra_args.venv_path` disagree; keep one of them", ("venv_path",)
 
 
+_MIXED = "`gpus` are indices in some recipes and ids in others; list `gpus:` in the host file to compare them"
+Wrong = dict[str, tuple[str, ...]]  # name of a recipe -> sentences
+
+
+class Part(Protocol):
+    """Some recipes of a host: what they claim of it and, once all claims are known, their units."""
+
+    @property
+    def claims(self) -> list[relations.Claim]: ...
+
+    @property
+    def wrong(self) -> Wrong: ...
+
+    def tell(self, decided: relations.Decided, *, mixed: bool) -> None:
+        """What was decided of all recipes; `models` is what becomes of these by that."""
+
+    def models(self) -> tuple[list[Compiled], Wrong]:
+        """The recipes as units, and what is wrong with those that cannot be."""
+
+
+class Here:
+    """A part that this process compiles itself."""
+
+    def __init__(self, found: Iterable[Source], host: Host, site: Site, disk: Disk) -> None:
+        self.host, self.site = host, site
+        self.made: dict[str, unit.Steps] = {}
+        self.claims: list[relations.Claim] = []
+        self.wrong: Wrong = {}
+        for source in found:
+            try:
+                one = steps(source, host, site, disk)
+                public = engines.public(one.recipe, one.endpoint)
+                self.claims.append(relations.claim(one.recipe, one.endpoint, public, host))
+                self.made[source.name] = one
+            except RecipectlError as error:
+                self.wrong[source.name] = tuple(str(error).split("\n"))
+
+    def tell(self, decided: relations.Decided, *, mixed: bool) -> None:
+        self._decided, self._mixed = decided, mixed
+
+    def models(self) -> tuple[list[Compiled], Wrong]:
+        decided, models, wrong = self._decided, list[Compiled](), Wrong()
+        for claim in self.claims:
+            name, one = claim.name, self.made[claim.name]
+            noted = _Wrong(Path(one.source), one.places)
+            noted.add(*decided.wrong.get(name, ()))
+            if name in decided.relations and not noted.problems:
+                with noted:
+                    models.append(self._compiled(claim, one, decided.relations[name]))
+            if noted.problems:
+                wrong[name] = tuple(map(str, noted.problems))
+        return models, wrong
+
+    def _compiled(self, claim: relations.Claim, one: unit.Steps, related: relations.Relations) -> Compiled:
+        public = engines.public(one.recipe, one.endpoint)
+        mixed = [f"{one.source}: {_MIXED}"] if self._mixed and claim.gpus else []
+        return Compiled(
+            claim.name, one.source, unit.render(one, self.site, self.host, related), one.recipe.autostart,
+            claim.on_demand, environment.gpus(one.recipe), public.url if public.path else "none",
+            related.rivals, (*one.runtime.warnings, *mixed),
+        )  # fmt: skip
+
+
+def settle(parts: Sequence[Part], host: Host) -> Outcome:
+    """What becomes of the recipes of all parts together; a wrong one stops no other."""
+    wrong = {name: said for part in parts for name, said in part.wrong.items()}
+    claims = sorted((claim for part in parts for claim in part.claims), key=lambda claim: claim.name)
+    while True:  # a recipe that needs one that turns out to be wrong is wrong itself
+        kept = [one for one in claims if one.name not in wrong]
+        decided, mixed = relations.decide(kept, frozenset(wrong)), relations.mixed(kept, host)
+        for part in parts:
+            part.tell(decided, mixed=mixed)
+        answers = [part.models() for part in parts]
+        new = {name: said for _, its in answers for name, said in its.items()}
+        if not new:
+            models = (model for its, _ in answers for model in its)
+            return Outcome(tuple(sorted(models, key=lambda model: model.name)), wrong)
+        wrong |= new
+
+
 def compile_all(
     found: tuple[Source, ...], host: Host, site: Site, disk: Disk
 ) -> tuple[dict[str, unit.Steps], Outcome]:
-    """Every recipe's steps and units; a wrong one stops no other."""
-    made: dict[str, unit.Steps] = {}
-    wrong: dict[str, list[str]] = {}
-    claims = []
-    for source in found:
-        try:
-            one = steps(source, host, site, disk)
-            public = engines.public(one.recipe, one.endpoint)
-            claims.append(relations.claim(one.recipe, one.endpoint, public, host))
-            made[source.name] = one
-        except RecipectlError as error:
-            wrong[source.name] = str(error).split("\n")
-    rendered: dict[str, tuple[Unit, ...]] = {}
-    while True:  # a recipe that needs one that turns out to be wrong is wrong itself
-        kept = sorted((one for one in claims if one.name not in wrong), key=lambda one: one.name)
-        related, clashes = relations.decide(kept, frozenset(wrong))
-        before = len(wrong)
-        for name, errors in clashes.items():
-            noted = _Wrong(Path(made[name].source), made[name].places)
-            noted.add(*errors)
-            wrong[name] = [str(problem) for problem in noted.problems]
-        for claim in kept:
-            name = claim.name
-            if name not in wrong:
-                try:
-                    rendered[name] = unit.render(made[name], site, host, related[name])
-                except UsageError as error:
-                    noted = _Wrong(Path(made[name].source), made[name].places)
-                    noted.add(error)
-                    wrong[name] = [str(problem) for problem in noted.problems]
-        if len(wrong) == before:
-            break
-    forms = {gpu.isdigit() for claim in kept for gpu in claim.gpus if gpu != "all"}
-    mixed = (
-        "`gpus` are indices in some recipes and ids in others; list `gpus:` in the host file to compare them"
-        if len(forms) > 1 and not host.gpus
-        else None
-    )
-    models = []
-    for claim in kept:
-        name, one = claim.name, made[claim.name]
-        public = engines.public(one.recipe, one.endpoint)
-        models.append(
-            Compiled(
-                name, one.source, rendered[name], one.recipe.autostart, one.recipe.on_demand is not None,
-                environment.gpus(one.recipe), public.url if public.path else "none", related[name].rivals,
-                (*one.runtime.warnings, *([f"{one.source}: {mixed}"] if mixed and claim.gpus else [])),
-            )
-        )  # fmt: skip
-    return made, Outcome(tuple(models), {name: tuple(said) for name, said in wrong.items()})
+    """The steps and the units of every recipe."""
+    part = Here(found, host, site, disk)
+    return part.made, settle([part], host)

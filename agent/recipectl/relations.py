@@ -16,18 +16,16 @@ Wrong = dict[str, list[UsageError]]
 class Claim(NamedTuple):
     """What one recipe wants of the host; `ports` as (address, port), the first one the clients'."""
 
-    recipe: Recipe
+    name: str
     ports: tuple[tuple[str, int], ...]
     gpus: tuple[str, ...]
-
-    @property
-    def name(self) -> str:
-        return self.recipe.name or ""
-
-    @property
-    def at_boot(self) -> bool:
-        """Whether the engine itself starts at boot, and not just a socket."""
-        return self.recipe.autostart is True and self.recipe.on_demand is None
+    accelerator: str
+    gpu_sharing: str
+    on_demand: bool
+    at_boot: bool  # the engine itself, and not just a socket
+    after: tuple[str, ...]
+    requires: tuple[str, ...]
+    conflicts: tuple[str, ...]
 
 
 class Relations(NamedTuple):
@@ -47,18 +45,29 @@ def claim(recipe: Recipe, behind: Endpoint, public: Endpoint, host: Host) -> Cla
     named = environment.gpus(recipe) or ()
     gpus = tuple(known.get(int(gpu), gpu) if gpu.isdigit() else gpu for gpu in named)
     ends = [end for end in dict.fromkeys((public, behind)) if end.path is not None]
-    return Claim(recipe, tuple((end.host, end.port) for end in ends), gpus)
+    return Claim(
+        recipe.name or "",
+        tuple((end.host, end.port) for end in ends),
+        gpus,
+        recipe.accelerator,
+        recipe.gpu_sharing,
+        recipe.on_demand is not None,
+        recipe.autostart is True and recipe.on_demand is None,
+        recipe.after,
+        recipe.requires,
+        recipe.conflicts,
+    )
 
 
 def _shares(one: Claim, other: Claim) -> bool:
-    if one.recipe.accelerator != other.recipe.accelerator or not one.gpus or not other.gpus:
+    if one.accelerator != other.accelerator or not one.gpus or not other.gpus:
         return False
     return "all" in (*one.gpus, *other.gpus) or bool({*one.gpus} & {*other.gpus})
 
 
 def _sharing(one: Claim, other: Claim, starts: Mapping[str, set[str]]) -> str:
     """The stricter wish of two counts; but one that needs the other cannot evict it."""
-    wishes = {one.recipe.gpu_sharing, other.recipe.gpu_sharing}
+    wishes = {one.gpu_sharing, other.gpu_sharing}
     wish = next(wish for wish in ("exclusive", "ordered", "free") if wish in wishes)
     related = other.name in starts[one.name] or one.name in starts[other.name]
     return "ordered" if related and wish == "exclusive" else wish
@@ -74,13 +83,20 @@ def same_address(one: str, other: str) -> bool:
     return _wildcard(one) or _wildcard(other) or alike.get(one, one) == alike.get(other, other)
 
 
-def decide(claims: list[Claim], broken: frozenset[str] = frozenset()) -> tuple[dict[str, Relations], Wrong]:
-    """name -> its relations, and name -> what is wrong; `broken` recipes have no claims."""
+class Decided(NamedTuple):
+    """Name of a recipe -> its relations, and name -> what is wrong with these."""
+
+    relations: dict[str, Relations]
+    wrong: Wrong
+
+
+def decide(claims: list[Claim], broken: frozenset[str] = frozenset()) -> Decided:
+    """What the recipes of a host are to each other; `broken` ones have no claims."""
     by_name = {one.name: one for one in sorted(claims, key=lambda one: one.name)}
     wrong: Wrong = {}
     for name, one in by_name.items():
         for key in ("after", "requires", "conflicts"):
-            for needed in getattr(one.recipe, key):
+            for needed in getattr(one, key):
                 if key == "conflicts" and needed in broken:
                     continue  # it will not be started
                 if needed not in by_name or needed == name:
@@ -102,24 +118,32 @@ def decide(claims: list[Claim], broken: frozenset[str] = frozenset()) -> tuple[d
             into[one.name].add(other.name)
             into[other.name].add(one.name)
     for name, one in by_name.items():
-        for other_name in by_name.keys() & {*one.recipe.conflicts}:
+        for other_name in by_name.keys() & {*one.conflicts}:
             rivals[name].add(other_name)
             rivals[other_name].add(name)
     for name, one in by_name.items():
-        for other_name in sorted(rivals[name] & {*one.recipe.after}):
+        for other_name in sorted(rivals[name] & {*one.after}):
             text = f"`after` names `{other_name}`, which it evicts (a GPU, or `conflicts`); remove it"
             wrong.setdefault(name, []).append(UsageError(text, "after"))
     _check_boot(by_name, rivals, starts, wrong)
     _ports(list(by_name.values()), rivals, wrong)
     ranks = _ranks(by_name, needs)
-    return {
-        name: _relations(one, rivals[name], turns[name], by_name, starts, ranks, rivals)
-        for name, one in by_name.items()
-    }, wrong
+    return Decided(
+        {
+            name: _relations(one, rivals[name], turns[name], by_name, starts, ranks, rivals)
+            for name, one in by_name.items()
+        },
+        wrong,
+    )
+
+
+def mixed(claims: list[Claim], host: Host) -> bool:
+    """Whether GPUs are indices in some recipes and ids in others, which nobody here can compare."""
+    return not host.gpus and len({gpu.isdigit() for one in claims for gpu in one.gpus if gpu != "all"}) > 1
 
 
 def _first_key(one: Claim) -> tuple[str, ...]:
-    return ("requires",) if one.recipe.requires else ("after",)
+    return ("requires",) if one.requires else ("after",)
 
 
 def _pairs_on_a_gpu(by_name: Mapping[str, Claim]) -> Iterator[tuple[Claim, Claim]]:
@@ -132,8 +156,8 @@ def _reached(name: str, by_name: Mapping[str, Claim], keys: tuple[str, ...]) -> 
     found: set[str] = set()
     todo = [name]
     while todo:
-        recipe = by_name[todo.pop()].recipe
-        new = {other for key in keys for other in getattr(recipe, key) if other in by_name} - found
+        one = by_name[todo.pop()]
+        new = {other for key in keys for other in getattr(one, key) if other in by_name} - found
         found |= new
         todo.extend(new)
     return found
@@ -164,7 +188,7 @@ def _check_boot(
         if second < first:
             continue
         shared = sorted({*by_name[first].gpus} & {*by_name[second].gpus})
-        conflict = second in by_name[first].recipe.conflicts or first in by_name[second].recipe.conflicts
+        conflict = second in by_name[first].conflicts or first in by_name[second].conflicts
         what = "both start at boot and " + (
             "conflict" if conflict else f"share GPU {', '.join(shared) or 'all'}"
         )
@@ -186,7 +210,7 @@ def _relations(
     ranks: Mapping[str, tuple[int, str]],
     all_rivals: Mapping[str, set[str]],
 ) -> Relations:
-    needs = {*one.recipe.after, *one.recipe.requires}
+    needs = {*one.after, *one.requires}
     # What it requires starts with it, and whoever needs a rival of either is stopped with that.
     mine = {one.name, *starts[one.name]}
     every = {rival for name in mine for rival in all_rivals[name]} - mine
@@ -196,7 +220,7 @@ def _relations(
         earlier=tuple(sorted(n for n in rivals if ranks[n] < ranks[one.name])),
         turn=tuple(sorted(turns)),
         after=tuple(sorted(needs | {n for n in turns if ranks[n] < ranks[one.name]})),
-        requires=tuple(sorted(one.recipe.requires)),
+        requires=tuple(sorted(one.requires)),
         spared=tuple((n, by_name[n].ports[0][1]) for n in sorted(stopped) if by_name[n].ports),
     )
 
@@ -206,7 +230,7 @@ def _ports(claims: list[Claim], rivals: dict[str, set[str]], wrong: Wrong) -> No
     by_port: dict[int, list[tuple[Claim, str, bool]]] = {}
     for one in claims:
         for index, (address, port) in enumerate(one.ports):
-            listens_always = one.recipe.on_demand is not None and index == 0
+            listens_always = one.on_demand and index == 0
             by_port.setdefault(port, []).append((one, address, listens_always))
     for port, users in by_port.items():
         for (one, here, up), (other, there, also_up) in combinations(users, 2):

@@ -163,11 +163,11 @@ def outcome(place: Place, names: tuple[str, ...] = ()) -> compiled.Outcome:
     key = compiled.key(found, place.host_files, place.site, f"{recipectl.__version__} {newest}", content)
     kept = compiled.recall(place.cache, key)
     if kept is None:
-        from recipectl import compiler
+        from recipectl import parallel
         from recipectl.disk import Disk
 
         disk = Disk(content)
-        _, kept = compiler.compile_all(found, place.host, place.site, disk)
+        kept = parallel.compile_all(found, place.host, place.site, disk)
         compiled.keep(place.cache, key, kept, disk.seen)
     return kept
 
