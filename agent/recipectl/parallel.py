@@ -1,12 +1,13 @@
 """Many recipes compiled by several processes, to the same outcome."""
 
+from __future__ import annotations
+
 import contextlib
 import os
 import signal
 from collections.abc import Sequence
 from functools import cached_property
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING
 
 from recipectl.compiled import Compiled, Outcome
 from recipectl.compiler import Here, Part, Wrong, settle
@@ -16,6 +17,9 @@ from recipectl.relations import Claim, Decided
 from recipectl.sources import Source
 from recipectl.unitfile import Site
 
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
 _FEWEST = 100  # recipes that are worth a process of their own
 
 
@@ -23,6 +27,8 @@ class _Elsewhere:
     """A part in a process of its own, which works until it is asked."""
 
     def __init__(self, found: Sequence[Source], host: Host, site: Site, disk: Disk) -> None:
+        from multiprocessing import get_context  # few hosts need it
+
         fork = get_context("fork")  # it has all modules, and has read all recipes
         self._pipe, theirs = fork.Pipe()
         self._process = fork.Process(target=_serve, args=(theirs, self._pipe, found, host, site, disk))
