@@ -1,6 +1,10 @@
 """Imports run one way: each module imports only from those before it."""
 
 import ast
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -75,3 +79,25 @@ def test_only_bus_imports_pystemd() -> None:
         for path in PACKAGE.rglob("*.py")
         if "import pystemd" in (t := path.read_text()) or "from pystemd" in t
     ] == ["bus.py"]
+
+
+@pytest.mark.parametrize(
+    ("words", "spared"),
+    [
+        (("--help",), "pydantic|jinja2|yaml|pystemd|recipectl.bus"),
+        (("status",), "pydantic|jinja2|yaml|lxml"),
+        (("compile", "RECIPE"), "pystemd|importlib.metadata|multiprocessing|recipectl.bus"),
+    ],
+)
+def test_a_verb_imports_nothing_heavy_that_it_does_not_need(
+    words: tuple[str, ...], spared: str, tmp_path: Path
+) -> None:
+    recipe = tmp_path / "a.json"
+    recipe.write_text('{"backend": "llamacpp", "binary": "/bin/true", "model_path": "m", "user": "root"}')
+    given = [str(recipe) if word == "RECIPE" else word for word in words]
+    command = (sys.executable, "-X", "importtime", "-m", "recipectl", "--user", *given)
+    environ = os.environ | {"HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path)}
+    told = subprocess.run(command, capture_output=True, text=True, check=False, env=environ).stderr
+    imported = {line.rpartition("|")[2].strip() for line in told.splitlines() if "import time:" in line}
+    assert "recipectl.cli" in imported
+    assert not {name for name in imported if re.fullmatch(rf"({spared})(\..*)?", name)}
