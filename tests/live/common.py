@@ -48,9 +48,13 @@ def systemctl(*words: str) -> str:
 
 
 def ask(port: int, timeout_sec: float = 30) -> str:
-    """The name of the model that answers at a port."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/models", timeout=timeout_sec) as answer:
-        return str(json.load(answer)["data"][0]["id"])
+    """The name of the model that answers at a port; what the host said of late is printed when none does."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/models", timeout=timeout_sec) as answer:
+            return str(json.load(answer)["data"][0]["id"])
+    except OSError:
+        subprocess.run(["journalctl", "-n", "60", "-o", "short-precise", "--no-pager", "-q"], check=False)
+        raise
 
 
 def journal(unit: str) -> str:

@@ -151,7 +151,7 @@ def counted(real):
         return real(*args, **kwargs)
     return call
 from recipectl.bus import Manager
-os.fsync = counted(os.fsync)
+os.fsync, os.fchmod = counted(os.fsync), counted(os.fchmod)
 for name in ("replace", "unlink", "touch", "write_bytes"):
     setattr(store.Path, name, counted(getattr(store.Path, name)))
 for name in ("reload", "enable", "disable", "job", "start_without_waiting"):
