@@ -197,7 +197,7 @@ def settle(parts: Sequence[Part], host: Host) -> Outcome:
         new = {name: said for _, its in answers for name, said in its.items()}
         if not new:
             models = (model for its, _ in answers for model in its)
-            return Outcome(tuple(sorted(models, key=lambda model: model.name)), wrong)
+            return Outcome(tuple(sorted(models, key=lambda model: model.name)), dict(sorted(wrong.items())))
         wrong |= new
 
 

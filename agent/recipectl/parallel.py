@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from recipectl import compiler
 from recipectl.compiled import Compiled, Outcome
 from recipectl.compiler import Here, Part, Wrong, settle
 from recipectl.disk import Disk
@@ -70,8 +70,7 @@ def _serve(
     pipe: Connection, other: Connection, found: Sequence[Source], host: Host, site: Site, disk: Disk
 ) -> None:
     other.close()  # else this process would not see the other one end
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    with contextlib.suppress(EOFError, ConnectionError):
+    with contextlib.suppress(EOFError, OSError, KeyboardInterrupt):  # the other one tells
         part = Here(found, host, site, disk)
         pipe.send((part.claims, part.wrong, disk.seen))
         while True:
@@ -80,8 +79,7 @@ def _serve(
             pipe.send(part.models())
 
 
-def compile_all(found: tuple[Source, ...], host: Host, site: Site, disk: Disk) -> Outcome:
-    """What becomes of all recipes, as `compiler.compile_all` has it."""
+def _together(found: tuple[Source, ...], host: Host, site: Site, disk: Disk) -> Outcome:
     count = max(1, min(len(os.sched_getaffinity(0)), len(found) // _FEWEST))
     with contextlib.ExitStack() as stack:
         others: list[_Elsewhere] = []
@@ -90,6 +88,15 @@ def compile_all(found: tuple[Source, ...], host: Host, site: Site, disk: Disk) -
             stack.callback(others[-1].close)  # the last one first: it has the others' ends of the pipes, too
         parts: list[Part] = [Here(found[::count], host, site, disk), *others]
         outcome = settle(parts, host)
-        for other in others:
-            disk.seen |= other.seen
+        for path, sight in (pair for other in others for pair in other.seen.items()):
+            if disk.seen.setdefault(path, sight) != sight:
+                disk.seen[path] = "changed meanwhile"  # so that no cache of this is used
         return outcome
+
+
+def compile_all(found: tuple[Source, ...], host: Host, site: Site, disk: Disk) -> Outcome:
+    """What becomes of all recipes, as `compiler.compile_all` has it."""
+    try:
+        return _together(found, host, site, disk)
+    except (EOFError, OSError):  # no memory for processes, or a file that only some of them could not read
+        return compiler.compile_all(found, host, site, disk)[1]

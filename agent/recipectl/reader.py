@@ -149,7 +149,7 @@ class Reader:
     def _scalar(self, node: Any) -> Any:
         text = node.value
         try:
-            value = text if node.tag.endswith(":str") else self.loader.construct_object(node)
+            value = text if node.tag == "tag:yaml.org,2002:str" else self.loader.construct_object(node)
             if isinstance(value, str) and not node.style and _EXPONENT.match(text):
                 value = float(text)
         except (yaml.YAMLError, ValueError, KeyError, AttributeError, TypeError):
