@@ -251,7 +251,7 @@ def proxied() -> None:
     recipe("demand", binary="/opt/bench-echo", port=18420, on_demand={"idle": "1min"})
     subprocess.run([*RECIPECTL, "apply"], check=True, capture_output=True)
     took = {}
-    for what, port in (("proxied", 18420), ("direct", 38420)):
+    for what, port in (("proxied", 18420), ("direct", 8420)):
         with socket.create_connection(("127.0.0.1", port)) as client:
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             for count in (1, 3000):

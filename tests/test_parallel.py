@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -37,13 +38,27 @@ def found(tmp_path: Path) -> tuple[sources.Source, ...]:
 
 
 @pytest.mark.parametrize("processors", [1, 2, 3, 16])
-def test_the_outcome_is_that_of_one_process(
-    found: tuple[sources.Source, ...], processors: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {*range(processors)})
+def test_the_outcome_is_that_of_one_process(found: tuple[sources.Source, ...], processors: int) -> None:
     alone, together = Disk(), Disk()
     _, wanted = compiler.compile_all(found, HOST, SITE, alone)
-    assert parallel.compile_all(found, HOST, SITE, together) == wanted
+    assert parallel.compile_all(found, HOST, SITE, together, processors) == wanted
     assert sorted(wanted.wrong) == ["m056", "m057", "m120", "m122"]
     assert together.seen == alone.seen
     assert multiprocessing.active_children() == []
+
+
+def test_a_process_that_is_killed_costs_nothing_but_time(found: tuple[sources.Source, ...]) -> None:
+    here = os.getpid()
+
+    def content(path: Path) -> bytes:
+        if os.getpid() != here:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return path.read_bytes()
+
+    _, wanted = compiler.compile_all(found, HOST, SITE, Disk())
+    assert parallel.compile_all(found, HOST, SITE, Disk(content), 3) == wanted
+    assert multiprocessing.active_children() == []
+
+
+def test_wrong_recipes_come_in_their_order(found: tuple[sources.Source, ...]) -> None:
+    assert [*parallel.compile_all(found, HOST, SITE, Disk(), 3).wrong] == ["m056", "m057", "m120", "m122"]

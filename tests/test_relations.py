@@ -133,6 +133,13 @@ def test_an_on_demand_engine_listens_behind_its_socket() -> None:
     assert engines.behind(recipe) == ("127.0.0.1", 28001)
 
 
+@pytest.mark.parametrize("public", [1, 8000, 12767, 12768, 18201, 41000, 42768, 65535])
+def test_an_engine_never_listens_where_the_kernel_puts_clients(public: int) -> None:
+    recipe = Recipe.model_validate({"name": "a", "model_path": "/m", "port": public, "on_demand": {}})
+    assert 1024 <= engines.behind(recipe)[1] < 32768
+    assert engines.behind(recipe)[1] != public
+
+
 def test_an_engine_port_that_is_the_port_is_refused() -> None:
     recipe = Recipe.model_validate(
         {"name": "a", "model_path": "/m", "port": 1, "on_demand": {"engine_port": 1}}

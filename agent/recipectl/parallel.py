@@ -79,8 +79,7 @@ def _serve(
             pipe.send(part.models())
 
 
-def _together(found: tuple[Source, ...], host: Host, site: Site, disk: Disk) -> Outcome:
-    count = max(1, min(len(os.sched_getaffinity(0)), len(found) // _FEWEST))
+def _together(found: tuple[Source, ...], host: Host, site: Site, disk: Disk, count: int) -> Outcome:
     with contextlib.ExitStack() as stack:
         others: list[_Elsewhere] = []
         for n in range(1, count):
@@ -94,9 +93,12 @@ def _together(found: tuple[Source, ...], host: Host, site: Site, disk: Disk) -> 
         return outcome
 
 
-def compile_all(found: tuple[Source, ...], host: Host, site: Site, disk: Disk) -> Outcome:
-    """What becomes of all recipes, as `compiler.compile_all` has it."""
+def compile_all(
+    found: tuple[Source, ...], host: Host, site: Site, disk: Disk, processors: int | None = None
+) -> Outcome:
+    """What becomes of all recipes, as `compiler.compile_all` has it; by all processors that we may use."""
+    most = processors or len(os.sched_getaffinity(0))
     try:
-        return _together(found, host, site, disk)
+        return _together(found, host, site, disk, max(1, min(most, len(found) // _FEWEST)))
     except (EOFError, OSError):  # no memory for processes, or a file that only some of them could not read
         return compiler.compile_all(found, host, site, disk)[1]

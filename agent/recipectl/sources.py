@@ -74,15 +74,12 @@ def _files(folders: tuple[Path, ...]) -> dict[str, tuple[Path, Path | None]]:
     found: dict[str, tuple[Path, Path | None]] = {}
     masks = set[str]()
     for folder in folders:
-        here: dict[str, tuple[Path, Path | None]] = {}
         for path, masked in _read(folder, SUFFIXES):
-            name = stem(path)
-            if name in here:
-                here[name] = here[name][0], path
-            elif name not in found:
-                here[name] = path, None
-                masks |= {name} if masked else set()
-        found |= here
+            first, _ = found.setdefault(stem(path), (path, None))
+            if first is path:
+                masks |= {stem(path)} if masked else set()
+            elif first.parent == folder:
+                found[stem(path)] = first, path
     return {name: files for name, files in sorted(found.items()) if name not in masks}
 
 

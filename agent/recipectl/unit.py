@@ -65,13 +65,13 @@ _CONTROL = re.compile("[\x00-\x1f\x7f]")
 
 def _rendered(file: str, **values: str | int | list[str]) -> str:
     """A template with its values, none of which can begin a line of its own."""
-    for value in values.values():
+    for name_, value in values.items():
         text = "|".join(value) if isinstance(value, list) else str(value)
         # \r and NUL end a line for systemd just like \n: a raw one would start a directive of its own. Only a
         # continued command line has line feeds.
         text = text.replace(" \\\n", "")
         if not text.isprintable() and _CONTROL.search(text):
-            raise UnrepresentableError(f"a control character reached a unit in {text[:60]!r}; remove it")
+            raise UnrepresentableError(f"a control character reached the {name_} of a unit; remove it")
     return _templates().get_template(file).render(values)
 
 

@@ -159,7 +159,7 @@ def outcome(place: Place, names: tuple[str, ...] = ()) -> compiled.Outcome:
     package = Path(recipectl.__file__).parent
     files = (*package.rglob("*"), *(package / "templates").glob("*"))  # a link, in a checkout
     newest = max(path.stat().st_mtime_ns for path in files if path.is_file())
-    content = cache(Path.read_bytes)  # so that what is compiled is what the key is of
+    content = cache(Path.read_bytes)  # the recipes that are compiled are those that the key is of
     key = compiled.key(found, place.host_files, place.site, f"{recipectl.__version__} {newest}", content)
     kept = compiled.recall(place.cache, key)
     if kept is None:

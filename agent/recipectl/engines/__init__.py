@@ -170,7 +170,9 @@ def behind(recipe: Recipe) -> tuple[str, int]:
     """Host and port of an on-demand engine: on loopback, behind the socket that has the recipe's own."""
     given = recipe.on_demand
     public = recipe.port or _ENGINES[recipe.backend].PORT
-    own = (given.engine_port if given else None) or (public + 20000 if public < 45536 else public - 20000)
+    # Never among the ports that Linux gives to clients (ip(7)): 32768 to 60999 may be taken at any time.
+    default = public + 20000 if public < 12768 else (public - 12768) % 30000 + 2768
+    own = (given.engine_port if given else None) or default
     if own == public:
         told = f"`on_demand.engine_port` is `port` itself ({public}); choose another"
         raise UsageError(told, "on_demand", "engine_port")
