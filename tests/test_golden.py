@@ -98,3 +98,12 @@ def test_what_a_unit_says_of_itself_can_be_read_back() -> None:
 
 def test_the_parsers_that_are_inferred_are_those_of_the_models() -> None:
     assert vllm.infer("reasoning_parser", "/m/Qwen3-8B") == "qwen3"
+
+
+@pytest.mark.parametrize("end", ["\n", "\r", "\0", "\x7f"])
+def test_whatever_slips_through_begins_no_line_of_a_unit(end: str) -> None:
+    recipe = load.load(EXAMPLES[0])
+    made = unit.steps(recipe, "/r/a.yaml", RUNTIMES[recipe.backend], Host(), SITE)
+    related = Relations(requires=(f"b{end}ExecStartPre=/bin/evil #",))
+    with pytest.raises(RecipectlError, match="a control character reached the requires of a unit"):
+        unit.render(made, SITE, Host(), related)

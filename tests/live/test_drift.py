@@ -368,7 +368,7 @@ def test_an_engine_that_hangs() -> None:
 def test_the_port_behind_an_on_demand_model() -> None:
     write(on_demand={})
     recipectl("apply")
-    by_hand = subprocess.Popen([str(VENV / "bin/vllm"), "serve", "org/m", "--port", "38300"])
+    by_hand = subprocess.Popen([str(VENV / "bin/vllm"), "serve", "org/m", "--port", "8300"])
     end = time.monotonic() + 10
     while "port" not in [where for where, _ in causes(row_of())] and time.monotonic() < end:
         time.sleep(0.1)
