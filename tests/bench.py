@@ -13,13 +13,15 @@ from pathlib import Path
 
 from corpus import COMMANDS
 
-from recipectl import installed, load, unit
-from recipectl.disk import Disk
-from recipectl.hostfile import Host
-from recipectl.imports import shell, words
-from recipectl.imports.draft import render
-from recipectl.runtime import Runtime
-from recipectl.unitfile import Site
+from recipectl.compiler import units as unit
+from recipectl.importers import shell, words
+from recipectl.importers.draft import render
+from recipectl.machine import distributions as installed
+from recipectl.machine.disk import Disk
+from recipectl.machine.runtime import Runtime
+from recipectl.recipe import load
+from recipectl.recipe.hostfile import Host
+from recipectl.systemd.unitfile import Site
 
 ROOT = Path(__file__).parents[1]
 RECIPES = Path("/etc/recipectl/recipes")

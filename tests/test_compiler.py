@@ -11,11 +11,13 @@ import pytest
 import yaml
 from conftest import make_venv
 
-from recipectl import compiled, compiler, sources
-from recipectl.compiled import Outcome
-from recipectl.disk import Disk
-from recipectl.hostfile import Host
-from recipectl.unitfile import Site
+from recipectl.compiler import model as compiled
+from recipectl.compiler import pipeline as compiler
+from recipectl.compiler.model import Outcome
+from recipectl.machine.disk import Disk
+from recipectl.recipe import search as sources
+from recipectl.recipe.hostfile import Host
+from recipectl.systemd.unitfile import Site
 
 Write = Callable[[str, str], Path]
 SITE = Site(("/usr/bin/python3", "/health.py"))
@@ -94,7 +96,7 @@ def test_a_broken_cache_is_no_cache(tmp_path: Path) -> None:
 
 
 def test_the_schema_that_the_examples_name_is_the_programs_own() -> None:
-    from recipectl.recipe import Recipe
+    from recipectl.recipe.schema import Recipe
 
     shipped = Path(__file__).parents[1] / "recipes/recipe.schema.json"
     assert json.loads(shipped.read_text()) == Recipe.model_json_schema()
@@ -108,7 +110,7 @@ RECIPES = [
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_an_editor_with_the_schema_finds_nothing_wrong_in_a_good_recipe(path: Path) -> None:
-    from recipectl.recipe import Recipe
+    from recipectl.recipe.schema import Recipe
 
     validator = jsonschema.Draft202012Validator(Recipe.model_json_schema())
     text = path.read_text().replace("hardening: off", "hardening: 'off'")  # a word in an editor's YAML 1.2
@@ -116,7 +118,7 @@ def test_an_editor_with_the_schema_finds_nothing_wrong_in_a_good_recipe(path: Pa
 
 
 def test_an_editor_with_the_schema_knows_the_other_names_and_marks_what_is_no_key() -> None:
-    from recipectl.recipe import Recipe
+    from recipectl.recipe.schema import Recipe
 
     recipe = {
         "model-path": "/m",

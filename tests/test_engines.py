@@ -6,12 +6,14 @@ from typing import Any
 import corpus
 import pytest
 
-from recipectl import engines, environment, unit
+from recipectl import engines
+from recipectl.compiler import environment
+from recipectl.compiler import units as unit
 from recipectl.errors import UsageError
-from recipectl.hostfile import Host
-from recipectl.recipe import Recipe
-from recipectl.runtime import Runtime
-from recipectl.unitfile import Site
+from recipectl.machine.runtime import Runtime
+from recipectl.recipe.hostfile import Host
+from recipectl.recipe.schema import Recipe
+from recipectl.systemd.unitfile import Site
 
 VLLM = Runtime("test", ("/v/bin/vllm", "serve"), positional_model=True)
 

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from recipectl import engines, flags, probes
-from recipectl.runtime import Runtime
+from recipectl import engines
+from recipectl.engines import ask as probes
+from recipectl.engines import flags
+from recipectl.machine.runtime import Runtime
 
 CASES = {
     "a flag that is gone": ("vllm", "--swap-space 4", "`--swap-space` is no option of vllm 0.32.0; remove it (the nearest is `--"),

@@ -7,13 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from recipectl import load, settings, unit, unitfile
+from recipectl.compiler import service_settings as settings
+from recipectl.compiler import units as unit
+from recipectl.compiler.relations import Relations
 from recipectl.engines import vllm
 from recipectl.errors import RecipectlError
-from recipectl.hostfile import Host
-from recipectl.relations import Relations
-from recipectl.runtime import Runtime
-from recipectl.unitfile import Site
+from recipectl.machine.runtime import Runtime
+from recipectl.recipe import load
+from recipectl.recipe.hostfile import Host
+from recipectl.systemd import unitfile
+from recipectl.systemd.unitfile import Site
 
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.yaml"))
 EXAMPLES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))

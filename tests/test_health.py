@@ -6,7 +6,8 @@ from pathlib import Path
 import packaging
 import pytest
 
-from recipectl import health, installed
+from recipectl import health
+from recipectl.machine import distributions as installed
 
 LIBRARIES = str(Path(packaging.__file__).parents[1])
 

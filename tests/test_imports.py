@@ -15,14 +15,15 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from recipectl import load, unit
 from recipectl.cli import recipectl
+from recipectl.compiler import units as unit
 from recipectl.errors import UsageError
-from recipectl.hostfile import Host
-from recipectl.imports import official, shell, studio, swap, units, words
-from recipectl.imports.draft import Draft, render
-from recipectl.runtime import Runtime
-from recipectl.unitfile import Site
+from recipectl.importers import official, shell, studio, swap, units, words
+from recipectl.importers.draft import Draft, render
+from recipectl.machine.runtime import Runtime
+from recipectl.recipe import load
+from recipectl.recipe.hostfile import Host
+from recipectl.systemd.unitfile import Site
 
 RUNTIMES = {
     "vllm": Runtime("test", ("/v/bin/vllm", "serve"), positional_model=True),

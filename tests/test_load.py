@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from recipectl import load, sources
 from recipectl.errors import RecipeError, UsageError
+from recipectl.recipe import load
+from recipectl.recipe import search as sources
 
 Write = Callable[[str, str], Path]
 

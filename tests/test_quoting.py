@@ -2,8 +2,8 @@
 
 import pytest
 
-from recipectl import quoting
 from recipectl.errors import UnrepresentableError
+from recipectl.systemd import quoting
 
 QUOTED = {
     "a bare word": ("--port=1", "--port=1"),

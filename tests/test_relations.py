@@ -4,11 +4,12 @@ from typing import Any
 
 import pytest
 
-from recipectl import engines, relations
+from recipectl import engines
+from recipectl.compiler import relations
 from recipectl.engines import Endpoint
 from recipectl.errors import UsageError
-from recipectl.hostfile import Host
-from recipectl.recipe import Recipe
+from recipectl.recipe.hostfile import Host
+from recipectl.recipe.schema import Recipe
 
 NOTHING = Host()
 

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 from conftest import make_venv
 
-from recipectl.disk import Disk, interpreter_of
 from recipectl.errors import RuntimeNotFoundError
-from recipectl.hostfile import Host
-from recipectl.recipe import Recipe
-from recipectl.runtime import Runtime
-from recipectl.runtime import resolve as resolve_on
+from recipectl.machine.disk import Disk, interpreter_of
+from recipectl.machine.runtime import Runtime
+from recipectl.machine.runtime import resolve as resolve_on
+from recipectl.recipe.hostfile import Host
+from recipectl.recipe.schema import Recipe
 
 
 def resolve(recipe: Recipe, host: Host) -> Runtime:

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from recipectl import host
-from recipectl.compiled import Compiled
+from recipectl.compiler.model import Compiled
+from recipectl.converge import apply as host
+from recipectl.converge.plan import Host, Plan, decide
 from recipectl.errors import RecipectlError
-from recipectl.plan import Host, Plan, decide
-from recipectl.store import Store
-from recipectl.unitfile import Unit
+from recipectl.systemd.store import Store
+from recipectl.systemd.unitfile import Unit
 
 QWEN = Unit("model-qwen.service", "[Service]\n\n[X-Recipectl]\nRecipe=qwen\nDigest=0123456789ab\n")
 

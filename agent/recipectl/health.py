@@ -149,7 +149,7 @@ def pinned(
 ) -> int:
     """Fail when Python or the engine is not what the recipe pins (any more); `-` where it pins nothing."""
     sys.path += [str(Path(__file__).parents[1]), libraries]  # -I -S has left out both
-    from recipectl import installed
+    from recipectl.machine import distributions as installed
 
     here = installed.versions(folder)
     found = next((here[name] for name in names if name in here), None)
@@ -174,7 +174,7 @@ def pinned(
 def locked(file: str, policy: str, interpreter: str, folder: str, *names: str) -> int:
     """Tell what of the unit's runtime is not as the lock has it, and fail when the policy is `refuse`."""
     sys.path.append(str(Path(__file__).parents[1]))
-    from recipectl import installed
+    from recipectl.machine import distributions as installed
 
     try:
         lock = installed.read_lock(Path(file))

@@ -141,7 +141,7 @@ def test_two_that_cannot_both_be_up_at_boot_are_refused() -> None:
 
 HOOKED = """
 import os, sys
-from recipectl import store
+from recipectl.systemd import store
 left = int(sys.argv.pop(1))
 def counted(real):
     def call(*args, **kwargs):
@@ -150,7 +150,7 @@ def counted(real):
         if left < 0: os.kill(os.getpid(), 9)
         return real(*args, **kwargs)
     return call
-from recipectl.bus import Manager
+from recipectl.systemd.dbus import Manager
 os.fsync, os.fchmod = counted(os.fsync), counted(os.fchmod)
 for name in ("replace", "unlink", "touch", "write_bytes"):
     setattr(store.Path, name, counted(getattr(store.Path, name)))

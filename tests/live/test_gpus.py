@@ -367,7 +367,7 @@ def test_a_socket_that_an_apply_was_killed_before_moving_is_moved_by_the_next() 
     recipe("a", port=18201, served_model_name="a", on_demand={"idle": "1min"})
     recipectl("apply")
     recipe("a", port=18301, served_model_name="a", on_demand={"idle": "1min"})
-    killed = "import os\nfrom recipectl.bus import Manager\nManager.start_without_waiting = lambda *_: os.kill(os.getpid(), 9)\nimport sys\nsys.argv[1:] = ['apply']\nfrom recipectl.__main__ import main\nmain()"
+    killed = "import os\nfrom recipectl.systemd.dbus import Manager\nManager.start_without_waiting = lambda *_: os.kill(os.getpid(), 9)\nimport sys\nsys.argv[1:] = ['apply']\nfrom recipectl.__main__ import main\nmain()"
     assert subprocess.run([sys.executable, "-c", killed], check=False).returncode == -9
     assert recipectl("apply").returncode == 0
     assert ask(18301) == "a"

@@ -11,9 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_engines import as_recipe
 
-from recipectl import engines, quoting
+from recipectl import engines
 from recipectl.errors import UnrepresentableError
-from recipectl.runtime import Runtime
+from recipectl.machine.runtime import Runtime
+from recipectl.systemd import quoting
 
 pytestmark = pytest.mark.systemd
 UNITS = Path("/run/systemd/system")

@@ -10,21 +10,21 @@ _VERBS = {
     "explain": ("show", "Print each step from a recipe to its unit, and why."),
     "show-command": ("show", "Print the command of a recipe, to paste into a shell."),
     "runtime": ("show", "Print which interpreter and engine serve a recipe."),
-    "lock": ("pins", "Record the exact runtime of recipes, to notice any drift."),
-    "versions": ("pins", "Compare recipe, unit, systemd, process and engine."),
-    "check": ("pins", "Check flags and values against the installed engine."),
+    "lock": ("fidelity", "Record the exact runtime of recipes, to notice any drift."),
+    "versions": ("fidelity", "Compare recipe, unit, systemd, process and engine."),
+    "check": ("fidelity", "Check flags and values against the installed engine."),
     "doctor": ("doctor", "Run all checks of this host, and say what to do."),
     "import": ("imports", "Turn a command, a unit or another tool's file into a recipe."),
     "schema": ("show", "Print the JSON Schema of a recipe."),
     "diff": ("converge", "Show what apply would do, and why."),
     "apply": ("converge", "Make the host what its recipes say."),
-    "start": ("run", "Start models; returns when they are ready."),
-    "stop": ("run", "Stop models; returns when their processes are gone."),
-    "restart": ("run", "Stop models and start them again."),
-    "switch": ("run", "Start a model and say which ones it took the GPUs of."),
-    "wait": ("run", "Wait until models are ready, without starting them."),
-    "enable": ("run", "Start models at boot, with models.target."),
-    "disable": ("run", "Do not start models at boot any more."),
+    "start": ("jobs", "Start models; returns when they are ready."),
+    "stop": ("jobs", "Stop models; returns when their processes are gone."),
+    "restart": ("jobs", "Stop models and start them again."),
+    "switch": ("jobs", "Start a model and say which ones it took the GPUs of."),
+    "wait": ("jobs", "Wait until models are ready, without starting them."),
+    "enable": ("jobs", "Start models at boot, with models.target."),
+    "disable": ("jobs", "Do not start models at boot any more."),
     "remove": ("converge", "Stop models, disable them and remove their units."),
     "status": ("query", "Show models as systemd sees them."),
     "list": ("query", "List all recipes, and how host and recipe differ."),
@@ -65,7 +65,7 @@ def recipectl(ctx: click.Context, user: bool, remote: str | None) -> None:
 
     Exit status: 0 done, 1 the host failed, 2 a recipe or the command line is wrong, 3 not as wanted.
     """
-    from recipectl.cli.common import Place
+    from recipectl.cli.options import Place
 
     if remote == "":
         raise click.UsageError("-H is empty; name a host")

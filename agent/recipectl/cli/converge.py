@@ -8,12 +8,16 @@ from collections.abc import Iterator
 
 import click
 
-from recipectl import health, host, plan, sources, unitfile
-from recipectl.bus import Manager, State
-from recipectl.cli.common import Place, chosen, outcome, service
-from recipectl.compiled import Compiled
+from recipectl import health
+from recipectl.cli.options import Place, chosen, outcome, service
+from recipectl.compiler.model import Compiled
+from recipectl.converge import apply as host
+from recipectl.converge import plan
 from recipectl.errors import RecipectlError, UsageError
-from recipectl.unitfile import facts, kinds, recipe_of
+from recipectl.recipe import search as sources
+from recipectl.systemd import unitfile
+from recipectl.systemd.dbus import Manager, State
+from recipectl.systemd.unitfile import facts, kinds, recipe_of
 
 _NAMES = click.argument("recipes", nargs=-1, required=True, metavar="RECIPE...")
 _SOME = click.argument("recipes", nargs=-1, metavar="[RECIPE]...")

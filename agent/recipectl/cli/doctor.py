@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from recipectl import sources, unitfile
-from recipectl.bus import Manager
-from recipectl.cli import pins
-from recipectl.cli.common import Place, made, systemd_version
+from recipectl.cli import fidelity
+from recipectl.cli.options import Place, made, systemd_version
 from recipectl.errors import BusError, RecipectlError
+from recipectl.recipe import search as sources
+from recipectl.systemd import unitfile
+from recipectl.systemd.dbus import Manager
 
 if TYPE_CHECKING:
-    from recipectl import unit
-    from recipectl.compiled import Compiled, Outcome
+    from recipectl.compiler import units as unit
+    from recipectl.compiler.model import Compiled, Outcome
 
 OLDEST_SYSTEMD = 252
 
@@ -43,8 +44,8 @@ class _Host:
         return self.compiled[1].models
 
     @cached_property
-    def rows(self) -> list[pins.Row]:
-        return pins.rows(self.place, (), tell=False)[0]
+    def rows(self) -> list[fidelity.Row]:
+        return fidelity.rows(self.place, (), tell=False)[0]
 
 
 def _recipes(host: _Host) -> Iterator[str]:
@@ -104,7 +105,7 @@ def _failed(host: _Host) -> Iterator[str]:
 
 
 def _gpus(host: _Host) -> Iterator[str]:
-    from recipectl import environment
+    from recipectl.compiler import environment
 
     there = {path.name[6:] for path in Path("/dev").glob("nvidia[0-9]*")}
     for name, one in sorted(host.steps.items()):
@@ -133,7 +134,8 @@ def _permissions(host: _Host) -> Iterator[str]:
 
 
 def _orphans(_: _Host) -> Iterator[str]:
-    from recipectl import environment, running
+    from recipectl.compiler import environment
+    from recipectl.machine import processes as running
 
     for one in running.engines_outside():
         words = " ".join(environment.hidden(one.argv or ()))[:100]

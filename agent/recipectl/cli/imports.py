@@ -12,12 +12,12 @@ import click
 import yaml
 
 from recipectl.errors import RecipectlError, UsageError
-from recipectl.imports import official, shell, studio, swap, units
-from recipectl.imports.draft import Draft, render, told
-from recipectl.imports.programs import program, runs_container, unwrapped
-from recipectl.imports.words import drafted
-from recipectl.reader import read
-from recipectl.store import Store
+from recipectl.importers import official, shell, studio, swap, units
+from recipectl.importers.draft import Draft, render, told
+from recipectl.importers.programs import program, runs_container, unwrapped
+from recipectl.importers.words import drafted
+from recipectl.recipe.yamlfile import read
+from recipectl.systemd.store import Store
 
 _OUTPUT = click.option(
     "-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="Write files here."

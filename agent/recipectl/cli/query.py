@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from recipectl import sources, unitfile
-from recipectl.bus import Manager, State
-from recipectl.cli.common import Place, chosen, outcome, service
+from recipectl.cli.options import Place, chosen, outcome, service
 from recipectl.errors import BusError, UsageError
+from recipectl.recipe import search as sources
+from recipectl.systemd import unitfile
+from recipectl.systemd.dbus import Manager, State
 
 if TYPE_CHECKING:
-    from recipectl.compiled import Compiled
+    from recipectl.compiler.model import Compiled
 
 
 def _row(place: Place, state: State, enabled: frozenset[str]) -> dict[str, object]:
@@ -50,7 +51,7 @@ def _socket(service_: str) -> str:
 
 
 def _ended(state: State) -> str:
-    from recipectl.cli.run import decoded
+    from recipectl.cli.jobs import decoded
 
     return decoded(state)
 

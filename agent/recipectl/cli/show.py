@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from recipectl import unitfile
-from recipectl.cli.common import Place, chosen, made, outcome, warn
+from recipectl.cli.options import Place, chosen, made, outcome, warn
 from recipectl.cli.reasons import COMES_BACK, KEYS, ON_DEMAND, ORDER, REASONS, SANDBOX, SERVICE
-from recipectl.store import Store
+from recipectl.systemd import unitfile
+from recipectl.systemd.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from recipectl import unit
-    from recipectl.compiled import Compiled
+    from recipectl.compiler import units as unit
+    from recipectl.compiler.model import Compiled
 
 
 @click.command("compile")
@@ -146,7 +146,7 @@ def _source(place: Place, one: unit.Steps, name: str, layer: str) -> str | None:
         return ", ".join(filter(None, (ours, f"{path[0]}:{path[1]}" if path else None))) or None
     if layer == "gpus" and one.recipe.gpus is None:
         return one.place("extra_args", "cuda_visible_devices")
-    from recipectl import environment  # with pydantic: not for a compile from the cache
+    from recipectl.compiler import environment  # with pydantic: not for a compile from the cache
 
     key = environment.key_of(layer, name)
     return one.place(*key) if key else None
@@ -162,7 +162,7 @@ class Setting(NamedTuple):
 
 def _settings(one: unit.Steps, model: Compiled) -> list[Setting]:
     """The settings of the service by their reasons; command and environment have their own parts."""
-    from recipectl import settings
+    from recipectl.compiler import service_settings as settings
 
     given = {*settings.lines(one.recipe, "Unit"), *settings.lines(one.recipe, "Service")}
     found = []
@@ -260,7 +260,7 @@ def runtime_(place: Place, recipes: tuple[str, ...], as_json: bool) -> int:
 def _shell_finds(one: unit.Steps) -> str | None:
     """The engine that the caller's own PATH has first, with its version, when the recipe runs another."""
 
-    from recipectl.disk import SCRIPTS, Disk
+    from recipectl.machine.disk import SCRIPTS, Disk
 
     script = shutil.which(SCRIPTS[one.recipe.backend])
     if script is None or script == one.runtime.command[0]:
@@ -271,7 +271,7 @@ def _shell_finds(one: unit.Steps) -> str | None:
 @click.command("schema")
 def schema_() -> int:
     """Print the JSON Schema of a recipe."""
-    from recipectl.recipe import Recipe
+    from recipectl.recipe.schema import Recipe
 
     click.echo(json.dumps(Recipe.model_json_schema(), indent=2))
     return 0

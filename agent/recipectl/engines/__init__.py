@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from recipectl.engines import llamacpp, sglang, vllm
 from recipectl.errors import SeveralError, UsageError
-from recipectl.recipe import INTERNAL, Nodes, Recipe
-from recipectl.runtime import Runtime
+from recipectl.machine.runtime import Runtime
+from recipectl.recipe.schema import INTERNAL, Nodes, Recipe
 
 _ENGINES = {"vllm": vllm, "sglang": sglang, "llamacpp": llamacpp}
 

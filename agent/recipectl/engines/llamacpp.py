@@ -1,7 +1,7 @@
 """llama.cpp's llama-server: a list repeats its flag, and a wrong argument ends it with status 1."""
 
 from recipectl.errors import UsageError
-from recipectl.recipe import Nodes
+from recipectl.recipe.schema import Nodes
 
 MODEL, HOST, PORT, HEALTH = "--model", "127.0.0.1", 8080, "/health"
 FIELDS: tuple[tuple[str, str | None], ...] = (

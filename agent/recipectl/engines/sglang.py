@@ -1,6 +1,6 @@
 """SGLang: `python -m sglang.launch_server --model-path MODEL`; it takes no underscore spelling of a flag."""
 
-from recipectl.recipe import Nodes
+from recipectl.recipe.schema import Nodes
 
 MODEL, HOST, PORT, HEALTH = "--model-path", "127.0.0.1", 30000, "/health"
 FIELDS: tuple[tuple[str, str | None], ...] = (

@@ -2,7 +2,7 @@
 
 import re
 
-from recipectl.recipe import Nodes
+from recipectl.recipe.schema import Nodes
 
 MODEL, HOST, PORT, HEALTH = "--model", "127.0.0.1", 8000, "/health"
 FIELDS: tuple[tuple[str, str | None], ...] = (

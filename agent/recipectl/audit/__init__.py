@@ -1,0 +1,1 @@
+"""Is what runs what should run?"""

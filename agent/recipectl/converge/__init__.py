@@ -1,0 +1,1 @@
+"""The host becomes what its recipes say."""

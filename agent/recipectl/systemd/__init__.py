@@ -1,0 +1,1 @@
+"""Units as text, as files and over D-Bus."""
