@@ -2,7 +2,7 @@ PY = .venv/bin/python
 SUITES = trixie sid
 SUDO = $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: demo test test-vllm test-sglang live-matrix setup setup-test lint pure live fmt golden bench man dist
+.PHONY: demo test test-vllm test-sglang live-matrix setup setup-test lint pure live fmt golden mutants bench man dist
 demo: setup
 	@packaging/demo
 test: setup-test lint pure live
@@ -33,6 +33,8 @@ fmt:
 	.venv/bin/ruff check --fix agent tests packaging; .venv/bin/ruff format agent tests packaging
 golden:
 	$(PY) -m pytest -q tests/test_golden.py --rewrite-golden
+mutants:
+	$(PY) tests/mutants.py $(COUNT) $(SEED)
 bench: setup
 	@mkdir -p .build/bench
 	$(SUDO) packaging/throwaway-systemd --keep .build/bench "$(CURDIR)/$(PY)" tests/bench.py

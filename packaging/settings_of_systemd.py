@@ -1,4 +1,4 @@
-"""Make the table of settings (systemd/directives.json) from manual pages: `settings_of_systemd.py FOLDER >FILE`.
+"""Make systemd/directives.json from the manual pages of systemd: `settings_of_systemd.py FOLDER >FILE`.
 
 A page says of each setting `Added in version N`; what is older than 247 is written as 0.
 """

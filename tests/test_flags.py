@@ -6,29 +6,29 @@ from pathlib import Path
 
 import pytest
 
-from recipectl import engines
-from recipectl.engines import ask as probes
-from recipectl.engines import flags
+from recipectl.engines import ask, flags, parser_probe
+from recipectl.engines.argv import Word
+from recipectl.engines.options import parse_table, shipped_options
 from recipectl.machine.runtime import Runtime
 
 CASES = {
-    "a flag that is gone": ("vllm", "--swap-space 4", "`--swap-space` is no option of vllm 0.32.0; remove it (the nearest is `--"),
-    "a misspelt flag": ("vllm", "--max-modle-len 4", "`--max-modle-len` is no option of vllm 0.32.0; did you mean `--max-model-len`?"),
+    "a flag that is gone": ("vllm", "--swap-space 4", "`--swap-space` is not an option of vllm 0.32.0; remove it (the nearest is `--"),
+    "a misspelt flag": ("vllm", "--max-modle-len 4", "`--max-modle-len` is not an option of vllm 0.32.0; did you mean `--max-model-len`?"),
     "a value that is no choice": ("vllm", "--dtype floaty", "`--dtype` cannot be `floaty` in vllm 0.32.0; did you mean `float`?"),
     "a choice with `=`": ("vllm", "--dtype=floaty", "`--dtype` cannot be `floaty`"),
     "a deprecated flag": ("vllm", "--disable-cascade-attn", "`--disable-cascade-attn` is deprecated in vllm 0.32.0"),
     "a flag with a value": ("vllm", "--headless=yes", "`--headless` takes no value in vllm 0.32.0; give `true` or `false`, not `yes`"),
     "a word of no option": ("vllm", "--headless yes", "`yes` belongs to no option of vllm 0.32.0; remove it"),
-    "no value": ("vllm", "--port", "`--port` wants a value in vllm 0.32.0; give one"),
+    "no value": ("vllm", "--port", "`--port` needs a value in vllm 0.32.0; give one"),
     "the beginning of a flag": ("vllm", "--enable-prefix-cachin", "is only the beginning of `--enable-prefix-caching`"),
-    "a part of an unknown option": ("vllm", "--compilation.mode 3", "`--compilation` is no option of vllm 0.32.0"),
-    "SGLang knows no underscores": ("sglang", "--mem_fraction_static 0.5", "`--mem_fraction_static` is no option of sglang 0.5.23; did you mean `--mem-fraction-static`?"),
+    "a part of an unknown option": ("vllm", "--compilation.mode 3", "`--compilation` is not an option of vllm 0.32.0"),
+    "SGLang knows no underscores": ("sglang", "--mem_fraction_static 0.5", "`--mem_fraction_static` is not an option of sglang 0.5.23; did you mean `--mem-fraction-static`?"),
 }  # fmt: skip
 
 
 def sentences(engine: str, line: str) -> list[str]:
-    words = [engines.Word(text, ("args",)) for text in line.split()]
-    return [one.sentence for one in flags.findings(engine, words, engines.options(engine))]
+    words = [Word(text, ("args",)) for text in line.split()]
+    return [one.sentence for one in flags.check(engine, words, shipped_options(engine))]
 
 
 @pytest.mark.parametrize(("engine", "line", "sentence"), CASES.values(), ids=CASES.keys())
@@ -67,7 +67,7 @@ HELP = """----- common params -----
 
 
 def test_llama_servers_help_is_read() -> None:
-    assert probes.llama_options(HELP) == {
+    assert ask.llama_options(HELP) == {
         "--help": {"kind": "flag", "aliases": ["-h", "--usage"]},
         "--threads": {"kind": "value", "aliases": ["-t"]},
         "--flash-attn": {"kind": "value", "aliases": ["-fa"], "choices": ["on", "off", "auto"]},
@@ -90,23 +90,23 @@ def test_an_engine_is_asked_once(tmp_path: Path) -> None:
         tmp_path, f"open({str(tmp_path / 'count')!r}, 'a').write('x'); print('--port N   the port')"
     )
     for _ in range(2):
-        options, origin = probes.options_of("llamacpp", asked, "root", tmp_path / "cache")
+        options, origin = ask.options_of("llamacpp", asked, "root", tmp_path / "cache")
     assert (list(options.by_flag), origin.endswith("(asked before)")) == (["--port"], True)
     assert (tmp_path / "count").read_text() == "x"
 
 
 def test_an_engine_that_cannot_be_asked_is_checked_by_the_shipped_table(tmp_path: Path) -> None:
-    options, origin = probes.options_of(
+    options, origin = ask.options_of(
         "llamacpp", server(tmp_path, "import sys; sys.exit('no libcuda')"), "root", tmp_path / "cache"
     )
-    assert options == engines.options("llamacpp")
+    assert options == shipped_options("llamacpp")
     assert origin.startswith("recipectl's own table of llamacpp")
     assert "cannot tell (no libcuda)" in origin
 
 
 def test_an_engine_that_hangs_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probes, "TIMEOUT_SEC", 0.5)
-    _, origin = probes.options_of(
+    monkeypatch.setattr(ask, "TIMEOUT_SEC", 0.5)
+    _, origin = ask.options_of(
         "llamacpp", server(tmp_path, "import time; time.sleep(60)"), "root", tmp_path / "cache"
     )
     assert "did not answer within 0.5 s" in origin
@@ -122,11 +122,11 @@ p.add_argument("--c", action=argparse.BooleanOptionalAction)
 p.add_argument("--d", nargs="+"), p.add_argument("--e", action="append"), p.add_argument("--f", action="store_true", help="[DEPRECATED] no")
 print(json.dumps({"version": "1", "options": probe["options"](p)}))
 """
-    probe = Path(engines.__file__).with_name("probe.py")
+    probe = Path(parser_probe.__file__)
     text = subprocess.run(
         [sys.executable, "-c", program, str(probe)], capture_output=True, text=True, check=True
     ).stdout
-    table = engines.table(text)
+    table = parse_table(text)
     assert {name: option.kind for name, option in table.by_flag.items()} == {
         "--a": "value",
         "--c": "negatable",

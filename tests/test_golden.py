@@ -7,20 +7,25 @@ from pathlib import Path
 
 import pytest
 
-from recipectl.compiler import service_settings as settings
-from recipectl.compiler import units as unit
+from recipectl.compiler import service_settings, units
+from recipectl.compiler.model import CompiledModel
+from recipectl.compiler.pipeline import pure_steps
 from recipectl.compiler.relations import Relations
 from recipectl.engines import vllm
 from recipectl.errors import RecipectlError
+from recipectl.machine.installation import Installation
 from recipectl.machine.runtime import Runtime
-from recipectl.recipe import load
-from recipectl.recipe.hostfile import Host
-from recipectl.systemd import unitfile
-from recipectl.systemd.unitfile import Site
+from recipectl.recipe.hostfile import HostSettings
+from recipectl.recipe.load import load
+from recipectl.recipe.schema import Recipe
+from recipectl.systemd.unitfile import InstalledUnit, shared_units
 
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.yaml"))
 EXAMPLES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
-SITE = Site(("/usr/bin/python3", "/usr/lib/recipectl/health.py"), libraries="/usr/lib/python3/dist-packages")
+SETTINGS = HostSettings()
+INSTALLATION = Installation(
+    helper=("/usr/bin/python3", "/usr/lib/recipectl/health.py"), libraries="/usr/lib/python3/dist-packages"
+)
 RUNTIMES = {
     "vllm": Runtime(
         "python_path: its `vllm` sibling",
@@ -37,21 +42,31 @@ RUNTIMES = {
 
 # What the other recipes of the host are to a case.
 RELATIONS = {
-    "rag": Relations(turn=("qwen3-8b",), after=("qwen3-8b",), requires=("qwen3-8b",)),
-    "on-demand": Relations(rivals=("b",), earlier=("b",), spared=(("b", 8001),)),
-    "related": Relations(("b", "y"), ("b",), ("a", "z"), ("a", "embed"), ("embed",), (("b", 8001),)),
+    "rag": Relations(taking_turns=("qwen3-8b",), after=("qwen3-8b",), requires=("qwen3-8b",)),
+    "on-demand": Relations(rivals=("b",), earlier=("b",), stopped=(("b", 8001),)),
+    "related": Relations(
+        rivals=("b", "y"),
+        earlier=("b",),
+        taking_turns=("a", "z"),
+        after=("a", "embed"),
+        requires=("embed",),
+        stopped=(("b", 8001),),
+    ),
 }
+
+
+def compiled(path: Path, recipe: Recipe) -> CompiledModel:
+    """The units of a recipe by the pure steps alone."""
+    for error in service_settings.check(recipe, INSTALLATION):
+        raise error
+    file = f"/etc/recipectl/recipes/{path.name}"
+    steps = pure_steps(recipe, file, RUNTIMES[recipe.backend], SETTINGS, INSTALLATION)
+    return units.render(steps, RELATIONS.get(path.stem, Relations()), SETTINGS, INSTALLATION)
 
 
 def rendered(path: Path) -> str:
     try:
-        recipe = load.load(path)
-        source = f"/etc/recipectl/recipes/{path.name}"
-        for error in settings.refused(recipe, SITE):
-            raise error
-        made = unit.steps(recipe, source, RUNTIMES[recipe.backend], Host(), SITE)
-        units = unit.render(made, SITE, Host(), RELATIONS.get(path.stem, Relations()))
-        return "\n".join(f"# ── {one.name}\n{one.text}" for one in units)
+        return "\n".join(f"# ── {unit.name}\n{unit.text}" for unit in compiled(path, load(path)).units)
     except RecipectlError as error:
         return f"exit {error.status}: {error}\n".replace(str(path.parent) + "/", "")
 
@@ -72,8 +87,8 @@ def test_systemd_finds_nothing_to_say_about_the_golden_units(tmp_path: Path) -> 
         for program in ("/v/bin/vllm", "/v/bin/python", "/v/bin/llama-server"):
             text = text.replace(f":{program}", ":/bin/true")  # the one thing that is not on this host
         (tmp_path / name).write_text(text)
-    for one in unitfile.shared(SITE):
-        (tmp_path / one.name).write_text(one.text)
+    for unit in shared_units(user=False):
+        (tmp_path / unit.name).write_text(unit.text)
     files = sorted(str(path) for path in tmp_path.iterdir())
     words = ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", *files]
     said = subprocess.run(words, capture_output=True, text=True, check=False)
@@ -95,18 +110,20 @@ def test_the_same_input_gives_the_same_bytes() -> None:
 
 
 def test_what_a_unit_says_of_itself_can_be_read_back() -> None:
-    facts = unitfile.facts(rendered(next(path for path in EXAMPLES if path.stem == "qwen3-8b")))
-    assert (facts["Recipe"], facts["EngineVersion"], facts["Gpus"]) == ("qwen3-8b", "0.32.0", "0")
+    text = rendered(next(path for path in EXAMPLES if path.stem == "qwen3-8b"))
+    unit = InstalledUnit("model-qwen3-8b.service", text.partition("\n")[2])
+    assert (unit.recipe, unit.engine_version, unit.gpus) == ("qwen3-8b", "0.32.0", "0")
+    assert (unit.source, unit.edited_by_hand) == ("/etc/recipectl/recipes/qwen3-8b.yaml", False)
 
 
 def test_the_parsers_that_are_inferred_are_those_of_the_models() -> None:
-    assert vllm.infer("reasoning_parser", "/m/Qwen3-8B") == "qwen3"
+    assert vllm.infer_parser("reasoning_parser", "/m/Qwen3-8B") == "qwen3"
 
 
 @pytest.mark.parametrize("end", ["\n", "\r", "\0", "\x7f"])
 def test_whatever_slips_through_begins_no_line_of_a_unit(end: str) -> None:
-    recipe = load.load(EXAMPLES[0])
-    made = unit.steps(recipe, "/r/a.yaml", RUNTIMES[recipe.backend], Host(), SITE)
-    related = Relations(requires=(f"b{end}ExecStartPre=/bin/evil #",))
+    recipe = load(EXAMPLES[0])
+    steps = pure_steps(recipe, "/r/a.yaml", RUNTIMES[recipe.backend], SETTINGS, INSTALLATION)
+    relations = Relations(requires=(f"b{end}ExecStartPre=/bin/evil #",))
     with pytest.raises(RecipectlError, match="a control character reached the requires of a unit"):
-        unit.render(made, SITE, Host(), related)
+        units.render(steps, relations, SETTINGS, INSTALLATION)

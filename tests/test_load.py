@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from recipectl.errors import RecipeError, UsageError
-from recipectl.recipe import load
-from recipectl.recipe import search as sources
+from recipectl.recipe import load, search
 
 Write = Callable[[str, str], Path]
 
@@ -25,11 +24,11 @@ MISTAKES = {
     "a port out of range": ("model_path: /m\nport: 70000\n", "a.yaml:2:7: `port` is `70000`; give at most 65535"),
     "a word for a number": ("model_path: /m\nport: web\n", "a.yaml:2:7: `port` is `web`; give a whole number"),
     "a key given twice": ("model_path: /m\nport: 1\nport: 2\n", "a.yaml:3:1: `port` is given twice (first on line 2); keep one of them"),
-    "two names of one key": ("model_path: /m\ntp: 1\ntensor-parallel-size: 2\n", "a.yaml:3:1: `tp` and `tensor-parallel-size` are one key, which is given twice (first on line 2); keep one of them"),
+    "two names of one key": ("model_path: /m\ntp: 1\ntensor-parallel-size: 2\n", "a.yaml:3:1: `tp` and `tensor-parallel-size` are the same key, which is given twice (first on line 2); keep one of them"),
     "no model": ("backend: vllm\n", "a.yaml:1:1: `model_path` is missing; add it"),
     "an unknown engine": ("model_path: /m\nbackend: ollama\n", "a.yaml:2:10: `backend` is `ollama`; give one of 'vllm', 'sglang' or 'llamacpp'"),
     "another name than the file's": ("name: b\nmodel_path: /m\n", "a.yaml:1:7: `name` is `b` but the file is a.yaml; rename the file or remove the key (a title goes in `description:`)"),
-    "not YAML": ("model_path: [\n", "a.yaml:2:1: is not YAML: did not find expected node content; correct it there"),
+    "not YAML": ("model_path: [\n", "a.yaml:2:1: a value is missing; add it, or close the `[` or `{` before"),
 }  # fmt: skip
 
 
@@ -70,7 +69,7 @@ def test_gpus_may_be_one_or_many(write: Write, text: str, gpus: tuple[str, ...])
 
 def test_the_first_folder_that_has_a_name_wins(write: Write, tmp_path: Path) -> None:
     write("etc/a.yaml", ""), write("usr/a.yaml", ""), write("usr/b.yaml", "")
-    assert sources.every((tmp_path / "etc", tmp_path / "usr")) == (
+    assert search.recipe_files((tmp_path / "etc", tmp_path / "usr")) == (
         tmp_path / "etc/a.yaml",
         tmp_path / "usr/b.yaml",
     )
@@ -80,13 +79,13 @@ def test_a_link_to_dev_null_masks_a_recipe(write: Write, tmp_path: Path) -> None
     write("usr/a.yaml", "")
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc/a.yaml").symlink_to("/dev/null")
-    assert sources.every((tmp_path / "etc", tmp_path / "usr")) == ()
+    assert search.recipe_files((tmp_path / "etc", tmp_path / "usr")) == ()
 
 
 def test_an_unknown_name_is_told_with_the_nearest(write: Write, tmp_path: Path) -> None:
     write("qwen.yaml", "")
     with pytest.raises(UsageError, match="did you mean `qwen`"):
-        sources.find("qwem", (tmp_path,))
+        search.find("qwem", (tmp_path,))
 
 
 def test_drop_ins_merge_in_the_order_of_their_names(write: Write, tmp_path: Path) -> None:
@@ -95,7 +94,7 @@ def test_drop_ins_merge_in_the_order_of_their_names(write: Write, tmp_path: Path
         write("etc/a.yaml.d/20.yaml", "env_vars: {B: 3}\n"),
         write("usr/a.yaml.d/10.yaml", "env_vars: {B: 2, C: 2}\nport: 2\n"),
     )
-    found = sources.drop_ins("a", (tmp_path / "etc", tmp_path / "usr"))
+    found = search.drop_ins("a", (tmp_path / "etc", tmp_path / "usr"))
     merged = load.load(recipe, *found)
     assert (merged.port, merged.env_vars) == (2, {"A": "1", "B": "3", "C": "2"})
 
@@ -139,26 +138,26 @@ VARIABLES = {
 
 @pytest.mark.parametrize(("text", "path"), VARIABLES.values(), ids=VARIABLES.keys())
 def test_the_hosts_variables_are_put_in(write: Write, text: str, path: str) -> None:
-    recipe, _ = load.placed((write("a.yaml", text),), {"models": "/data", "port": "8001"})
+    recipe, _ = load.load_with_places((write("a.yaml", text),), {"models": "/data", "port": "8001"})
     assert recipe.model_path == path
 
 
 def test_a_variable_without_quotes_may_be_a_number(write: Write) -> None:
-    recipe, _ = load.placed((write("a.yaml", "model_path: m\nport: ${port}\n"),), {"port": "8001"})
+    recipe, _ = load.load_with_places((write("a.yaml", "model_path: m\nport: ${port}\n"),), {"port": "8001"})
     assert recipe.port == 8001
 
 
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("${modles}", ":1:13: `${modles}` is no variable of this host; did you mean `${models}`? Or write `$${` for a plain `${`"),
-        ("${other}", ":1:13: `${other}` is no variable of this host; add it to `vars:` of the host file, or write `$${` for a plain `${`"),
-        ("'${ x'", ":1:13: `${` begins no name; write `$${` for a plain `${`"),
+        ("${modles}", ":1:13: `${modles}` is not a variable of this host; did you mean `${models}`? Or write `$${` for a plain `${`"),
+        ("${other}", ":1:13: `${other}` is not a variable of this host; add it to `vars:` of the host file, or write `$${` for a plain `${`"),
+        ("'${ x'", ":1:13: no name follows `${`; write `$${` for a plain `${`"),
     ],
 )  # fmt: skip
 def test_an_unknown_variable_is_an_error_once(write: Write, text: str, sentence: str) -> None:
     with pytest.raises(RecipeError) as error:
-        load.placed((write("a.yaml", f"model_path: {text}\n"),), {"models": "/data"})
+        load.load_with_places((write("a.yaml", f"model_path: {text}\n"),), {"models": "/data"})
     assert [str(problem).rpartition("a.yaml")[2] for problem in error.value.problems] == [sentence]
 
 
@@ -172,7 +171,7 @@ def test_a_folder_in_place_of_a_recipe_is_told_and_not_taken_for_a_recipe_that_i
     tmp_path: Path,
 ) -> None:
     (tmp_path / "a.yaml").mkdir()
-    assert [one.name for one in sources.sources((tmp_path,))] == ["a"]
+    assert [one.name for one in search.sources((tmp_path,))] == ["a"]
     with pytest.raises(UsageError, match=r"a.yaml: cannot be read: Is a directory"):
         load.load(tmp_path / "a.yaml")
 
@@ -182,5 +181,5 @@ def test_drop_ins_that_nobody_reads_are_known(write: Write, tmp_path: Path) -> N
     unread = ("a.yaml.d/10.conf", "a.yml.d/10.yaml", "b.yaml.d/10.yaml")
     for name in (*unread, "a.yaml.d/20.yaml"):
         write(name, "port: 1\n")
-    found = [str(path.relative_to(tmp_path)) for path, _ in sources.unread((tmp_path,))]
+    found = [str(path.relative_to(tmp_path)) for path, _ in search.unread_drop_ins((tmp_path,))]
     assert found == ["a.yaml.d/10.conf", "a.yml.d", "b.yaml.d"]

@@ -5,18 +5,19 @@ from pathlib import Path
 
 import pytest
 
-from recipectl.compiler.model import Compiled
-from recipectl.converge import apply as host
-from recipectl.converge.plan import Host, Plan, decide
+from recipectl.compiler.model import CompiledModel
+from recipectl.converge.apply import apply
+from recipectl.converge.plan import Plan, Survey, decide
 from recipectl.errors import RecipectlError
+from recipectl.recipe.gpus import UNSET
 from recipectl.systemd.store import Store
 from recipectl.systemd.unitfile import Unit
 
 QWEN = Unit("model-qwen.service", "[Service]\n\n[X-Recipectl]\nRecipe=qwen\nDigest=0123456789ab\n")
 
 
-class Asked:
-    """Remembers what a manager was asked."""
+class RecordingManager:
+    """Remembers the verbs it was given."""
 
     def __init__(self) -> None:
         self.verbs: list[str] = []
@@ -41,36 +42,45 @@ class Asked:
 @dataclass(frozen=True)
 class State:
     active_state: str = "inactive"
-    mark: str | None = None
+    started_digest: str | None = None
 
 
-def model(autostart: bool | None = None, text: str = QWEN.text) -> Compiled:
-    units = (Unit(QWEN.name, text),)
-    return Compiled("qwen", "/r/qwen.yaml", units, autostart, False, None, "none", (), ())
+def model(
+    name: str = "qwen", *, text: str = QWEN.text, units: tuple[Unit, ...] = (), **fields: object
+) -> CompiledModel:
+    """A model as the compiler gives it, without relations."""
+    defaults: dict[str, object] = {
+        "name": name, "file": f"/r/{name}.yaml", "backend": "vllm", "user": None, "digest": "0123456789ab",
+        "units": units or (Unit(f"model-{name}.service", text),), "autostart": None, "on_demand": False, "watched": False,
+        "gpus": UNSET, "url": None, "listen": None, "requires": (), "rivals": (), "warnings": (),
+    }  # fmt: skip
+    return CompiledModel(**(defaults | fields))  # type: ignore[arg-type]
 
 
-def planned(store: Store, wanted: Compiled, state: State = State(), **more: bool) -> Plan:
-    return decide((wanted,), (), Host(store.installed(), {QWEN.name: state}, store.enabled()), {}, **more)
+def planned(store: Store, wanted: CompiledModel, state: State = State(), **options: bool) -> Plan:
+    return decide((wanted,), (), Survey(store.installed(), {QWEN.name: state}, store.enabled()), **options)
 
 
 def test_an_unchanged_host_is_left_alone(tmp_path: Path) -> None:
-    store, asked = Store(tmp_path), Asked()
+    store, manager = Store(tmp_path), RecordingManager()
     store.write(QWEN)
-    host.apply(planned(store, model()), store, asked)
-    assert asked.verbs == []
+    apply(planned(store, model()), store, manager)
+    assert manager.verbs == []
 
 
 def test_a_written_unit_is_followed_by_one_reload(tmp_path: Path) -> None:
-    store, asked = Store(tmp_path), Asked()
-    host.apply(planned(store, model()), store, asked)
-    assert (asked.verbs, store.installed()) == (["reload"], {QWEN.name: QWEN.text})
+    store, manager = Store(tmp_path), RecordingManager()
+    apply(planned(store, model()), store, manager)
+    texts = {name: unit.text for name, unit in store.installed().items()}
+    assert (manager.verbs, texts) == (["reload"], {QWEN.name: QWEN.text})
 
 
 def test_a_removed_unit_is_stopped_before_its_file_goes(tmp_path: Path) -> None:
-    store, asked = Store(tmp_path), Asked()
+    store, manager = Store(tmp_path), RecordingManager()
     store.write(QWEN)
-    host.apply(decide((), (), Host(store.installed(), {}), {QWEN.name: "gone"}), store, asked)
-    assert asked.verbs == ["Stop model-qwen.service", "disable model-qwen.service", "reload"]
+    survey = Survey(store.installed(), {}, gone={QWEN.name: "gone"})
+    apply(decide((), (), survey), store, manager)
+    assert manager.verbs == ["Stop model-qwen.service", "disable model-qwen.service", "reload"]
 
 
 def test_a_file_that_is_not_ours_is_never_touched(tmp_path: Path) -> None:
@@ -85,15 +95,15 @@ def test_no_temporary_file_is_left(tmp_path: Path) -> None:
 
 
 def test_autostart_enables_and_starts_what_is_down(tmp_path: Path) -> None:
-    store, asked = Store(tmp_path), Asked()
-    host.apply(planned(store, model(autostart=True)), store, asked)
-    assert asked.verbs == ["enable model-qwen.service models.target", "reload", "Start model-qwen.service"]
+    store, manager = Store(tmp_path), RecordingManager()
+    apply(planned(store, model(autostart=True)), store, manager)
+    assert manager.verbs == ["enable model-qwen.service models.target", "reload", "Start model-qwen.service"]
 
 
 def test_without_autostart_what_an_operator_enabled_stays_so(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.write(QWEN)
-    assert not decide((model(),), (), Host(store.installed(), {QWEN.name: State()}, {QWEN.name}), {})
+    assert not decide((model(),), (), Survey(store.installed(), {QWEN.name: State()}, {QWEN.name}))
 
 
 def test_a_model_that_runs_something_older_is_restarted(tmp_path: Path) -> None:
@@ -120,17 +130,15 @@ def test_a_change_that_the_engine_does_not_see_restarts_nothing(tmp_path: Path) 
 def test_a_model_that_others_need_is_restarted_even_when_it_is_applied_alone(tmp_path: Path) -> None:
     store = Store(tmp_path)
     own = (Unit("model-base.service", QWEN.text), Unit("model-base.socket", QWEN.text))
-    base = Compiled("base", "/r/base", own, None, True, None, "none", (), ())
-    needs = Unit("model-top.service", f"[Unit]\nRequires=model-base.service\n{QWEN.text}")
-    top = Compiled("top", "/r/top", (needs,), None, False, None, "none", (), ())
+    base, top = model("base", units=own, on_demand=True), model("top", requires=("base",))
     store.write(*base.units, *top.units)
     up = {
         "model-base.service": State("active", "ffffffffffff"),
         "model-base.socket": State("active"),
         "model-top.service": State("active", "0123456789ab"),
     }
-    there = Host(store.installed(), up)
-    alone = decide((base,), (), there, {}, every=(base, top))
+    there = Survey(store.installed(), up)
+    alone = decide((base,), (), there, all_models=(base, top))
     assert (alone.of("restart"), alone.of("stop")) == (("model-base.service",), ())
 
 

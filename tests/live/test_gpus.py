@@ -200,7 +200,7 @@ def test_start_makes_the_socket_of_an_on_demand_model_listen_again() -> None:
     recipe("a", port=18201, served_model_name="a", on_demand={"idle": "1min"})
     recipectl("apply")
     systemctl("stop", "model-a.socket")
-    assert "model-a.socket does not listen, so no request starts a" in recipectl("doctor").stdout
+    assert "model-a.socket does not listen, and no request starts a" in recipectl("doctor").stdout
     assert "on demand: its socket is inactive: no request starts it" in recipectl("status", "a").stdout
     assert recipectl("start", "a").returncode == 0
     assert ask(18201) == "a"

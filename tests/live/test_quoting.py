@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_engines import as_recipe
 
-from recipectl import engines
+from recipectl.engines import argv as engine_argv
 from recipectl.errors import UnrepresentableError
 from recipectl.machine.runtime import Runtime
 from recipectl.systemd import quoting

@@ -164,8 +164,8 @@ def test_an_engine_that_was_upgraded_past_its_pin_does_not_start() -> None:
     (packages / "xllamacpp-1.2.dist-info").rename(packages / "xllamacpp-2.0.dist-info")
     failed = recipectl("start", "pinned")
     assert failed.returncode == 1
-    assert "the recipe pins xllamacpp ==1.*, it was 1.2 when the unit was compiled" in failed.stderr
-    assert "now has 2.0" in failed.stderr
+    assert "the recipe pins xllamacpp ==1.*" in failed.stderr
+    assert "now has 2.0 (the unit was compiled for 1.2)" in failed.stderr
 
 
 def test_on_a_terminal_the_wait_is_shown() -> None:

@@ -119,5 +119,5 @@ def test_nothing_of_a_user_is_in_the_systems_folders(recipe: dict[str, str]) -> 
 def test_a_user_without_a_manager_is_told(ann: dict[str, str]) -> None:
     failed = recipectl(ann | {"XDG_RUNTIME_DIR": "/nowhere"}, "start", "x")
     assert failed.returncode == 1
-    assert "no systemd to talk to over D-Bus" in failed.stderr
+    assert "there is no connection to your own service manager" in failed.stderr
     assert "log in with a session that has one" in failed.stderr

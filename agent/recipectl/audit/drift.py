@@ -1,55 +1,67 @@
-"""What differs between a recipe, its unit, what systemd has loaded and what runs: cause and remedy."""
+"""How a recipe, its unit, what systemd has loaded and what runs differ: cause and remedy. Pure."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
-from recipectl.compiler import environment
+from recipectl.compiler import secrets
 from recipectl.machine.processes import Process
-from recipectl.systemd import quoting, unitfile
-from recipectl.systemd.unitfile import MARK
+from recipectl.systemd import quoting
+from recipectl.systemd.unitfile import DIGEST_VARIABLE, InstalledUnit, UnitNames, settings
 
-Command = tuple[tuple[str, ...], dict[str, str]]  # argv, environment
+Where = Literal["recipe", "unit", "drop-in", "loaded", "running", "runtime", "answers", "port"]
+
+
+class Command(NamedTuple):
+    """What a service runs."""
+
+    argv: tuple[str, ...]
+    environment: Mapping[str, str]
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One thing that is not as it should be; where: recipe, unit, drop-in, loaded, running, answers, port."""
+    """One thing that is not as it should be: where, what, why, and what to do."""
 
-    where: str
+    where: Where
     what: str
     cause: str
     remedy: str
 
+    def __str__(self) -> str:
+        return f"{self.what} ({self.cause}); {self.remedy}"
 
-def public(version: str | None) -> str | None:
+
+def public_version(version: str | None) -> str | None:
     """A version without its local part: `0.32.0+cpu` is 0.32.0."""
     return version.partition("+")[0].removeprefix("v") if version else None
 
 
-def _specifiers(text: str, unit: str, runtime: str) -> str:
-    name = unit.removesuffix(".service")
-    known = {"%": "%", "n": unit, "N": name, "p": name, "d": f"{runtime}/credentials/{unit}", "t": runtime}
-    return re.sub(r"%(.)", lambda match: known.get(match[1], match[0]), text)
+def command_of(texts: Sequence[str], unit: str, runtime_folder: str = "/run") -> Command:
+    """The command of a unit file and its drop-ins, as systemd would load it.
 
-
-def command(texts: Sequence[str], unit: str, runtime: str = "/run") -> Command:
-    """The argv and environment of a unit file and its drop-ins, as systemd would load them.
-
-    `runtime` is the manager's folder: /run, or a user's.
+    `runtime_folder` is the manager's: /run, or a user's.
     """
     argv: tuple[str, ...] = ()
-    environ: dict[str, str] = {}
-    for text in texts:
-        for section, key, value in quoting.settings(text):
-            if section != "Service" or key not in ("ExecStart", "Environment"):
-                continue
-            words = tuple(_specifiers(word, unit, runtime) for word in quoting.split(value))
-            if key == "ExecStart":
-                argv = (re.sub(r"^[-@:+!|]+", "", words[0]), *words[1:]) if words else ()
-            elif key == "Environment":
-                environ = environ | dict(word.partition("=")[::2] for word in words) if words else {}
-    return argv, environ
+    environment: dict[str, str] = {}
+    for setting in (setting for text in texts for setting in settings(text)):
+        if setting.section != "Service" or setting.name not in ("ExecStart", "Environment"):
+            continue
+        words = tuple(_expanded(word, unit, runtime_folder) for word in quoting.split(setting.value))
+        if setting.name == "ExecStart":
+            argv = (re.sub(r"^[-@:+!|]+", "", words[0]), *words[1:]) if words else ()
+        else:
+            environment = environment | dict(word.partition("=")[::2] for word in words) if words else {}
+    return Command(argv, environment)
+
+
+def _expanded(text: str, unit: str, runtime_folder: str) -> str:
+    """A word with its specifiers expanded (systemd.unit(5))."""
+    name = unit.removesuffix(".service")
+    credentials = f"{runtime_folder}/credentials/{unit}"
+    known = {"%": "%", "n": unit, "N": name, "p": name, "d": credentials, "t": runtime_folder}
+    return re.sub(r"%(.)", lambda match: known.get(match[1], match[0]), text)
 
 
 # Settings of a drop-in that decide what runs, as whom and with what, besides command and environment.
@@ -58,199 +70,197 @@ _DECIDING = frozenset(
     EnvironmentFile PassEnvironment UnsetEnvironment User Group DynamicUser WorkingDirectory RootDirectory
     RootImage ExecSearchPath ExecStartPre ExecCondition LoadCredential SetCredential ImportCredential
     BindPaths BindReadOnlyPaths TimeoutStartSec TimeoutStopSec KillMode Restart
-    """.split()  # noqa: SIM905  (a list one can read)
+    """.split()  # noqa: SIM905  (a list that one can read)
 )
 
 
-def deciding(text: str) -> list[str]:
+def deciding_settings(text: str) -> list[str]:
     """The settings of a drop-in that decide what runs."""
-    return sorted({key for _, key, _ in quoting.settings(text) if key in _DECIDING})
+    return sorted({setting.name for setting in settings(text) if setting.name in _DECIDING})
 
 
-def between(one: Command, other: Command) -> str | None:
-    """The first difference of two commands in words; values of variables stay out, they may be long."""
-    if one[0] != other[0]:
-        was, now = (
-            " ".join(_unlike(*pair)) or "nothing" for pair in (one[:1] + other[:1], other[:1] + one[:1])
-        )
-        return f"argv ({was} became {now})" if was != now else "order of argv"
-    names = sorted(name for name in {*one[1], *other[1]} if one[1].get(name) != other[1].get(name))
-    return f"environment ({', '.join(names)})" if names else None
+def first_difference(before: Command, after: Command) -> str | None:
+    """The first difference of two commands in words, without the values of variables (they may be secret)."""
+    if before.argv != after.argv:
+        removed = " ".join(_words_missing_in(after.argv, before.argv)) or "nothing"
+        added = " ".join(_words_missing_in(before.argv, after.argv)) or "nothing"
+        return f"argv ({removed} became {added})" if removed != added else "order of argv"
+    names = {*before.environment, *after.environment}
+    changed = sorted(name for name in names if before.environment.get(name) != after.environment.get(name))
+    return f"environment ({', '.join(changed)})" if changed else None
 
 
-def _unlike(words: Sequence[str], others: Sequence[str]) -> list[str]:
-    """The words that the others lack, each with the flag it belongs to; secrets hidden."""
-    pairs = {*zip(("", *others), others, strict=False)}
-    found: list[str] = []
-    for before, word, shown in zip(("", *words), words, environment.hidden(words), strict=False):
+def _words_missing_in(other: Sequence[str], words: Sequence[str]) -> list[str]:
+    """The words that the other command lacks, each with the flag it belongs to; secrets are hidden."""
+    pairs = {*zip(("", *other), other, strict=False)}
+    result: list[str] = []
+    for before, word, text in zip(("", *words), words, secrets.redacted(words), strict=False):
         flag = before if before.startswith("-") and not word.startswith("-") else ""
-        if word not in others or (flag and (before, word) not in pairs):
-            found += [flag, shown] if flag and found[-1:] != [flag] else [shown]
-    return found
+        if word not in other or (flag and (before, word) not in pairs):
+            result += [flag, text] if flag and result[-1:] != [flag] else [text]
+    return result
 
 
 # What systemd itself gives a process (systemd.exec(5)).
-_OF_SYSTEMD = re.compile(
+_SYSTEMD_VARIABLE = re.compile(
     r"(PATH|LANG|LC_.*|HOME|USER|LOGNAME|SHELL|TERM|INVOCATION_ID|JOURNAL_STREAM|SYSTEMD_.*|MANAGERPID(FDID)?"
     r"|NOTIFY_SOCKET|MAINPID|WATCHDOG_.*|LISTEN_.*|CREDENTIALS_DIRECTORY|(STATE|CACHE|RUNTIME|LOGS)_DIRECTORY"
     r"|MEMORY_PRESSURE_.*|FDSTORE|XDG_.*|DBUS_.*|DEBUGINFOD_URLS|container)\Z"
 )
-# What a user's own session gives everything in it; engines read other names.
-_ENGINES = re.compile(
+# A user's session gives its own variables to everything in it; engines read only these.
+_ENGINE_VARIABLE = re.compile(
     r"(VLLM|SGLANG|SGL|LLAMA|GGML|HF|HUGGING|CUDA|NVIDIA|NCCL|HIP|ROCR|TORCH|TRITON|PYTORCH|PYTHON|LD)_"
 )
 
 
-def shown_by(process: Process, loaded: Command) -> str | None:
+def process_difference(process: Process, loaded: Command) -> str | None:
     """How a process differs from the command that it should have been started with; None when it does not."""
-    argv, environ = loaded
-    if process.argv and len(process.argv) > 1:
-        # A script's process shows its interpreter first; one that renamed itself shows a single word.
-        alike = process.argv == argv or (len(process.argv) == len(argv) + 1 and process.argv[1:] == argv)
-        alike = alike or process.argv[-len(argv) + 1 :] == argv[1:]
-        if not alike:
-            # An interpreter before its script is no difference.
-            shown = process.argv[1:] if process.argv[1:2] == argv[:1] else process.argv
-            return between((shown, environ), (argv, environ))
-    seen = process.environment
-    if seen:
-        theirs = {name: value for name, value in environ.items() if name != MARK}  # the marks are compared
-        names = sorted(name for name in theirs if name in seen and seen[name] != theirs[name])
-        missing = sorted(name for name in theirs if name not in seen)
-        if names or (missing and len(missing) < len(theirs)):
-            return f"environment ({', '.join([*names, *missing])})"
+    argv = process.argv or ()
+    # A process that renamed itself has a single word: it tells nothing.
+    if len(argv) > 1 and not _same_argv(argv, loaded.argv):
+        own = argv[1:] if argv[1:2] == loaded.argv[:1] else argv  # without the interpreter of a script
+        return first_difference(Command(own, loaded.environment), loaded)
+    current = process.environment
+    if not current:
+        return None
+    wanted = {name: value for name, value in loaded.environment.items() if name != DIGEST_VARIABLE}
+    changed = sorted(name for name, value in wanted.items() if name in current and current[name] != value)
+    missing = sorted(name for name in wanted if name not in current)
+    if changed or (missing and len(missing) < len(wanted)):
+        return f"environment ({', '.join([*changed, *missing])})"
     return None
 
 
-def foreign(
+def _same_argv(argv: tuple[str, ...], loaded: tuple[str, ...]) -> bool:
+    """True if a process runs a command. The process of a script has its interpreter first."""
+    return argv == loaded or argv[1:] == loaded or argv[-len(loaded) + 1 :] == loaded[1:]
+
+
+def foreign_variables(
     process: Process, loaded: Command, secret: Sequence[str] = (), *, user: bool = False
 ) -> list[str]:
-    """Variables of a process that no unit of it gives.
+    """Variables of a process that no unit gives it.
 
-    `secret` are variables that come from files; with `user` the session's own variables are let be.
+    `secret` are variables that come from files; with `user` the session's own variables are ignored.
     """
-    seen = process.environment or {}
-    if not seen.keys() & loaded[1].keys():
-        return []  # it has overwritten them with its own title
-    strange = [name for name in seen if name not in loaded[1] and name not in secret]
+    current = process.environment or {}
+    if not current.keys() & loaded.environment.keys():
+        return []  # the process has overwritten them with its title
     return sorted(
-        name for name in strange if not _OF_SYSTEMD.match(name) and (not user or _ENGINES.match(name))
+        name
+        for name in current
+        if name not in loaded.environment
+        and name not in secret
+        and not _SYSTEMD_VARIABLE.match(name)
+        and (not user or _ENGINE_VARIABLE.match(name))
     )
 
 
 def of_unit(
     name: str,
     wanted: Mapping[str, str],
-    installed: Mapping[str, str],
-    versions: tuple[str | None, str | None],
-) -> list[Difference]:
-    """What units on disk lack of the recipe as it is now; `versions`: the engine when compiled, and now."""
-    changed = sorted(unit for unit, text in wanted.items() if installed.get(unit) != text)
+    installed: Mapping[str, InstalledUnit],
+    compiled_version: str | None,
+    version: str,
+) -> Iterator[Difference]:
+    """How the units on disk differ from the recipe; the versions are the engine's, when compiled and now."""
+    changed = sorted(
+        unit for unit, text in wanted.items() if unit not in installed or installed[unit].text != text
+    )
     if not changed:
-        return []
+        return
+    apply = f"recipectl apply {name}"
+    edited = [unit for unit in changed if unit in installed and installed[unit].edited_by_hand]
     if all(unit not in installed for unit in changed):
-        return [
-            Difference(
-                "unit", "the recipe has no unit on disk", "it was never applied", f"recipectl apply {name}"
-            )
-        ]
-    if by_hand := [unit for unit in changed if unitfile.edited(installed.get(unit, ""))]:
-        remedy = f"move the change into a drop-in (systemctl edit), then recipectl apply {name}"
-        return [Difference("unit", f"{', '.join(by_hand)} was edited", "somebody edited it by hand", remedy)]
-    if versions[0] != versions[1] and versions[0]:
-        what = f"the unit was compiled for {versions[0]}, and {versions[1] or 'nothing'} is installed now"
-        return [Difference("unit", what, "the venv was changed after apply", f"recipectl apply {name}")]
-    what = f"{', '.join(changed)} is not what the recipe says now"
-    return [Difference("unit", what, "an edit was not applied", f"recipectl apply {name}")]
+        yield Difference("unit", "the recipe has no unit on disk", "it was never applied", apply)
+    elif edited:
+        remedy = f"move the change into a drop-in (systemctl edit), then {apply}"
+        yield Difference("unit", f"{', '.join(edited)} was edited", "somebody edited it by hand", remedy)
+    elif compiled_version and compiled_version != version:
+        what = f"the unit was compiled for {compiled_version}, and {version} is installed now"
+        yield Difference("unit", what, "the venv was changed after apply", apply)
+    else:
+        what = f"{', '.join(changed)} differs from the recipe"
+        yield Difference("unit", what, "an edit was not applied", apply)
 
 
 def of_loaded(
-    unit: str, file: str, drop_ins: Mapping[str, str], loaded: Command, runtime: str = "/run"
-) -> list[Difference]:
-    """What systemd has loaded against the disk, and what drop-ins (path -> text) make of it."""
-    effective = command([file, *drop_ins.values()], unit, runtime)
-    found, before = [], command([file], unit, runtime)
-    for n, (path, text) in enumerate(drop_ins.items(), 1):
-        after = command([file, *[*drop_ins.values()][:n]], unit, runtime)
-        said = [f"changes {what}"] if (what := between(before, after)) else []
-        said += [f"sets {', '.join(f'{key}=' for key in keys)}"] if (keys := deciding(text)) else []
-        before = after
-        if said:
+    unit: InstalledUnit, drop_ins: Mapping[str, str], loaded: Command, runtime_folder: str
+) -> Iterator[Difference]:
+    """How what systemd has loaded differs from the disk, and what drop-ins (path -> text) change."""
+    texts = [unit.text]
+    before = command_of(texts, unit.name, runtime_folder)
+    for path, text in drop_ins.items():
+        texts.append(text)
+        after = command_of(texts, unit.name, runtime_folder)
+        change = first_difference(before, after)
+        effects = [f"changes {change}"] if change else []
+        if names := deciding_settings(text):
+            effects.append(f"sets {', '.join(f'{name}=' for name in names)}")
+        if effects:
             remedy = f"move it into the recipe and remove {path}"
-            found.append(Difference("drop-in", f"a drop-in {' and '.join(said)}", path, remedy))
-    if what := between(loaded, effective):
-        told = f"systemd has loaded another {what}"
-        found.append(
-            Difference("loaded", told, "files were changed without a reload", "systemctl daemon-reload")
-        )
-    return found
+            yield Difference("drop-in", f"a drop-in {' and '.join(effects)}", path, remedy)
+        before = after
+    if change := first_difference(loaded, before):
+        what = f"systemd has loaded another {change}"
+        yield Difference("loaded", what, "files were changed without a reload", "systemctl daemon-reload")
 
 
 def of_process(
     unit: str,
     process: Process,
     loaded: Command,
-    replaced: str | None,
-    marks: tuple[str | None, str | None],
-    secret: Sequence[str] = (),
     *,
+    replaced_interpreter: str | None,
+    started_digest: str | None,
+    unit_digest: str | None,
+    secret: Sequence[str] = (),
     user: bool = False,
-) -> list[Difference]:
-    """What runs against what is loaded.
-
-    `replaced` is the interpreter when another file runs; `marks` are the digest it was started with, and
-    the unit's now.
-    """
-    recipe = unitfile.recipe_of(unit)
-    again, found = f"recipectl restart {recipe}", list[Difference]()
-    if names := foreign(process, loaded, secret, user=user):
-        what = f"process {process.pid} has variables that no unit of it gives ({', '.join(names)})"
+) -> Iterator[Difference]:
+    """How a process differs from what is loaded; `replaced_interpreter` is the file that should run."""
+    pid = process.pid
+    restart = f"recipectl restart {UnitNames.of_service(unit).recipe}"
+    if names := foreign_variables(process, loaded, secret, user=user):
+        what = f"process {pid} has variables that no unit gives it ({', '.join(names)})"
         cause = "they come from EnvironmentFile=, DefaultEnvironment= or systemctl set-environment"
-        found.append(Difference("running", what, cause, f"take them away there, then {again}"))
-    if said := shown_by(process, loaded):
-        what = f"process {process.pid} was started with another {said}"
-        return [*found, Difference("running", what, "applied without a restart", again)]
-    if marks[0] and marks[1] and marks[0] != marks[1]:
-        what = f"process {process.pid} was started by an earlier unit"
-        return [*found, Difference("running", what, "applied without a restart", again)]
-    if replaced:
-        what = f"process {process.pid} runs {process.executable}, and not {replaced}"
-        return [*found, Difference("running", what, "its interpreter was replaced", again)]
-    return found
+        yield Difference("running", what, cause, f"remove them there, then {restart}")
+    if change := process_difference(process, loaded):
+        what = f"process {pid} was started with another {change}"
+        yield Difference("running", what, "applied without a restart", restart)
+    elif started_digest and unit_digest and started_digest != unit_digest:
+        what = f"process {pid} was started by an earlier unit"
+        yield Difference("running", what, "applied without a restart", restart)
+    elif replaced_interpreter:
+        what = f"process {pid} runs {process.executable} instead of {replaced_interpreter}"
+        yield Difference("running", what, "its interpreter was replaced", restart)
 
 
-def of_silence(unit: str, answered: str | None, *, ready: bool) -> list[Difference]:
+def of_silence(unit: str) -> Difference:
     """An engine that was ready, and does not answer."""
-    if not ready or answered is not None:
-        return []
-    recipe = unitfile.recipe_of(unit)
-    return [
-        Difference(
-            "answers",
-            "the engine does not answer, though its process is there",
-            "it hangs, or is very busy",
-            f"recipectl logs {recipe}; recipectl restart {recipe}",
-        )
-    ]
+    recipe = UnitNames.of_service(unit).recipe
+    what = "the engine does not answer, though its process exists"
+    remedy = f"recipectl logs {recipe}; recipectl restart {recipe}"
+    return Difference("answers", what, "it hangs, or is very busy", remedy)
 
 
-def of_lock(recipe: str, clauses: Sequence[str]) -> list[Difference]:
-    """A runtime that is not as it was locked."""
+def of_lock(recipe: str, clauses: Sequence[str]) -> Iterator[Difference]:
+    """A runtime that differs from its lock."""
     remedy = f"put it back, or accept it with `recipectl lock --update {recipe}`"
-    return [
-        Difference("runtime", clause, "the runtime was changed since it was locked", remedy)
-        for clause in clauses
-    ]
+    for clause in clauses:
+        yield Difference("runtime", clause, "the runtime was changed since it was locked", remedy)
 
 
-def of_version(unit: str, answered: str | None, now: str | None, changed_after: bool) -> list[Difference]:
-    """What the engine says of itself against what is installed; `changed_after` the process started."""
-    recipe = unitfile.recipe_of(unit)
-    again = f"recipectl restart {recipe}"
-    if answered and now and re.match(r"[0-9]+\.", public(answered) or "") and public(answered) != public(now):
-        what = f"the engine answers {answered}, and {now} is installed"
-        return [Difference("answers", what, "the venv was changed under a running engine", again)]
-    if changed_after:
-        what = f"{now or 'the engine'} was installed after the process had started"
-        return [Difference("running", what, "the venv was changed under a running engine", again)]
-    return []
+def of_version(
+    unit: str, answered: str | None, installed: str | None, *, installed_after_start: bool
+) -> Iterator[Difference]:
+    """How the version that the engine answers differs from the installed one."""
+    restart = f"recipectl restart {UnitNames.of_service(unit).recipe}"
+    cause = "the venv was changed under a running engine"
+    version = public_version(answered)
+    if version and installed and re.match(r"[0-9]+\.", version) and version != public_version(installed):
+        yield Difference(
+            "answers", f"the engine answers {answered}, and {installed} is installed", cause, restart
+        )
+    elif installed_after_start:
+        what = f"{installed or 'the engine'} was installed after the process had started"
+        yield Difference("running", what, cause, restart)

@@ -65,7 +65,7 @@ def recipectl(ctx: click.Context, user: bool, remote: str | None) -> None:
 
     Exit status: 0 done, 1 the host failed, 2 a recipe or the command line is wrong, 3 not as wanted.
     """
-    from recipectl.cli.options import Place
+    from recipectl.place import Place
 
     if remote == "":
         raise click.UsageError("-H is empty; name a host")

@@ -1,276 +1,271 @@
-"""start, stop, restart, switch, wait, enable, disable: verbs that tell systemd something."""
+"""start, stop, restart, switch, wait, enable, disable: verbs that give systemd a job."""
+
+from __future__ import annotations
 
 import contextlib
 import shutil
-import signal
-import subprocess
 import sys
 import time
 from functools import partial
+from typing import TYPE_CHECKING
 
 import click
 
-from recipectl.cli.options import Place, outcome, service, warn
+from recipectl.cli.failures import log_lines, why_not_started
+from recipectl.cli.options import RECIPES, service_name, warn
 from recipectl.errors import BusError, JobError, RecipectlError, UsageError
-from recipectl.systemd.dbus import Manager, State
-from recipectl.systemd.unitfile import kinds, recipe_of
+from recipectl.systemd.dbus import Manager
+from recipectl.systemd.store import Store
+from recipectl.systemd.unitfile import TARGET, UnitNames
 
-_NAMES = click.argument("recipes", nargs=-1, required=True, metavar="RECIPE...")
-
-
-def tail(place: Place, name: str, lines: int, since_sec: float | None = None) -> list[str]:
-    """The last lines of a unit's log (since a time of this host's clock), as many as there are."""
-    words = [*place.journal, name, "-o", "cat", "-n", str(lines), "--no-pager", "-q"]
-    words += [f"--since=@{since_sec:.3f}"] if since_sec and not place.remote else []
-    return subprocess.run(words, capture_output=True, text=True, check=False).stdout.splitlines()  # noqa: S603  (fixed words)
+if TYPE_CHECKING:
+    from recipectl.place import Place
+    from recipectl.systemd.states import UnitState
 
 
-def decoded(state: State) -> str:
-    """How the main process ended, in words (ExecMainCode: 1 exited, 2 killed, 3 dumped)."""
-    if state.result == "timeout":
-        return "did not become ready within `ready.timeout_sec` (TimeoutStartSec=)"
-    if state.exit_code in (2, 3):
-        return f"was killed by {signal.Signals(state.exit_status).name}"
-    own = {200: "CHDIR", 203: "EXEC", 217: "USER", 226: "NAMESPACE", 243: "CREDENTIALS"}
-    if state.exit_code == 1:
-        name = own.get(state.exit_status)
-        return f"exited with status {state.exit_status}" + (
-            f" ({name}: systemd could not run it)" if name else ""
-        )
-    return f"ended with result {state.result}"
-
-
-def _explain(place: Place, name: str, state: State, result: str, since_sec: float) -> str:
-    """Why a start has failed: a sentence, and the last lines of the log since it was asked for."""
-    if result == "done" and not state.condition_result:
-        what = f"a condition of its unit is not met; see systemctl status {name}"
-    elif result == "canceled":
-        what = "the start was cancelled by a stop, or by the start of a model on its GPUs"
-    elif result == "assert" or not state.assert_result:
-        what = "its AssertPathExists= is not met: `model_path` does not exist"
-    elif result == "done":
-        what = "systemd says done, and it does not run"
-    elif result == "dependency" and state.result == "success":
-        what = "a unit that it requires failed"
-    else:
-        what = f"the engine {decoded(state)}"
-    if state.pausing:
-        what += "; systemd tries again (`recipectl stop` ends that)"
-    log = "".join(f"\n  {line}" for line in tail(place, name, 8, since_sec))
-    return f"{name} did not start: {what}; see {' '.join(place.journal)} {name}{log}"
-
-
-def _known(manager: Manager, name: str) -> State:
-    state = manager.states((name,))[0]
+def _existing(manager: Manager, service: str) -> UnitState:
+    """The state of a unit that systemd can load; UsageError or JobError when it cannot."""
+    state = manager.states((service,))[0]
     if state.load_state == "not-found":
-        raise UsageError(f"{name} is not on this host; write it with `recipectl apply` and the recipe's name")
+        what = f"{service} is not on this host"
+        raise UsageError(f"{what}; write it with `recipectl apply` and the recipe's name", kind="unit")
     if state.load_state not in ("loaded", "masked"):
-        raise JobError(
-            f"{name} cannot be loaded by systemd ({state.load_state}); see systemctl status {name}"
-        )
+        what = f"systemd cannot load {service} ({state.load_state})"
+        raise JobError(f"{what}; see systemctl status {service}")
     return state
 
 
-def _socket(manager: Manager, name: str) -> State:
-    """The socket of a model; it is not loaded where the model is not on demand."""
-    return manager.states((kinds(recipe_of(name))[1],))[0]
+def _socket_state(manager: Manager, service: str) -> UnitState:
+    """The state of a model's socket; it is not loaded where the model is not on demand."""
+    return manager.states((UnitNames.of_service(service).socket,))[0]
 
 
 class _Progress:
-    """One line on a terminal while a model loads: how long it takes, what the engine says; once a second."""
+    """One line on a terminal while a model loads: how long it takes, and its last log line; once a second."""
 
     def __init__(self, place: Place) -> None:
-        self.place, self.begun, self.shown = place, time.monotonic(), -1
-        # Over ssh each look would be a connection of its own.
-        self.on = sys.stderr.isatty() and not place.remote
+        self.place = place
+        self.begin = time.monotonic()
+        self.printed_sec = -1
+        # Over ssh each question would be a connection of its own.
+        self.enabled = sys.stderr.isatty() and not place.remote
 
-    def tick(self, name: str) -> None:
-        elapsed = int(time.monotonic() - self.begun)
-        if self.on and elapsed > self.shown:
-            self.shown = elapsed
-            line = (tail(self.place, name, 1) or [""])[0]
+    def tick(self, unit: str) -> None:
+        elapsed_sec = int(time.monotonic() - self.begin)
+        if self.enabled and elapsed_sec > self.printed_sec:
+            self.printed_sec = elapsed_sec
+            line = (log_lines(self.place, unit, 1) or [""])[0]
             width = shutil.get_terminal_size().columns
-            click.echo(f"\r\033[K{elapsed:4d}s  {line[: width - 8]}", err=True, nl=False)
+            click.echo(f"\r\033[K{elapsed_sec:4d}s  {line[: width - 8]}", err=True, nl=False)
 
     def end(self) -> None:
-        if self.on:
+        if self.enabled:
             click.echo("\r\033[K", err=True, nl=False)
 
 
-def _run(place: Place, verb: str, recipes: tuple[str, ...]) -> int:
-    """One job a model, all queued before the first is waited for; what went wrong is told of each."""
-    since_sec, wrong, jobs, progress = time.time(), list[str](), dict[str, bytes](), _Progress(place)
+def _run_jobs(place: Place, verb: str, recipes: tuple[str, ...]) -> int:
+    """One job for each model, all queued before the first is waited for; JobError names all that failed."""
+    since_sec = time.time()
+    failures: list[str] = []
+    services = tuple(dict.fromkeys(map(service_name, recipes)))
     with Manager(user=place.user, host=place.remote) as manager:
-        names = tuple(dict.fromkeys(map(service, recipes)))
-        for name in names if verb != "Stop" else ():
-            if not place.remote and (reason := place.store.taken(name)):
-                raise UsageError(reason)
-        states = [_known(manager, name) for name in names]
-        for name in names if verb != "Stop" else ():
-            for rival in sorted({*manager.rivals(name)} & {*names}):
-                raise UsageError(f"{name} and {rival} stop each other; start one of them")
+        if verb != "Stop":
+            _refuse_foreign_and_rivals(place, manager, services)
+        states = [_existing(manager, service) for service in services]
+        jobs: dict[str, bytes] = {}
         for state in states:
             try:
-                jobs[state.name] = _queued(manager, verb, state)
+                jobs[state.name] = _queue(manager, verb, state)
             except BusError as error:
-                wrong.append(f"{state.name}: {error}")
-        for name, job in jobs.items():
-            result = manager.result(job, partial(progress.tick, name) if verb != "Stop" else None)
+                failures.append(f"{state.name}: {error}")
+        progress = _Progress(place)
+        for service, job in jobs.items():
+            result = manager.result(job, partial(progress.tick, service) if verb != "Stop" else None)
             progress.end()
-            if verb == "Stop":
-                if result != "done":
-                    wrong.append(f"{name} did not stop: its job was {result}; see systemctl status {name}")
-            elif result != "done" or manager.states((name,), brief=True)[0].active_state != "active":
-                wrong.append(_explain(place, name, manager.states((name,))[0], result, since_sec))
-    if wrong:
-        raise JobError("\n".join(wrong))
+            if failure := _failure(place, manager, verb, service, result, since_sec):
+                failures.append(failure)
+    if failures:
+        raise JobError("\n".join(failures))
     return 0
 
 
-def _queued(manager: Manager, verb: str, state: State) -> bytes:
-    """The job of a verb; says what somebody who types it may not expect."""
-    name, socket = state.name, _socket(manager, state.name)
-    demanded = socket.load_state == "loaded"
+def _failure(
+    place: Place, manager: Manager, verb: str, service: str, result: str, since_sec: float
+) -> str | None:
+    """A sentence about a job that did not end well; None when it did."""
+    if verb == "Stop":
+        what = f"{service} did not stop: its job was {result}"
+        return None if result == "done" else f"{what}; see systemctl status {service}"
+    if result == "done" and manager.states((service,), brief=True)[0].active_state == "active":
+        return None
+    return why_not_started(place, manager.states((service,))[0], result, since_sec)
+
+
+def _refuse_foreign_and_rivals(place: Place, manager: Manager, services: tuple[str, ...]) -> None:
+    if not place.remote:
+        store = Store(place.unit_folder)
+        for service in services:
+            if reason := store.reason_not_ours(service):
+                raise UsageError(reason, kind="unit")
+    for service in services:
+        for rival in sorted({*manager.rivals(service)} & {*services}):
+            raise UsageError(f"{service} and {rival} stop each other; start one of them", kind="relation")
+
+
+def _queue(manager: Manager, verb: str, state: UnitState) -> bytes:
+    """The job of a verb; a message says what the caller may not expect."""
+    service, socket = state.name, _socket_state(manager, state.name)
+    on_demand = socket.load_state == "loaded"
     if verb == "Stop":
         if socket.active_state == "active":
-            click.echo(f"{name} starts again at the next request, for its socket still listens", err=True)
-        return manager.queue(verb, name)
+            click.echo(f"{service} starts again at the next request: its socket still listens", err=True)
+        return manager.queue(verb, service)
     if state.active_state == "failed":
-        click.echo(f"{name} had failed ({state.result}); its start limit was reset", err=True)
-    # Whoever starts a model means it: starts by people do not count against its limit.
+        click.echo(f"{service} had failed ({state.result}); its start limit was reset", err=True)
+    # Starts by people do not count against the start limit.
     with contextlib.suppress(BusError):  # a unit that is not loaded has no count
-        manager.reset_failed(name)
-    if not demanded:
-        # Before 257 a start waits for the end of RestartSec=; whoever types it means now.
-        return manager.queue("Restart" if state.pausing else verb, name)
-    # What keeps an on-demand model, or systemd would stop it as unneeded. The proxy comes with it; started
-    # by itself, it would wait until rivals are idle.
+        manager.reset_failed(service)
+    if not on_demand:
+        # Before 257 a start waits for the end of RestartSec=, and a restart does not.
+        return manager.queue("Restart" if state.waits_to_restart else verb, service)
     if verb == "Restart":
-        manager.job("Stop", name)
+        manager.job("Stop", service)
     if socket.active_state != "active" and manager.job("Start", socket.name) != "done":
-        told = f"{socket.name} does not listen, so no request reaches {name}"
-        click.echo(f"{told}; see systemctl status {socket.name}", err=True)
-    return manager.queue("Start", kinds(recipe_of(name))[3])
+        what = f"{socket.name} does not listen, so no request reaches {service}"
+        click.echo(f"{what}; see systemctl status {socket.name}", err=True)
+    # The keep unit starts the model and its proxy. Alone, the model would be stopped as unneeded, and the
+    # proxy would wait until conflicting models are idle.
+    return manager.queue("Start", UnitNames.of_service(service).keep)
 
 
 @click.command("start")
-@_NAMES
+@RECIPES
 @click.pass_obj
 def start_(place: Place, recipes: tuple[str, ...]) -> int:
     """Start models; returns when they are ready."""
-    return _run(place, "Start", recipes)
+    return _run_jobs(place, "Start", recipes)
 
 
 @click.command("stop")
-@_NAMES
+@RECIPES
 @click.pass_obj
 def stop_(place: Place, recipes: tuple[str, ...]) -> int:
     """Stop models; returns when their processes are gone."""
-    return _run(place, "Stop", recipes)
+    return _run_jobs(place, "Stop", recipes)
 
 
 @click.command("restart")
-@_NAMES
+@RECIPES
 @click.pass_obj
 def restart_(place: Place, recipes: tuple[str, ...]) -> int:
     """Stop models and start them again; returns when they are ready."""
-    return _run(place, "Restart", recipes)
+    return _run_jobs(place, "Restart", recipes)
 
 
 @click.command("switch")
 @click.argument("recipe", metavar="RECIPE")
 @click.pass_obj
 def switch_(place: Place, recipe: str) -> int:
-    """Start a model and say which ones it took the GPUs of."""
-    name = service(recipe)
+    """Start a model, and say which models were stopped for it."""
+    down = ("inactive", "failed")
+    service = service_name(recipe)
     with Manager(user=place.user, host=place.remote) as manager:
-        _known(manager, name)
-        rivals = manager.rivals(name)
-        states = manager.states(rivals, brief=True)
-        up = [state.name for state in states if state.active_state not in ("inactive", "failed")]
-    begun = time.monotonic()
-    _run(place, "Start", (recipe,))
+        _existing(manager, service)
+        states = manager.states(manager.rivals(service), brief=True)
+        running = [state.name for state in states if state.active_state not in down]
+    begin = time.monotonic()
+    _run_jobs(place, "Start", (recipe,))
     with Manager(user=place.user, host=place.remote) as manager:
-        down = [
-            s.name for s in manager.states(tuple(up), brief=True) if s.active_state in ("inactive", "failed")
-        ]
-    for one in down:
-        click.echo(f"stopped {one}")
-    click.echo(f"{name} is ready after {time.monotonic() - begun:.1f} s")
+        for state in manager.states(running, brief=True):
+            if state.active_state in down:
+                click.echo(f"stopped {state.name}")
+    click.echo(f"{service} is ready after {time.monotonic() - begin:.1f} s")
     return 0
 
 
 @click.command("wait")
-@_NAMES
+@RECIPES
 @click.option("--timeout", type=float, default=1800, show_default=True, metavar="SECONDS")
 @click.pass_obj
 def wait_(place: Place, recipes: tuple[str, ...], timeout: float) -> int:
     """Wait until models are ready, without starting them."""
     end = time.monotonic() + timeout
     with Manager(user=place.user, host=place.remote) as manager:
-        for name in map(service, recipes):
-            while True:
-                # A job that waits or runs may be a restart: `active` is then about what goes.
-                busy = manager.has_job(name)
-                state = _known(manager, name)
-                if state.word == "ready" and not busy:
-                    break
-                if state.active_state in ("failed", "inactive") and not busy:
-                    raise JobError(f"{name} is {state.word} and nobody starts it; use `recipectl start`")
+        for service in map(service_name, recipes):
+            while not _is_ready(manager, service):
                 if time.monotonic() > end:
-                    raise JobError(f"{name} is still {state.word} after {timeout:g} s")
+                    word = _existing(manager, service).word
+                    raise JobError(
+                        f"{service} is still {word} after {timeout:g} s; see systemctl status {service}"
+                    )
                 time.sleep(0.1)
     return 0
 
 
-def _switches(manager: Manager, recipes: tuple[str, ...]) -> tuple[str, ...]:
-    """What [Install] belongs to: the socket of an on-demand model, else its service."""
-    names = [_known(manager, service(name)).name for name in recipes]
-    sockets = {name: _socket(manager, name) for name in names}
-    return tuple(socket.name if socket.load_state == "loaded" else n for n, socket in sockets.items())
+def _is_ready(manager: Manager, service: str) -> bool:
+    """True if a model is ready; JobError when nothing starts it."""
+    # A job that waits or runs may be a restart: `active` is then about the old process.
+    has_job = manager.has_job(service)
+    state = _existing(manager, service)
+    if state.active_state in ("failed", "inactive") and not has_job:
+        raise JobError(f"{service} is {state.word}, and nothing starts it; use `recipectl start`")
+    return state.word == "ready" and not has_job
 
 
-def _undone(place: Place, recipes: tuple[str, ...], *, enabled: bool) -> None:
-    """Tell which of these switches the recipes themselves will turn back."""
-    said = {}
-    with contextlib.suppress(RecipectlError):  # a host file that is wrong: other verbs tell it
-        said = {model.name: model for model in outcome(place).models}
-    for name in map(recipe_of, map(service, recipes)):
-        if name in said and said[name].autostart not in (None, enabled):
-            verb, file = ("disables" if enabled else "enables"), said[name].file
-            warn(
-                f"{file} says `autostart: {str(not enabled).lower()}`, so the next apply {verb} {name} again"
-            )
+def _enabled_units(manager: Manager, recipes: tuple[str, ...]) -> tuple[str, ...]:
+    """The units that [Install] belongs to: the socket of an on-demand model, else its service."""
+    services = [_existing(manager, service_name(recipe)).name for recipe in recipes]
+    sockets = [_socket_state(manager, service) for service in services]
+    return tuple(
+        socket.name if socket.load_state == "loaded" else service
+        for service, socket in zip(services, sockets, strict=True)
+    )
+
+
+def _warn_of_autostart(place: Place, recipes: tuple[str, ...], *, enabled: bool) -> None:
+    """Say which recipes turn this back at the next apply."""
+    from recipectl.compiler.pipeline import compile_place
+
+    try:
+        models = {model.name: model for model in compile_place(place).models}
+    except RecipectlError:  # a wrong host file: the verbs that need it report it
+        return
+    for recipe in recipes:
+        model = models.get(UnitNames.of_service(service_name(recipe)).recipe)
+        if model and model.autostart not in (None, enabled):
+            verb = "disables" if enabled else "enables"
+            what = f"{model.file} says `autostart: {str(not enabled).lower()}`"
+            warn(f"{what}, so the next apply {verb} {model.name} again")
 
 
 @click.command("enable")
-@_NAMES
+@RECIPES
 @click.pass_obj
 def enable_(place: Place, recipes: tuple[str, ...]) -> int:
     """Start models at boot, with models.target."""
-    enabled = place.store.enabled()
+    enabled = Store(place.unit_folder).enabled()
     with Manager(user=place.user) as manager:
-        names = _switches(manager, recipes)
-        for name in names:
-            for rival in set(manager.rivals(name)) & {*enabled, *names} if name.endswith(".service") else ():
-                raise UsageError(
-                    f"{name} and {rival} share a GPU, and only one of them would be up after a boot; "
-                    f"disable {recipe_of(rival)} first"
-                )
-        manager.enable((*names, "models.target"))
+        units = _enabled_units(manager, recipes)
+        for unit in units:
+            rivals = {*manager.rivals(unit)} if unit.endswith(".service") else set()
+            for rival in sorted(rivals & {*enabled, *units}):
+                what = f"{unit} and {rival} share a GPU, and only one of them would be up after a boot"
+                remedy = f"disable {UnitNames.of_service(rival).recipe} first"
+                raise UsageError(f"{what}; {remedy}", kind="relation")
+        manager.enable((*units, TARGET))
         manager.reload()
-    _undone(place, recipes, enabled=True)
+    _warn_of_autostart(place, recipes, enabled=True)
     return 0
 
 
 @click.command("disable")
-@_NAMES
+@RECIPES
 @click.pass_obj
 def disable_(place: Place, recipes: tuple[str, ...]) -> int:
     """Do not start models at boot any more."""
-    place.here()
+    place.require_local()
     with Manager(user=place.user) as manager:
-        manager.disable(_switches(manager, recipes))
+        manager.disable(_enabled_units(manager, recipes))
         manager.reload()
-    _undone(place, recipes, enabled=False)
+    _warn_of_autostart(place, recipes, enabled=False)
     return 0

@@ -1,145 +1,38 @@
-"""What the verbs share: where recipes and units live, and the one path from files to units."""
+"""What the verbs share: options, the recipes that are named, and how problems are printed."""
 
 from __future__ import annotations
 
+import json
 import os
-import re
-import sys
-from dataclasses import dataclass
-from functools import cache, cached_property
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
-import recipectl
-from recipectl.errors import UsageError
-from recipectl.recipe import search as sources
-from recipectl.systemd import unitfile
-from recipectl.systemd.store import Store
-from recipectl.systemd.unitfile import Site
-from recipectl.systemd.unitfile import name as unit_name
+from recipectl.errors import Problem, RecipectlError, UsageError, on_host
+from recipectl.recipe import search
+from recipectl.systemd.unitfile import UnitNames
 
 if TYPE_CHECKING:  # pydantic and jinja2 are slow to import, and half of the verbs need neither
-    from recipectl.compiler import model as compiled
-    from recipectl.compiler import units as unit
-    from recipectl.recipe import hostfile
-    from recipectl.recipe.yamlfile import Places
+    from recipectl.compiler.model import CompiledModel, CompileResult
+    from recipectl.place import Place
+
+_Verb = TypeVar("_Verb", bound=Callable[..., Any])
+_SGLANG_VARIABLE = "VLLM_STUDIO_SGLANG_PYTHON"
+
+RECIPES = click.argument("recipes", nargs=-1, required=True, metavar="RECIPE...")
+SOME_RECIPES = click.argument("recipes", nargs=-1, metavar="[RECIPE]...")
 
 
-@dataclass(frozen=True)
-class Place:
-    """The system, one user, or another host: where recipes, the host file and units are."""
-
-    user: bool = False
-    remote: str | None = None
-
-    def here(self) -> None:
-        """UsageError for a verb that needs the other host's files."""
-        if self.remote:
-            raise UsageError(
-                f"over -H only start, stop, restart, switch, wait, status and logs work; for this one run "
-                f"`ssh {self.remote} recipectl …`"
-            )
-
-    @property
-    def _config(self) -> Path:
-        return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-
-    @property
-    def bases(self) -> tuple[Path, ...]:
-        """Folders of recipectl's configuration, the first that has a name wins."""
-        own = (self._config / "recipectl", Path(self.runtime, "recipectl")) if self.user else ()
-        return (*own, *sources.BASES)
-
-    @property
-    def runtime(self) -> str:
-        """The folder of what lasts until the next boot."""
-        if not self.user:
-            return "/run"
-        return os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
-
-    @property
-    def folders(self) -> tuple[Path, ...]:
-        """Recipe folders, the first that has a name wins."""
-        self.here()
-        # The host's own recipes are the system manager's; a user has their own.
-        bases = self.bases[:2] if self.user else self.bases
-        return tuple(base / "recipes" for base in bases)
-
-    @property
-    def host_files(self) -> tuple[Path, ...]:
-        self.here()
-        return sources.host_files(self.bases)
-
-    @property
-    def host(self) -> hostfile.Host:
-        return self._host[0]
-
-    @property
-    def host_places(self) -> Places:
-        """Where each value of the host file stands."""
-        return self._host[1]
-
-    @cached_property
-    def _host(self) -> tuple[hostfile.Host, Places]:
-        from recipectl.recipe import hostfile
-
-        return hostfile.placed(self.host_files)
-
-    @property
-    def store(self) -> Store:
-        self.here()
-        return Store(self._config / "systemd/user" if self.user else Path("/etc/systemd/system"))
-
-    @cached_property
-    def installed(self) -> dict[str, str]:
-        """NAME -> text of every unit of ours, as it was when first asked."""
-        return self.store.installed()
-
-    @property
-    def ad_hoc(self) -> tuple[Path, ...]:
-        """Recipes that were applied as files from elsewhere, and are there still: they count on this host."""
-        there = {*map(sources.stem, sources.every(self.folders))}
-        found = (Path(unitfile.source(text)) for text in self.installed.values())
-        paths = {path for path in found if path.parent not in self.folders and path.is_file()}
-        return tuple(sorted(path for path in paths if sources.stem(path) not in there))
-
-    @cached_property
-    def site(self) -> Site:
-        """The helper runs under the system's own python: the venv of recipectl may be upgraded or moved."""
-        helper = str(Path(recipectl.__file__).with_name("health.py"))
-        system = "/usr/bin/python3"
-        python = system if os.access(system, os.X_OK) else sys.executable
-        libraries = str(Path(click.__file__).parent.parent)
-        return Site((python, "-I", "-S", helper), self.user, systemd_version(), libraries)
-
-    @property
-    def cache(self) -> Path:
-        folder = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        return (Path(folder) if self.user else Path("/var/cache")) / "recipectl/compiled.json"
-
-    @property
-    def journal(self) -> list[str]:
-        """The words that a person reads a unit's log with, without the unit."""
-        words = ["journalctl", *(["--user"] if self.user else []), "-u"]
-        return ["ssh", self.remote, *words] if self.remote else words
+def json_option(what: str = "list") -> Callable[[_Verb], _Verb]:
+    """The option --json of a verb that prints a JSON list or object."""
+    return click.option("--json", "as_json", is_flag=True, help=f"Print a JSON {what}.")
 
 
-def systemd_version() -> int:
-    """The major version of the systemd that is installed here, from its library's name (else it is asked)."""
-    for folder in (Path("/usr/lib/systemd"), *Path("/usr/lib").glob("*/systemd")):
-        for path in folder.glob("libsystemd-shared-*.so"):
-            if match := re.match(r"libsystemd-shared-(\d+)", path.name):
-                return int(match[1])
-    import subprocess
-
-    try:
-        said = subprocess.run(["systemctl", "--version"], capture_output=True, text=True, check=False).stdout  # noqa: S607
-    except FileNotFoundError:
-        said = ""
-    match = re.match(r"systemd (\d+)", said)
-    return int(match[1]) if match else 252
+def print_json(value: object) -> None:
+    """A value as JSON on standard output."""
+    click.echo(json.dumps(value, indent=2))
 
 
 def warn(text: str) -> None:
@@ -147,73 +40,90 @@ def warn(text: str) -> None:
     click.echo(f"warning: {text}", err=True)
 
 
-def _extra(place: Place, names: tuple[str, ...]) -> tuple[Path, ...]:
-    """Recipe files from elsewhere: those named now, and those applied before."""
-    named = tuple(sources.find(name, ()) for name in names if sources.is_file(name))
-    stems = {*map(sources.stem, named)}
-    return (*named, *(path for path in place.ad_hoc if sources.stem(path) not in stems))
+def report(problems: Iterable[Problem]) -> None:
+    """Problems on standard error, a line each."""
+    for problem in problems:
+        prefix = "warning: " if problem.severity == "warning" else ""
+        click.echo(f"{prefix}{problem}", err=True)
 
 
-def outcome(place: Place, names: tuple[str, ...] = ()) -> compiled.Outcome:
-    """What became of all recipes (files among `names` too): from the cache when nothing has changed."""
-    from recipectl.compiler import model as compiled
-
-    found = sources.sources(place.folders, _extra(place, names))
-    package = Path(recipectl.__file__).parent
-    files = (*package.rglob("*"), *(package / "templates").glob("*"))  # a link, in a checkout
-    newest = max(path.stat().st_mtime_ns for path in files if path.is_file())
-    content = cache(Path.read_bytes)  # the recipes that are compiled are those that the key is of
-    key = compiled.key(found, place.host_files, place.site, f"{recipectl.__version__} {newest}", content)
-    kept = compiled.recall(place.cache, key)
-    if kept is None:
-        from recipectl.compiler import pipeline
-        from recipectl.machine.disk import Disk
-
-        disk = Disk(content)
-        _, kept = pipeline.compile_all(found, place.host, place.site, disk)
-        compiled.keep(place.cache, key, kept, disk.seen)
-    return kept
+def as_json(problems: Iterable[Problem]) -> list[dict[str, str | int | None]]:
+    """Problems as a verb's --json has them."""
+    return [problem.as_json() for problem in problems]
 
 
-def made(place: Place, names: tuple[str, ...]) -> tuple[dict[str, unit.Steps], compiled.Outcome]:
-    """The steps of every recipe, and what became of them."""
-    from recipectl.compiler import pipeline as compiler
-    from recipectl.machine.disk import Disk
+class Selection(NamedTuple):
+    """The models that were named (all without names), the problems of these, and the exit status so far."""
 
-    found = sources.sources(place.folders, _extra(place, names))
-    return compiler.compile_all(found, place.host, place.site, Disk())
+    models: tuple[CompiledModel, ...]
+    problems: tuple[Problem, ...]
+    status: int
+    result: CompileResult
 
 
-def chosen(
-    result: compiled.Outcome, names: tuple[str, ...], place: Place
-) -> tuple[tuple[compiled.Compiled, ...], int]:
-    """The models that were named (all without names); what is wrong with them is told, and is status 2."""
-    wanted, status = set[str](), 0
+def select(place: Place, names: Sequence[str], *, with_steps: bool = False) -> Selection:
+    """Compile the host, and choose the recipes that were named; their problems are reported."""
+    from recipectl.compiler.pipeline import compile_place
+
+    files = [search.find(name, ()) for name in names if search.is_file(name)]
+    result = compile_place(place, files, with_steps=with_steps)
+    selection = choose(result, names, place)
+    report(selection.problems)
+    return selection
+
+
+def choose(result: CompileResult, names: Sequence[str], place: Place) -> Selection:
+    """The recipes that were named, of those that were compiled. A wrong recipe or name is status 2."""
+    problems: list[Problem] = []
+    stems: set[str] = set()
     for name in names:
         try:
-            wanted.add(sources.stem(sources.find(name, place.folders)))
+            stems.add(search.stem(search.find(name, place.recipe_folders)))
         except UsageError as error:
-            click.echo(str(error), err=True)
-            status = 2
-    for name, said in result.wrong.items():
-        if not names or name in wanted:
-            click.echo("\n".join(said), err=True)
-            status = 2
-    models = tuple(model for model in result.models if not names or model.name in wanted)
-    for model in models:
-        for text in model.warnings:
-            warn(text)
-    name = "VLLM_STUDIO_SGLANG_PYTHON"
-    if name in os.environ and any("\nBackend=sglang\n" in model.units[0].text for model in models):
-        if place.host.sglang_python or name in place.host.environment:
-            return models, status
-        warn("VLLM_STUDIO_SGLANG_PYTHON of your shell is not used; set `sglang_python:` in the host file")
-    return models, status
+            problems += error.problems
+    for name, failures in result.failures.items():
+        if not names or name in stems:
+            problems += failures
+    status = 2 if problems else 0
+    models = tuple(model for model in result.models if not names or model.name in stems)
+    problems += [warning for model in models for warning in model.warnings]
+    if unused := _unused_shell_variable(models, place):
+        problems.append(on_host("environment", unused, severity="warning"))
+    return Selection(models, tuple(problems), status, result)
 
 
-def service(name: str) -> str:
-    """The unit of a RECIPE argument: its name, its file, or the unit itself."""
-    if name.startswith("model-") and name.endswith(".service"):
-        return name
-    stem = Path(name).name.removesuffix(".service")
-    return unit_name(Path(stem).stem if stem.endswith(sources.SUFFIXES) else stem)
+def _unused_shell_variable(models: Iterable[CompiledModel], place: Place) -> str | None:
+    if _SGLANG_VARIABLE not in os.environ or not any(model.backend == "sglang" for model in models):
+        return None
+    from recipectl.recipe.hostfile import load_host_settings
+
+    settings, _ = load_host_settings(search.host_files(place.bases))
+    if settings.sglang_python or _SGLANG_VARIABLE in settings.environment:
+        return None
+    return f"{_SGLANG_VARIABLE} of your shell is not used; set `sglang_python:` in the host file"
+
+
+def service_name(argument: str) -> str:
+    """The service of a RECIPE argument: a name, a file, or the unit itself; UsageError for another word."""
+    if argument.startswith("model-") and argument.endswith(".service"):
+        name = UnitNames.of_service(argument).recipe
+    else:
+        name = Path(argument).name.removesuffix(".service")
+        name = search.stem(Path(name)) if name.endswith(search.SUFFIXES) else name
+    if not search.RECIPE_NAME.match(name):
+        what = f"`{argument}` is not the name of a recipe"
+        raise UsageError(f"{what}; a name has {search.NAME_RULE}, see `recipectl list`", kind="file")
+    return UnitNames(name).service
+
+
+def table(rows: Sequence[Sequence[str]], header: Sequence[str]) -> None:
+    """Columns under a header, nothing at all without rows."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    for row in (header, *rows) if rows else ():
+        click.echo("  ".join(f"{word:{width}}" for word, width in zip(row, widths, strict=True)).rstrip())
+
+
+def no_such_unit(unit: str, place: Place) -> RecipectlError:
+    """The error for a unit that recipectl did not write."""
+    what = f"{unit} is not a unit of recipectl in {place.unit_folder}"
+    return UsageError(f"{what}; see `recipectl list`", kind="unit")

@@ -1,93 +1,106 @@
-"""What became of a host's recipes, and its cache: an unchanged host is not compiled again."""
+"""The values that pass between the steps of the compiler."""
 
-import contextlib
-import hashlib
-import json
-import os
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import NamedTuple
 
-from recipectl.machine.disk import sight
-from recipectl.recipe.search import Source
-from recipectl.systemd.unitfile import Site, Unit
+from recipectl.engines.argv import Word
+from recipectl.engines.endpoint import Endpoint, client_endpoint
+from recipectl.errors import Problem
+from recipectl.machine.runtime import Runtime
+from recipectl.recipe.gpus import GpuSelection
+from recipectl.recipe.schema import Recipe
+from recipectl.recipe.yamlfile import KeyPath, Places
+from recipectl.systemd.unitfile import Unit, UnitNames
 
 
-class Compiled(NamedTuple):
-    """One recipe as units, with what a plan must know of it. Names of rivals are recipes."""
+class Variable(NamedTuple):
+    """One variable: its value, the layer it came from, and what it overrode as (layer, value)."""
+
+    value: str
+    layer: str
+    overrode: tuple[tuple[str, str], ...] = ()
+
+
+Environment = dict[str, Variable]
+
+
+@dataclass(frozen=True)
+class ResolvedRecipe:
+    """A recipe with everything that its units need, before the other recipes of the host are considered."""
+
+    recipe: Recipe
+    file: str
+    runtime: Runtime
+    gpus: GpuSelection
+    environment: Environment
+    words: tuple[Word, ...]
+    endpoint: Endpoint  # of the engine itself
+    places: Places = field(default_factory=dict)
+    lock: str | None = None  # the file, where there is one
+    lock_differences: tuple[str, ...] = ()
+    warnings: tuple[Problem, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self.recipe.name or ""
+
+    @cached_property
+    def argv(self) -> tuple[str, ...]:
+        return tuple(word.text for word in self.words)
+
+    @property
+    def client_endpoint(self) -> Endpoint:
+        """Where clients ask: the socket of an on-demand model, else the engine."""
+        return client_endpoint(self.recipe, self.endpoint)
+
+    def place(self, *key: str | int) -> str | None:
+        """file:line of a key of the recipe, or of the nearest key around it."""
+        place = nearest_place(self.places, key)
+        return f"{place[0]}:{place[1]}" if place else None
+
+
+def nearest_place(places: Places, key: KeyPath) -> tuple[str, int, int] | None:
+    """The place of a key, or of the nearest key around it."""
+    around = (key[:length] for length in range(len(key), 0, -1))
+    return next((places[part] for part in around if part in places), None)
+
+
+class CompiledModel(NamedTuple):
+    """One recipe as units, with what a plan and the verbs need. `requires` and `rivals` name recipes."""
 
     name: str
     file: str
-    units: tuple[Unit, ...]
+    backend: str
+    user: str | None  # of User=; None under a user's own manager
+    units: tuple[Unit, ...]  # the service first
+    digest: str
     autostart: bool | None
     on_demand: bool
-    gpus: tuple[str, ...] | None
-    endpoint: str
+    watched: bool
+    gpus: GpuSelection
+    url: str | None  # where clients ask; None when the engine answers no requests
+    listen: tuple[str, int] | None  # the address of its socket, when on demand
+    requires: tuple[str, ...]
     rivals: tuple[str, ...]
-    warnings: tuple[str, ...]
+    warnings: tuple[Problem, ...]
+
+    @property
+    def unit_names(self) -> UnitNames:
+        return UnitNames(self.name)
 
     @property
     def enabled_unit(self) -> str:
-        """What [Install] belongs to: the socket of an on-demand model, else the service."""
-        return self.units[1 if self.on_demand else 0].name
+        """The unit that [Install] belongs to: the socket of an on-demand model, else the service."""
+        return self.unit_names.socket if self.on_demand else self.unit_names.service
 
 
-class Outcome(NamedTuple):
-    """What became of all recipes: those that compiled, and name -> sentences of those that did not."""
+class CompileResult(NamedTuple):
+    """All recipes of a host: those that compiled, and the problems of those that did not, by name.
 
-    models: tuple[Compiled, ...]
-    wrong: dict[str, tuple[str, ...]]
+    `resolved` has the steps before the units by name; it is empty when the result is from the cache.
+    """
 
-
-def key(
-    found: tuple[Source, ...],
-    host_files: tuple[Path, ...],
-    site: Site,
-    release: str,
-    content: Callable[[Path], bytes] = Path.read_bytes,
-) -> str:
-    """A digest of everything that is read: recipes, drop-ins, host files, and what recipectl itself is."""
-    digest = hashlib.sha256(json.dumps([release, site._asdict()]).encode())
-    locks = [source.lock for source in found if source.lock]
-    digest.update(json.dumps([str(source.twin) for source in found if source.twin]).encode())
-    read = [path for source in found for path in (source.file, *source.drop_ins)]
-    for path in (*host_files, *read, *locks):
-        digest.update(f"\0{path}\0".encode(errors="surrogateescape"))
-        try:
-            digest.update(content(path))
-        except OSError as error:
-            digest.update(str(error).encode())
-    return digest.hexdigest()
-
-
-def _model(kept: dict[str, Any]) -> Compiled:
-    lists = {name: tuple(kept[name]) for name in ("rivals", "warnings")}
-    gpus = None if kept["gpus"] is None else tuple(kept["gpus"])
-    return Compiled(**kept | lists | {"units": tuple(Unit(*pair) for pair in kept["units"]), "gpus": gpus})
-
-
-def recall(file: Path, wanted: str) -> Outcome | None:
-    """The outcome of the last time, if the key is the same and the disk looks the same."""
-    try:
-        kept = json.loads(file.read_text())
-        if kept["key"] != wanted or any(sight(path) != seen for path, seen in kept["seen"].items()):
-            return None
-        models = [_model(model) for model in kept["models"]]
-        return Outcome(tuple(models), {name: tuple(said) for name, said in kept["wrong"].items()})
-    except (OSError, ValueError, KeyError, TypeError):
-        return None  # no cache, or not one of ours: compile
-
-
-def keep(file: Path, wanted: str, outcome: Outcome, seen: dict[str, str]) -> None:
-    """Write the cache whole; a host where it cannot be written goes without."""
-    models = [model._asdict() for model in outcome.models]
-    text = json.dumps({"key": wanted, "seen": seen, "models": models, "wrong": outcome.wrong})
-    with contextlib.suppress(OSError):
-        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        temporary = file.with_suffix(f".{os.getpid()}")
-        try:
-            temporary.write_bytes(text.encode())
-            temporary.replace(file)
-        except OSError:
-            temporary.unlink()
-            raise
+    models: tuple[CompiledModel, ...]
+    failures: dict[str, tuple[Problem, ...]]
+    resolved: dict[str, ResolvedRecipe]

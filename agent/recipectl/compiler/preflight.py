@@ -1,4 +1,4 @@
-"""What only this host can tell of a recipe: who may read what, versions as pinned, runtimes as locked."""
+"""What only this host can tell about a recipe: access, pinned versions, locked runtimes, files of secrets."""
 
 import grp
 import os
@@ -9,52 +9,78 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from recipectl.compiler import environment
-from recipectl.compiler import service_settings as settings
+from recipectl.compiler import secrets, service_settings
 from recipectl.errors import UsageError
-from recipectl.machine import distributions as installed
-from recipectl.machine.disk import DISTRIBUTIONS, Disk
+from recipectl.machine import lockfile
+from recipectl.machine.disk import Disk
+from recipectl.machine.distributions import ENGINE_DISTRIBUTIONS, satisfies
+from recipectl.machine.installation import Installation
 from recipectl.machine.runtime import Runtime
-from recipectl.recipe.hostfile import Host
+from recipectl.recipe.hostfile import HostSettings
 from recipectl.recipe.schema import Recipe
 
 
-def reach(recipe: Recipe, found: Runtime, host: Host, disk: Disk) -> None:
-    """UsageError when the unit's user could not enter a folder on the way to what it must read."""
-    user = recipe.user or host.user
-    if recipe.user and _ids(user, disk.look("/etc/passwd"), disk.look("/etc/group"))[0] < 0:
-        raise UsageError(f"`user` is {user}, and there is no such user; create it or correct `user:`", "user")
+def check(
+    recipe: Recipe, runtime: Runtime | None, settings: HostSettings, installation: Installation, disk: Disk
+) -> Iterator[UsageError]:
+    """Yield what is wrong with a recipe on this host; without a runtime, what does not depend on it."""
+    yield from check_secrets(recipe, disk)
+    unknown_settings = tuple(service_settings.check(recipe, installation))
+    yield from unknown_settings or check_service_values(recipe)
+    if runtime and not installation.user:
+        yield from check_access(recipe, runtime, settings, disk)
+    if runtime:
+        yield from check_pins(recipe, runtime)
+
+
+def check_access(
+    recipe: Recipe, runtime: Runtime, settings: HostSettings, disk: Disk
+) -> Iterator[UsageError]:
+    """Yield the files that the unit's user cannot reach, because it may not enter a folder above them."""
+    user = recipe.user or settings.user
+    if recipe.user and _identity(user, disk)[0] < 0:
+        sentence = f"`user` is {user}, and there is no such user; create it or correct `user:`"
+        yield UsageError(sentence, "user", kind="access")
+        return
     if user == "root":
         return
     groups = tuple(word for value in recipe.service.get("SupplementaryGroups", ()) for word in value.split())
-    for path in (found.command[0], found.interpreter or "", recipe.model_path, *found.behind):
-        if path.startswith("/") and (folder := _closed(user, groups, path, disk)):
-            raise UsageError(
-                f"{path} cannot be reached by the unit's user {user} ({folder} is closed to it); "
-                f"move it, open the folder, or set `user:`",
-                *(("model_path",) if path == recipe.model_path else found.key),
-            )
+    for path in (runtime.command[0], runtime.interpreter or "", recipe.model_path, *runtime.link_targets):
+        if path.startswith("/") and (folder := _closed_folder(user, groups, path, disk)):
+            key = ("model_path",) if path == recipe.model_path else runtime.key
+            what = f"the unit's user {user} cannot reach {path} ({folder} is closed to it)"
+            yield UsageError(f"{what}; move it, open the folder, or set `user:`", *key, kind="access")
+            return
 
 
-def _closed(user: str, groups: tuple[str, ...], path: str, disk: Disk) -> str | None:
+def _closed_folder(user: str, groups: tuple[str, ...], path: str, disk: Disk) -> str | None:
     """The outermost folder above a path that a user with some more groups cannot enter."""
     known = (user, groups, os.path.dirname(path))  # noqa: PTH120  (a thousand recipes share a few folders)
-    if known not in disk.closed:
-        uid, gids = _ids(user, disk.look("/etc/passwd"), disk.look("/etc/group"))
+    if known not in disk.closed_folders:
+        uid, gids = _identity(user, disk)
         gids |= {gid for group in groups if (gid := _gid(group)) is not None}
-        disk.closed[known] = None
-        for folder in reversed(Path(path).parents):
-            mode, owner, group, *_ = (*disk.look(folder).split(":"), "0", "0", "0")
-            bit = stat.S_IXUSR if owner == str(uid) else stat.S_IXGRP if int(group) in gids else stat.S_IXOTH
-            if not int(mode or "777", 8) & bit and not _listed(folder):
-                disk.closed[known] = str(folder)
-                break
-    return disk.closed[known]
+        folders = (
+            folder for folder in reversed(Path(path).parents) if not _may_enter(folder, uid, gids, disk)
+        )
+        closed = next(folders, None)
+        disk.closed_folders[known] = str(closed) if closed else None
+    return disk.closed_folders[known]
+
+
+def _may_enter(folder: Path, uid: int, gids: frozenset[int], disk: Disk) -> bool:
+    mode, owner, group, *_ = (*disk.fingerprint(folder).split(":"), "0", "0", "0")
+    bit = stat.S_IXUSR if owner == str(uid) else stat.S_IXGRP if int(group) in gids else stat.S_IXOTH
+    return bool(int(mode or "777", 8) & bit) or _has_acl(folder)
+
+
+def _identity(user: str, disk: Disk) -> tuple[int, frozenset[int]]:
+    """A user's id and groups; -1 and none for a user that apply is going to create."""
+    # The fingerprints make a cache check these files again.
+    return _passwd_entry(user, disk.fingerprint("/etc/passwd"), disk.fingerprint("/etc/group"))
 
 
 @cache
-def _ids(user: str, *_: str) -> tuple[int, frozenset[int]]:
-    """A user's id and groups; nobody's for one that apply is going to make."""
+def _passwd_entry(user: str, *_fingerprints: str) -> tuple[int, frozenset[int]]:
     try:
         entry = pwd.getpwnam(user)
     except KeyError:
@@ -69,47 +95,42 @@ def _gid(group: str) -> int | None:
         return int(group) if group.isdigit() else None
 
 
-def _listed(folder: Path) -> bool:
-    """Whether an ACL says more of who may enter a folder than its mode does; it is not read here."""
+def _has_acl(folder: Path) -> bool:
+    """True if an ACL decides who may enter a folder; recipectl does not read it."""
     try:
         return "system.posix_acl_access" in os.listxattr(folder)
     except OSError:
         return False
 
 
-def versions(recipe: Recipe, found: Runtime) -> None:
-    """UsageError when the engine or its Python is not the one that the recipe pins."""
+def check_pins(recipe: Recipe, runtime: Runtime) -> Iterator[UsageError]:
+    """Yield the versions of the engine and its Python that are not those which the recipe pins."""
+    program = runtime.command[0]
     pins = (
-        ("engine_version", recipe.engine_version, recipe.backend, found.engine_version),
-        ("python_version", recipe.python_version, "Python", found.python_version),
+        ("engine_version", recipe.engine_version, recipe.backend, runtime.engine_version, program),
+        ("python_version", recipe.python_version, "Python", runtime.python_version, f"Python of {program}"),
     )
-    for key, wanted, what, version in pins:
-        if wanted is None:
-            continue
-        if version is None:
-            raise UsageError(
-                f"`{key}` is {wanted}, and no {what} is installed beside {found.command[0]}; "
-                "install it there or correct the runtime",
-                key,
-            )
-        if not installed.meets(version, wanted):
-            its = f"{what} of {found.command[0]}" if key == "python_version" else found.command[0]
-            raise UsageError(
-                f"`{key}` is {wanted}, and {its} is {version}; install that version or correct the recipe",
-                key,
-            )
+    for key, specifier, what, version, installed in pins:
+        if specifier and version is None:
+            sentence = f"`{key}` is {specifier}, and no {what} is installed beside {program}"
+            yield UsageError(f"{sentence}; install it there or correct the runtime", key, kind="pin")
+        elif specifier and not satisfies(version, specifier):
+            sentence = f"`{key}` is {specifier}, and {installed} is {version}"
+            yield UsageError(f"{sentence}; install that version or correct the recipe", key, kind="pin")
 
 
-def values(recipe: Recipe) -> Iterator[UsageError]:
-    """What this host's systemd would ignore of the values in `service:`, in its own words."""
-    lines = [(section, line) for section in ("Unit", "Service") for line in settings.lines(recipe, section)]
-    for name, said in _ignored(tuple(lines)) if lines else ():
-        yield UsageError(f"`service.{name}` would not be in force ({said}); correct it", "service", name)
+def check_service_values(recipe: Recipe) -> Iterator[UsageError]:
+    """Yield what this host's systemd would ignore of the values in `service:`, in its own words."""
+    sections = ("Unit", "Service")
+    lines = tuple((section, line) for section in sections for line in service_settings.lines(recipe, section))
+    for name, reason in _ignored(lines) if lines else ():
+        sentence = f"`service.{name}` would not be in force ({reason}); correct it"
+        yield UsageError(sentence, "service", name, kind="setting")
 
 
 @cache
 def _ignored(lines: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
-    """(setting, what systemd-analyze says of its value); nothing where that cannot be run."""
+    """(setting, what systemd-analyze says about its value); nothing where that cannot be run."""
     import subprocess
     import tempfile
 
@@ -120,64 +141,76 @@ def _ignored(lines: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
         file.write_text("\n".join([*text, ""]), errors="surrogateescape")
         words = ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", str(file)]
         try:
-            told = subprocess.run(words, capture_output=True, text=True, check=False, timeout=10).stderr  # noqa: S603  (fixed words)
+            output = subprocess.run(words, capture_output=True, text=True, check=False, timeout=10).stderr  # noqa: S603  (fixed words)
         except (OSError, subprocess.TimeoutExpired):
             return ()
-    found = re.findall(rf"^{re.escape(str(file))}:([0-9]+): (.*gnoring.*)$", told, re.M)
-    # A setting that is not known at all is told otherwise.
-    return tuple((text[int(n) - 1].partition("=")[0], said) for n, said in found if "Unknown" not in said)
+    remarks = re.findall(rf"^{re.escape(str(file))}:([0-9]+): (.*gnoring.*)$", output, re.M)
+    # service_settings reports unknown settings.
+    known = ((number, reason) for number, reason in remarks if "Unknown" not in reason)
+    return tuple((text[int(number) - 1].partition("=")[0], reason) for number, reason in known)
 
 
-def locked_now(recipe: Recipe, found: Runtime) -> installed.Locked:
-    """The facts of a runtime as a lock records them."""
-    names = DISTRIBUTIONS[recipe.backend]
-    return installed.facts(found.interpreter or found.command[0], found.installed_in, names)
+def current_lock(recipe: Recipe, runtime: Runtime) -> lockfile.Lock:
+    """The exact runtime now, as a lock records it."""
+    names = ENGINE_DISTRIBUTIONS[recipe.backend]
+    return lockfile.record(runtime.interpreter or runtime.command[0], runtime.installed_in, names)
 
 
-def drift(lock: Path | None, recipe: Recipe, found: Runtime, host: Host, disk: Disk) -> list[str]:
-    """What is not as the recipe's lock has it; UsageError where the host file says `drift: refuse`."""
+def check_lock(
+    lock: Path | None, recipe: Recipe, runtime: Runtime, settings: HostSettings, disk: Disk
+) -> tuple[str, ...]:
+    """The differences to the recipe's lock; UsageError where the host file says `drift: refuse`."""
     if lock is None:
-        return []
+        return ()
     try:
-        before = installed.read_lock(lock)
+        locked = lockfile.read_lock(lock)
     except (OSError, ValueError) as error:
-        raise UsageError(f"{lock} cannot be read as a lock ({error}); remove it, and lock again") from error
-    now = locked_now(recipe, found)
-    said = installed.differences(before, now)
-    # Looked at, so that a cache notices when they change.
-    disk.look(now["interpreter_file"])
-    for path in Path(now["folder"]).glob("*.dist-info/RECORD") if now["folder"] else ():
-        disk.look(path)
-    said = [f"not as locked in {lock}: {clause}" for clause in said]
-    if said and host.drift == "refuse":
-        raise UsageError(f"{'; '.join(said)}; put it back, or accept it with `recipectl lock --update`")
-    return said
+        sentence = f"{lock} cannot be read as a lock ({error}); remove it, and run `recipectl lock` again"
+        raise UsageError(sentence, kind="lock") from error
+    current = current_lock(recipe, runtime)
+    # The fingerprints make a cache check these files again.
+    disk.fingerprint(current["interpreter_file"])
+    for path in Path(current["folder"]).glob("*.dist-info/RECORD") if current["folder"] else ():
+        disk.fingerprint(path)
+    clauses = tuple(lockfile.differences(locked, current))
+    if clauses and settings.drift == "refuse":
+        what = f"the runtime differs from {lock}: {'; '.join(clauses)}"
+        remedy = f"put it back, or accept it with `recipectl lock --update {recipe.name}`"
+        raise UsageError(f"{what}; {remedy}", kind="lock")
+    return clauses
 
 
-def secrets(recipe: Recipe, disk: Disk) -> Iterator[UsageError]:
-    """What is wrong with the secrets, as far as we may look: missing, open to others, of the wrong form."""
+def check_secrets(recipe: Recipe, disk: Disk) -> Iterator[UsageError]:
+    """Yield what is wrong with the files of secrets: they are missing, open to others, or lack a line."""
     for variable, source in recipe.secrets.items():
+        if source.startswith("/") and (sentence := _wrong_secret_file(source, disk)):
+            yield UsageError(f"`secrets.{variable}`: {sentence}", "secrets", variable, kind="secret")
+    for variable, source in secrets.environment_files(recipe).items():
+        what = f"`secrets.{variable}` is read from the environment only"
         if not source.startswith("/"):
-            continue
-        seen = disk.look(source)  # first of all: a cache must look again
-        if not seen and (os.geteuid() == 0 or os.access(Path(source).parent, os.X_OK)):
-            text = f"`secrets.{variable}`: {source} does not exist; create it with mode 0600"
-            yield UsageError(text, "secrets", variable)
-        if seen and not stat.S_ISREG(int(seen.split(":")[0], 8)):
-            yield UsageError(f"`secrets.{variable}`: {source} is no file; give a file", "secrets", variable)
-        elif seen and int(seen.split(":")[0], 8) & (stat.S_IRWXO | stat.S_IWGRP):
-            text = f"`secrets.{variable}`: others may read or change {source}; chmod 0600 it"
-            yield UsageError(text, "secrets", variable)
-    for variable, source in environment.environment_files(recipe).items():
-        if not source.startswith("/"):
-            text = f"`secrets.{variable}` is read from the environment only; give the absolute path of a file"
-            yield UsageError(f"{text} that says `{variable}=…`", "secrets", variable)
-        if os.path.isfile(source) and os.access(source, os.R_OK):  # noqa: PTH113
-            lines = Path(source).read_text(errors="replace").splitlines()
-            if not any(line.startswith(f"{variable}=") for line in lines):
-                yield UsageError(
-                    f"`secrets.{variable}` is read from the environment only; {source} must have a line "
-                    f'`{variable}="…"`',
-                    "secrets",
-                    variable,
-                )
+            sentence = f"{what}; give the absolute path of a file with a line `{variable}=…`"
+            yield UsageError(sentence, "secrets", variable, kind="secret")
+        elif not _has_line(source, variable):
+            sentence = f'{what}; {source} must have a line `{variable}="…"`'
+            yield UsageError(sentence, "secrets", variable, kind="secret")
+
+
+def _wrong_secret_file(source: str, disk: Disk) -> str | None:
+    fingerprint = disk.fingerprint(source)  # first of all, so that a cache checks it again
+    if not fingerprint:
+        visible = os.geteuid() == 0 or os.access(Path(source).parent, os.X_OK)
+        return f"{source} does not exist; create it with mode 0600" if visible else None
+    mode = int(fingerprint.split(":")[0], 8)
+    if not stat.S_ISREG(mode):
+        return f"{source} is not a file; give a file"
+    if mode & (stat.S_IRWXO | stat.S_IWGRP):
+        return f"others may read or change {source}; chmod 0600 it"
+    return None
+
+
+def _has_line(source: str, variable: str) -> bool:
+    """True if a file of variables sets this one, or cannot be read here."""
+    if not os.path.isfile(source) or not os.access(source, os.R_OK):  # noqa: PTH113
+        return True
+    lines = Path(source).read_text(errors="replace").splitlines()
+    return any(line.startswith(f"{variable}=") for line in lines)

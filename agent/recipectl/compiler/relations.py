@@ -1,20 +1,20 @@
-"""What the recipes of one host are to each other: who evicts whom, who waits for whom, whose port it is."""
+"""How the recipes of one host relate: which conflict, which wait for which, which want the same port."""
 
-from collections.abc import Iterator, Mapping
-from itertools import combinations
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import combinations, product
 from typing import NamedTuple
 
-from recipectl.compiler import environment
-from recipectl.engines import Endpoint
+from recipectl.compiler.model import ResolvedRecipe
 from recipectl.errors import UsageError
-from recipectl.recipe.hostfile import Host
-from recipectl.recipe.schema import Recipe
+from recipectl.recipe.hostfile import HostSettings
 
-Wrong = dict[str, list[UsageError]]
+_SHARING = ("exclusive", "ordered", "free")  # the strictest first
+_WILDCARDS = ("0.0.0.0", "::", "")  # noqa: S104  (compared, not bound)
 
 
 class Claim(NamedTuple):
-    """What one recipe wants of the host; `ports` as (address, port), the first one the clients'."""
+    """What one recipe wants of the host; `ports` as (address, port), that of the clients first."""
 
     name: str
     ports: tuple[tuple[str, int], ...]
@@ -22,7 +22,7 @@ class Claim(NamedTuple):
     accelerator: str
     gpu_sharing: str
     on_demand: bool
-    at_boot: bool  # the engine itself, and not just a socket
+    at_boot: bool  # the engine itself, and not only a socket
     after: tuple[str, ...]
     requires: tuple[str, ...]
     conflicts: tuple[str, ...]
@@ -31,212 +31,250 @@ class Claim(NamedTuple):
 class Relations(NamedTuple):
     """Names of other recipes, sorted."""
 
-    rivals: tuple[str, ...] = ()  # share a GPU: starting one stops the other (Conflicts= and After=)
-    earlier: tuple[str, ...] = ()  # rivals that this one's unit comes after (After= on one side is enough)
-    turn: tuple[str, ...] = ()  # share a GPU in turn: one loads at a time
+    rivals: tuple[str, ...] = ()  # starting one stops the other (Conflicts= and After=)
+    earlier: tuple[str, ...] = ()  # rivals that this unit comes after (After= on one side is enough)
+    taking_turns: tuple[str, ...] = ()  # share a GPU, and load one after the other
     after: tuple[str, ...] = ()
     requires: tuple[str, ...] = ()
-    spared: tuple[tuple[str, int], ...] = ()  # (whom a start of this one would stop, the port of its clients)
+    stopped: tuple[tuple[str, int], ...] = ()  # (what a start would stop, the port of its clients)
 
 
-def claim(recipe: Recipe, behind: Endpoint, public: Endpoint, host: Host) -> Claim:
-    """The GPUs (indices as UUIDs where the host file knows them) and the ports of one recipe."""
-    known = dict(enumerate(host.gpus))
-    named = environment.gpus(recipe) or ()
-    gpus = tuple(known.get(int(gpu), gpu) if gpu.isdigit() else gpu for gpu in named)
-    ends = [end for end in dict.fromkeys((public, behind)) if end.path is not None]
+@dataclass
+class Decisions:
+    """Name of a recipe -> its relations, and name -> what is wrong with them."""
+
+    relations: dict[str, Relations] = field(default_factory=dict)
+    errors: dict[str, list[UsageError]] = field(default_factory=dict)
+
+    def refuse(self, name: str, sentence: str, *key: str, kind: str = "relation") -> None:
+        """Note what is wrong with a recipe."""
+        self.errors.setdefault(name, []).append(UsageError(sentence, *key, kind=kind))
+
+
+def closure(start: Iterable[str], edges: Mapping[str, Iterable[str]]) -> set[str]:
+    """Everything that the edges lead to from `start`, directly or not; `start` itself only by a circle."""
+    reached: set[str] = set()
+    todo = [*start]
+    while todo:
+        following = {*edges.get(todo.pop(), ())} - reached
+        reached |= following
+        todo += following
+    return reached
+
+
+def claim(resolved: ResolvedRecipe, settings: HostSettings) -> Claim:
+    """The claim of one recipe; GPU indices become UUIDs where the host file knows them."""
+    recipe = resolved.recipe
+    uuids = dict(enumerate(settings.gpus))
+    gpus = tuple(uuids.get(int(gpu), gpu) if gpu.isdigit() else gpu for gpu in resolved.gpus.words)
+    endpoints = dict.fromkeys((resolved.client_endpoint, resolved.endpoint))
     return Claim(
-        recipe.name or "",
-        tuple((end.host, end.port) for end in ends),
-        gpus,
-        recipe.accelerator,
-        recipe.gpu_sharing,
-        recipe.on_demand is not None,
-        recipe.autostart is True and recipe.on_demand is None,
-        recipe.after,
-        recipe.requires,
-        recipe.conflicts,
+        name=resolved.name,
+        ports=tuple((endpoint.host, endpoint.port) for endpoint in endpoints if endpoint.path is not None),
+        gpus=gpus,
+        accelerator=recipe.accelerator,
+        gpu_sharing=recipe.gpu_sharing,
+        on_demand=recipe.on_demand is not None,
+        at_boot=recipe.autostart is True and recipe.on_demand is None,
+        after=recipe.after,
+        requires=recipe.requires,
+        conflicts=recipe.conflicts,
     )
 
 
-def _shares(one: Claim, other: Claim) -> bool:
-    if one.accelerator != other.accelerator or not one.gpus or not other.gpus:
-        return False
-    return "all" in (*one.gpus, *other.gpus) or bool({*one.gpus} & {*other.gpus})
+def decide(claims: Iterable[Claim], broken: frozenset[str] = frozenset()) -> Decisions:
+    """The relations of all recipes of a host; `broken` recipes exist, and have no claims."""
+    by_name = {claim.name: claim for claim in sorted(claims, key=lambda claim: claim.name)}
+    decisions = Decisions()
+    _check_names(by_name, broken, decisions)
+    needs = _closures(by_name, "after", "requires")
+    required = _closures(by_name, "requires")
+    rivals, turns = _conflicts(by_name, required)
+    _check_circles(by_name, needs, decisions)
+    _check_after(by_name, rivals, decisions)
+    _check_starts(by_name, rivals, required, decisions)
+    _check_boot(by_name, rivals, required, decisions)
+    _check_ports(by_name, rivals, decisions)
+    # One order of all recipes that respects what they need: no After= may contradict it.
+    ranks = {name: (len(needs[name]), name) for name in by_name}
+    for name, wanted in by_name.items():
+        first = {other for other in rivals[name] | turns[name] if ranks[other] < ranks[name]}
+        decisions.relations[name] = Relations(
+            rivals=tuple(sorted(rivals[name])),
+            earlier=tuple(sorted(rivals[name] & first)),
+            taking_turns=tuple(sorted(turns[name])),
+            after=tuple(sorted({*wanted.after, *wanted.requires} | (turns[name] & first))),
+            requires=tuple(sorted(wanted.requires)),
+            stopped=_stopped_by(name, by_name, rivals, required),
+        )
+    return decisions
 
 
-def _sharing(one: Claim, other: Claim, starts: Mapping[str, set[str]]) -> str:
-    """The stricter wish of two counts; but one that needs the other cannot evict it."""
-    wishes = {one.gpu_sharing, other.gpu_sharing}
-    wish = next(wish for wish in ("exclusive", "ordered", "free") if wish in wishes)
-    related = other.name in starts[one.name] or one.name in starts[other.name]
-    return "ordered" if related and wish == "exclusive" else wish
+def compares_nothing(claims: Iterable[Claim], settings: HostSettings) -> bool:
+    """True if GPUs are indices in some recipes and ids in others, and the host file does not know both."""
+    spellings = {gpu.isdigit() for claim in claims for gpu in claim.gpus if gpu != "all"}
+    return not settings.gpus and len(spellings) > 1
 
 
-def _wildcard(address: str) -> bool:
-    return address in ("0.0.0.0", "::", "")  # noqa: S104  (compared, not bound)
+_Names = Mapping[str, set[str]]
 
 
-def same_address(one: str, other: str) -> bool:
-    """Whether two listeners at these addresses could want one port."""
-    alike = {"localhost": "127.0.0.1"}
-    return _wildcard(one) or _wildcard(other) or alike.get(one, one) == alike.get(other, other)
+def _closures(by_name: Mapping[str, Claim], *keys: str) -> _Names:
+    """Name -> all recipes that some of its keys lead to, directly or not."""
+    edges = {
+        name: [other for key in keys for other in getattr(wanted, key) if other in by_name]
+        for name, wanted in by_name.items()
+    }
+    return {name: closure([name], edges) for name in by_name}
 
 
-class Decided(NamedTuple):
-    """Name of a recipe -> its relations, and name -> what is wrong with these."""
-
-    relations: dict[str, Relations]
-    wrong: Wrong
-
-
-def decide(claims: list[Claim], broken: frozenset[str] = frozenset()) -> Decided:
-    """What the recipes of a host are to each other; `broken` ones have no claims."""
-    by_name = {one.name: one for one in sorted(claims, key=lambda one: one.name)}
-    wrong: Wrong = {}
-    for name, one in by_name.items():
-        for key in ("after", "requires", "conflicts"):
-            for needed in getattr(one, key):
-                if key == "conflicts" and needed in broken:
-                    continue  # it will not be started
-                if needed not in by_name or needed == name:
-                    why = "wrong itself" if needed in broken else "no recipe of this host; correct it"
-                    wrong.setdefault(name, []).append(
-                        UsageError(f"`{key}` names `{needed}`, which is {why}", key)
-                    )
-    needs = {name: _reached(name, by_name, ("after", "requires")) for name in by_name}
-    starts = {name: _reached(name, by_name, ("requires",)) for name in by_name}
-    for name in by_name:
-        if name in needs[name]:
-            text = f"`after` and `requires` lead back to `{name}` itself; break the circle"
-            wrong.setdefault(name, []).append(UsageError(text, *_first_key(by_name[name])))
+def _conflicts(by_name: Mapping[str, Claim], required: _Names) -> tuple[_Names, _Names]:
+    """Name -> the recipes that it stops, and name -> those that load before or after it."""
     rivals: dict[str, set[str]] = {name: set() for name in by_name}
     turns: dict[str, set[str]] = {name: set() for name in by_name}
-    for one, other in _pairs_on_a_gpu(by_name):
-        into = {"exclusive": rivals, "ordered": turns}.get(_sharing(one, other, starts))
-        if into is not None:
-            into[one.name].add(other.name)
-            into[other.name].add(one.name)
-    for name, one in by_name.items():
-        for other_name in by_name.keys() & {*one.conflicts}:
-            rivals[name].add(other_name)
-            rivals[other_name].add(name)
-    for name, one in by_name.items():
-        for other_name in sorted(rivals[name] & {*one.after}):
-            text = f"`after` names `{other_name}`, which it evicts (a GPU, or `conflicts`); remove it"
-            wrong.setdefault(name, []).append(UsageError(text, "after"))
-    _check_boot(by_name, rivals, starts, wrong)
-    _ports(list(by_name.values()), rivals, wrong)
-    ranks = _ranks(by_name, needs)
-    return Decided(
-        {
-            name: _relations(one, rivals[name], turns[name], by_name, starts, ranks, rivals)
-            for name, one in by_name.items()
-        },
-        wrong,
-    )
-
-
-def mixed(claims: list[Claim], host: Host) -> bool:
-    """Whether GPUs are indices in some recipes and ids in others, which nobody here can compare."""
-    return not host.gpus and len({gpu.isdigit() for one in claims for gpu in one.gpus if gpu != "all"}) > 1
-
-
-def _first_key(one: Claim) -> tuple[str, ...]:
-    return ("requires",) if one.requires else ("after",)
+    for first, second in _pairs_on_a_gpu(by_name):
+        relation = {"exclusive": rivals, "ordered": turns}.get(_sharing(first, second, required))
+        if relation is not None:
+            relation[first.name].add(second.name)
+            relation[second.name].add(first.name)
+    for name, wanted in by_name.items():
+        for other in by_name.keys() & {*wanted.conflicts}:
+            rivals[name].add(other)
+            rivals[other].add(name)
+    return rivals, turns
 
 
 def _pairs_on_a_gpu(by_name: Mapping[str, Claim]) -> Iterator[tuple[Claim, Claim]]:
-    with_gpus = [one for one in by_name.values() if one.gpus]
-    return ((one, other) for one, other in combinations(with_gpus, 2) if _shares(one, other))
+    users: dict[tuple[str, str], list[Claim]] = {}
+    for wanted in by_name.values():
+        for gpu in wanted.gpus:
+            users.setdefault((wanted.accelerator, gpu), []).append(wanted)
+    for (accelerator, gpu), claims in users.items():
+        yield from combinations(claims, 2)
+        if gpu == "all":
+            same_kind = (user for (kind, _), some in users.items() if kind == accelerator for user in some)
+            yield from product(claims, (user for user in same_kind if user.gpus != ("all",)))
 
 
-def _reached(name: str, by_name: Mapping[str, Claim], keys: tuple[str, ...]) -> set[str]:
-    """Everything that a recipe's keys lead to, directly or not."""
-    found: set[str] = set()
-    todo = [name]
-    while todo:
-        one = by_name[todo.pop()]
-        new = {other for key in keys for other in getattr(one, key) if other in by_name} - found
-        found |= new
-        todo.extend(new)
-    return found
+def _sharing(first: Claim, second: Claim, required: _Names) -> str:
+    """The stricter wish of the two counts; but a recipe cannot stop what it requires."""
+    wishes = {first.gpu_sharing, second.gpu_sharing}
+    strictest = next(wish for wish in _SHARING if wish in wishes)
+    related = second.name in required[first.name] or first.name in required[second.name]
+    return "ordered" if related and strictest == "exclusive" else strictest
 
 
-def _ranks(by_name: Mapping[str, Claim], needs: Mapping[str, set[str]]) -> dict[str, tuple[int, str]]:
-    """One order of all recipes that respects what they need, else by name: no After= may go against it."""
-    return {name: (len(needs[name]), name) for name in by_name}
+def _check_names(by_name: Mapping[str, Claim], broken: frozenset[str], decisions: Decisions) -> None:
+    for name, wanted in by_name.items():
+        for key in ("after", "requires", "conflicts"):
+            for other in getattr(wanted, key):
+                if key == "conflicts" and other in broken:
+                    continue  # it will not be started
+                if other in broken:
+                    decisions.refuse(
+                        name, f"`{key}` names `{other}`, which has errors; correct them first", key
+                    )
+                elif other not in by_name or other == name:
+                    sentence = (
+                        f"`{key}` names `{other}`, which is not another recipe of this host; correct it"
+                    )
+                    decisions.refuse(name, sentence, key)
 
 
-def _check_boot(
-    by_name: Mapping[str, Claim], rivals: Mapping[str, set[str]], starts: Mapping[str, set[str]], wrong: Wrong
-) -> None:
-    """No two that start together may evict each other: at boot, or as what one recipe needs."""
-    at_boot: dict[str, str] = {}  # what starts at boot, and for whose sake
-    for name, one in by_name.items():
-        for other in [name, *sorted(starts[name])] if one.at_boot else ():
-            at_boot.setdefault(other, name)
-        for first, second in combinations(sorted({name, *starts[name]}), 2) if starts[name] else ():
-            if second in rivals[first]:
-                text = f"it starts with `{first}` and `{second}`, which share a GPU and stop each other"
-                remedy = "give them `gpu_sharing: ordered`, or other GPUs"
-                wrong.setdefault(name, []).append(
-                    UsageError(f"`{name}` cannot start: {text}; {remedy}", "requires")
-                )
-    together = ((first, second) for first in sorted(at_boot) for second in sorted(rivals[first] & {*at_boot}))
-    for first, second in together:
-        if second < first:
-            continue
-        shared = sorted({*by_name[first].gpus} & {*by_name[second].gpus})
-        conflict = second in by_name[first].conflicts or first in by_name[second].conflicts
-        what = "both start at boot and " + (
-            "conflict" if conflict else f"share GPU {', '.join(shared) or 'all'}"
-        )
-        remedy = "take `autostart` from one, or give both `gpu_sharing: ordered`"
-        for mine, theirs in ((first, second), (second, first)):
-            sake = at_boot[mine] if at_boot[mine] != mine else ""
-            told = f"`{mine}` and `{theirs}` {what}" + (f" (`{sake}` requires `{mine}`)" if sake else "")
-            wrong.setdefault(sake or mine, []).append(
-                UsageError(f"{told}; {remedy}", "requires" if sake else "autostart")
+def _check_circles(by_name: Mapping[str, Claim], needs: _Names, decisions: Decisions) -> None:
+    for name, wanted in by_name.items():
+        if name in needs[name]:
+            sentence = f"`after` and `requires` lead back to `{name}` itself; remove one of them"
+            decisions.refuse(name, sentence, "requires" if wanted.requires else "after")
+
+
+def _check_after(by_name: Mapping[str, Claim], rivals: _Names, decisions: Decisions) -> None:
+    for name, wanted in by_name.items():
+        for other in sorted(rivals[name] & {*wanted.after}):
+            sentence = (
+                f"`after` names `{other}`, and starting `{name}` stops it (a GPU, or `conflicts`); remove it"
             )
+            decisions.refuse(name, sentence, "after")
 
 
-def _relations(
-    one: Claim,
-    rivals: set[str],
-    turns: set[str],
-    by_name: Mapping[str, Claim],
-    starts: Mapping[str, set[str]],
-    ranks: Mapping[str, tuple[int, str]],
-    all_rivals: Mapping[str, set[str]],
-) -> Relations:
-    needs = {*one.after, *one.requires}
-    # What it requires starts with it, and whoever needs a rival of either is stopped with that.
-    mine = {one.name, *starts[one.name]}
-    every = {rival for name in mine for rival in all_rivals[name]} - mine
-    stopped = {n for n in by_name if n not in mine and {n, *starts[n]} & every} if every else ()
-    return Relations(
-        rivals=tuple(sorted(rivals)),
-        earlier=tuple(sorted(n for n in rivals if ranks[n] < ranks[one.name])),
-        turn=tuple(sorted(turns)),
-        after=tuple(sorted(needs | {n for n in turns if ranks[n] < ranks[one.name]})),
-        requires=tuple(sorted(one.requires)),
-        spared=tuple((n, by_name[n].ports[0][1]) for n in sorted(stopped) if by_name[n].ports),
+def _check_starts(
+    by_name: Mapping[str, Claim], rivals: _Names, required: _Names, decisions: Decisions
+) -> None:
+    """Refuse a recipe whose start needs two models that stop each other."""
+    for name in by_name:
+        for first, second in combinations(sorted({name, *required[name]}), 2) if required[name] else ():
+            if second in rivals[first]:
+                what = f"it starts with `{first}` and `{second}`, which share a GPU and stop each other"
+                remedy = "give them `gpu_sharing: ordered`, or other GPUs"
+                decisions.refuse(name, f"`{name}` cannot start: {what}; {remedy}", "requires")
+
+
+def _check_boot(by_name: Mapping[str, Claim], rivals: _Names, required: _Names, decisions: Decisions) -> None:
+    """Refuse two models that start at boot and stop each other."""
+    cause: dict[str, str] = {}  # what starts at boot -> the recipe that starts it
+    for name, wanted in by_name.items():
+        for other in (name, *sorted(required[name])) if wanted.at_boot else ():
+            cause.setdefault(other, name)
+    for first in sorted(cause):
+        for second in sorted(rivals[first] & cause.keys()):
+            if first < second:
+                reason = _reason_to_conflict(by_name[first], by_name[second])
+                _refuse_at_boot(first, second, reason, cause, decisions)
+                _refuse_at_boot(second, first, reason, cause, decisions)
+
+
+def _reason_to_conflict(first: Claim, second: Claim) -> str:
+    if second.name in first.conflicts or first.name in second.conflicts:
+        return "conflict"
+    gpus = sorted({*first.gpus} & {*second.gpus})
+    return f"share GPU {', '.join(gpus) or 'all'}"
+
+
+def _refuse_at_boot(
+    name: str, other: str, reason: str, cause: Mapping[str, str], decisions: Decisions
+) -> None:
+    starter = cause[name]
+    chain = f" (`{starter}` requires `{name}`)" if starter != name else ""
+    what = f"`{name}` and `{other}` both start at boot and {reason}{chain}"
+    remedy = "take `autostart` from one, or give both `gpu_sharing: ordered`"
+    decisions.refuse(starter, f"{what}; {remedy}", "requires" if chain else "autostart")
+
+
+def _check_ports(by_name: Mapping[str, Claim], rivals: _Names, decisions: Decisions) -> None:
+    """Refuse one port for two that could run at once; an on-demand socket listens beside everything."""
+    users: dict[int, list[tuple[Claim, str, bool]]] = {}
+    for wanted in by_name.values():
+        for index, (address, port) in enumerate(wanted.ports):
+            users.setdefault(port, []).append((wanted, address, wanted.on_demand and index == 0))
+    for port, claims in users.items():
+        for (first, address, always), (second, other_address, other_always) in combinations(claims, 2):
+            never_together = second.name in rivals[first.name] and not always and not other_always
+            if first.name == second.name or never_together or not _same_address(address, other_address):
+                continue
+            what = f"both use port {port} and could run at once; change one `port:`"
+            for name, other in ((first.name, second.name), (second.name, first.name)):
+                decisions.refuse(name, f"`{name}` and `{other}` {what}", "port", kind="port")
+
+
+def _same_address(address: str, other: str) -> bool:
+    """True if two listeners at these addresses could want one port."""
+    if address in _WILDCARDS or other in _WILDCARDS:
+        return True
+    aliases = {"localhost": "127.0.0.1"}
+    return aliases.get(address, address) == aliases.get(other, other)
+
+
+def _stopped_by(
+    name: str, by_name: Mapping[str, Claim], rivals: _Names, required: _Names
+) -> tuple[tuple[str, int], ...]:
+    """What a start of this recipe would stop: rivals of what starts with it, and whatever requires those."""
+    started = {name, *required[name]}
+    stopped = {rival for other in started for rival in rivals[other]} - started
+    if not stopped:
+        return ()
+    with_dependents = (
+        other for other in by_name if other not in started and {other, *required[other]} & stopped
     )
-
-
-def _ports(claims: list[Claim], rivals: dict[str, set[str]], wrong: Wrong) -> None:
-    """Two that could be up at once must not want one port; an on-demand socket is up beside everything."""
-    by_port: dict[int, list[tuple[Claim, str, bool]]] = {}
-    for one in claims:
-        for index, (address, port) in enumerate(one.ports):
-            listens_always = one.on_demand and index == 0
-            by_port.setdefault(port, []).append((one, address, listens_always))
-    for port, users in by_port.items():
-        for (one, here, up), (other, there, also_up) in combinations(users, 2):
-            apart = other.name in rivals[one.name] and not up and not also_up
-            if one.name != other.name and not apart and same_address(here, there):
-                what = f"both use port {port} and could run at once; change one `port:`"
-                for mine, theirs in ((one.name, other.name), (other.name, one.name)):
-                    told = UsageError(f"`{mine}` and `{theirs}` {what}", "port")
-                    wrong.setdefault(mine, []).append(told)
+    return tuple(
+        (other, by_name[other].ports[0][1]) for other in sorted(with_dependents) if by_name[other].ports
+    )

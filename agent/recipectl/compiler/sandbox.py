@@ -1,40 +1,46 @@
-"""The sandbox of a unit: as tight as CUDA, NCCL and JIT compilers bear."""
+"""The sandbox of a unit: as tight as CUDA, NCCL and JIT compilers allow."""
 
-from recipectl.compiler import environment
-from recipectl.compiler.environment import Environment
-from recipectl.errors import UsageError
-from recipectl.machine.runtime import Runtime
-from recipectl.recipe.schema import Recipe
+from recipectl.compiler.environment import directories
+from recipectl.compiler.model import ResolvedRecipe
+from recipectl.machine.installation import Installation
 from recipectl.systemd import quoting
-from recipectl.systemd.unitfile import Site
 
-_TEMPORARY = "/tmp/"  # noqa: S108  (asked, not used); /var/tmp/ too
+_TEMPORARY = "/tmp/"  # noqa: S108  (compared, not used); it also matches /var/tmp/
 _HOMES = ("/home/", "/root/", "/run/user/")
 
 
-def settings(recipe: Recipe, runtime: Runtime, argv: tuple[str, ...], environ: Environment, site: Site,
-             level: str) -> list[str]:  # fmt: skip
-    """The lines that keep an engine to its own."""
-    folders = environment.directories(recipe)
-    moved = [
-        environ[name].value for name in folders if name in environ and environ[name].value != folders[name]
-    ]
-    used = "\n".join((*argv, *runtime.path, *runtime.behind, *(one.value for one in environ.values())))
-    # A private /tmp would hide a venv or a model that is kept there; so would ProtectHome=yes.
-    in_tmp, in_home = _TEMPORARY in used, any(folder in used for folder in _HOMES)
-    lines = [f"PrivateTmp={'no' if in_tmp else 'yes'}", "UMask=0027"]
-    if site.user or level == "off":
+def settings(resolved: ResolvedRecipe, installation: Installation, level: str) -> list[str]:
+    """The lines that keep an engine away from the rest of the host; `level` is off, default or strict."""
+    environment = resolved.environment
+    values = [variable.value for variable in environment.values()]
+    runtime = resolved.runtime
+    used = "\n".join((*resolved.argv, *runtime.path, *runtime.link_targets, *values))
+    # A private /tmp would hide a venv or a model that lies there; so would ProtectHome=yes.
+    lines = [f"PrivateTmp={'no' if _TEMPORARY in used else 'yes'}", "UMask=0027"]
+    if installation.user or level == "off":
         return lines
     lines += _DEFAULT
-    lines.append(f"ProtectHome={'read-only' if in_home else 'yes'}")
-    # `-`: a folder that is missing would fail the start with 226/NAMESPACE.
-    lines += [f"ReadWritePaths={quoting.word(f'-{path}')}" for path in moved if path.startswith("/")]
+    lines.append(f"ProtectHome={'read-only' if any(home in used for home in _HOMES) else 'yes'}")
+    lines += [f"ReadWritePaths={quoting.word(f'-{path}')}" for path in _moved_directories(resolved)]
     if level == "strict":
         lines += _STRICT
-        # Before 253 it hid every GPU (systemd#18142).
-        lines += ["ProtectClock=yes"] if site.systemd >= 253 else []
-        lines += ["PrivateDevices=yes"] if environment.gpus(recipe) == () else []
+        # Before 253 ProtectClock= hid every GPU (systemd#18142).
+        lines += ["ProtectClock=yes"] if installation.systemd_version >= 253 else []
+        lines += ["PrivateDevices=yes"] if resolved.gpus.mode == "none" else []
     return lines
+
+
+def _moved_directories(resolved: ResolvedRecipe) -> list[str]:
+    """The folders of caches and state that a variable moves elsewhere."""
+    # They are written with `-`: a missing folder would fail the start with 226/NAMESPACE.
+    environment = resolved.environment
+    return [
+        environment[name].value
+        for name, folder in directories(resolved.recipe).items()
+        if name in environment
+        and environment[name].value != folder
+        and environment[name].value.startswith("/")
+    ]
 
 
 _DEFAULT = [
@@ -50,7 +56,7 @@ _DEFAULT = [
     "KeyringMode=private",
     "LockPersonality=yes",
     "RemoveIPC=yes",
-    "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK",  # NCCL and psutil ask netlink
+    "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK",  # NCCL and psutil use netlink
     "RestrictNamespaces=yes",
     "RestrictRealtime=yes",
     "RestrictSUIDSGID=yes",
@@ -60,19 +66,3 @@ _DEFAULT = [
     "SystemCallErrorNumber=EPERM",
 ]
 _STRICT = ["PrivateIPC=yes", "IPAddressDeny=any", "IPAddressAllow=localhost"]
-
-
-def devices(recipe: Recipe) -> list[str]:
-    """DeviceAllow= lines for its GPUs alone; empty without `device_isolation:`."""
-    if not recipe.device_isolation:
-        return []
-    gpus = environment.gpus(recipe)
-    if gpus is None or any(not gpu.isdigit() for gpu in gpus):
-        text = "`device_isolation` needs `gpus:` as indices, or `none`; give them so"
-        raise UsageError(text, "device_isolation")
-    if recipe.accelerator == "rocm":
-        nodes = ["/dev/kfd", *(f"/dev/dri/renderD{128 + int(gpu)}" for gpu in gpus)]
-    else:
-        common = ["/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools", "/dev/nvidia-modeset"]
-        nodes = [*common, *(f"/dev/nvidia{gpu}" for gpu in gpus)]
-    return ["DevicePolicy=closed", *(f"DeviceAllow={node} rw" for node in nodes if gpus)]

@@ -1,145 +1,61 @@
-"""Units, and the templates they are rendered from. Pure but for reading the package's own templates."""
+"""The units of a model as text: one function for each kind of unit. Pure."""
 
 import hashlib
 import json
 import re
-from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cache
 from ipaddress import ip_address
-from pathlib import Path
 
 from jinja2 import Environment as Templates
-from jinja2 import FileSystemLoader, StrictUndefined
+from jinja2 import PackageLoader, StrictUndefined
 
-from recipectl import engines
-from recipectl.compiler import environment, sandbox
-from recipectl.compiler import service_settings as settings
+from recipectl.compiler import gpus, sandbox, secrets, service_settings
+from recipectl.compiler.environment import assignment
+from recipectl.compiler.helper_commands import HelperCommands
+from recipectl.compiler.model import CompiledModel, ResolvedRecipe
 from recipectl.compiler.relations import Relations
-from recipectl.errors import SeveralError, UnrepresentableError, UsageError
-from recipectl.machine.disk import DISTRIBUTIONS
-from recipectl.machine.runtime import Runtime
-from recipectl.recipe.hostfile import Host
+from recipectl.engines.endpoint import drain_sec
+from recipectl.errors import UnrepresentableError, UsageError
+from recipectl.machine.installation import Installation
+from recipectl.recipe.hostfile import HostSettings
 from recipectl.recipe.schema import Recipe
-from recipectl.recipe.yamlfile import Places
 from recipectl.systemd import quoting
-from recipectl.systemd.unitfile import MARK, Site, Unit, name, sealed
+from recipectl.systemd.unitfile import DIGEST_VARIABLE, Unit, UnitNames, sealed
 
-PROXYD = "/lib/systemd/systemd-socket-proxyd"
+_PROXYD = "/lib/systemd/systemd-socket-proxyd"
+_PROXY_SANDBOX = ["DynamicUser=yes", "PrivateDevices=yes", "PrivateTmp=yes"]
+_STARTS_BEFORE_LIMIT = 4
+_RESTART_SEC = 10
+_LONGEST_PAUSE_SEC = 60
+_CONTROL = re.compile("[\x00-\x1f\x7f]")
+_SORTED_JSON = json.JSONEncoder(sort_keys=True)
 
-
-@dataclass(frozen=True)
-class Steps:
-    """Everything between a recipe and its unit, as `explain` shows it."""
-
-    recipe: Recipe
-    source: str
-    runtime: Runtime
-    environment: environment.Environment
-    words: tuple[engines.Word, ...]
-    endpoint: engines.Endpoint
-    places: Places = field(default_factory=dict)
-    lock: str | None = None  # the file, where there is one
-    locked: tuple[str, ...] = ()  # what is not as the lock has it
-
-    @cached_property
-    def argv(self) -> tuple[str, ...]:
-        return tuple(word.text for word in self.words)
-
-    def place(self, *key: str | int) -> str | None:
-        """file:line of a key of the recipe, or of the nearest one around it."""
-        for n in range(len(key), 0, -1):
-            if found := self.places.get(key[:n]):
-                return f"{found[0]}:{found[1]}"
-        return None
+Values = dict[str, str | int | list[str]]
 
 
 @cache
-def _templates() -> Templates:
-    folder = Path(__file__).parents[1] / "templates"
+def templates() -> Templates:
+    """The package's templates."""
     return Templates(  # noqa: S701  (unit files, not HTML)
-        loader=FileSystemLoader(folder), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        loader=PackageLoader("recipectl"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
         keep_trailing_newline=True, auto_reload=False,
     )  # fmt: skip
 
 
-_DIGESTED = json.JSONEncoder(sort_keys=True)
-_CONTROL = re.compile("[\x00-\x1f\x7f]")
-
-
-def _rendered(file: str, **values: str | int | list[str]) -> str:
-    """A template with its values, none of which can begin a line of its own."""
-    for name_, value in values.items():
+def _rendered(template: str, **values: str | int | list[str]) -> str:
+    """A template with its values. No value can begin a line of its own."""
+    for name, value in values.items():
         text = "|".join(value) if isinstance(value, list) else str(value)
-        # \r and NUL end a line for systemd just like \n: a raw one would start a directive of its own. Only a
-        # continued command line has line feeds.
+        # systemd takes \r and NUL for the end of a line too: a raw one would begin a directive of its own.
+        # Only a continued command line has line feeds.
         text = text.replace(" \\\n", "")
         if not text.isprintable() and _CONTROL.search(text):
-            raise UnrepresentableError(f"a control character reached the {name_} of a unit; remove it")
-    return _templates().get_template(file).render(values)
+            raise UnrepresentableError(f"a control character reached the {name} of a unit; remove it")
+    return templates().get_template(template).render(values)
 
 
-def steps(recipe: Recipe, source: str, runtime: Runtime, host: Host, site: Site) -> Steps:
-    """Merge and build: the pure steps from a recipe and its runtime to what the unit will run."""
-    errors: list[UsageError] = []
-    merged, words = environment.Environment(), tuple[engines.Word, ...]()
-    try:
-        merged = environment.merge(*environment.layers(recipe, runtime, host, user=site.user))
-        _check_environment(merged)
-    except UsageError as error:
-        errors.append(error)
-    try:
-        words = engines.command(recipe, runtime)
-        _check_words(words)
-        end = engines.endpoint(recipe, tuple(word.text for word in words))
-        _check_endpoint(recipe, words, end)
-    except UsageError as error:
-        errors.append(error)
-    if errors:
-        raise SeveralError(errors)
-    return Steps(recipe, source, runtime, merged, words, end)
-
-
-def _check_environment(merged: environment.Environment) -> None:
-    for variable, item in merged.items():
-        try:
-            _assignment(variable, item)
-        except UnrepresentableError as error:
-            raise UsageError(f"`{variable}`: {error}", *environment.key_of(item.layer, variable)) from error
-
-
-def _check_words(words: tuple[engines.Word, ...]) -> None:
-    try:
-        quoting.command(tuple(word.text for word in words))
-    except UnrepresentableError:
-        for word in words:
-            try:
-                quoting.word(word.text)
-            except UnrepresentableError as error:
-                key = ".".join(map(str, word.key))
-                raise UsageError(f"`{key}`: {error}", *word.key) from error
-        raise
-
-
-_NOT_HTTP = re.compile(r"--(uds|ssl[-_]certfile|ssl[-_]cert[-_]file)(=.*)?")
-
-
-def _check_endpoint(recipe: Recipe, words: tuple[engines.Word, ...], end: engines.Endpoint) -> None:
-    for word in words:
-        if flag := _NOT_HTTP.fullmatch(word.text):
-            told = f"`--{flag[1]}` takes the engine off plain HTTP over TCP, where its readiness is asked"
-            raise UsageError(f"{told}; put a proxy in front instead", *word.key)
-    if recipe.on_demand and end.path is None:
-        told = "`on_demand` has no requests to wait for: this host answers none; remove it"
-        raise UsageError(told, "on_demand")
-    if recipe.watch and end.path is None:
-        raise UsageError("`watch` has nobody to ask: this host answers no requests; remove it", "watch")
-    if recipe.on_demand and _address(engines.public(recipe, end).host) is None:
-        told = f"`host` is {recipe.host}, and systemd listens on addresses only; give one for `on_demand`"
-        raise UsageError(told, "host")
-
-
-def _address(host: str) -> str | None:
-    """What ListenStream= calls an address; None for any other name."""
+def listen_address(host: str) -> str | None:
+    """What ListenStream= calls an address; None for a host name, which systemd does not resolve."""
     if host == "localhost":
         return "127.0.0.1"
     try:
@@ -148,155 +64,198 @@ def _address(host: str) -> str | None:
         return None
 
 
-def _nodes_to_wait_for(recipe: Recipe) -> tuple[str, ...]:
-    """Device nodes that may not be there yet when the host boots."""
-    gpus = environment.gpus(recipe) or ()
-    return tuple(f"/dev/nvidia{gpu}" for gpu in gpus if gpu.isdigit()) if recipe.accelerator == "cuda" else ()
+def check_endpoint(resolved: ResolvedRecipe) -> None:
+    """UsageError when the endpoint of an engine does not fit what the recipe asks for."""
+    recipe = resolved.recipe
+    for word in resolved.words:
+        if flag := re.fullmatch(r"--(uds|ssl[-_]certfile|ssl[-_]cert[-_]file)(=.*)?", word.text):
+            what = f"with `--{flag[1]}` the engine does not speak plain HTTP over TCP, by which it is asked"
+            raise UsageError(f"{what}; put a proxy in front instead", *word.key, kind="argument")
+    if resolved.endpoint.path is None:
+        rank = recipe.nodes.rank if recipe.nodes else 0
+        for key in ("on_demand", "watch"):
+            if getattr(recipe, key):
+                what = f"`{key}` needs an HTTP endpoint, and this node (rank {rank}) has none"
+                raise UsageError(f"{what}; remove `{key}:`", key)
+    if recipe.on_demand and listen_address(resolved.client_endpoint.host) is None:
+        what = f"`host` is {recipe.host}, and systemd listens on addresses only"
+        raise UsageError(f"{what}; give an address for `on_demand`", "host")
 
 
-def _secrets(recipe: Recipe) -> list[str]:
-    lines = []
-    for credential, source in environment.credentials(recipe).values():
-        kind = "LoadCredentialEncrypted" if source.endswith(".cred") else "LoadCredential"
-        lines.append(f"{kind}={credential}:{source}")
-    files = dict.fromkeys(environment.environment_files(recipe).values())
-    return lines + [f"EnvironmentFile={source}" for source in files]
-
-
-def _helper(site: Site, verb: str, *words: object) -> str:
-    # `+`: as root and outside the sandbox, to see whose a port is; a user's manager has no such thing.
-    full = quoting.command((*site.helper, verb, *map(str, words)))
-    return full if site.user else f"+{full}"
-
-
-def _systemctl(site: Site, *words: str) -> str:
-    full = quoting.command(("/usr/bin/systemctl", *_manager(site), "--quiet", *words))
-    return full if site.user else f"+{full}"
-
-
-def _before(made: Steps, site: Site, host: Host, related: Relations) -> list[str]:
-    """The ExecStartPre= of a model: pins, lock, devices, whose turn it is, is the port free."""
-    recipe, runtime, end, pre = made.recipe, made.runtime, made.endpoint, list[str]()
-    names = DISTRIBUTIONS[recipe.backend]
-    interpreter, folder = runtime.interpreter or runtime.command[0], runtime.installed_in or "-"
-    if recipe.engine_version or recipe.python_version:
-        # What the compiler has seen may be gone: somebody may upgrade the venv before the next boot.
-        pins = (recipe.python_version or "-", recipe.engine_version or "-", runtime.engine_version or "-")
-        pre.append(_helper(site, "pinned", site.libraries, interpreter, *pins, folder, *names))
-    if made.lock:
-        pre.append(_helper(site, "locked", made.lock, host.drift, interpreter, folder, *names))
-    if wanted := _nodes_to_wait_for(recipe):
-        pre.append(_helper(site, "devices", *wanted))
-    # After= covers one direction: the other waits here while a neighbour on its GPU loads.
-    turns = [name(other) for other in related.turn if other not in related.after]
-    if turns:
-        pre.append(_helper(site, "turn", *_manager(site), *turns))
-    if end.path:
-        pre.append(_helper(site, "free", end.host, end.port))
-    return pre
-
-
-def _manager(site: Site) -> tuple[str, ...]:
-    return ("--user",) if site.user else ()
-
-
-def _restart(recipe: Recipe, host: Host, site: Site) -> list[str]:
-    # On demand each request is a try of its own: no loop that nobody asked for, and no limit to the tries.
+def render(
+    resolved: ResolvedRecipe, relations: Relations, settings: HostSettings, installation: Installation
+) -> CompiledModel:
+    """The units of one recipe. The same input gives the same bytes."""
+    recipe = resolved.recipe
+    helper = HelperCommands(installation)
+    names = UnitNames(resolved.name)
+    started = _started_with(resolved, settings, installation)
+    # The engine carries the digest: after a reload the unit on disk may be newer than the process.
+    digest = hashlib.sha256(_SORTED_JSON.encode(started).encode()).hexdigest()[:12]
+    variables = [assignment(name, variable) for name, variable in resolved.environment.items()]
+    started["environment"] = sorted([*variables, f"{DIGEST_VARIABLE}={digest}"])
+    common: Values = {
+        "recipe": names.recipe,
+        "source": quoting.line(resolved.file),
+        "name": names.service,
+        "stem": names.stem,
+    }
+    values = common | started | _service_values(resolved, relations, settings, installation, helper)
+    units = [_service(names, values, digest)]
     if recipe.on_demand:
+        units.append(_socket(names, common, resolved))
+        units.append(_proxy(names, common, resolved, relations, installation, helper))
+        units.append(_keep(names, common))
+    if recipe.watch:
+        units.append(_watch_timer(names, common, recipe))
+        units.append(_watch_service(names, common, resolved, helper))
+    endpoint = resolved.client_endpoint
+    return CompiledModel(
+        name=resolved.name,
+        file=resolved.file,
+        backend=recipe.backend,
+        user=None if installation.user else recipe.user or settings.user,
+        units=tuple(map(sealed, units)),
+        digest=digest,
+        autostart=recipe.autostart,
+        on_demand=recipe.on_demand is not None,
+        watched=recipe.watch is not None,
+        gpus=resolved.gpus,
+        url=endpoint.url if endpoint.path else None,
+        listen=(endpoint.host, endpoint.port) if recipe.on_demand else None,
+        requires=relations.requires,
+        rivals=relations.rivals,
+        warnings=resolved.warnings,
+    )
+
+
+def _started_with(resolved: ResolvedRecipe, settings: HostSettings, installation: Installation) -> Values:
+    """What a process keeps from its start. A change of anything else needs no restart of it."""
+    recipe = resolved.recipe
+    level = recipe.hardening or settings.hardening
+    return {
+        "users": [] if installation.user else [recipe.user or settings.user],
+        "environment": [assignment(name, variable) for name, variable in resolved.environment.items()],
+        "secrets": secrets.settings(recipe),
+        "command": quoting.command(resolved.argv),
+        "directories": [] if installation.user else [f"models/{resolved.name}"],
+        "sandbox": sandbox.settings(resolved, installation, level),
+        "devices": gpus.device_settings(recipe, resolved.gpus),
+        "passed": service_settings.lines(recipe, "Service"),
+    }
+
+
+def _service_values(
+    resolved: ResolvedRecipe,
+    relations: Relations,
+    settings: HostSettings,
+    installation: Installation,
+    helper: HelperCommands,
+) -> Values:
+    """What the service has besides the settings that its process keeps from its start."""
+    recipe, runtime = resolved.recipe, resolved.runtime
+    timeout_sec = recipe.ready.timeout_sec
+    endpoint = resolved.client_endpoint
+    description = recipe.description or f"Model {recipe.name} ({recipe.backend})"
+    return {
+        "description": quoting.text(description),
+        "asserted_paths": [quoting.line(recipe.model_path)] if recipe.model_path.startswith("/") else [],
+        "requires": [UnitNames(other).service for other in relations.requires],
+        "after": [UnitNames(other).service for other in sorted({*relations.after, *relations.earlier})],
+        # Conflicts= stands on both sides: the other unit may be older than this recipe.
+        "conflicts": [UnitNames(other).service for other in relations.rivals],
+        # A slow failure must reach the limit: the interval is longer than all the loads and pauses before it.
+        "start_limit_interval_sec": (
+            0 if recipe.on_demand else (_STARTS_BEFORE_LIMIT + 1) * (timeout_sec + _LONGEST_PAUSE_SEC)
+        ),
+        "start_limit_burst": _STARTS_BEFORE_LIMIT,
+        "on_failure": [settings.on_failure] if settings.on_failure else [],
+        "on_demand": ["yes"] if recipe.on_demand else [],
+        "watched": ["yes"] if recipe.watch else [],
+        "unit_passed": service_settings.lines(recipe, "Unit"),
+        "pre": helper.before_start(resolved, relations, settings),
+        "wait_ready": helper.wait_until_ready(resolved.endpoint),
+        "timeout_start_sec": timeout_sec,
+        # A drain is never cut short.
+        "timeout_stop_sec": max(60, drain_sec(recipe, resolved.argv) + 15),
+        "restart": _restart_settings(recipe, settings, installation),
+        "wanted_by": [] if recipe.on_demand else ["models.target"],
+        "backend": recipe.backend,
+        "rule": quoting.text(runtime.rule),
+        "engine_version": quoting.text(runtime.engine_version or "unknown"),
+        "endpoint": quoting.text(endpoint.url if endpoint.path else "none"),
+        "model": quoting.text(recipe.served_model_name or recipe.model_path),
+        "gpus": quoting.text(",".join(resolved.gpus.words)),
+    }
+
+
+def _restart_settings(recipe: Recipe, settings: HostSettings, installation: Installation) -> list[str]:
+    newer = installation.systemd_version >= 254
+    if recipe.on_demand:
+        # Each request starts the model again: there is no loop to slow down, and no limit to the attempts.
         lines = ["Restart=no"]
     else:
-        lines = ["Restart=always", "RestartSec=10"]
-        # Where systemd can, a pause that grows. A minute at most: systemd counts all restarts since the last
+        lines = ["Restart=always", f"RestartSec={_RESTART_SEC}"]
+        # A pause that grows, where systemd can. A minute at most: systemd counts all restarts since the last
         # start by hand, however long the engine was well in between (systemd#43813).
-        lines += ["RestartSteps=3", "RestartMaxDelaySec=60"] if site.systemd >= 254 else []
+        lines += ["RestartSteps=3", f"RestartMaxDelaySec={_LONGEST_PAUSE_SEC}"] if newer else []
     # 257 and newer run OnFailure= at every attempt, unless the restart is direct (systemd.service(5)).
-    return lines + (["RestartMode=direct"] if host.on_failure and site.systemd >= 254 else [])
+    return lines + (["RestartMode=direct"] if settings.on_failure and newer else [])
 
 
-def render(made: Steps, site: Site, host: Host, related: Relations) -> tuple[Unit, ...]:
-    """The units of one recipe, its service first: the same input gives the same bytes."""
-    recipe, runtime, end = made.recipe, made.runtime, made.endpoint
-    own, rest = name(recipe.name or ""), f"model-{recipe.name}"
-    public = engines.public(recipe, end)
-    level = recipe.hardening or host.hardening
-    demand, timeout_sec = recipe.on_demand, recipe.ready.timeout_sec
-    # What a process keeps from its start: a change of anything else needs no restart of it.
-    started: dict[str, str | list[str]] = {
-        "users": [] if site.user else [recipe.user or host.user],
-        "environment": [_assignment(key, item) for key, item in made.environment.items()],
-        "secrets": _secrets(recipe),
-        "command": quoting.command(made.argv),
-        "directories": [] if site.user else [f"models/{recipe.name}"],
-        "sandbox": sandbox.settings(recipe, runtime, made.argv, made.environment, site, level),
-        "devices": sandbox.devices(recipe),
-        "passed": settings.lines(recipe, "Service"),
-    }
-    mark = hashlib.sha256(_DIGESTED.encode(started).encode()).hexdigest()[:12]
-    # The engine itself carries it: ExecStartPost= may be of a later unit already, after a reload.
-    started["environment"] = sorted([*started["environment"], f"{MARK}={mark}"])
-    facts = {"recipe": recipe.name or "", "source": quoting.line(made.source), "name": own, "stem": rest}
+def _service(names: UnitNames, values: Values, digest: str) -> Unit:
+    return Unit(names.service, _rendered("model.service.j2", **values, digest=digest))
+
+
+def _socket(names: UnitNames, common: Values, resolved: ResolvedRecipe) -> Unit:
+    endpoint = resolved.client_endpoint
+    listen = f"{listen_address(endpoint.host)}:{endpoint.port}"
+    return Unit(names.socket, _rendered("model.socket.j2", **common, listen=listen))
+
+
+def _proxy(
+    names: UnitNames,
+    common: Values,
+    resolved: ResolvedRecipe,
+    relations: Relations,
+    installation: Installation,
+    helper: HelperCommands,
+) -> Unit:
+    recipe, engine = resolved.recipe, resolved.endpoint
+    waits = bool(recipe.on_demand and recipe.on_demand.evict == "idle" and relations.stopped)
+    patience_sec = recipe.on_demand.patience if recipe.on_demand and waits else 0
     text = _rendered(
-        "model.service.j2",
-        **facts,
-        **started,
-        description=quoting.text(recipe.description or f"Model {recipe.name} ({recipe.backend})"),
-        asserted_paths=[quoting.line(recipe.model_path)] if recipe.model_path.startswith("/") else [],
-        requires=[name(other) for other in related.requires],
-        after=[name(other) for other in sorted({*related.after, *related.earlier})],
-        conflicts=[name(other) for other in related.rivals],  # on both sides: the other may be an older unit
-        # A slow failure must be able to reach the limit: the interval is longer than four loads and pauses.
-        start_limit_interval_sec=0 if demand else 5 * (timeout_sec + 60),
-        on_failure=[host.on_failure] if host.on_failure else [],
-        on_demand=["yes"] if demand else [],
-        watched=["yes"] if recipe.watch else [],
-        unit_passed=settings.lines(recipe, "Unit"),
-        pre=_before(made, site, host, related),
-        wait_ready=_helper(site, "ready", end.connect, end.port, end.path or "-"),
-        timeout_start_sec=timeout_sec,
-        timeout_stop_sec=max(60, engines.drain_sec(recipe, made.argv) + 15),  # a drain is never cut short
-        restart=_restart(recipe, host, site),
-        wanted_by=[] if demand else ["models.target"],
-        backend=recipe.backend,
-        digest=mark,
-        rule=quoting.text(runtime.rule),
-        engine_version=quoting.text(runtime.engine_version or "unknown"),
-        endpoint=quoting.text(public.url if public.path else "none"),
-        model=quoting.text(recipe.served_model_name or recipe.model_path),
-        gpus=quoting.text(",".join(environment.gpus(recipe) or ())),
-    )  # fmt: skip
-    units = [Unit(own, text)]
-    if demand:
-        listen = f"{_address(public.host)}:{public.port}"
-        units.append(Unit(f"{rest}.socket", _rendered("model.socket.j2", **facts, listen=listen)))
-        spared = [f"{name(other)}={port}" for other, port in related.spared]
-        polite = demand.evict == "idle" and spared
-        patience_sec = demand.patience if polite else 0
-        text = _rendered(
-            "model-proxy.service.j2",
-            **facts,
-            proxyd=PROXYD,
-            idle_sec=demand.idle,
-            engine=f"{end.connect}:{end.port}",
-            spare=[_helper(site, "spare", *_manager(site), patience_sec, *spared)] if polite else [],
-            start=_systemctl(site, "start", f"{rest}-keep.service"),
-            poke=_helper(site, "poke", public.connect, public.port),
-            timeout_start_sec=patience_sec + timeout_sec + 60,
-            sandbox=[] if site.user else ["DynamicUser=yes", "PrivateDevices=yes", "PrivateTmp=yes"],
-        )
-        units.append(Unit(f"{rest}-proxy.service", text))
-        units.append(Unit(f"{rest}-keep.service", _rendered("model-keep.service.j2", **facts)))
-    if watch := recipe.watch:
-        text = _rendered("model-watch.timer.j2", **facts, every_sec=watch.every)
-        units.append(Unit(f"{rest}-watch.timer", text))
-        limits = (watch.timeout, watch.failures, watch.action)
-        probe = _helper(site, "probe", *_manager(site), end.connect, end.port, end.path, *limits, own)
-        text = _rendered("model-watch.service.j2", **facts, probe=probe, timeout_sec=watch.timeout + 10)
-        units.append(Unit(f"{rest}-watch.service", text))
-    return tuple(map(sealed, units))
+        "model-proxy.service.j2",
+        **common,
+        proxyd=_PROXYD,
+        idle_sec=recipe.on_demand.idle if recipe.on_demand else 0,
+        engine=f"{engine.connect}:{engine.port}",
+        wait=[helper.wait_until_idle(relations.stopped, patience_sec)] if waits else [],
+        start=helper.systemctl("start", names.keep),
+        connect=helper.connect_once(resolved.client_endpoint),
+        timeout_start_sec=patience_sec + recipe.ready.timeout_sec + 60,
+        sandbox=[] if installation.user else _PROXY_SANDBOX,
+    )
+    return Unit(names.proxy, text)
 
 
-def _assignment(key: str, item: environment.Variable) -> str:
-    # The one value of ours with a live specifier: `%d` is where systemd puts credentials.
-    if item.layer == "secrets":
-        return f"{quoting.name(key)}={item.value}"
-    return quoting.assignment(key, item.value)
+def _keep(names: UnitNames, common: Values) -> Unit:
+    return Unit(names.keep, _rendered("model-keep.service.j2", **common))
+
+
+def _watch_timer(names: UnitNames, common: Values, recipe: Recipe) -> Unit:
+    every_sec = recipe.watch.every if recipe.watch else 0
+    return Unit(names.watch_timer, _rendered("model-watch.timer.j2", **common, every_sec=every_sec))
+
+
+def _watch_service(
+    names: UnitNames, common: Values, resolved: ResolvedRecipe, helper: HelperCommands
+) -> Unit:
+    watch = resolved.recipe.watch
+    text = _rendered(
+        "model-watch.service.j2",
+        **common,
+        probe=helper.probe(resolved.endpoint, watch, names.service) if watch else "",
+        timeout_sec=watch.timeout + 10 if watch else 0,
+    )
+    return Unit(names.watch_service, text)

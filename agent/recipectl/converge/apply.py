@@ -2,12 +2,12 @@
 
 import subprocess
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Protocol
 
 from recipectl.converge.plan import Action, Plan
 from recipectl.errors import BusError, RecipectlError
 from recipectl.systemd.store import Store
+from recipectl.systemd.unitfile import TARGET
 
 
 class Manager(Protocol):
@@ -22,85 +22,103 @@ class Manager(Protocol):
     def reload(self) -> None:
         """daemon-reload."""
 
-    def enable(self, units: tuple[str, ...]) -> None:
+    def enable(self, units: Sequence[str]) -> None:
         """Make the links of [Install]."""
 
-    def disable(self, units: tuple[str, ...]) -> None:
+    def disable(self, units: Sequence[str]) -> None:
         """Remove the links of [Install]."""
 
 
 def apply(
-    plan: Plan, store: Store, manager: Manager, said: Callable[[Action], None] = lambda _: None
+    plan: Plan, store: Store, manager: Manager, report: Callable[[Action], None] = lambda _: None
 ) -> None:
     """
-    Stop what goes, write what differs, enable, one daemon-reload, then stop, restart and start models.
+    Stop what goes, write what changed, enable, reload once, then stop, restart and start models.
 
-    Every step can be repeated: whatever is interrupted, the next plan has what is left. Models load after
-    this returns (`wait` waits for them). What one unit refuses stops no other; it is told at the end, as
-    RecipectlError.
+    Every step can be repeated: after an interruption, the next plan has what is left. Models load after this
+    returns. A failure of one unit stops no other; RecipectlError names all of them at the end.
     """
-    wrong: list[str] = []
-
-    def each(verb: str, do: Callable[[str], str | None]) -> None:
-        """Carry out the actions of a verb; `do` returns what went wrong."""
-        for action in plan.actions:
-            if action.verb == verb:
-                try:
-                    failed = do(action.unit)
-                except BusError as error:
-                    failed = f"{action.unit}: {error}"
-                if failed:
-                    wrong.append(failed)
-                else:
-                    said(action)
-
-    if names := plan.of("create user"):
-        make_users(names)
-        each("create user", lambda _: None)
-    changes = plan.of("write", "remove", "enable", "disable", "reload")
-    if changes:
-        store.owe_reload()
-
-    def remove(unit: str) -> str | None:
-        if failed := _ended(unit, manager.job("Stop", unit), "could not be stopped, and stays"):
-            return failed
-        manager.disable((unit,))
-        store.remove(unit)
-        return None
-
-    # A socket goes before what it starts, or a request brings that back.
-    ordered = sorted(plan.actions, key=lambda action: not action.unit.endswith((".socket", ".timer")))
-    plan = replace(plan, actions=tuple(ordered))
-    each("remove", remove)
+    work = _Work(plan, store, manager, report)
+    if users := plan.of("create user"):
+        create_users(users)
+        work.each("create user", lambda _: None)
+    changes_units = bool(plan.of("write", "remove", "enable", "disable", "reload"))
+    if changes_units:
+        store.note_reload_due()
+    work.each("remove", work.remove)
     if plan.units:
         store.write(*plan.units)
-        each("write", lambda _: None)
-    each("enable", lambda unit: manager.enable((unit, "models.target")))
-    each("disable", lambda unit: manager.disable((unit,)))
-    if changes:
+        work.each("write", lambda _: None)
+    work.each("enable", lambda unit: manager.enable((unit, TARGET)))
+    work.each("disable", lambda unit: manager.disable((unit,)))
+    if changes_units:
         manager.reload()
-        store.reloaded()
-        each("reload", lambda _: None)
-    each("stop", lambda unit: _ended(unit, manager.job("Stop", unit), "could not be stopped"))
-    each("restart", lambda unit: manager.start_without_waiting("Restart", unit))
-    each("start", lambda unit: manager.start_without_waiting("Start", unit))
-    # A socket is there at once or not at all: a client must find it when this returns.
-    for unit in plan.of("restart", "start"):
-        if unit.endswith(".socket") and (failed := _ended(unit, manager.job("Start", unit), "cannot listen")):
-            wrong.append(f"{failed}; is its port taken?")
-    if wrong:
-        raise RecipectlError("\n".join(wrong))
+        store.note_reloaded()
+        work.each("reload", lambda _: None)
+    work.each("stop", work.stop)
+    work.each("restart", lambda unit: manager.start_without_waiting("Restart", unit))
+    work.each("start", lambda unit: manager.start_without_waiting("Start", unit))
+    work.check_sockets()
+    if work.failures:
+        raise RecipectlError("\n".join(work.failures))
 
 
-def _ended(unit: str, result: str, what: str) -> str | None:
-    """What to say of a job that did not end well."""
+class _Work:
+    """The actions of a plan, and what went wrong so far."""
+
+    def __init__(self, plan: Plan, store: Store, manager: Manager, report: Callable[[Action], None]) -> None:
+        # A socket or timer goes before what it starts, or a request brings that back.
+        self.actions = sorted(
+            plan.actions, key=lambda action: not action.unit.endswith((".socket", ".timer"))
+        )
+        self.store = store
+        self.manager = manager
+        self.report = report
+        self.failures: list[str] = []
+
+    def each(self, verb: str, do: Callable[[str], str | None]) -> None:
+        """Carry out the actions of a verb; `do` returns what went wrong."""
+        for action in self.actions:
+            if action.verb != verb:
+                continue
+            try:
+                failure = do(action.unit)
+            except BusError as error:
+                failure = f"{action.unit}: {error}"
+            if failure:
+                self.failures.append(failure)
+            else:
+                self.report(action)
+
+    def stop(self, unit: str) -> str | None:
+        return _failure(unit, self.manager.job("Stop", unit), "could not be stopped")
+
+    def remove(self, unit: str) -> str | None:
+        if failure := _failure(unit, self.manager.job("Stop", unit), "could not be stopped, and stays"):
+            return failure
+        self.manager.disable((unit,))
+        self.store.remove(unit)
+        return None
+
+    def check_sockets(self) -> None:
+        """Wait for the sockets: a client must be able to connect when apply returns."""
+        for action in self.actions:
+            if action.verb not in ("restart", "start") or not action.unit.endswith(".socket"):
+                continue
+            if failure := _failure(action.unit, self.manager.job("Start", action.unit), "cannot listen"):
+                self.failures.append(f"{failure}; is its port taken?")
+
+
+def _failure(unit: str, result: str, what: str) -> str | None:
+    """A sentence about a job that did not end well."""
     return None if result == "done" else f"{unit} {what} (its job was {result}); see systemctl status {unit}"
 
 
-def make_users(names: Sequence[str]) -> None:
-    """Make system users with systemd-sysusers(8), which leaves those alone that are there."""
+def create_users(names: Sequence[str]) -> None:
+    """Create system users with systemd-sysusers(8), which leaves existing users unchanged."""
     lines = "".join(f'u {name} - "LLM inference" /var/lib/models\n' for name in names)
     words = ["systemd-sysusers", "-"]
-    made = subprocess.run(words, input=lines, capture_output=True, text=True, check=False)  # noqa: S603
-    if made.returncode:
-        raise RecipectlError(f"the user {', '.join(names)} could not be made: {made.stderr.strip()}")
+    done = subprocess.run(words, input=lines, capture_output=True, text=True, check=False)  # noqa: S603
+    if done.returncode:
+        what = f"the user {', '.join(names)} could not be created"
+        raise RecipectlError(f"{what}: {done.stderr.strip()}; create it yourself")

@@ -1,20 +1,46 @@
-"""What must change on the host, decided without touching anything."""
+"""What must change on the host, decided without touching anything. Pure."""
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
-from recipectl.compiler.model import Compiled
-from recipectl.systemd.unitfile import Unit, edited, facts, kinds, required
+from recipectl.compiler.model import CompiledModel
+from recipectl.compiler.relations import closure
+from recipectl.converge.differences import reason_to_write
+from recipectl.systemd.unitfile import InstalledUnit, Unit, UnitNames
+
+_RUNNING = ("active", "activating", "reloading")
+_RECIPE_CHANGED = "the recipe changed since the model started"
 
 
 class State(Protocol):
-    """What a plan must know of a unit: `mark` is the digest that its engine was started with."""
+    """What a plan must know about a unit's state; `started_digest` is of the unit that started its engine."""
 
     @property
     def active_state(self) -> str: ...
     @property
-    def mark(self) -> str | None: ...
+    def started_digest(self) -> str | None: ...
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What is on the host. `states` has all units of all models; `gone` is unit -> why it must go."""
+
+    installed: Mapping[str, InstalledUnit]
+    states: Mapping[str, State]
+    enabled: Collection[str] = ()
+    silent_sockets: Collection[str] = ()  # active, while nobody listens at the recipe's address
+    missing_users: Collection[str] = ()
+    gone: Mapping[str, str] = field(default_factory=dict)
+    reload_due: bool = False
+
+    def is_up(self, unit: str) -> bool:
+        """True if a unit runs, or is about to."""
+        return unit in self.states and self.states[unit].active_state in _RUNNING
+
+    def failed(self, unit: str) -> bool:
+        """True if a unit has failed."""
+        return unit in self.states and self.states[unit].active_state == "failed"
 
 
 @dataclass(frozen=True)
@@ -44,197 +70,225 @@ class Plan:
         return tuple(action.unit for action in self.actions if action.verb in verbs)
 
 
-_UP = ("active", "activating", "reloading")
-
-
-@dataclass(frozen=True)
-class Host:
-    """What is there: unit -> text, unit -> state, enabled units, sockets that do not hear where they must."""
-
-    installed: Mapping[str, str]
-    states: Mapping[str, State]
-    enabled: Collection[str] = ()
-    deaf: Collection[str] = ()
-    reload_due: bool = False
-
-    def up(self, unit: str) -> bool:
-        """Whether a unit runs, or is on its way."""
-        return unit in self.states and self.states[unit].active_state in _UP
-
-
 def decide(
-    wanted: Collection[Compiled],
+    models: Collection[CompiledModel],
     shared: Collection[Unit],
-    host: Host,
-    gone: Mapping[str, str],
-    users: Collection[str] = (),
+    survey: Survey,
     *,
-    every: Collection[Compiled] = (),
+    all_models: Collection[CompiledModel] = (),
     restart: bool = True,
 ) -> Plan:
     """
-    The way from what is there to what is wanted; `gone` is unit -> why it has to go, `users` are missing.
-    `every` are all models of the host, where not all of them are wanted.
+    The way from what is there to what the recipes say.
 
-    Enabled and running are asked of the host each time, so a plan that was cut short goes on where it ended.
+    `all_models` are those of the host, where `models` are only some. The survey is new for every plan,
+    so the plan after an interrupted apply has what is left.
     """
-    if not restart:
-        gone = {name: why for name, why in gone.items() if not _family_up(name, host)}
-    kept = [model for model in wanted if restart or not _would_stop(model, host)]
-    units = [*(shared if wanted else ()), *(unit for model in kept for unit in model.units)]
-    differ = [unit for unit in units if host.installed.get(unit.name) != unit.text]
-    actions = [Action("create user", user, "units run as this user") for user in sorted(users)]
-    actions += [Action("remove", name, why) for name, why in gone.items()]
-    for unit in differ:
-        old = host.installed.get(unit.name)
-        why = "new" if old is None else "was edited by hand" if edited(old) else "differs"
-        actions.append(Action("write", unit.name, why))
-    if host.reload_due:
-        actions.append(Action("reload", "systemd", "an apply was cut short before it"))
-    for model in kept:
-        ours = {unit.name for unit in model.units}
-        for name in kinds(model.name):
-            if name in host.installed and name not in ours:
-                actions.append(Action("remove", name, "the recipe does not ask for it any more"))
-        actions += _links(model, host)
-    written = {unit.name for unit in differ}
-    around = _around(every or wanted)
-    runs = [
-        action
-        for model in kept
-        for action in _runs(model, around[model.name], host, written, restart=restart)
+    gone = {unit: why for unit, why in survey.gone.items() if restart or not _family_is_up(unit, survey)}
+    kept = [model for model in models if restart or not _must_skip(model, survey)]
+    units = [*(shared if models else ()), *(unit for model in kept for unit in model.units)]
+    changed = tuple(unit for unit in units if _text(unit.name, survey) != unit.text)
+    actions = [Action("create user", user, "units run as this user") for user in sorted(survey.missing_users)]
+    actions += [Action("remove", unit, why) for unit, why in gone.items()]
+    actions += [
+        Action("write", unit.name, reason_to_write(unit, survey.installed.get(unit.name))) for unit in changed
     ]
-    return Plan((*actions, *sorted(runs, key=lambda action: action.verb != "stop")), tuple(differ))
+    if survey.reload_due:
+        actions.append(Action("reload", "systemd", "an earlier apply was interrupted before the reload"))
+    for model in kept:
+        actions += _superfluous_units(model, survey)
+        actions += _links(model, survey)
+    neighbours = _neighbours(all_models or models)
+    written = {unit.name for unit in changed}
+    jobs: list[Action] = []
+    for model in kept:
+        jobs += _jobs(_Situation(model, neighbours[model.name], survey, written, restart))
+    return Plan((*actions, *sorted(jobs, key=lambda action: action.verb != "stop")), changed)
+
+
+def _text(unit: str, survey: Survey) -> str | None:
+    installed = survey.installed.get(unit)
+    return installed.text if installed else None
+
+
+def _superfluous_units(model: CompiledModel, survey: Survey) -> list[Action]:
+    own = {unit.name for unit in model.units}
+    names = (name for name in model.unit_names.every if name in survey.installed and name not in own)
+    return [Action("remove", name, "the recipe needs it no longer") for name in names]
+
+
+def _family_is_up(unit: str, survey: Survey) -> bool:
+    """True if anything runs of the recipe that a unit was written for."""
+    installed = survey.installed.get(unit)
+    names = UnitNames(installed.recipe if installed else "")
+    return any(survey.is_up(name) for name in names.every if name != names.socket)
+
+
+def _is_busy(model: CompiledModel, survey: Survey) -> bool:
+    """True if a model runs, or a request waits for it."""
+    names = model.unit_names
+    return survey.is_up(names.service) or survey.is_up(names.proxy)
+
+
+def _must_skip(model: CompiledModel, survey: Survey) -> bool:
+    """True if `--no-restart` must skip this model: it is busy, and its socket or proxy unit changed."""
+    texts = {unit.name: unit.text for unit in model.units}
+    names = model.unit_names
+    changed = any(texts.get(name) != _text(name, survey) for name in (names.socket, names.proxy))
+    return changed and _is_busy(model, survey)
+
+
+def _must_be_enabled(model: CompiledModel, survey: Survey) -> bool:
+    """True if a model must be enabled and up. A socket that an operator has disabled stays so.
+
+    After an interrupted apply nobody can tell: it may have been about to enable the socket.
+    """
+    unit = model.enabled_unit
+    if model.autostart is None and model.on_demand:
+        return unit in survey.enabled or unit not in survey.installed or survey.reload_due
+    return model.autostart is True
+
+
+def _links(model: CompiledModel, survey: Survey) -> list[Action]:
+    """Which units models.target must start, or start no longer."""
+    unit, service = model.enabled_unit, model.unit_names.service
+    actions = []
+    if _must_be_enabled(model, survey) and unit not in survey.enabled:
+        actions.append(Action("enable", unit, "on_demand" if model.on_demand else "autostart: true"))
+    elif model.autostart is False and unit in survey.enabled:
+        actions.append(Action("disable", unit, "autostart: false"))
+    if service != unit and service in survey.enabled:
+        actions.append(Action("disable", service, "it starts on demand"))
+    return actions
 
 
 @dataclass(frozen=True)
-class _Around:
-    """Names of recipes: whom a start of this one would stop, and who requires it."""
+class _Neighbours:
+    """Names of recipes: which models a start of this one would stop, and which require it."""
 
     stopped: frozenset[str]
     dependents: frozenset[str]
 
 
-def _around(wanted: Collection[Compiled]) -> dict[str, _Around]:
-    """What each recipe's units say of the others: Requires= is followed all the way."""
-    by_name = {model.name: model for model in wanted}
-    by_unit = {model.units[0].name: model.name for model in wanted}
-    direct = {
-        model.name: {by_unit[unit] for unit in required(model.units[0].text) if unit in by_unit}
-        for model in wanted
+def _neighbours(models: Iterable[CompiledModel]) -> dict[str, _Neighbours]:
+    by_name = {model.name: model for model in models}
+    requires = {
+        name: [other for other in model.requires if other in by_name] for name, model in by_name.items()
     }
+    started = {name: closure([name], requires) | {name} for name in by_name}
     dependents: dict[str, set[str]] = {name: set() for name in by_name}
-    rivals: dict[str, set[str]] = {}
-    for name in by_name:
-        started, todo = {name}, [name]
-        while todo:
-            new = direct[todo.pop()] - started
-            started |= new
-            todo.extend(new)
-        for other in started - {name}:
+    for name, others in started.items():
+        for other in others - {name}:
             dependents[other].add(name)
-        rivals[name] = {rival for one in started for rival in by_name[one].rivals} - started
-    return {name: _Around(frozenset(rivals[name]), frozenset(dependents[name])) for name in by_name}
-
-
-def _family_up(unit: str, host: Host) -> bool:
-    """Whether anything runs of the recipe that a unit was written for."""
-    recipe = facts(host.installed.get(unit, "")).get("Recipe", "")
-    return any(host.up(name) for name in kinds(recipe) if not name.endswith(".socket"))
-
-
-def _busy(model: Compiled, host: Host) -> bool:
-    """Whether a model runs, or somebody waits for it."""
-    service, _, proxy = kinds(model.name)[:3]
-    return host.up(service) or host.up(proxy)
-
-
-def _would_stop(model: Compiled, host: Host) -> bool:
-    """Whether writing a model's units would end what runs, or hide that it is due: socket or proxy differ."""
-    new = {unit.name: unit.text for unit in model.units}
-    return _busy(model, host) and any(
-        new.get(name) != host.installed.get(name) for name in kinds(model.name)[1:3]
-    )
-
-
-def _wanted_up(model: Compiled, host: Host) -> bool:
-    """Whether a model has to be enabled and up; a socket that an operator has disabled stays so.
-
-    After an apply that was cut short nobody can tell: it may have been about to enable it.
-    """
-    switch = model.enabled_unit
-    if model.autostart is None and model.on_demand:
-        return switch in host.enabled or switch not in host.installed or host.reload_due
-    return model.autostart is True
-
-
-def _links(model: Compiled, host: Host) -> list[Action]:
-    """What starts with models.target."""
-    switch, service, found = model.enabled_unit, model.units[0].name, []
-    if _wanted_up(model, host) and switch not in host.enabled:
-        found.append(Action("enable", switch, "on_demand" if model.on_demand else "autostart: true"))
-    elif model.autostart is False and switch in host.enabled:
-        found.append(Action("disable", switch, "autostart: false"))
-    if service != switch and service in host.enabled:
-        found.append(Action("disable", service, "it starts on demand"))
-    return found
-
-
-def _runs(
-    model: Compiled, around: _Around, host: Host, written: Collection[str], *, restart: bool
-) -> list[Action]:
-    """What of a model is stopped, restarted or started."""
-    service, switch = model.units[0], model.enabled_unit
-    proxy, timer = kinds(model.name)[2], kinds(model.name)[4]
-    state, running = host.states[service.name], host.up(service.name)
-    changed = running and state.mark not in (None, facts(service.text)["Digest"])
-    busy = _busy(model, host)
-    moved = model.on_demand and host.up(switch) and (switch in written or switch in host.deaf)
-    comes = model.on_demand and _wanted_up(model, host) and not host.up(switch)
-    idles = model.on_demand and host.up(proxy) and proxy in written
-    found: list[Action] = []
-    if model.on_demand and busy and restart and (changed or moved or comes or idles):
-        # The next request starts it; a socket cannot begin to listen while its proxy runs.
-        old = changed or idles
-        why = "it runs with what the recipe said before" if old else "its socket has to be started"
-        found += [Action("stop", proxy, why)] if host.up(proxy) else []
-        if running and any(host.up(kinds(name)[0]) for name in around.dependents):
-            found.append(Action("restart", service.name, f"{why}, and others need it"))
-        elif running:
-            found.append(Action("stop", service.name, why))
-    elif changed and restart and not model.on_demand:
-        found.append(Action("restart", service.name, "it runs with what the recipe said before"))
-    elif not model.on_demand and model.autostart is True and not running:
-        rivals = [name for name in around.stopped if host.up(kinds(name)[0])]
-        why = "autostart: true" + (", and it has failed" if state.active_state == "failed" else "")
-        # One that was evicted is not put back over the head of the one that has its GPU.
-        found += [] if rivals else [Action("start", service.name, why)]
-    if busy and not restart:
-        return found
-    if comes:
-        failed = ", and it has failed" if host.states[switch].active_state == "failed" else ""
-        found.append(Action("start", switch, f"on_demand{failed}"))
-    elif moved:
-        found.append(Action("restart", switch, "it listens where the recipe said before"))
-    if timer in {unit.name for unit in model.units} and running and not found:
-        if not host.up(timer):
-            found.append(Action("start", timer, "the model runs, and is to be watched"))
-        elif timer in written:
-            found.append(Action("restart", timer, "it asks as often as the recipe said before"))
-    return found
-
-
-def diff(plan: Plan, installed: Mapping[str, str]) -> dict[str, str]:
-    """Unit -> unified diff of its file, for each that is written or removed."""
-    import difflib
-
-    new = {unit.name: unit.text for unit in plan.units} | dict.fromkeys(plan.of("remove"), "")
+    rivals = {name: {rival for other in started[name] for rival in by_name[other].rivals} for name in by_name}
     return {
-        name: "".join(
-            difflib.unified_diff(
-                installed.get(name, "").splitlines(keepends=True), text.splitlines(keepends=True),
-                name if name in installed else "/dev/null", name if text else "/dev/null",
-            )
-        )
-        for name, text in new.items()
-    }  # fmt: skip
+        name: _Neighbours(frozenset(rivals[name] - started[name]), frozenset(dependents[name]))
+        for name in by_name
+    }
+
+
+@dataclass(frozen=True)
+class _Situation:
+    """One model as the host has it now; `written` are the units that this plan writes."""
+
+    model: CompiledModel
+    neighbours: _Neighbours
+    survey: Survey
+    written: Collection[str]
+    restart: bool
+
+    @property
+    def names(self) -> UnitNames:
+        return self.model.unit_names
+
+    @property
+    def running(self) -> bool:
+        return self.survey.is_up(self.names.service)
+
+    @property
+    def busy(self) -> bool:
+        return _is_busy(self.model, self.survey)
+
+    @property
+    def changed(self) -> bool:
+        """True if the engine was started with an older unit."""
+        state = self.survey.states[self.names.service]
+        return self.running and state.started_digest not in (None, self.model.digest)
+
+    @property
+    def proxy_changed(self) -> bool:
+        return self.survey.is_up(self.names.proxy) and self.names.proxy in self.written
+
+    @property
+    def socket_missing(self) -> bool:
+        up = self.survey.is_up(self.names.socket)
+        return self.model.on_demand and not up and _must_be_enabled(self.model, self.survey)
+
+    @property
+    def socket_moved(self) -> bool:
+        stale = self.names.socket in self.written or self.names.socket in self.survey.silent_sockets
+        return self.model.on_demand and stale and self.survey.is_up(self.names.socket)
+
+    def is_up(self, recipe: str) -> bool:
+        return self.survey.is_up(UnitNames(recipe).service)
+
+
+def _jobs(model: _Situation) -> list[Action]:
+    """What of a model is stopped, restarted or started."""
+    actions = _on_demand_jobs(model) if model.model.on_demand else _service_jobs(model)
+    if model.busy and not model.restart:
+        return actions
+    actions += _socket_jobs(model)
+    return actions or _watch_jobs(model)
+
+
+def _on_demand_jobs(model: _Situation) -> list[Action]:
+    """Stop what is out of date. The next request starts it; a socket cannot listen while its proxy runs."""
+    stale = model.changed or model.proxy_changed or model.socket_moved or model.socket_missing
+    if not (stale and model.busy and model.restart):
+        return []
+    reason = "its socket must be started"
+    if model.changed or model.proxy_changed:
+        reason = _RECIPE_CHANGED
+    actions = []
+    if model.survey.is_up(model.names.proxy):
+        actions.append(Action("stop", model.names.proxy, reason))
+    if model.running and any(model.is_up(name) for name in model.neighbours.dependents):
+        actions.append(Action("restart", model.names.service, f"{reason}, and other models require it"))
+    elif model.running:
+        actions.append(Action("stop", model.names.service, reason))
+    return actions
+
+
+def _service_jobs(model: _Situation) -> list[Action]:
+    service = model.names.service
+    if model.changed and model.restart:
+        return [Action("restart", service, _RECIPE_CHANGED)]
+    if model.running or model.model.autostart is not True:
+        return []
+    # Do not autostart a model if that would evict a running one.
+    if any(model.is_up(rival) for rival in model.neighbours.stopped):
+        return []
+    failed = ", and it has failed" if model.survey.failed(service) else ""
+    return [Action("start", service, f"autostart: true{failed}")]
+
+
+def _socket_jobs(model: _Situation) -> list[Action]:
+    socket = model.names.socket
+    if model.socket_missing:
+        failed = ", and it has failed" if model.survey.failed(socket) else ""
+        return [Action("start", socket, f"on_demand{failed}")]
+    if model.socket_moved:
+        return [Action("restart", socket, "it does not listen at the recipe's address")]
+    return []
+
+
+def _watch_jobs(model: _Situation) -> list[Action]:
+    timer = model.names.watch_timer
+    if not (model.model.watched and model.running):
+        return []
+    if not model.survey.is_up(timer):
+        return [Action("start", timer, "the model runs, and its recipe has `watch:`")]
+    if timer in model.written:
+        return [Action("restart", timer, "its interval changed")]
+    return []

@@ -1,73 +1,28 @@
 """The options in an engine's command line, and which of them the engine does not take."""
 
-import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from recipectl.engines import Option, Options, Word, flag
+from recipectl.engines.argv import Word
+from recipectl.engines.options import Option, Options, flag_of
+from recipectl.engines.registry import ENGINES
+from recipectl.text import nearest
 
 _FLAG = re.compile(r"--?[A-Za-z]")
+_NUMBER = re.compile(r"-[0-9.]+")
+_LIKELY = 0.75  # from this similarity on, a nearest flag is probably meant
 
 
 @dataclass(frozen=True)
-class Given:
+class GivenOption:
     """One option as it was written: its own words, and what they mean."""
 
-    at: int  # where it begins
+    index: int  # of its first word
     raw: tuple[str, ...]
     name: str  # as written, without `=value`
     flag: str  # the engine's long flag, when it has such an option
     values: tuple[str, ...]
-
-
-def _spelled(engine: str, name: str, known: Options) -> str:
-    """The engine's long flag for a flag as written: an alias, underscores for vLLM, an only beginning."""
-    found = known.aliases.get(name, name)
-    if known.kind(found) is not None or _negated(found, known):
-        return found
-    if engine == "vllm" and found.startswith("--") and known.kind(dashed := flag(found[2:])) is not None:
-        return dashed
-    if engine != "llamacpp" and name.startswith("--") and len(name) > 3 and "." not in name:
-        # argparse takes the beginning of a flag, when only one begins so.
-        whole = {known.aliases.get(o, o) for o in (*known.by_flag, *known.aliases) if o.startswith(name)}
-        return whole.pop() if len(whole) == 1 else found
-    return found
-
-
-def _negated(name: str, known: Options) -> bool:
-    return name.startswith("--no-") and known.kind(f"--{name[5:]}") == "negatable"
-
-
-def given(engine: str, words: Sequence[str], known: Options) -> tuple[list[Given], list[int]]:
-    """The options of a command line, and the places of the words that belong to none."""
-    found: list[Given] = []
-    stray: list[int] = []
-    at = 0
-    while at < len(words):
-        word = words[at]
-        if not word.startswith("-") or word == "-" or re.fullmatch(r"-[0-9.]+", word):
-            stray.append(at)
-            at += 1
-            continue
-        name, equals, value = word.partition("=")
-        long = _spelled(engine, name, known)
-        if equals:
-            found.append(Given(at, (word,), name, long, (value,)))
-            at += 1
-            continue
-        end = at + 1
-        dash = next((n for n in range(end, len(words)) if _FLAG.match(words[n])), len(words))
-        kind = known.kind(long)
-        if kind in ("value", "repeated", "commas"):
-            end = min(end + 1, len(words))
-        elif kind == "optional":
-            end = min(end + 1, dash)
-        elif kind == "words" or (kind is None and not _negated(long, known)):
-            end = dash
-        found.append(Given(at, tuple(words[at:end]), name, long, tuple(words[at + 1 : end])))
-        at = end
-    return found, stray
 
 
 @dataclass(frozen=True)
@@ -76,80 +31,146 @@ class Finding:
 
     key: tuple[str | int, ...]
     sentence: str
-    deprecated: bool = False  # it works, for now
+    deprecated: bool = False  # the engine still takes it
 
 
-def findings(engine: str, words: Sequence[Word], known: Options) -> list[Finding]:
-    """What an engine with these options would refuse, or soon will, in a recipe's own words."""
-    what = f"{engine} {known.version}" if known.version else engine
+def _long_flag(engine: str, name: str, known: Options) -> str:
+    """The engine's long flag for a flag as written: an alias, with underscores, or only its beginning."""
+    flag = known.aliases.get(name, name)
+    if known.kind(flag) is not None or _is_negation(flag, known):
+        return flag
+    dashed = flag_of(flag[2:])
+    if ENGINES[engine].takes_underscores and flag.startswith("--") and known.kind(dashed) is not None:
+        return dashed
+    if ENGINES[engine].abbreviates_flags and name.startswith("--") and len(name) > 3 and "." not in name:
+        # argparse takes the beginning of a flag when only one flag begins like it.
+        candidates = (option for option in (*known.by_flag, *known.aliases) if option.startswith(name))
+        flags = {known.aliases.get(option, option) for option in candidates}
+        return flags.pop() if len(flags) == 1 else flag
+    return flag
+
+
+def _is_negation(flag: str, known: Options) -> bool:
+    return flag.startswith("--no-") and known.kind(f"--{flag[5:]}") == "negatable"
+
+
+def parse(engine: str, words: Sequence[str], known: Options) -> tuple[list[GivenOption], list[int]]:
+    """The options of a command line, and the indices of the words that belong to none."""
+    options: list[GivenOption] = []
+    stray: list[int] = []
+    index = 0
+    while index < len(words):
+        word = words[index]
+        if not word.startswith("-") or word == "-" or _NUMBER.fullmatch(word):
+            stray.append(index)
+            index += 1
+            continue
+        name, equals, value = word.partition("=")
+        flag = _long_flag(engine, name, known)
+        end = index + 1 if equals else _end_of_values(words, index + 1, flag, known)
+        values = (value,) if equals else tuple(words[index + 1 : end])
+        options.append(GivenOption(index, tuple(words[index:end]), name, flag, values))
+        index = end
+    return options, stray
+
+
+def _end_of_values(words: Sequence[str], start: int, flag: str, known: Options) -> int:
+    """The index after the values of an option; they begin at `start`."""
+    next_flag = next((n for n in range(start, len(words)) if _FLAG.match(words[n])), len(words))
+    kind = known.kind(flag)
+    if kind in ("value", "repeated", "commas"):
+        return min(start + 1, len(words))
+    if kind == "optional":
+        return min(start + 1, next_flag)
+    if kind == "words" or (kind is None and not _is_negation(flag, known)):
+        return next_flag
+    return start
+
+
+def check(engine: str, words: Sequence[Word], known: Options) -> list[Finding]:
+    """What an engine with these options would refuse, or soon will."""
+    what = _engine_in_words(engine, known)
     texts = [word.text for word in words]
-    options, stray = given(engine, texts, known)
-    said = []
-    for one in options:
-        key = words[one.at].key
-        if sentence := _wrong(engine, what, one, known):
-            said.append(Finding(key, sentence))
-        elif (told := known.by_flag.get(one.flag)) and told.deprecated:
-            said.append(
-                Finding(key, f"`{one.name}` is deprecated in {what}: {told.deprecated}", deprecated=True)
-            )
-    for at in stray:
-        said.append(Finding(words[at].key, f"`{texts[at]}` belongs to no option of {what}; remove it"))
-    return said
+    options, stray = parse(engine, texts, known)
+    findings = []
+    for option in options:
+        key = words[option.index].key
+        known_option = known.by_flag.get(option.flag)
+        if sentence := _refusal(engine, what, option, known):
+            findings.append(Finding(key, sentence))
+        elif known_option and known_option.deprecated:
+            sentence = f"`{option.name}` is deprecated in {what}: {known_option.deprecated}"
+            findings.append(Finding(key, sentence, deprecated=True))
+    for index in stray:
+        sentence = f"`{texts[index]}` belongs to no option of {what}; remove it"
+        findings.append(Finding(words[index].key, sentence))
+    return findings
 
 
-def left_out(engine: str, keys: Sequence[str], known: Options) -> list[Finding]:
-    """What is wrong with keys of `extra_args` that are `false` and have become no word at all."""
-    what = f"{engine} {known.version}" if known.version else engine
-    said = []
+def check_false(engine: str, keys: Sequence[str], known: Options) -> list[Finding]:
+    """What is wrong with keys of `extra_args` that are `false` and became no word."""
+    what = _engine_in_words(engine, known)
+    findings = []
     for key in keys:
-        name = known.canonical(flag(key))
-        if known.kind(name.partition(".")[0]) is None:
-            said.append(Finding(("extra_args", key), _unknown(flag(key), what, known)))
-        elif known.kind(name) == "negatable":
-            told = f"`{key}: false` is left out, and {what} has `--no-{name[2:]}`; write that in `args:`"
-            said.append(Finding(("extra_args", key), told))
-    return said
+        flag = known.canonical(flag_of(key))
+        if known.kind(flag.partition(".")[0]) is None:
+            findings.append(Finding(("extra_args", key), _unknown(flag_of(key), what, known)))
+        elif known.kind(flag) == "negatable":
+            sentence = f"`{key}: false` is left out, and {what} has `--no-{flag[2:]}`; write that in `args:`"
+            findings.append(Finding(("extra_args", key), sentence))
+    return findings
 
 
-def _wrong(engine: str, what: str, one: Given, known: Options) -> str | None:
-    base, _, dotted = one.flag.partition(".")
-    option = known.by_flag.get(one.flag)
-    if option is None and _negated(one.flag, known):
-        return f"`{one.name}` takes no value in {what}; remove `{one.values[0]}`" if one.values else None
-    if option is None and dotted and engine == "vllm":
-        base = known.aliases.get(base, flag(base[2:]) if base.startswith("--") else base)
-        option = known.by_flag.get(base)
-        return None if option else _unknown(base, what, known)
-    if option is None:
-        return _unknown(one.name, what, known)
-    shortened = one.name.startswith("--") and one.name.replace("_", "-") not in (one.flag, *option.aliases)
-    if shortened and not (engine == "sglang" and "_" in one.name):
-        return f"`{one.name}` is only the beginning of `{one.flag}`, and may mean another option; write that"
-    return _values(what, one, option)
+def _engine_in_words(engine: str, known: Options) -> str:
+    return f"{engine} {known.version}" if known.version else engine
 
 
-def _values(what: str, one: Given, option: Option) -> str | None:
-    if option.kind in ("flag", "negatable") and one.values:
-        return f"`{one.name}` takes no value in {what}; give `true` or `false`, not `{one.values[0]}`"
-    if option.kind in ("value", "repeated", "words", "commas") and not one.values:
-        return f"`{one.name}` wants a value in {what}; give one"
-    bad = next((value for value in one.values if option.choices and value not in option.choices), None)
-    if bad is None or ("None" in (option.choices or ()) and bad in ("None", "")):
+def _refusal(engine: str, what: str, option: GivenOption, known: Options) -> str | None:
+    """Why the engine refuses an option; None when it takes it."""
+    known_option = known.by_flag.get(option.flag)
+    if known_option:
+        return _abbreviation(engine, option, known_option) or _wrong_value(what, option, known_option)
+    if _is_negation(option.flag, known):
+        remedy = f"remove `{option.values[0]}`" if option.values else ""
+        return f"`{option.name}` takes no value in {what}; {remedy}" if remedy else None
+    base, _, dotted = option.flag.partition(".")
+    if dotted and engine == "vllm":  # `--compilation-config.mode` is a part of a JSON option
+        base = known.aliases.get(base, flag_of(base[2:]) if base.startswith("--") else base)
+        return None if base in known.by_flag else _unknown(base, what, known)
+    return _unknown(option.name, what, known)
+
+
+def _abbreviation(engine: str, option: GivenOption, known_option: Option) -> str | None:
+    spellings = (option.flag, *known_option.aliases)
+    if not option.name.startswith("--") or option.name.replace("_", "-") in spellings:
         return None
-    near = difflib.get_close_matches(bad, option.choices or (), 1)
-    choices = ", ".join(option.choices or ())
-    hint = f"did you mean `{near[0]}`? It takes {choices}" if near else f"it takes {choices}"
-    return f"`{one.name}` cannot be `{bad}` in {what}; {hint}"
+    if "_" in option.name and not ENGINES[engine].takes_underscores:
+        return None
+    return (
+        f"`{option.name}` is only the beginning of `{option.flag}`, and may mean another option; write that"
+    )
+
+
+def _wrong_value(what: str, option: GivenOption, known_option: Option) -> str | None:
+    if known_option.kind in ("flag", "negatable") and option.values:
+        return f"`{option.name}` takes no value in {what}; give `true` or `false`, not `{option.values[0]}`"
+    if known_option.kind in ("value", "repeated", "words", "commas") and not option.values:
+        return f"`{option.name}` needs a value in {what}; give one"
+    choices = known_option.choices or ()
+    wrong = next((value for value in option.values if choices and value not in choices), None)
+    if wrong is None or ("None" in choices and wrong in ("None", "")):
+        return None
+    match = nearest(wrong, choices)
+    takes = f"takes {', '.join(choices)}"
+    hint = f"did you mean `{match}`? It {takes}" if match else f"it {takes}"
+    return f"`{option.name}` cannot be `{wrong}` in {what}; {hint}"
 
 
 def _unknown(name: str, what: str, known: Options) -> str:
-    names = [
-        *known.by_flag,
-        *known.aliases,
-        *(f"--no-{n[2:]}" for n in known.by_flag if known.kind(n) == "negatable"),
-    ]
-    near = difflib.get_close_matches(name.replace("_", "-"), names, 1, cutoff=0)[0]
-    likely = difflib.SequenceMatcher(None, name.replace("_", "-"), near).ratio() >= 0.75
-    hint = f"did you mean `{near}`?" if likely else f"remove it (the nearest is `{near}`)"
-    return f"`{name}` is no option of {what}; {hint}"
+    negations = (f"--no-{flag[2:]}" for flag in known.by_flag if known.kind(flag) == "negatable")
+    flags = (*known.by_flag, *known.aliases, *negations)
+    word = name.replace("_", "-")
+    likely = nearest(word, flags, cutoff=_LIKELY)
+    closest = likely or nearest(word, flags, cutoff=0)
+    hint = f"did you mean `{likely}`?" if likely else f"remove it (the nearest is `{closest}`)"
+    return f"`{name}` is not an option of {what}; {hint}"

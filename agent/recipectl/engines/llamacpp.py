@@ -1,28 +1,31 @@
 """llama.cpp's llama-server: a list repeats its flag, and a wrong argument ends it with status 1."""
 
+from recipectl.engines.engine import Engine
 from recipectl.errors import UsageError
 from recipectl.recipe.schema import Nodes
 
-MODEL, HOST, PORT, HEALTH = "--model", "127.0.0.1", 8080, "/health"
-FIELDS: tuple[tuple[str, str | None], ...] = (
-    ("host", "--host"),
-    ("port", "--port"),
-    ("served_model_name", "--alias"),
-    ("max_model_len", "--ctx-size"),
-    ("max_num_seqs", "--parallel"),
-    ("tensor_parallel_size", None),
-    ("pipeline_parallel_size", None),
-    ("gpu_memory_utilization", None),
-    ("kv_cache_dtype", None),
-    ("trust_remote_code", None),
-    ("tool_call_parser", None),
-    ("enable_auto_tool_choice", None),
-    ("reasoning_parser", None),
-    ("quantization", None),
-    ("dtype", None),
-)
+
+def _nodes(_: Nodes) -> tuple[str, ...]:
+    raise UsageError("`nodes` means nothing to llamacpp; remove it", "nodes", kind="argument")
 
 
-def nodes(_: Nodes) -> tuple[str, ...]:
-    """llama-server has no notion of other nodes."""
-    raise UsageError("`nodes` means nothing to llamacpp; remove it", "nodes")
+ENGINE = Engine(
+    name="llamacpp",
+    model_flag="--model",
+    host="127.0.0.1",
+    port=8080,
+    health_path="/health",
+    version_path="/props",
+    version_key="build_info",
+    flags={
+        "host": "--host", "port": "--port", "served_model_name": "--alias", "max_model_len": "--ctx-size",
+        "max_num_seqs": "--parallel", "tensor_parallel_size": None, "pipeline_parallel_size": None,
+        "gpu_memory_utilization": None, "kv_cache_dtype": None, "trust_remote_code": None,
+        "tool_call_parser": None, "enable_auto_tool_choice": None, "reasoning_parser": None,
+        "quantization": None, "dtype": None,
+    },
+    nodes=_nodes,
+    misleading_variables=("LLAMA_ARG_PORT", "LLAMA_ARG_HOST"),
+    abbreviates_flags=False,
+    list_repeats_flag=True,
+)  # fmt: skip

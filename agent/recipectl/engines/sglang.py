@@ -1,28 +1,31 @@
-"""SGLang: `python -m sglang.launch_server --model-path MODEL`; it takes no underscore spelling of a flag."""
+"""SGLang: `python -m sglang.launch_server --model-path MODEL`; it takes no underscores in flags."""
 
+from recipectl.engines.engine import Engine
 from recipectl.recipe.schema import Nodes
 
-MODEL, HOST, PORT, HEALTH = "--model-path", "127.0.0.1", 30000, "/health"
-FIELDS: tuple[tuple[str, str | None], ...] = (
-    ("host", "--host"),
-    ("port", "--port"),
-    ("served_model_name", "--served-model-name"),
-    ("tensor_parallel_size", "--tensor-parallel-size"),
-    ("pipeline_parallel_size", "--pipeline-parallel-size"),
-    ("max_model_len", "--context-length"),
-    ("gpu_memory_utilization", "--mem-fraction-static"),
-    ("max_num_seqs", "--max-running-requests"),
-    ("trust_remote_code", "--trust-remote-code"),
-    ("tool_call_parser", "--tool-call-parser"),
-    ("enable_auto_tool_choice", None),
-    ("reasoning_parser", "--reasoning-parser"),
-    ("quantization", "--quantization"),
-    ("kv_cache_dtype", "--kv-cache-dtype"),
-    ("dtype", "--dtype"),
-)
+
+def _nodes(nodes: Nodes) -> tuple[str, ...]:
+    """The words for one host of several; SGLang requires a port."""
+    address = f"{nodes.address}:{nodes.port or 29501}"
+    return "--nnodes", str(nodes.count), "--node-rank", str(nodes.rank), "--dist-init-addr", address
 
 
-def nodes(given: Nodes) -> tuple[str, ...]:
-    """The words for one host of several."""
-    address = f"{given.address}:{given.port or 29501}"  # it wants one
-    return ("--nnodes", str(given.count), "--node-rank", str(given.rank), "--dist-init-addr", address)
+ENGINE = Engine(
+    name="sglang",
+    model_flag="--model-path",
+    host="127.0.0.1",
+    port=30000,
+    health_path="/health",
+    version_path="/server_info",
+    version_key="version",
+    flags={
+        "host": "--host", "port": "--port", "served_model_name": "--served-model-name",
+        "tensor_parallel_size": "--tensor-parallel-size",
+        "pipeline_parallel_size": "--pipeline-parallel-size", "max_model_len": "--context-length",
+        "gpu_memory_utilization": "--mem-fraction-static", "max_num_seqs": "--max-running-requests",
+        "trust_remote_code": "--trust-remote-code", "tool_call_parser": "--tool-call-parser",
+        "enable_auto_tool_choice": None, "reasoning_parser": "--reasoning-parser",
+        "quantization": "--quantization", "kv_cache_dtype": "--kv-cache-dtype", "dtype": "--dtype",
+    },
+    nodes=_nodes,
+)  # fmt: skip

@@ -2,37 +2,41 @@
 
 import re
 
+from recipectl.engines.engine import Engine
 from recipectl.recipe.schema import Nodes
 
-MODEL, HOST, PORT, HEALTH = "--model", "127.0.0.1", 8000, "/health"
-FIELDS: tuple[tuple[str, str | None], ...] = (
-    ("host", "--host"),
-    ("port", "--port"),
-    ("served_model_name", "--served-model-name"),
-    ("tensor_parallel_size", "--tensor-parallel-size"),
-    ("pipeline_parallel_size", "--pipeline-parallel-size"),
-    ("max_model_len", "--max-model-len"),
-    ("gpu_memory_utilization", "--gpu-memory-utilization"),
-    ("max_num_seqs", "--max-num-seqs"),
-    ("kv_cache_dtype", "--kv-cache-dtype"),
-    ("trust_remote_code", "--trust-remote-code"),
-    ("tool_call_parser", "--tool-call-parser"),
-    ("enable_auto_tool_choice", "--enable-auto-tool-choice"),
-    ("reasoning_parser", "--reasoning-parser"),
-    ("quantization", "--quantization"),
-    ("dtype", "--dtype"),
-)
+
+def _nodes(nodes: Nodes) -> tuple[str, ...]:
+    """The words for one host of several; only the first host serves HTTP, the others get `--headless`."""
+    words = ["--nnodes", str(nodes.count), "--node-rank", str(nodes.rank), "--master-addr", nodes.address]
+    words += ["--master-port", str(nodes.port)] if nodes.port else []
+    words += ["--headless"] if nodes.rank > 0 else []
+    return tuple(words)
 
 
-def nodes(given: Nodes) -> tuple[str, ...]:
-    """The words for one host of several; hosts but the first serve no HTTP (`--headless`)."""
-    words: tuple[str, ...] = ("--nnodes", str(given.count), "--node-rank", str(given.rank))
-    words += ("--master-addr", given.address)
-    words += ("--master-port", str(given.port)) if given.port else ()
-    return words if given.rank == 0 else (*words, "--headless")
+ENGINE = Engine(
+    name="vllm",
+    model_flag="--model",
+    host="127.0.0.1",
+    port=8000,
+    health_path="/health",
+    version_path="/version",
+    version_key="version",
+    flags={
+        "host": "--host", "port": "--port", "served_model_name": "--served-model-name",
+        "tensor_parallel_size": "--tensor-parallel-size",
+        "pipeline_parallel_size": "--pipeline-parallel-size", "max_model_len": "--max-model-len",
+        "gpu_memory_utilization": "--gpu-memory-utilization", "max_num_seqs": "--max-num-seqs",
+        "kv_cache_dtype": "--kv-cache-dtype", "trust_remote_code": "--trust-remote-code",
+        "tool_call_parser": "--tool-call-parser", "enable_auto_tool_choice": "--enable-auto-tool-choice",
+        "reasoning_parser": "--reasoning-parser", "quantization": "--quantization", "dtype": "--dtype",
+    },
+    nodes=_nodes,
+    misleading_variables=("VLLM_PORT", "VLLM_HOST_IP"),
+    takes_underscores=True,
+)  # fmt: skip
 
-
-# Model name -> parser, the first match wins (VLLM Studio's list, for `auto`).
+# Model name -> parser, the first match wins (the list of VLLM Studio, for `auto`).
 _PARSERS = {
     "reasoning_parser": (
         (r"minimax[-_ ]?m2", "minimax_m2_append_think"),
@@ -46,7 +50,7 @@ _PARSERS = {
 }
 
 
-def infer(field: str, model: str) -> str | None:
-    """The parser for a model by its name, None when the name says nothing."""
+def infer_parser(field: str, model: str) -> str | None:
+    """The parser for a model by its name, None when the name does not tell."""
     name = model.rstrip("/").rsplit("/", 1)[-1].lower()
     return next((parser for pattern, parser in _PARSERS[field] if re.search(pattern, name)), None)

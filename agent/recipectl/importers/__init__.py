@@ -1,1 +1,1 @@
-"""Recipes from what people have: a command, another tool's file, a unit. Pure; nothing here reads or runs."""
+"""Recipes from what people have: a command, another tool's file, a unit. This room runs no command."""

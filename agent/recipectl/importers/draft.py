@@ -1,7 +1,9 @@
-"""A recipe in the making: its fields, why they are so, what could not be carried over; and its YAML text."""
+"""A recipe in the making: its fields, their comments, what is not carried over; and its YAML text."""
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, field
+from itertools import chain, count
 from typing import Any
 
 import yaml
@@ -9,33 +11,38 @@ import yaml
 from recipectl.recipe.schema import TOKEN
 from recipectl.recipe.yamlfile import Written
 
-# Around the name of a variable that only the host knows, in any text of a draft: it becomes `${name}`.
-OPEN, CLOSE = "\ue000", "\ue001"
-# In a shell's text: what only running it could tell.
-UNKNOWN = "\ue002"
-_MARKED = re.compile(f"{OPEN}([A-Za-z_][A-Za-z0-9_]*){CLOSE}")
+# They enclose the name of a variable that only the host knows; the recipe has `${name}` instead.
+VARIABLE_START = "\ue000"
+VARIABLE_END = "\ue001"
+# It stands for a value that only a running shell knows, such as the output of `$(date)`.
+UNKNOWN_VALUE = "\ue002"
+_HOST_VARIABLE = re.compile(f"{VARIABLE_START}([A-Za-z_][A-Za-z0-9_]*){VARIABLE_END}")
+_SECRET = re.compile(
+    rf"({TOKEN.pattern})|((?:key|token|secret|passw(?:or)?d|bearer|auth)[\"']?[=: ]+[\"']?)[^\s\"']+", re.I
+)
+_STRING_TAG = "tag:yaml.org,2002:str"
 
 
 @dataclass
 class Draft:
-    """Fields in the order of the file; `why` is key -> comment, `lost` is what has no place here."""
+    """Fields in the order of the file; `comments` is key -> comment, "" is the comment of the whole file."""
 
     name: str
     fields: dict[str, Any] = field(default_factory=dict)
-    why: dict[str, str] = field(default_factory=dict)
-    lost: list[str] = field(default_factory=list)
+    comments: dict[str, str] = field(default_factory=dict)
+    not_carried_over: list[str] = field(default_factory=list)
     secrets: dict[str, str] = field(default_factory=dict)  # variable -> digest of its value, never the value
 
-    def set(self, key: str, value: Any, why: str | None = None) -> None:
-        """Give a field, with the comment that stands above it."""
+    def set(self, key: str, value: Any, comment: str | None = None) -> None:
+        """Set a field, and the comment above it."""
         self.fields[key] = value
-        if why:
-            self.why[key] = why
+        if comment:
+            self.comments[key] = comment
 
     @property
     def variables(self) -> tuple[str, ...]:
-        """What the host file has to say under `vars:`."""
-        return tuple(sorted({name for text in _texts(self.fields) for name in _MARKED.findall(text)}))
+        """The names that the host file must define under `vars:`, sorted."""
+        return tuple(sorted({name for text in _texts(self.fields) for name in _HOST_VARIABLE.findall(text)}))
 
 
 def _texts(value: Any) -> list[str]:
@@ -46,25 +53,30 @@ def _texts(value: Any) -> list[str]:
     return [value] if isinstance(value, str) else []
 
 
-def marked(name: str) -> str:
-    """A variable of the host, as drafts hold it."""
-    return f"{OPEN}{name}{CLOSE}"
+def host_variable(name: str) -> str:
+    """A variable of the host, in the form that drafts hold."""
+    return f"{VARIABLE_START}{name}{VARIABLE_END}"
 
 
-def shown(text: str) -> str:
-    """A draft's text as a recipe has it: `${name}` for a variable of the host, `$${` for a plain `${`."""
-    return _MARKED.sub(r"${\1}", text.replace("${", "$${"))
+def recipe_text(text: str) -> str:
+    """A draft's text as the recipe has it: `${name}` for a host variable, `$${` for a literal `${`."""
+    return _HOST_VARIABLE.sub(r"${\1}", text.replace("${", "$${"))
 
 
-_SECRETS = re.compile(
-    rf"({TOKEN.pattern})|((?:key|token|secret|passw(?:or)?d|bearer|auth)[\"']?[=: ]+[\"']?)[^\s\"']+", re.I
-)
+def redacted(text: str) -> str:
+    """A draft's text for a comment or a message: one line, without secrets."""
+    line = text.replace(UNKNOWN_VALUE, "$(…)").replace("\n", " ")
+    return recipe_text(_SECRET.sub(lambda match: f"{match[3] or ''}…", line))
 
 
-def told(text: str) -> str:
-    """A draft's text in a comment or a message: on one line, with no secret in it."""
-    plain = text.replace(UNKNOWN, "$(…)").replace("\n", " ")
-    return shown(_SECRETS.sub(lambda match: f"{match[3] or ''}…", plain))
+def unique_name(name: str, names: Collection[str]) -> str:
+    """The name, with a number from 2 on where another recipe has it."""
+    numbered = (f"{name}-{number}" for number in count(2))
+    return next(candidate for candidate in chain([name], numbered) if candidate not in names)
+
+
+class UnquotedText(str):
+    """A text that YAML writes without quotes: a host variable that stands for a number."""
 
 
 class _Dumper(yaml.SafeDumper):
@@ -72,56 +84,72 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
-def _string(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
-    # In quotes the variable's value stays text, as `Plain` would not.
-    style = '"' if "\n" in text or OPEN in text else None
-    return dumper.represent_scalar("tag:yaml.org,2002:str", shown(text), style=style)
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
+    # In quotes, the value of a host variable stays text.
+    style = '"' if "\n" in text or VARIABLE_START in text else None
+    return dumper.represent_scalar(_STRING_TAG, recipe_text(text), style=style)
 
 
-def _number(dumper: yaml.SafeDumper, value: Written) -> yaml.Node:
+def _represent_unquoted_text(dumper: yaml.SafeDumper, text: UnquotedText) -> yaml.Node:
+    return dumper.represent_scalar(_STRING_TAG, recipe_text(text))
+
+
+def _represent_number(dumper: yaml.SafeDumper, value: Written) -> yaml.Node:
     return dumper.represent_scalar("tag:yaml.org,2002:float", value.text)
 
 
-class Plain(str):
-    """A text that is written without quotes, for a variable of the host that stands for a number."""
+_Dumper.add_representer(str, _represent_text)
+_Dumper.add_representer(UnquotedText, _represent_unquoted_text)
+_Dumper.add_representer(Written, _represent_number)
 
 
-_Dumper.add_representer(str, _string)
-_Dumper.add_representer(Written, _number)
-_Dumper.add_representer(
-    Plain, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", shown(text))
-)
+def _yaml(value: Any, *, in_flow_style: bool = False) -> str:
+    return yaml.dump(
+        value,
+        Dumper=_Dumper,
+        sort_keys=False,
+        allow_unicode=True,
+        width=10**6,
+        default_flow_style=in_flow_style,
+    ).rstrip("\n")
 
 
-def _yaml(value: Any) -> str:
-    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10**6)
-
-
-def _flow(value: Any) -> bool:
-    """Short lists of words stay on one line."""
-    return isinstance(value, list) and all(isinstance(v, int | str) for v in value) and len(str(value)) < 80
-
-
-def render(draft: Draft) -> str:
-    """The recipe's YAML: what it came from, the fields with their comments, and what was lost."""
-    lines = [f"# {told(line)}" for line in draft.why.get("", "").splitlines()]
-    if draft.variables:
-        lines.append(f"# To be given under `vars:` of the host file: {', '.join(draft.variables)}")
-    lines += [f"# Not carried over: {told(lost)}" for lost in draft.lost]
-    for key, value in draft.fields.items():
-        lines += [f"# {line}" for line in draft.why.get(key, "").splitlines()]
-        if isinstance(value, dict):
-            lines.append(f"{key}:" if value else f"{key}: {{}}")
-            for inner, item in value.items():
-                lines += [f"  # {line}" for line in draft.why.get(f"{key}.{inner}", "").splitlines()]
-                lines += [f"  {line}" for line in _entry(inner, item)]
-        else:
-            lines += _entry(key, value)
-    return "\n".join(lines) + "\n"
+def _is_short_list(value: Any) -> bool:
+    """Whether a value is a short list of words."""
+    return (
+        isinstance(value, list)
+        and all(isinstance(item, int | str) for item in value)
+        and len(str(value)) < 80
+    )
 
 
 def _entry(key: str, value: Any) -> list[str]:
-    if _flow(value):
-        text = yaml.dump(value, Dumper=_Dumper, default_flow_style=True, allow_unicode=True, width=10**6)
-        return [f"{_yaml({key: None}).removesuffix(' null' + chr(10))} {text.rstrip()}"]
-    return _yaml({key: value}).rstrip("\n").split("\n")
+    """The lines of one key with its value."""
+    if _is_short_list(value):
+        return [f"{_yaml({key: None}).removesuffix(' null')} {_yaml(value, in_flow_style=True)}"]
+    return _yaml({key: value}).split("\n")
+
+
+def _comment(draft: Draft, key: str) -> list[str]:
+    return [f"# {line}" for line in draft.comments.get(key, "").splitlines()]
+
+
+def _mapping(draft: Draft, key: str, mapping: dict[str, Any]) -> list[str]:
+    """The lines of a key that holds a mapping: each entry has its own comment."""
+    lines = [f"{key}:" if mapping else f"{key}: {{}}"]
+    for entry_key, value in mapping.items():
+        entry = [*_comment(draft, f"{key}.{entry_key}"), *_entry(entry_key, value)]
+        lines += [f"  {line}" for line in entry]
+    return lines
+
+
+def render(draft: Draft) -> str:
+    """The recipe's YAML: its origin, what is not carried over, and the fields with their comments."""
+    lines = [redacted(line) for line in _comment(draft, "")]
+    if draft.variables:
+        lines.append(f"# Define under `vars:` of the host file: {', '.join(draft.variables)}")
+    lines += [f"# Not carried over: {redacted(item)}" for item in draft.not_carried_over]
+    for key, value in draft.fields.items():
+        lines += _comment(draft, key)
+        lines += _mapping(draft, key, value) if isinstance(value, dict) else _entry(key, value)
+    return "\n".join(lines) + "\n"

@@ -1,10 +1,10 @@
-"""Which engine a command runs, behind whatever stands before it: `sudo`, `env`, `nohup`, `docker run`."""
+"""The engine that a command runs, without the wrappers before it: `sudo`, `env`, `nohup`."""
 
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from recipectl.importers.shell import ASSIGNMENT, Command
+from recipectl.importers.shell import Command, assignment
 from recipectl.recipe.hostfile import DEFAULT_PATH
 
 _MODULES = {
@@ -12,112 +12,150 @@ _MODULES = {
     "vllm.entrypoints.cli.main": "vllm",
     "sglang.launch_server": "sglang",
 }
-# Before a program; the value is the options that take a word of their own.
+# Wrappers, and the letters of their short options that take a word.
 _WRAPPERS = {
     "exec": "", "nohup": "", "time": "", "setsid": "", "command": "", "sudo": "ugpCDRTh", "doas": "u",
     "stdbuf": "", "nice": "n", "ionice": "cn", "numactl": "", "taskset": "", "timeout": "ks", "chrt": "",
     "systemd-inhibit": "", "uv": "", "uvx": "", "conda": "np", "mamba": "np", "poetry": "",
 }  # fmt: skip
-_UNTOLD = ("exec", "nohup", "time", "setsid", "command")
+# Without options, these wrappers do nothing that a unit does not do.
+_NEEDLESS_WRAPPERS = ("exec", "nohup", "time", "setsid", "command")
 
 
 @dataclass
 class Program:
-    """Which engine a command runs, by which file, and the words after it."""
+    """The engine of a command: `runtime_fields` of the recipe name its file, `arguments` follow it."""
 
     backend: str
-    fields: dict[str, str]
-    words: list[str]
-    serves: bool = False  # `vllm serve`: the model is positional
-
-
-def _sibling(path: str) -> dict[str, str]:
-    """The runtime of a console script: the python beside it, unless it is just the host's own script."""
-    folder = PurePosixPath(path).parent
-    alone = str(folder) in DEFAULT_PATH or (
-        "/" in path and not Path(folder, "python").exists() and Path(path).exists()
-    )
-    return {"python_path": str(folder / "python")} if "/" in path and not alone else {}
+    runtime_fields: dict[str, str]
+    arguments: list[str]
+    has_positional_model: bool = False  # `vllm serve MODEL`
 
 
 def program(words: list[str]) -> Program | None:
-    """The engine of a command; None for any other program."""
-    if not words:
-        return None
-    name, rest = PurePosixPath(words[0]).name, words[1:]
-    if name == "vllm" and rest[:1] == ["serve"]:
-        return Program("vllm", _sibling(words[0]), rest[1:], serves=True)
-    if name == "sglang" and rest[:1] == ["serve"]:
-        return Program("sglang", _sibling(words[0]), rest[1:])
+    """The engine of a command without wrappers; None for any other program."""
+    name = program_name(words)
+    arguments = words[1:]
+    if name == "vllm" and arguments[:1] == ["serve"]:
+        return Program("vllm", _script_runtime(words[0]), arguments[1:], has_positional_model=True)
+    if name == "sglang" and arguments[:1] == ["serve"]:
+        return Program("sglang", _script_runtime(words[0]), arguments[1:])
     if re.fullmatch(r"llama-server([-_.].*)?", name):
-        return Program("llamacpp", {"binary": words[0]} if "/" in words[0] else {}, rest)
-    if re.fullmatch(r"python[0-9.]*", name):
-        runtime = {"python_path": words[0]} if "/" in words[0] else {}
-        while rest and re.fullmatch(r"-[uIsEOBqv]+|-[XW].*", rest[0]):
-            rest = rest[2:] if rest[0] in ("-X", "-W") else rest[1:]
-        if rest[:1] == ["-m"] and rest[1:2] and rest[1] in _MODULES:
-            backend, after = _MODULES[rest[1]], rest[2:]
-            serves = rest[1] == "vllm.entrypoints.cli.main" and after[:1] == ["serve"]
-            return Program(backend, runtime, after[1:] if serves else after, serves=serves)
-        if rest and PurePosixPath(rest[0]).name in ("vllm", "sglang", "llama-server"):
-            return program(rest)  # a console script, as /proc shows it
-    return None
+        return Program("llamacpp", {"binary": words[0]} if "/" in words[0] else {}, arguments)
+    return _python_program(words[0], arguments) if re.fullmatch(r"python[0-9.]*", name) else None
+
+
+def program_name(words: list[str]) -> str:
+    """The file name of a command's program; "" for no command."""
+    return PurePosixPath(words[0]).name if words else ""
+
+
+def _script_runtime(path: str) -> dict[str, str]:
+    """The python beside a console script, unless the script is one of the host's own."""
+    folder = PurePosixPath(path).parent
+    has_no_python = Path(path).exists() and not Path(folder, "python").exists()
+    if "/" not in path or str(folder) in DEFAULT_PATH or has_no_python:
+        return {}
+    return {"python_path": str(folder / "python")}
+
+
+def _python_program(interpreter: str, words: list[str]) -> Program | None:
+    """The engine that an interpreter runs, as a module or as a console script (as /proc shows it)."""
+    while words and re.fullmatch(r"-[uIsEOBqv]+|-[XW].*", words[0]):
+        words = words[2:] if words[0] in ("-X", "-W") else words[1:]
+    module = words[1] if words[:1] == ["-m"] and len(words) > 1 else ""
+    if module not in _MODULES:
+        return program(words) if program_name(words) in ("vllm", "sglang", "llama-server") else None
+    arguments = words[2:]
+    serves = module == "vllm.entrypoints.cli.main" and arguments[:1] == ["serve"]
+    return Program(
+        _MODULES[module],
+        {"python_path": interpreter} if "/" in interpreter else {},
+        arguments[1:] if serves else arguments,
+        has_positional_model=serves,
+    )
 
 
 def runs_container(words: list[str]) -> bool:
     """Whether a command is `docker run` or `podman run`."""
-    return bool(words) and PurePosixPath(words[0]).name in ("docker", "podman") and "run" in words[1:4]
-
-
-def _begins(words: list[str]) -> bool:
-    """Whether a command that we know of begins here."""
-    name = PurePosixPath(words[0]).name if words else ""
-    known = name == "env" or name in _WRAPPERS or ASSIGNMENT.match(words[0] if words else "")
-    return bool(known or runs_container(words) or program(words))
+    return program_name(words) in ("docker", "podman") and "run" in words[1:4]
 
 
 def unwrapped(command: Command) -> Command:
-    """Without `env`, `sudo`, `nohup` and the like before the program; what they did is kept, or told."""
-    words, environ, lost, user = list(command.words), dict(command.environment), list(command.lost), None
-    while words and program(words) is None and not runs_container(words):
-        name = PurePosixPath(words[0]).name
-        if match := ASSIGNMENT.match(words[0]):
-            environ[match[1]] = match[2]
-            words = words[1:]
-        elif name == "env":
-            words = words[1:]
-            while words and words[0].startswith("-"):
-                if words[0] in ("-u", "--unset"):
-                    environ.pop(words[1] if len(words) > 1 else "", None)
-                    words = words[1:]
-                elif words[0] in ("-i", "-", "--ignore-environment"):
-                    environ = {}
-                words = words[1:]
-        elif name in _WRAPPERS:
-            end = next((n for n in range(1, len(words)) if _begins(words[n:]) and not _taken(words, n)), None)
-            if end is None:
-                break
-            if name in ("sudo", "doas"):
-                user = _sudo_user(words[1:end]) or user
-            elif name not in _UNTOLD or end > 1:
-                lost.append(f"`{' '.join(words[:end])}` before the program; see `service:` for its like")
-            words = words[end:]
-        else:
+    """The command without `env`, `sudo`, `nohup` and the like; their effect is kept, or not carried over."""
+    inner = replace(
+        command,
+        environment=dict(command.environment),
+        words=list(command.words),
+        not_carried_over=list(command.not_carried_over),
+    )
+    while inner.words and not _is_program(inner.words):
+        if not _remove_wrapper(inner):
             break
-    path = environ.pop("PATH", command.path)
-    return replace(command, environment=environ, words=words, path=path, lost=lost, user=user or command.user)
+    inner.path = inner.environment.pop("PATH", inner.path)
+    return inner
 
 
-def _taken(words: list[str], at: int) -> bool:
-    """Whether a word belongs to an option of the wrapper before it (`sudo -u vllm`)."""
-    takes = _WRAPPERS[PurePosixPath(words[0]).name]
-    return bool(re.fullmatch(r"-[A-Za-z]", words[at - 1]) and words[at - 1][1] in takes)
+def _is_program(words: list[str]) -> bool:
+    return program(words) is not None or runs_container(words)
 
 
-def _sudo_user(options: list[str]) -> str | None:
-    for index, word in enumerate(options):
-        if word in ("-u", "--user") and index + 1 < len(options):
+def _remove_wrapper(command: Command) -> bool:
+    """Remove the first wrapper of a command; False when there is none."""
+    name = program_name(command.words)
+    if pair := assignment(command.words[0]):
+        command.environment |= [pair]
+        command.words = command.words[1:]
+        return True
+    if name == "env":
+        _remove_env(command)
+        return True
+    length = _wrapper_length(command.words) if name in _WRAPPERS else 0
+    wrapper = command.words[:length]
+    if wrapper and name in ("sudo", "doas"):
+        command.user = _sudo_user(wrapper[1:]) or command.user
+    elif wrapper and (name not in _NEEDLESS_WRAPPERS or wrapper[1:]):
+        command.not_carried_over.append(
+            f"`{' '.join(wrapper)}` before the program; see `service:` for a similar setting"
+        )
+    command.words = command.words[length:]
+    return bool(wrapper)
+
+
+def _remove_env(command: Command) -> None:
+    """Remove `env` with its options, and apply them to the environment."""
+    words = command.words[1:]
+    while words and words[0].startswith("-"):
+        option = words.pop(0)
+        if option in ("-u", "--unset"):
+            command.environment.pop(words.pop(0) if words else "", None)
+        elif option in ("-i", "-", "--ignore-environment"):
+            command.environment.clear()
+    command.words = words
+
+
+def _wrapper_length(words: list[str]) -> int:
+    """The number of words before the wrapped command; 0 when there is no command that we know."""
+    options_with_word = _WRAPPERS[program_name(words)]
+    for length in range(1, len(words)):
+        option = words[length - 1]
+        takes_word = re.fullmatch(r"-[A-Za-z]", option) and option[1] in options_with_word
+        if _begins_command(words[length:]) and not takes_word:
+            return length
+    return 0
+
+
+def _begins_command(words: list[str]) -> bool:
+    """Whether these words are a wrapper, an assignment or a program that we know."""
+    name = program_name(words)
+    return name == "env" or name in _WRAPPERS or bool(assignment(words[0])) or _is_program(words)
+
+
+def _sudo_user(options: list[str]) -> str:
+    """The user that `sudo` or `doas` runs a command as."""
+    for index, option in enumerate(options):
+        if option in ("-u", "--user") and index + 1 < len(options):
             return options[index + 1]
-        if match := re.match(r"(?:--user=|-u)(.+)", word):
+        if match := re.match(r"(?:--user=|-u)(.+)", option):
             return match[1]
     return "root"

@@ -1,19 +1,20 @@
 """A hand-written systemd service that runs an engine."""
 
 import re
-from pathlib import PurePosixPath
+from collections.abc import Mapping, Sequence
 
-from recipectl.compiler import service_settings as settings
+from recipectl.compiler import service_settings
 from recipectl.errors import UsageError
-from recipectl.importers import shell
-from recipectl.importers.draft import Draft, marked
+from recipectl.importers.draft import Draft, host_variable
+from recipectl.importers.from_command import draft_from_command, model_name
 from recipectl.importers.programs import program, runs_container, unwrapped
-from recipectl.importers.words import drafted, model_name
+from recipectl.importers.shell import Command, commands, script_in
 from recipectl.recipe.schema import LONGEST_SEC, span_sec
 from recipectl.systemd import quoting
+from recipectl.systemd.unitfile import Setting, settings
 
-# What a compiled unit has in its own way: nothing is lost with these.
-_OURS = frozenset(
+# Settings that every compiled unit has in its own way, or that the functions below read.
+_COMPILED = frozenset(
     """
     Type Restart RestartSec ExecStart KillMode TimeoutStopSec SendSIGKILL NotifyAccess
     StartLimitIntervalSec StartLimitBurst StartLimitInterval SyslogIdentifier
@@ -21,134 +22,182 @@ _OURS = frozenset(
     TimeoutStartSec TimeoutSec Alias
     """.split()  # noqa: SIM905  (a list one can read)
 )
-# Values that change nothing: the compiled unit has them, or more, or they are systemd's own.
+# Values that change nothing: the compiled unit has them too, or they are systemd's defaults.
 _NETWORK = frozenset(("network.target", "network-online.target", "nvidia-persistenced.service"))
-_SAME = {
+_JOURNAL = frozenset(("journal", "inherit", "syslog"))
+_DEFAULT_VALUES = {
     "After": _NETWORK | {"nvidia-fabricmanager.service", "syslog.target", "multi-user.target"},
     "Wants": _NETWORK,
-    "StandardOutput": frozenset(("journal", "inherit", "syslog")),
-    "StandardError": frozenset(("journal", "inherit", "syslog")),
+    "StandardOutput": _JOURNAL,
+    "StandardError": _JOURNAL,
     "KillSignal": frozenset(("SIGTERM", "TERM", "15")),
 }
-_VALUES_HIDDEN = ("SetCredential", "SetCredentialEncrypted")
+_COMPILED_LIMIT_NOFILE = 1048576
+_MAX_STOP_SEC = 60
 
 
 def draft(text: str, name: str, source: str) -> Draft:
-    """The recipe of a service; UsageError when it has no command of an engine."""
-    found = quoting.settings(text)
-    values = [value for section, key, value in found if (section, key) == ("Service", "ExecStart")]
-    while "" in values:
-        values = values[values.index("") + 1 :]  # an empty one forgets those before
-    if not values:
+    """The recipe of a service, `name` without `.service`; UsageError when it has no command of an engine."""
+    unit_settings = settings(text)
+    not_carried_over: list[str] = []
+    command_lines = _command_lines(unit_settings)
+    if not command_lines:
         raise UsageError(f"{source} has no ExecStart=; give a service that runs an engine")
-    environ: dict[str, str] = {}
-    lost: list[str] = []
-    for _, key, value in found:
+    environment = _environment(unit_settings, name, not_carried_over)
+    command = _command(command_lines[-1], environment, name, not_carried_over)
+    if len(command_lines) > 1:
+        not_carried_over.append(f"{len(command_lines) - 1} ExecStart= before the last one")
+    result = draft_from_command(command, model_name(name.replace("@", "-")), f"From {source}.")
+    result.not_carried_over += not_carried_over
+    _set_keys(result, unit_settings, name)
+    return result
+
+
+def _command_lines(unit_settings: Sequence[Setting]) -> list[str]:
+    """The values of ExecStart=; an empty value removes those before it."""
+    values = [value for section, key, value in unit_settings if (section, key) == ("Service", "ExecStart")]
+    while "" in values:
+        values = values[values.index("") + 1 :]
+    return values
+
+
+def _environment(unit_settings: Sequence[Setting], name: str, not_carried_over: list[str]) -> dict[str, str]:
+    environment: dict[str, str] = {}
+    for _, key, value in unit_settings:
         if key == "Environment":
-            pairs = [word.partition("=") for word in quoting.split(_specifiers(value, name, lost))]
-            environ = environ | {variable: text for variable, _, text in pairs} if pairs else {}
+            words = quoting.split(_without_specifiers(value, name, not_carried_over))
+            assignments = {variable: text for variable, _, text in (word.partition("=") for word in words)}
+            environment = environment | assignments if words else {}
         elif key == "EnvironmentFile" and value:
-            lost.append(f"the variables in {value.lstrip('-')}; set them in `env_vars:` or `secrets:`")
-    command = _command(values[-1], environ, name, lost)
-    if len(values) > 1:
-        lost.append(f"{len(values) - 1} more ExecStart= before the last")
-    made = drafted(command, model_name(name.replace("@", "-")), f"From {source}.")
-    made.lost += lost
-    _settings(made, found, name)
-    return made
+            file = value.lstrip("-")
+            not_carried_over.append(f"the variables in {file}; set them in `env_vars:` or `secrets:`")
+    return environment
 
 
-def _specifiers(text: str, name: str, lost: list[str]) -> str:
-    """systemd.unit(5)'s specifiers, as far as they are the same for every service of the system."""
-    prefix, _, rest = name.partition("@")
-    known = {"%": "%", "n": f"{name}.service", "N": name, "p": prefix, "t": "/run", "S": "/var/lib"}
-    known |= {"C": "/var/cache", "E": "/etc", "L": "/var/log", "T": "/tmp", "V": "/var/tmp"}  # noqa: S108  (read)
-    known |= {"i": rest or marked("INSTANCE"), "I": rest.replace("-", "/") or marked("INSTANCE")}
-    known |= {"h": marked("HOME"), "H": marked("HOSTNAME"), "u": marked("USER"), "U": marked("UID")}
+def _without_specifiers(text: str, name: str, not_carried_over: list[str]) -> str:
+    """Replace the specifiers of systemd.unit(5) that are the same for every service of the system."""
+    prefix, _, instance = name.partition("@")
+    values = {"%": "%", "n": f"{name}.service", "N": name, "p": prefix, "t": "/run", "S": "/var/lib"}
+    values |= {"C": "/var/cache", "E": "/etc", "L": "/var/log", "T": "/tmp", "V": "/var/tmp"}  # noqa: S108  (read)
+    values["i"] = instance or host_variable("INSTANCE")
+    values["I"] = instance.replace("-", "/") or host_variable("INSTANCE")
+    host_names = {"h": "HOME", "H": "HOSTNAME", "u": "USER", "U": "UID"}
+    values |= {letter: host_variable(variable) for letter, variable in host_names.items()}
 
-    def one(match: re.Match[str]) -> str:
-        if match[1] not in known:
-            lost.append(f"the specifier {match[0]}, which stays as it is; write its value")
-        return known.get(match[1], match[0])
+    def value(match: re.Match[str]) -> str:
+        if match[1] not in values:
+            not_carried_over.append(f"the specifier {match[0]}, which stays as it is; write its value")
+        return values.get(match[1], match[0])
 
-    return re.sub(r"%([A-Za-z%])", one, text)
-
-
-def _command(value: str, environ: dict[str, str], name: str, lost: list[str]) -> shell.Command:
-    prefix = re.match(r"[-@:+!|]*", value)
-    literal = ":" in (prefix[0] if prefix else "")
-    words = list(quoting.split(_specifiers(value[prefix.end() if prefix else 0 :], name, lost)))
-    if not literal:
-        words = [part for word in words for part in _expanded(word, environ)]
-    at = next((n for n, word in enumerate(words[:4]) if re.fullmatch(r"-[a-z]*c", word)), None)
-    if words and PurePosixPath(words[0]).name in ("sh", "bash", "dash", "zsh") and at and at + 1 < len(words):
-        inner = shell.commands(words[at + 1], environ)
-        runs = [one for one in inner if program(unwrapped(one).words) or runs_container(unwrapped(one).words)]
-        if not runs:
-            raise UsageError("the shell of its ExecStart= runs no engine that is known; name it there")
-        lost += [f"`{' '.join(one.words)}` of its shell" for one in inner if one not in runs[-1:]]
-        return runs[-1]
-    path = environ.pop("PATH", None)
-    return shell.Command(dict(environ), words, path=path)
+    return re.sub(r"%([A-Za-z%])", value, text)
 
 
-def _expanded(word: str, environ: dict[str, str]) -> list[str]:
-    """`$NAME` alone is split into words, `${NAME}` is not (systemd.service(5)); `$$` is one `$`."""
+def _command(line: str, environment: dict[str, str], name: str, not_carried_over: list[str]) -> Command:
+    """The command of one ExecStart=; UsageError when its shell runs no engine."""
+    command_line = line.lstrip("-@:+!|")
+    prefix = line.removesuffix(command_line)
+    words = list(quoting.split(_without_specifiers(command_line, name, not_carried_over)))
+    if ":" not in prefix:  # systemd does not expand variables after this prefix
+        words = [part for word in words for part in _expanded(word, environment)]
+    if (script := script_in(words[:5])) is not None:
+        return _command_in_script(script, environment, not_carried_over)
+    path = environment.get("PATH")
+    variables = {variable: value for variable, value in environment.items() if variable != "PATH"}
+    return Command(variables, words, path=path)
+
+
+def _command_in_script(script: str, environment: dict[str, str], not_carried_over: list[str]) -> Command:
+    script_commands = commands(script, environment)
+    engines = []
+    for command in script_commands:
+        words = unwrapped(command).words
+        if program(words) or runs_container(words):
+            engines.append(command)
+    if not engines:
+        raise UsageError("the shell of its ExecStart= does not run a known engine; name the engine there")
+    not_carried_over += [
+        f"`{' '.join(command.words)}` of its shell" for command in script_commands if command != engines[-1]
+    ]
+    return engines[-1]
+
+
+def _expanded(word: str, environment: Mapping[str, str]) -> list[str]:
+    """`$NAME` alone is split into words, `${NAME}` is not (systemd.service(5)); `$$` is `$`."""
     if match := re.fullmatch(r"\$([A-Za-z_][A-Za-z0-9_]*)", word):
-        known = environ.get(match[1])
-        return [marked(match[1])] if known is None else known.split()
+        name = match[1]
+        return environment[name].split() if name in environment else [host_variable(name)]
 
-    def one(match: re.Match[str]) -> str:
-        return "$" if match[0] == "$$" else environ.get(match[1], marked(match[1]))
+    def value(match: re.Match[str]) -> str:
+        return "$" if match[0] == "$$" else environment.get(match[1], host_variable(match[1]))
 
-    return [re.sub(r"\$\$|\$\{([A-Za-z_][A-Za-z0-9_]*)\}", one, word)]
+    return [re.sub(r"\$\$|\$\{([A-Za-z_][A-Za-z0-9_]*)\}", value, word)]
 
 
-def _settings(made: Draft, found: list[tuple[str, str, str]], name: str) -> None:
-    """Title, user and limits; what else is there goes through `service:` or is told."""
+def _set_keys(draft: Draft, unit_settings: Sequence[Setting], name: str) -> None:
+    """Set the fields for the settings of a service; settings without a field go to `service:`."""
     service: dict[str, list[str]] = {}
-    for section, key, value in found:
-        if key == "Description" and section == "Unit":
-            made.fields = {"description": _specifiers(value, name, []), **made.fields}
-        elif key == "User":
-            made.set("user", value)
-        elif key in ("TimeoutStartSec", "TimeoutSec"):
-            _timeout(made, key, value)
-        elif key == "WantedBy" and section == "Install":
-            made.set("autostart", True, f"it was wanted by {value}")
-        elif key == "Restart" and value in ("no", "on-abnormal", "on-abort", "on-watchdog"):
-            made.lost.append(f"Restart={value}: a model that ends is started again")
-        elif key == "TimeoutStopSec" and (sec := span_sec(value)) and (not isinstance(sec, int) or sec > 60):
-            made.lost.append(f"TimeoutStopSec={value}; a drain is as long as the engine's --shutdown-timeout")
-        elif key in _VALUES_HIDDEN:
-            made.lost.append(f"{key}=, whose value is not repeated; see `secrets:`")
-        elif key in ("Requires", "BindsTo", "PartOf", "Conflicts", "OnFailure", "Requisite"):
-            made.lost.append(
-                f"{key}={value}; see `requires:`, `conflicts:` and the host file's `on_failure:`"
-            )
-        elif key == "LimitNOFILE" and value.isdigit() and int(value) <= 1048576:
-            pass  # the compiled unit has more
-        elif key in _SAME and value:
-            if left := " ".join(word for word in value.split() if word not in _SAME[key]):
-                service.setdefault(key, []).append(_specifiers(left, name, made.lost))
-        elif key not in _OURS and section in ("Service", "Unit"):
-            if not value:
-                service.pop(key, None)
-            elif settings.passes(key):
-                service.setdefault(key, []).append(_specifiers(value, name, made.lost))
-            else:
-                made.lost.append(f"{key}={value}")
+    for setting in unit_settings:
+        if reason := _reason_to_leave_out(setting):
+            draft.not_carried_over.append(reason)
+        elif not _set_field(draft, setting, name):
+            _add_to_service(draft, service, setting, name)
     if service:
-        made.set(
-            "service", {key: values[0] if len(values) == 1 else values for key, values in service.items()}
-        )
+        draft.set("service", {key: texts[0] if len(texts) == 1 else texts for key, texts in service.items()})
 
 
-def _timeout(made: Draft, key: str, value: str) -> None:
-    seconds = LONGEST_SEC if value in ("infinity", "0") else span_sec(value)
+def _reason_to_leave_out(setting: Setting) -> str | None:
+    """The sentence for a setting that no recipe can have; None for any other."""
+    _, key, value = setting
+    if key == "Restart" and value in ("no", "on-abnormal", "on-abort", "on-watchdog"):
+        return f"Restart={value}: recipectl always restarts a model that ends"
+    seconds = span_sec(value) if key == "TimeoutStopSec" else 0
+    if seconds and (not isinstance(seconds, int) or seconds > _MAX_STOP_SEC):
+        return f"{key}={value}; the engine's --shutdown-timeout limits the time of a stop"
+    if key in ("SetCredential", "SetCredentialEncrypted"):
+        return f"{key}=, whose value is not repeated; see `secrets:`"
+    if key in ("Requires", "BindsTo", "PartOf", "Conflicts", "OnFailure", "Requisite"):
+        return f"{key}={value}; see `requires:`, `conflicts:` and the host file's `on_failure:`"
+    return None
+
+
+def _set_field(draft: Draft, setting: Setting, name: str) -> bool:
+    """Whether a setting has a field of its own in a recipe; if so, set it."""
+    match setting:
+        case ("Unit", "Description", value):
+            draft.fields = {"description": _without_specifiers(value, name, []), **draft.fields}
+        case (_, "User", value):
+            draft.set("user", value)
+        case (_, "TimeoutStartSec" | "TimeoutSec" as key, value):
+            _set_start_timeout(draft, key, value)
+        case ("Install", "WantedBy", value):
+            draft.set("autostart", True, f"The service was wanted by {value}.")
+        case _:
+            return False
+    return True
+
+
+def _set_start_timeout(draft: Draft, key: str, value: str) -> None:
+    is_endless = value in ("infinity", "0")
+    seconds = LONGEST_SEC if is_endless else span_sec(value)
     if isinstance(seconds, int) and seconds > 0:
-        made.set(
-            "ready", {"timeout_sec": seconds}, "as long as it takes" if value in ("infinity", "0") else None
-        )
+        draft.set("ready", {"timeout_sec": seconds}, "The service had no limit." if is_endless else None)
     else:
-        made.lost.append(f"{key}={value}")
+        draft.not_carried_over.append(f"{key}={value}")
+
+
+def _add_to_service(draft: Draft, service: dict[str, list[str]], setting: Setting, name: str) -> None:
+    section, key, value = setting
+    is_low_limit = key == "LimitNOFILE" and value.isdigit() and int(value) <= _COMPILED_LIMIT_NOFILE
+    if key in _DEFAULT_VALUES and value:
+        value = " ".join(word for word in value.split() if word not in _DEFAULT_VALUES[key])
+        if not value:
+            return
+    elif key in _COMPILED or is_low_limit or section not in ("Service", "Unit"):
+        return
+    if not value:
+        service.pop(key, None)
+    elif key in _DEFAULT_VALUES or service_settings.is_allowed(key):
+        text = _without_specifiers(value, name, draft.not_carried_over)
+        service.setdefault(key, []).append(text)
+    else:
+        draft.not_carried_over.append(f"{key}={value}")

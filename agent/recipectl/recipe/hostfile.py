@@ -1,4 +1,4 @@
-"""The host file: what is common to all recipes of a host."""
+"""The host file: the settings that all recipes of a host share."""
 
 from pathlib import Path
 from typing import Literal
@@ -7,12 +7,12 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from recipectl.recipe.load import validate
 from recipectl.recipe.schema import USER, Text, variable_names
-from recipectl.recipe.yamlfile import Places, document
+from recipectl.recipe.yamlfile import Places, read_document
 
 DEFAULT_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 
 
-class Host(BaseModel):
+class HostSettings(BaseModel):
     """/etc/recipectl/host.yaml; every key may be left out."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
@@ -24,10 +24,12 @@ class Host(BaseModel):
     missing_runtime: Literal["refuse", "fall-through"] = "refuse"
     require_pinned_runtime: bool = False
     drift: Literal["warn", "refuse"] = Field(
-        default="warn", description="what to do when a runtime is not as its NAME.lock has it"
+        default="warn", description="what to do when a runtime differs from its NAME.lock"
     )
     user: str = Field(
-        default="recipectl", pattern=USER, description="User= of the units, made by apply when it is missing"
+        default="recipectl",
+        pattern=USER,
+        description="User= of the units, created by apply when it is missing",
     )
     hardening: Literal["strict", "default", "off"] = "default"
     on_failure: str | None = Field(
@@ -39,21 +41,21 @@ class Host(BaseModel):
 
     @field_validator("vars", "environment")
     @classmethod
-    def _names(cls, variables: dict[str, str]) -> dict[str, str]:
+    def _have_valid_names(cls, variables: dict[str, str]) -> dict[str, str]:
         return variable_names(variables)
 
     @field_validator("path")
     @classmethod
-    def _absolute(cls, folders: tuple[str, ...]) -> tuple[str, ...]:
+    def _are_absolute(cls, folders: tuple[str, ...]) -> tuple[str, ...]:
         for folder in folders:
             if not folder.startswith("/") or ":" in folder:
                 raise ValueError(f"has `{folder}`; each folder is an absolute path without `:`")
         return folders
 
 
-def placed(paths: tuple[Path, ...]) -> tuple[Host, Places]:
-    """The host file, and where each of its values stands."""
+def load_host_settings(paths: tuple[Path, ...]) -> tuple[HostSettings, Places]:
+    """The settings of a host file with its drop-ins, and the places of its values; else RecipeError."""
     if not paths:
-        return Host.model_construct(), {}  # the defaults alone
-    data, reader = document(paths)
-    return validate(Host, data, reader), reader.places
+        return HostSettings.model_construct(), {}
+    data, reader = read_document(paths)
+    return validate(HostSettings, data, reader), reader.places

@@ -1,7 +1,5 @@
-"""Recipe files checked against what a recipe may say; errors with file:line:column."""
+"""Recipe files checked against the schema; each mistake becomes a problem at its place."""
 
-import difflib
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -10,73 +8,83 @@ from pydantic import BaseModel, ValidationError
 
 from recipectl.errors import Problem, RecipeError
 from recipectl.recipe.schema import ALIASES, Recipe
-from recipectl.recipe.yamlfile import GPUS, Places, Reader, document, shown
-from recipectl.systemd.unitfile import HELPERS
+from recipectl.recipe.search import NAME_RULE, RECIPE_NAME
+from recipectl.recipe.yamlfile import LEGACY_GPUS, Places, Reader, read_document
+from recipectl.systemd.unitfile import RESERVED_ENDINGS
+from recipectl.text import did_you_mean, display
 
-NAME = re.compile(r"[a-z0-9A-Z][a-zA-Z0-9._-]{0,99}\Z")
 _SPANS = ("idle", "patience", "every", "timeout", "timeout_sec")
+_COMMA_LISTS = ("gpus", "after", "requires", "conflicts")
 M = TypeVar("M", bound=BaseModel)
 
+# pydantic's type of an error -> what to do; `{…}` is from the error's context.
+_REMEDIES = {
+    "string_type": "give one value, in quotes if it looks like a number",
+    "int_type": "give a whole number",
+    "int_parsing": "give a whole number",
+    "float_parsing": "give a number",
+    "float_type": "give a number",
+    "bool_type": "give `true` or `false`",
+    "bool_parsing": "give `true` or `false`",
+    "dict_type": "give a mapping of names to values",
+    "tuple_type": "give a list, for example `[a, b]`",
+    "model_type": "give a mapping of names to values (`{{}}` for the defaults)",
+    "literal_error": "give one of {expected}",
+    "greater_than_equal": "give at least {ge}",
+    "less_than_equal": "give at most {le}",
+    "greater_than": "give more than {gt}",
+    "string_too_short": "give at least one character",
+    "string_pattern_mismatch": "give text that matches `{pattern}`",
+}
 
-def _names(model: type[BaseModel], loc: tuple[str | int, ...]) -> list[str]:
-    """The keys that are known where an unknown one stands."""
-    if len(loc) == 1:
+
+def _known_keys(model: type[BaseModel], path: tuple[str | int, ...]) -> list[str]:
+    """The keys that are known where an unknown key stands."""
+    if len(path) == 1:
         return [*model.model_fields, *(ALIASES if model is Recipe else ())]
-    field = model.model_fields.get(str(loc[0]))
-    inner = get_args(field.annotation) or (field.annotation,) if field else ()
-    models = [one for one in inner if isinstance(one, type) and issubclass(one, BaseModel)]
-    return [name for one in models for name in one.model_fields]
+    field = model.model_fields.get(str(path[0]))
+    types = get_args(field.annotation) or (field.annotation,) if field else ()
+    parts = [part for part in types if isinstance(part, type) and issubclass(part, BaseModel)]
+    return [name for part in parts for name in part.model_fields]
+
+
+def _unknown_key(model: type[BaseModel], path: tuple[str | int, ...]) -> str:
+    known = _known_keys(model, path)
+    key = display(".".join(map(str, path)))
+    if len(path) > 1:
+        hint = did_you_mean(str(path[-1]), known, f"it takes {', '.join(known)}")
+        return f"`{key}` is not a key of `{path[0]}`; {hint}"
+    if model is Recipe:
+        hint = did_you_mean(str(path[-1]), known, "put an engine's own flag under `extra_args:`")
+        return f"`{key}` is not a key of a recipe; {hint}"
+    hint = did_you_mean(str(path[-1]), known, "see recipectl-host(5)")
+    return f"`{key}` is not a key of the host file; {hint}"
+
+
+def _value_in_words(value: object) -> str:
+    if isinstance(value, list):
+        return "a list"
+    if isinstance(value, dict):
+        return "a mapping"
+    return "empty" if value is None else f"`{display(value)}`"
 
 
 def _sentence(error: Any, model: type[BaseModel]) -> str:
-    """pydantic's finding in our words: the key, what is wrong, what to do."""
+    """pydantic's error in the words of a recipe: the key, what is wrong, what to do."""
     key = ".".join(str(part) for part in error["loc"])
-    kind, limit, given = error["type"], error.get("ctx", {}), error.get("input")
+    kind, context, value = error["type"], error.get("ctx", {}), error.get("input")
     if kind == "extra_forbidden":
-        names = _names(model, error["loc"])
-        near = difflib.get_close_matches(str(error["loc"][-1]), names, 1)
-        at_top = len(error["loc"]) == 1
-        of = ("a recipe" if model is Recipe else "the host file") if at_top else f"`{error['loc'][0]}`"
-        hint = f"did you mean `{near[0]}`?" if near else f"it takes {', '.join(names)}"
-        if at_top and not near:
-            hint = (
-                "put an engine's own flag under `extra_args:`" if model is Recipe else "see recipectl-host(5)"
-            )
-        return f"`{shown(key)}` is not a key of {of}; {hint}"
+        return _unknown_key(model, error["loc"])
     if kind == "missing":
         return f"`{key}` is missing; add it"
     if kind == "value_error":
-        return f"`{key}` {limit.get('error', '')}"
-    what = (
-        "a list"
-        if isinstance(given, list)
-        else "a mapping"
-        if isinstance(given, dict)
-        else f"`{shown(given)}`"
-    )
-    if given is None:
-        what = "empty"
-    span = "give seconds, or a span such as `15min`" if key.rpartition(".")[2] in _SPANS else None
-    number = f"give it without quotes: {given}" if isinstance(given, str) and given.isdigit() else None
-    wanted = {
-        "string_type": "give one value, in quotes if it looks like a number",
-        "int_type": span or number or "give a whole number",
-        "int_parsing": span or "give a whole number",
-        "float_parsing": "give a number",
-        "float_type": "give a number",
-        "bool_type": "give `true` or `false`",
-        "bool_parsing": "give `true` or `false`",
-        "dict_type": "give a mapping of names to values",
-        "tuple_type": "give a list, for example `[a, b]`",
-        "model_type": "give a mapping of names to values (`{}` for the defaults)",
-        "literal_error": f"give one of {limit.get('expected', '')}",
-        "greater_than_equal": f"give at least {limit.get('ge')}",
-        "less_than_equal": f"give at most {limit.get('le')}",
-        "greater_than": f"give more than {limit.get('gt')}",
-        "string_too_short": "give at least one character",
-        "string_pattern_mismatch": f"give text that matches `{limit.get('pattern')}`",
-    }
-    return f"`{key}` is {what}; {wanted.get(kind) or error['msg']}"
+        return f"`{key}` {context.get('error', '')}"
+    remedy = _REMEDIES.get(kind, "{message}").format(**context, message=error["msg"])
+    if kind in ("int_type", "int_parsing") and key.rpartition(".")[2] in _SPANS:
+        remedy = "give seconds, or a span such as `15min`"
+    elif kind == "int_type" and isinstance(value, str) and value.isdigit():
+        remedy = f"give it without quotes: {value}"
+    return f"`{key}` is {_value_in_words(value)}; {remedy}"
 
 
 def validate(model: type[M], data: dict[str, Any], reader: Reader) -> M:
@@ -86,51 +94,62 @@ def validate(model: type[M], data: dict[str, Any], reader: Reader) -> M:
         value = model.model_validate(data)
     except ValidationError as errors:
         for error in errors.errors():
-            loc = error["loc"]
-            places = reader.keys if error["type"] == "extra_forbidden" else reader.places
-            place = next(
-                (places[loc[:n]] for n in range(len(loc), 0, -1) if loc[:n] in places), (reader.file, 1, 1)
-            )
-            problems.append(Problem(*place, _sentence(error, model)))
+            path = error["loc"]
+            unknown = error["type"] == "extra_forbidden"
+            places = reader.key_places if unknown else reader.places
+            around = (path[:length] for length in range(len(path), 0, -1))
+            place = next((places[part] for part in around if part in places), (reader.file, 1, 1))
+            kind = "key" if unknown or error["type"] == "missing" else "value"
+            problems.append(Problem(*place, ".".join(map(str, path)), kind, _sentence(error, model)))
     if problems:
-        raise RecipeError(tuple(sorted(set(problems), key=lambda p: (p.file, p.line, p.column, p.sentence))))
+        raise RecipeError(sorted({*problems}))
     return value
 
 
 def load(path: Path, *drop_ins: Path) -> Recipe:
     """One recipe from a YAML or JSON file and its drop-ins, on a host without variables."""
-    return placed((path, *drop_ins), {})[0]
+    return load_with_places((path, *drop_ins), {})[0]
 
 
-def placed(
+def load_with_places(
     paths: tuple[Path, ...],
     variables: Mapping[str, str],
     content: Callable[[Path], bytes] = Path.read_bytes,
 ) -> tuple[Recipe, Places]:
     """One recipe (its `name` is the file's stem) and where each of its values stands."""
     path = paths[0]
-    data, reader = document(paths, variables, content)
-    name, here = path.name.removesuffix(path.suffix), reader.places.get(("name",), (str(path), 0, 0))
+    data, reader = read_document(paths, variables, content)
     data = {key: value for key, value in data.items() if value is not None}  # null: not set
-    if not NAME.match(name):
-        rule = "letters, digits, `.`, `_` and `-` (at most 100, the first a letter or digit)"
-        reader.problems.append(Problem(*here, f"`{name}` cannot be a unit name; use {rule}"))
-    elif name.endswith(HELPERS):
-        text = f"`{name}` ends like the name of a unit that belongs to another model; choose another name"
-        reader.problems.append(Problem(*here, text))
-    elif "name" in data and data["name"] != name:
-        told = f"`name` is `{shown(data['name'])}` but the file is {path.name}"
-        remedy = "rename the file or remove the key (a title goes in `description:`)"
-        reader.problems.append(Problem(*here, f"{told}; {remedy}"))
-    for key in ("gpus", "after", "requires", "conflicts"):
+    name = path.name.removesuffix(path.suffix)
+    _check_name(name, path, data, reader)
+    for key in _COMMA_LISTS:
         if isinstance(data.get(key), str):
             data[key] = [word.strip() for word in data[key].split(",")]
-    # VLLM Studio folds unknown top-level keys into extra_args; this is one that people rely on.
-    extra = data.setdefault("extra_args", {})
-    if "cuda_visible_devices" in data and isinstance(extra, dict):
-        given, here = data.pop("cuda_visible_devices"), reader.places["cuda_visible_devices",]
-        if extra.setdefault("cuda_visible_devices", given) != given:
-            told = "`cuda_visible_devices` is another in `extra_args`; keep one of them"
-            reader.problems.append(Problem(*here, told))
-        reader.places.setdefault(GPUS, here)
+    _move_legacy_gpus(data, reader)
     return validate(Recipe, data | {"name": name}, reader), reader.places
+
+
+def _check_name(name: str, path: Path, data: dict[str, Any], reader: Reader) -> None:
+    place = reader.places.get(("name",), (str(path), 0, 0))
+    if not RECIPE_NAME.match(name):
+        reader.report(place, ("name",), "file", f"`{name}` cannot be a unit name; use {NAME_RULE}")
+    elif name.endswith(RESERVED_ENDINGS):
+        sentence = f"`{name}` ends like the name of a unit of another model; choose another name"
+        reader.report(place, ("name",), "file", sentence)
+    elif "name" in data and data["name"] != name:
+        what = f"`name` is `{display(data['name'])}` but the file is {path.name}"
+        remedy = "rename the file or remove the key (a title goes in `description:`)"
+        reader.report(place, ("name",), "value", f"{what}; {remedy}")
+
+
+def _move_legacy_gpus(data: dict[str, Any], reader: Reader) -> None:
+    """VLLM Studio moves unknown top-level keys into extra_args, and people rely on this one."""
+    extra = data.setdefault("extra_args", {})
+    if "cuda_visible_devices" not in data or not isinstance(extra, dict):
+        return
+    value = data.pop("cuda_visible_devices")
+    place = reader.places["cuda_visible_devices",]
+    if extra.setdefault("cuda_visible_devices", value) != value:
+        sentence = "`cuda_visible_devices` differs from `extra_args.cuda_visible_devices`; keep one of them"
+        reader.report(place, ("cuda_visible_devices",), "value", sentence)
+    reader.places.setdefault(LEGACY_GPUS, place)

@@ -1,4 +1,4 @@
-"""What a recipe may say (pydantic, the file's edge only)."""
+"""What a recipe may say. pydantic checks it; inside the package the values are plain."""
 
 import re
 from typing import Annotated, Any, Literal
@@ -15,22 +15,23 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from recipectl.recipe import gpus as gpu_words
+
 _ANY_SCALAR = {"type": ["string", "number", "boolean"]}
-# The value of a variable exactly as the file has it; the loader turns scalars of these maps into their text.
+# A value exactly as the file has it: yamlfile turns the scalars of some keys into their text.
 Text = Annotated[str, Field(strict=True), WithJsonSchema(_ANY_SCALAR)]
 _ONE_OR_MORE = {"anyOf": [_ANY_SCALAR, {"type": "array", "items": _ANY_SCALAR}]}
 
 
-def _several(value: object) -> object:
+def _as_list(value: object) -> object:
     return (value,) if isinstance(value, str) else value
 
 
 # One word, or a list of them.
-Texts = Annotated[tuple[Text, ...], BeforeValidator(_several), WithJsonSchema(_ONE_OR_MORE)]
-# How a token looks, wherever it stands.
+Texts = Annotated[tuple[Text, ...], BeforeValidator(_as_list), WithJsonSchema(_ONE_OR_MORE)]
+# How the tokens of well-known services begin.
 TOKEN = re.compile(r"(hf_|sk-|ghp_|glpat-|xox[bp]-|AKIA)[A-Za-z0-9_-]{12,}")
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-GPU = re.compile(r"[0-9]+|(GPU|MIG)-[0-9A-Za-z/-]+")
 USER = r"^[a-z_][a-z0-9_-]*$"
 Positive = Annotated[int, Field(strict=True, ge=1)]
 
@@ -49,11 +50,11 @@ _UNITS_SEC |= {"d": 86400, "day": 86400, "w": 604800, "week": 604800, "": 1}
 
 
 def span_sec(value: object) -> object:
-    """`90`, `30s`, `15min`, `1h 30min`, `1.5h` (systemd.time(7)) as whole seconds; else as it was."""
+    """`90`, `30s`, `15min`, `1h 30min`, `1.5h` (systemd.time(7)) as whole seconds; other values unchanged."""
     parts = re.findall(r"([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)", value) if isinstance(value, str) else []
     if not parts or "".join(str(value).split()) != "".join(number + unit for number, unit in parts):
         return value
-    # `secs`, `hours`; but `ms` is no plural of `m`.
+    # `secs` and `hours` are plurals; `ms` is not the plural of `m`.
     units = [unit.removesuffix("s") if len(unit) > 2 else unit for _, unit in parts]
     if not all(unit in _UNITS_SEC for unit in units):
         return value
@@ -69,17 +70,17 @@ Span = Annotated[
     WithJsonSchema({"type": ["integer", "string"], "minimum": 1}),
 ]
 
-# Other names that people have in their files (VLLM Studio's, mostly); kebab-case is folded before.
+# Other names that people have in their files, mostly from VLLM Studio; kebab-case becomes snake_case before.
 ALIASES = {"id": "name", "engine": "backend", "tp": "tensor_parallel_size", "pp": "pipeline_parallel_size"}
 ALIASES |= {"envVars": "env_vars"}
 
-# Keys of `extra_args` that are ours and never reach the engine, and VLLM Studio's other names of them.
+# Keys of `extra_args` that recipectl reads itself and never passes to the engine, and their other names.
 INTERNAL = frozenset({"venv_path", "env_vars", "cuda_visible_devices", "description", "tags", "status"})
 INTERNAL_ALIASES = {"envVars": "env_vars", "CUDA_VISIBLE_DEVICES": "cuda_visible_devices"}
 
 
 def _length(value: object) -> object:
-    """A number of tokens as it is written: `32768`, or vLLM's `32k`, `auto` and `-1`."""
+    """A number of tokens as written: `32768`, or vLLM's `32k`, `auto` and `-1`."""
     text = str(value) if isinstance(value, int | str) and not isinstance(value, bool) else ""
     if not re.fullmatch(r"[1-9][0-9]*|[0-9.]+[kKmMgG]i?|auto|-1", text):
         raise PydanticCustomError("int_type", "a number of tokens")
@@ -89,28 +90,20 @@ def _length(value: object) -> object:
 Length = Annotated[str, BeforeValidator(_length), WithJsonSchema({"type": ["integer", "string"]})]
 
 
-# Built with the recipe they are a part of, and not once more by themselves.
+# pydantic builds the parts together with the recipe, and not each once more.
 _PART = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 def variable_names(values: dict[str, str]) -> dict[str, str]:
-    """The same values by name; ValueError when a name cannot be a variable's."""
+    """The same mapping; ValueError when a name cannot be a variable's."""
     for name in values:
         if not VARIABLE.fullmatch(name):
             raise ValueError(f"has `{name!a}`; a variable has letters, digits and `_`, no digit first")
     return values
 
 
-def plain_gpus(gpus: tuple[str, ...]) -> tuple[str, ...]:
-    """GPUs spelled one way, for `01` is `1`; ValueError when one is named twice."""
-    plain = tuple(str(int(gpu)) if gpu.isdigit() else gpu for gpu in gpus)
-    if len(set(plain)) < len(plain):
-        raise ValueError("names a GPU twice; name it once")
-    return plain
-
-
 class Ready(BaseModel):
-    """How to ask the engine whether it is ready."""
+    """How the engine is asked whether it is ready."""
 
     model_config = _PART
 
@@ -136,7 +129,7 @@ class OnDemand(BaseModel):
 
 
 class Watch(BaseModel):
-    """A probe of the running engine, by a timer of systemd's."""
+    """A repeated question to the running engine, asked by a systemd timer."""
 
     model_config = _PART
 
@@ -144,12 +137,12 @@ class Watch(BaseModel):
     failures: Positive = Field(default=3, description="failures in a row before `action`")
     timeout: Span = Field(default=10, description="how long one answer may take")
     action: Literal["restart", "stop"] = Field(
-        default="restart", description="restart kills what hangs, and systemd starts it again"
+        default="restart", description="restart kills the engine, and systemd starts it again"
     )
 
 
 class Nodes(BaseModel):
-    """This host's part of a model that several hosts serve together."""
+    """The part of this host in a model that several hosts serve together."""
 
     model_config = _PART
 
@@ -159,14 +152,14 @@ class Nodes(BaseModel):
     port: int | None = Field(default=None, strict=True, ge=1, le=65535, description="left out: the engine's")
 
     @model_validator(mode="after")
-    def _counted(self) -> "Nodes":
+    def _rank_is_in_range(self) -> "Nodes":
         if self.rank >= self.count:
             raise ValueError(f"has rank {self.rank} of {self.count}; ranks count from 0")
         return self
 
 
 def _other_names(schema: dict[str, Any]) -> None:
-    """Kebab-case and aliases, which the loader folds, are keys for an editor too."""
+    """Add kebab-case and aliases to the schema, so that an editor knows them too."""
     properties = schema["properties"]
     names = {name.replace("_", "-"): name for name in properties if "_" in name} | ALIASES
     properties |= {other: properties[name] for other, name in names.items()}
@@ -214,12 +207,13 @@ class Recipe(BaseModel):
     env_vars: dict[str, Text] = {}
     gpus: Texts | None = Field(None, description="indices, UUIDs or MIG ids, `all` or `none`; `0` is a GPU")
     gpu_sharing: Literal["exclusive", "ordered", "free"] = Field(
-        "exclusive", description="starting one evicts the other; both live but load in turn; anything goes"
+        "exclusive",
+        description="exclusive: a start stops the others; ordered: one loads at a time; free: no rule",
     )
     accelerator: Literal["cuda", "rocm"] = "cuda"
     device_isolation: bool = Field(False, strict=True, description="only its GPUs' device nodes are there")
     autostart: bool | None = Field(
-        None, strict=True, description="up at boot and after apply; left out: as `recipectl enable` has it"
+        None, strict=True, description="up at boot and after apply; left out: as set by `recipectl enable`"
     )
     on_demand: OnDemand | None = None
     after: Texts = Field((), description="recipes that must be ready first, if they start too")
@@ -239,21 +233,21 @@ class Recipe(BaseModel):
 
     @field_validator("model_path")
     @classmethod
-    def _a_path_or_a_name(cls, text: str) -> str:
+    def _path_or_name(cls, text: str) -> str:
         if text.startswith(("-", "./", "../", "~")):
             raise ValueError(f"is `{text[:60]}`; give an absolute path, or a name the engine understands")
         return text
 
     @field_validator("description")
     @classmethod
-    def _one_line(cls, text: str | None) -> str | None:
+    def _is_one_line(cls, text: str | None) -> str | None:
         if text is not None and any(ord(char) < 32 for char in text):
             raise ValueError("must be one line without control characters")
         return text
 
     @field_validator("gpu_memory_utilization", mode="wrap")
     @classmethod
-    def _as_spelled(cls, value: object, handler: ValidatorFunctionWrapHandler) -> object:
+    def _keeps_its_spelling(cls, value: object, handler: ValidatorFunctionWrapHandler) -> object:
         if isinstance(value, bool):
             raise PydanticCustomError("float_type", "a number")
         checked = handler(value)
@@ -261,35 +255,33 @@ class Recipe(BaseModel):
 
     @field_validator("gpus")
     @classmethod
-    def _devices(cls, gpus: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        for gpu in gpus or ():
-            if gpu not in ("all", "none") and not GPU.fullmatch(gpu):
-                raise ValueError(f"has `{gpu}`; give indices, `GPU-…` or `MIG-…` ids, `all` or `none`")
-            if gpu in ("all", "none") and len(gpus or ()) > 1:
-                raise ValueError(f"has `{gpu}` beside others; give it alone")
-        return None if gpus is None else plain_gpus(gpus)
+    def _gpus_are_known(cls, words: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        gpu_words.parse(words or ())
+        return words
 
     @field_validator("secrets")
     @classmethod
-    def _sources(cls, secrets: dict[str, str]) -> dict[str, str]:
+    def _are_files_or_credentials(cls, secrets: dict[str, str]) -> dict[str, str]:
         for variable, source in variable_names(secrets).items():
             if TOKEN.match(source):
                 raise ValueError(
-                    f"gives `{variable}` what looks like the secret itself; give the file it is in"
+                    f"gives `{variable}` what looks like the secret itself; give the path of its file"
                 )
             if not re.fullmatch(r"/[^\s%\"'\\:]+|[A-Za-z0-9_.-]+", source):
                 # The value is not repeated: somebody may have put the secret itself here.
-                raise ValueError(f"gives `{variable}` no absolute path nor the name of a credential; do so")
+                raise ValueError(
+                    f"gives `{variable}` neither an absolute path nor the name of a credential; give one"
+                )
         return secrets
 
     @field_validator("env_vars")
     @classmethod
-    def _names(cls, variables: dict[str, str]) -> dict[str, str]:
+    def _have_valid_names(cls, variables: dict[str, str]) -> dict[str, str]:
         return variable_names(variables)
 
     @field_validator("engine_version", "python_version")
     @classmethod
-    def _specifier(cls, text: str | None) -> str | None:
+    def _is_a_specifier(cls, text: str | None) -> str | None:
         from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
         try:

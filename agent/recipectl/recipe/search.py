@@ -1,15 +1,17 @@
-"""Which files are a host's recipes and its host file: the search path, drop-ins and masks."""
+"""Which files are the recipes of a host and its host file: the search path, drop-ins and masks."""
 
 import os
+import re
 from collections.abc import Iterator
-from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
 
 from recipectl.errors import UsageError
+from recipectl.text import did_you_mean
 
+RECIPE_NAME = re.compile(r"[a-z0-9A-Z][a-zA-Z0-9._-]{0,99}\Z")
+NAME_RULE = "letters, digits, `.`, `_` and `-` (at most 100, the first a letter or digit)"
 SUFFIXES = (".yaml", ".yml", ".json")
-BASES = tuple(Path(base, "recipectl") for base in ("/etc", "/run", "/usr/local/lib", "/usr/lib"))
 
 
 class Source(NamedTuple):
@@ -19,11 +21,11 @@ class Source(NamedTuple):
     file: Path
     drop_ins: tuple[Path, ...] = ()
     lock: Path | None = None  # NAME.lock beside the file
-    twin: Path | None = None  # another file of the name in the same folder
+    duplicate: Path | None = None  # another file of this name in the same folder
 
 
 def lock_of(file: Path) -> Path:
-    """Where the lock of a recipe belongs."""
+    """The path of the lock of a recipe, whether it exists or not."""
     return file.with_name(f"{stem(file)}.lock")
 
 
@@ -32,7 +34,7 @@ def stem(path: Path) -> str:
     return path.name.removesuffix(path.suffix)
 
 
-def _read(folder: Path, suffixes: tuple[str, ...]) -> Iterator[tuple[Path, bool]]:
+def _entries(folder: Path, suffixes: tuple[str, ...]) -> Iterator[tuple[Path, bool]]:
     """The files of a folder by name, and whether each is a mask: a link to /dev/null."""
     entries = os.scandir(folder) if folder.is_dir() else ()
     for entry in sorted(entries, key=lambda entry: entry.name):
@@ -42,83 +44,91 @@ def _read(folder: Path, suffixes: tuple[str, ...]) -> Iterator[tuple[Path, bool]
 
 def drop_ins(name: str, folders: tuple[Path, ...]) -> tuple[Path, ...]:
     """`NAME.yaml.d/*.yaml` of all folders in the order of their names, as systemd.unit(5) has it."""
-    found: dict[str, tuple[Path, bool]] = {}
+    by_name: dict[str, tuple[Path, bool]] = {}
     for folder in folders:
-        for path, masked in _read(folder / f"{name}.yaml.d", (".yaml", ".yml")):
-            found.setdefault(path.name, (path, masked))
-    return tuple(path for _, (path, masked) in sorted(found.items()) if not masked)
+        for path, masked in _entries(folder / f"{name}.yaml.d", (".yaml", ".yml")):
+            by_name.setdefault(path.name, (path, masked))
+    return tuple(path for _, (path, masked) in sorted(by_name.items()) if not masked)
 
 
-def unread(folders: tuple[Path, ...]) -> tuple[tuple[Path, str], ...]:
-    """What lies in the folders as a drop-in and is never read, and why."""
-    names, found = {stem(path) for path in every(folders)}, []
-    for folder in (path for one in folders for path in sorted(one.glob("*.d")) if path.is_dir()):
+def unread_drop_ins(folders: tuple[Path, ...]) -> tuple[tuple[Path, str], ...]:
+    """Files and folders that look like drop-ins and are never read, each with the reason."""
+    names = {stem(path) for path in recipe_files(folders)}
+    unread: list[tuple[Path, str]] = []
+    for folder in (path for base in folders for path in sorted(base.glob("*.d")) if path.is_dir()):
         name = folder.name.removesuffix(".d")
         if not name.endswith(".yaml"):
-            found.append((folder, "a drop-in folder is NAME.yaml.d"))
+            unread.append((folder, "a drop-in folder is NAME.yaml.d"))
         elif name.removesuffix(".yaml") not in names:
-            found.append((folder, f"there is no recipe {name.removesuffix('.yaml')}"))
+            unread.append((folder, f"there is no recipe {name.removesuffix('.yaml')}"))
         else:
             others = (path for path in sorted(folder.iterdir()) if path.suffix not in (".yaml", ".yml"))
-            found += [(path, "a drop-in ends in .yaml") for path in others if not path.name.startswith(".")]
-    return tuple(found)
+            unread += [(path, "a drop-in ends in .yaml") for path in others if not path.name.startswith(".")]
+    return tuple(unread)
 
 
-def every(folders: tuple[Path, ...]) -> tuple[Path, ...]:
-    """All recipe files of the folders, by name; the first folder that has a name wins, /dev/null masks it."""
-    return tuple(path for path, _ in _files(folders).values())
+def recipe_files(folders: tuple[Path, ...]) -> tuple[Path, ...]:
+    """All recipe files by name. The first folder that has a name wins; a link to /dev/null masks the name."""
+    return tuple(path for path, _ in _files_by_name(folders).values())
 
 
-def _files(folders: tuple[Path, ...]) -> dict[str, tuple[Path, Path | None]]:
+def _files_by_name(folders: tuple[Path, ...]) -> dict[str, tuple[Path, Path | None]]:
     """Name -> its file, and another file of that name in the same folder."""
-    found: dict[str, tuple[Path, Path | None]] = {}
-    masks = set[str]()
+    files: dict[str, tuple[Path, Path | None]] = {}
+    masked_names: set[str] = set()
     for folder in folders:
-        for path, masked in _read(folder, SUFFIXES):
-            first, _ = found.setdefault(stem(path), (path, None))
-            if first is path:
-                masks |= {stem(path)} if masked else set()
-            elif first.parent == folder:
-                found[stem(path)] = first, path
-    return {name: files for name, files in sorted(found.items()) if name not in masks}
+        for path, masked in _entries(folder, SUFFIXES):
+            name = stem(path)
+            first, _ = files.setdefault(name, (path, None))
+            if first is path and masked:
+                masked_names.add(name)
+            elif first is not path and first.parent == folder:
+                files[name] = first, path
+    return {name: pair for name, pair in sorted(files.items()) if name not in masked_names}
 
 
 def is_file(argument: str) -> bool:
-    """Whether a RECIPE argument is a file, and no name."""
+    """True if a RECIPE argument is a file, and not a name."""
     return "/" in argument or argument.endswith(SUFFIXES)
 
 
-def find(name: str, folders: tuple[Path, ...]) -> Path:
-    """The file of a RECIPE argument: a path when it looks like one, else the first of that name."""
-    if is_file(name):
-        if not Path(name).name:
-            raise UsageError(f"{name} is no recipe's file; give its name or its path")
-        return Path(name)
-    found = {stem(path): path for path in every(folders)}
-    if name in found:
-        return found[name]
-    import difflib  # for this message alone
-
-    near = difflib.get_close_matches(name, found, 1)
+def find(argument: str, folders: tuple[Path, ...]) -> Path:
+    """The file of a RECIPE argument: the path itself, or the file of that name; UsageError for neither."""
+    if is_file(argument):
+        if not Path(argument).name:
+            raise UsageError(f"{argument} is not a file; give a recipe's name or its path", kind="file")
+        return Path(argument)
+    by_name = {stem(path): path for path in recipe_files(folders)}
+    if argument in by_name:
+        return by_name[argument]
     where = ", ".join(str(folder) for folder in folders)
-    hint = f"did you mean `{near[0]}`?" if near else "give a file's path, or put one there"
-    raise UsageError(f"there is no recipe `{name}` in {where}; {hint}")
+    hint = did_you_mean(argument, by_name, "give a file's path, or put one there")
+    raise UsageError(f"there is no recipe `{argument}` in {where}; {hint}", kind="file")
 
 
 def sources(folders: tuple[Path, ...], extra: tuple[Path, ...] = ()) -> tuple[Source, ...]:
-    """Every recipe of the folders; a file of `extra` stands in for the recipe of its name."""
-    for one, other in combinations(extra, 2):
-        if stem(one) == stem(other) and one != other:
-            raise UsageError(f"{one} and {other} are both `{stem(one)}`; rename one of them")
-    files = _files(folders) | {stem(path): (path, None) for path in extra}
-    added = tuple(folder for folder in folders if any(folder.glob("*.yaml.d")))
-    found = []
-    for name, (path, twin) in sorted(files.items()):
-        here = () if path.parent in folders else (path.parent,)
+    """Every recipe of the folders; a file of `extra` replaces the recipe of its name."""
+    extra_by_name: dict[str, Path] = {}
+    for path in extra:
+        if (other := extra_by_name.setdefault(stem(path), path)) != path:
+            raise UsageError(
+                f"{other} and {path} are both named `{stem(path)}`; rename one of them", kind="file"
+            )
+    files = _files_by_name(folders) | {name: (path, None) for name, path in extra_by_name.items()}
+    with_drop_ins = tuple(folder for folder in folders if any(folder.glob("*.yaml.d")))
+    existing_locks = _locks({path.parent for path, _ in files.values()})
+    result = []
+    for name, (path, duplicate) in sorted(files.items()):
+        own_folder = () if path.parent in folders else (path.parent,)
+        added = drop_ins(name, (*own_folder, *with_drop_ins)) if own_folder or with_drop_ins else ()
         lock = lock_of(path)
-        added_to = drop_ins(name, (*here, *added)) if here or added else ()
-        found.append(Source(name, path, added_to, lock if lock.exists() else None, twin))
-    return tuple(found)
+        result.append(Source(name, path, added, lock if lock in existing_locks else None, duplicate))
+    return tuple(result)
+
+
+def _locks(folders: set[Path]) -> frozenset[Path]:
+    """Every NAME.lock of some folders: one look at a folder is cheaper than one at each name."""
+    return frozenset(path for folder in folders for path in folder.glob("*.lock"))
 
 
 def host_files(bases: tuple[Path, ...]) -> tuple[Path, ...]:

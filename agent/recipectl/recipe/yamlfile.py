@@ -1,6 +1,5 @@
-"""One file's YAML or JSON as values that know where they stand; drop-ins merged over it."""
+"""A YAML or JSON file as values with their places, and drop-ins merged over it."""
 
-import difflib
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -9,39 +8,38 @@ from typing import Any
 
 import yaml
 
-from recipectl.errors import Problem, RecipeError, UsageError
+from recipectl.errors import Problem, RecipeError
 from recipectl.recipe.schema import ALIASES, INTERNAL_ALIASES
+from recipectl.recipe.yamlsyntax import Loader, compose, read_text
+from recipectl.text import display, nearest
 
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-Path_ = tuple[str | int, ...]
+KeyPath = tuple[str | int, ...]
 Place = tuple[str, int, int]  # file, line, column
-Places = dict[Path_, Place]
+Places = dict[KeyPath, Place]
 
-# Maps whose values stay as they are written: `1`, `0.50` and `yes` are text there.
-_AS_WRITTEN = {
-    ("vars",),
-    ("env_vars",),
-    ("service",),
-    ("extra_args", "env_vars"),
-    ("environment",),
-    ("secrets",),
-}
-GPUS = ("extra_args", "cuda_visible_devices")
-_AS_WRITTEN_LISTS = {("args",), ("gpus",), ("after",), ("requires",), ("conflicts",), GPUS, GPUS[1:]}
-_AS_WRITTEN_ALONE = {
-    ("gpus",),
-    ("after",),
-    ("requires",),
-    ("hardening",),
-    GPUS,
-    GPUS[1:],
-}  # `off` is a word there
-_NESTED = {"ready", "on_demand", "watch", "nodes"}  # mappings whose keys are ours too
+LEGACY_GPUS = ("extra_args", "cuda_visible_devices")
+_TOP_LEVEL_GPUS = ("cuda_visible_devices",)
+# Mappings whose values stay as they are written: `1`, `0.50` and `yes` are text there.
+_TEXT_MAPPINGS = {
+    ("vars",), ("env_vars",), ("service",), ("extra_args", "env_vars"), ("environment",), ("secrets",),
+}  # fmt: skip
+_TEXT_LISTS = {("args",), ("gpus",), ("after",), ("requires",), ("conflicts",), LEGACY_GPUS, _TOP_LEVEL_GPUS}
+# `hardening: off` is a word, and not false.
+_TEXT_VALUES = {("gpus",), ("after",), ("requires",), ("hardening",), LEGACY_GPUS, _TOP_LEVEL_GPUS}
+_NESTED = {"ready", "on_demand", "watch", "nodes"}  # mappings whose keys belong to recipectl too
+
+# Whole numbers that YAML 1.1 reads otherwise than a person: octal, and base 60.
+_MISREAD = re.compile(r"[-+]?(0[0-9_]+|[0-9_]+(:[0-9]+)+(\.[0-9_]*)?)\Z")
+# A number to JSON and YAML 1.2, text to YAML 1.1.
+_EXPONENT = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?[eE][-+]?[0-9]+\Z")
+_REFERENCE = re.compile(r"\$\$\{|\$\{(?:([A-Za-z_][A-Za-z0-9_]*)\})?")
+_MAX_LEVELS = 50
+_MAX_VALUES = 100_000
+_STRING_TAG = "tag:yaml.org,2002:str"
 
 
 class Written(float):
-    """A number that remembers how it was spelled (`0.90`), so that the engine is given just that."""
+    """A number that keeps its spelling (`0.90`), so that the engine gets just that."""
 
     text: str
 
@@ -51,8 +49,8 @@ class Written(float):
         return self
 
 
-def _key(text: str, path: Path_) -> str:
-    """A key as we know it: snake_case where keys are ours, or flags (before their first dot)."""
+def _known_key(text: str, path: KeyPath) -> str:
+    """The key as recipectl knows it: snake_case where it is ours, or a flag (before its first dot)."""
     if path == ("extra_args",) and not text.startswith("-"):
         head, dot, tail = text.partition(".")
         folded = head.replace("-", "_") + dot + tail
@@ -62,202 +60,164 @@ def _key(text: str, path: Path_) -> str:
     return ALIASES.get(text, text.replace("-", "_"))
 
 
-# Whole numbers that YAML 1.1 reads otherwise than a person: octal, and base 60.
-_MISREAD = re.compile(r"[-+]?(0[0-9_]+|[0-9_]+(:[0-9]+)+(\.[0-9_]*)?)\Z")
-# A number to JSON and YAML 1.2, text to YAML 1.1.
-_EXPONENT = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?[eE][-+]?[0-9]+\Z")
-_DEEPEST, _LARGEST = 50, 100_000  # levels, values
-
-
-def shown(value: object) -> str:
-    """A value in a message: as YAML spells it, on one line, not too long."""
-    text = str(value).lower() if isinstance(value, bool) else "" if value is None else str(value)
-    text = text if text.isprintable() else ascii(text)[1:-1]
-    return text if len(text) <= 60 else f"{text[:57]}…"
+def _is_text(path: KeyPath) -> bool:
+    in_list = path[:-1] in _TEXT_LISTS or path[:-2] == ("service",)
+    return in_list or path[:-1] in _TEXT_MAPPINGS or path in _TEXT_VALUES
 
 
 class Reader:
-    """Turns the nodes of one document into values, remembering where each stood."""
+    """Turns the nodes of one document into values, and remembers where each stood."""
 
     def __init__(self, file: str, variables: Mapping[str, str] | None) -> None:
-        self.file, self.problems, self.variables = file, list[Problem](), variables
+        self.file = file
+        self.variables = variables
+        self.problems: list[Problem] = []
         self.places: Places = {}
-        self.keys: Places = {}
-        self.loader = _Loader("")
-        self.read = 0
+        self.key_places: Places = {}
+        self._yaml = Loader("")
+        self._count = 0
 
     def _place(self, node: Any) -> Place:
         return self.file, node.start_mark.line + 1, node.start_mark.column + 1
 
-    def wrong(self, node: Any, sentence: str) -> None:
-        self.problems.append(Problem(*self._place(node), sentence))
+    def report(self, place: Place, path: KeyPath, kind: str, sentence: str) -> None:
+        """Note a problem of the value at `path`."""
+        self.problems.append(Problem(*place, ".".join(map(str, path)), kind, sentence))
 
-    def _resolved(self, node: Any) -> Any:
-        """The scalar with the host's variables in it; a plain one may become a number by that."""
-
-        def one(match: re.Match[str]) -> str:
-            if match[0] == "$${":
-                return "${"
-            known = self.variables or {}
-            if match[1] in known:
-                return known[match[1]]
-            wrong.append(match[0])
-            near = difflib.get_close_matches(match[1] or "", known, 1)
-            plain = "write `$${` for a plain `${`"
-            if not match[1]:
-                self.wrong(node, f"`${{` begins no name; {plain}")
-            elif near:
-                told = f"`{match[0]}` is no variable of this host; did you mean `${{{near[0]}}}`?"
-                self.wrong(node, f"{told} Or {plain}")
-            else:
-                told = f"`{match[0]}` is no variable of this host; add it to `vars:` of the host file"
-                self.wrong(node, f"{told}, or {plain}")
-            return match[0]
-
-        wrong: list[str] = []
-        text = re.sub(rf"\$\$\{{|{VARIABLE.pattern}|\$\{{", one, node.value)
-        if wrong:
-            return node
-        tag = self.loader.resolve(yaml.ScalarNode, text, (not node.style, bool(node.style)))
-        if not text:
-            tag = "tag:yaml.org,2002:str"  # an empty variable is an empty text, and not a key left out
-        return yaml.ScalarNode(tag, text, node.start_mark, node.end_mark, node.style)
-
-    def value(self, node: Any, path: Path_) -> Any:
+    def value(self, node: Any, path: KeyPath) -> Any:
+        """The value of a node; what is wrong is noted in `problems`."""
         self.places[path] = self._place(node)
-        self.read += 1
-        if len(path) > _DEEPEST or self.read > _LARGEST:
-            # An alias may stand within itself, and ten of ten of ten: nobody's recipe.
-            what = "nested too deeply" if len(path) > _DEEPEST else "too large"
-            raise RecipeError((Problem(*self._place(node), f"`{path[0]}` is {what}; write less"),))
+        self._check_size(node, path)
         if self.variables is not None and isinstance(node, yaml.ScalarNode) and "${" in node.value:
-            node = self._resolved(node)
+            node = self._with_variables(node, path)
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, path)
         if isinstance(node, yaml.SequenceNode):
             return [self.value(item, (*path, index)) for index, item in enumerate(node.value)]
-        if _written(path):
-            if node.tag.endswith(":null"):
-                if path in _AS_WRITTEN_ALONE:
-                    return None
-                where = ".".join(map(str, path))
-                self.wrong(node, f'`{where}` has no value; give one, or `""` for an empty one')
-                return ""
-            return node.value
-        return self._scalar(node)
+        if _is_text(path):
+            return self._text(node, path)
+        return self._scalar(node, path)
 
-    def _scalar(self, node: Any) -> Any:
+    def _check_size(self, node: Any, path: KeyPath) -> None:
+        self._count += 1
+        if len(path) > _MAX_LEVELS or self._count > _MAX_VALUES:
+            # An alias may stand within itself, and ten of ten of ten are thousands.
+            what = "nested too deeply" if len(path) > _MAX_LEVELS else "too large"
+            self.report(self._place(node), path[:1], "value", f"`{path[0]}` is {what}; write less")
+            raise RecipeError(self.problems[-1:])
+
+    def _with_variables(self, node: Any, path: KeyPath) -> Any:
+        """The scalar with the host's variables put in; a plain scalar may become a number by that."""
+        known = self.variables or {}
+        unknown: list[str] = []
+
+        def replacement(match: re.Match[str]) -> str:
+            if match[0] == "$${":
+                return "${"
+            if match[1] in known:
+                return known[match[1]]
+            unknown.append(match[0])
+            self.report(self._place(node), path, "variable", _unknown_variable(match[0], match[1], known))
+            return match[0]
+
+        text: str = _REFERENCE.sub(replacement, node.value)
+        if unknown:
+            return node
+        tag = self._yaml.resolve(yaml.ScalarNode, text, (not node.style, bool(node.style)))
+        if not text:
+            tag = _STRING_TAG  # an empty variable is an empty text, and not a missing value
+        return yaml.ScalarNode(tag, text, node.start_mark, node.end_mark, node.style)
+
+    def _text(self, node: Any, path: KeyPath) -> str | None:
+        if not node.tag.endswith(":null"):
+            return str(node.value)
+        if path in _TEXT_VALUES:
+            return None
+        where = ".".join(map(str, path))
+        sentence = f'`{where}` has no value; give one, or `""` for an empty one'
+        self.report(self._place(node), path, "value", sentence)
+        return ""
+
+    def _scalar(self, node: Any, path: KeyPath) -> Any:
         text = node.value
         try:
-            value = text if node.tag == "tag:yaml.org,2002:str" else self.loader.construct_object(node)
+            value = text if node.tag == _STRING_TAG else self._yaml.construct_object(node)
             if isinstance(value, str) and not node.style and _EXPONENT.match(text):
                 value = float(text)
         except (yaml.YAMLError, ValueError, KeyError, AttributeError, TypeError):
-            self.wrong(node, f"`{shown(text)}` cannot be read; put it in quotes")
+            sentence = f"`{display(text)}` cannot be read; put it in quotes"
+            self.report(self._place(node), path, "value", sentence)
             return None
         if isinstance(value, bool | str) or value is None:
             return value
-        if isinstance(value, int | float) and _MISREAD.match(text):
-            self.wrong(node, f"`{shown(text)}` is {shown(value)} to YAML; write that, or put it in quotes")
+        if not isinstance(value, int | float):
+            return text  # a date is its text
+        if problem := _not_a_plain_number(value, text):
+            self.report(self._place(node), path, "value", problem)
             return None
-        if isinstance(value, float) and not math.isfinite(value):
-            self.wrong(node, f"`{shown(text)}` is no number that an engine can be given; correct it")
-            return None
-        if isinstance(value, int):
-            return value
-        return Written(value, text) if isinstance(value, float) else text  # a date is its text
+        return Written(value, text) if isinstance(value, float) else value
 
-    def _mapping(self, node: Any, path: Path_) -> dict[str, Any]:
-        seen: dict[str, Any] = {}
+    def _mapping(self, node: Any, path: KeyPath) -> dict[str, Any]:
+        first_nodes: dict[str, Any] = {}
         result: dict[str, Any] = {}
         for key_node, value_node in node.value:
+            place = self._place(key_node)
             if not isinstance(key_node, yaml.ScalarNode):
-                self.wrong(key_node, "a key must be a word; quote it if it is meant as text")
+                self.report(
+                    place, path, "key", "a key must be a word; put it in quotes if it is meant as text"
+                )
                 continue
             if key_node.tag.endswith(":merge"):
-                self.wrong(key_node, "`<<` merges nothing here; write the keys out, or use a drop-in")
+                sentence = "`<<` merges nothing in a recipe; write the keys out, or use a drop-in"
+                self.report(place, path, "key", sentence)
                 continue
-            key = _key(key_node.value, path)
-            if key in seen:
-                first = seen[key].start_mark.line + 1
-                both = f"`{key_node.value}`"
-                if seen[key].value != key_node.value:
-                    both = f"`{seen[key].value}` and {both} are one key, which"
-                self.wrong(key_node, f"{both} is given twice (first on line {first}); keep one of them")
+            key = _known_key(key_node.value, path)
+            if key in first_nodes:
+                self.report(place, (*path, key), "key", _given_twice(key_node, first_nodes[key]))
                 continue
-            seen[key] = key_node
-            self.keys[(*path, key)] = self._place(key_node)
+            first_nodes[key] = key_node
+            self.key_places[(*path, key)] = place
             result[key] = self.value(value_node, (*path, key))
         return result
 
 
-def _written(path: Path_) -> bool:
-    in_list = path[:-1] in _AS_WRITTEN_LISTS or path[:-2] == ("service",)
-    return in_list or path[:-1] in _AS_WRITTEN or path in _AS_WRITTEN_ALONE
+def _unknown_variable(reference: str, name: str | None, known: Mapping[str, str]) -> str:
+    plain = "write `$${` for a plain `${`"
+    if not name:
+        return f"no name follows `${{`; {plain}"
+    if match := nearest(name, known):
+        return f"`{reference}` is not a variable of this host; did you mean `${{{match}}}`? Or {plain}"
+    return f"`{reference}` is not a variable of this host; add it to `vars:` of the host file, or {plain}"
 
 
-def _yaml_of_json(text: str) -> str:
-    """JSON is YAML, but for what it may hold raw, and an emoji that it escapes as two surrogates."""
-    if text.isascii() and "\\u" not in text and "\x7f" not in text:
-        return text
-
-    def joined(match: re.Match[str]) -> str:
-        high, low = int(match[2], 16), int(match[3], 16)
-        return f"{match[1]}{chr(0x10000 + ((high - 0xD800) << 10) + low - 0xDC00)}"
-
-    pair = r"(?<!\\)((?:\\\\)*)\\u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})"
-    return re.sub("[\x7f\x85\u2028\u2029]", lambda raw: f"\\u{ord(raw[0]):04x}", re.sub(pair, joined, text))
+def _given_twice(key_node: Any, first_node: Any) -> str:
+    names = f"`{key_node.value}`"
+    if first_node.value != key_node.value:
+        names = f"`{first_node.value}` and {names} are the same key, which"
+    return f"{names} is given twice (first on line {first_node.start_mark.line + 1}); keep one of them"
 
 
-# What YAML takes for the end of a line, within a value too.
-_LINE_ENDS = re.compile("[\x85\u2028\u2029]")
+def _not_a_plain_number(value: float, text: str) -> str | None:
+    if _MISREAD.match(text):
+        return f"YAML reads `{display(text)}` as {display(value)}; write that, or put it in quotes"
+    if not math.isfinite(value):
+        return f"an engine cannot take `{display(text)}` as a number; correct it"
+    return None
 
 
-def _compose(path: Path, text: str) -> Any:
-    """The root node of a YAML or JSON file; RecipeError when it is no mapping. An empty file says nothing."""
-    if path.suffix == ".json":
-        text = _yaml_of_json(text)
-    if raw := yaml.reader.Reader.NON_PRINTABLE.search(text) or _LINE_ENDS.search(text):
-        before = text[: raw.start()]
-        place = before.count("\n") + 1, raw.start() - before.rfind("\n")
-        sentence = (
-            f"U+{ord(raw[0]):04X} cannot stand in a recipe as it is; write it as an escape in double quotes"
-        )
-        raise RecipeError((Problem(str(path), *place, sentence),))
-    try:
-        node = yaml.compose(text, Loader=_Loader)
-    except RecursionError as error:
-        raise RecipeError((Problem(str(path), 1, 1, "is nested too deeply; write less"),)) from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-        sentence = f"is not YAML: {getattr(error, 'problem', None) or error}; correct it there"
-        raise RecipeError((Problem(str(path), line, column, sentence),)) from error
-    if node is not None and not isinstance(node, yaml.MappingNode):
-        raise RecipeError((Problem(str(path), 1, 1, "must be a mapping of keys to values"),))
-    return node
-
-
-def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """A drop-in over what it adds to: mappings merge, anything else replaces."""
+def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """A drop-in over the values that it changes: mappings merge, any other value replaces."""
     merged = dict(below)
     for key, value in above.items():
-        old = merged.get(key)
-        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+        previous = merged.get(key)
+        if isinstance(previous, dict) and isinstance(value, dict):
+            merged[key] = _merged(previous, value)
+        else:
+            merged[key] = value
     return merged
 
 
-def read(path: Path, content: Callable[[Path], bytes] = Path.read_bytes) -> str:
-    """The text of one file; UsageError when it cannot be read."""
-    try:
-        return content(path).decode()
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path}: is not UTF-8 at byte {error.start}; save it as UTF-8") from error
-
-
-def document(
+def read_document(
     paths: tuple[Path, ...],
     variables: Mapping[str, str] | None = None,
     content: Callable[[Path], bytes] = Path.read_bytes,
@@ -270,7 +230,7 @@ def document(
     reader = Reader(str(paths[0]), variables)
     for path in paths:
         reader.file = str(path)
-        if (node := _compose(path, read(path, content))) is not None:
-            data = _merge(data, reader.value(node, ()))
+        if (node := compose(path, read_text(path, content))) is not None:
+            data = _merged(data, reader.value(node, ()))
     reader.file = str(paths[0])
     return data, reader

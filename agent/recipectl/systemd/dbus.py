@@ -1,260 +1,270 @@
-"""systemd over D-Bus. The only module that imports pystemd; bytes and its exceptions stop here."""
+"""systemd over D-Bus. The only module that imports pystemd; its bytes and exceptions stop here."""
 
 import contextlib
+import errno
 import re
 import select
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass
-from importlib.machinery import PathFinder
-from types import ModuleType
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from recipectl.errors import BusError
+from recipectl.systemd.states import ALL, BRIEF, UnitState
 
-_SERVICE, _PATH = b"org.freedesktop.systemd1", b"/org/freedesktop/systemd1"
+_SERVICE = b"org.freedesktop.systemd1"
+_PATH = b"/org/freedesktop/systemd1"
 _MANAGER = b"org.freedesktop.systemd1.Manager"
-_UNKNOWN = 2**64 - 1  # systemd's "accounting is off"
+_POLL_SEC = 0.2
+_LOST = (errno.ECONNRESET, errno.ENOTCONN, errno.EPIPE, errno.ESHUTDOWN)
+_DENIED = (errno.EACCES, errno.EPERM)
+_NOT_LOADED = b""  # stands for the job that stops a unit that is not loaded: there is none
 
 
-@dataclass(frozen=True)
-class State:
-    """What systemd knows of one unit; times in seconds since the epoch, memory in bytes."""
+class _Refusal(Exception):  # noqa: N818  (never leaves this module)
+    """An exception of pystemd as values: the errno and the words of sd-bus."""
 
-    name: str
-    load_state: str
-    active_state: str
-    sub_state: str
-    status_text: str = ""
-    result: str = ""
-    main_pid: int = 0
-    since_sec: float | None = None
-    restarts: int = 0
-    memory_bytes: int | None = None
-    exit_code: int = 0
-    exit_status: int = 0
-    drop_ins: tuple[str, ...] = ()
-    assert_result: bool = True
-    condition_result: bool = True
+    def __init__(self, error: BaseException) -> None:
+        # pystemd says `b'System.Error.X'[err -2]: b'words'`, or the same without the quotes.
+        lines = str(error.args[0] if error.args else error).splitlines() or [""]
+        match = re.match(r".*?\[err (-?\d+)\]: (.*)", lines[0])
+        text = match[2] if match else lines[0]
+        quoted = re.match(r"""b(['"])(.*?)\.?\1\Z""", text)
+        self.errno = abs(int(match[1])) if match else getattr(error, "errno", 0) or 0
+        self.text = quoted[2].replace("\\'", "'") if quoted else text or type(error).__name__
+        super().__init__(self.text)
 
     @property
-    def pausing(self) -> bool:
-        """Ended, and about to be started again by Restart= (254 and newer also say auto-restart-queued)."""
-        return self.sub_state.startswith("auto-restart")
-
-    @property
-    def word(self) -> str:
-        """One word for people: loading, ready, or systemd's own."""
-        if self.active_state == "activating":
-            return "restarting" if self.pausing else "loading"
-        return {"active": "ready", "deactivating": "stopping", "inactive": "stopped"}.get(
-            self.active_state, self.active_state
-        )
-
-    @property
-    def mark(self) -> str | None:
-        """The digest of the unit that the engine was started with, as the poller told it in STATUS=."""
-        found = re.search(r"\[([0-9a-f]{12})\]", self.status_text)
-        return found[1] if found else None
-
-
-# Property -> (interface, D-Bus type, field of State, from the bus's value).
-_PROPERTIES: tuple[tuple[bytes, bytes, bytes, str, Callable[[Any], Any]], ...] = (
-    (b"Service", b"StatusText", b"s", "status_text", bytes.decode),
-    (b"Service", b"MainPID", b"u", "main_pid", int),
-    (b"Service", b"NRestarts", b"u", "restarts", int),
-    (b"Service", b"Result", b"s", "result", bytes.decode),
-    (b"Service", b"ExecMainCode", b"i", "exit_code", int),
-    (b"Service", b"ExecMainStatus", b"i", "exit_status", int),
-    (b"Service", b"MemoryCurrent", b"t", "memory_bytes", lambda n: None if n == _UNKNOWN else n),
-    (b"Unit", b"StateChangeTimestamp", b"t", "since_sec", lambda usec: usec / 1e6 or None),
-    (b"Unit", b"DropInPaths", b"as", "drop_ins", lambda paths: tuple(path.decode() for path in paths)),
-    (b"Unit", b"AssertResult", b"b", "assert_result", bool),
-    (b"Unit", b"ConditionResult", b"b", "condition_result", bool),
-)
+    def lost(self) -> bool:
+        return self.errno in _LOST
 
 
 class Manager:
-    """The system manager, or the caller's own; not safe for threads (pystemd holds the GIL in every call)."""
+    """The system manager, the caller's own, or another host's over ssh.
+
+    The first request opens the connection; a lost one is opened once more. Every method raises BusError.
+    Not safe for threads: pystemd holds the GIL in every call.
+    """
 
     def __init__(self, *, user: bool, host: str | None = None) -> None:
-        _without_lxml()
-        try:
-            from pystemd.dbusexc import DBusBaseError
-        except ImportError as error:
-            raise BusError(
-                f"pystemd cannot be loaded ({error}); install it with recipectl: pip install ."
-            ) from error
         self.user = user
-        self._bus = _connection(user, host)
-        self._jobs: dict[bytes, str] = {}
-        try:
-            self._bus.open()
-        except (DBusBaseError, OSError) as error:
-            remedy = (
-                "log in with a session that has one, or use the system manager" if user else "is it booted?"
-            )
-            raise BusError(f"no systemd to talk to over D-Bus ({_words(error)}); {remedy}") from error
-        if host:
-            try:
-                self.version()  # ssh itself fails at the first question only
-            except BusError as error:
-                raise BusError(
-                    f"no systemd on {host} ({error}); does `ssh {host} systemd-stdio-bridge` work?"
-                ) from error
+        self.host = host
+        self._connection: Any = None
+        self._results: dict[bytes, str] = {}
+        self._callback: Callable[..., None] | None = None
 
     def __enter__(self) -> "Manager":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bus.close()
+        self._close()
 
-    def _call(self, method: bytes, signature: bytes = b"", *arguments: Any, path: bytes = _PATH,
-              interface: bytes = _MANAGER) -> Any:  # fmt: skip
-        from pystemd.dbusexc import DBusBaseError
-        from pystemd.dbuslib import apply_signature
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+        self._connection = self._callback = None
 
+    def _open(self) -> Any:
+        if self._connection is None:
+            try:
+                # Not the manager's own socket, which systemctl uses: it refuses pystemd's greeting of a bus.
+                from pystemd.dbuslib import DBus, DBusRemote
+            except ImportError as error:
+                remedy = "install it with recipectl: pip install ."
+                raise BusError(f"pystemd cannot be loaded ({error}); {remedy}") from error
+            connection = DBusRemote(self.host.encode()) if self.host else DBus(user_mode=self.user)
+            try:
+                _attempt(connection.open)
+            except _Refusal as refusal:
+                raise BusError(
+                    f"there is no connection to {self._whose} ({refusal}); {self._remedy}"
+                ) from refusal
+            self._connection = connection
+        return self._connection
+
+    @property
+    def _whose(self) -> str:
+        if self.host:
+            return f"systemd on {self.host}"
+        return "your own service manager" if self.user else "systemd"
+
+    @property
+    def _remedy(self) -> str:
+        if self.host:
+            return f"does `ssh {self.host} systemd-stdio-bridge` work?"
+        if self.user:
+            return "log in with a session that has one (loginctl enable-linger), or use the system manager"
+        return "is the host booted with systemd, and does D-Bus run?"
+
+    def _request(self, purpose: str, request: Callable[[Any], Any]) -> Any:
+        """Make one request, once more after a lost connection; `purpose` names it in an error."""
         try:
-            prepared = apply_signature(signature, list(arguments)) if signature else []
-            return self._bus.call_method(_SERVICE, path, interface, method, prepared).body
-        except DBusBaseError as error:
-            text = _words(error)
-            if "Access denied" in text or "authentication" in text or "not authorized" in text.lower():
-                text += "; run it as root (sudo), or with --user for units of your own"
-            raise BusError(text) from error
+            return _attempt(request, self._open())
+        except _Refusal as refusal:
+            if not refusal.lost:
+                raise self._error(purpose, refusal) from refusal
+        self._close()
+        try:
+            return _attempt(request, self._open())
+        except _Refusal as refusal:
+            raise self._error(purpose, refusal) from refusal
 
-    def _watch_jobs(self) -> None:
-        if hasattr(self, "_callback"):
+    def _error(self, purpose: str, refusal: _Refusal) -> BusError:
+        remedy = ""
+        if refusal.lost:
+            remedy = f"; {self._remedy}"
+        elif refusal.errno in _DENIED or refusal.text.startswith("Interactive authentication"):
+            remedy = "; run it as root (sudo), or with --user for units of your own"
+        return BusError(f"{self._whose} did not {purpose}: {refusal}{remedy}")
+
+    def _call(self, purpose: str, method: bytes, signature: bytes = b"", *arguments: Any) -> Any:
+        def call(bus: Any) -> Any:
+            from pystemd.dbuslib import apply_signature
+
+            prepared = apply_signature(signature, list(arguments)) if signature else []
+            return bus.call_method(_SERVICE, _PATH, _MANAGER, method, prepared).body
+
+        return self._request(purpose, call)
+
+    def _property(self, path: bytes, interface: bytes, name: bytes, type_: bytes) -> Any:
+        return self._request(
+            f"tell the property {name.decode()}",
+            lambda bus: bus.get_property(_SERVICE, path, _SERVICE + b"." + interface, name, type_),
+        )
+
+    def _subscribe(self) -> None:
+        """Receive the results of jobs from now on."""
+        if self._callback is not None:
             return
 
         def removed(message: Any, error: Any = None, userdata: Any = None) -> None:
             message.process_reply(False)
             _, path, _, result = message.body
-            self._jobs[path] = result.decode()
+            self._results[path] = result.decode()
 
+        self._request(
+            "report jobs",
+            lambda bus: bus.match_signal(_SERVICE, _PATH, _MANAGER, b"JobRemoved", removed, None),
+        )
         # pystemd keeps no reference to a callback, and one that was collected crashes the process.
         self._callback = removed
-        from pystemd.dbusexc import DBusBaseError
-
-        try:
-            self._bus.match_signal(_SERVICE, _PATH, _MANAGER, b"JobRemoved", removed, None)
-        except DBusBaseError as error:
-            raise BusError(_words(error)) from error
-        self._call(b"Subscribe")
+        self._call("report jobs", b"Subscribe")
 
     def queue(self, verb: str, unit: str) -> bytes:
         """Queue the Start, Stop or Restart of a unit; returns the job, for `result`."""
-        self._watch_jobs()
-        try:
-            job: bytes = self._call(verb.encode() + b"Unit", b"ss", unit.encode(), b"replace")
-        except BusError as error:
-            if verb != "Stop" or "not loaded" not in str(error):
-                raise
-            job = b"not loaded"  # so there is nothing to stop
-            self._jobs[job] = "done"
-        return job
+        self._subscribe()
+        if verb == "Stop" and self._row(unit)[2] == b"not-found":
+            return _NOT_LOADED
+        return bytes(self._queue(verb, unit))
+
+    def _queue(self, verb: str, unit: str) -> Any:
+        return self._call(f"{verb.lower()} {unit}", verb.encode() + b"Unit", b"ss", unit.encode(), b"replace")
 
     def result(self, job: bytes, tick: Callable[[], None] | None = None) -> str:
-        """Wait for the end of a job: systemd's result of it (`done` when it went well)."""
-        from pystemd.dbusexc import DBusBaseError
-
-        while job not in self._jobs:
+        """Wait for the end of a job; returns systemd's result, `done` when it went well."""
+        while job != _NOT_LOADED and job not in self._results:
             try:
-                empty, descriptor = self._bus.process().is_empty(), self._bus.get_fd()
-            except DBusBaseError as error:
-                raise BusError(f"the connection to systemd was lost ({_words(error)}); ask again") from error
-            if empty:
-                if descriptor < 0:
-                    raise BusError("the connection to systemd was lost; ask again")
-                select.select([descriptor], [], [], 0.2)
+                nothing_to_read = _attempt(self._open().process).is_empty()
+                descriptor = _attempt(self._open().get_fd)
+            except _Refusal as refusal:
+                raise self._lost() from refusal
+            if descriptor < 0:
+                raise self._lost()
+            if nothing_to_read:
+                select.select([descriptor], [], [], _POLL_SEC)
                 if tick:
                     tick()
-        return self._jobs[job]
+        return self._results.get(job, "done")
+
+    def _lost(self) -> BusError:
+        remedy = "the job goes on; see `recipectl status`"
+        return BusError(f"the connection to {self._whose} was lost while a job was waited for; {remedy}")
 
     def job(self, verb: str, unit: str) -> str:
         """Run one job to its end; returns systemd's result."""
         return self.result(self.queue(verb, unit))
 
+    def start_without_waiting(self, verb: str, unit: str) -> None:
+        """Queue a job and return. The start limit of a unit that has failed is reset first."""
+        if verb in ("Start", "Restart"):
+            with contextlib.suppress(BusError):  # a unit that is not loaded has no limit
+                self.reset_failed(unit)
+        self._queue(verb, unit)
+
     def reload(self) -> None:
         """daemon-reload; returns when it is done."""
-        self._call(b"Reload")
+        self._call("reload its units", b"Reload")
 
     def reset_failed(self, unit: str) -> None:
         """Forget a failure and the start limit's count."""
-        self._call(b"ResetFailedUnit", b"s", unit.encode())
+        self._call(f"reset {unit}", b"ResetFailedUnit", b"s", unit.encode())
 
-    def enable(self, units: tuple[str, ...]) -> None:
+    def enable(self, units: Sequence[str]) -> None:
         """Make the links of [Install]; systemd sees them after a reload."""
-        self._call(b"EnableUnitFiles", b"asbb", [unit.encode() for unit in units], False, True)
+        names = [unit.encode() for unit in units]
+        self._call(f"enable {' '.join(units)}", b"EnableUnitFiles", b"asbb", names, False, True)
 
-    def disable(self, units: tuple[str, ...]) -> None:
+    def disable(self, units: Sequence[str]) -> None:
         """Remove the links of [Install]; systemd sees it after a reload."""
-        self._call(b"DisableUnitFiles", b"asb", [unit.encode() for unit in units], False)
+        names = [unit.encode() for unit in units]
+        self._call(f"disable {' '.join(units)}", b"DisableUnitFiles", b"asb", names, False)
 
-    def start_without_waiting(self, verb: str, unit: str) -> None:
-        """Queue a job and return; a unit that has failed is forgiven first."""
-        if verb in ("Start", "Restart"):
-            with contextlib.suppress(BusError):  # a unit that is not loaded has nothing to forgive
-                self.reset_failed(unit)
-        self._call(verb.encode() + b"Unit", b"ss", unit.encode(), b"replace")
-
-    def states(self, units: tuple[str, ...], *, brief: bool = False) -> tuple[State, ...]:
+    def states(self, units: Sequence[str], *, brief: bool = False) -> tuple[UnitState, ...]:
         """The state of each unit, loaded or not; `brief` asks once, for what a list shows."""
-        if not brief:
-            rows = self._call(b"ListUnitsByNames", b"as", [unit.encode() for unit in units]) if units else []
-            return tuple(self._state(row, brief=False) for row in rows)
-        # Only what is loaded is listed: a unit that is not there is stopped, and need not be read for this.
-        rows = self._call(b"ListUnitsByPatterns", b"asas", [], [b"model-*"]) if units else []
-        there = {row[0].decode(): row for row in rows}
+        if not units:
+            return ()
+        purpose = f"tell the state of {units[0]}" + (f" and {len(units) - 1} more" if len(units) > 1 else "")
+        if brief:
+            # Only loaded units are listed; a unit that is not loaded is stopped.
+            rows = self._call(purpose, b"ListUnitsByPatterns", b"asas", [], [b"model-*"])
+        else:
+            rows = self._call(purpose, b"ListUnitsByNames", b"as", [unit.encode() for unit in units])
+        by_name = {row[0].decode(): row for row in rows}
+        missing = "unloaded" if brief else "not-found"
         return tuple(
-            self._state(there[unit], brief=True)
-            if unit in there
-            else State(unit, "unknown", "inactive", "dead")
+            self._state(by_name[unit], brief=brief)
+            if unit in by_name
+            else UnitState(unit, missing, "inactive", "dead")
             for unit in units
         )
 
-    def _state(self, row: Any, *, brief: bool) -> State:
+    def _state(self, row: Any, *, brief: bool) -> UnitState:
         name, load, active, sub = (word.decode() for word in (row[0], *row[2:5]))
         if active == "inactive" and (brief or load == "not-found"):
-            return State(name, load, active, sub)
-        wanted = _PROPERTIES[:2] if brief else _PROPERTIES
-        if not name.endswith(".service"):
-            wanted = tuple(one for one in wanted if one[0] == b"Unit")
-        values = {
-            field: read(self._property(row[6], interface, name_, type_))
-            for interface, name_, type_, field, read in wanted
+            return UnitState(name, load, active, sub)
+        properties = BRIEF if brief else ALL
+        fields = {
+            wanted.field: wanted.convert(self._property(row[6], wanted.interface, wanted.name, wanted.type))
+            for wanted in properties
+            if name.endswith(".service") or wanted.interface == b"Unit"
         }
-        return State(name, load, active, sub, **values)
+        return UnitState(name, load, active, sub, **fields)
 
-    def _property(self, path: bytes, interface: bytes, name: bytes, type_: bytes) -> Any:
-        from pystemd.dbusexc import DBusBaseError
-
-        try:
-            return self._bus.get_property(_SERVICE, path, _SERVICE + b"." + interface, name, type_)
-        except DBusBaseError as error:
-            raise BusError(_words(error)) from error
+    def _row(self, unit: str) -> Any:
+        rows = self._call(f"tell about {unit}", b"ListUnitsByNames", b"as", [unit.encode()])
+        if not rows:
+            raise BusError(f"`{unit}` is not a unit's name; correct it")
+        return rows[0]
 
     def command(self, unit: str) -> tuple[tuple[str, ...], dict[str, str]]:
         """The argv and the environment that systemd has loaded for a service, specifiers expanded."""
-        row = self._call(b"ListUnitsByNames", b"as", [unit.encode()])[0]
-        commands = self._property(row[6], b"Service", b"ExecStart", b"a(sasbttttuii)")
-        pairs = self._property(row[6], b"Service", b"Environment", b"as")
+        path = self._row(unit)[6]
+        commands = self._property(path, b"Service", b"ExecStart", b"a(sasbttttuii)")
+        pairs = self._property(path, b"Service", b"Environment", b"as")
         argv = tuple(_text(word) for word in commands[0][1]) if commands else ()
         return argv, dict(_text(pair).split("=", 1) for pair in pairs)
 
     def rivals(self, unit: str) -> tuple[str, ...]:
         """The models that a unit conflicts with, in either direction."""
-        row = self._call(b"ListUnitsByNames", b"as", [unit.encode()])[0]
-        found = [
+        path = self._row(unit)[6]
+        names = {
             name.decode()
             for key in (b"Conflicts", b"ConflictedBy")
-            for name in self._property(row[6], b"Unit", key, b"as")
-        ]
-        return tuple(sorted({name for name in found if name.startswith("model-")}))
+            for name in self._property(path, b"Unit", key, b"as")
+        }
+        return tuple(sorted(name for name in names if name.startswith("model-")))
 
     def has_job(self, unit: str) -> bool:
-        """Whether a job of the unit waits or runs."""
-        return bool(self._call(b"ListUnitsByNames", b"as", [unit.encode()])[0][7])
+        """True while a job of the unit waits or runs."""
+        return bool(self._row(unit)[7])
 
     def version(self) -> int:
         """The manager's own major version."""
@@ -262,34 +272,15 @@ class Manager:
         return int(re.split(r"[^0-9]", text)[0])
 
 
-def _without_lxml() -> None:
-    """Let `import pystemd.dbuslib` import that alone.
+def _attempt(request: Callable[..., Any], *arguments: Any) -> Any:
+    """Make a call into pystemd; _Refusal when it fails."""
+    from pystemd.dbusexc import DBusBaseError
 
-    The package itself imports its classes for interactive use, and they lxml: a seventh of a whole `status`.
-    """
-    spec = PathFinder.find_spec("pystemd")
-    if spec and "pystemd" not in sys.modules:
-        package = sys.modules["pystemd"] = ModuleType("pystemd")
-        package.__path__ = spec.submodule_search_locations or []
+    try:
+        return request(*arguments)
+    except (DBusBaseError, OSError) as error:
+        raise _Refusal(error) from error
 
 
 def _text(word: bytes) -> str:
     return word.decode(errors="surrogateescape")
-
-
-def _connection(user: bool, host: str | None) -> Any:
-    # Not the manager's own socket, which systemctl takes: pystemd greets it as a bus, and is sent away.
-    from pystemd.dbuslib import DBus, DBusRemote
-
-    return DBusRemote(host.encode()) if host else DBus(user_mode=user)
-
-
-def _words(error: BaseException) -> str:
-    """What sd-bus said, without pystemd's own words around it (`b'System.Error.X'[err -2]: b'...'`)."""
-    texts = [part.decode(errors="replace") if isinstance(part, bytes) else str(part) for part in error.args]
-    said = next(
-        (text for text in reversed(texts) if text and not text.lstrip("-").isdigit()), type(error).__name__
-    )
-    said = re.sub(r"^.*?\[err -?\d+\]: ", "", said.splitlines()[0])
-    quoted = re.match(r"""b(['"])(.*?)\.?(\1|\Z)""", said)
-    return quoted[2].replace("\\'", "'") if quoted else said

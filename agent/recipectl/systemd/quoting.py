@@ -13,8 +13,8 @@ _INEXPRESSIBLE_PATH = re.compile("[\x00-\x1f\x7f'\"\\\\*?\\[\\]]")
 _ONE_LINE = re.compile("[^\x00-\x1f\x7f]*(?<!\\\\)\\Z")
 _ESCAPES = {"\a": r"\a", "\b": r"\b", "\f": r"\f", "\n": r"\n", "\r": r"\r", "\t": r"\t", "\v": r"\v"}
 _ESCAPES |= {"\\": r"\\", '"': r"\""}
-# C1 controls, line separators, BOM and bidirectional controls: legal, but they hide from a reviewer.
-_SHOWN = re.compile("[\x80-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff]")
+# C1 controls, line separators, BOM and bidirectional controls are legal, but a reviewer does not see them.
+_INVISIBLE = re.compile("[\x80-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff]")
 
 
 def _escape(char: str) -> str:
@@ -29,11 +29,11 @@ def _escape(char: str) -> str:
         raise UnrepresentableError(f"a value has U+{code:04X}, which systemd refuses; remove it")
     if code < 0x20 or code == 0x7F:
         return f"\\x{code:02x}"
-    return f"\\u{code:04x}" if _SHOWN.match(char) else char
+    return f"\\u{code:04x}" if _INVISIBLE.match(char) else char
 
 
 def _escaped(text: str) -> str:
-    # Nearly every value is plain: a thousand recipes have a hundred thousand characters.
+    # The short way for plain text: a thousand recipes have a hundred thousand characters.
     plain = text.isascii() and text.isprintable() and '"' not in text and "\\" not in text
     return text if plain else "".join(map(_escape, text))
 
@@ -87,74 +87,58 @@ def assignment(variable: str, value: str) -> str:
 
 
 def line(value: str) -> str:
-    """A value that is a whole line and must arrive as it is: specifiers doubled, anything else refused."""
-    _escaped(value)  # what no unit can carry
+    """A value that is a whole line: specifiers are doubled; what systemd would change is refused."""
+    _escaped(value)  # refuses what no unit can carry
     if not _ONE_LINE.match(value) or value != value.strip():
         raise UnrepresentableError(
-            f"{value[:60]!a} cannot be a setting's value: control characters, blanks around it and "
-            "a backslash at its end are not carried; change it"
+            f"{value[:60]!a} cannot be a setting's value: systemd drops control characters, blanks "
+            "around it and a backslash at its end; change it"
         )
     return value.replace("%", "%%")
 
 
 def text(value: str) -> str:
     """A line for people such as Description=: specifiers doubled, control characters shown as escapes."""
-    if value.isascii() and value.isprintable():
-        shown = value.replace("%", "%%")
-    else:
-        shown = "".join(char if char in '\\"' else _escape(char) for char in value).replace("%", "%%")
-    return shown + " ." if shown.endswith("\\") else shown
+    plain = value.isascii() and value.isprintable()
+    text = value if plain else "".join(char if char in '\\"' else _escape(char) for char in value)
+    return text.replace("%", "%%") + (" ." if text.endswith("\\") else "")
 
 
 _UNESCAPED = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "s": " "}
-_CODE = re.compile(r"x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|([0-7]{3})")
+# One piece of a value: an escape, a quoted run, blanks, or plain text.
+_PIECE = re.compile(
+    r"""\\(?:x(?P<hex>[0-9a-fA-F]{2})|u(?P<bmp>[0-9a-fA-F]{4})|U(?P<full>[0-9a-fA-F]{8})|(?P<octal>[0-7]{3})
+    |(?P<char>.))|(?P<quote>["'])|(?P<blank>\s+)|(?P<plain>[^\\"'\s]+|\\)""",
+    re.X | re.S,
+)
+
+
+def _unescaped(piece: re.Match[str]) -> str:
+    if code := piece["hex"] or piece["bmp"] or piece["full"]:
+        return chr(int(code, 16))
+    if piece["octal"]:
+        return chr(int(piece["octal"], 8))
+    return _UNESCAPED.get(piece["char"], piece["char"])
 
 
 def split(value: str) -> tuple[str, ...]:
     """The words of a setting's value, unquoted as systemd does it (systemd.syntax(7)); `%` stays as it is."""
     words: list[str] = []
     word: str | None = None
-    quote, at = "", 0
-    while at < len(value):
-        char = value[at]
-        at += 1
-        if char == "\\" and at < len(value):
-            if match := _CODE.match(value, at):
-                code = match[1] or match[2] or match[3]
-                word = (word or "") + chr(int(code, 16) if code else int(match[4], 8))
-                at = match.end()
-            else:
-                word = (word or "") + _UNESCAPED.get(value[at], value[at])
-                at += 1
-        elif quote and char == quote:
+    quote = ""
+    for piece in _PIECE.finditer(value):
+        text = piece[0]
+        if text[0] == "\\" and len(text) > 1:
+            word = (word or "") + _unescaped(piece)
+        elif piece["quote"] and text == quote:
             quote = ""
-        elif not quote and char in "\"'":
-            quote, word = char, word or ""
-        elif not quote and char.isspace():
+        elif piece["quote"] and not quote:
+            quote = text
+            word = word or ""
+        elif piece["blank"] and not quote:
             if word is not None:
                 words.append(word)
             word = None
         else:
-            word = (word or "") + char
+            word = (word or "") + text
     return (*words, *([] if word is None else [word]))
-
-
-def settings(text: str) -> list[tuple[str, str, str]]:
-    """(section, setting, value) of a unit file in its order: continued lines joined, comments left out."""
-    found, section, begun = [], "", ""
-    for raw in text.splitlines():
-        line = raw.strip() if not begun else raw.rstrip()
-        if begun and raw.lstrip().startswith(("#", ";")):
-            continue  # a comment among continued lines does not end them
-        if not begun and (not line or line[0] in "#;"):
-            continue
-        if line.endswith("\\"):
-            begun += line[:-1] + " "
-            continue
-        line, begun = begun + line, ""
-        if line.startswith("[") and line.endswith("]"):
-            section = line[1:-1]
-        elif "=" in line:
-            key, _, value = line.partition("=")
-            found.append((section, key.strip(), value.strip()))
-    return found

@@ -1,18 +1,19 @@
-"""Our unit files on disk. The only module that writes them."""
+"""The unit files of recipectl on disk. The only module that writes units."""
 
-import contextlib
 import errno
 import fcntl
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
 from recipectl.errors import RecipectlError
-from recipectl.systemd.unitfile import HELPERS, SECTION, SHARED, Unit
+from recipectl.files import SUFFIX, failures_named, sync, write_whole
+from recipectl.systemd.unitfile import RESERVED_ENDINGS, SECTION, SLICE, TARGET, InstalledUnit, Unit
 
-_DUE = ".recipectl.reload-due"
-# Where else systemd looks for drop-ins, the nearest first.
-BESIDE = tuple(
+_RELOAD_DUE = ".recipectl.reload-due"
+# Where else systemd looks for drop-ins, the nearest first (systemd.unit(5)).
+SEARCH_PATH = tuple(
     Path(base, "systemd", kind)
     for kind in ("system", "user")
     for base in ("/etc", "/run", "/usr/local/lib", "/usr/lib")
@@ -21,124 +22,69 @@ _ENDINGS = (".service", ".socket", ".timer")
 
 
 class Store:
-    """The folder of unit files, and which of them are ours."""
+    """The folder of unit files, and which of them recipectl wrote."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def read(self, name: str) -> str | None:
-        """The text of one of our units; None when there is none of ours of that name."""
+    def read(self, name: str) -> InstalledUnit | None:
+        """A unit that recipectl wrote; None when there is no such file, or when somebody else wrote it."""
+        path = self.folder / name
         try:
-            text = (self.folder / name).read_bytes().decode(errors="surrogateescape")
-        except FileNotFoundError:
-            return None
-        return text if SECTION in text else None
+            with failures_named("read", path):
+                text = path.read_bytes().decode(errors="surrogateescape")
+        except RecipectlError:
+            if not path.exists():
+                return None
+            raise
+        return InstalledUnit(name, text) if SECTION in text else None
+
+    def installed(self) -> dict[str, InstalledUnit]:
+        """Every unit that recipectl wrote, by name."""
+        names = sorted(
+            entry.name for entry in self._entries()
+            if entry.name.startswith("model-") and entry.name.endswith(_ENDINGS) and entry.is_file()
+        )  # fmt: skip
+        units = (self.read(name) for name in (*names, SLICE, TARGET))
+        return {unit.name: unit for unit in units if unit}
+
+    def _entries(self) -> tuple[os.DirEntry[str], ...]:
+        if not self.folder.is_dir():
+            return ()
+        with failures_named("read", self.folder), os.scandir(self.folder) as entries:
+            return tuple(entries)
+
+    def services(self) -> tuple[str, ...]:
+        """The names of the services that are models, sorted. Unlike `installed` it reads no file."""
+        paths = (
+            path for path in self.folder.glob("model-*.service") if not path.stem.endswith(RESERVED_ENDINGS)
+        )
+        return tuple(sorted(path.name for path in paths))
+
+    def enabled(self) -> frozenset[str]:
+        """The units that models.target wants, by the links in its folder."""
+        wants = self.folder / f"{TARGET}.wants"
+        return frozenset(path.name for path in wants.iterdir()) if wants.is_dir() else frozenset()
 
     def drop_ins(self, unit: str) -> dict[str, str]:
         """Path -> text of the drop-ins that systemd would read now, in its order (systemd.unit(5))."""
         stem, _, kind = unit.rpartition(".")
         parts = stem.split("-")
-        prefixes = ("-".join(parts[:n]) for n in range(len(parts) - 1, 0, -1))
+        prefixes = ("-".join(parts[:count]) for count in range(len(parts) - 1, 0, -1))
         template = [f"{stem.partition('@')[0]}@.{kind}.d"] if "@" in stem else []
         folders = (f"{unit}.d", *template, *(f"{prefix}-.{kind}.d" for prefix in prefixes), f"{kind}.d")
-        found: dict[str, Path] = {}
+        bases = (self.folder, *(base for base in SEARCH_PATH if base.name == self.folder.name))
+        by_name: dict[str, Path] = {}
         for folder in folders:
-            for base in (self.folder, *(base for base in BESIDE if base.name == self.folder.name)):
+            for base in bases:
                 for path in sorted((base / folder).glob("*.conf")):
-                    found.setdefault(path.name, path)
-        there = (path for _, path in sorted(found.items()) if path.exists())
-        return {str(path): path.read_text(errors="replace") for path in there}
+                    by_name.setdefault(path.name, path)
+        # A link to nothing, or to /dev/null, masks the drop-ins of its name.
+        paths = (path for _, path in sorted(by_name.items()) if path.exists())
+        return {str(path): path.read_text(errors="replace") for path in paths}
 
-    def names(self) -> tuple[str, ...]:
-        """The services that are models, sorted; unlike `installed` it does not read them."""
-        found = (path for path in self.folder.glob("model-*.service") if not path.stem.endswith(HELPERS))
-        return tuple(sorted(path.name for path in found))
-
-    def installed(self) -> dict[str, str]:
-        """NAME -> text of every unit of ours."""
-        names = [
-            entry.name
-            for entry in (os.scandir(self.folder) if self.folder.is_dir() else ())
-            if entry.name.startswith("model-") and entry.name.endswith(_ENDINGS) and entry.is_file()
-        ]
-        found = {name: self.read(name) for name in sorted([*names, *SHARED])}
-        return {name: text for name, text in found.items() if text is not None}
-
-    def enabled(self) -> frozenset[str]:
-        """The units that models.target wants, by their links."""
-        wants = self.folder / "models.target.wants"
-        return frozenset(path.name for path in wants.iterdir()) if wants.is_dir() else frozenset()
-
-    def lock(self) -> IO[str]:
-        """Wait for other applies to this folder to end; the lock goes with the file that is returned."""
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            file = (self.folder / ".recipectl.lock").open("w")
-        except OSError as error:
-            if error.errno == errno.EROFS:  # nobody else writes there either
-                return Path(os.devnull).open("w")
-            raise RecipectlError(
-                f"{self.folder} cannot be written: {error.strerror}; are you root?"
-            ) from error
-        fcntl.flock(file, fcntl.LOCK_EX)
-        return file
-
-    @property
-    def reload_due(self) -> bool:
-        """Whether units were changed and systemd was not told: an apply was cut short in between."""
-        return (self.folder / _DUE).exists()
-
-    def owe_reload(self) -> None:
-        """Remember, across a crash, that systemd has to be told."""
-        (self.folder / _DUE).touch()
-        _sync((self.folder,))
-
-    def reloaded(self) -> None:
-        """systemd was told."""
-        (self.folder / _DUE).unlink(missing_ok=True)
-
-    def sweep(self) -> None:
-        """Remove temporary files that a killed apply has left; call it with the lock held."""
-        for path in self.folder.glob(".model*.recipectl"):
-            path.unlink(missing_ok=True)
-
-    def write(self, *units: Unit) -> None:
-        """Put units in place and make them last, each whole or not at all; what is there already stays.
-
-        RecipectlError when one cannot be written, or is a file that is not ours; then none is changed.
-        """
-        present = {entry.name for entry in (os.scandir(self.folder) if self.folder.is_dir() else ())}
-        there = {unit.name: self.read(unit.name) for unit in units if unit.name in present}
-        for name, text in there.items():
-            if text is None and (reason := self.taken(name)):
-                raise RecipectlError(reason)
-        units = tuple(unit for unit in units if there.get(unit.name) != unit.text)
-        if not units:
-            return
-        # Not tempfile's, whose import costs more than a whole `status`.
-        staged = {unit.name: self.folder / f".{unit.name}.{os.getpid()}.recipectl" for unit in units}
-        name = self.folder.name
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            for unit in units:
-                name = unit.name
-                with staged[name].open("wb") as file:
-                    os.fchmod(file.fileno(), 0o644)
-                    file.write(unit.text.encode())
-            _sync(tuple(staged.values()))
-            for name, temporary in staged.items():
-                temporary.replace(self.folder / name)
-            _sync((self.folder,))  # a new name survives a power cut only when its folder was synced
-        except OSError as error:
-            for temporary in staged.values():
-                with contextlib.suppress(OSError):
-                    temporary.unlink()
-            raise RecipectlError(
-                f"{self.folder / name} could not be written: {error.strerror}; nothing was changed there"
-            ) from error
-
-    def taken(self, name: str) -> str | None:
-        """Why a unit of this name cannot be ours, None when it can: somebody else's file is never touched."""
+    def reason_not_ours(self, name: str) -> str | None:
+        """Why recipectl must not write a unit of this name; None when it may."""
         path = self.folder / name
         if not os.path.lexists(path):
             return None
@@ -148,30 +94,65 @@ class Store:
             return f"{path} was not written by recipectl; move it away or rename the recipe"
         return None
 
-    def remove(self, name: str) -> None:
-        """Remove one of our units."""
+    def lock(self) -> IO[str]:
+        """Wait for other applies to this folder to end. Closing the returned file ends the lock."""
         try:
-            (self.folder / name).unlink(missing_ok=True)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            file = (self.folder / ".recipectl.lock").open("w")
         except OSError as error:
-            raise RecipectlError(f"{self.folder / name} could not be removed: {error.strerror}") from error
+            if error.errno == errno.EROFS:  # nobody else can write there either
+                return Path(os.devnull).open("w")
+            with failures_named("written", self.folder):
+                raise
+        fcntl.flock(file, fcntl.LOCK_EX)
+        return file
 
+    @property
+    def reload_due(self) -> bool:
+        """True if units were changed and systemd was not told: an apply was killed in between."""
+        return (self.folder / _RELOAD_DUE).exists()
 
-def _sync(paths: tuple[Path, ...]) -> None:
-    """Make files or folders last. At once: the disk takes many together in the time of a few."""
+    def note_reload_due(self) -> None:
+        """Remember, across a crash, that systemd must be reloaded."""
+        path = self.folder / _RELOAD_DUE
+        with failures_named("written", path):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        sync((self.folder,))
 
-    def each(some: tuple[Path, ...]) -> None:
-        for path in some:
-            descriptor = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+    def note_reloaded(self) -> None:
+        """Remember that systemd was reloaded."""
+        path = self.folder / _RELOAD_DUE
+        with failures_named("removed", path):
+            path.unlink(missing_ok=True)
 
-    if len(paths) < 10:
-        each(paths)
-        return
-    from concurrent.futures import ThreadPoolExecutor
+    def remove_temporary_files(self) -> None:
+        """Remove what a killed apply left behind. Call it with the lock held."""
+        for path in self.folder.glob(f".model*{SUFFIX}"):
+            with failures_named("removed", path):
+                path.unlink(missing_ok=True)
 
-    with ThreadPoolExecutor(16) as pool:
-        for _ in pool.map(each, (paths[n::16] for n in range(16))):
-            pass
+    def write(self, *units: Unit) -> None:
+        """Put units in place so that they last, each whole or not at all; an equal file stays untouched.
+
+        RecipectlError when a unit cannot be written, or when somebody else wrote the file of its name; then
+        none is changed.
+        """
+        present = {entry.name for entry in self._entries()}
+        current = {unit.name: self.read(unit.name) for unit in units if unit.name in present}
+        for name, installed in current.items():
+            if installed is None and (reason := self.reason_not_ours(name)):
+                raise RecipectlError(reason)
+        write_whole(self._changed(units, current), durable=True)
+
+    def _changed(
+        self, units: tuple[Unit, ...], current: Mapping[str, InstalledUnit | None]
+    ) -> dict[Path, str]:
+        texts = {name: installed.text for name, installed in current.items() if installed}
+        return {self.folder / unit.name: unit.text for unit in units if texts.get(unit.name) != unit.text}
+
+    def remove(self, name: str) -> None:
+        """Remove a unit that recipectl wrote."""
+        path = self.folder / name
+        with failures_named("removed", path):
+            path.unlink(missing_ok=True)

@@ -1,37 +1,56 @@
-"""A unit as a file: its name, its text, and what it says of its recipe."""
+"""A unit as text: its name, its settings, and what it says about its recipe."""
 
 import hashlib
 import re
+from collections.abc import Iterator
 from typing import NamedTuple
 
-SECTION = "[X-Recipectl]"
+SECTION = "[X-Recipectl]"  # systemd ignores sections that begin with X- (systemd.unit(5))
+# The variable that tells which unit started a process: a digest of what the process keeps from its start.
+DIGEST_VARIABLE = "RECIPECTL_DIGEST"
+# No recipe's name may end like this: the unit would belong to another model.
+RESERVED_ENDINGS = ("-proxy", "-keep", "-watch")
 
-# The variable that tells which unit a process was started with: the digest of what it keeps from its start.
-MARK = "RECIPECTL_DIGEST"
-
-# Endings of the names of services that help a model: no recipe's own name may end so.
-HELPERS = ("-proxy", "-keep", "-watch")
-
-# What all models of a host belong to.
-SHARED = {
-    "models.target": """# Written by recipectl; changes belong in drop-ins (systemctl edit models.target).
+_TARGET = """# Written by recipectl; changes belong in drop-ins (systemctl edit models.target).
 [Unit]
 Description=All models of this host
 Documentation=man:recipectl(1)
 
 [Install]
-WantedBy=@WANTED_BY@
+WantedBy={wanted_by}
 
 [X-Recipectl]
-""",
-    "models.slice": """# Written by recipectl; changes belong in drop-ins (systemctl edit models.slice).
+"""
+_SLICE = """# Written by recipectl; changes belong in drop-ins (systemctl edit models.slice).
 [Unit]
 Description=Slice of all models of this host
 Documentation=man:recipectl(1)
 
 [X-Recipectl]
-""",
-}
+"""
+TARGET, SLICE = "models.target", "models.slice"
+
+
+class UnitNames:
+    """The names of the units that a recipe may have; `every` has them all, the service first."""
+
+    def __init__(self, recipe: str) -> None:
+        self.recipe = recipe
+        self.stem = f"model-{recipe}"
+        self.service = f"{self.stem}.service"
+        self.socket = f"{self.stem}.socket"
+        self.proxy = f"{self.stem}-proxy.service"
+        self.keep = f"{self.stem}-keep.service"
+        self.watch_timer = f"{self.stem}-watch.timer"
+        self.watch_service = f"{self.stem}-watch.service"
+        self.every = (
+            self.service, self.socket, self.proxy, self.keep, self.watch_timer, self.watch_service,
+        )  # fmt: skip
+
+    @classmethod
+    def of_service(cls, unit: str) -> "UnitNames":
+        """The names of the recipe that a service belongs to."""
+        return cls(unit.removeprefix("model-").removesuffix(".service"))
 
 
 class Unit(NamedTuple):
@@ -41,68 +60,78 @@ class Unit(NamedTuple):
     text: str
 
 
-class Site(NamedTuple):
-    """What rendering must know about the place: our helper's command, whose manager, which systemd."""
+class Setting(NamedTuple):
+    """One setting of a unit file; `value` is as written, continued lines joined."""
 
-    helper: tuple[str, ...]
-    user: bool = False
-    systemd: int = 252
-    libraries: str = ""  # the folder of recipectl's own libraries, for the helper to compare versions with
+    section: str
+    name: str
+    value: str
 
-    @property
-    def wanted_by(self) -> str:
-        return "default.target" if self.user else "multi-user.target"
+
+def settings(text: str) -> tuple[Setting, ...]:
+    """The settings of a unit file in its order, without comments."""
+    parsed, section = [], ""
+    for line in _joined_lines(text):
+        if line.startswith("[") and line.endswith("]"):
+            section = line[1:-1]
+        elif "=" in line:
+            name, _, value = line.partition("=")
+            parsed.append(Setting(section, name.strip(), value.strip()))
+    return tuple(parsed)
+
+
+def _joined_lines(text: str) -> Iterator[str]:
+    """Lines without comments, each with its continuations."""
+    begin = ""
+    for raw in text.splitlines():
+        comment = raw.lstrip().startswith(("#", ";"))
+        # A comment among continued lines does not end them (systemd.syntax(7)).
+        if comment or not (begin or raw.strip()):
+            continue
+        line = raw.rstrip() if begin else raw.strip()
+        if line.endswith("\\"):
+            begin += line[:-1] + " "
+            continue
+        yield begin + line
+        begin = ""
+
+
+class InstalledUnit:
+    """A unit of recipectl as its file has it, parsed once. What the file does not say is None, or empty."""
+
+    def __init__(self, name: str, text: str) -> None:
+        _, _, section = text.partition(f"\n{SECTION}\n")
+        facts = {key: value.replace("%%", "%") for key, _, value in map(_pair, section.split("\n"))}
+        body, ending, digest = text.rpartition("\nText=")
+        source = re.search(r"^SourcePath=(.*)$", text, re.M)
+        endpoint = facts.get("Endpoint", "none")
+        self.name = name
+        self.text = text
+        self.source = source[1].replace("%%", "%") if source else ""  # the recipe's file
+        self.recipe = facts.get("Recipe", "")
+        self.backend = facts.get("Backend")
+        self.engine_version = facts.get("EngineVersion")  # when it was compiled; `unknown` if nothing told it
+        self.endpoint = None if endpoint == "none" else endpoint  # the URL where clients ask
+        self.model = facts.get("Model")
+        self.gpus = facts.get("Gpus")
+        self.digest = facts.get("Digest")  # a process that was started with this unit carries it
+        self.edited_by_hand = bool(ending) and digest != _digest(f"{body}\n") + "\n"
+
+
+def _pair(line: str) -> tuple[str, str, str]:
+    return line.partition("=")
 
 
 def sealed(unit: Unit) -> Unit:
-    """The unit with the digest of its own text as its last line, by which an edit by hand is known."""
+    """The unit with the digest of its text as the last line, by which an edit by hand is recognised."""
     return Unit(unit.name, f"{unit.text}Text={_digest(unit.text)}\n")
-
-
-def edited(text: str) -> bool:
-    """Whether somebody has changed a unit's file after it was written."""
-    body, found, digest = text.rpartition("\nText=")
-    return bool(found) and digest != _digest(f"{body}\n") + "\n"
 
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:12]
 
 
-def shared(site: Site) -> tuple[Unit, ...]:
+def shared_units(*, user: bool) -> tuple[Unit, ...]:
     """The target and the slice that all models belong to."""
-    return tuple(Unit(name_, text.replace("@WANTED_BY@", site.wanted_by)) for name_, text in SHARED.items())
-
-
-def name(recipe_name: str) -> str:
-    """The service of a recipe."""
-    return f"model-{recipe_name}.service"
-
-
-def source(text: str) -> str:
-    """The recipe's file that a unit was written from; empty when it does not say."""
-    match = re.search(r"^SourcePath=(.*)$", text, re.M)
-    return match[1].replace("%%", "%") if match else ""
-
-
-def required(text: str) -> list[str]:
-    """The services of other models that a service's text requires."""
-    return re.findall(r"^Requires=(model-.*)$", text, re.M)
-
-
-def recipe_of(unit: str) -> str:
-    """The recipe of a service."""
-    return unit.removeprefix("model-").removesuffix(".service")
-
-
-def kinds(recipe_name: str) -> tuple[str, ...]:
-    """Every unit that may belong to a recipe, the one that serves first."""
-    endings = (".service", ".socket", "-proxy.service", "-keep.service", "-watch.timer", "-watch.service")
-    return tuple(f"model-{recipe_name}{ending}" for ending in endings)
-
-
-def facts(text: str) -> dict[str, str]:
-    """KEY -> value of a unit's [X-Recipectl] section; empty for a unit that is not ours."""
-    _, found, tail = text.partition(f"\n{SECTION}\n")
-    pairs = (line.partition("=") for line in tail.split("\n") if "=" in line)
-    return {key: value.replace("%%", "%") for key, _, value in pairs} if found else {}
+    wanted_by = "default.target" if user else "multi-user.target"
+    return Unit(TARGET, _TARGET.format(wanted_by=wanted_by)), Unit(SLICE, _SLICE)

@@ -1,7 +1,7 @@
-"""What options an engine has, by its own parser: `python -I probe.py ENGINE`, with the engine's python.
+"""The options of an engine by its own parser: `python -I parser_probe.py ENGINE`, with its python.
 
-A program of its own. Prints JSON: {"version", "options": {flag: {"kind", "aliases", "choices",
-"deprecated"}}}. Kinds: flag, negatable (has --no-x), value, optional, words (several), repeated.
+A program of its own. It prints JSON: {"version", "options": {flag: {kind, aliases, choices, deprecated}}}.
+Kinds: flag, negatable (has --no-x), value, optional, words (several), repeated.
 """
 
 import argparse
@@ -19,15 +19,17 @@ def vllm() -> tuple[str, argparse.ArgumentParser]:
 
     import vllm as engine  # type: ignore[import-not-found]
 
-    def first(name: str, *modules: str) -> Any:
+    def imported(name: str, *modules: str) -> Any:
         for module in modules:
             with contextlib.suppress(ImportError, AttributeError):
                 return getattr(import_module(module), name)
         raise ImportError(f"{name} is in none of {', '.join(modules)}")
 
-    parser = first("FlexibleArgumentParser", "vllm.utils.argparse_utils", "vllm.utils")
-    make = first("make_arg_parser", "vllm.entrypoints.launchers.cli_args", "vllm.entrypoints.openai.cli_args")
-    return engine.__version__, make(parser(prog="vllm serve"))
+    parser = imported("FlexibleArgumentParser", "vllm.utils.argparse_utils", "vllm.utils")
+    add_options = imported(
+        "make_arg_parser", "vllm.entrypoints.launchers.cli_args", "vllm.entrypoints.openai.cli_args"
+    )
+    return engine.__version__, add_options(parser(prog="vllm serve"))
 
 
 def sglang() -> tuple[str, argparse.ArgumentParser]:
@@ -50,26 +52,30 @@ def _kind(action: argparse.Action) -> str:
     return "flag" if action.nargs == 0 else "optional" if action.nargs == "?" else "value"
 
 
+def _is_deprecated(action: argparse.Action, flag: str) -> bool:
+    text = action.help or ""
+    by_help = f"{flag} is deprecated" in text or text.lower().lstrip("([ ").startswith("deprecated")
+    return by_help or "eprecated" in type(action).__name__ or bool(getattr(action, "deprecated", False))
+
+
 def options(parser: argparse.ArgumentParser) -> dict[str, dict[str, Any]]:
-    """Each option under its first long flag; what is usual is left out."""
-    found = {}
+    """Each option under its first long flag; defaults are left out."""
+    table = {}
     for action in parser._actions:
         negatable = isinstance(action, argparse.BooleanOptionalAction)
         flags = [flag for flag in action.option_strings if not (negatable and flag.startswith("--no-"))]
         long = [flag for flag in flags if flag.startswith("--")]
         if not long or isinstance(action, argparse._HelpAction):
             continue
-        one: dict[str, Any] = {"kind": _kind(action)}
+        option: dict[str, Any] = {"kind": _kind(action)}
         if len(flags) > 1:
-            one["aliases"] = [flag for flag in flags if flag != long[0]]
+            option["aliases"] = [flag for flag in flags if flag != long[0]]
         if action.choices is not None:
-            one["choices"] = sorted(str(choice) for choice in action.choices)
-        text = (action.help or "").lower().lstrip("([ ")
-        told = f"{long[0]} is deprecated" in (action.help or "") or text.startswith("deprecated")
-        if told or "eprecated" in type(action).__name__ or getattr(action, "deprecated", False):
-            one["deprecated"] = " ".join((action.help or "").split())[:200]
-        found[long[0]] = one
-    return found
+            option["choices"] = sorted(str(choice) for choice in action.choices)
+        if _is_deprecated(action, long[0]):
+            option["deprecated"] = " ".join((action.help or "").split())[:200]
+        table[long[0]] = option
+    return table
 
 
 if __name__ == "__main__":

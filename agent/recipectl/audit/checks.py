@@ -1,0 +1,158 @@
+"""The checks of `recipectl doctor`: each yields the problems of one kind."""
+
+import stat
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from pathlib import Path
+
+from recipectl.audit import versions
+from recipectl.compiler import secrets
+from recipectl.compiler.model import CompileResult
+from recipectl.compiler.pipeline import compile_place
+from recipectl.errors import Problem, on_host
+from recipectl.machine import processes
+from recipectl.machine.installation import systemd_version
+from recipectl.place import Place
+from recipectl.recipe import search
+from recipectl.systemd.dbus import Manager
+from recipectl.systemd.store import Store
+from recipectl.systemd.unitfile import UnitNames
+
+OLDEST_SYSTEMD = 252
+_SECRETS = Path("/etc/recipectl/secrets")
+
+
+class Subject:
+    """What the checks look at, each read once."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self.store = Store(place.unit_folder)
+
+    @cached_property
+    def result(self) -> CompileResult:
+        return compile_place(self.place, with_steps=True)
+
+    @cached_property
+    def rows(self) -> list[versions.Row]:
+        return versions.compare(self.place, self.result, ())
+
+    @property
+    def warnings(self) -> Iterator[Problem]:
+        return (warning for model in self.result.models for warning in model.warnings)
+
+
+def check_recipes(subject: Subject) -> Iterator[Problem]:
+    """Errors and warnings of recipes, and drop-ins that nothing reads."""
+    for problems in subject.result.failures.values():
+        yield from problems
+    yield from (warning for warning in subject.warnings if warning.kind != "secret")
+    for path, reason in search.unread_drop_ins(subject.place.recipe_folders):
+        yield on_host("file", f"{path} is never read: {reason}; rename or remove it")
+
+
+def check_secrets(subject: Subject) -> Iterator[Problem]:
+    """Secrets in recipes, and secrets' files that others may read."""
+    yield from (warning for warning in subject.warnings if warning.kind == "secret")
+    # The compiler checks those that a recipe names.
+    for path in sorted(_SECRETS.iterdir() if _SECRETS.is_dir() else ()):
+        if path.is_file() and path.stat().st_mode & (stat.S_IRWXO | stat.S_IWGRP):
+            yield on_host("secret", f"others may read or change {path}; chmod 0600 it")
+
+
+def check_permissions(subject: Subject) -> Iterator[Problem]:
+    """Files and folders that decide what runs, and that others may change."""
+    place = subject.place
+    sources = search.sources(place.recipe_folders)
+    files = {path for source in sources for path in (source.file, *source.drop_ins)}
+    files |= {*search.host_files(place.bases)}
+    for path in sorted(files | {path.parent for path in files} | {place.unit_folder}):
+        if not path.exists():
+            continue
+        status = path.stat()
+        if status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX:
+            yield on_host("permission", f"anyone may write {path}, and decide what runs; chmod o-w it")
+        if not place.user and status.st_uid != 0:
+            what = f"{path} belongs to user {status.st_uid}, who decides what runs here"
+            yield on_host("permission", f"{what}; chown it to root")
+
+
+def check_gpus(subject: Subject) -> Iterator[Problem]:
+    """GPUs that recipes name and this host does not have."""
+    present = {path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia[0-9]*")}
+    for name, resolved in sorted(subject.result.resolved.items()):
+        missing = sorted({*resolved.gpus.indices} - present)
+        if resolved.recipe.accelerator == "cuda" and missing:
+            has = ", ".join(sorted(present)) or "none"
+            what = f"{name} wants GPU {', '.join(missing)}, this host has {has}"
+            yield on_host("device", f"{what}; load the driver, or correct `gpus:`", file=resolved.file)
+
+
+def check_systemd(subject: Subject) -> Iterator[Problem]:
+    """A systemd that is too old, or that was upgraded and not started again."""
+    with Manager(user=subject.place.user) as manager:
+        running = manager.version()
+    installed = systemd_version()
+    if running < OLDEST_SYSTEMD:
+        yield on_host(
+            "unit", f"systemd {running} is older than {OLDEST_SYSTEMD}, the oldest one tested; upgrade it"
+        )
+    if running != installed:
+        what = f"systemd {running} runs and {installed} is installed"
+        yield on_host("unit", f"{what}; run `systemctl daemon-reexec`, or reboot")
+
+
+def check_units(subject: Subject) -> Iterator[Problem]:
+    """Units that have failed, and sockets that do not listen."""
+    recipes = {unit.recipe for unit in subject.store.installed().values() if unit.recipe}
+    names = sorted(unit for recipe in recipes for unit in UnitNames(recipe).every)
+    with Manager(user=subject.place.user) as manager:
+        states = {state.name: state for state in manager.states(names, brief=True)}
+    for name, state in states.items():
+        if state.active_state == "failed":
+            yield on_host("unit", f"{name} has failed; see {' '.join(subject.place.journalctl)} {name}")
+    for model in subject.result.models:
+        socket = states.get(model.unit_names.socket)
+        if model.on_demand and socket and socket.active_state == "inactive":
+            what = f"{socket.name} does not listen, and no request starts {model.name}"
+            yield on_host("unit", f"{what}; run `recipectl apply`")
+
+
+def check_drift(subject: Subject) -> Iterator[Problem]:
+    """Everything between unit and process that is not as the recipe says."""
+    for row in subject.rows:
+        for difference in row.differences:
+            if difference.where not in ("recipe", "port"):
+                yield on_host("drift", f"{row.name}: {difference}")
+        if row.running == "unknown":
+            yield on_host("drift", f"{row.name}: process {row.pid} cannot be read; run doctor as root")
+
+
+def check_ports(subject: Subject) -> Iterator[Problem]:
+    """Other processes on the ports of models."""
+    for row in subject.rows:
+        for difference in row.differences:
+            if difference.where == "port":
+                yield on_host("port", f"{row.name}: {difference.what}; {difference.remedy}")
+
+
+def check_orphans(_: Subject) -> Iterator[Problem]:
+    """Engines that no service supervises."""
+    for process in processes.unsupervised_engines():
+        words = " ".join(secrets.redacted(process.argv or ()))[:100]
+        where = f"in {process.unit}" if process.unit else "in no unit"
+        what = f"process {process.pid} {where} is an engine that no service supervises ({words})"
+        yield on_host("orphan", f"{what}; end it, or import its command")
+
+
+CHECKS: dict[str, Callable[[Subject], Iterator[Problem]]] = {
+    "recipes": check_recipes,
+    "secrets": check_secrets,
+    "permissions": check_permissions,
+    "gpus": check_gpus,
+    "systemd": check_systemd,
+    "units": check_units,
+    "drift": check_drift,
+    "ports": check_ports,
+    "orphans": check_orphans,
+}

@@ -1,0 +1,215 @@
+"""explain: every word, variable and setting of a unit, with its reason and the file:line that says it."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import textwrap
+from collections.abc import Iterable
+from dataclasses import asdict
+from functools import partial
+from itertools import groupby, zip_longest
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+
+from recipectl.compiler import service_settings
+from recipectl.compiler.environment import key_of
+from recipectl.compiler.model import CompiledModel, ResolvedRecipe
+from recipectl.engines.argv import Word
+from recipectl.recipe.yamlfile import KeyPath, Places
+from recipectl.systemd.unitfile import SECTION
+
+# Setting -> the keys of a recipe that decide it; the first that is set is named with file:line.
+_KEYS = {
+    "SourcePath": ("name",), "Requires": ("requires",), "After": ("after", "requires"),
+    "Conflicts": ("conflicts", "gpus"), "AssertPathExists": ("model_path",),
+    "StopWhenUnneeded": ("on_demand",), "Wants": ("watch",), "User": ("user",),
+    "TimeoutStartSec": ("ready.timeout_sec",), "ProtectHome": ("hardening",),
+    "LoadCredential": ("secrets",), "LoadCredentialEncrypted": ("secrets",),
+    "EnvironmentFile": ("secrets",), "DevicePolicy": ("device_isolation",), "DeviceAllow": ("gpus",),
+    "Restart": ("on_demand",), "NoNewPrivileges": ("hardening",), "WantedBy": ("autostart",),
+}  # fmt: skip
+
+_RESTARTS = "restarts, 4 attempts"
+_ON_DEMAND = "a request starts it again"
+_SERVICE = "`service:` of the recipe"
+_SANDBOX = "sandbox of `hardening:`"  # for every setting that is in no group
+# Reason -> settings, in the order in which they are printed; recipe(5) has them at length.
+_GROUPS = {
+    "compiled from": ("SourcePath", "Documentation"),
+    "runs as": ("User",),
+    "needs, or ends, first": ("Wants", "Requires", "After", "Conflicts", "AssertPathExists"),
+    "all models together": ("PartOf", "WantedBy", "Slice"),
+    "runs while it is needed": ("StopWhenUnneeded",),
+    "checked before a start": ("ExecStartPre",),
+    "started when it answers": ("Type", "NotifyAccess", "TimeoutStartSec", "ExecStartPost"),
+    "a stop frees its GPUs": ("TimeoutStopSec", "KillMode", "SuccessExitStatus", "OOMPolicy"),
+    # Engines exit 0 when they die, and 2 when an argument is wrong; a slow failure must reach the limit.
+    _RESTARTS: (
+        "Restart", "RestartSec", "RestartSteps", "RestartMaxDelaySec", "RestartPreventExitStatus",
+        "StartLimitIntervalSec", "StartLimitBurst",
+    ),
+    "after the last attempt": ("OnFailure", "RestartMode"),
+    "limits of an engine": ("LimitMEMLOCK", "LimitNOFILE", "TasksMax"),
+    "its own files": (
+        "CacheDirectory", "StateDirectory", "WorkingDirectory", "ReadWritePaths", "PrivateTmp", "UMask",
+    ),
+    "secrets, read at start": ("LoadCredential", "LoadCredentialEncrypted", "EnvironmentFile"),
+    "`device_isolation:`": ("DevicePolicy", "DeviceAllow"),
+}  # fmt: skip
+_REASONS = {name: reason for reason, names in _GROUPS.items() for name in names}
+_ORDER = (*_GROUPS, _ON_DEMAND, _SERVICE, _SANDBOX)
+
+
+class Setting(NamedTuple):
+    """A setting of the service, its reason, and the file:line of the recipe that decides it, if any."""
+
+    text: str
+    reason: str
+    place: str | None
+
+
+def explain(steps: ResolvedRecipe, model: CompiledModel, host_places: Places) -> None:
+    """Print what will run on one screen, each part beside its reason."""
+    in_folder = partial(_with_notes, f"{Path(steps.file).parent}/")
+    _print_environment(steps, host_places, in_folder)
+    by_source = groupby(steps.words, lambda word: _source_of_word(steps, word))
+    _print_part("argv", [
+        (source, [in_folder(shlex.join(word.text for word in group), *_word_notes(steps, key))
+                  for key, group in groupby(words, lambda word: word.key)])
+        for source, words in by_source
+    ])  # fmt: skip
+    if steps.endpoint.path:
+        click.echo(f"ready        GET {steps.endpoint.url}{steps.endpoint.path} answers 200")
+    by_reason = groupby(_settings(steps, model), lambda setting: setting.reason)
+    _print_part(f"unit         {model.unit_names.service}", [
+        (reason, [in_folder(_without_helper(setting.text), setting.place) for setting in settings])
+        for reason, settings in by_reason
+    ])  # fmt: skip
+
+
+def _print_environment(steps: ResolvedRecipe, host_places: Places, in_folder: partial[str]) -> None:
+    layers: dict[str, list[str]] = {}
+    for name, variable in steps.environment.items():
+        overrode = [f"over {layer}'s `{value}`" for layer, value in variable.overrode]
+        place = _place_of_variable(steps, host_places, name, variable.layer)
+        text = in_folder(f"{name}={variable.value}", place, *overrode)
+        layers.setdefault(variable.layer, []).append(text)
+    for name, source in steps.recipe.secrets.items():
+        note = f"read from {source}, its value is in no unit"
+        layers.setdefault("secrets", []).append(in_folder(name, steps.place("secrets", name), note))
+    _print_part("environment", layers.items())
+
+
+def _with_notes(folder: str, text: str, *notes: str | None) -> str:
+    """A text with notes in parentheses; files in the recipe's folder by their name alone."""
+    joined = ", ".join(note.removeprefix(folder) for note in notes if note)
+    return text.replace("\n", "\\n") + (f" ({joined})" if joined else "")
+
+
+def _without_helper(setting: str) -> str:
+    """The setting with `…` for the command of recipectl's own helper."""
+    return re.sub(r"=.*/health\.py ", "=… ", setting)
+
+
+def _print_part(title: str, rows: Iterable[tuple[str, list[str]]]) -> None:
+    """A title, then each reason beside its items; an item that fits on a line is not broken."""
+    click.echo(title)
+    width = max(80, shutil.get_terminal_size((120, 0)).columns) - 28
+    for reason, items in rows:
+        text = "  ".join(item if len(item) > width else item.replace(" ", "\0") for item in items)
+        lines = textwrap.wrap(text, width, break_on_hyphens=False, break_long_words=False)
+        for left, right in zip_longest(textwrap.wrap(reason, 24), lines, fillvalue="") if lines else ():
+            click.echo(f"  {left:<24}  {right}".replace("\0", " ").rstrip())
+
+
+def _source_of_word(steps: ResolvedRecipe, word: Word) -> str:
+    if not word.key:
+        return steps.runtime.rule
+    if word.key == ("on_demand",):
+        return "behind its socket"
+    return str(word.key[0]) if word.key[0] in ("extra_args", "args") else "fields"
+
+
+def _word_notes(steps: ResolvedRecipe, key: KeyPath) -> tuple[str | None, ...]:
+    """The file:line of the key that gives some words, and whether recipectl chose the value."""
+    key = key or steps.runtime.key
+    field = str(key[0]) if key else ""
+    inferred = field in ("tool_call_parser", "reasoning_parser") and getattr(steps.recipe, field) == "auto"
+    return steps.place(*key) if key else None, "`auto`: by the model's name" if inferred else None
+
+
+def _place_of_variable(steps: ResolvedRecipe, host_places: Places, name: str, layer: str) -> str | None:
+    """The file:line of the value that a layer gives a variable; None where no file says it."""
+    if layer == "host file":
+        return _place_in_host_file(host_places, "environment", name)
+    if layer == "runtime":
+        own = steps.place(*steps.runtime.key) if steps.runtime.key else None
+        path = _place_in_host_file(host_places, "path") if name == "PATH" else None
+        return ", ".join(filter(None, (own, path))) or None
+    if layer == "gpus" and steps.recipe.gpus is None:
+        return steps.place("extra_args", "cuda_visible_devices")
+    key = key_of(layer, name)
+    return steps.place(*key) if key else None
+
+
+def _place_in_host_file(host_places: Places, *key: str) -> str | None:
+    place = host_places.get(key)
+    return f"{place[0]}:{place[1]}" if place else None
+
+
+def _settings(steps: ResolvedRecipe, model: CompiledModel) -> list[Setting]:
+    """The settings of the service by their reasons; command and environment have parts of their own."""
+    recipe = steps.recipe
+    passed = {*service_settings.lines(recipe, "Unit"), *service_settings.lines(recipe, "Service")}
+    own_section = model.units[0].text.partition(f"\n{SECTION}")[0].replace("\\\n    ", "")
+    settings = []
+    for line in own_section.splitlines():
+        name, equals, _ = line.partition("=")
+        if not equals or name.startswith("#") or name in ("ExecStart", "Environment", "Description"):
+            continue
+        is_passed = line in passed
+        keys = [("service", name)] if is_passed else [tuple(key.split(".")) for key in _KEYS.get(name, ())]
+        place = next(filter(None, (steps.place(*key) for key in keys)), None)
+        reason = _SERVICE if is_passed else _REASONS.get(name, _SANDBOX)
+        if reason == _RESTARTS and recipe.on_demand:
+            reason = _ON_DEMAND
+        settings.append(Setting(line, reason, place))
+    return sorted(settings, key=_position)
+
+
+def _position(setting: Setting) -> tuple[int, int]:
+    """Where a setting is printed: by its reason, then by its place in the group of that reason."""
+    group = _GROUPS.get(setting.reason, ())
+    name = setting.text.partition("=")[0]
+    return _ORDER.index(setting.reason), group.index(name) if name in group else 0
+
+
+def facts(steps: ResolvedRecipe, model: CompiledModel, host_places: Places) -> dict[str, object]:
+    """The same as JSON."""
+    return {
+        "recipe": steps.name,
+        "source": steps.file,
+        "runtime": asdict(steps.runtime),
+        "environment": {
+            name: variable._asdict() | {"place": _place_of_variable(steps, host_places, name, variable.layer)}
+            for name, variable in steps.environment.items()
+        },
+        "argv": list(steps.argv),
+        "words": [
+            {
+                "text": word.text,
+                "why": ".".join(map(str, word.key)) or steps.runtime.rule,
+                "place": _word_notes(steps, word.key)[0],
+            }
+            for word in steps.words
+        ],
+        "endpoint": steps.endpoint._asdict(),
+        "settings": [
+            {"setting": setting.text, "why": setting.reason, "place": setting.place}
+            for setting in _settings(steps, model)
+        ],
+    }

@@ -1,0 +1,59 @@
+"""Why a model ended or did not start, in words, with the end of its log."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from recipectl.place import Place
+    from recipectl.systemd.states import UnitState
+
+_LOG_LINES = 8
+# Exit statuses of systemd itself (systemd.exec(5)).
+_SYSTEMD_STATUSES = {200: "CHDIR", 203: "EXEC", 217: "USER", 226: "NAMESPACE", 243: "CREDENTIALS"}
+_EXITED, _KILLED, _DUMPED = 1, 2, 3  # ExecMainCode
+
+
+def log_lines(place: Place, unit: str, lines: int, since_sec: float | None = None) -> list[str]:
+    """The last lines of a unit's log (since a time of this host's clock), as many as there are."""
+    words = [*place.journalctl, unit, "-o", "cat", "-n", str(lines), "--no-pager", "-q"]
+    words += [f"--since=@{since_sec:.3f}"] if since_sec and not place.remote else []
+    try:
+        return subprocess.run(words, capture_output=True, text=True, check=False).stdout.splitlines()  # noqa: S603  (fixed words)
+    except OSError:
+        return []  # the log is an addition to an error, and not one itself
+
+
+def how_it_ended(state: UnitState) -> str:
+    """How the main process ended, in words."""
+    if state.result == "timeout":
+        return "did not become ready within `ready.timeout_sec` (TimeoutStartSec=)"
+    if state.exit_code in (_KILLED, _DUMPED):
+        return f"was killed by {signal.Signals(state.exit_status).name}"
+    if state.exit_code == _EXITED:
+        name = _SYSTEMD_STATUSES.get(state.exit_status)
+        reason = f" ({name}: systemd could not run it)" if name else ""
+        return f"exited with status {state.exit_status}{reason}"
+    return f"ended with result {state.result}"
+
+
+def why_not_started(place: Place, state: UnitState, result: str, since_sec: float) -> str:
+    """Why a start has failed: a sentence, and the last lines of the log since then."""
+    if result == "done" and not state.condition_result:
+        reason = f"a condition of its unit is not met; see systemctl status {state.name}"
+    elif result == "canceled":
+        reason = "the start was cancelled by a stop, or by the start of a model on its GPUs"
+    elif result == "assert" or not state.assert_result:
+        reason = "its AssertPathExists= is not met: `model_path` does not exist"
+    elif result == "done":
+        reason = "systemd says done, and it does not run"
+    elif result == "dependency" and state.result == "success":
+        reason = "a unit that it requires failed"
+    else:
+        reason = f"the engine {how_it_ended(state)}"
+    if state.waits_to_restart:
+        reason += "; systemd tries again (`recipectl stop` ends that)"
+    log = "".join(f"\n  {line}" for line in log_lines(place, state.name, _LOG_LINES, since_sec))
+    return f"{state.name} did not start: {reason}; see {' '.join(place.journalctl)} {state.name}{log}"

@@ -1,0 +1,75 @@
+"""The GPUs of a recipe: which it asks for, and how the engine and the unit are told."""
+
+from recipectl.errors import UsageError
+from recipectl.recipe.gpus import UNSET, GpuSelection, is_device, parse
+from recipectl.recipe.schema import Recipe
+
+_LEGACY_KEY = ("extra_args", "cuda_visible_devices")
+_NVIDIA_COMMON = ("/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools", "/dev/nvidia-modeset")
+
+
+def select(recipe: Recipe) -> GpuSelection:
+    """The GPUs of `gpus:`, else of `extra_args.cuda_visible_devices`; UsageError for other words."""
+    return legacy_selection(recipe) if recipe.gpus is None else parse(recipe.gpus)
+
+
+def legacy_selection(recipe: Recipe) -> GpuSelection:
+    """The GPUs of `extra_args.cuda_visible_devices`: VLLM Studio's spelling, in which `0` is a GPU too."""
+    value = recipe.extra_args.get("cuda_visible_devices")
+    if value is None:
+        return UNSET
+    items = [str(item) for item in value] if isinstance(value, list) else str(value).split(",")
+    words = tuple(word.strip() for word in items if word.strip())
+    if isinstance(value, bool) or not all(is_device(word) for word in words):
+        sentence = "`extra_args.cuda_visible_devices` must be indices or ids, for example `0,1`; use `gpus:`"
+        raise UsageError(sentence, *_LEGACY_KEY, kind="gpu")
+    try:
+        return parse(words)
+    except ValueError as error:
+        raise UsageError(f"`extra_args.cuda_visible_devices` {error}", *_LEGACY_KEY, kind="gpu") from error
+
+
+def visible_variables(recipe: Recipe, gpus: GpuSelection) -> dict[str, str]:
+    """The variables that show an engine its GPUs and no others."""
+    if gpus.mode == "unset":
+        return {}
+    if recipe.accelerator == "rocm":
+        if gpus.mode == "all":
+            return {}
+        # HIP takes indices only, and counts among those that ROCR shows: never set both.
+        name = "ROCR_VISIBLE_DEVICES" if gpus.mode == "ids" else "HIP_VISIBLE_DEVICES"
+        return {name: ",".join(gpus.devices) or "-1"}
+    order = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    return order if gpus.mode == "all" else order | {"CUDA_VISIBLE_DEVICES": ",".join(gpus.devices)}
+
+
+def device_nodes(recipe: Recipe, gpus: GpuSelection) -> tuple[str, ...]:
+    """NVIDIA's device nodes of the GPUs that are named by index; they may appear late at boot."""
+    return tuple(f"/dev/nvidia{index}" for index in gpus.indices) if recipe.accelerator == "cuda" else ()
+
+
+def device_settings(recipe: Recipe, gpus: GpuSelection) -> list[str]:
+    """DevicePolicy= and DeviceAllow= for its GPUs alone; empty without `device_isolation:`."""
+    if not recipe.device_isolation:
+        return []
+    if gpus.mode not in ("none", "indices"):
+        sentence = "`device_isolation` needs `gpus:` as indices, or `none`; write them so"
+        raise UsageError(sentence, "device_isolation", kind="gpu")
+    if recipe.accelerator == "rocm":
+        nodes = ["/dev/kfd", *(f"/dev/dri/renderD{128 + int(index)}" for index in gpus.devices)]
+    else:
+        nodes = [*_NVIDIA_COMMON, *device_nodes(recipe, gpus)]
+    return ["DevicePolicy=closed", *(f"DeviceAllow={node} rw" for node in nodes if gpus.devices)]
+
+
+def spelling_problems(recipe: Recipe, gpus: GpuSelection) -> list[str]:
+    """Sentences about spellings of `gpus:` that contradict each other."""
+    if recipe.gpus is None:
+        return []
+    sentences = []
+    if gpus.mixes_spellings:
+        sentences.append("`gpus` mixes indices and ids; write all of them one way")
+    legacy = legacy_selection(recipe)
+    if legacy.mode != "unset" and legacy != gpus:
+        sentences.append("`gpus` and `extra_args.cuda_visible_devices` disagree; keep `gpus`")
+    return sentences

@@ -1,0 +1,105 @@
+"""The command lines with which units run the helper (health.py) and systemctl."""
+
+from dataclasses import dataclass
+
+from recipectl.compiler import gpus
+from recipectl.compiler.model import ResolvedRecipe
+from recipectl.compiler.relations import Relations
+from recipectl.engines.endpoint import Endpoint
+from recipectl.machine.distributions import ENGINE_DISTRIBUTIONS
+from recipectl.machine.installation import Installation
+from recipectl.recipe.hostfile import HostSettings
+from recipectl.recipe.schema import Watch
+from recipectl.systemd import quoting
+from recipectl.systemd.unitfile import UnitNames
+
+
+@dataclass(frozen=True)
+class HelperCommands:
+    """The values of ExecStartPre=, ExecStartPost= and of the ExecStart= of a watch."""
+
+    installation: Installation
+
+    @property
+    def _manager(self) -> tuple[str, ...]:
+        return ("--user",) if self.installation.user else ()
+
+    def _command(self, *words: str | int | None) -> str:
+        """A command line; an option whose value is None is left out."""
+        given = [*words]
+        while None in given:
+            index = given.index(None)
+            del given[index - 1 : index + 1]
+        command = quoting.command(tuple(map(str, given)))
+        # `+`: as root and outside the sandbox, to see whose a port is. A user's manager cannot do that.
+        return command if self.installation.user else f"+{command}"
+
+    def _helper(self, verb: str, *words: str | int | None) -> str:
+        return self._command(*self.installation.helper, verb, *words)
+
+    def systemctl(self, *words: str) -> str:
+        """systemctl with the unit's own manager."""
+        return self._command("/usr/bin/systemctl", *self._manager, "--quiet", *words)
+
+    def before_start(
+        self, resolved: ResolvedRecipe, relations: Relations, settings: HostSettings
+    ) -> list[str]:
+        """The ExecStartPre= of a model: pins, lock, devices, other loads, and whether its port is free."""
+        recipe, runtime, endpoint = resolved.recipe, resolved.runtime, resolved.endpoint
+        names = ENGINE_DISTRIBUTIONS[recipe.backend]
+        interpreter = runtime.interpreter or runtime.command[0]
+        commands = []
+        if recipe.engine_version or recipe.python_version:
+            # What the compiler checked may change: somebody may upgrade the venv before the next boot.
+            commands.append(
+                self._helper(
+                    "check-pins",
+                    *("--engine", recipe.engine_version),
+                    *("--compiled-for", runtime.engine_version),
+                    *("--python", recipe.python_version),
+                    *("--interpreter", interpreter),
+                    *("--folder", runtime.installed_in),
+                    *("--libraries", self.installation.libraries),
+                    *names,
+                )
+            )
+        if resolved.lock:
+            options = ("--lock", resolved.lock, "--policy", settings.drift, "--interpreter", interpreter)
+            commands.append(self._helper("check-lock", *options, "--folder", runtime.installed_in, *names))
+        if nodes := gpus.device_nodes(recipe, resolved.gpus):
+            commands.append(self._helper("wait-for-devices", *nodes))
+        # After= covers one direction: in the other direction the model waits here while the other one loads.
+        loads = [UnitNames(other).service for other in relations.taking_turns if other not in relations.after]
+        if loads:
+            commands.append(self._helper("wait-for-loads", *self._manager, *loads))
+        if endpoint.path:
+            commands.append(self._helper("check-port", "--address", endpoint.host, "--port", endpoint.port))
+        return commands
+
+    def wait_until_ready(self, endpoint: Endpoint) -> str:
+        """The ExecStartPost= that ends when the engine answers."""
+        address = ("--address", endpoint.connect, "--port", endpoint.port)
+        return self._helper("wait-until-ready", *address, "--path", endpoint.path)
+
+    def wait_until_idle(self, stopped: tuple[tuple[str, int], ...], patience_sec: int) -> str:
+        """The ExecStartPre= of a proxy that waits for the models which a start would stop."""
+        units = [f"{UnitNames(other).service}={port}" for other, port in stopped]
+        return self._helper("wait-until-idle", *self._manager, "--patience-sec", patience_sec, *units)
+
+    def connect_once(self, endpoint: Endpoint) -> str:
+        """The ExecStartPost= of a proxy, from which on it counts idle time."""
+        return self._helper("connect-once", "--address", endpoint.connect, "--port", endpoint.port)
+
+    def probe(self, endpoint: Endpoint, watch: Watch, service: str) -> str:
+        """The ExecStart= of a watch."""
+        return self._helper(
+            "probe",
+            *self._manager,
+            *("--address", endpoint.connect),
+            *("--port", endpoint.port),
+            *("--path", endpoint.path),
+            *("--timeout-sec", watch.timeout),
+            *("--failures", watch.failures),
+            *("--action", watch.action),
+            service,
+        )

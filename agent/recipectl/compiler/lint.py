@@ -1,0 +1,48 @@
+"""Warnings: settings that are valid, but probably unintended. Pure."""
+
+from collections.abc import Iterator
+
+from recipectl.compiler import gpus, secrets
+from recipectl.compiler.environment import key_of
+from recipectl.compiler.model import ResolvedRecipe, Variable
+from recipectl.engines.registry import ENGINES
+from recipectl.errors import UsageError
+
+_RECIPE_LAYERS = {"extra_args.env_vars", "env_vars", "gpus"}
+
+
+def warnings(resolved: ResolvedRecipe) -> Iterator[UsageError]:
+    """Yield each warning with the key that causes it."""
+    recipe = resolved.recipe
+    for sentence in resolved.runtime.warnings:
+        yield UsageError(sentence, *resolved.runtime.key, kind="runtime")
+    misleading = ENGINES[recipe.backend].misleading_variables
+    for name, variable in resolved.environment.items():
+        key = key_of(variable.layer, name)
+        if variable.layer not in ("secrets", "directories") and secrets.looks_secret(name, variable.value):
+            owner = " of the host file" if variable.layer == "host file" else ""
+            what = f"`{name}`{owner} looks like a secret, and anyone may read a unit"
+            yield UsageError(f"{what}; move it to `secrets:`", *key, kind="secret")
+        if name in misleading:
+            what = f"`{name}` does not set where the engine listens"
+            yield UsageError(f"{what}; use `host:` and `port:`", *key, kind="variable")
+        yield from _contradictions(name, variable)
+    words = resolved.words
+    for word, shown_text in zip(words, secrets.redacted(resolved.argv), strict=True):
+        if word.key and shown_text != word.text:
+            sentence = "a word of the command looks like a secret, and anyone may read it; use `secrets:`"
+            yield UsageError(sentence, *word.key, kind="secret")
+    for sentence in gpus.spelling_problems(recipe, resolved.gpus):
+        yield UsageError(sentence, "gpus", kind="gpu")
+    if recipe.venv_path and recipe.extra_args.get("venv_path") not in (None, recipe.venv_path):
+        sentence = "`venv_path` and `extra_args.venv_path` disagree; keep one of them"
+        yield UsageError(sentence, "venv_path", kind="runtime")
+
+
+def _contradictions(name: str, variable: Variable) -> Iterator[UsageError]:
+    for layer, value in variable.overrode:
+        if value != variable.value and {layer, variable.layer} <= _RECIPE_LAYERS:
+            what = (
+                f"`{layer}` and `{variable.layer}` set `{name}` to different values (`{variable.value}` wins)"
+            )
+            yield UsageError(f"{what}; keep one of them", *key_of(variable.layer, name), kind="variable")

@@ -1,0 +1,44 @@
+"""Errors become problems at the place of their key."""
+
+from recipectl.compiler.model import nearest_place
+from recipectl.errors import MultipleUsageError, Problem, RecipeError, UsageError
+from recipectl.recipe.yamlfile import KeyPath, Places
+
+
+class ProblemCollector:
+    """The problems of one recipe. `with` notes what a step refuses, and lets the next step run."""
+
+    def __init__(self, file: str, places: Places) -> None:
+        self.file = file
+        self.places = places
+        self.problems: list[Problem] = []
+
+    def add(self, *errors: UsageError) -> None:
+        """Note errors, each at the place of its key."""
+        for error in errors:
+            if isinstance(error, MultipleUsageError):
+                self.add(*error.errors)
+            else:
+                self.problems.append(self.placed(error))
+
+    def placed(self, error: UsageError, severity: str = "error") -> Problem:
+        """The problem at its key, else at the key that chose the engine or the model."""
+        place = self._place(error.key) or (self.file, 1, 1)
+        key = ".".join(map(str, error.key))
+        return Problem(*place, key=key, kind=error.kind, sentence=str(error), severity=severity)
+
+    def _place(self, key: KeyPath) -> tuple[str, int, int] | None:
+        keys: tuple[KeyPath, ...] = (key, ("backend",), ("model_path",))
+        return next(filter(None, (nearest_place(self.places, wanted) for wanted in keys)), None)
+
+    def error(self) -> RecipeError:
+        """All problems as one error, in the order of their places."""
+        return RecipeError(sorted({*self.problems}))
+
+    def __enter__(self) -> None:
+        """Begin a step."""
+
+    def __exit__(self, _: object, error: object, __: object) -> bool:
+        if isinstance(error, UsageError):
+            self.add(error)
+        return isinstance(error, UsageError)

@@ -1,0 +1,84 @@
+"""The secrets of a recipe: how the unit reads them, and what looks like one where everybody can read it."""
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+from recipectl.recipe.schema import TOKEN, Recipe
+
+# What an engine, or one of its libraries, reads from a file instead of from the variable itself.
+_FILE_VARIABLES = {"HF_TOKEN": "HF_TOKEN_PATH", "HUGGING_FACE_HUB_TOKEN": "HF_TOKEN_PATH"}
+_FILE_ENDINGS = ("_FILE", "_PATH")
+_SECRET_NAME = re.compile(
+    r"(TOKEN|SECRET|PASSWORD|PASSWD|_PASS|API_?KEYS?|PRIVATE_KEY|ACCESS_KEY|CREDENTIALS?)(_ID)?\Z", re.I
+)
+# User and password before an `@`. Both searches take time in proportion to the length of the value.
+_PASSWORD_IN_URL = re.compile(r"://[^/\s:@]+:[^/\s@]+@")
+_BEARER = re.compile(r"Bearer\s+\S{8,}", re.I)
+
+
+class Credential(NamedTuple):
+    """A secret that is read from a file: the credential's name, and its source for LoadCredential=."""
+
+    name: str
+    source: str
+
+
+def credentials(recipe: Recipe) -> dict[str, Credential]:
+    """Variable that names the file -> credential, for the secrets that an engine reads from a file."""
+    result = {}
+    for variable, source in recipe.secrets.items():
+        if file_variable := _file_variable(variable):
+            result[file_variable] = Credential(variable.lower(), source)
+    return result
+
+
+def _file_variable(variable: str) -> str | None:
+    own = variable if variable.endswith(_FILE_ENDINGS) else None
+    return _FILE_VARIABLES.get(variable, own)
+
+
+def environment_files(recipe: Recipe) -> dict[str, str]:
+    """Variable -> EnvironmentFile= for the secrets that an engine reads from its environment alone."""
+    return {variable: source for variable, source in recipe.secrets.items() if not _file_variable(variable)}
+
+
+def settings(recipe: Recipe) -> list[str]:
+    """The lines of the unit that read the secrets."""
+    lines = []
+    for credential in credentials(recipe).values():
+        encrypted = credential.source.endswith(".cred")
+        setting = "LoadCredentialEncrypted" if encrypted else "LoadCredential"
+        lines.append(f"{setting}={credential.name}:{credential.source}")
+    files = dict.fromkeys(environment_files(recipe).values())
+    return lines + [f"EnvironmentFile={source}" for source in files]
+
+
+@lru_cache(maxsize=8192)
+def looks_secret(name: str, value: str) -> bool:
+    """True if a variable is likely a secret, by its name or by the shape of its value."""
+    if not value:
+        return False
+    by_name = _SECRET_NAME.search(name) and not name.startswith("TOKENIZERS_")
+    return bool(by_name or TOKEN.match(value) or _has_password(value))
+
+
+def _has_password(value: str) -> bool:
+    # Plain text is by far the most common value: no regular expression looks at it.
+    return ("://" in value and _PASSWORD_IN_URL.search(value) is not None) or (
+        "earer" in value.lower() and _BEARER.search(value) is not None
+    )
+
+
+def redacted(words: Sequence[str]) -> list[str]:
+    """The words of a command for a message: `…` instead of what looks like a secret."""
+    result = []
+    for before, word in zip(("", *words), words, strict=False):
+        name, equals, value = word.partition("=")
+        flag = before.replace("-", "_") if before.startswith("--") and not word.startswith("--") else ""
+        if equals and looks_secret(name.replace("-", "_"), value):
+            result.append(f"{name}=…")
+        else:
+            result.append("…" if looks_secret(flag, word) else word)
+    return result

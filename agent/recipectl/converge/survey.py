@@ -1,0 +1,96 @@
+"""What is on the host: installed units, their states, links, sockets, users."""
+
+import pwd
+from collections.abc import Collection, Iterable, Iterator
+
+from recipectl.compiler.model import CompiledModel
+from recipectl.compiler.pipeline import applied_files
+from recipectl.compiler.relations import closure
+from recipectl.converge.plan import Survey
+from recipectl.machine import sockets
+from recipectl.place import Place
+from recipectl.recipe import search
+from recipectl.systemd.dbus import Manager
+from recipectl.systemd.states import UnitState
+from recipectl.systemd.store import Store
+from recipectl.systemd.unitfile import InstalledUnit, UnitNames
+
+
+def survey(
+    models: Collection[CompiledModel],
+    all_models: Iterable[CompiledModel],
+    place: Place,
+    manager: Manager,
+    *,
+    prune: bool,
+) -> Survey:
+    """The host as `plan.decide` needs it; with `prune` also the units whose recipe is gone."""
+    store = Store(place.unit_folder)
+    installed = store.installed()
+    gone = _gone(place, installed.values()) if prune else {}
+    recipes = {name for model in all_models for name in (model.name, *model.rivals)}
+    recipes |= {installed[unit].recipe for unit in gone}
+    names = sorted(unit for recipe in recipes for unit in UnitNames(recipe).every)
+    states = {state.name: state for state in manager.states(names, brief=True)}
+    return Survey(
+        installed=installed,
+        states=states,
+        enabled=store.enabled(),
+        silent_sockets=set(_silent_sockets(models, states)),
+        missing_users=set(_missing_users(models)),
+        gone=gone,
+        reload_due=store.reload_due,
+    )
+
+
+def _gone(place: Place, units: Iterable[InstalledUnit]) -> dict[str, str]:
+    """Unit -> why it must go: its recipe is in no folder any more, and the file it came from is gone."""
+    names = {search.stem(path) for path in search.recipe_files(place.recipe_folders)}
+    names |= {search.stem(path) for path in applied_files(place)}
+    return {
+        unit.name: f"its recipe {unit.source} is gone"
+        for unit in units
+        if unit.recipe and unit.recipe not in names
+    }
+
+
+def _missing_users(models: Iterable[CompiledModel]) -> Iterator[str]:
+    """Users of units that do not exist yet; the compiler has refused a recipe's own `user:` of that kind."""
+    for user in {model.user for model in models if model.user}:
+        try:
+            pwd.getpwnam(user)
+        except KeyError:
+            yield user
+
+
+def _silent_sockets(models: Iterable[CompiledModel], states: dict[str, UnitState]) -> Iterator[str]:
+    """Sockets that are active while nobody listens at the recipe's address: it was changed meanwhile."""
+    for model in models:
+        socket = model.unit_names.socket
+        active = model.on_demand and states[socket].active_state == "active"
+        if active and model.listen and not sockets.is_listening(*model.listen):
+            yield socket
+
+
+def with_requirements(
+    models: Iterable[CompiledModel], all_models: Iterable[CompiledModel]
+) -> tuple[CompiledModel, ...]:
+    """Models with those that they require: a unit could not start without them."""
+    chosen = {model.name: model for model in models}
+    by_name = {model.name: model for model in all_models}
+    requires = {name: model.requires for name, model in by_name.items()}
+    names = closure(chosen, requires) - chosen.keys()
+    return (*chosen.values(), *(by_name[name] for name in sorted(names) if name in by_name))
+
+
+def enabled_rivals(
+    models: Iterable[CompiledModel], enabled: Collection[str]
+) -> Iterator[tuple[CompiledModel, str]]:
+    """Pairs that an operator has enabled although they stop each other: one would not be up after a boot."""
+    at_boot = {
+        model.name: model for model in models if model.unit_names.service in enabled and not model.on_demand
+    }
+    for name, model in at_boot.items():
+        for rival in model.rivals:
+            if rival in at_boot and name < rival:
+                yield model, rival

@@ -1,0 +1,83 @@
+"""Where an engine listens, and where its clients ask."""
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from recipectl.engines.options import flag_of
+from recipectl.engines.registry import ENGINES
+from recipectl.errors import UsageError
+from recipectl.recipe.schema import Recipe
+
+_WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104  (read, not bound)
+
+
+class Endpoint(NamedTuple):
+    """An address, as far as an engine's own arguments say, and its health path."""
+
+    host: str
+    port: int
+    path: str | None  # None: it answers no requests, and is ready when it runs
+
+    @property
+    def connect(self) -> str:
+        """The address to ask: a wildcard is asked on loopback."""
+        return _WILDCARDS.get(self.host, self.host)
+
+    @property
+    def url(self) -> str:
+        host = f"[{self.connect}]" if ":" in self.connect else self.connect
+        return f"http://{host}:{self.port}"
+
+
+def loopback_address(recipe: Recipe) -> tuple[str, int]:
+    """Host and port of an on-demand engine: on loopback, because its socket has the recipe's own address."""
+    public_port = recipe.port or ENGINES[recipe.backend].port
+    # Not among the ports that Linux gives to clients (ip(7)): 32768 to 60999 may be taken at any time.
+    default = public_port + 20000 if public_port < 12768 else (public_port - 12768) % 30000 + 2768
+    port = (recipe.on_demand.engine_port if recipe.on_demand else None) or default
+    if port == public_port:
+        what = f"`on_demand.engine_port` is the same as `port` ({public_port})"
+        raise UsageError(f"{what}; choose another", "on_demand", "engine_port", kind="port")
+    return "127.0.0.1", port
+
+
+def engine_endpoint(recipe: Recipe, argv: Sequence[str]) -> Endpoint:
+    """Where the engine listens, read from its argv, so that `host`, `extra_args` and `args` all count."""
+    engine = ENGINES[recipe.backend]
+    values = {"--host": engine.host, "--port": str(engine.port)}
+    for index, word in enumerate(argv):
+        name, equals, value = word.partition("=")
+        if engine.abbreviates_flags and len(name) > 4:
+            name = next((flag for flag in values if flag.startswith(name)), name)
+        if name in values:  # the last one wins, as in argparse
+            values[name] = value if equals else _word_after(argv, index)
+    port = values["--port"]
+    if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        what = f"the port `{port}` is not a number from 1 to 65535"
+        raise UsageError(f"{what}; set `port:`", "args", "port", kind="port")
+    is_follower = recipe.nodes is not None and recipe.nodes.rank > 0
+    path = None if is_follower else recipe.ready.path or engine.health_path
+    return Endpoint(values["--host"], int(port), path)
+
+
+def client_endpoint(recipe: Recipe, endpoint: Endpoint) -> Endpoint:
+    """Where clients ask: the socket of an on-demand model, else the engine itself."""
+    if not recipe.on_demand:
+        return endpoint
+    engine = ENGINES[recipe.backend]
+    return Endpoint(recipe.host or engine.host, recipe.port or engine.port, endpoint.path)
+
+
+def drain_sec(recipe: Recipe, argv: Sequence[str]) -> int:
+    """How long an engine may take to finish its requests after SIGTERM (vLLM's --shutdown-timeout)."""
+    text = ""
+    for index, word in enumerate(argv):
+        name, equals, value = word.partition("=")
+        if recipe.backend == "vllm" and flag_of(name.lstrip("-")) == "--shutdown-timeout":
+            text = value if equals else _word_after(argv, index)
+    return int(float(text)) if re.fullmatch(r"[0-9]+(\.[0-9]+)?", text) else 0
+
+
+def _word_after(argv: Sequence[str], index: int) -> str:
+    return argv[index + 1] if index + 1 < len(argv) else ""

@@ -1,0 +1,25 @@
+"""What recipectl must know about an engine; a file for each engine fills it in."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from recipectl.recipe.schema import Nodes
+
+
+class Engine(NamedTuple):
+    """The facts about one engine that no option table has."""
+
+    name: str
+    model_flag: str  # where the model is not positional
+    host: str  # where it listens by default
+    port: int
+    health_path: str  # answers 200 when the engine is ready
+    version_path: str  # answers JSON that has its version
+    version_key: str
+    flags: dict[str, str | None]  # field -> flag, in the customary order; None where the field means nothing
+    nodes: Callable[[Nodes], tuple[str, ...]]  # the words for one host of several
+    # Variables that people take for --host and --port, and that mean something else (vllm#8791).
+    misleading_variables: tuple[str, ...] = ()
+    abbreviates_flags: bool = True  # argparse takes the beginning of a flag
+    takes_underscores: bool = False  # `--max_model_len` is `--max-model-len`
+    list_repeats_flag: bool = False  # a list whose option is unknown repeats its flag, instead of JSON

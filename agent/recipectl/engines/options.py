@@ -1,0 +1,77 @@
+"""The options of an engine: which flags it has, and what each takes."""
+
+import json
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Option(NamedTuple):
+    """One option. Kinds: flag, negatable (has --no-x), value, optional, words, repeated, commas."""
+
+    kind: str
+    aliases: tuple[str, ...] = ()
+    choices: tuple[str, ...] | None = None
+    deprecated: str | None = None  # what its help says about that
+
+
+@dataclass(frozen=True)
+class Options:
+    """An engine's options by their long flags, from its own parser (`version` says which)."""
+
+    version: str | None
+    by_flag: dict[str, Option]
+
+    @cached_property
+    def aliases(self) -> dict[str, str]:
+        """Another spelling -> the long flag."""
+        return {alias: name for name, option in self.by_flag.items() for alias in option.aliases}
+
+    def kind(self, name: str) -> str | None:
+        """What a long flag takes, None for an unknown flag."""
+        option = self.by_flag.get(name)
+        return option.kind if option else None
+
+    def choices(self, name: str) -> tuple[str, ...] | None:
+        """The words that an option takes, None where it takes any."""
+        option = self.by_flag.get(name)
+        return option.choices if option else None
+
+    def canonical(self, name: str) -> str:
+        """The long flag of an alias or of a negation; an unknown name unchanged."""
+        name = flag_of(name[2:]) if name.startswith("--") else name
+        name = self.aliases.get(name, name)
+        if name.startswith("--no-"):
+            positive = self.aliases.get(f"--{name[5:]}", f"--{name[5:]}")
+            return positive if self.kind(positive) == "negatable" else name
+        return name
+
+
+def parse_table(text: str) -> Options:
+    """The options in the JSON that parser_probe.py prints."""
+    data = json.loads(text)
+    by_flag = {
+        name: Option(
+            kind=option["kind"],
+            aliases=tuple(option.get("aliases", ())),
+            choices=tuple(option["choices"]) if "choices" in option else None,
+            deprecated=option.get("deprecated"),
+        )
+        for name, option in data["options"].items()
+    }
+    return Options(data["version"], by_flag)
+
+
+@cache
+def shipped_options(engine: str) -> Options:
+    """The table that recipectl ships for an engine."""
+    return parse_table(Path(__file__).with_name(f"{engine}.json").read_text())
+
+
+def flag_of(key: str) -> str:
+    """`max_model_len` -> `--max-model-len`; only the part before the first dot is normalised."""
+    if key.startswith("-"):
+        return key
+    head, dot, tail = key.partition(".")
+    return f"--{head.replace('_', '-')}{dot}{tail}"

@@ -1,0 +1,213 @@
+"""The recipe of one engine command."""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from recipectl.compiler.secrets import redacted as redacted_words
+from recipectl.engines import flags
+from recipectl.engines.flags import GivenOption
+from recipectl.engines.options import shipped_options
+from recipectl.engines.registry import ENGINES
+from recipectl.errors import UsageError
+from recipectl.importers.containers import command_in_container
+from recipectl.importers.draft import (
+    UNKNOWN_VALUE,
+    VARIABLE_END,
+    VARIABLE_START,
+    Draft,
+    host_variable,
+    redacted,
+)
+from recipectl.importers.programs import Program, program, unwrapped
+from recipectl.importers.recipe_keys import extra_arg, field_value, nodes_value
+from recipectl.importers.shell import Command
+from recipectl.importers.variables import set_environment, set_secret
+from recipectl.machine.distributions import ENGINE_SCRIPTS
+from recipectl.recipe.hostfile import DEFAULT_PATH
+from recipectl.recipe.schema import TOKEN
+from recipectl.systemd.unitfile import RESERVED_ENDINGS
+
+# Flags whose value is a secret, and the variable that the engine reads instead.
+_SECRET_VARIABLES = {
+    ("vllm", "--api-key"): "VLLM_API_KEY",
+    ("vllm", "--hf-token"): "HF_TOKEN",
+    ("llamacpp", "--api-key"): "LLAMA_API_KEY",
+    ("llamacpp", "--hf-token"): "HF_TOKEN",
+}
+_SECRET_FLAG = re.compile(r"(^|-)(api-keys?|token|password|passwd|secret)$")
+_DOWNLOAD_FLAGS = ("-hf", "--hf-repo", "-hfr", "-mu", "--model-url")
+
+
+def model_name(text: str) -> str:
+    """A recipe's name from a model's: `Qwen/Qwen3-8B` and `/models/Qwen3-8B/` are `qwen3-8b`."""
+    path = re.sub(f"[{VARIABLE_START}{VARIABLE_END}]", "", text).rstrip("/")
+    file = path.rpartition("/")[2].removesuffix(".gguf")
+    name = re.sub(r"[^a-z0-9._-]+", "-", file.lower()).strip("-._")[:80]
+    return f"{name}-model" if name.endswith(RESERVED_ENDINGS) else name or "model"
+
+
+def draft_from_command(command: Command, name: str | None = None, origin: str = "") -> Draft:
+    """The recipe of one engine command, `origin` above it; UsageError when it runs no known engine."""
+    command = unwrapped(command)
+    notes: list[str] = []
+    if container_command := command_in_container(command):
+        command = unwrapped(container_command[0])
+        notes = container_command[1]
+    engine = program(command.words)
+    if engine is None:
+        start = redacted(" ".join(redacted_words(command.words)[:3]))
+        raise UsageError(f"`{start}` does not run a known engine (vllm, sglang, llama-server); correct it")
+    if any(UNKNOWN_VALUE in text for text in (*command.words, *command.environment.values())):
+        raise UsageError(
+            f"line {command.line} of the command: recipectl does not run substitutions; write the result"
+        )
+    draft = Draft(name or "", not_carried_over=list(command.not_carried_over))
+    draft.comments[""] = "\n".join([origin, *notes] if origin else notes)
+    draft.set("backend", engine.backend)
+    _set_runtime(draft, engine, command)
+    options, stray_positions = flags.parse(engine.backend, engine.arguments, shipped_options(engine.backend))
+    stray_words = [engine.arguments[position] for position in stray_positions]
+    model = _take_model(engine, options, stray_words)
+    if command.folder and model.startswith(("./", "../")):
+        model = _join(command.folder, model)
+    draft.set("model_path", model)
+    _set_arguments(draft, engine.backend, options, stray_words)
+    set_environment(draft, command.environment)
+    if command.user:
+        draft.set("user", command.user)
+    if command.folder:
+        draft.not_carried_over.append(
+            f"`cd {command.folder}`: a unit has its own folder; make relative paths absolute"
+        )
+    draft.name = name or model_name(str(draft.fields.get("served_model_name") or model))
+    return draft
+
+
+def _join(folder: str, path: str) -> str:
+    return f"{folder.rstrip('/')}/{path.removeprefix('./')}"
+
+
+def _set_runtime(draft: Draft, engine: Program, command: Command) -> None:
+    """Set `python_path:`, `venv_path:` or `binary:`; report the other folders of PATH."""
+    path_folders = [
+        folder
+        for folder in (command.path or "").split(":")
+        if folder.startswith("/") and folder not in DEFAULT_PATH and VARIABLE_START not in folder
+    ]
+    fields = engine.runtime_fields
+    if not fields and command.venv:
+        fields = {"venv_path": command.venv}
+    elif not fields:
+        fields = _runtime_on_path(engine.backend, path_folders)
+    for key, value in fields.items():
+        # A unit does not start in a folder: the host file says where a relative path begins.
+        is_absolute = value.startswith(("/", VARIABLE_START))
+        draft.set(key, value if is_absolute else _join(command.folder or host_variable("FOLDER"), value))
+    # The runtime's folder is the first of the unit's PATH= in any case.
+    runtime_folders = [value.rpartition("/")[0] for value in fields.values()]
+    runtime_folders.append(f"{fields.get('venv_path')}/bin")
+    if other_folders := [folder for folder in path_folders if folder not in runtime_folders]:
+        draft.not_carried_over.append(f"`PATH` with {':'.join(other_folders)}; see `path:` of the host file")
+    if not fields:
+        key = "binary" if engine.backend == "llamacpp" else "python_path"
+        draft.comments["backend"] = f"The command names no venv: set `{key}:`, or the host's PATH decides."
+
+
+def _runtime_on_path(backend: str, folders: list[str]) -> dict[str, str]:
+    """The runtime in the first folder of PATH that has the engine's script on this host."""
+    script = ENGINE_SCRIPTS[backend]
+    for folder in folders:
+        if Path(folder, script).exists():
+            is_binary = backend == "llamacpp"
+            return {"binary": f"{folder}/{script}"} if is_binary else {"python_path": f"{folder}/python"}
+    return {}
+
+
+def _take_model(engine: Program, options: list[GivenOption], stray_words: list[str]) -> str:
+    """Remove the model from the options or the stray words; UsageError when the command names none."""
+    if stray_words and (engine.has_positional_model or engine.arguments[0] == stray_words[0]):
+        return stray_words.pop(0)
+    flag = ENGINES[engine.backend].model_flag
+    known_option = shipped_options(engine.backend).by_flag.get(flag)
+    model_flags = (flag, "--model", *(known_option.aliases if known_option else ()))
+    for option in options:
+        if option.name in model_flags and option.values:
+            options.remove(option)
+            return option.values[0]
+    for option in options:
+        if option.name in _DOWNLOAD_FLAGS:
+            raise UsageError(f"`{option.name}` downloads a model; fetch it, and name the file with --model")
+    raise UsageError(f"the command names no model; add it (`{flag} PATH`)")
+
+
+@dataclass
+class _Arguments:
+    """The keys of a recipe that give an engine its options."""
+
+    backend: str
+    fields: dict[str, Any] = field(default_factory=dict)
+    extra_args: dict[str, Any] = field(default_factory=dict)
+    args: list[str] = field(default_factory=list)
+
+    def add(self, option: GivenOption) -> None:
+        """Add an option to a field, else to `extra_args`, else as it is to `args`."""
+        key, flag = self._field(option)
+        if key and flag and key not in self.fields:
+            value = field_value(self.backend, key, flag, option)
+            if value is not None:
+                self.fields[key] = value
+                return
+        pair = None if "=" in option.raw[0] else extra_arg(self.backend, option)
+        is_repeated = shipped_options(self.backend).kind(option.flag) == "repeated"
+        if pair and pair[0] not in self.extra_args and key not in self.fields:
+            self.extra_args[pair[0]] = pair[1]
+        elif pair and is_repeated and isinstance(self.extra_args.get(pair[0]), list):
+            self.extra_args[pair[0]] += pair[1]
+        else:
+            self.args += option.raw
+
+    def _field(self, option: GivenOption) -> tuple[str | None, str | None]:
+        """The field for an option and the field's flag; (None, None) when the option is in no field."""
+        aliases = shipped_options(self.backend).aliases
+        if option.name != option.flag and option.name not in aliases and "_" in option.name:
+            return None, None  # a flag with an underscore stays as it is written
+        for key, flag in ENGINES[self.backend].flags.items():
+            if flag and aliases.get(flag, flag) == option.flag:
+                return key, flag
+        return None, None
+
+
+def _set_arguments(draft: Draft, backend: str, options: list[GivenOption], stray_words: list[str]) -> None:
+    nodes, node_options = nodes_value(backend, options)
+    arguments = _Arguments(backend)
+    for option in options:
+        if option not in node_options and not _take_secret(draft, backend, option):
+            arguments.add(option)
+    for key, _ in ENGINES[backend].flags.items():
+        if key in arguments.fields:
+            draft.set(key, arguments.fields[key])
+    if nodes:
+        draft.set("nodes", nodes)
+    if arguments.extra_args:
+        draft.set("extra_args", arguments.extra_args)
+    if args := [*stray_words, *arguments.args]:
+        draft.set("args", args, "As written: no key gives exactly these words.")
+
+
+def _take_secret(draft: Draft, backend: str, option: GivenOption) -> bool:
+    """Whether an option holds a secret; if so, it becomes an entry of `secrets:` or is not carried over."""
+    if variable := _SECRET_VARIABLES.get((backend, option.flag)):
+        if option.values:
+            set_secret(draft, variable, ",".join(option.values))
+        return True
+    values = option.values or (option.raw[0].partition("=")[2],)
+    if not any(values):
+        return False
+    is_secret = bool(_SECRET_FLAG.search(option.flag)) or any(TOKEN.search(value) for value in values)
+    if is_secret:
+        draft.not_carried_over.append(
+            f"the secret of `{option.name}`: {backend} reads it from its command line, which anyone may read"
+        )
+    return is_secret

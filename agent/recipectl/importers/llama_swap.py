@@ -1,0 +1,222 @@
+"""llama-swap's config.yaml: each model becomes an on-demand recipe with a port."""
+
+import re
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from recipectl.errors import UsageError
+from recipectl.importers.draft import Draft, host_variable, unique_name
+from recipectl.importers.from_command import draft_from_command, model_name
+from recipectl.importers.shell import command_from_words
+
+_Map = Mapping[str, Any]
+
+# Keys for the proxy in front of the models; units have no proxy.
+_PROXY_KEYS = ("apiKeys", "peers", "profiles", "selectors", "upstream", "store", "performance")
+_MODEL_PROXY_KEYS = """
+    cmdStop proxy filters metadata concurrencyLimit timeouts capabilities compat unlisted useModelName
+    unloadTimeout sendLoadingState
+    """.split()  # noqa: SIM905  (a list one can read)
+_DEFAULT_PROXY = "http://127.0.0.1:${PORT}"
+_MACRO = re.compile(r"\$\{([A-Za-z0-9_.-]+)\}")
+_MAX_MACRO_DEPTH = 10
+_NEVER = "365d"
+
+
+@dataclass(frozen=True)
+class _Group:
+    """A group of models, with llama-swap's defaults."""
+
+    name: str = "(default)"
+    swap: bool = True
+    exclusive: bool = True
+    persistent: bool = False
+
+
+def drafts(config: _Map, source: str) -> tuple[list[Draft], list[str]]:
+    """The recipes, and what is not carried over: settings of the proxy, and models with an error.
+
+    UsageError when the file is not llama-swap's.
+    """
+    models = config.get("models")
+    if not isinstance(models, Mapping):
+        raise UsageError(f"{source} has no `models:`; give llama-swap's config.yaml")
+    router = _router(config)
+    not_carried_over = [f"`{key}:`, a setting of the proxy" for key in _PROXY_KEYS if config.get(key)]
+    if router.get("use") == "matrix":
+        not_carried_over.append("`routing.router.settings.matrix`: use `gpus:` and `gpu_sharing:`")
+    try:
+        port = int(config.get("startPort") or 5800)
+    except ValueError as error:
+        raise UsageError(f"{source}: `startPort` is not a number; correct it") from error
+    by_model: dict[str, Draft] = {}
+    for name, model in models.items():
+        try:
+            draft = _draft(str(name), model, config, port=port, source=source)
+        except UsageError as error:
+            not_carried_over.append(f"model `{name}`: {error}")
+            continue
+        port += 1
+        draft.name = unique_name(draft.name, {other.name for other in by_model.values()})
+        by_model[str(name)] = draft
+    _set_conflicts(by_model, _groups(config))
+    return list(by_model.values()), not_carried_over
+
+
+def _router(config: _Map) -> _Map:
+    router: _Map = (config.get("routing") or {}).get("router") or {}
+    return router
+
+
+def _groups(config: _Map) -> dict[str, _Group]:
+    """The name of each model that is in a group -> the group."""
+    groups = config.get("groups") or (_router(config).get("settings") or {}).get("groups") or {}
+    by_model: dict[str, _Group] = {}
+    for name, settings in groups.items():
+        group = _Group(
+            name=name,
+            swap=settings.get("swap", True),
+            exclusive=settings.get("exclusive", True),
+            persistent=settings.get("persistent", False),
+        )
+        by_model |= dict.fromkeys(settings.get("members") or (), group)
+    return by_model
+
+
+def _with_macros(text: str, macros: _Map) -> str:
+    """`${name}` replaced, also within macros; `${env.NAME}` is a variable of the host."""
+
+    def value(match: re.Match[str]) -> str:
+        name = match[1]
+        if name.startswith("env."):
+            return host_variable(name.removeprefix("env."))
+        if name not in macros:
+            raise UsageError(f"`${{{name}}}` is not a macro of this file; define it under `macros:`")
+        macro = macros[name]
+        return str(macro).lower() if isinstance(macro, bool) else str(macro)
+
+    for _ in range(_MAX_MACRO_DEPTH):
+        text_before = text
+        text = _MACRO.sub(value, text)
+        if text == text_before:
+            return text
+    raise UsageError(f"the macros in `{text[:40]}` refer to themselves; break the circle")
+
+
+def _joined_lines(command: str) -> str:
+    """A command of several lines, with or without `\\`, as one line without comments."""
+    lines = [line.strip() for line in command.splitlines()]
+    return " ".join(line.removesuffix("\\").strip() for line in lines if line and not line.startswith("#"))
+
+
+def _draft(name: str, model: Any, config: _Map, *, port: int, source: str) -> Draft:
+    """The recipe of one model, without what depends on the other models."""
+    if not isinstance(model, Mapping):
+        raise UsageError("it has no settings; give it a `cmd`")
+    macros = {**(config.get("macros") or {}), **(model.get("macros") or {}), "PORT": port, "MODEL_ID": name}
+    # Comments go before macros are replaced: a comment may name an unknown macro.
+    command_line = _joined_lines(_with_macros(_joined_lines(str(model.get("cmd") or "")), macros))
+    try:
+        command = command_from_words(shlex.split(command_line))  # llama-swap runs it without a shell
+    except ValueError as error:
+        raise UsageError(f"its `cmd` cannot be split into words ({error}); correct its quotes") from error
+    for entry in model.get("env") or ():
+        variable, _, value = _with_macros(str(entry), macros).partition("=")
+        command.environment[variable] = value
+    draft = draft_from_command(command, model_name(name), f"From llama-swap ({source}), model {name}.")
+    if title := model.get("description") or model.get("name"):
+        description = " ".join(_with_macros(str(title), macros).split())
+        draft.fields = {"description": description, **draft.fields}
+    if "port" not in draft.fields:
+        draft.set(
+            "port", port, "llama-swap's port for this model. Clients ask it directly: there is no proxy."
+        )
+    _set_served_names(draft, [name, *map(str, model.get("aliases") or ())])
+    _set_readiness(draft, model, config)
+    _set_idle_time(draft, model, config)
+    draft.not_carried_over += [
+        f"`{key}`"
+        for key in _MODEL_PROXY_KEYS
+        if model.get(key) and not (key == "proxy" and model[key] == _DEFAULT_PROXY)
+    ]
+    if name in (((config.get("hooks") or {}).get("on_startup") or {}).get("preload") or ()):
+        draft.not_carried_over.append(
+            "`hooks.on_startup.preload`: an on-demand model loads at its first request"
+        )
+    return draft
+
+
+def _set_served_names(draft: Draft, llama_swap_names: list[str]) -> None:
+    """Set the names that clients use: those of the command, then llama-swap's id and aliases."""
+    backend = draft.fields["backend"]
+    extra_args = draft.fields.get("extra_args", {})
+    value = draft.fields.pop("served_model_name", None) or extra_args.pop("served-model-name", None) or []
+    command_names = value if isinstance(value, list) else [str(value)]
+    names = list(dict.fromkeys([*command_names, *llama_swap_names]))
+    comment = (
+        "The command's name, llama-swap's id and aliases."
+        if command_names
+        else "llama-swap's id and aliases."
+    )
+    if backend == "vllm" and len(names) > 1:
+        draft.fields.setdefault("extra_args", {})["served-model-name"] = names
+        draft.comments["extra_args.served-model-name"] = comment
+    elif backend == "sglang":
+        draft.set("served_model_name", names[0])
+        draft.not_carried_over += [f"the name `{name}`: SGLang serves one name" for name in names[1:]]
+    else:
+        draft.set("served_model_name", ",".join(names), comment if len(names) > 1 else None)
+
+
+def _set_readiness(draft: Draft, model: _Map, config: _Map) -> None:
+    ready: dict[str, Any] = {}
+    path = model.get("checkEndpoint")
+    if path == "none":
+        draft.not_carried_over.append("`checkEndpoint: none`: a model is ready when it answers `ready.path`")
+    elif path and path != "/health":
+        ready["path"] = path
+    if timeout_sec := config.get("healthCheckTimeout"):
+        ready["timeout_sec"] = max(15, int(timeout_sec))
+    if ready:
+        draft.set("ready", ready)
+
+
+def _set_idle_time(draft: Draft, model: _Map, config: _Map) -> None:
+    idle_sec = model.get("ttl", -1)
+    if idle_sec in (-1, None):
+        idle_sec = config.get("globalTTL") or 0
+    if idle_sec:
+        draft.set("on_demand", {"idle": int(idle_sec)})
+    else:
+        draft.set("on_demand", {"idle": _NEVER}, "llama-swap does not unload this model when it is idle.")
+
+
+def _set_conflicts(drafts: Mapping[str, Draft], groups: Mapping[str, _Group]) -> None:
+    """Set which models may run at the same time, as the groups say."""
+    for name, draft in drafts.items():
+        group = groups.get(name, _Group())
+        if "gpus" not in draft.fields:
+            draft.set(
+                "gpus", "all", "llama-swap does not name GPUs. With names, more models can run at once."
+            )
+        siblings = [
+            other for other in drafts if other != name and groups.get(other, _Group()).name == group.name
+        ]
+        stopped = [other for other in drafts if _stops(group, groups.get(other, _Group()))]
+        if not group.swap or len(stopped) + 1 < len(drafts):
+            # The GPUs would let each pair of models stop each other; the groups name the pairs.
+            draft.set("gpu_sharing", "free", f"Group {group.name}: `conflicts:` names the models that stop.")
+            conflicts = stopped + (siblings if group.swap else [])
+            if conflicts:
+                draft.set("conflicts", sorted(drafts[other].name for other in conflicts))
+        if group.persistent:
+            draft.not_carried_over.append(
+                f"group {group.name} is persistent: no other group stops its members"
+            )
+
+
+def _stops(group: _Group, other: _Group) -> bool:
+    """Whether the start of a group's model stops the models of another group."""
+    return group.name != other.name and (group.exclusive or other.exclusive) and not other.persistent

@@ -1,0 +1,65 @@
+"""The environment of a command as `gpus:`, `secrets:` and `env_vars:`."""
+
+import hashlib
+
+from recipectl.compiler import secrets as secret_rules
+from recipectl.importers.draft import Draft
+from recipectl.recipe.gpus import is_device
+from recipectl.recipe.schema import VARIABLE
+
+SECRETS_FOLDER = "/etc/recipectl/secrets"
+_HF_TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+
+
+def set_environment(draft: Draft, variables: dict[str, str]) -> None:
+    """Set the keys of a recipe that give a command its environment; its other fields are set before."""
+    remaining = dict(variables)
+    _set_gpus(draft, remaining)
+    # The compiler sets VIRTUAL_ENV again, to the venv of the recipe.
+    programs = [str(draft.fields[key]) for key in ("python_path", "binary") if key in draft.fields]
+    venvs = [draft.fields.get("venv_path"), *(path.rpartition("/bin/")[0] for path in programs)]
+    if remaining.get("VIRTUAL_ENV") in venvs:
+        remaining.pop("VIRTUAL_ENV", None)
+    if remaining:
+        draft.set("env_vars", remaining)
+        move_secrets(draft)
+
+
+def _set_gpus(draft: Draft, variables: dict[str, str]) -> None:
+    """Set `gpus:` from the variable that selects GPUs, and remove that variable."""
+    rocm_variable = "HIP_VISIBLE_DEVICES" if "HIP_VISIBLE_DEVICES" in variables else "ROCR_VISIBLE_DEVICES"
+    has_cuda = "CUDA_VISIBLE_DEVICES" in variables
+    if has_cuda == (rocm_variable in variables) or "gpus" in draft.fields:
+        return
+    devices = variables["CUDA_VISIBLE_DEVICES" if has_cuda else rocm_variable]
+    gpus = [device.strip() for device in devices.split(",") if device.strip()]
+    if not all(is_device(gpu) for gpu in gpus) or len({*gpus}) < len(gpus):
+        return
+    if not has_cuda:
+        draft.set("accelerator", "rocm")
+    draft.set("gpus", [int(gpu) if gpu.isdigit() else gpu for gpu in gpus] or "none")
+    if has_cuda and variables.get("CUDA_DEVICE_ORDER", "PCI_BUS_ID") != "PCI_BUS_ID":
+        draft.comments["gpus"] = "Counted as nvidia-smi counts; the command had another CUDA_DEVICE_ORDER."
+    for name in ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER") if has_cuda else (rocm_variable,):
+        variables.pop(name, None)
+
+
+def set_secret(draft: Draft, name: str, value: str) -> None:
+    """Add an entry of `secrets:`; the value itself goes nowhere."""
+    draft.secrets[name] = hashlib.sha256(value.encode()).hexdigest()
+    draft.fields.setdefault("secrets", {})[name] = f"{SECRETS_FOLDER}/{name}"
+    content = "the value alone" if name in _HF_TOKENS else f"a line {name}=…"
+    draft.comments[f"secrets.{name}"] = f"Put {content} in this file, mode 0600; it is not repeated here."
+
+
+def move_secrets(draft: Draft) -> None:
+    """Move what looks like a secret from `env_vars:` to `secrets:`, and drop what systemd cannot carry."""
+    variables: dict[str, str] = draft.fields["env_vars"]
+    for name, value in list(variables.items()):
+        if secret_rules.looks_secret(name, value):
+            set_secret(draft, name, variables.pop(name))
+        elif not VARIABLE.fullmatch(name):
+            draft.not_carried_over.append(f"the variable `{name}`, which systemd cannot carry")
+            variables.pop(name)
+    if not variables:
+        draft.fields.pop("env_vars")

@@ -1,0 +1,122 @@
+"""The exact runtime of a recipe as NAME.lock records it, and how two such records differ.
+
+Standard library only: the helper of the units reads it too, just before an engine starts.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Collection
+from pathlib import Path
+from typing import TypedDict
+
+from recipectl.machine.distributions import python_version, versions
+
+# Besides the engine, its numbers and kernels come from these distributions: a lock records them all.
+_NUMERICS = re.compile(
+    r"(torch|triton|nvidia_|cuda_|cupy|flashinfer|flash_attn|flash_mla|xformers|sgl_|sglang_kernel|deep_gemm|deep_ep"
+    r"|vllm_|xgrammar|tilelang|aiter|transformers\Z|tokenizers\Z|numpy\Z)",
+    re.I,
+)
+
+
+class Distribution(TypedDict):
+    """One installed wheel; `record` is the SHA-256 of its RECORD, which names the digest of every file."""
+
+    version: str
+    record: str
+
+
+class Lock(TypedDict):
+    """A runtime: the content of a NAME.lock."""
+
+    interpreter: str
+    interpreter_file: str
+    interpreter_sha256: str
+    python_version: str | None
+    folder: str | None
+    distributions: dict[str, Distribution]
+
+
+def is_recorded(name: str, engine: Collection[str]) -> bool:
+    """True if a lock records a distribution of this name (lower case, `_`)."""
+    return name in engine or bool(_NUMERICS.match(name))
+
+
+def record(interpreter: str, folder: str | None, engine: Collection[str]) -> Lock:
+    """The exact runtime now; `engine` are the distribution names that the engine may have."""
+    real = Path(interpreter).resolve()
+    distributions: dict[str, Distribution] = {}
+    for name, version in versions(folder).items() if folder else ():
+        if is_recorded(name, engine):
+            distributions[name] = {
+                "version": version,
+                "record": _record_digest(Path(folder or ""), name, version),
+            }
+    return {
+        "interpreter": interpreter,
+        "interpreter_file": str(real),
+        "interpreter_sha256": _digest(real) if real.is_file() else "none",
+        "python_version": python_version(interpreter),
+        "folder": folder,
+        "distributions": distributions,
+    }
+
+
+def _record_digest(folder: Path, name: str, version: str) -> str:
+    for path in folder.glob(f"*-{version}.dist-info/RECORD"):
+        if path.parent.name.lower() == f"{name}-{version}.dist-info".lower():
+            return _digest(path)
+    return "none"
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_lock(path: Path) -> Lock:
+    """The content of a NAME.lock; OSError or ValueError when it is not one."""
+    data = json.loads(path.read_text())
+    missing = {*Lock.__annotations__} - {*(data if isinstance(data, dict) else ())}
+    if missing or not isinstance(data["distributions"], dict):
+        raise ValueError(f"it lacks {', '.join(sorted(missing)) or 'distributions'}")
+    lock: Lock = data
+    return lock
+
+
+def differences(locked: Lock, current: Lock) -> list[str]:
+    """One clause for each difference between the lock and the runtime now."""
+    clauses = _interpreter_differences(locked, current)
+    before, after = locked["distributions"], current["distributions"]
+    for name in sorted({*before, *after}):
+        if clause := _distribution_difference(name, before.get(name), after.get(name)):
+            clauses.append(clause)
+    return clauses
+
+
+def _interpreter_differences(locked: Lock, current: Lock) -> list[str]:
+    pairs = (
+        ("the interpreter", locked["interpreter"], current["interpreter"]),
+        ("the interpreter's real file", locked["interpreter_file"], current["interpreter_file"]),
+        ("Python", locked["python_version"], current["python_version"]),
+        ("the folder of the engine", locked["folder"], current["folder"]),
+    )
+    clauses = [f"{what} was {before} and is {after}" for what, before, after in pairs if before != after]
+    if not clauses and locked["interpreter_sha256"] != current["interpreter_sha256"]:
+        clauses.append(f"{current['interpreter_file']} is another build of the same program")
+    return clauses
+
+
+def _distribution_difference(
+    name: str, before: Distribution | None, after: Distribution | None
+) -> str | None:
+    if before and not after:
+        return f"{name} {before['version']} is gone"
+    if after and not before:
+        return f"{name} {after['version']} is new"
+    if before and after and before["version"] != after["version"]:
+        return f"{name} was {before['version']} and is {after['version']}"
+    if before and after and before["record"] != after["record"]:
+        return f"{name} {after['version']} was installed again with other files"
+    return None

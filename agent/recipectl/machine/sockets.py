@@ -1,0 +1,101 @@
+"""Who listens on a TCP port of this host, from /proc.
+
+Standard library only: the helper of the units reads it too.
+"""
+
+import contextlib
+import os
+import socket
+from pathlib import Path
+from typing import NamedTuple
+
+from recipectl.machine.processes import cgroup, unit_of
+
+ESTABLISHED, LISTEN = "01", "0A"  # proc_pid_net(5), tcp states
+_ANY = ("0.0.0.0", "::")  # noqa: S104  (compared, not bound)
+
+
+class PortHolder(NamedTuple):
+    """The process that listens on a port; `pid` is None when it belongs to another user."""
+
+    pid: int | None
+    command: str = ""
+    unit: str = ""  # empty when it belongs to none
+
+    def __str__(self) -> str:
+        if self.pid is None:
+            return "a process of another user"
+        return f"process {self.pid} ({self.command})" + (f" of {self.unit}" if self.unit else "")
+
+
+def inodes(port: int, state: str, host: str = "") -> set[str]:
+    """The inodes of the TCP sockets at a local port (of one address, when `host` is given)."""
+    numbers = set()
+    for table in ("tcp", "tcp6"):
+        with contextlib.suppress(FileNotFoundError):
+            for line in Path("/proc/net", table).read_text().splitlines()[1:]:
+                fields = line.split()
+                address, _, port_hex = fields[1].rpartition(":")
+                if fields[3] == state and int(port_hex, 16) == port and _is_in_the_way(address, host):
+                    numbers.add(fields[9])
+    return numbers
+
+
+def _is_in_the_way(address: str, host: str) -> bool:
+    """True if a listener at an address (as /proc/net spells it) prevents another one at `host`."""
+    words = [bytes.fromhex(address[start : start + 8])[::-1] for start in range(0, len(address), 8)]
+    family = socket.AF_INET if len(words) == 1 else socket.AF_INET6
+    listener = socket.inet_ntop(family, b"".join(words))
+    wanted = {"localhost": "127.0.0.1", _ANY[0]: "", _ANY[1]: ""}.get(host, host)
+    family = socket.AF_INET6 if ":" in wanted else socket.AF_INET
+    try:
+        wanted = socket.inet_ntop(family, socket.inet_pton(family, wanted))
+    except OSError:
+        return True  # every address, or a name
+    return listener in (*_ANY, wanted, f"::ffff:{wanted}")
+
+
+def is_listening(host: str, port: int) -> bool:
+    """True if a process listens there."""
+    return bool(inodes(port, LISTEN, host))
+
+
+def owner(numbers: set[str]) -> int | None:
+    """A process that holds one of the sockets; None when this user may not see any."""
+    links = {f"socket:[{number}]" for number in numbers}
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it is gone, or belongs to another user
+            if any(os.readlink(fd) in links for fd in (process / "fd").iterdir()):  # noqa: PTH115  (hot loop)
+                return int(process.name)
+    return None
+
+
+def holder(port: int, host: str = "") -> PortHolder | None:
+    """The process that listens on a port; None when nobody does."""
+    numbers = inodes(port, LISTEN, host)
+    if not numbers:
+        return None
+    pid = owner(numbers)
+    if pid is None:
+        return PortHolder(None)
+    command = "it has ended"
+    with contextlib.suppress(OSError):
+        command = Path(f"/proc/{pid}/comm").read_text().strip()
+    return PortHolder(pid, command, unit_of(pid))
+
+
+def same_cgroup(pid: int) -> bool:
+    """True if a process is in the cgroup of this process."""
+    return cgroup(pid) == cgroup("self")
+
+
+def http_status(host: str, port: int, path: str, timeout_sec: float = 2) -> int | None:
+    """The HTTP status of one GET, None when nobody answers."""
+    try:
+        with socket.create_connection((host, port), timeout=timeout_sec) as sock:
+            sock.sendall(f"GET {path} HTTP/1.0\r\nHost: {host}\r\n\r\n".encode())
+            answer = sock.recv(64)
+    except OSError:
+        return None
+    words = answer.split(None, 2)
+    return int(words[1]) if len(words) > 1 and words[0].startswith(b"HTTP/") and words[1].isdigit() else None

@@ -1,0 +1,69 @@
+"""The system, one user, or another host: where recipes, the host file, units and caches are. Paths only."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from recipectl.errors import UsageError
+
+_SYSTEM_BASES = tuple(Path(base, "recipectl") for base in ("/etc", "/run", "/usr/local/lib", "/usr/lib"))
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a verb works: the system, with `user` the caller's own manager, or another host over ssh."""
+
+    user: bool = False
+    remote: str | None = None
+
+    def require_local(self) -> None:
+        """UsageError when the place is another host: a verb that needs its files cannot work."""
+        if self.remote:
+            raise UsageError(
+                "over -H only start, stop, restart, switch, wait, status and logs work; for other verbs run "
+                f"`ssh {self.remote} recipectl …`"
+            )
+
+    @property
+    def _user_config(self) -> Path:
+        return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+
+    @property
+    def runtime_folder(self) -> str:
+        """The folder of what lasts until the next boot."""
+        if not self.user:
+            return "/run"
+        return os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
+
+    @property
+    def bases(self) -> tuple[Path, ...]:
+        """The folders of recipectl's configuration; the first that has a name wins."""
+        own = (self._user_config / "recipectl", Path(self.runtime_folder, "recipectl")) if self.user else ()
+        return (*own, *_SYSTEM_BASES)
+
+    @property
+    def recipe_folders(self) -> tuple[Path, ...]:
+        """The folders of recipes; the first that has a name wins."""
+        self.require_local()
+        # The system's recipes belong to the system manager; a user has their own.
+        bases = self.bases[:2] if self.user else self.bases
+        return tuple(base / "recipes" for base in bases)
+
+    @property
+    def unit_folder(self) -> Path:
+        """The folder that units are written to."""
+        self.require_local()
+        return self._user_config / "systemd/user" if self.user else Path("/etc/systemd/system")
+
+    @property
+    def cache_folder(self) -> Path:
+        """The folder of the compiled recipes and the engines' options."""
+        if not self.user:
+            return Path("/var/cache/recipectl")
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "recipectl")
+
+    @property
+    def journalctl(self) -> tuple[str, ...]:
+        """The words that a person reads a unit's log with, without the unit."""
+        words = ("journalctl", *(("--user",) if self.user else ()), "-u")
+        return ("ssh", self.remote, *words) if self.remote else words

@@ -1,0 +1,92 @@
+"""The text of a YAML or JSON file as nodes, or a plain sentence about its syntax."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from recipectl.errors import Problem, RecipeError
+
+Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def read_text(path: Path, content: Callable[[Path], bytes] = Path.read_bytes) -> str:
+    """The text of one file; RecipeError when it cannot be read."""
+    try:
+        return content(path).decode()
+    except OSError as error:
+        sentence = f"cannot be read: {error.strerror}; correct its path or its mode"
+    except UnicodeDecodeError as error:
+        sentence = f"is not UTF-8 at byte {error.start}; save it as UTF-8"
+    raise RecipeError((Problem(str(path), 0, 0, "", "file", sentence),))
+
+
+def _yaml_of_json(text: str) -> str:
+    """JSON as YAML: raw line separators become escapes, and a pair of surrogates becomes its character."""
+    if text.isascii() and "\\u" not in text and "\x7f" not in text:
+        return text
+
+    def joined(match: re.Match[str]) -> str:
+        high, low = int(match[2], 16), int(match[3], 16)
+        return f"{match[1]}{chr(0x10000 + ((high - 0xD800) << 10) + low - 0xDC00)}"
+
+    pair = r"(?<!\\)((?:\\\\)*)\\u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})"
+    return re.sub("[\x7f\x85\u2028\u2029]", lambda raw: f"\\u{ord(raw[0]):04x}", re.sub(pair, joined, text))
+
+
+# Within a value too, YAML takes these for the end of a line.
+_LINE_ENDS = re.compile("[\x85\u2028\u2029]")
+# What libyaml says -> what is wrong and what to do, for the mistakes that people make.
+_SYNTAX = {
+    "cannot start any token": "a value cannot begin with this character; put the value in quotes",
+    "mapping values are not allowed": "a `:` stands where no key is; quote the value, or indent it right",
+    "did not find expected key": "the indentation does not match the lines above; align it",
+    "could not find expected ':'": "a key has no `:` after it; add one",
+    "did not find expected ',' or ']'": "a `[` is not closed; add `]`, or the missing `,`",
+    "did not find expected ',' or '}'": "a `{` is not closed; add `}`, or the missing `,`",
+    "did not find expected node content": "a value is missing; add it, or close the `[` or `{` before",
+    "found unexpected end of stream": "a quote is not closed; add it",
+    "found undefined alias": "`*` begins the name of an anchor that does not exist; put the value in quotes",
+    "did not find expected alphabetic or numeric character":
+        "`*` and `&` begin names of anchors; put the value in quotes",
+}  # fmt: skip
+
+
+def _syntax_error(error: yaml.YAMLError, text: str) -> tuple[int, int, str]:
+    """Line, column and sentence of a YAML error."""
+    mark = getattr(error, "problem_mark", None)
+    line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+    problem = str(getattr(error, "problem", None) or error)
+    lines = [*text.split("\n"), ""]
+    if lines[min(line, len(lines)) - 1].lstrip(" ").startswith("\t"):
+        return line, column, f"line {line} is indented with a tab; YAML needs spaces"
+    plain = next((sentence for words, sentence in _SYNTAX.items() if words in problem), None)
+    return line, column, plain or f"this is not YAML ({problem}); correct it"
+
+
+def compose(path: Path, text: str) -> Any:
+    """The root node of a YAML or JSON file, None for an empty file; RecipeError when it is not a mapping."""
+
+    def failure(line: int, column: int, sentence: str) -> RecipeError:
+        return RecipeError((Problem(str(path), line, column, "", "syntax", sentence),))
+
+    if path.suffix == ".json":
+        text = _yaml_of_json(text)
+    if raw := yaml.reader.Reader.NON_PRINTABLE.search(text) or _LINE_ENDS.search(text):
+        before = text[: raw.start()]
+        line, column = before.count("\n") + 1, raw.start() - before.rfind("\n")
+        sentence = (
+            f"a recipe cannot contain U+{ord(raw[0]):04X} itself; write it as an escape in double quotes"
+        )
+        raise failure(line, column, sentence)
+    try:
+        node = yaml.compose(text, Loader=Loader)
+    except RecursionError as error:
+        raise failure(1, 1, "the file is nested too deeply; write less") from error
+    except yaml.YAMLError as error:
+        raise failure(*_syntax_error(error, text)) from error
+    if node is not None and not isinstance(node, yaml.MappingNode):
+        raise failure(1, 1, "the file must be a mapping of keys to values; write `key: value` lines")
+    return node
