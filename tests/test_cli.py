@@ -1,6 +1,10 @@
 """What the verbs say that need no systemd."""
 
 import json
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,6 +12,7 @@ from click.testing import CliRunner
 from conftest import make_venv
 
 from recipectl.cli import recipectl
+from recipectl.errors import RecipectlError
 
 
 def run(*words: str) -> str:
@@ -70,3 +75,88 @@ def test_explain_is_one_screen_with_the_place_of_every_word_variable_and_setting
         for line in unit.replace("\\\n    ", "").splitlines()
         if "=" in line and not line.startswith(("#", *own))
     )
+
+
+def process(
+    *words: str, environment: dict[str, str] | None = None, output: str | None = None
+) -> tuple[int, str]:
+    """The exit status and standard error of a whole process; standard output goes to the file `output`."""
+    with Path(output or os.devnull).open("w") as stdout:
+        done = subprocess.run(
+            [sys.executable, "-m", "recipectl", *words],
+            stdout=stdout, stderr=subprocess.PIPE, text=True, check=False, env=os.environ | (environment or {}),
+        )  # fmt: skip
+    return done.returncode, done.stderr
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> dict[str, str]:
+    """A user without a service manager who has one recipe, `m`."""
+    recipes = tmp_path / "config/recipectl/recipes"
+    recipes.mkdir(parents=True)
+    recipe = {"backend": "llamacpp", "binary": "/bin/true", "model_path": "m"}
+    (recipes / "m.json").write_text(json.dumps(recipe))
+    return {
+        "HOME": str(tmp_path),
+        "XDG_CONFIG_HOME": str(tmp_path / "config"),
+        "XDG_RUNTIME_DIR": str(tmp_path / "no-manager"),
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+    }
+
+
+@pytest.mark.parametrize("words", [("--help",), ("--user", "list"), ("--user", "compile")], ids=" ".join)
+def test_a_full_output_ends_in_one_line(home: dict[str, str], words: tuple[str, ...]) -> None:
+    status, errors = process(*words, environment=home, output="/dev/full")
+    lines = [line for line in errors.splitlines() if "states are unknown" not in line]
+    assert (status, lines) == (
+        1, ["standard output cannot be written: No space left on device; its end is missing"],
+    )  # fmt: skip
+
+
+def test_a_reader_that_leaves_is_no_error(home: dict[str, str]) -> None:
+    words = f"{sys.executable} -m recipectl --user compile | head -n 1"
+    done = subprocess.run(
+        ["sh", "-c", words], capture_output=True, text=True, check=False, env=os.environ | home
+    )
+    assert (done.stdout.startswith("# Written by recipectl"), done.stderr) == (True, "")
+
+
+def test_a_missing_program_is_named(home: dict[str, str]) -> None:
+    status, errors = process("--user", "logs", "m", environment=home | {"PATH": "/nonexistent"})
+    sentence = "journalctl cannot be run (No such file or directory); install it, or correct PATH\n"
+    assert (status, errors) == (1, sentence)
+
+
+@pytest.mark.parametrize("verb", ["start", "stop", "wait", "status", "logs", "enable", "remove"])
+@pytest.mark.parametrize("name", ["sm*", "a b", "[x]", "", "é"])
+def test_a_name_that_is_none_ends_in_a_sentence(home: dict[str, str], verb: str, name: str) -> None:
+    with pytest.raises(RecipectlError) as caught:
+        CliRunner(env=home).invoke(
+            recipectl, ("--user", verb, name), standalone_mode=False, catch_exceptions=False
+        )
+    assert caught.value.status == 2
+    assert re.search(r"; .*(recipectl list|put one there|give)", str(caught.value))
+
+
+def test_the_bus_is_opened_when_it_is_needed(home: dict[str, str]) -> None:
+    """A wrong host file is reported first: no connection is made before the recipes are compiled."""
+    host = Path(home["XDG_CONFIG_HOME"], "recipectl/host.yaml")
+    host.write_text("drift: maybe\n")
+    _, errors = process("--user", "apply", environment=home)
+    assert errors.startswith(f"{host}:1:8: `drift` is `maybe`")
+    host.unlink()
+    status, errors = process("--user", "apply", environment=home)
+    assert (status, "there is no connection to your own service manager" in errors) == (1, True)
+    assert "log in with a session that has one" in errors
+
+
+@pytest.mark.parametrize("verb", ["compile", "check"])
+def test_json_has_the_problems_as_values(home: dict[str, str], verb: str) -> None:
+    file = Path(home["XDG_CONFIG_HOME"], "recipectl/recipes/bad.yaml")
+    file.write_text("model_path: m\nport: 0\n")
+    done = CliRunner(env=home).invoke(recipectl, ("--user", verb, "--json"), standalone_mode=False)
+    (problem,) = json.loads(done.stdout)["problems"]
+    assert problem == {
+        "file": str(file), "line": 2, "column": 7, "key": "port", "kind": "value",
+        "sentence": "`port` is `0`; give at least 1", "severity": "error",
+    }  # fmt: skip

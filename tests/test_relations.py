@@ -29,7 +29,7 @@ def claim(name: str, settings: HostSettings = SETTINGS, **fields: Any) -> Claim:
         words=(),
         endpoint=Endpoint("127.0.0.1", port, "/health"),
     )
-    return relations.claim(steps, settings)
+    return relations.claim_of(steps, settings)
 
 
 def sentences(decisions: Decisions, name: str) -> list[str]:

@@ -1,15 +1,14 @@
 """Unit files on disk, and carrying out a plan."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from models import State, model
 
 from recipectl.compiler.model import CompiledModel
 from recipectl.converge.apply import apply
 from recipectl.converge.plan import Plan, Survey, decide
 from recipectl.errors import RecipectlError
-from recipectl.recipe.gpus import UNSET
 from recipectl.systemd.store import Store
 from recipectl.systemd.unitfile import Unit
 
@@ -39,25 +38,10 @@ class RecordingManager:
         self.verbs.append(f"{verb} {unit}")
 
 
-@dataclass(frozen=True)
-class State:
-    active_state: str = "inactive"
-    started_digest: str | None = None
+DOWN = State()
 
 
-def model(
-    name: str = "qwen", *, text: str = QWEN.text, units: tuple[Unit, ...] = (), **fields: object
-) -> CompiledModel:
-    """A model as the compiler gives it, without relations."""
-    defaults: dict[str, object] = {
-        "name": name, "file": f"/r/{name}.yaml", "backend": "vllm", "user": None, "digest": "0123456789ab",
-        "units": units or (Unit(f"model-{name}.service", text),), "autostart": None, "on_demand": False, "watched": False,
-        "gpus": UNSET, "url": None, "listen": None, "requires": (), "rivals": (), "warnings": (),
-    }  # fmt: skip
-    return CompiledModel(**(defaults | fields))  # type: ignore[arg-type]
-
-
-def planned(store: Store, wanted: CompiledModel, state: State = State(), **options: bool) -> Plan:
+def planned(store: Store, wanted: CompiledModel, state: State = DOWN, **options: bool) -> Plan:
     return decide((wanted,), (), Survey(store.installed(), {QWEN.name: state}, store.enabled()), **options)
 
 

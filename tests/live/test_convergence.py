@@ -399,7 +399,10 @@ def test_a_folder_in_the_place_of_a_recipe_stops_nothing() -> None:
     (RECIPES / "a.json").mkdir()
     applied = recipectl("apply")
     (RECIPES / "a.json").rmdir()
-    assert (applied.returncode, applied.stderr) == (2, f"{RECIPES}/a.json: cannot be read: Is a directory\n")
+    assert (applied.returncode, applied.stderr) == (
+        2,
+        f"{RECIPES}/a.json: cannot be read: Is a directory; correct its path or its mode\n",
+    )
     assert show("a", "ActiveState") == "active"
 
 

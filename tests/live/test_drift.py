@@ -184,7 +184,7 @@ def test_somebody_who_runs_it_by_hand() -> None:
         while "port" not in [where for where, _ in causes(row_of())] and time.monotonic() < end:
             time.sleep(0.1)
         one = row()
-        assert causes(one) == [("port", "somebody runs it by hand")]
+        assert causes(one) == [("port", "somebody started it by hand")]
         assert f"port 18300 is answered by process {by_hand.pid}" in one["differences"][0]["what"]
         doctor = recipectl("doctor")
         assert doctor.returncode == 3
@@ -312,7 +312,7 @@ def test_the_doctor_names_what_is_wrong() -> None:
     (RECIPES / "a.json").chmod(0o666)
     os.kill(int(show("a", "MainPID")), 9)
     found = doctor()
-    assert "b.json:2:1: a `{` is not closed" in found["recipes"][0]
+    assert "b.json:2:1: a value is missing; add it, or close the `[` or `{` before" in found["recipes"][0]
     assert "`MY_TOKEN` looks like a secret" in found["secrets"][0]
     assert f"anyone may write {RECIPES}/a.json" in found["permissions"][0]
 
@@ -392,7 +392,7 @@ def test_the_port_behind_an_on_demand_model() -> None:
     found = causes(row())
     by_hand.kill()
     by_hand.wait()
-    assert found == [("port", "somebody runs it by hand")]
+    assert found == [("port", "somebody started it by hand")]
 
 
 def test_who_may_not_look_says_so() -> None:

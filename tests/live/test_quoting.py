@@ -78,7 +78,7 @@ def test_official_commands_arrive_as_they_are(dump: Path) -> None:
     runtime = Runtime("test", ("/v/bin/vllm", "serve"), positional_model=True)
     made = [(as_recipe(row["argv"], row["env"]), row) for row in rows]
     cases = [
-        (tuple(word.text for word in engines.command(recipe, runtime)[1:]), dict(recipe.env_vars))
+        (tuple(word.text for word in engine_argv.command(recipe, runtime)[1:]), dict(recipe.env_vars))
         for recipe, _ in made
     ]
     assert len(cases) >= 300

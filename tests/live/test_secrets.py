@@ -108,7 +108,7 @@ def test_what_the_units_user_cannot_reach_is_refused_with_the_folder() -> None:
     said = recipectl("apply")
     assert said.returncode == 2
     assert (
-        "/opt/closed/engine cannot be reached by the unit's user recipectl (/opt/closed is closed to it)"
+        "the unit's user recipectl cannot reach /opt/closed/engine (/opt/closed is closed to it)"
         in said.stderr
     )
 

@@ -244,7 +244,7 @@ def test_a_host_without_systemd_is_told() -> None:
         text=True,
         check=False,
     )
-    assert (failed.returncode, failed.stderr[:34]) == (1, "no systemd to talk to over D-Bus (")
+    assert (failed.returncode, failed.stderr[:34]) == (1, "there is no connection to systemd ")
 
 
 def test_a_start_limit_that_was_reached_is_reset_and_said() -> None:

@@ -33,7 +33,7 @@ def machine() -> dict[str, object]:
 
 # Two systems at once: most tests wait for an engine. The long ones first, each to the shorter run.
 SHARDS = (
-    ("storm", "supervision", "drift", "quoting", "access", "user", "secrets", "ansible"),
+    ("storm", "supervision", "drift", "quoting", "access", "user", "secrets", "ansible", "bus"),
     ("convergence", "gpus"),
 )
 

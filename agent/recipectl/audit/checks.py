@@ -73,8 +73,8 @@ def check_permissions(subject: Subject) -> Iterator[Problem]:
         if status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX:
             yield on_host("permission", f"anyone may write {path}, and decide what runs; chmod o-w it")
         if not place.user and status.st_uid != 0:
-            what = f"{path} belongs to user {status.st_uid}, who decides what runs here"
-            yield on_host("permission", f"{what}; chown it to root")
+            fault = f"{path} belongs to user {status.st_uid}, who decides what runs here"
+            yield on_host("permission", f"{fault}; chown it to root")
 
 
 def check_gpus(subject: Subject) -> Iterator[Problem]:
@@ -84,8 +84,8 @@ def check_gpus(subject: Subject) -> Iterator[Problem]:
         missing = sorted({*resolved.gpus.indices} - present)
         if resolved.recipe.accelerator == "cuda" and missing:
             has = ", ".join(sorted(present)) or "none"
-            what = f"{name} wants GPU {', '.join(missing)}, this host has {has}"
-            yield on_host("device", f"{what}; load the driver, or correct `gpus:`", file=resolved.file)
+            fault = f"{name} wants GPU {', '.join(missing)}, this host has {has}"
+            yield on_host("device", f"{fault}; load the driver, or correct `gpus:`", file=resolved.file)
 
 
 def check_systemd(subject: Subject) -> Iterator[Problem]:
@@ -98,8 +98,8 @@ def check_systemd(subject: Subject) -> Iterator[Problem]:
             "unit", f"systemd {running} is older than {OLDEST_SYSTEMD}, the oldest one tested; upgrade it"
         )
     if running != installed:
-        what = f"systemd {running} runs and {installed} is installed"
-        yield on_host("unit", f"{what}; run `systemctl daemon-reexec`, or reboot")
+        fault = f"systemd {running} runs and {installed} is installed"
+        yield on_host("unit", f"{fault}; run `systemctl daemon-reexec`, or reboot")
 
 
 def check_units(subject: Subject) -> Iterator[Problem]:
@@ -114,8 +114,8 @@ def check_units(subject: Subject) -> Iterator[Problem]:
     for model in subject.result.models:
         socket = states.get(model.unit_names.socket)
         if model.on_demand and socket and socket.active_state == "inactive":
-            what = f"{socket.name} does not listen, and no request starts {model.name}"
-            yield on_host("unit", f"{what}; run `recipectl apply`")
+            fault = f"{socket.name} does not listen, and no request starts {model.name}"
+            yield on_host("unit", f"{fault}; run `recipectl apply`")
 
 
 def check_drift(subject: Subject) -> Iterator[Problem]:
@@ -141,8 +141,8 @@ def check_orphans(_: Subject) -> Iterator[Problem]:
     for process in processes.unsupervised_engines():
         words = " ".join(secrets.redacted(process.argv or ()))[:100]
         where = f"in {process.unit}" if process.unit else "in no unit"
-        what = f"process {process.pid} {where} is an engine that no service supervises ({words})"
-        yield on_host("orphan", f"{what}; end it, or import its command")
+        fault = f"process {process.pid} {where} is an engine that no service supervises ({words})"
+        yield on_host("orphan", f"{fault}; end it, or import its command")
 
 
 CHECKS: dict[str, Callable[[Subject], Iterator[Problem]]] = {

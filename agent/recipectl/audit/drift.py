@@ -123,10 +123,10 @@ def process_difference(process: Process, loaded: Command) -> str | None:
     current = process.environment
     if not current:
         return None
-    wanted = {name: value for name, value in loaded.environment.items() if name != DIGEST_VARIABLE}
-    changed = sorted(name for name, value in wanted.items() if name in current and current[name] != value)
-    missing = sorted(name for name in wanted if name not in current)
-    if changed or (missing and len(missing) < len(wanted)):
+    expected = {name: value for name, value in loaded.environment.items() if name != DIGEST_VARIABLE}
+    changed = sorted(name for name, value in expected.items() if name in current and current[name] != value)
+    missing = sorted(name for name in expected if name not in current)
+    if changed or (missing and len(missing) < len(expected)):
         return f"environment ({', '.join([*changed, *missing])})"
     return None
 
@@ -158,14 +158,14 @@ def foreign_variables(
 
 def of_unit(
     name: str,
-    wanted: Mapping[str, str],
+    expected: Mapping[str, str],
     installed: Mapping[str, InstalledUnit],
     compiled_version: str | None,
     version: str,
 ) -> Iterator[Difference]:
     """How the units on disk differ from the recipe; the versions are the engine's, when compiled and now."""
     changed = sorted(
-        unit for unit, text in wanted.items() if unit not in installed or installed[unit].text != text
+        unit for unit, text in expected.items() if unit not in installed or installed[unit].text != text
     )
     if not changed:
         return
@@ -177,11 +177,11 @@ def of_unit(
         remedy = f"move the change into a drop-in (systemctl edit), then {apply}"
         yield Difference("unit", f"{', '.join(edited)} was edited", "somebody edited it by hand", remedy)
     elif compiled_version and compiled_version != version:
-        what = f"the unit was compiled for {compiled_version}, and {version} is installed now"
-        yield Difference("unit", what, "the venv was changed after apply", apply)
+        fault = f"the unit was compiled for {compiled_version}, and {version} is installed now"
+        yield Difference("unit", fault, "the venv was changed after apply", apply)
     else:
-        what = f"{', '.join(changed)} differs from the recipe"
-        yield Difference("unit", what, "an edit was not applied", apply)
+        fault = f"{', '.join(changed)} differs from the recipe"
+        yield Difference("unit", fault, "an edit was not applied", apply)
 
 
 def of_loaded(
@@ -202,8 +202,8 @@ def of_loaded(
             yield Difference("drop-in", f"a drop-in {' and '.join(effects)}", path, remedy)
         before = after
     if change := first_difference(loaded, before):
-        what = f"systemd has loaded another {change}"
-        yield Difference("loaded", what, "files were changed without a reload", "systemctl daemon-reload")
+        fault = f"systemd has loaded another {change}"
+        yield Difference("loaded", fault, "files were changed without a reload", "systemctl daemon-reload")
 
 
 def of_process(
@@ -221,26 +221,26 @@ def of_process(
     pid = process.pid
     restart = f"recipectl restart {UnitNames.of_service(unit).recipe}"
     if names := foreign_variables(process, loaded, secret, user=user):
-        what = f"process {pid} has variables that no unit gives it ({', '.join(names)})"
+        fault = f"process {pid} has variables that no unit gives it ({', '.join(names)})"
         cause = "they come from EnvironmentFile=, DefaultEnvironment= or systemctl set-environment"
-        yield Difference("running", what, cause, f"remove them there, then {restart}")
+        yield Difference("running", fault, cause, f"remove them there, then {restart}")
     if change := process_difference(process, loaded):
-        what = f"process {pid} was started with another {change}"
-        yield Difference("running", what, "applied without a restart", restart)
+        fault = f"process {pid} was started with another {change}"
+        yield Difference("running", fault, "applied without a restart", restart)
     elif started_digest and unit_digest and started_digest != unit_digest:
-        what = f"process {pid} was started by an earlier unit"
-        yield Difference("running", what, "applied without a restart", restart)
+        fault = f"process {pid} was started by an earlier unit"
+        yield Difference("running", fault, "applied without a restart", restart)
     elif replaced_interpreter:
-        what = f"process {pid} runs {process.executable} instead of {replaced_interpreter}"
-        yield Difference("running", what, "its interpreter was replaced", restart)
+        fault = f"process {pid} runs {process.executable} instead of {replaced_interpreter}"
+        yield Difference("running", fault, "its interpreter was replaced", restart)
 
 
 def of_silence(unit: str) -> Difference:
     """An engine that was ready, and does not answer."""
     recipe = UnitNames.of_service(unit).recipe
-    what = "the engine does not answer, though its process exists"
+    fault = "the engine does not answer, though its process exists"
     remedy = f"recipectl logs {recipe}; recipectl restart {recipe}"
-    return Difference("answers", what, "it hangs, or is very busy", remedy)
+    return Difference("answers", fault, "it hangs, or is very busy", remedy)
 
 
 def of_lock(recipe: str, clauses: Sequence[str]) -> Iterator[Difference]:
@@ -262,5 +262,5 @@ def of_version(
             "answers", f"the engine answers {answered}, and {installed} is installed", cause, restart
         )
     elif installed_after_start:
-        what = f"{installed or 'the engine'} was installed after the process had started"
-        yield Difference("running", what, cause, restart)
+        fault = f"{installed or 'the engine'} was installed after the process had started"
+        yield Difference("running", fault, cause, restart)

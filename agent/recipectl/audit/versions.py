@@ -218,9 +218,9 @@ def _of_port(subject: _Subject) -> Iterator[Difference]:
     holder = sockets.holder(endpoint.port, endpoint.host)
     # A rival may have the same port.
     if holder and not (holder.unit.startswith("model-") and holder.unit.endswith(".service")):
-        what = f"port {endpoint.port} is answered by {holder}, and the unit is {subject.state.word}"
+        fault = f"port {endpoint.port} is answered by {holder}, and the unit is {subject.state.word}"
         remedy = f"end that process, then recipectl start {subject.name}"
-        yield Difference("port", what, "somebody started it by hand", remedy)
+        yield Difference("port", fault, "somebody started it by hand", remedy)
 
 
 def _newest_install_sec(resolved: ResolvedRecipe) -> float | None:

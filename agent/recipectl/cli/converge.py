@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -76,8 +77,8 @@ def _decide(place: Place, recipes: Sequence[str], manager: Manager, *, restart: 
             models = tuple(model for model in models if name not in {unit.name for unit in model.units})
     status = selection.status or int(bool(problems))
     for model, rival in enabled_rivals(models, current.enabled):
-        what = f"`{model.name}` and `{rival}` are both enabled and share a GPU"
-        sentence = f"{what}: only one would be up after a boot; disable the other"
+        fault = f"`{model.name}` and `{rival}` are both enabled and share a GPU"
+        sentence = f"{fault}: only one would be up after a boot; disable the other"
         problems.append(on_host("relation", sentence, file=model.file))
         status = 2
     report(problems)
@@ -90,8 +91,8 @@ def _refuse_files_with_a_recipes_name(place: Place, recipes: Sequence[str]) -> N
     for path in (search.find(name, ()) for name in recipes if search.is_file(name)):
         other = by_name.get(search.stem(path), path)
         if path.exists() and os.path.realpath(path) != os.path.realpath(other):
-            what = f"{path} has the name of {other}, which the next apply would put back"
-            raise UsageError(f"{what}; rename it", kind="file")
+            fault = f"{path} has the name of {other}, which the next apply would put back"
+            raise UsageError(f"{fault}; rename it", kind="file")
 
 
 def _drop_ins(place: Place, decided: Plan) -> list[str]:
@@ -159,14 +160,13 @@ def apply_(
 ) -> int:
     """Make the host what its recipes say; with names, only these. Models load after it returns."""
     store = Store(place.unit_folder)
-    # The lock is held until the process ends.
-    lock = None if check or dry_run else store.lock()
-    with Manager(user=place.user) as manager:
-        if lock:
+    changes = not (check or dry_run)
+    with store.lock() if changes else nullcontext(), Manager(user=place.user) as manager:
+        if changes:
             store.remove_temporary_files()
         decision = _decide(place, recipes, manager, restart=not no_restart)
         failure = None
-        if decision.plan and lock:
+        if decision.plan and changes:
             try:
                 apply.apply(decision.plan, store, manager, _ignore if as_json else _say)
             except RecipectlError as error:
@@ -209,15 +209,15 @@ def _say(action: Action) -> None:
 @click.pass_obj
 def remove_(place: Place, recipes: tuple[str, ...]) -> int:
     """Stop models, disable them and remove their units; recipes stay."""
+    services = tuple(map(service_name, recipes))
     store = Store(place.unit_folder)
-    lock = store.lock()
-    installed = store.installed()
-    gone: dict[str, str] = {}
-    for service in map(service_name, recipes):
-        if service not in installed:
-            raise no_such_unit(service, place)
-        gone |= {unit: "removed" for unit in UnitNames.of_service(service).every if unit in installed}
-    with lock, Manager(user=place.user) as manager:
+    with store.lock(), Manager(user=place.user) as manager:
+        installed = store.installed()
+        gone: dict[str, str] = {}
+        for service in services:
+            if service not in installed:
+                raise no_such_unit(service, place)
+            gone |= {unit: "removed" for unit in UnitNames.of_service(service).every if unit in installed}
         removal = plan.decide((), (), Survey(installed=installed, states={}, gone=gone))
         apply.apply(removal, store, manager)
     return 0

@@ -7,7 +7,6 @@ import shlex
 import shutil
 import textwrap
 from collections.abc import Iterable
-from dataclasses import asdict
 from functools import partial
 from itertools import groupby, zip_longest
 from pathlib import Path
@@ -193,7 +192,7 @@ def facts(steps: ResolvedRecipe, model: CompiledModel, host_places: Places) -> d
     return {
         "recipe": steps.name,
         "source": steps.file,
-        "runtime": asdict(steps.runtime),
+        "runtime": steps.runtime.as_json(),
         "environment": {
             name: variable._asdict() | {"place": _place_of_variable(steps, host_places, name, variable.layer)}
             for name, variable in steps.environment.items()

@@ -68,7 +68,7 @@ def _current_lock(place: Place, name: str, recipe: str) -> lockfile.Lock:
     from recipectl.compiler.pipeline import resolve
     from recipectl.compiler.preflight import current_lock
     from recipectl.machine.disk import Disk
-    from recipectl.machine.installation import installation
+    from recipectl.machine.installation import current_installation
     from recipectl.recipe.hostfile import load_host_settings
 
     extra = (search.find(name, ()),) if search.is_file(name) else ()
@@ -76,7 +76,7 @@ def _current_lock(place: Place, name: str, recipe: str) -> lockfile.Lock:
     source = next(source for source in sources if source.name == recipe)
     settings, _ = load_host_settings(search.host_files(place.bases))
     # Without its lock: that may be out of date.
-    resolved = resolve(source._replace(lock=None), settings, installation(user=place.user), Disk())
+    resolved = resolve(source._replace(lock=None), settings, current_installation(user=place.user), Disk())
     return current_lock(resolved.recipe, resolved.runtime)
 
 
@@ -86,8 +86,8 @@ def _read_lock(path: Path) -> lockfile.Lock:
     try:
         return lockfile.read_lock(path)
     except (OSError, ValueError) as error:
-        what = f"{path} cannot be read as a lock ({error})"
-        raise UsageError(f"{what}; remove it and run `recipectl lock` again", kind="lock") from error
+        fault = f"{path} cannot be read as a lock ({error})"
+        raise UsageError(f"{fault}; remove it and run `recipectl lock` again", kind="lock") from error
 
 
 @click.command("versions")

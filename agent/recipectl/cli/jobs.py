@@ -27,11 +27,11 @@ def _existing(manager: Manager, service: str) -> UnitState:
     """The state of a unit that systemd can load; UsageError or JobError when it cannot."""
     state = manager.states((service,))[0]
     if state.load_state == "not-found":
-        what = f"{service} is not on this host"
-        raise UsageError(f"{what}; write it with `recipectl apply` and the recipe's name", kind="unit")
+        fault = f"{service} is not on this host"
+        raise UsageError(f"{fault}; write it with `recipectl apply` and the recipe's name", kind="unit")
     if state.load_state not in ("loaded", "masked"):
-        what = f"systemd cannot load {service} ({state.load_state})"
-        raise JobError(f"{what}; see systemctl status {service}")
+        fault = f"systemd cannot load {service} ({state.load_state})"
+        raise JobError(f"{fault}; see systemctl status {service}")
     return state
 
 
@@ -94,8 +94,8 @@ def _failure(
 ) -> str | None:
     """A sentence about a job that did not end well; None when it did."""
     if verb == "Stop":
-        what = f"{service} did not stop: its job was {result}"
-        return None if result == "done" else f"{what}; see systemctl status {service}"
+        fault = f"{service} did not stop: its job was {result}"
+        return None if result == "done" else f"{fault}; see systemctl status {service}"
     if result == "done" and manager.states((service,), brief=True)[0].active_state == "active":
         return None
     return why_not_started(place, manager.states((service,))[0], result, since_sec)
@@ -131,8 +131,8 @@ def _queue(manager: Manager, verb: str, state: UnitState) -> bytes:
     if verb == "Restart":
         manager.job("Stop", service)
     if socket.active_state != "active" and manager.job("Start", socket.name) != "done":
-        what = f"{socket.name} does not listen, so no request reaches {service}"
-        click.echo(f"{what}; see systemctl status {socket.name}", err=True)
+        fault = f"{socket.name} does not listen, so no request reaches {service}"
+        click.echo(f"{fault}; see systemctl status {socket.name}", err=True)
     # The keep unit starts the model and its proxy. Alone, the model would be stopped as unneeded, and the
     # proxy would wait until conflicting models are idle.
     return manager.queue("Start", UnitNames.of_service(service).keep)
@@ -234,8 +234,8 @@ def _warn_of_autostart(place: Place, recipes: tuple[str, ...], *, enabled: bool)
         model = models.get(UnitNames.of_service(service_name(recipe)).recipe)
         if model and model.autostart not in (None, enabled):
             verb = "disables" if enabled else "enables"
-            what = f"{model.file} says `autostart: {str(not enabled).lower()}`"
-            warn(f"{what}, so the next apply {verb} {model.name} again")
+            fault = f"{model.file} says `autostart: {str(not enabled).lower()}`"
+            warn(f"{fault}, so the next apply {verb} {model.name} again")
 
 
 @click.command("enable")
@@ -249,9 +249,9 @@ def enable_(place: Place, recipes: tuple[str, ...]) -> int:
         for unit in units:
             rivals = {*manager.rivals(unit)} if unit.endswith(".service") else set()
             for rival in sorted(rivals & {*enabled, *units}):
-                what = f"{unit} and {rival} share a GPU, and only one of them would be up after a boot"
+                fault = f"{unit} and {rival} share a GPU, and only one of them would be up after a boot"
                 remedy = f"disable {UnitNames.of_service(rival).recipe} first"
-                raise UsageError(f"{what}; {remedy}", kind="relation")
+                raise UsageError(f"{fault}; {remedy}", kind="relation")
         manager.enable((*units, TARGET))
         manager.reload()
     _warn_of_autostart(place, recipes, enabled=True)

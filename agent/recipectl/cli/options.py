@@ -25,9 +25,9 @@ RECIPES = click.argument("recipes", nargs=-1, required=True, metavar="RECIPE..."
 SOME_RECIPES = click.argument("recipes", nargs=-1, metavar="[RECIPE]...")
 
 
-def json_option(what: str = "list") -> Callable[[_Verb], _Verb]:
+def json_option(container: str = "list") -> Callable[[_Verb], _Verb]:
     """The option --json of a verb that prints a JSON list or object."""
-    return click.option("--json", "as_json", is_flag=True, help=f"Print a JSON {what}.")
+    return click.option("--json", "as_json", is_flag=True, help=f"Print a JSON {container}.")
 
 
 def print_json(value: object) -> None:
@@ -111,8 +111,8 @@ def service_name(argument: str) -> str:
         name = Path(argument).name.removesuffix(".service")
         name = search.stem(Path(name)) if name.endswith(search.SUFFIXES) else name
     if not search.RECIPE_NAME.match(name):
-        what = f"`{argument}` is not the name of a recipe"
-        raise UsageError(f"{what}; a name has {search.NAME_RULE}, see `recipectl list`", kind="file")
+        container = f"`{argument}` is not the name of a recipe"
+        raise UsageError(f"{container}; a name has {search.NAME_RULE}, see `recipectl list`", kind="file")
     return UnitNames(name).service
 
 
@@ -125,5 +125,5 @@ def table(rows: Sequence[Sequence[str]], header: Sequence[str]) -> None:
 
 def no_such_unit(unit: str, place: Place) -> RecipectlError:
     """The error for a unit that recipectl did not write."""
-    what = f"{unit} is not a unit of recipectl in {place.unit_folder}"
-    return UsageError(f"{what}; see `recipectl list`", kind="unit")
+    container = f"{unit} is not a unit of recipectl in {place.unit_folder}"
+    return UsageError(f"{container}; see `recipectl list`", kind="unit")

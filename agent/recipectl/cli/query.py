@@ -250,5 +250,5 @@ def logs_(place: Place, recipe: str, follow: bool, lines: int, no_pager: bool) -
     try:
         os.execvp(words[0], words)  # noqa: S606  (journalctl takes over)
     except OSError as error:
-        what = f"{words[0]} cannot be run ({error.strerror})"
-        raise RecipectlError(f"{what}; install it, or correct PATH") from error
+        fault = f"{words[0]} cannot be run ({error.strerror})"
+        raise RecipectlError(f"{fault}; install it, or correct PATH") from error

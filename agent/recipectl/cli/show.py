@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import shutil
-from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -124,7 +123,7 @@ def runtime_(place: Place, recipes: tuple[str, ...], as_json: bool) -> int:
     if as_json:
         print_json(
             [
-                {"recipe": steps.name} | asdict(steps.runtime) | {"shell_finds": _engine_of_shell(steps)}
+                {"recipe": steps.name} | steps.runtime.as_json() | {"shell_finds": _engine_of_shell(steps)}
                 for steps in models
             ]
         )

@@ -81,12 +81,14 @@ def _legacy_variables(recipe: Recipe) -> dict[str, str]:
     for name, value in variables.items():
         key = (*_LEGACY_LAYER.split("."), name)
         if not VARIABLE.fullmatch(name):
-            what = f"`extra_args.env_vars` has `{name!a}`"
+            fault = f"`extra_args.env_vars` has `{name!a}`"
             rule = "a variable has letters, digits and `_`, no digit first"
-            raise UsageError(f"{what}; {rule}", *key, kind="variable")
+            raise UsageError(f"{fault}; {rule}", *key, kind="variable")
         if not isinstance(value, str):
-            what = "a list" if isinstance(value, list) else "a mapping"
-            raise UsageError(f"`extra_args.env_vars.{name}` is {what}; give one value", *key, kind="variable")
+            fault = "a list" if isinstance(value, list) else "a mapping"
+            raise UsageError(
+                f"`extra_args.env_vars.{name}` is {fault}; give one value", *key, kind="variable"
+            )
     return variables
 
 

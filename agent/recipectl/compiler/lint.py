@@ -21,11 +21,11 @@ def warnings(resolved: ResolvedRecipe) -> Iterator[UsageError]:
         key = key_of(variable.layer, name)
         if variable.layer not in ("secrets", "directories") and secrets.looks_secret(name, variable.value):
             owner = " of the host file" if variable.layer == "host file" else ""
-            what = f"`{name}`{owner} looks like a secret, and anyone may read a unit"
-            yield UsageError(f"{what}; move it to `secrets:`", *key, kind="secret")
+            fault = f"`{name}`{owner} looks like a secret, and anyone may read a unit"
+            yield UsageError(f"{fault}; move it to `secrets:`", *key, kind="secret")
         if name in misleading:
-            what = f"`{name}` does not set where the engine listens"
-            yield UsageError(f"{what}; use `host:` and `port:`", *key, kind="variable")
+            fault = f"`{name}` does not set where the engine listens"
+            yield UsageError(f"{fault}; use `host:` and `port:`", *key, kind="variable")
         yield from _contradictions(name, variable)
     words = resolved.words
     for word, shown_text in zip(words, secrets.redacted(resolved.argv), strict=True):
@@ -42,7 +42,7 @@ def warnings(resolved: ResolvedRecipe) -> Iterator[UsageError]:
 def _contradictions(name: str, variable: Variable) -> Iterator[UsageError]:
     for layer, value in variable.overrode:
         if value != variable.value and {layer, variable.layer} <= _RECIPE_LAYERS:
-            what = (
+            fault = (
                 f"`{layer}` and `{variable.layer}` set `{name}` to different values (`{variable.value}` wins)"
             )
-            yield UsageError(f"{what}; keep one of them", *key_of(variable.layer, name), kind="variable")
+            yield UsageError(f"{fault}; keep one of them", *key_of(variable.layer, name), kind="variable")

@@ -12,10 +12,10 @@ from recipectl.compiler.problems import ProblemCollector
 from recipectl.engines import argv
 from recipectl.engines.endpoint import engine_endpoint
 from recipectl.errors import MultipleUsageError, Problem, RecipectlError, RecipeError, UsageError, on_host
-from recipectl.machine import runtime
 from recipectl.machine.disk import Disk
-from recipectl.machine.installation import Installation, installation, release
+from recipectl.machine.installation import Installation, current_installation, release
 from recipectl.machine.runtime import Runtime
+from recipectl.machine.runtime import resolve as resolve_runtime
 from recipectl.place import Place
 from recipectl.recipe import search
 from recipectl.recipe.gpus import UNSET
@@ -42,57 +42,57 @@ def compile_place(place: Place, files: Sequence[Path] = (), *, with_steps: bool 
     applied = [path for path in applied_files(place) if search.stem(path) not in named]
     sources = search.sources(place.recipe_folders, (*files, *applied))
     host_files = search.host_files(place.bases)
-    here = installation(user=place.user)
+    installation = current_installation(user=place.user)
     cache_file = place.cache_folder / "compiled.json"
-    key = cache.key(sources, host_files, here, release(), content)
+    key = cache.key(sources, host_files, installation, release(), content)
     result = None if with_steps else cache.recall(cache_file, key)
     if result is None:
         disk = Disk(content)
-        result = compile_recipes(sources, load_host_settings(host_files)[0], here, disk)
+        result = compile_recipes(sources, load_host_settings(host_files)[0], installation, disk)
         cache.keep(cache_file, key, result, disk.fingerprints)
     return result
 
 
 def compile_recipes(
-    sources: Sequence[Source], settings: HostSettings, here: Installation, disk: Disk
+    sources: Sequence[Source], settings: HostSettings, installation: Installation, disk: Disk
 ) -> CompileResult:
     """The units of some recipes together. A wrong recipe stops no other, unless that requires it."""
     resolved: dict[str, ResolvedRecipe] = {}
     failures: dict[str, tuple[Problem, ...]] = {}
     for source in sources:
         try:
-            resolved[source.name] = resolve(source, settings, here, disk)
+            resolved[source.name] = resolve(source, settings, installation, disk)
         except RecipectlError as error:
             failures[source.name] = error.problems
     while True:
         usable = {name: steps for name, steps in resolved.items() if name not in failures}
-        models, wrong = relate_and_render(usable, frozenset(failures), settings, here)
+        models, wrong = relate_and_render(usable, frozenset(failures), settings, installation)
         if not wrong:
             return CompileResult(models, dict(sorted(failures.items())), resolved)
         failures |= wrong  # what requires a wrong recipe is wrong too: relate the others once more
 
 
-def resolve(source: Source, settings: HostSettings, here: Installation, disk: Disk) -> ResolvedRecipe:
+def resolve(source: Source, settings: HostSettings, installation: Installation, disk: Disk) -> ResolvedRecipe:
     """One recipe through the steps that need no other recipe; RecipeError with all its problems."""
     if source.duplicate:
         sentence = f"`{source.name}` is also {source.duplicate.name} in this folder; remove one of them"
         raise RecipeError((Problem(str(source.file), 1, 1, "", "file", sentence),))
     recipe, places = load_with_places((source.file, *source.drop_ins), settings.vars, disk.content)
     problems = ProblemCollector(str(source.file), places)
-    found = None
+    runtime = None
     steps = None
     lock_differences: tuple[str, ...] = ()
     with problems:
-        found = _runtime(recipe, settings, disk)
-    problems.add(*preflight.check(recipe, found, settings, here, disk))
+        runtime = _runtime(recipe, settings, disk)
+    problems.add(*preflight.check(recipe, runtime, settings, installation, disk))
     with problems:
-        if found:
-            lock_differences = preflight.check_lock(source.lock, recipe, found, settings, disk)
+        if runtime:
+            lock_differences = preflight.check_lock(source.lock, recipe, runtime, settings, disk)
     with problems:
         quoting.line(str(source.file))
         file = os.path.abspath(source.file)  # noqa: PTH100  (a link to a recipe has a name of its own)
         # Without a runtime, the steps still tell what else is wrong.
-        steps = pure_steps(recipe, file, found or _NO_RUNTIME, settings, here)
+        steps = pure_steps(recipe, file, runtime or _NO_RUNTIME, settings, installation)
     if problems.problems or steps is None:
         raise problems.error()
     warnings = [
@@ -108,7 +108,7 @@ def resolve(source: Source, settings: HostSettings, here: Installation, disk: Di
 
 
 def pure_steps(
-    recipe: Recipe, file: str, found: Runtime, settings: HostSettings, here: Installation
+    recipe: Recipe, file: str, runtime: Runtime, settings: HostSettings, installation: Installation
 ) -> ResolvedRecipe:
     """GPUs, environment, argv and endpoint of a recipe; MultipleUsageError with all that is wrong."""
     errors: list[UsageError] = []
@@ -116,16 +116,16 @@ def pure_steps(
     variables: Environment = {}
     try:
         selection = gpus.select(recipe)
-        variables = environment.merged(recipe, found, selection, settings, user=here.user)
+        variables = environment.merged(recipe, runtime, selection, settings, user=installation.user)
     except UsageError as error:
         errors.append(error)
     try:
-        words = argv.command(recipe, found)
+        words = argv.command(recipe, runtime)
         endpoint = engine_endpoint(recipe, [word.text for word in words])
         resolved = ResolvedRecipe(
             recipe=recipe,
             file=file,
-            runtime=found,
+            runtime=runtime,
             gpus=selection,
             environment=variables,
             words=words,
@@ -143,10 +143,10 @@ def relate_and_render(
     resolved: Mapping[str, ResolvedRecipe],
     broken: frozenset[str],
     settings: HostSettings,
-    here: Installation,
+    installation: Installation,
 ) -> tuple[tuple[CompiledModel, ...], dict[str, tuple[Problem, ...]]]:
     """The units of recipes by name, and the problems of the recipes that do not fit the others."""
-    claims = [relations.claim(steps, settings) for steps in resolved.values()]
+    claims = [relations.claim_of(steps, settings) for steps in resolved.values()]
     decisions = relations.decide(claims, broken)
     warn_of_gpus = relations.compares_nothing(claims, settings)
     models: list[CompiledModel] = []
@@ -156,7 +156,7 @@ def relate_and_render(
         problems.add(*decisions.errors.get(name, ()))
         with problems:
             if not problems.problems:
-                model = units.render(steps, decisions.relations[name], settings, here)
+                model = units.render(steps, decisions.relations[name], settings, installation)
                 extra = (on_host("gpu", _MIXED_GPUS, file=steps.file, severity="warning"),)
                 warned = warn_of_gpus and steps.gpus.words
                 models.append(model._replace(warnings=(*model.warnings, *extra)) if warned else model)
@@ -166,11 +166,11 @@ def relate_and_render(
 
 
 def _runtime(recipe: Recipe, settings: HostSettings, disk: Disk) -> Runtime:
-    found = runtime.resolve(recipe, settings, disk)
+    runtime = resolve_runtime(recipe, settings, disk)
     if recipe.model_path.startswith("/"):
         model = disk.real(Path(recipe.model_path))
-        found = replace(found, link_targets=(*found.link_targets, model))
-    return found
+        runtime = replace(runtime, link_targets=(*runtime.link_targets, model))
+    return runtime
 
 
 def _warnings(
@@ -179,12 +179,12 @@ def _warnings(
     yield from lint.warnings(steps)
     model_path = steps.recipe.model_path
     if model_path.startswith("/") and not disk.fingerprint(model_path):
-        what = f"`model_path` {model_path} does not exist on this host"
-        yield UsageError(f"{what}; correct it, or create it before the start", "model_path", kind="file")
+        fault = f"`model_path` {model_path} does not exist on this host"
+        yield UsageError(f"{fault}; correct it, or create it before the start", "model_path", kind="file")
     for clause in lock_differences:
-        what = f"the runtime differs from {source.lock}: {clause}"
+        fault = f"the runtime differs from {source.lock}: {clause}"
         remedy = f"put it back, or accept it with `recipectl lock --update {source.name}`"
-        yield UsageError(f"{what}; {remedy}", kind="lock")
+        yield UsageError(f"{fault}; {remedy}", kind="lock")
 
 
 def applied_files(place: Place) -> list[Path]:

@@ -48,8 +48,8 @@ def check_access(
     for path in (runtime.command[0], runtime.interpreter or "", recipe.model_path, *runtime.link_targets):
         if path.startswith("/") and (folder := _closed_folder(user, groups, path, disk)):
             key = ("model_path",) if path == recipe.model_path else runtime.key
-            what = f"the unit's user {user} cannot reach {path} ({folder} is closed to it)"
-            yield UsageError(f"{what}; move it, open the folder, or set `user:`", *key, kind="access")
+            fault = f"the unit's user {user} cannot reach {path} ({folder} is closed to it)"
+            yield UsageError(f"{fault}; move it, open the folder, or set `user:`", *key, kind="access")
             return
 
 
@@ -110,9 +110,9 @@ def check_pins(recipe: Recipe, runtime: Runtime) -> Iterator[UsageError]:
         ("engine_version", recipe.engine_version, recipe.backend, runtime.engine_version, program),
         ("python_version", recipe.python_version, "Python", runtime.python_version, f"Python of {program}"),
     )
-    for key, specifier, what, version, installed in pins:
+    for key, specifier, fault, version, installed in pins:
         if specifier and version is None:
-            sentence = f"`{key}` is {specifier}, and no {what} is installed beside {program}"
+            sentence = f"`{key}` is {specifier}, and no {fault} is installed beside {program}"
             yield UsageError(f"{sentence}; install it there or correct the runtime", key, kind="pin")
         elif specifier and not satisfies(version, specifier):
             sentence = f"`{key}` is {specifier}, and {installed} is {version}"
@@ -174,9 +174,9 @@ def check_lock(
         disk.fingerprint(path)
     clauses = tuple(lockfile.differences(locked, current))
     if clauses and settings.drift == "refuse":
-        what = f"the runtime differs from {lock}: {'; '.join(clauses)}"
+        fault = f"the runtime differs from {lock}: {'; '.join(clauses)}"
         remedy = f"put it back, or accept it with `recipectl lock --update {recipe.name}`"
-        raise UsageError(f"{what}; {remedy}", kind="lock")
+        raise UsageError(f"{fault}; {remedy}", kind="lock")
     return clauses
 
 
@@ -186,12 +186,12 @@ def check_secrets(recipe: Recipe, disk: Disk) -> Iterator[UsageError]:
         if source.startswith("/") and (sentence := _wrong_secret_file(source, disk)):
             yield UsageError(f"`secrets.{variable}`: {sentence}", "secrets", variable, kind="secret")
     for variable, source in secrets.environment_files(recipe).items():
-        what = f"`secrets.{variable}` is read from the environment only"
+        fault = f"`secrets.{variable}` is read from the environment only"
         if not source.startswith("/"):
-            sentence = f"{what}; give the absolute path of a file with a line `{variable}=…`"
+            sentence = f"{fault}; give the absolute path of a file with a line `{variable}=…`"
             yield UsageError(sentence, "secrets", variable, kind="secret")
         elif not _has_line(source, variable):
-            sentence = f'{what}; {source} must have a line `{variable}="…"`'
+            sentence = f'{fault}; {source} must have a line `{variable}="…"`'
             yield UsageError(sentence, "secrets", variable, kind="secret")
 
 

@@ -29,7 +29,7 @@ class ProblemCollector:
 
     def _place(self, key: KeyPath) -> tuple[str, int, int] | None:
         keys: tuple[KeyPath, ...] = (key, ("backend",), ("model_path",))
-        return next(filter(None, (nearest_place(self.places, wanted) for wanted in keys)), None)
+        return next(filter(None, (nearest_place(self.places, candidate) for candidate in keys)), None)
 
     def error(self) -> RecipeError:
         """All problems as one error, in the order of their places."""

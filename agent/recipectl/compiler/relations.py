@@ -62,7 +62,7 @@ def closure(start: Iterable[str], edges: Mapping[str, Iterable[str]]) -> set[str
     return reached
 
 
-def claim(resolved: ResolvedRecipe, settings: HostSettings) -> Claim:
+def claim_of(resolved: ResolvedRecipe, settings: HostSettings) -> Claim:
     """The claim of one recipe; GPU indices become UUIDs where the host file knows them."""
     recipe = resolved.recipe
     uuids = dict(enumerate(settings.gpus))
@@ -97,14 +97,14 @@ def decide(claims: Iterable[Claim], broken: frozenset[str] = frozenset()) -> Dec
     _check_ports(by_name, rivals, decisions)
     # One order of all recipes that respects what they need: no After= may contradict it.
     ranks = {name: (len(needs[name]), name) for name in by_name}
-    for name, wanted in by_name.items():
+    for name, claim in by_name.items():
         first = {other for other in rivals[name] | turns[name] if ranks[other] < ranks[name]}
         decisions.relations[name] = Relations(
             rivals=tuple(sorted(rivals[name])),
             earlier=tuple(sorted(rivals[name] & first)),
             taking_turns=tuple(sorted(turns[name])),
-            after=tuple(sorted({*wanted.after, *wanted.requires} | (turns[name] & first))),
-            requires=tuple(sorted(wanted.requires)),
+            after=tuple(sorted({*claim.after, *claim.requires} | (turns[name] & first))),
+            requires=tuple(sorted(claim.requires)),
             stopped=_stopped_by(name, by_name, rivals, required),
         )
     return decisions
@@ -122,8 +122,8 @@ _Names = Mapping[str, set[str]]
 def _closures(by_name: Mapping[str, Claim], *keys: str) -> _Names:
     """Name -> all recipes that some of its keys lead to, directly or not."""
     edges = {
-        name: [other for key in keys for other in getattr(wanted, key) if other in by_name]
-        for name, wanted in by_name.items()
+        name: [other for key in keys for other in getattr(claim, key) if other in by_name]
+        for name, claim in by_name.items()
     }
     return {name: closure([name], edges) for name in by_name}
 
@@ -137,8 +137,8 @@ def _conflicts(by_name: Mapping[str, Claim], required: _Names) -> tuple[_Names, 
         if relation is not None:
             relation[first.name].add(second.name)
             relation[second.name].add(first.name)
-    for name, wanted in by_name.items():
-        for other in by_name.keys() & {*wanted.conflicts}:
+    for name, claim in by_name.items():
+        for other in by_name.keys() & {*claim.conflicts}:
             rivals[name].add(other)
             rivals[other].add(name)
     return rivals, turns
@@ -146,9 +146,9 @@ def _conflicts(by_name: Mapping[str, Claim], required: _Names) -> tuple[_Names, 
 
 def _pairs_on_a_gpu(by_name: Mapping[str, Claim]) -> Iterator[tuple[Claim, Claim]]:
     users: dict[tuple[str, str], list[Claim]] = {}
-    for wanted in by_name.values():
-        for gpu in wanted.gpus:
-            users.setdefault((wanted.accelerator, gpu), []).append(wanted)
+    for claim in by_name.values():
+        for gpu in claim.gpus:
+            users.setdefault((claim.accelerator, gpu), []).append(claim)
     for (accelerator, gpu), claims in users.items():
         yield from combinations(claims, 2)
         if gpu == "all":
@@ -165,9 +165,9 @@ def _sharing(first: Claim, second: Claim, required: _Names) -> str:
 
 
 def _check_names(by_name: Mapping[str, Claim], broken: frozenset[str], decisions: Decisions) -> None:
-    for name, wanted in by_name.items():
+    for name, claim in by_name.items():
         for key in ("after", "requires", "conflicts"):
-            for other in getattr(wanted, key):
+            for other in getattr(claim, key):
                 if key == "conflicts" and other in broken:
                     continue  # it will not be started
                 if other in broken:
@@ -182,15 +182,15 @@ def _check_names(by_name: Mapping[str, Claim], broken: frozenset[str], decisions
 
 
 def _check_circles(by_name: Mapping[str, Claim], needs: _Names, decisions: Decisions) -> None:
-    for name, wanted in by_name.items():
+    for name, claim in by_name.items():
         if name in needs[name]:
             sentence = f"`after` and `requires` lead back to `{name}` itself; remove one of them"
-            decisions.refuse(name, sentence, "requires" if wanted.requires else "after")
+            decisions.refuse(name, sentence, "requires" if claim.requires else "after")
 
 
 def _check_after(by_name: Mapping[str, Claim], rivals: _Names, decisions: Decisions) -> None:
-    for name, wanted in by_name.items():
-        for other in sorted(rivals[name] & {*wanted.after}):
+    for name, claim in by_name.items():
+        for other in sorted(rivals[name] & {*claim.after}):
             sentence = (
                 f"`after` names `{other}`, and starting `{name}` stops it (a GPU, or `conflicts`); remove it"
             )
@@ -204,16 +204,16 @@ def _check_starts(
     for name in by_name:
         for first, second in combinations(sorted({name, *required[name]}), 2) if required[name] else ():
             if second in rivals[first]:
-                what = f"it starts with `{first}` and `{second}`, which share a GPU and stop each other"
+                fault = f"it starts with `{first}` and `{second}`, which share a GPU and stop each other"
                 remedy = "give them `gpu_sharing: ordered`, or other GPUs"
-                decisions.refuse(name, f"`{name}` cannot start: {what}; {remedy}", "requires")
+                decisions.refuse(name, f"`{name}` cannot start: {fault}; {remedy}", "requires")
 
 
 def _check_boot(by_name: Mapping[str, Claim], rivals: _Names, required: _Names, decisions: Decisions) -> None:
     """Refuse two models that start at boot and stop each other."""
     cause: dict[str, str] = {}  # what starts at boot -> the recipe that starts it
-    for name, wanted in by_name.items():
-        for other in (name, *sorted(required[name])) if wanted.at_boot else ():
+    for name, claim in by_name.items():
+        for other in (name, *sorted(required[name])) if claim.at_boot else ():
             cause.setdefault(other, name)
     for first in sorted(cause):
         for second in sorted(rivals[first] & cause.keys()):
@@ -235,25 +235,25 @@ def _refuse_at_boot(
 ) -> None:
     starter = cause[name]
     chain = f" (`{starter}` requires `{name}`)" if starter != name else ""
-    what = f"`{name}` and `{other}` both start at boot and {reason}{chain}"
+    fault = f"`{name}` and `{other}` both start at boot and {reason}{chain}"
     remedy = "take `autostart` from one, or give both `gpu_sharing: ordered`"
-    decisions.refuse(starter, f"{what}; {remedy}", "requires" if chain else "autostart")
+    decisions.refuse(starter, f"{fault}; {remedy}", "requires" if chain else "autostart")
 
 
 def _check_ports(by_name: Mapping[str, Claim], rivals: _Names, decisions: Decisions) -> None:
     """Refuse one port for two that could run at once; an on-demand socket listens beside everything."""
     users: dict[int, list[tuple[Claim, str, bool]]] = {}
-    for wanted in by_name.values():
-        for index, (address, port) in enumerate(wanted.ports):
-            users.setdefault(port, []).append((wanted, address, wanted.on_demand and index == 0))
+    for claim in by_name.values():
+        for index, (address, port) in enumerate(claim.ports):
+            users.setdefault(port, []).append((claim, address, claim.on_demand and index == 0))
     for port, claims in users.items():
         for (first, address, always), (second, other_address, other_always) in combinations(claims, 2):
             never_together = second.name in rivals[first.name] and not always and not other_always
             if first.name == second.name or never_together or not _same_address(address, other_address):
                 continue
-            what = f"both use port {port} and could run at once; change one `port:`"
+            fault = f"both use port {port} and could run at once; change one `port:`"
             for name, other in ((first.name, second.name), (second.name, first.name)):
-                decisions.refuse(name, f"`{name}` and `{other}` {what}", "port", kind="port")
+                decisions.refuse(name, f"`{name}` and `{other}` {fault}", "port", kind="port")
 
 
 def _same_address(address: str, other: str) -> bool:

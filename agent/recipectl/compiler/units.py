@@ -69,17 +69,17 @@ def check_endpoint(resolved: ResolvedRecipe) -> None:
     recipe = resolved.recipe
     for word in resolved.words:
         if flag := re.fullmatch(r"--(uds|ssl[-_]certfile|ssl[-_]cert[-_]file)(=.*)?", word.text):
-            what = f"with `--{flag[1]}` the engine does not speak plain HTTP over TCP, by which it is asked"
-            raise UsageError(f"{what}; put a proxy in front instead", *word.key, kind="argument")
+            fault = f"with `--{flag[1]}` the engine does not speak plain HTTP over TCP, by which it is asked"
+            raise UsageError(f"{fault}; put a proxy in front instead", *word.key, kind="argument")
     if resolved.endpoint.path is None:
         rank = recipe.nodes.rank if recipe.nodes else 0
         for key in ("on_demand", "watch"):
             if getattr(recipe, key):
-                what = f"`{key}` needs an HTTP endpoint, and this node (rank {rank}) has none"
-                raise UsageError(f"{what}; remove `{key}:`", key)
+                fault = f"`{key}` needs an HTTP endpoint, and this node (rank {rank}) has none"
+                raise UsageError(f"{fault}; remove `{key}:`", key)
     if recipe.on_demand and listen_address(resolved.client_endpoint.host) is None:
-        what = f"`host` is {recipe.host}, and systemd listens on addresses only"
-        raise UsageError(f"{what}; give an address for `on_demand`", "host")
+        fault = f"`host` is {recipe.host}, and systemd listens on addresses only"
+        raise UsageError(f"{fault}; give an address for `on_demand`", "host")
 
 
 def render(

@@ -109,9 +109,9 @@ class _Work:
                 self.failures.append(f"{failure}; is its port taken?")
 
 
-def _failure(unit: str, result: str, what: str) -> str | None:
+def _failure(unit: str, result: str, fault: str) -> str | None:
     """A sentence about a job that did not end well."""
-    return None if result == "done" else f"{unit} {what} (its job was {result}); see systemctl status {unit}"
+    return None if result == "done" else f"{unit} {fault} (its job was {result}); see systemctl status {unit}"
 
 
 def create_users(names: Sequence[str]) -> None:
@@ -120,5 +120,5 @@ def create_users(names: Sequence[str]) -> None:
     words = ["systemd-sysusers", "-"]
     done = subprocess.run(words, input=lines, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode:
-        what = f"the user {', '.join(names)} could not be created"
-        raise RecipectlError(f"{what}: {done.stderr.strip()}; create it yourself")
+        fault = f"the user {', '.join(names)} could not be created"
+        raise RecipectlError(f"{fault}: {done.stderr.strip()}; create it yourself")

@@ -63,10 +63,10 @@ def _boolean_words(engine: str, key: str, flag: str, *, value: bool) -> tuple[st
     kind = options.kind(canonical)
     choices = options.choices(canonical)
     if choices and kind != "optional" and (value or _FALSE_WORDS & {*choices}):
-        what = (
+        fault = (
             f"is one of {', '.join(choices)}, and YAML takes `{'on' if value else 'off'}` for true or false"
         )
-        raise UsageError(f"`extra_args.{key}` {what}; put it in quotes", "extra_args", key, kind="argument")
+        raise UsageError(f"`extra_args.{key}` {fault}; put it in quotes", "extra_args", key, kind="argument")
     if value:
         return (flag,)
     is_negation = flag.startswith("--no-") and canonical != flag
@@ -136,8 +136,8 @@ def _check_representable(words: tuple[Word, ...]) -> None:
 def _check_on_demand_args(recipe: Recipe) -> None:
     for flag in ("--host", "--port"):
         if any(word == flag or word.startswith(f"{flag}=") for word in recipe.args):
-            what = f"`args` has {flag}, which `on_demand` sets"
-            raise UsageError(f"{what}; use `{flag[2:]}:`", "args", kind="argument")
+            fault = f"`args` has {flag}, which `on_demand` sets"
+            raise UsageError(f"{fault}; use `{flag[2:]}:`", "args", kind="argument")
 
 
 _FieldWords = dict[str, tuple[str, tuple[str, ...]]]  # flag -> (field, words)
@@ -152,16 +152,16 @@ def _field_words(recipe: Recipe, errors: list[UsageError]) -> _FieldWords:
             continue
         try:
             if flag is None:
-                what = f"`{field}` means nothing to {recipe.backend}"
-                raise UsageError(f"{what}; remove it or use `extra_args:`", field, kind="argument")
+                fault = f"`{field}` means nothing to {recipe.backend}"
+                raise UsageError(f"{fault}; remove it or use `extra_args:`", field, kind="argument")
             if field in _INFERRED and value == "auto":
                 value = _inferred_parser(recipe, field, flag)
             fields[flag] = (field, option_words(recipe.backend, flag, value))
         except UsageError as error:
             errors.append(error)
     if recipe.binary and recipe.backend != "llamacpp":
-        what = f"`binary` means nothing to {recipe.backend}"
-        errors.append(UsageError(f"{what}; remove it or use `python_path:`", "binary", kind="argument"))
+        fault = f"`binary` means nothing to {recipe.backend}"
+        errors.append(UsageError(f"{fault}; remove it or use `python_path:`", "binary", kind="argument"))
     return fields
 
 
@@ -170,8 +170,8 @@ def _inferred_parser(recipe: Recipe, field: str, flag: str) -> str:
         return "auto"  # SGLang infers the parser itself
     parser = vllm.infer_parser(field, recipe.model_path) if recipe.backend == "vllm" else None
     if parser is None:
-        what = f"`{field}: auto` knows no parser of {recipe.backend} for `{recipe.model_path}`"
-        raise UsageError(f"{what}; name one", field, kind="argument")
+        fault = f"`{field}: auto` knows no parser of {recipe.backend} for `{recipe.model_path}`"
+        raise UsageError(f"{fault}; name one", field, kind="argument")
     return parser
 
 
@@ -218,6 +218,6 @@ def _extra_option(engine: str, key: str, value: Any, taken: _FieldWords) -> tupl
         return words
     setter, same_words = taken[flag]
     if same_words != words:
-        what = f"`{setter}` and `extra_args.{key}` disagree on {flag}"
-        raise UsageError(f"{what}; keep one of them", "extra_args", key, kind="argument")
+        fault = f"`{setter}` and `extra_args.{key}` disagree on {flag}"
+        raise UsageError(f"{fault}; keep one of them", "extra_args", key, kind="argument")
     return ()

@@ -37,8 +37,8 @@ def loopback_address(recipe: Recipe) -> tuple[str, int]:
     default = public_port + 20000 if public_port < 12768 else (public_port - 12768) % 30000 + 2768
     port = (recipe.on_demand.engine_port if recipe.on_demand else None) or default
     if port == public_port:
-        what = f"`on_demand.engine_port` is the same as `port` ({public_port})"
-        raise UsageError(f"{what}; choose another", "on_demand", "engine_port", kind="port")
+        fault = f"`on_demand.engine_port` is the same as `port` ({public_port})"
+        raise UsageError(f"{fault}; choose another", "on_demand", "engine_port", kind="port")
     return "127.0.0.1", port
 
 
@@ -54,8 +54,8 @@ def engine_endpoint(recipe: Recipe, argv: Sequence[str]) -> Endpoint:
             values[name] = value if equals else _word_after(argv, index)
     port = values["--port"]
     if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
-        what = f"the port `{port}` is not a number from 1 to 65535"
-        raise UsageError(f"{what}; set `port:`", "args", "port", kind="port")
+        fault = f"the port `{port}` is not a number from 1 to 65535"
+        raise UsageError(f"{fault}; set `port:`", "args", "port", kind="port")
     is_follower = recipe.nodes is not None and recipe.nodes.rank > 0
     path = None if is_follower else recipe.ready.path or engine.health_path
     return Endpoint(values["--host"], int(port), path)

@@ -89,34 +89,36 @@ def _end_of_values(words: Sequence[str], start: int, flag: str, known: Options) 
 
 def check(engine: str, words: Sequence[Word], known: Options) -> list[Finding]:
     """What an engine with these options would refuse, or soon will."""
-    what = _engine_in_words(engine, known)
+    engine_words = _engine_in_words(engine, known)
     texts = [word.text for word in words]
     options, stray = parse(engine, texts, known)
     findings = []
     for option in options:
         key = words[option.index].key
         known_option = known.by_flag.get(option.flag)
-        if sentence := _refusal(engine, what, option, known):
+        if sentence := _refusal(engine, engine_words, option, known):
             findings.append(Finding(key, sentence))
         elif known_option and known_option.deprecated:
-            sentence = f"`{option.name}` is deprecated in {what}: {known_option.deprecated}"
+            sentence = f"`{option.name}` is deprecated in {engine_words}: {known_option.deprecated}"
             findings.append(Finding(key, sentence, deprecated=True))
     for index in stray:
-        sentence = f"`{texts[index]}` belongs to no option of {what}; remove it"
+        sentence = f"`{texts[index]}` belongs to no option of {engine_words}; remove it"
         findings.append(Finding(words[index].key, sentence))
     return findings
 
 
 def check_false(engine: str, keys: Sequence[str], known: Options) -> list[Finding]:
     """What is wrong with keys of `extra_args` that are `false` and became no word."""
-    what = _engine_in_words(engine, known)
+    engine_words = _engine_in_words(engine, known)
     findings = []
     for key in keys:
         flag = known.canonical(flag_of(key))
         if known.kind(flag.partition(".")[0]) is None:
-            findings.append(Finding(("extra_args", key), _unknown(flag_of(key), what, known)))
+            findings.append(Finding(("extra_args", key), _unknown(flag_of(key), engine_words, known)))
         elif known.kind(flag) == "negatable":
-            sentence = f"`{key}: false` is left out, and {what} has `--no-{flag[2:]}`; write that in `args:`"
+            sentence = (
+                f"`{key}: false` is left out, and {engine_words} has `--no-{flag[2:]}`; write that in `args:`"
+            )
             findings.append(Finding(("extra_args", key), sentence))
     return findings
 
@@ -125,19 +127,19 @@ def _engine_in_words(engine: str, known: Options) -> str:
     return f"{engine} {known.version}" if known.version else engine
 
 
-def _refusal(engine: str, what: str, option: GivenOption, known: Options) -> str | None:
+def _refusal(engine: str, engine_words: str, option: GivenOption, known: Options) -> str | None:
     """Why the engine refuses an option; None when it takes it."""
     known_option = known.by_flag.get(option.flag)
     if known_option:
-        return _abbreviation(engine, option, known_option) or _wrong_value(what, option, known_option)
+        return _abbreviation(engine, option, known_option) or _wrong_value(engine_words, option, known_option)
     if _is_negation(option.flag, known):
         remedy = f"remove `{option.values[0]}`" if option.values else ""
-        return f"`{option.name}` takes no value in {what}; {remedy}" if remedy else None
+        return f"`{option.name}` takes no value in {engine_words}; {remedy}" if remedy else None
     base, _, dotted = option.flag.partition(".")
     if dotted and engine == "vllm":  # `--compilation-config.mode` is a part of a JSON option
         base = known.aliases.get(base, flag_of(base[2:]) if base.startswith("--") else base)
-        return None if base in known.by_flag else _unknown(base, what, known)
-    return _unknown(option.name, what, known)
+        return None if base in known.by_flag else _unknown(base, engine_words, known)
+    return _unknown(option.name, engine_words, known)
 
 
 def _abbreviation(engine: str, option: GivenOption, known_option: Option) -> str | None:
@@ -146,16 +148,15 @@ def _abbreviation(engine: str, option: GivenOption, known_option: Option) -> str
         return None
     if "_" in option.name and not ENGINES[engine].takes_underscores:
         return None
-    return (
-        f"`{option.name}` is only the beginning of `{option.flag}`, and may mean another option; write that"
-    )
+    return f"`{option.name}` is only the beginning of `{option.flag}`, and may mean another one; write that"
 
 
-def _wrong_value(what: str, option: GivenOption, known_option: Option) -> str | None:
+def _wrong_value(engine_words: str, option: GivenOption, known_option: Option) -> str | None:
     if known_option.kind in ("flag", "negatable") and option.values:
-        return f"`{option.name}` takes no value in {what}; give `true` or `false`, not `{option.values[0]}`"
+        remedy = f"give `true` or `false`, not `{option.values[0]}`"
+        return f"`{option.name}` takes no value in {engine_words}; {remedy}"
     if known_option.kind in ("value", "repeated", "words", "commas") and not option.values:
-        return f"`{option.name}` needs a value in {what}; give one"
+        return f"`{option.name}` needs a value in {engine_words}; give one"
     choices = known_option.choices or ()
     wrong = next((value for value in option.values if choices and value not in choices), None)
     if wrong is None or ("None" in choices and wrong in ("None", "")):
@@ -163,14 +164,14 @@ def _wrong_value(what: str, option: GivenOption, known_option: Option) -> str | 
     match = nearest(wrong, choices)
     takes = f"takes {', '.join(choices)}"
     hint = f"did you mean `{match}`? It {takes}" if match else f"it {takes}"
-    return f"`{option.name}` cannot be `{wrong}` in {what}; {hint}"
+    return f"`{option.name}` cannot be `{wrong}` in {engine_words}; {hint}"
 
 
-def _unknown(name: str, what: str, known: Options) -> str:
+def _unknown(name: str, engine_words: str, known: Options) -> str:
     negations = (f"--no-{flag[2:]}" for flag in known.by_flag if known.kind(flag) == "negatable")
     flags = (*known.by_flag, *known.aliases, *negations)
     word = name.replace("_", "-")
     likely = nearest(word, flags, cutoff=_LIKELY)
     closest = likely or nearest(word, flags, cutoff=0)
     hint = f"did you mean `{likely}`?" if likely else f"remove it (the nearest is `{closest}`)"
-    return f"`{name}` is not an option of {what}; {hint}"
+    return f"`{name}` is not an option of {engine_words}; {hint}"

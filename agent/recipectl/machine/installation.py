@@ -20,7 +20,7 @@ class Installation(NamedTuple):
     libraries: str = ""  # the folder of recipectl's own libraries, where the helper finds `packaging`
 
 
-def installation(*, user: bool) -> Installation:
+def current_installation(*, user: bool) -> Installation:
     """The installation that runs now."""
     import click
 

@@ -102,7 +102,7 @@ def _interpreter_differences(locked: Lock, current: Lock) -> list[str]:
         ("Python", locked["python_version"], current["python_version"]),
         ("the folder of the engine", locked["folder"], current["folder"]),
     )
-    clauses = [f"{what} was {before} and is {after}" for what, before, after in pairs if before != after]
+    clauses = [f"{fault} was {before} and is {after}" for fault, before, after in pairs if before != after]
     if not clauses and locked["interpreter_sha256"] != current["interpreter_sha256"]:
         clauses.append(f"{current['interpreter_file']} is another build of the same program")
     return clauses

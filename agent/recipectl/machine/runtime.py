@@ -1,6 +1,6 @@
 """Which interpreter and entry point serve a recipe. Looks at the disk, never runs a program."""
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from recipectl.errors import RuntimeNotFoundError
@@ -30,6 +30,12 @@ class Runtime:
         str, ...
     ] = ()  # the files behind the links to programs and model; the sandbox must show them
     key: tuple[str, ...] = ()  # of the recipe, which chose it; none for the host's path
+
+    def as_json(self) -> dict[str, object]:
+        """The fields by the names that --json has had from the start."""
+        fields = asdict(self)
+        fields["behind"] = fields.pop("link_targets")
+        return fields
 
 
 @dataclass(frozen=True)
@@ -99,8 +105,8 @@ def _pinned(search: _Search) -> _Pin | None:
         elif search.settings.missing_runtime == "fall-through":
             search.passed_over.append(f"{name}: {python} (not an executable file)")
         else:
-            what = f"{python} is not an executable file on this host"
-            raise RuntimeNotFoundError(f"{what}; create it or correct `{name}:`", *key)
+            fault = f"{python} is not an executable file on this host"
+            raise RuntimeNotFoundError(f"{fault}; create it or correct `{name}:`", *key)
     return pin
 
 
@@ -108,16 +114,16 @@ def _require_engine(search: _Search, pin: _Pin) -> None:
     """RuntimeNotFoundError for a venv in which the engine is not installed."""
     venv = search.disk.venv(pin.program)
     if venv and search.disk.engine_version(pin.program, search.engine) is None:
-        what = f"{venv} has no {search.engine}"
-        raise RuntimeNotFoundError(f"{what}; install it there or correct `{pin.name}:`", *pin.key)
+        fault = f"{venv} has no {search.engine}"
+        raise RuntimeNotFoundError(f"{fault}; install it there or correct `{pin.name}:`", *pin.key)
 
 
 def _resolve_vllm(search: _Search) -> Runtime:
     if pin := _pinned(search):
         script = pin.program.parent / "vllm"
         if search.disk.is_executable(script):
-            found = Runtime(f"{pin.name}: its `vllm` sibling", (str(script), "serve"), positional_model=True)
-            return _completed(search, found, pin.program, pin.key)
+            choice = Runtime(f"{pin.name}: its `vllm` sibling", (str(script), "serve"), positional_model=True)
+            return _completed(search, choice, pin.program, pin.key)
         search.passed_over.append(f"{script} (not an executable file)")
         _require_engine(search, pin)
         command = (str(pin.program), "-m", "vllm.entrypoints.openai.api_server")
@@ -127,8 +133,8 @@ def _resolve_vllm(search: _Search) -> Runtime:
         folders = ":".join(search.settings.path)
         remedy = "set `python_path:` to a venv's bin/python"
         raise RuntimeNotFoundError(f"there is no `vllm` in the host file's path ({folders}); {remedy}")
-    found = Runtime("`vllm` on the host's path", (str(scripts[0]), "serve"), positional_model=True)
-    return _completed(search, found, interpreter_of(scripts[0]), ())
+    choice = Runtime("`vllm` on the host's path", (str(scripts[0]), "serve"), positional_model=True)
+    return _completed(search, choice, interpreter_of(scripts[0]), ())
 
 
 def _resolve_sglang(search: _Search) -> Runtime:
@@ -140,8 +146,8 @@ def _resolve_sglang(search: _Search) -> Runtime:
     elif python := legacy or search.settings.sglang_python:
         rule = f"{name} of the host file"
         if not python.startswith("/") or not search.disk.is_executable(Path(python)):
-            what = f"{python} is not the absolute path of an executable file"
-            raise RuntimeNotFoundError(f"{what}; correct `{name}:` of the host file")
+            fault = f"{python} is not the absolute path of an executable file"
+            raise RuntimeNotFoundError(f"{fault}; correct `{name}:` of the host file")
         pin = _Pin(name, Path(python), (name,))
     elif pythons := search.disk.which("python", path) or search.disk.which("python3", path):
         rule = "`python` on the host's path"
@@ -159,29 +165,29 @@ def _resolve_llamacpp(search: _Search) -> Runtime:
     if recipe.binary is not None:
         binary = Path(recipe.binary)
         if not binary.is_absolute() or not search.disk.is_executable(binary):
-            what = f"{binary} is not an executable file on this host"
-            raise RuntimeNotFoundError(f"{what}; create it or correct `binary:`", "binary")
+            fault = f"{binary} is not an executable file on this host"
+            raise RuntimeNotFoundError(f"{fault}; create it or correct `binary:`", "binary")
         others = (recipe.python_path, venv[1] if (venv := venv_path(recipe)) else None)
         search.passed_over.extend(f"{other} (binary comes first)" for other in others if other)
         return _completed(search, Runtime("binary", (str(binary),)), interpreter_of(binary), ("binary",))
     if pin := _pinned(search):
         binary = pin.program.parent / "llama-server"
         if not search.disk.is_executable(binary):
-            what = f"{binary} is not an executable file"
-            raise RuntimeNotFoundError(f"{what}; install it there or set `binary:`", *pin.key)
-        found = Runtime(f"{pin.name}: its `llama-server` sibling", (str(binary),))
-        return _completed(search, found, pin.program, pin.key)
+            fault = f"{binary} is not an executable file"
+            raise RuntimeNotFoundError(f"{fault}; install it there or set `binary:`", *pin.key)
+        choice = Runtime(f"{pin.name}: its `llama-server` sibling", (str(binary),))
+        return _completed(search, choice, pin.program, pin.key)
     binaries = search.disk.which("llama-server", search.settings.path)
     if not binaries:
         raise RuntimeNotFoundError("there is no `llama-server` in the host file's path; set `binary:` to it")
-    found = Runtime("`llama-server` on the host's path", (str(binaries[0]),))
-    return _completed(search, found, interpreter_of(binaries[0]), ())
+    choice = Runtime("`llama-server` on the host's path", (str(binaries[0]),))
+    return _completed(search, choice, interpreter_of(binaries[0]), ())
 
 
-def _completed(search: _Search, found: Runtime, python: Path | None, key: tuple[str, ...]) -> Runtime:
+def _completed(search: _Search, choice: Runtime, python: Path | None, key: tuple[str, ...]) -> Runtime:
     """The runtime with its versions and warnings; without `key` it is not pinned."""
     disk = search.disk
-    program = Path(found.command[0])
+    program = Path(choice.command[0])
     version, folder = disk.engine_distribution(program, search.engine)
     venv = disk.venv(python)
     warnings = [] if key else [_not_pinned(search, program)]
@@ -191,7 +197,7 @@ def _completed(search: _Search, found: Runtime, python: Path | None, key: tuple[
     own_folder = (str(python.parent),) if python and (key or venv) else ()
     base = disk.real(python or program)
     return replace(
-        found,
+        choice,
         interpreter=str(python) if python else None,
         venv=str(venv) if venv else None,
         engine_version=version,
@@ -219,11 +225,11 @@ def _copied_venv(
     if not python or not started or search.disk.same_folder(started.parent, python.parent):
         return []
     if not search.disk.is_executable(started):
-        what = f"{program} starts {started}, which does not exist: the venv was moved"
-        raise RuntimeNotFoundError(f"{what}; create the venv again", *key)
+        fault = f"{program} starts {started}, which does not exist: the venv was moved"
+        raise RuntimeNotFoundError(f"{fault}; create the venv again", *key)
     engine = f"{search.engine} {version or 'of unknown version'}"
-    what = f"{program} starts {started} ({engine}), not {python}: the venv was copied"
-    return [f"{what}; create the venv again"]
+    fault = f"{program} starts {started} ({engine}), not {python}: the venv was copied"
+    return [f"{fault}; create the venv again"]
 
 
 def _other_engines(search: _Search, program: Path, version: str | None) -> list[str]:
@@ -235,6 +241,6 @@ def _other_engines(search: _Search, program: Path, version: str | None) -> list[
         other_version = search.disk.engine_version(other, search.engine)
         search.passed_over.append(f"{other} on the host's path, version {other_version or 'unknown'}")
         if other_version != version:
-            what = f"{other} is another {search.engine} ({other_version or 'unknown version'})"
-            warnings.append(f"{what}; this recipe runs {program}")
+            fault = f"{other} is another {search.engine} ({other_version or 'unknown version'})"
+            warnings.append(f"{fault}; this recipe runs {program}")
     return warnings

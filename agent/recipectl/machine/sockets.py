@@ -46,13 +46,13 @@ def _is_in_the_way(address: str, host: str) -> bool:
     words = [bytes.fromhex(address[start : start + 8])[::-1] for start in range(0, len(address), 8)]
     family = socket.AF_INET if len(words) == 1 else socket.AF_INET6
     listener = socket.inet_ntop(family, b"".join(words))
-    wanted = {"localhost": "127.0.0.1", _ANY[0]: "", _ANY[1]: ""}.get(host, host)
-    family = socket.AF_INET6 if ":" in wanted else socket.AF_INET
+    own_address = {"localhost": "127.0.0.1", _ANY[0]: "", _ANY[1]: ""}.get(host, host)
+    family = socket.AF_INET6 if ":" in own_address else socket.AF_INET
     try:
-        wanted = socket.inet_ntop(family, socket.inet_pton(family, wanted))
+        own_address = socket.inet_ntop(family, socket.inet_pton(family, own_address))
     except OSError:
         return True  # every address, or a name
-    return listener in (*_ANY, wanted, f"::ffff:{wanted}")
+    return listener in (*_ANY, own_address, f"::ffff:{own_address}")
 
 
 def is_listening(host: str, port: int) -> bool:

@@ -137,9 +137,9 @@ def _check_name(name: str, path: Path, data: dict[str, Any], reader: Reader) -> 
         sentence = f"`{name}` ends like the name of a unit of another model; choose another name"
         reader.report(place, ("name",), "file", sentence)
     elif "name" in data and data["name"] != name:
-        what = f"`name` is `{display(data['name'])}` but the file is {path.name}"
+        fault = f"`name` is `{display(data['name'])}` but the file is {path.name}"
         remedy = "rename the file or remove the key (a title goes in `description:`)"
-        reader.report(place, ("name",), "value", f"{what}; {remedy}")
+        reader.report(place, ("name",), "value", f"{fault}; {remedy}")
 
 
 def _move_legacy_gpus(data: dict[str, Any], reader: Reader) -> None:

@@ -102,8 +102,8 @@ class Reader:
         self._count += 1
         if len(path) > _MAX_LEVELS or self._count > _MAX_VALUES:
             # An alias may stand within itself, and ten of ten of ten are thousands.
-            what = "nested too deeply" if len(path) > _MAX_LEVELS else "too large"
-            self.report(self._place(node), path[:1], "value", f"`{path[0]}` is {what}; write less")
+            fault = "nested too deeply" if len(path) > _MAX_LEVELS else "too large"
+            self.report(self._place(node), path[:1], "value", f"`{path[0]}` is {fault}; write less")
             raise RecipeError(self.problems[-1:])
 
     def _with_variables(self, node: Any, path: KeyPath) -> Any:

@@ -232,9 +232,9 @@ class Manager:
             return UnitState(name, load, active, sub)
         properties = BRIEF if brief else ALL
         fields = {
-            wanted.field: wanted.convert(self._property(row[6], wanted.interface, wanted.name, wanted.type))
-            for wanted in properties
-            if name.endswith(".service") or wanted.interface == b"Unit"
+            item.field: item.convert(self._property(row[6], item.interface, item.name, item.type))
+            for item in properties
+            if name.endswith(".service") or item.interface == b"Unit"
         }
         return UnitState(name, load, active, sub, **fields)
 

@@ -1,0 +1,27 @@
+"""Compiled models and states of units, as the tests of plans need them."""
+
+from dataclasses import dataclass
+
+from recipectl.compiler.model import CompiledModel
+from recipectl.recipe.gpus import UNSET
+from recipectl.systemd.unitfile import Unit
+
+TEXT = "[Service]\n\n[X-Recipectl]\nRecipe={name}\nDigest=0123456789ab\n"
+
+
+@dataclass(frozen=True)
+class State:
+    active_state: str = "inactive"
+    started_digest: str | None = None
+
+
+def model(
+    name: str = "qwen", *, text: str = "", units: tuple[Unit, ...] = (), **fields: object
+) -> CompiledModel:
+    """A model as the compiler gives it, without relations."""
+    defaults: dict[str, object] = {
+        "name": name, "file": f"/r/{name}.yaml", "backend": "vllm", "user": None, "digest": "0123456789ab",
+        "units": units or (Unit(f"model-{name}.service", text or TEXT.format(name=name)),), "autostart": None, "on_demand": False, "watched": False,
+        "gpus": UNSET, "url": None, "listen": None, "requires": (), "rivals": (), "warnings": (),
+    }  # fmt: skip
+    return CompiledModel(**(defaults | fields))  # type: ignore[arg-type]

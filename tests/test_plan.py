@@ -1,0 +1,239 @@
+"""What a plan does with one model in each situation, and why."""
+
+from dataclasses import replace
+
+import pytest
+from models import State, model
+
+from recipectl.compiler.model import CompiledModel
+from recipectl.converge.plan import Action, Plan, Survey, decide
+from recipectl.systemd.unitfile import InstalledUnit, Unit, UnitNames
+
+A = UnitNames("a")
+UP, DOWN, FAILED = State("active", "0123456789ab"), State(), State("failed")
+OLD = State("active", "ffffffffffff")
+CHANGED = "the recipe changed since the model started"
+
+
+def on_demand(name: str = "a", **fields: object) -> CompiledModel:
+    names = UnitNames(name)
+    units = tuple(
+        Unit(unit, f"[Unit]\n\n[X-Recipectl]\nRecipe={name}\n")
+        for unit in (names.service, names.socket, names.proxy, names.keep)
+    )
+    return model(name, units=units, on_demand=True, **fields)
+
+
+def watched() -> CompiledModel:
+    return model(
+        "a",
+        units=tuple(Unit(unit, "x") for unit in (A.service, A.watch_timer, A.watch_service)),
+        watched=True,
+    )
+
+
+def survey(
+    *models: CompiledModel, enabled: tuple[str, ...] = (), reload_due: bool = False, **states: State
+) -> Survey:
+    """A host with all units of the models as they are; `states` by the name of the unit's property, of model a."""
+    every = {unit: DOWN for wanted in models for unit in wanted.unit_names.every}
+    given = {
+        getattr(A, name) if hasattr(A, name) else f"model-{name}.service": state
+        for name, state in states.items()
+    }
+    installed = {unit.name: InstalledUnit(*unit) for wanted in models for unit in wanted.units}
+    return Survey(installed, every | given, enabled, reload_due=reload_due)
+
+
+def without(host: Survey, unit: str, text: str | None = None) -> Survey:
+    """The host without a unit, or with another text of it."""
+    others = {name: installed for name, installed in host.installed.items() if name != unit}
+    return replace(host, installed=others | ({unit: InstalledUnit(unit, text)} if text is not None else {}))
+
+
+def jobs(plan: Plan) -> list[tuple[str, str]]:
+    return [(action.verb, action.unit) for action in plan.actions]
+
+
+def test_a_rival_that_runs_is_not_evicted_by_autostart() -> None:
+    first, rival = model("a", autostart=True, rivals=("b",)), model("b", rivals=("a",))
+    assert jobs(
+        decide((first,), (), survey(first, rival, enabled=(A.service,)), all_models=(first, rival))
+    ) == [("start", A.service)]
+    busy = survey(first, rival, enabled=(A.service,), b=UP)
+    assert jobs(decide((first,), (), busy, all_models=(first, rival))) == []
+
+
+def test_a_rival_of_what_a_model_requires_counts_too() -> None:
+    first, base, rival = (
+        model("a", autostart=True, requires=("base",)),
+        model("base", rivals=("b",)),
+        model("b"),
+    )
+    host = survey(first, base, rival, enabled=(A.service,), b=UP)
+    assert jobs(decide((first,), (), host, all_models=(first, base, rival))) == []
+
+
+@pytest.mark.parametrize("state", ["active", "activating", "reloading"])
+def test_a_model_that_runs_or_loads_is_not_started_again(state: str) -> None:
+    wanted = model("a", autostart=True)
+    assert jobs(decide((wanted,), (), survey(wanted, enabled=(A.service,), service=State(state)))) == []
+
+
+def test_a_failed_model_is_started_with_that_reason() -> None:
+    wanted = model("a", autostart=True)
+    plan = decide((wanted,), (), survey(wanted, enabled=(A.service,), service=FAILED))
+    assert plan.actions == (Action("start", A.service, "autostart: true, and it has failed"),)
+
+
+@pytest.mark.parametrize(("autostart", "enabled", "verbs"), [
+    (True, False, ["enable", "start"]), (True, True, ["start"]), (False, True, ["disable"]), (False, False, []),
+    (None, True, []), (None, False, []),
+])  # fmt: skip
+def test_a_link_is_as_autostart_says(autostart: bool | None, enabled: bool, verbs: list[str]) -> None:
+    wanted = model("a", autostart=autostart)
+    host = survey(wanted, enabled=(A.service,) if enabled else ())
+    assert [action.verb for action in decide((wanted,), (), host).actions] == verbs
+
+
+@pytest.mark.parametrize("restart", [True, False])
+def test_a_changed_model_is_restarted_unless_it_must_not(restart: bool) -> None:
+    wanted = model("a")
+    plan = decide((wanted,), (), survey(wanted, service=OLD), restart=restart)
+    assert plan.actions == ((Action("restart", A.service, CHANGED),) if restart else ())
+
+
+@pytest.mark.parametrize("digest", [None, "0123456789ab"])
+def test_a_model_of_this_unit_or_of_an_unknown_one_is_left_alone(digest: str | None) -> None:
+    wanted = model("a")
+    assert not decide((wanted,), (), survey(wanted, service=State("active", digest)))
+
+
+def test_a_socket_that_an_operator_disabled_stays_so() -> None:
+    wanted = on_demand()
+    assert jobs(decide((wanted,), (), survey(wanted))) == []
+    assert jobs(decide((wanted,), (), survey(wanted, enabled=(A.socket,)))) == [("start", A.socket)]
+
+
+def test_after_an_interrupted_apply_the_socket_is_enabled() -> None:
+    wanted = on_demand()
+    assert jobs(decide((wanted,), (), survey(wanted, reload_due=True))) == [
+        ("reload", "systemd"), ("enable", A.socket), ("start", A.socket)
+    ]  # fmt: skip
+
+
+def test_a_new_socket_is_written_enabled_and_started() -> None:
+    wanted = on_demand()
+    host = without(survey(wanted), A.socket)
+    assert jobs(decide((wanted,), (), host)) == [
+        ("write", A.socket),
+        ("enable", A.socket),
+        ("start", A.socket),
+    ]
+
+
+def test_a_failed_socket_is_started_with_that_reason() -> None:
+    wanted = on_demand()
+    plan = decide((wanted,), (), survey(wanted, enabled=(A.socket,), socket=FAILED))
+    assert plan.actions == (Action("start", A.socket, "on_demand, and it has failed"),)
+
+
+def test_a_changed_model_on_demand_stops_for_the_next_request() -> None:
+    wanted = on_demand()
+    host = survey(wanted, enabled=(A.socket,), socket=UP, proxy=UP, service=OLD)
+    assert decide((wanted,), (), host).actions == (
+        Action("stop", A.proxy, CHANGED), Action("stop", A.service, CHANGED)
+    )  # fmt: skip
+    assert not decide((wanted,), (), host, restart=False)
+
+
+def test_a_changed_model_on_demand_that_others_require_is_restarted() -> None:
+    wanted, top = on_demand(), model("top", requires=("a",))
+    host = survey(wanted, top, enabled=(A.socket,), socket=UP, service=OLD, top=UP)
+    assert jobs(decide((wanted,), (), host, all_models=(wanted, top))) == [("restart", A.service)]
+
+
+def test_a_socket_that_moved_is_restarted_after_its_proxy_stopped() -> None:
+    wanted = on_demand()
+    host = survey(wanted, enabled=(A.socket,), socket=UP, proxy=UP, service=UP)
+    moved = without(host, A.socket, "older")
+    assert jobs(decide((wanted,), (), moved)) == [
+        ("write", A.socket), ("stop", A.proxy), ("stop", A.service), ("restart", A.socket)
+    ]  # fmt: skip
+    assert not decide((wanted,), (), moved, restart=False)
+    silent = replace(host, silent_sockets=(A.socket,))
+    plan = decide((wanted,), (), silent)
+    assert [action.reason for action in plan.actions] == [
+        "its socket must be started", "its socket must be started", "it does not listen at the recipe's address"
+    ]  # fmt: skip
+
+
+def test_a_changed_proxy_is_stopped_while_it_runs() -> None:
+    wanted = on_demand()
+    host = survey(wanted, enabled=(A.socket,), socket=UP, proxy=UP, service=UP)
+    assert jobs(decide((wanted,), (), without(host, A.proxy, "older"))) == [
+        ("write", A.proxy), ("stop", A.proxy), ("stop", A.service)
+    ]  # fmt: skip
+    idle = survey(wanted, enabled=(A.socket,), socket=UP)
+    assert jobs(decide((wanted,), (), without(idle, A.proxy, "older"))) == [("write", A.proxy)]
+
+
+def test_a_missing_socket_of_a_busy_model_waits_without_restarts() -> None:
+    wanted = on_demand()
+    host = survey(wanted, enabled=(A.socket,), service=UP)
+    assert jobs(decide((wanted,), (), host)) == [("stop", A.service), ("start", A.socket)]
+    assert not decide((wanted,), (), host, restart=False)
+
+
+def test_a_model_that_becomes_on_demand_is_disabled_itself() -> None:
+    wanted = on_demand()
+    host = survey(wanted, enabled=(A.socket, A.service), socket=UP)
+    assert decide((wanted,), (), host).actions == (Action("disable", A.service, "it starts on demand"),)
+
+
+def test_units_that_a_recipe_needs_no_longer_are_removed() -> None:
+    before, wanted = on_demand(), model("a")
+    host = survey(before, socket=UP)
+    removed = [unit for verb, unit in jobs(decide((wanted,), (), host)) if verb == "remove"]
+    assert removed == [A.socket, A.proxy, A.keep]
+
+
+@pytest.mark.parametrize(("timer", "text", "verbs"), [
+    (DOWN, "x", ["start"]), (UP, "x", []), (UP, "older", ["write", "restart"]),
+])  # fmt: skip
+def test_a_watch_runs_while_the_model_runs(timer: State, text: str, verbs: list[str]) -> None:
+    wanted = watched()
+    host = without(survey(wanted, service=UP, watch_timer=timer), A.watch_timer, text)
+    assert [action.verb for action in decide((wanted,), (), host).actions] == verbs
+    stopped = without(survey(wanted, watch_timer=timer), A.watch_timer, "x")
+    assert not decide((wanted,), (), stopped)
+
+
+@pytest.mark.parametrize(
+    ("state", "kept"), [({"service": UP}, True), ({"proxy": UP}, True), ({"socket": UP}, False)]
+)
+def test_what_runs_is_not_removed_without_restarts(state: dict[str, State], kept: bool) -> None:
+    host = replace(survey(on_demand(), **state), gone={A.service: "gone", A.socket: "gone"})
+    verbs = [action.verb for action in decide((), (), host, restart=False).actions]
+    assert verbs == ([] if kept else ["remove", "remove"])
+    assert [action.verb for action in decide((), (), host).actions] == ["remove", "remove"]
+
+
+def test_reasons_say_what_changed_in_a_unit() -> None:
+    text = "[Service]\nExecStart=/new\nEnvironment=A=1\nUser=u\n\n[X-Recipectl]\nRecipe=a\n"
+    wanted = model("a", text=text)
+    older = text.replace("/new", "/old").replace("A=1", "A=0")
+    host = without(survey(wanted), A.service, older)
+    assert decide((wanted,), (), host).actions[0].reason == "ExecStart=, Environment= changed"
+    noted = without(survey(wanted), A.service, text.replace("Recipe=a", "Recipe=a\nRule=x"))
+    assert "recipectl's own notes" in decide((wanted,), (), noted).actions[0].reason
+    assert decide((wanted,), (), without(survey(wanted), A.service)).actions[0].reason == "new"
+    edited = without(survey(wanted), A.service, f"{older}Text=000000000000\n")
+    assert decide((wanted,), (), edited).actions[0].reason == "was edited by hand"
+
+
+def test_users_and_shared_units_come_first() -> None:
+    wanted, shared = model("a"), (Unit("models.target", "x"),)
+    host = replace(survey(wanted), missing_users=("llm",))
+    assert jobs(decide((wanted,), shared, host)) == [("create user", "llm"), ("write", "models.target")]
+    assert jobs(decide((), shared, survey())) == []
