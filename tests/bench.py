@@ -14,7 +14,7 @@ from pathlib import Path
 import yaml
 from corpus import COMMANDS
 
-from recipectl.compiler.pipeline import pure_steps
+from recipectl.compiler.pipeline import resolve_purely
 from recipectl.importers import from_command, shell
 from recipectl.importers.draft import render
 from recipectl.machine import lockfile
@@ -22,7 +22,7 @@ from recipectl.machine.disk import Disk
 from recipectl.machine.installation import Installation
 from recipectl.machine.runtime import Runtime
 from recipectl.recipe.hostfile import HostSettings
-from recipectl.recipe.load import load_with_places
+from recipectl.recipe.load import load_with_positions
 
 ROOT = Path(__file__).parents[1]
 RECIPES = Path("/etc/recipectl/recipes")
@@ -356,9 +356,9 @@ def corpus() -> None:
         (command,) = shell.commands(text)
         path.write_text(render(from_command.draft_from_command(command, "a")))
         before = time.monotonic()
-        recipe, _ = load_with_places((path,), {})
+        recipe, _ = load_with_positions((path,), {})
         read += time.monotonic() - before
-        pure_steps(recipe, str(path), runtime, HostSettings(), Installation(("/h",)))
+        resolve_purely(recipe, str(path), runtime, HostSettings(), Installation(("/h",)))
     line(
         f"import and compile {len(rows)} commands (20 s)",
         time.monotonic() - begun,

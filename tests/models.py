@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from recipectl.compiler.model import CompiledModel
-from recipectl.recipe.gpus import UNSET
+from recipectl.recipe.gpu_selection import UNSET
 from recipectl.systemd.unitfile import Unit
 
 TEXT = "[Service]\n\n[X-Recipectl]\nRecipe={name}\nDigest=0123456789ab\n"

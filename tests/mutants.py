@@ -20,7 +20,7 @@ from queue import Queue
 
 ROOT = Path(__file__).parents[1]
 CORE = (
-    "systemd/quoting", "systemd/unitfile", "recipe/gpus", "machine/runtime", "engines/argv", "engines/endpoint",
+    "systemd/quoting", "systemd/unitfile", "recipe/gpu_selection", "machine/runtime", "engines/argv", "engines/endpoint",
     "compiler/environment", "compiler/gpus", "compiler/preflight", "compiler/relations", "compiler/sandbox",
     "compiler/secrets", "compiler/service_settings", "compiler/units", "compiler/pipeline", "converge/plan",
 )  # fmt: skip

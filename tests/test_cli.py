@@ -109,7 +109,7 @@ def test_a_full_output_ends_in_one_line(home: dict[str, str], words: tuple[str, 
     status, errors = process(*words, environment=home, output="/dev/full")
     lines = [line for line in errors.splitlines() if "states are unknown" not in line]
     assert (status, lines) == (
-        1, ["standard output cannot be written: No space left on device; its end is missing"],
+        1, ["standard output cannot be written: No space left on device; the output is incomplete"],
     )  # fmt: skip
 
 

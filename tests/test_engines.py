@@ -9,7 +9,7 @@ import pytest
 from recipectl.compiler import environment
 from recipectl.compiler.environment import Layer
 from recipectl.compiler.model import Variable
-from recipectl.compiler.pipeline import pure_steps
+from recipectl.compiler.pipeline import resolve_purely
 from recipectl.engines import argv
 from recipectl.engines.endpoint import engine_endpoint
 from recipectl.errors import UsageError
@@ -23,7 +23,7 @@ VLLM = Runtime("test", ("/v/bin/vllm", "serve"), positional_model=True)
 
 def built(runtime: Runtime = VLLM, **fields: Any) -> tuple[str, ...]:
     recipe = Recipe.model_validate({"name": "a", "model_path": "/m", **fields})
-    return tuple(word.text for word in argv.command(recipe, runtime))[2:]
+    return tuple(word.text for word in argv.words(recipe, runtime))[2:]
 
 
 WORDS = {
@@ -85,8 +85,7 @@ def test_auto_without_a_known_name_is_refused() -> None:
 def test_the_endpoint_is_read_back_from_the_arguments() -> None:
     recipe = Recipe.model_validate({"name": "a", "model_path": "/m", "args": ("--port=9", "--host", "::")})
     assert (
-        engine_endpoint(recipe, tuple(word.text for word in argv.command(recipe, VLLM))).url
-        == "http://[::1]:9"
+        engine_endpoint(recipe, tuple(word.text for word in argv.words(recipe, VLLM))).url == "http://[::1]:9"
     )
 
 
@@ -100,7 +99,7 @@ def test_gpus_win_over_variables_and_zero_is_a_gpu() -> None:
         {"name": "a", "model_path": "/m", "extra_args": {"cuda_visible_devices": "0"}}
     )
     settings = HostSettings(environment={"CUDA_VISIBLE_DEVICES": "7"})
-    steps = pure_steps(recipe, "/a.yaml", VLLM, settings, Installation(("/h",)))
+    steps = resolve_purely(recipe, "/a.yaml", VLLM, settings, Installation(("/h",)))
     assert steps.environment["CUDA_VISIBLE_DEVICES"].value == "0"
 
 
@@ -135,7 +134,7 @@ def test_every_official_command_can_be_said_by_a_recipe() -> None:
     settings, installation = HostSettings(), Installation(("/h",), user=True)
     differ = []
     for row in rows:
-        made = pure_steps(as_recipe(row["argv"], row["env"]), "/a.yaml", VLLM, settings, installation)
+        made = resolve_purely(as_recipe(row["argv"], row["env"]), "/a.yaml", VLLM, settings, installation)
         env = {name: item.value for name, item in made.environment.items() if name != "PATH"}
         if list(made.argv[2:]) != row["argv"][2:] or env != {k: str(v) for k, v in row["env"].items()}:
             differ.append(row)

@@ -90,13 +90,13 @@ def test_an_engine_is_asked_once(tmp_path: Path) -> None:
         tmp_path, f"open({str(tmp_path / 'count')!r}, 'a').write('x'); print('--port N   the port')"
     )
     for _ in range(2):
-        options, origin = ask.options_of("llamacpp", asked, "root", tmp_path / "cache")
+        options, origin, _ = ask.options_of("llamacpp", asked, "root", tmp_path / "cache")
     assert (list(options.by_flag), origin.endswith("(asked before)")) == (["--port"], True)
     assert (tmp_path / "count").read_text() == "x"
 
 
 def test_an_engine_that_cannot_be_asked_is_checked_by_the_shipped_table(tmp_path: Path) -> None:
-    options, origin = ask.options_of(
+    options, origin, _ = ask.options_of(
         "llamacpp", server(tmp_path, "import sys; sys.exit('no libcuda')"), "root", tmp_path / "cache"
     )
     assert options == shipped_options("llamacpp")
@@ -106,7 +106,7 @@ def test_an_engine_that_cannot_be_asked_is_checked_by_the_shipped_table(tmp_path
 
 def test_an_engine_that_hangs_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ask, "TIMEOUT_SEC", 0.5)
-    _, origin = ask.options_of(
+    _, origin, _ = ask.options_of(
         "llamacpp", server(tmp_path, "import time; time.sleep(60)"), "root", tmp_path / "cache"
     )
     assert "did not answer within 0.5 s" in origin

@@ -9,7 +9,7 @@ import pytest
 
 from recipectl.compiler import service_settings, units
 from recipectl.compiler.model import CompiledModel
-from recipectl.compiler.pipeline import pure_steps
+from recipectl.compiler.pipeline import resolve_purely
 from recipectl.compiler.relations import Relations
 from recipectl.engines import vllm
 from recipectl.errors import RecipectlError
@@ -43,12 +43,11 @@ RUNTIMES = {
 # What the other recipes of the host are to a case.
 RELATIONS = {
     "rag": Relations(taking_turns=("qwen3-8b",), after=("qwen3-8b",), requires=("qwen3-8b",)),
-    "on-demand": Relations(rivals=("b",), earlier=("b",), stopped=(("b", 8001),)),
+    "on-demand": Relations(rivals=("b",), after=("b",), stopped=(("b", 8001),)),
     "related": Relations(
         rivals=("b", "y"),
-        earlier=("b",),
         taking_turns=("a", "z"),
-        after=("a", "embed"),
+        after=("a", "b", "embed"),
         requires=("embed",),
         stopped=(("b", 8001),),
     ),
@@ -60,7 +59,7 @@ def compiled(path: Path, recipe: Recipe) -> CompiledModel:
     for error in service_settings.check(recipe, INSTALLATION):
         raise error
     file = f"/etc/recipectl/recipes/{path.name}"
-    steps = pure_steps(recipe, file, RUNTIMES[recipe.backend], SETTINGS, INSTALLATION)
+    steps = resolve_purely(recipe, file, RUNTIMES[recipe.backend], SETTINGS, INSTALLATION)
     return units.render(steps, RELATIONS.get(path.stem, Relations()), SETTINGS, INSTALLATION)
 
 
@@ -123,7 +122,7 @@ def test_the_parsers_that_are_inferred_are_those_of_the_models() -> None:
 @pytest.mark.parametrize("end", ["\n", "\r", "\0", "\x7f"])
 def test_whatever_slips_through_begins_no_line_of_a_unit(end: str) -> None:
     recipe = load(EXAMPLES[0])
-    steps = pure_steps(recipe, "/r/a.yaml", RUNTIMES[recipe.backend], SETTINGS, INSTALLATION)
+    steps = resolve_purely(recipe, "/r/a.yaml", RUNTIMES[recipe.backend], SETTINGS, INSTALLATION)
     relations = Relations(requires=(f"b{end}ExecStartPre=/bin/evil #",))
     with pytest.raises(RecipectlError, match="a control character reached the requires of a unit"):
         units.render(steps, relations, SETTINGS, INSTALLATION)

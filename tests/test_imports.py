@@ -17,14 +17,14 @@ from hypothesis import strategies as st
 
 from recipectl.cli import recipectl
 from recipectl.compiler.model import ResolvedRecipe
-from recipectl.compiler.pipeline import pure_steps
+from recipectl.compiler.pipeline import resolve_purely
 from recipectl.errors import UsageError
-from recipectl.importers import from_command, llama_swap, shell, units, vllm_recipes, vllm_studio
+from recipectl.importers import from_command, llama_swap, shell, systemd_unit, vllm_recipes, vllm_studio
 from recipectl.importers.draft import Draft, render
 from recipectl.machine.installation import Installation
 from recipectl.machine.runtime import Runtime
 from recipectl.recipe.hostfile import HostSettings
-from recipectl.recipe.load import load_with_places
+from recipectl.recipe.load import load_with_positions
 from recipectl.recipe.yamlfile import read_document
 
 RUNTIMES = {
@@ -39,9 +39,9 @@ def compiled(draft: Draft, folder: Path) -> ResolvedRecipe:
     path = folder / "a.yaml"
     path.write_text(render(draft))
     host_settings = HostSettings(vars={name: f"${name}" for name in draft.variables})
-    recipe, _ = load_with_places((path,), host_settings.vars)
+    recipe, _ = load_with_positions((path,), host_settings.vars)
     installation = Installation(("/h",), user=True)
-    return pure_steps(recipe, str(path), RUNTIMES[recipe.backend], host_settings, installation)
+    return resolve_purely(recipe, str(path), RUNTIMES[recipe.backend], host_settings, installation)
 
 
 def drafted(text: str, name: str | None = None) -> Draft:
@@ -258,7 +258,7 @@ def test_what_only_the_host_knows_becomes_a_variable(tmp_path: Path) -> None:
     assert "port: ${PORT}\n" in text
     assert 'master-addr: "http://${HEAD}:1"' in text
     (tmp_path / "a.yaml").write_text(text)
-    recipe, _ = load_with_places((tmp_path / "a.yaml",), {"PORT": "8001", "HEAD": "h"})
+    recipe, _ = load_with_positions((tmp_path / "a.yaml",), {"PORT": "8001", "HEAD": "h"})
     assert (recipe.port, recipe.extra_args) == (8001, {"master_addr": "http://h:1", "x": "${no}"})
 
 
@@ -564,7 +564,7 @@ TimeoutStartSec=10min
 
 
 def test_a_hand_written_unit_becomes_a_recipe() -> None:
-    draft = units.draft(UNIT, "chat", "chat.service")
+    draft = systemd_unit.draft(UNIT, "chat", "chat.service")
     assert draft.fields | {"extra_args": None} == {
         "description": "Our model", "backend": "vllm", "python_path": "/opt/v/bin/python", "model_path": "/models/chat", "port": 8000,
         "extra_args": None, "gpus": [0], "env_vars": {"A": "b c"}, "user": "vllm", "ready": {"timeout_sec": 600}, "service": {"MemoryMax": "100G"},
@@ -603,7 +603,9 @@ def test_a_units_drop_ins_and_its_instance_count(tmp_path: Path) -> None:
     "text", ["bash -lc 'vllm serve /m --port 1'", "sh -c 'vllm serve /m --port 1 | tee log'"]
 )
 def test_a_units_shell_is_looked_through_for_the_engine(text: str) -> None:
-    made = units.draft(f"[Service]\nExecStart=/bin/{text}\nTimeoutStartSec=infinity\n", "m", "m.service")
+    made = systemd_unit.draft(
+        f"[Service]\nExecStart=/bin/{text}\nTimeoutStartSec=infinity\n", "m", "m.service"
+    )
     assert (made.fields["model_path"], made.fields["port"], made.fields["ready"]) == (
         "/m",
         1,
@@ -613,7 +615,7 @@ def test_a_units_shell_is_looked_through_for_the_engine(text: str) -> None:
 
 def test_a_unit_that_goes_through_a_shell_is_read_too() -> None:
     text = "[Service]\nExecStart=/bin/bash -c 'source /opt/v/bin/activate && exec vllm serve /m --port 1'\n"
-    assert units.draft(text, "m", "m.service").fields == {
+    assert systemd_unit.draft(text, "m", "m.service").fields == {
         "backend": "vllm",
         "venv_path": "/opt/v",
         "model_path": "/m",
@@ -627,7 +629,7 @@ def test_what_a_unit_waits_for_and_writes_to_is_carried_over() -> None:
         "StandardOutput=append:/var/log/m\nKillSignal=SIGINT\nLimitNOFILE=65536\n"
     )
     wanted = {"After": "data.mount", "StandardOutput": "append:/var/log/m", "KillSignal": "SIGINT"}
-    assert units.draft(text, "m", "m.service").fields["service"] == wanted
+    assert systemd_unit.draft(text, "m", "m.service").fields["service"] == wanted
 
 
 def test_words_in_ansi_quotes_follow_what_stands_before_them() -> None:

@@ -16,7 +16,7 @@ PACKAGE = ROOT / "agent/recipectl"
 HOUSE = {
     "errors": (), "text": (), "files": (),
     "systemd": ("quoting", "directives", "unitfile", "states", "store", "dbus"),
-    "recipe": ("gpus", "schema", "search", "yamlsyntax", "yamlfile", "load", "hostfile"),
+    "recipe": ("gpu_selection", "schema", "search", "yamlsyntax", "yamlfile", "load", "hostfile"),
     "place": (),
     "machine": ("distributions", "lockfile", "disk", "runtime", "processes", "sockets", "installation"),
     "health": (),

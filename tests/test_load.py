@@ -138,12 +138,14 @@ VARIABLES = {
 
 @pytest.mark.parametrize(("text", "path"), VARIABLES.values(), ids=VARIABLES.keys())
 def test_the_hosts_variables_are_put_in(write: Write, text: str, path: str) -> None:
-    recipe, _ = load.load_with_places((write("a.yaml", text),), {"models": "/data", "port": "8001"})
+    recipe, _ = load.load_with_positions((write("a.yaml", text),), {"models": "/data", "port": "8001"})
     assert recipe.model_path == path
 
 
 def test_a_variable_without_quotes_may_be_a_number(write: Write) -> None:
-    recipe, _ = load.load_with_places((write("a.yaml", "model_path: m\nport: ${port}\n"),), {"port": "8001"})
+    recipe, _ = load.load_with_positions(
+        (write("a.yaml", "model_path: m\nport: ${port}\n"),), {"port": "8001"}
+    )
     assert recipe.port == 8001
 
 
@@ -157,7 +159,7 @@ def test_a_variable_without_quotes_may_be_a_number(write: Write) -> None:
 )  # fmt: skip
 def test_an_unknown_variable_is_an_error_once(write: Write, text: str, sentence: str) -> None:
     with pytest.raises(RecipeError) as error:
-        load.load_with_places((write("a.yaml", f"model_path: {text}\n"),), {"models": "/data"})
+        load.load_with_positions((write("a.yaml", f"model_path: {text}\n"),), {"models": "/data"})
     assert [str(problem).rpartition("a.yaml")[2] for problem in error.value.problems] == [sentence]
 
 

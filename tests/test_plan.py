@@ -164,7 +164,7 @@ def test_a_socket_that_moved_is_restarted_after_its_proxy_stopped() -> None:
     silent = replace(host, silent_sockets=(A.socket,))
     plan = decide((wanted,), (), silent)
     assert [action.reason for action in plan.actions] == [
-        "its socket must be started", "its socket must be started", "it does not listen at the recipe's address"
+        "its socket must be started", "its socket must be started", "it does not listen at its address"
     ]  # fmt: skip
 
 

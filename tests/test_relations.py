@@ -10,7 +10,7 @@ from recipectl.compiler.relations import Claim, Decisions
 from recipectl.engines.endpoint import Endpoint, loopback_address
 from recipectl.errors import UsageError
 from recipectl.machine.runtime import Runtime
-from recipectl.recipe.gpus import UNSET, parse
+from recipectl.recipe.gpu_selection import UNSET, parse
 from recipectl.recipe.hostfile import HostSettings
 from recipectl.recipe.schema import Recipe
 
@@ -45,7 +45,7 @@ def test_two_on_one_gpu_evict_each_other() -> None:
     assert (
         decisions.relations["a"].rivals,
         decisions.relations["b"].rivals,
-        decisions.relations["b"].earlier,
+        decisions.relations["b"].after,
         decisions.errors,
     ) == (("b",), ("a",), ("a",), {})
 

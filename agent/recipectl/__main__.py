@@ -20,7 +20,7 @@ class _OutputError(Exception):
     """Standard output cannot be written."""
 
     def __init__(self, error: OSError) -> None:
-        super().__init__(f"standard output cannot be written: {error.strerror}; its end is missing")
+        super().__init__(f"standard output cannot be written: {error.strerror}; the output is incomplete")
         self.reader_left = error.errno == errno.EPIPE
 
 

@@ -59,6 +59,11 @@ class UsageError(RecipectlError):
         self.key = key
         self.kind = kind or self.kind
 
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """The error as a value, with its key."""
+        return (Problem("", 0, 0, ".".join(map(str, self.key)), self.kind, str(self)),)
+
 
 class MultipleUsageError(UsageError):
     """Several usage errors at once."""
@@ -66,6 +71,11 @@ class MultipleUsageError(UsageError):
     def __init__(self, errors: Sequence[UsageError]) -> None:
         super().__init__("\n".join(str(error) for error in errors))
         self.errors = tuple(errors)
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """The problems of all of them."""
+        return tuple(problem for error in self.errors for problem in error.problems)
 
 
 class RuntimeNotFoundError(UsageError):
@@ -88,6 +98,19 @@ class JobError(RecipectlError):
     kind = "unit"
 
 
+class HostError(RecipectlError):
+    """Several things that failed on the host; each is a problem of its own."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__("\n".join(str(problem) for problem in problems))
+        self._problems = tuple(problems)
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """The problems in the order in which they happened."""
+        return self._problems
+
+
 class RecipeError(UsageError):
     """Everything that is wrong in one recipe or host file."""
 
@@ -97,5 +120,5 @@ class RecipeError(UsageError):
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """The problems in the order of their places."""
+        """The problems in the order of their positions."""
         return self._problems

@@ -10,15 +10,15 @@ from recipectl.errors import RecipectlError
 
 SUFFIX = ".recipectl"  # of temporary files
 _REMEDIES = {
-    errno.EACCES: "are you root?",
-    errno.EPERM: "are you root?",
+    errno.EACCES: "run it as root (sudo), or correct its owner",
+    errno.EPERM: "run it as root (sudo), or correct its owner",
     errno.EROFS: "its file system is read-only",
     errno.ENOSPC: "free some space",
     errno.EDQUOT: "free some space",
     errno.EISDIR: "a folder is in its place; move it away",
     errno.ENOENT: "create its folder",
 }
-_FEW = 10  # files that are synced one after the other
+_FEW = 10  # fewer files than this are synced one after the other
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ if not __package__:  # run as a program with -I -S, where the package is not on 
 
 from recipectl.machine import processes, sockets
 
-POLL_SEC = 0.05
+_POLL_SEC = 0.05
 _SLOW_POLL_SEC = 0.2
 _DEVICES_SEC = 60
 _LOADING = ("start-pre", "start", "start-post")
@@ -172,7 +172,7 @@ def wait_until_ready(options: argparse.Namespace) -> int:
             told_sec = elapsed_sec
             answer = f" (health answers {status})" if status else ""
             _notify(f"STATUS=loading {elapsed_sec}s{answer}{digest}")
-        time.sleep(POLL_SEC)
+        time.sleep(_POLL_SEC)
 
 
 def _stranger(options: argparse.Namespace) -> sockets.PortHolder | None:
@@ -239,7 +239,9 @@ def probe(options: argparse.Namespace) -> int:
     counter.write_text(f"{run} {failures}")
     if failures >= options.failures:
         counter.unlink()
-        _error(f"{options.action} of {unit}")
+        _error(
+            f"{unit} is killed" + (" and stays down" if options.action == "stop" else ", and starts again")
+        )
         if options.action == "stop":
             _systemctl(options, "stop", "--no-block", unit)
         # A hung engine would take all of TimeoutStopSec=. Unless it was stopped, Restart= starts it again.

@@ -39,7 +39,7 @@ def run(
     """Each case as a unit of its own, all in one start; what the programs received."""
     for index, (words, variables) in enumerate(cases):
         lines = [f"Environment={quoting.assignment(name, value)}" for name, value in variables.items()]
-        command = quoting.command((str(dump), str(index), *words))
+        command = quoting.command_line((str(dump), str(index), *words))
         text = "\n".join(["[Service]", "Type=oneshot", *lines, f"ExecStart={command}", ""])
         (UNITS / f"words-{index}.service").write_text(text, newline="")
     subprocess.run(["systemctl", "daemon-reload"], check=True)
@@ -78,7 +78,7 @@ def test_official_commands_arrive_as_they_are(dump: Path) -> None:
     runtime = Runtime("test", ("/v/bin/vllm", "serve"), positional_model=True)
     made = [(as_recipe(row["argv"], row["env"]), row) for row in rows]
     cases = [
-        (tuple(word.text for word in engine_argv.command(recipe, runtime)[1:]), dict(recipe.env_vars))
+        (tuple(word.text for word in engine_argv.words(recipe, runtime)[1:]), dict(recipe.env_vars))
         for recipe, _ in made
     ]
     assert len(cases) >= 300

@@ -10,6 +10,7 @@ from recipectl.compiler import secrets
 from recipectl.compiler.model import CompileResult
 from recipectl.compiler.pipeline import compile_place
 from recipectl.errors import Problem, on_host
+from recipectl.files import failures_named
 from recipectl.machine import processes
 from recipectl.machine.installation import systemd_version
 from recipectl.place import Place
@@ -31,7 +32,7 @@ class Subject:
 
     @cached_property
     def result(self) -> CompileResult:
-        return compile_place(self.place, with_steps=True)
+        return compile_place(self.place, with_resolved=True)
 
     @cached_property
     def rows(self) -> list[versions.Row]:
@@ -55,7 +56,9 @@ def check_secrets(subject: Subject) -> Iterator[Problem]:
     """Secrets in recipes, and secrets' files that others may read."""
     yield from (warning for warning in subject.warnings if warning.kind == "secret")
     # The compiler checks those that a recipe names.
-    for path in sorted(_SECRETS.iterdir() if _SECRETS.is_dir() else ()):
+    with failures_named("read", _SECRETS):
+        paths = sorted(_SECRETS.iterdir() if _SECRETS.is_dir() else ())
+    for path in paths:
         if path.is_file() and path.stat().st_mode & (stat.S_IRWXO | stat.S_IWGRP):
             yield on_host("secret", f"others may read or change {path}; chmod 0600 it")
 
@@ -84,7 +87,7 @@ def check_gpus(subject: Subject) -> Iterator[Problem]:
         missing = sorted({*resolved.gpus.indices} - present)
         if resolved.recipe.accelerator == "cuda" and missing:
             has = ", ".join(sorted(present)) or "none"
-            fault = f"{name} wants GPU {', '.join(missing)}, this host has {has}"
+            fault = f"{name} wants GPU {', '.join(missing)}, and this host has {has}"
             yield on_host("device", f"{fault}; load the driver, or correct `gpus:`", file=resolved.file)
 
 
@@ -95,7 +98,7 @@ def check_systemd(subject: Subject) -> Iterator[Problem]:
     installed = systemd_version()
     if running < OLDEST_SYSTEMD:
         yield on_host(
-            "unit", f"systemd {running} is older than {OLDEST_SYSTEMD}, the oldest one tested; upgrade it"
+            "unit", f"systemd {running} is older than {OLDEST_SYSTEMD}, the oldest one supported; upgrade it"
         )
     if running != installed:
         fault = f"systemd {running} runs and {installed} is installed"

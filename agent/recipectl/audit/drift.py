@@ -8,12 +8,12 @@ from typing import Literal, NamedTuple
 from recipectl.compiler import secrets
 from recipectl.machine.processes import Process
 from recipectl.systemd import quoting
-from recipectl.systemd.unitfile import DIGEST_VARIABLE, InstalledUnit, UnitNames, settings
+from recipectl.systemd.unitfile import DIGEST_VARIABLE, InstalledUnit, UnitNames, parse_settings
 
 Where = Literal["recipe", "unit", "drop-in", "loaded", "running", "runtime", "answers", "port"]
 
 
-class Command(NamedTuple):
+class ServiceCommand(NamedTuple):
     """What a service runs."""
 
     argv: tuple[str, ...]
@@ -38,14 +38,14 @@ def public_version(version: str | None) -> str | None:
     return version.partition("+")[0].removeprefix("v") if version else None
 
 
-def command_of(texts: Sequence[str], unit: str, runtime_folder: str = "/run") -> Command:
+def command_of(texts: Sequence[str], unit: str, runtime_folder: str = "/run") -> ServiceCommand:
     """The command of a unit file and its drop-ins, as systemd would load it.
 
     `runtime_folder` is the manager's: /run, or a user's.
     """
     argv: tuple[str, ...] = ()
     environment: dict[str, str] = {}
-    for setting in (setting for text in texts for setting in settings(text)):
+    for setting in (setting for text in texts for setting in parse_settings(text)):
         if setting.section != "Service" or setting.name not in ("ExecStart", "Environment"):
             continue
         words = tuple(_expanded(word, unit, runtime_folder) for word in quoting.split(setting.value))
@@ -53,7 +53,7 @@ def command_of(texts: Sequence[str], unit: str, runtime_folder: str = "/run") ->
             argv = (re.sub(r"^[-@:+!|]+", "", words[0]), *words[1:]) if words else ()
         else:
             environment = environment | dict(word.partition("=")[::2] for word in words) if words else {}
-    return Command(argv, environment)
+    return ServiceCommand(argv, environment)
 
 
 def _expanded(text: str, unit: str, runtime_folder: str) -> str:
@@ -76,10 +76,10 @@ _DECIDING = frozenset(
 
 def deciding_settings(text: str) -> list[str]:
     """The settings of a drop-in that decide what runs."""
-    return sorted({setting.name for setting in settings(text) if setting.name in _DECIDING})
+    return sorted({setting.name for setting in parse_settings(text) if setting.name in _DECIDING})
 
 
-def first_difference(before: Command, after: Command) -> str | None:
+def first_difference(before: ServiceCommand, after: ServiceCommand) -> str | None:
     """The first difference of two commands in words, without the values of variables (they may be secret)."""
     if before.argv != after.argv:
         removed = " ".join(_words_missing_in(after.argv, before.argv)) or "nothing"
@@ -113,13 +113,13 @@ _ENGINE_VARIABLE = re.compile(
 )
 
 
-def process_difference(process: Process, loaded: Command) -> str | None:
+def process_difference(process: Process, loaded: ServiceCommand) -> str | None:
     """How a process differs from the command that it should have been started with; None when it does not."""
     argv = process.argv or ()
     # A process that renamed itself has a single word: it tells nothing.
     if len(argv) > 1 and not _same_argv(argv, loaded.argv):
         own = argv[1:] if argv[1:2] == loaded.argv[:1] else argv  # without the interpreter of a script
-        return first_difference(Command(own, loaded.environment), loaded)
+        return first_difference(ServiceCommand(own, loaded.environment), loaded)
     current = process.environment
     if not current:
         return None
@@ -137,7 +137,7 @@ def _same_argv(argv: tuple[str, ...], loaded: tuple[str, ...]) -> bool:
 
 
 def foreign_variables(
-    process: Process, loaded: Command, secret: Sequence[str] = (), *, user: bool = False
+    process: Process, loaded: ServiceCommand, secret: Sequence[str] = (), *, user: bool = False
 ) -> list[str]:
     """Variables of a process that no unit gives it.
 
@@ -185,7 +185,7 @@ def of_unit(
 
 
 def of_loaded(
-    unit: InstalledUnit, drop_ins: Mapping[str, str], loaded: Command, runtime_folder: str
+    unit: InstalledUnit, drop_ins: Mapping[str, str], loaded: ServiceCommand, runtime_folder: str
 ) -> Iterator[Difference]:
     """How what systemd has loaded differs from the disk, and what drop-ins (path -> text) change."""
     texts = [unit.text]
@@ -209,7 +209,7 @@ def of_loaded(
 def of_process(
     unit: str,
     process: Process,
-    loaded: Command,
+    loaded: ServiceCommand,
     *,
     replaced_interpreter: str | None,
     started_digest: str | None,

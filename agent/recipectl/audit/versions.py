@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recipectl.audit import drift
-from recipectl.audit.drift import Command, Difference
+from recipectl.audit.drift import Difference, ServiceCommand
 from recipectl.compiler.model import CompiledModel, CompileResult, ResolvedRecipe
 from recipectl.engines.ask import answered_version
+from recipectl.engines.registry import ENGINES
 from recipectl.errors import Problem
 from recipectl.machine import lockfile, processes, sockets
 from recipectl.machine.distributions import ENGINE_DISTRIBUTIONS
@@ -39,7 +40,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class _Subject:
+class _Evidence:
     """One model with everything that is known about it."""
 
     name: str
@@ -47,7 +48,7 @@ class _Subject:
     resolved: ResolvedRecipe | None
     problems: tuple[Problem, ...]
     state: UnitState
-    loaded: Command | None
+    loaded: ServiceCommand | None
     process: Process | None
 
     @property
@@ -67,24 +68,26 @@ def compare(place: Place, result: CompileResult, names: Sequence[str]) -> list[R
     if not names:
         recipes = {unit.recipe for unit in installed.values() if unit.recipe}
         names = sorted({*(model.name for model in result.models), *result.failures, *recipes})
-    subjects = _subjects(place, result, names)
+    all_evidence = _gather(place, result, names)
     comparison = _Comparison(place, store, installed)
     with ThreadPoolExecutor(_QUESTIONS_AT_ONCE) as pool:
-        answers = pool.map(comparison.ask, subjects)
-        return [comparison.row(subject, answer) for subject, answer in zip(subjects, answers, strict=True)]
+        answers = pool.map(comparison.ask, all_evidence)
+        return [
+            comparison.row(evidence, answer) for evidence, answer in zip(all_evidence, answers, strict=True)
+        ]
 
 
-def _subjects(place: Place, result: CompileResult, names: Sequence[str]) -> list[_Subject]:
+def _gather(place: Place, result: CompileResult, names: Sequence[str]) -> list[_Evidence]:
     models = {model.name: model for model in result.models}
     with Manager(user=place.user) as manager:
         states = manager.states([UnitNames(name).service for name in names])
         loaded = {
-            state.name: Command(*manager.command(state.name))
+            state.name: ServiceCommand(*manager.loaded_command(state.name))
             for state in states
             if state.load_state == "loaded"
         }
     return [
-        _Subject(
+        _Evidence(
             name=name,
             model=models.get(name),
             resolved=result.resolved.get(name),
@@ -105,29 +108,31 @@ class _Comparison:
     store: Store
     installed: dict[str, InstalledUnit]
 
-    def ask(self, subject: _Subject) -> str | None:
+    def ask(self, evidence: _Evidence) -> str | None:
         """The engine's own version; empty when it is not asked or tells none, None without an answer."""
-        unit = self.installed.get(subject.service)
-        if subject.state.active_state != "active" or unit is None or unit.endpoint is None:
+        unit = self.installed.get(evidence.service)
+        if evidence.state.active_state != "active" or unit is None or unit.endpoint is None:
+            return ""
+        if unit.backend not in ENGINES:  # somebody edited the unit
             return ""
         # An on-demand engine is asked directly: a question to its socket would start it.
-        direct = subject.resolved and subject.resolved.recipe.on_demand
-        url = subject.resolved.endpoint.url if subject.resolved and direct else unit.endpoint
-        return answered_version(unit.backend or "", url)
+        direct = evidence.resolved and evidence.resolved.recipe.on_demand
+        url = evidence.resolved.endpoint.url if evidence.resolved and direct else unit.endpoint
+        return answered_version(unit.backend, url)
 
-    def row(self, subject: _Subject, answer: str | None) -> Row:
+    def row(self, evidence: _Evidence, answer: str | None) -> Row:
         """One model compared."""
-        differences = self._differences(subject, answer)
+        differences = self._differences(evidence, answer)
         where = {difference.where for difference in differences}
-        unit = self.installed.get(subject.service)
-        process = subject.process
-        loaded = "no" if not subject.loaded else "differs" if where & {"loaded", "drop-in"} else "same"
+        unit = self.installed.get(evidence.service)
+        process = evidence.process
+        loaded = "no" if not evidence.loaded else "differs" if where & {"loaded", "drop-in"} else "same"
         return Row(
-            name=subject.name,
-            recipe=subject.version,
+            name=evidence.name,
+            recipe=evidence.version,
             unit=unit.engine_version if unit else None,
             loaded=loaded,
-            running=_running_word(subject, differs=bool(where & {"running", "runtime"})),
+            running=_running_word(evidence, differs=bool(where & {"running", "runtime"})),
             answers=answer or None,
             pid=process.pid if process else None,
             executable=process.executable if process else None,
@@ -135,73 +140,73 @@ class _Comparison:
             differences=tuple(differences),
         )
 
-    def _differences(self, subject: _Subject, answer: str | None) -> list[Difference]:
-        stages: tuple[Callable[[_Subject, str | None], Iterator[Difference]], ...] = (
+    def _differences(self, evidence: _Evidence, answer: str | None) -> list[Difference]:
+        stages: tuple[Callable[[_Evidence, str | None], Iterator[Difference]], ...] = (
             self._of_recipe,
             self._of_process,
             self._of_loaded,
         )
-        differences = [difference for stage in stages for difference in stage(subject, answer)]
+        differences = [difference for stage in stages for difference in stage(evidence, answer)]
         explained = any(difference.where in ("unit", "running") for difference in differences)
-        if subject.process and subject.state.active_state == "active" and answer is None and not explained:
-            differences.append(drift.of_silence(subject.service))
-        return [*differences, *_of_port(subject)]
+        if evidence.process and evidence.state.active_state == "active" and answer is None and not explained:
+            differences.append(drift.of_silence(evidence.service))
+        return [*differences, *_of_port(evidence)]
 
-    def _of_recipe(self, subject: _Subject, _: str | None) -> Iterator[Difference]:
+    def _of_recipe(self, evidence: _Evidence, _: str | None) -> Iterator[Difference]:
         """The recipe as it is now against its units on disk."""
-        for problem in subject.problems:
+        for problem in evidence.problems:
             if problem.kind == "lock":
-                yield from drift.of_lock(subject.name, [problem.sentence])
+                yield from drift.of_lock(evidence.name, [problem.sentence])
             else:
                 yield Difference("recipe", str(problem), "the recipe is wrong", "correct it")
-        if subject.problems:
+        if evidence.problems:
             return
-        if subject.model is None or subject.resolved is None:
+        if evidence.model is None or evidence.resolved is None:
             yield Difference("recipe", "the recipe is gone", "its file was removed", "recipectl apply")
             return
-        unit = self.installed.get(subject.service)
+        unit = self.installed.get(evidence.service)
         yield from drift.of_unit(
-            subject.name,
-            {unit.name: unit.text for unit in subject.model.units},
+            evidence.name,
+            {unit.name: unit.text for unit in evidence.model.units},
             self.installed,
             unit.engine_version if unit else None,
-            subject.version or "unknown",
+            evidence.version or "unknown",
         )
 
-    def _of_process(self, subject: _Subject, answer: str | None) -> Iterator[Difference]:
+    def _of_process(self, evidence: _Evidence, answer: str | None) -> Iterator[Difference]:
         """The process against what systemd has loaded, and against what is installed now."""
-        process, resolved, unit = subject.process, subject.resolved, self.installed.get(subject.service)
-        if process is None or subject.loaded is None:
+        process, resolved, unit = evidence.process, evidence.resolved, self.installed.get(evidence.service)
+        if process is None or evidence.loaded is None:
             return
         yield from drift.of_process(
-            subject.service,
+            evidence.service,
             process,
-            subject.loaded,
+            evidence.loaded,
             replaced_interpreter=_replaced_interpreter(process, resolved),
-            started_digest=subject.state.started_digest,
+            started_digest=evidence.state.started_digest,
             unit_digest=unit.digest if unit else None,
             secret=tuple(resolved.recipe.secrets) if resolved else (),
             user=self.place.user,
         )
         newest_sec = _newest_install_sec(resolved) if resolved else None
         late = bool(newest_sec and process.started_sec and newest_sec > process.started_sec + 1)
-        yield from drift.of_version(subject.service, answer, subject.version, installed_after_start=late)
+        yield from drift.of_version(evidence.service, answer, evidence.version, installed_after_start=late)
         if resolved:
-            yield from drift.of_lock(subject.name, resolved.lock_differences)
+            yield from drift.of_lock(evidence.name, resolved.lock_differences)
 
-    def _of_loaded(self, subject: _Subject, _: str | None) -> Iterator[Difference]:
-        unit = self.installed.get(subject.service)
-        if subject.loaded and unit:
+    def _of_loaded(self, evidence: _Evidence, _: str | None) -> Iterator[Difference]:
+        unit = self.installed.get(evidence.service)
+        if evidence.loaded and unit:
             drop_ins = self.store.drop_ins(unit.name)
-            yield from drift.of_loaded(unit, drop_ins, subject.loaded, self.place.runtime_folder)
+            yield from drift.of_loaded(unit, drop_ins, evidence.loaded, self.place.runtime_folder)
 
 
-def _running_word(subject: _Subject, *, differs: bool) -> str:
-    if subject.process is None:
-        return subject.state.word
+def _running_word(evidence: _Evidence, *, differs: bool) -> str:
+    if evidence.process is None:
+        return evidence.state.word
     if differs:
         return "differs"
-    return "unknown" if subject.process.unreadable else "same"
+    return "unknown" if evidence.process.unreadable else "same"
 
 
 def _replaced_interpreter(process: Process, resolved: ResolvedRecipe | None) -> str | None:
@@ -210,16 +215,16 @@ def _replaced_interpreter(process: Process, resolved: ResolvedRecipe | None) -> 
     return base if base and processes.runs_file(process.pid, base) is False else None
 
 
-def _of_port(subject: _Subject) -> Iterator[Difference]:
+def _of_port(evidence: _Evidence) -> Iterator[Difference]:
     """Another process on the port of a model that does not run."""
-    if subject.process or not subject.model or not subject.resolved or not subject.resolved.endpoint.path:
+    if evidence.process or not evidence.model or not evidence.resolved or not evidence.resolved.endpoint.path:
         return
-    endpoint = subject.resolved.endpoint
+    endpoint = evidence.resolved.endpoint
     holder = sockets.holder(endpoint.port, endpoint.host)
     # A rival may have the same port.
     if holder and not (holder.unit.startswith("model-") and holder.unit.endswith(".service")):
-        fault = f"port {endpoint.port} is answered by {holder}, and the unit is {subject.state.word}"
-        remedy = f"end that process, then recipectl start {subject.name}"
+        fault = f"port {endpoint.port} is answered by {holder}, and the unit is {evidence.state.word}"
+        remedy = f"end that process, then recipectl start {evidence.name}"
         yield Difference("port", fault, "somebody started it by hand", remedy)
 
 

@@ -13,11 +13,11 @@ import click
 from recipectl.cli.options import (
     RECIPES,
     SOME_RECIPES,
-    as_json,
     json_option,
     no_such_unit,
     print_json,
-    report,
+    problems_as_json,
+    report_problems,
     select,
     service_name,
 )
@@ -81,7 +81,7 @@ def _decide(place: Place, recipes: Sequence[str], manager: Manager, *, restart: 
         sentence = f"{fault}: only one would be up after a boot; disable the other"
         problems.append(on_host("relation", sentence, file=model.file))
         status = 2
-    report(problems)
+    report_problems(problems)
     decided = plan.decide(models, shared, current, all_models=all_models, restart=restart)
     return _Decision(decided, current, models, (*selection.problems, *problems), status)
 
@@ -117,7 +117,7 @@ def _print_report(place: Place, decision: _Decision, problems: Sequence[Problem]
             "actions": [asdict(action) for action in decision.plan.actions],
             "diff": dict(_diffs(decision)),
             "drop_ins": _drop_ins(place, decision.plan),
-            "problems": as_json(problems),
+            "problems": problems_as_json(problems),
             "ok": status == 0,
         }
     )
@@ -174,7 +174,7 @@ def apply_(
     problems, status = decision.problems, decision.status
     if failure:
         later = (*failure.problems, *_taken_ports(decision))
-        report(later)
+        report_problems(later)
         problems = (*problems, *later)
         status = status or failure.status
     if as_json:

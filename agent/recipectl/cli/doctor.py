@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from recipectl.audit.checks import CHECKS, Subject
-from recipectl.cli.options import as_json as problems_as_json
-from recipectl.cli.options import json_option, print_json
+from recipectl.cli.options import json_option, print_json, problems_as_json
 from recipectl.errors import BusError, RecipectlError
 
 if TYPE_CHECKING:

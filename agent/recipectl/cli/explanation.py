@@ -18,10 +18,10 @@ from recipectl.compiler import service_settings
 from recipectl.compiler.environment import key_of
 from recipectl.compiler.model import CompiledModel, ResolvedRecipe
 from recipectl.engines.argv import Word
-from recipectl.recipe.yamlfile import KeyPath, Places
+from recipectl.recipe.yamlfile import KeyPath, Positions
 from recipectl.systemd.unitfile import SECTION
 
-# Setting -> the keys of a recipe that decide it; the first that is set is named with file:line.
+# ExplainedSetting -> the keys of a recipe that decide it; the first that is set is named with file:line.
 _KEYS = {
     "SourcePath": ("name",), "Requires": ("requires",), "After": ("after", "requires"),
     "Conflicts": ("conflicts", "gpus"), "AssertPathExists": ("model_path",),
@@ -40,7 +40,7 @@ _SANDBOX = "sandbox of `hardening:`"  # for every setting that is in no group
 _GROUPS = {
     "compiled from": ("SourcePath", "Documentation"),
     "runs as": ("User",),
-    "needs, or ends, first": ("Wants", "Requires", "After", "Conflicts", "AssertPathExists"),
+    "order and conflicts": ("Wants", "Requires", "After", "Conflicts", "AssertPathExists"),
     "all models together": ("PartOf", "WantedBy", "Slice"),
     "runs while it is needed": ("StopWhenUnneeded",),
     "checked before a start": ("ExecStartPre",),
@@ -63,7 +63,7 @@ _REASONS = {name: reason for reason, names in _GROUPS.items() for name in names}
 _ORDER = (*_GROUPS, _ON_DEMAND, _SERVICE, _SANDBOX)
 
 
-class Setting(NamedTuple):
+class ExplainedSetting(NamedTuple):
     """A setting of the service, its reason, and the file:line of the recipe that decides it, if any."""
 
     text: str
@@ -71,35 +71,35 @@ class Setting(NamedTuple):
     place: str | None
 
 
-def explain(steps: ResolvedRecipe, model: CompiledModel, host_places: Places) -> None:
+def explain(resolved: ResolvedRecipe, model: CompiledModel, host_positions: Positions) -> None:
     """Print what will run on one screen, each part beside its reason."""
-    in_folder = partial(_with_notes, f"{Path(steps.file).parent}/")
-    _print_environment(steps, host_places, in_folder)
-    by_source = groupby(steps.words, lambda word: _source_of_word(steps, word))
+    in_folder = partial(_with_notes, f"{Path(resolved.file).parent}/")
+    _print_environment(resolved, host_positions, in_folder)
+    by_source = groupby(resolved.words, lambda word: _source_of_word(resolved, word))
     _print_part("argv", [
-        (source, [in_folder(shlex.join(word.text for word in group), *_word_notes(steps, key))
+        (source, [in_folder(shlex.join(word.text for word in group), *_word_notes(resolved, key))
                   for key, group in groupby(words, lambda word: word.key)])
         for source, words in by_source
     ])  # fmt: skip
-    if steps.endpoint.path:
-        click.echo(f"ready        GET {steps.endpoint.url}{steps.endpoint.path} answers 200")
-    by_reason = groupby(_settings(steps, model), lambda setting: setting.reason)
+    if resolved.endpoint.path:
+        click.echo(f"ready        GET {resolved.endpoint.url}{resolved.endpoint.path} answers 200")
+    by_reason = groupby(_settings(resolved, model), lambda setting: setting.reason)
     _print_part(f"unit         {model.unit_names.service}", [
         (reason, [in_folder(_without_helper(setting.text), setting.place) for setting in settings])
         for reason, settings in by_reason
     ])  # fmt: skip
 
 
-def _print_environment(steps: ResolvedRecipe, host_places: Places, in_folder: partial[str]) -> None:
+def _print_environment(resolved: ResolvedRecipe, host_positions: Positions, in_folder: partial[str]) -> None:
     layers: dict[str, list[str]] = {}
-    for name, variable in steps.environment.items():
+    for name, variable in resolved.environment.items():
         overrode = [f"over {layer}'s `{value}`" for layer, value in variable.overrode]
-        place = _place_of_variable(steps, host_places, name, variable.layer)
+        place = _place_of_variable(resolved, host_positions, name, variable.layer)
         text = in_folder(f"{name}={variable.value}", place, *overrode)
         layers.setdefault(variable.layer, []).append(text)
-    for name, source in steps.recipe.secrets.items():
+    for name, source in resolved.recipe.secrets.items():
         note = f"read from {source}, its value is in no unit"
-        layers.setdefault("secrets", []).append(in_folder(name, steps.place("secrets", name), note))
+        layers.setdefault("secrets", []).append(in_folder(name, resolved.place("secrets", name), note))
     _print_part("environment", layers.items())
 
 
@@ -125,44 +125,46 @@ def _print_part(title: str, rows: Iterable[tuple[str, list[str]]]) -> None:
             click.echo(f"  {left:<24}  {right}".replace("\0", " ").rstrip())
 
 
-def _source_of_word(steps: ResolvedRecipe, word: Word) -> str:
+def _source_of_word(resolved: ResolvedRecipe, word: Word) -> str:
     if not word.key:
-        return steps.runtime.rule
+        return resolved.runtime.rule
     if word.key == ("on_demand",):
         return "behind its socket"
     return str(word.key[0]) if word.key[0] in ("extra_args", "args") else "fields"
 
 
-def _word_notes(steps: ResolvedRecipe, key: KeyPath) -> tuple[str | None, ...]:
+def _word_notes(resolved: ResolvedRecipe, key: KeyPath) -> tuple[str | None, ...]:
     """The file:line of the key that gives some words, and whether recipectl chose the value."""
-    key = key or steps.runtime.key
+    key = key or resolved.runtime.key
     field = str(key[0]) if key else ""
-    inferred = field in ("tool_call_parser", "reasoning_parser") and getattr(steps.recipe, field) == "auto"
-    return steps.place(*key) if key else None, "`auto`: by the model's name" if inferred else None
+    inferred = field in ("tool_call_parser", "reasoning_parser") and getattr(resolved.recipe, field) == "auto"
+    return resolved.place(*key) if key else None, "`auto`: by the model's name" if inferred else None
 
 
-def _place_of_variable(steps: ResolvedRecipe, host_places: Places, name: str, layer: str) -> str | None:
+def _place_of_variable(
+    resolved: ResolvedRecipe, host_positions: Positions, name: str, layer: str
+) -> str | None:
     """The file:line of the value that a layer gives a variable; None where no file says it."""
     if layer == "host file":
-        return _place_in_host_file(host_places, "environment", name)
+        return _place_in_host_file(host_positions, "environment", name)
     if layer == "runtime":
-        own = steps.place(*steps.runtime.key) if steps.runtime.key else None
-        path = _place_in_host_file(host_places, "path") if name == "PATH" else None
+        own = resolved.place(*resolved.runtime.key) if resolved.runtime.key else None
+        path = _place_in_host_file(host_positions, "path") if name == "PATH" else None
         return ", ".join(filter(None, (own, path))) or None
-    if layer == "gpus" and steps.recipe.gpus is None:
-        return steps.place("extra_args", "cuda_visible_devices")
+    if layer == "gpus" and resolved.recipe.gpus is None:
+        return resolved.place("extra_args", "cuda_visible_devices")
     key = key_of(layer, name)
-    return steps.place(*key) if key else None
+    return resolved.place(*key) if key else None
 
 
-def _place_in_host_file(host_places: Places, *key: str) -> str | None:
-    place = host_places.get(key)
+def _place_in_host_file(host_positions: Positions, *key: str) -> str | None:
+    place = host_positions.get(key)
     return f"{place[0]}:{place[1]}" if place else None
 
 
-def _settings(steps: ResolvedRecipe, model: CompiledModel) -> list[Setting]:
+def _settings(resolved: ResolvedRecipe, model: CompiledModel) -> list[ExplainedSetting]:
     """The settings of the service by their reasons; command and environment have parts of their own."""
-    recipe = steps.recipe
+    recipe = resolved.recipe
     passed = {*service_settings.lines(recipe, "Unit"), *service_settings.lines(recipe, "Service")}
     own_section = model.units[0].text.partition(f"\n{SECTION}")[0].replace("\\\n    ", "")
     settings = []
@@ -172,43 +174,44 @@ def _settings(steps: ResolvedRecipe, model: CompiledModel) -> list[Setting]:
             continue
         is_passed = line in passed
         keys = [("service", name)] if is_passed else [tuple(key.split(".")) for key in _KEYS.get(name, ())]
-        place = next(filter(None, (steps.place(*key) for key in keys)), None)
+        place = next(filter(None, (resolved.place(*key) for key in keys)), None)
         reason = _SERVICE if is_passed else _REASONS.get(name, _SANDBOX)
         if reason == _RESTARTS and recipe.on_demand:
             reason = _ON_DEMAND
-        settings.append(Setting(line, reason, place))
+        settings.append(ExplainedSetting(line, reason, place))
     return sorted(settings, key=_position)
 
 
-def _position(setting: Setting) -> tuple[int, int]:
+def _position(setting: ExplainedSetting) -> tuple[int, int]:
     """Where a setting is printed: by its reason, then by its place in the group of that reason."""
     group = _GROUPS.get(setting.reason, ())
     name = setting.text.partition("=")[0]
     return _ORDER.index(setting.reason), group.index(name) if name in group else 0
 
 
-def facts(steps: ResolvedRecipe, model: CompiledModel, host_places: Places) -> dict[str, object]:
+def facts(resolved: ResolvedRecipe, model: CompiledModel, host_positions: Positions) -> dict[str, object]:
     """The same as JSON."""
     return {
-        "recipe": steps.name,
-        "source": steps.file,
-        "runtime": steps.runtime.as_json(),
+        "recipe": resolved.name,
+        "source": resolved.file,
+        "runtime": resolved.runtime.as_json(),
         "environment": {
-            name: variable._asdict() | {"place": _place_of_variable(steps, host_places, name, variable.layer)}
-            for name, variable in steps.environment.items()
+            name: variable._asdict()
+            | {"place": _place_of_variable(resolved, host_positions, name, variable.layer)}
+            for name, variable in resolved.environment.items()
         },
-        "argv": list(steps.argv),
+        "argv": list(resolved.argv),
         "words": [
             {
                 "text": word.text,
-                "why": ".".join(map(str, word.key)) or steps.runtime.rule,
-                "place": _word_notes(steps, word.key)[0],
+                "why": ".".join(map(str, word.key)) or resolved.runtime.rule,
+                "place": _word_notes(resolved, word.key)[0],
             }
-            for word in steps.words
+            for word in resolved.words
         ],
-        "endpoint": steps.endpoint._asdict(),
+        "endpoint": resolved.endpoint._asdict(),
         "settings": [
             {"setting": setting.text, "why": setting.reason, "place": setting.place}
-            for setting in _settings(steps, model)
+            for setting in _settings(resolved, model)
         ],
     }

@@ -29,13 +29,18 @@ def log_lines(place: Place, unit: str, lines: int, since_sec: float | None = Non
 def how_it_ended(state: UnitState) -> str:
     """How the main process ended, in words."""
     if state.result == "timeout":
-        return "did not become ready within `ready.timeout_sec` (TimeoutStartSec=)"
+        return "did not become ready within `ready.timeout_sec` (TimeoutStartSec=), or did not stop in time"
+    if state.result == "oom-kill":
+        return "was killed because memory ran out (OOM)"
     if state.exit_code in (_KILLED, _DUMPED):
-        return f"was killed by {signal.Signals(state.exit_status).name}"
+        known = {number.value: number.name for number in signal.Signals}
+        return f"was killed by {known.get(state.exit_status, f'signal {state.exit_status}')}"
     if state.exit_code == _EXITED:
         name = _SYSTEMD_STATUSES.get(state.exit_status)
         reason = f" ({name}: systemd could not run it)" if name else ""
         return f"exited with status {state.exit_status}{reason}"
+    if state.exit_code == 0 and state.result == "exit-code":
+        return "was not started, because a check before it failed"
     return f"ended with result {state.result}"
 
 

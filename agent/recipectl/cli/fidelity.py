@@ -8,9 +8,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from recipectl.cli.options import RECIPES, SOME_RECIPES, json_option, print_json, select, table, warn
-from recipectl.cli.options import as_json as problems_as_json
-from recipectl.cli.options import report as report_problems
+from recipectl.cli.options import (
+    RECIPES,
+    SOME_RECIPES,
+    json_option,
+    print_json,
+    problems_as_json,
+    report_problems,
+    select,
+    table,
+    warn,
+)
 from recipectl.errors import Problem, UsageError
 from recipectl.recipe import search
 
@@ -98,7 +106,7 @@ def versions_(place: Place, recipes: tuple[str, ...], as_json: bool) -> int:
     """Compare recipe, unit, what systemd has loaded, the process and the engine's own answer."""
     from recipectl.audit.versions import compare
 
-    selection = select(place, recipes, with_steps=True)
+    selection = select(place, recipes, with_resolved=True)
     stems = {search.stem(search.find(name, ())) if search.is_file(name) else name for name in recipes}
     names = {model.name for model in selection.models} | (selection.result.failures.keys() & stems)
     rows = compare(place, selection.result, sorted(names) if recipes else ())
@@ -125,29 +133,29 @@ def check_(place: Place, recipes: tuple[str, ...], as_json: bool) -> int:
     """Check flags and values against the parser of the installed engine, before anything starts."""
     from recipectl.engines.ask import options_of
 
-    selection = select(place, recipes, with_steps=True)
+    selection = select(place, recipes, with_resolved=True)
     problems = list(selection.problems)
     checked = []
     for model in selection.models:
-        steps = selection.result.resolved[model.name]
-        user = model.user or steps.recipe.user or "root"
-        options, origin = options_of(model.backend, steps.runtime, user, place.cache_folder / "options")
-        findings = [_problem(steps, finding) for finding in _findings(steps, options)]
+        resolved = selection.result.resolved[model.name]
+        user = model.user or resolved.recipe.user or "root"
+        answer = options_of(model.backend, resolved.runtime, user, place.cache_folder / "options")
+        findings = [_problem(resolved, finding) for finding in _findings(resolved, answer.options)]
         report_problems(findings)
-        if findings or origin.startswith("recipectl"):
-            click.echo(f"{model.name}: checked with {origin}", err=True)
-        checked.append({"recipe": model.name, "options": origin})
+        if findings or not answer.asked:
+            click.echo(f"{model.name}: checked with {answer.origin}", err=True)
+        checked.append({"recipe": model.name, "options": answer.origin})
         problems += findings
     if as_json:
         print_json({"models": checked, "problems": problems_as_json(problems)})
     return 2 if any(problem.severity == "error" for problem in problems) else selection.status
 
 
-def _findings(steps: ResolvedRecipe, options: Options) -> list[Finding]:
+def _findings(resolved: ResolvedRecipe, options: Options) -> list[Finding]:
     from recipectl.engines import flags
 
-    recipe = steps.recipe
-    words = [word for word in steps.words if word.key not in ((), ("model_path",))]
+    recipe = resolved.recipe
+    words = [word for word in resolved.words if word.key not in ((), ("model_path",))]
     with_words = {word.key[1] for word in words if word.key[0] == "extra_args"}
     false = [
         key for key, value in sorted(recipe.extra_args.items()) if value is False and key not in with_words
@@ -155,10 +163,10 @@ def _findings(steps: ResolvedRecipe, options: Options) -> list[Finding]:
     return [*flags.check(recipe.backend, words, options), *flags.check_false(recipe.backend, false, options)]
 
 
-def _problem(steps: ResolvedRecipe, finding: Finding) -> Problem:
-    from recipectl.compiler.model import nearest_place
+def _problem(resolved: ResolvedRecipe, finding: Finding) -> Problem:
+    from recipectl.compiler.model import nearest_position
 
-    file, line, column = nearest_place(steps.places, finding.key) or (steps.file, 0, 0)
+    file, line, column = nearest_position(resolved.positions, finding.key) or (resolved.file, 0, 0)
     return Problem(
         file=file,
         line=line,

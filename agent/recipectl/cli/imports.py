@@ -12,7 +12,7 @@ import click
 import yaml
 
 from recipectl.errors import RecipectlError, UsageError
-from recipectl.importers import llama_swap, shell, units, vllm_recipes, vllm_studio
+from recipectl.importers import llama_swap, shell, systemd_unit, vllm_recipes, vllm_studio
 from recipectl.importers.draft import Draft, redacted, render, unique_name
 from recipectl.importers.from_command import draft_from_command
 from recipectl.importers.programs import program, runs_container, unwrapped
@@ -138,13 +138,13 @@ def llama_swap_(source: Path, output: Path | None) -> int:
 def unit_(source: str, output: Path | None) -> int:
     """A systemd service that runs an engine, with its drop-ins."""
     if source == "-":
-        return _output([units.draft(_text(source), "model", source)], output)
+        return _output([systemd_unit.draft(_text(source), "model", source)], output)
     path = Path(source)
     name = path.name.removesuffix(".service")
     if "/" not in source and not path.exists():
         path = _unit_file(name)
     texts = [_text(str(path)), *Store(path.parent).drop_ins(f"{name}.service").values()]
-    return _output([units.draft("\n".join(texts), name, str(path))], output)
+    return _output([systemd_unit.draft("\n".join(texts), name, str(path))], output)
 
 
 def _output(drafts: Iterable[Draft], folder: Path | None, not_carried_over: Iterable[str] = ()) -> int:

@@ -13,7 +13,7 @@ import click
 
 from recipectl.cli.failures import log_lines, why_not_started
 from recipectl.cli.options import RECIPES, service_name, warn
-from recipectl.errors import BusError, JobError, RecipectlError, UsageError
+from recipectl.errors import BusError, HostError, JobError, Problem, RecipectlError, UsageError, on_host
 from recipectl.systemd.dbus import Manager
 from recipectl.systemd.store import Store
 from recipectl.systemd.unitfile import TARGET, UnitNames
@@ -64,9 +64,9 @@ class _Progress:
 
 
 def _run_jobs(place: Place, verb: str, recipes: tuple[str, ...]) -> int:
-    """One job for each model, all queued before the first is waited for; JobError names all that failed."""
+    """One job for each model, all queued before the first is waited for; HostError has all that failed."""
     since_sec = time.time()
-    failures: list[str] = []
+    failures: list[Problem] = []
     services = tuple(dict.fromkeys(map(service_name, recipes)))
     with Manager(user=place.user, host=place.remote) as manager:
         if verb != "Stop":
@@ -77,15 +77,15 @@ def _run_jobs(place: Place, verb: str, recipes: tuple[str, ...]) -> int:
             try:
                 jobs[state.name] = _queue(manager, verb, state)
             except BusError as error:
-                failures.append(f"{state.name}: {error}")
+                failures.append(on_host("unit", f"{state.name}: {error}"))
         progress = _Progress(place)
         for service, job in jobs.items():
             result = manager.result(job, partial(progress.tick, service) if verb != "Stop" else None)
             progress.end()
             if failure := _failure(place, manager, verb, service, result, since_sec):
-                failures.append(failure)
+                failures.append(on_host("unit", failure))
     if failures:
-        raise JobError("\n".join(failures))
+        raise HostError(failures)
     return 0
 
 
@@ -128,8 +128,8 @@ def _queue(manager: Manager, verb: str, state: UnitState) -> bytes:
     if not on_demand:
         # Before 257 a start waits for the end of RestartSec=, and a restart does not.
         return manager.queue("Restart" if state.waits_to_restart else verb, service)
-    if verb == "Restart":
-        manager.job("Stop", service)
+    if verb == "Restart" and (result := manager.job("Stop", service)) != "done":
+        raise BusError(f"its stop was {result}; see systemctl status {service}")
     if socket.active_state != "active" and manager.job("Start", socket.name) != "done":
         fault = f"{socket.name} does not listen, so no request reaches {service}"
         click.echo(f"{fault}; see systemctl status {socket.name}", err=True)
@@ -223,7 +223,7 @@ def _enabled_units(manager: Manager, recipes: tuple[str, ...]) -> tuple[str, ...
 
 
 def _warn_of_autostart(place: Place, recipes: tuple[str, ...], *, enabled: bool) -> None:
-    """Say which recipes turn this back at the next apply."""
+    """Warn about recipes whose `autostart:` makes the next apply undo this."""
     from recipectl.compiler.pipeline import compile_place
 
     try:

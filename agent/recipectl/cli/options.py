@@ -40,14 +40,14 @@ def warn(text: str) -> None:
     click.echo(f"warning: {text}", err=True)
 
 
-def report(problems: Iterable[Problem]) -> None:
+def report_problems(problems: Iterable[Problem]) -> None:
     """Problems on standard error, a line each."""
     for problem in problems:
         prefix = "warning: " if problem.severity == "warning" else ""
         click.echo(f"{prefix}{problem}", err=True)
 
 
-def as_json(problems: Iterable[Problem]) -> list[dict[str, str | int | None]]:
+def problems_as_json(problems: Iterable[Problem]) -> list[dict[str, str | int | None]]:
     """Problems as a verb's --json has them."""
     return [problem.as_json() for problem in problems]
 
@@ -61,14 +61,14 @@ class Selection(NamedTuple):
     result: CompileResult
 
 
-def select(place: Place, names: Sequence[str], *, with_steps: bool = False) -> Selection:
+def select(place: Place, names: Sequence[str], *, with_resolved: bool = False) -> Selection:
     """Compile the host, and choose the recipes that were named; their problems are reported."""
     from recipectl.compiler.pipeline import compile_place
 
     files = [search.find(name, ()) for name in names if search.is_file(name)]
-    result = compile_place(place, files, with_steps=with_steps)
+    result = compile_place(place, files, with_resolved=with_resolved)
     selection = choose(result, names, place)
-    report(selection.problems)
+    report_problems(selection.problems)
     return selection
 
 
@@ -111,8 +111,8 @@ def service_name(argument: str) -> str:
         name = Path(argument).name.removesuffix(".service")
         name = search.stem(Path(name)) if name.endswith(search.SUFFIXES) else name
     if not search.RECIPE_NAME.match(name):
-        container = f"`{argument}` is not the name of a recipe"
-        raise UsageError(f"{container}; a name has {search.NAME_RULE}, see `recipectl list`", kind="file")
+        fault = f"`{argument}` is not the name of a recipe"
+        raise UsageError(f"{fault}; a name has {search.NAME_RULE}, see `recipectl list`", kind="file")
     return UnitNames(name).service
 
 
@@ -125,5 +125,5 @@ def table(rows: Sequence[Sequence[str]], header: Sequence[str]) -> None:
 
 def no_such_unit(unit: str, place: Place) -> RecipectlError:
     """The error for a unit that recipectl did not write."""
-    container = f"{unit} is not a unit of recipectl in {place.unit_folder}"
-    return UsageError(f"{container}; see `recipectl list`", kind="unit")
+    fault = f"{unit} is not a unit of recipectl in {place.unit_folder}"
+    return UsageError(f"{fault}; see `recipectl list`", kind="unit")

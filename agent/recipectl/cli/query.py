@@ -168,7 +168,7 @@ def list_(place: Place, as_json: bool, by_gpu: bool) -> int:
     """List all recipes, their state, and how host and recipe differ."""
     selection = select(place, ())
     installed = Store(place.unit_folder).installed()
-    recipes = {unit.recipe: unit for unit in installed.values() if unit.recipe}
+    recipes = {unit.recipe for unit in installed.values() if unit.recipe}
     models = {model.name: model for model in selection.models}
     names = sorted({*models, *selection.result.failures, *recipes})
     status = selection.status
@@ -180,7 +180,7 @@ def list_(place: Place, as_json: bool, by_gpu: bool) -> int:
     except BusError as error:
         warn(f"states are unknown: {error}")
         status = 1
-    rows = [_list_row(name, selection, installed, recipes.get(name), states) for name in names]
+    rows = [_list_row(name, models.get(name), selection, installed, states) for name in names]
     if as_json:
         print_json(rows)
     elif by_gpu:
@@ -193,12 +193,11 @@ def list_(place: Place, as_json: bool, by_gpu: bool) -> int:
 
 def _list_row(
     name: str,
+    model: CompiledModel | None,
     selection: Selection,
     installed: Mapping[str, InstalledUnit],
-    unit: InstalledUnit | None,
     states: Mapping[str, UnitState],
 ) -> dict[str, object]:
-    model = next((model for model in selection.models if model.name == name), None)
     state = states.get(UnitNames(name).service)
     file = model.file if model else ""
     if model:
@@ -206,7 +205,7 @@ def _list_row(
     elif name in selection.result.failures:
         differs = "recipe is wrong"
     else:
-        file = unit.source if unit else ""
+        file = next(unit.source for unit in installed.values() if unit.recipe == name)
         differs = "recipe is masked" if Path(file).exists() else "recipe is gone"
     return {
         "name": name,
@@ -246,7 +245,8 @@ def logs_(place: Place, recipe: str, follow: bool, lines: int, no_pager: bool) -
         # A recipe without units may have had some; UsageError for no recipe.
         search.find(UnitNames.of_service(service).recipe, place.recipe_folders)
     words = [*place.journalctl, service, "-n", str(lines)]
-    words += ["-f"] * follow + ["--no-pager"] * (no_pager or follow)
+    words += ["-f"] if follow else []
+    words += ["--no-pager"] if no_pager or follow else []
     try:
         os.execvp(words[0], words)  # noqa: S606  (journalctl takes over)
     except OSError as error:

@@ -10,8 +10,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from recipectl.cli.options import RECIPES, SOME_RECIPES, json_option, print_json, select, warn
-from recipectl.cli.options import as_json as problems_as_json
+from recipectl.cli.options import (
+    RECIPES,
+    SOME_RECIPES,
+    json_option,
+    print_json,
+    problems_as_json,
+    select,
+    warn,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,37 +65,37 @@ def explain_(place: Place, recipes: tuple[str, ...], as_json: bool) -> int:
     from recipectl.recipe.hostfile import load_host_settings
     from recipectl.recipe.search import host_files
 
-    selection = select(place, recipes, with_steps=True)
-    _, host_places = load_host_settings(host_files(place.bases))
+    selection = select(place, recipes, with_resolved=True)
+    _, host_positions = load_host_settings(host_files(place.bases))
     models = [(selection.result.resolved[model.name], model) for model in selection.models]
     if as_json:
-        print_json([facts(steps, model, host_places) for steps, model in models])
+        print_json([facts(resolved, model, host_positions) for resolved, model in models])
         return selection.status
-    for steps, model in models:
-        print_runtime_header(steps)
-        explain(steps, model, host_places)
+    for resolved, model in models:
+        _print_header(resolved)
+        explain(resolved, model, host_positions)
     return selection.status
 
 
-def print_runtime_header(steps: ResolvedRecipe) -> None:
+def _print_header(resolved: ResolvedRecipe) -> None:
     """The recipe, then its runtime."""
-    click.echo(f"recipe       {steps.name} ({steps.file})")
-    _print_runtime(steps)
+    click.echo(f"recipe       {resolved.name} ({resolved.file})")
+    _print_runtime(resolved)
 
 
-def _print_runtime(steps: ResolvedRecipe) -> None:
-    runtime = steps.runtime
+def _print_runtime(resolved: ResolvedRecipe) -> None:
+    runtime = resolved.runtime
     click.echo(f"rule         {runtime.rule}")
     click.echo(f"interpreter  {runtime.interpreter or 'none'}")
     click.echo(f"entry point  {' '.join(runtime.command)}")
-    click.echo(f"engine       {steps.recipe.backend} {runtime.engine_version or 'of unknown version'}")
+    click.echo(f"engine       {resolved.recipe.backend} {runtime.engine_version or 'of unknown version'}")
     click.echo(f"python       {runtime.python_version or 'unknown'}")
     for candidate in runtime.passed_over:
         click.echo(f"passed over  {candidate}")
 
 
 def _steps(place: Place, recipes: Sequence[str]) -> tuple[list[ResolvedRecipe], int]:
-    selection = select(place, recipes, with_steps=True)
+    selection = select(place, recipes, with_resolved=True)
     return [selection.result.resolved[model.name] for model in selection.models], selection.status
 
 
@@ -98,16 +105,16 @@ def _steps(place: Place, recipes: Sequence[str]) -> tuple[list[ResolvedRecipe], 
 def show_command_(place: Place, recipe: str) -> int:
     """Print the command of a recipe, to paste into a shell."""
     models, status = _steps(place, (recipe,))
-    for steps in models:
-        for name in steps.recipe.secrets:
+    for resolved in models:
+        for name in resolved.recipe.secrets:
             warn(f"{name} is a secret, and is not printed")
         lines = [
             f"{name}={shlex.quote(variable.value)}"
-            for name, variable in steps.environment.items()
+            for name, variable in resolved.environment.items()
             # Without the directories of the unit: another user could not write there.
             if variable.layer not in ("directories", "secrets")
         ]
-        for _, words in groupby(steps.words, lambda word: word.key):
+        for _, words in groupby(resolved.words, lambda word: word.key):
             lines.append(shlex.join(word.text for word in words))
         click.echo(" \\\n    ".join(lines))
     return status
@@ -123,29 +130,31 @@ def runtime_(place: Place, recipes: tuple[str, ...], as_json: bool) -> int:
     if as_json:
         print_json(
             [
-                {"recipe": steps.name} | steps.runtime.as_json() | {"shell_finds": _engine_of_shell(steps)}
-                for steps in models
+                {"recipe": resolved.name}
+                | resolved.runtime.as_json()
+                | {"shell_finds": _engine_of_shell(resolved)}
+                for resolved in models
             ]
         )
         return status
-    for steps in models:
+    for resolved in models:
         if len(models) > 1:
-            print_runtime_header(steps)
+            _print_header(resolved)
         else:
-            _print_runtime(steps)
-        if other := _engine_of_shell(steps):
+            _print_runtime(resolved)
+        if other := _engine_of_shell(resolved):
             click.echo(f"your shell   finds another engine: {other}; the unit does not look there")
     return status
 
 
-def _engine_of_shell(steps: ResolvedRecipe) -> str | None:
+def _engine_of_shell(resolved: ResolvedRecipe) -> str | None:
     """The engine that the caller's own PATH has first, with its version, when the recipe runs another."""
     from recipectl.machine.disk import Disk
     from recipectl.machine.distributions import ENGINE_SCRIPTS
 
-    backend = steps.recipe.backend
+    backend = resolved.recipe.backend
     script = shutil.which(ENGINE_SCRIPTS[backend])
-    if script is None or script == steps.runtime.command[0]:
+    if script is None or script == resolved.runtime.command[0]:
         return None
     return f"{script}, version {Disk().engine_version(Path(script), backend) or 'unknown'}"
 

@@ -12,7 +12,7 @@ from recipectl.errors import Problem, RecipectlError
 from recipectl.files import write_whole
 from recipectl.machine.disk import fingerprint
 from recipectl.machine.installation import Installation
-from recipectl.recipe.gpus import GpuSelection
+from recipectl.recipe.gpu_selection import GpuSelection
 from recipectl.recipe.search import Source
 from recipectl.systemd.unitfile import Unit
 

@@ -7,7 +7,7 @@ from recipectl.compiler import gpus, secrets
 from recipectl.compiler.model import Environment, Variable
 from recipectl.errors import UnrepresentableError, UsageError
 from recipectl.machine.runtime import Runtime
-from recipectl.recipe.gpus import GpuSelection
+from recipectl.recipe.gpu_selection import GpuSelection
 from recipectl.recipe.hostfile import HostSettings
 from recipectl.recipe.schema import VARIABLE, Recipe
 from recipectl.systemd import quoting
@@ -22,7 +22,7 @@ class Layer(NamedTuple):
     variables: Mapping[str, str]
 
 
-def merged(
+def compose(
     recipe: Recipe, runtime: Runtime, selection: GpuSelection, settings: HostSettings, *, user: bool
 ) -> Environment:
     """The environment of the engine; UsageError for a variable that systemd cannot carry."""
@@ -114,6 +114,6 @@ def key_of(layer: str, name: str) -> tuple[str, ...]:
 
 def assignment(name: str, variable: Variable) -> str:
     """The value of one Environment= line; UnrepresentableError when systemd cannot carry it."""
-    if variable.layer == "secrets":  # its `%d` is the only specifier that must stay one
+    if variable.layer == "secrets":  # systemd expands the `%d` in it: it is not doubled
         return f"{quoting.name(name)}={variable.value}"
     return quoting.assignment(name, variable.value)

@@ -1,7 +1,7 @@
-"""The GPUs of a recipe: which it asks for, and how the engine and the unit are told."""
+"""The GPUs of a recipe: which it asks for, and how the engine and the unit learn of them."""
 
 from recipectl.errors import UsageError
-from recipectl.recipe.gpus import UNSET, GpuSelection, is_device, parse
+from recipectl.recipe.gpu_selection import UNSET, GpuSelection, is_device, parse
 from recipectl.recipe.schema import Recipe
 
 _LEGACY_KEY = ("extra_args", "cuda_visible_devices")

@@ -30,8 +30,8 @@ class HelperCommands:
         while None in given:
             index = given.index(None)
             del given[index - 1 : index + 1]
-        command = quoting.command(tuple(map(str, given)))
-        # `+`: as root and outside the sandbox, to see whose a port is. A user's manager cannot do that.
+        command = quoting.command_line(tuple(map(str, given)))
+        # `+`: as root, to see which process holds a port. A user's manager cannot do that.
         return command if self.installation.user else f"+{command}"
 
     def _helper(self, verb: str, *words: str | int | None) -> str:

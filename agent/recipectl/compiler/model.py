@@ -8,9 +8,9 @@ from recipectl.engines.argv import Word
 from recipectl.engines.endpoint import Endpoint, client_endpoint
 from recipectl.errors import Problem
 from recipectl.machine.runtime import Runtime
-from recipectl.recipe.gpus import GpuSelection
+from recipectl.recipe.gpu_selection import GpuSelection
 from recipectl.recipe.schema import Recipe
-from recipectl.recipe.yamlfile import KeyPath, Places
+from recipectl.recipe.yamlfile import KeyPath, Positions
 from recipectl.systemd.unitfile import Unit, UnitNames
 
 
@@ -36,7 +36,7 @@ class ResolvedRecipe:
     environment: Environment
     words: tuple[Word, ...]
     endpoint: Endpoint  # of the engine itself
-    places: Places = field(default_factory=dict)
+    positions: Positions = field(default_factory=dict)
     lock: str | None = None  # the file, where there is one
     lock_differences: tuple[str, ...] = ()
     warnings: tuple[Problem, ...] = ()
@@ -56,14 +56,14 @@ class ResolvedRecipe:
 
     def place(self, *key: str | int) -> str | None:
         """file:line of a key of the recipe, or of the nearest key around it."""
-        place = nearest_place(self.places, key)
+        place = nearest_position(self.positions, key)
         return f"{place[0]}:{place[1]}" if place else None
 
 
-def nearest_place(places: Places, key: KeyPath) -> tuple[str, int, int] | None:
+def nearest_position(positions: Positions, key: KeyPath) -> tuple[str, int, int] | None:
     """The place of a key, or of the nearest key around it."""
     around = (key[:length] for length in range(len(key), 0, -1))
-    return next((places[part] for part in around if part in places), None)
+    return next((positions[part] for part in around if part in positions), None)
 
 
 class CompiledModel(NamedTuple):

@@ -18,9 +18,9 @@ from recipectl.machine.runtime import Runtime
 from recipectl.machine.runtime import resolve as resolve_runtime
 from recipectl.place import Place
 from recipectl.recipe import search
-from recipectl.recipe.gpus import UNSET
+from recipectl.recipe.gpu_selection import UNSET
 from recipectl.recipe.hostfile import HostSettings, load_host_settings
-from recipectl.recipe.load import load_with_places
+from recipectl.recipe.load import load_with_positions
 from recipectl.recipe.schema import Recipe
 from recipectl.recipe.search import Source
 from recipectl.systemd import quoting
@@ -32,10 +32,10 @@ _MIXED_GPUS = (
 )
 
 
-def compile_place(place: Place, files: Sequence[Path] = (), *, with_steps: bool = False) -> CompileResult:
+def compile_place(place: Place, files: Sequence[Path] = (), *, with_resolved: bool = False) -> CompileResult:
     """The units of all recipes of a place, and of some files.
 
-    An unchanged host comes from the cache. With `with_steps` it is compiled, and the result has its steps.
+    An unchanged host comes from the cache. With `with_resolved` it is compiled, and the result has its steps.
     """
     content = cached(Path.read_bytes)  # the cache's key and the compiler see the same bytes
     named = {search.stem(path) for path in files}
@@ -45,7 +45,7 @@ def compile_place(place: Place, files: Sequence[Path] = (), *, with_steps: bool 
     installation = current_installation(user=place.user)
     cache_file = place.cache_folder / "compiled.json"
     key = cache.key(sources, host_files, installation, release(), content)
-    result = None if with_steps else cache.recall(cache_file, key)
+    result = None if with_resolved else cache.recall(cache_file, key)
     if result is None:
         disk = Disk(content)
         result = compile_recipes(sources, load_host_settings(host_files)[0], installation, disk)
@@ -57,18 +57,18 @@ def compile_recipes(
     sources: Sequence[Source], settings: HostSettings, installation: Installation, disk: Disk
 ) -> CompileResult:
     """The units of some recipes together. A wrong recipe stops no other, unless that requires it."""
-    resolved: dict[str, ResolvedRecipe] = {}
+    by_name: dict[str, ResolvedRecipe] = {}
     failures: dict[str, tuple[Problem, ...]] = {}
     for source in sources:
         try:
-            resolved[source.name] = resolve(source, settings, installation, disk)
+            by_name[source.name] = resolve(source, settings, installation, disk)
         except RecipectlError as error:
             failures[source.name] = error.problems
     while True:
-        usable = {name: steps for name, steps in resolved.items() if name not in failures}
+        usable = {name: resolved for name, resolved in by_name.items() if name not in failures}
         models, wrong = relate_and_render(usable, frozenset(failures), settings, installation)
         if not wrong:
-            return CompileResult(models, dict(sorted(failures.items())), resolved)
+            return CompileResult(models, dict(sorted(failures.items())), by_name)
         failures |= wrong  # what requires a wrong recipe is wrong too: relate the others once more
 
 
@@ -77,10 +77,10 @@ def resolve(source: Source, settings: HostSettings, installation: Installation, 
     if source.duplicate:
         sentence = f"`{source.name}` is also {source.duplicate.name} in this folder; remove one of them"
         raise RecipeError((Problem(str(source.file), 1, 1, "", "file", sentence),))
-    recipe, places = load_with_places((source.file, *source.drop_ins), settings.vars, disk.content)
-    problems = ProblemCollector(str(source.file), places)
+    recipe, positions = load_with_positions((source.file, *source.drop_ins), settings.vars, disk.content)
+    problems = ProblemCollector(str(source.file), positions)
     runtime = None
-    steps = None
+    resolved = None
     lock_differences: tuple[str, ...] = ()
     with problems:
         runtime = _runtime(recipe, settings, disk)
@@ -92,22 +92,22 @@ def resolve(source: Source, settings: HostSettings, installation: Installation, 
         quoting.line(str(source.file))
         file = os.path.abspath(source.file)  # noqa: PTH100  (a link to a recipe has a name of its own)
         # Without a runtime, the steps still tell what else is wrong.
-        steps = pure_steps(recipe, file, runtime or _NO_RUNTIME, settings, installation)
-    if problems.problems or steps is None:
+        resolved = resolve_purely(recipe, file, runtime or _NO_RUNTIME, settings, installation)
+    if problems.problems or resolved is None:
         raise problems.error()
     warnings = [
-        problems.placed(warning, "warning") for warning in _warnings(steps, source, lock_differences, disk)
+        problems.placed(warning, "warning") for warning in _warnings(resolved, source, lock_differences, disk)
     ]
     return replace(
-        steps,
-        places=places,
+        resolved,
+        positions=positions,
         lock=str(source.lock) if source.lock else None,
         lock_differences=lock_differences,
         warnings=tuple(dict.fromkeys(warnings)),
     )
 
 
-def pure_steps(
+def resolve_purely(
     recipe: Recipe, file: str, runtime: Runtime, settings: HostSettings, installation: Installation
 ) -> ResolvedRecipe:
     """GPUs, environment, argv and endpoint of a recipe; MultipleUsageError with all that is wrong."""
@@ -116,11 +116,11 @@ def pure_steps(
     variables: Environment = {}
     try:
         selection = gpus.select(recipe)
-        variables = environment.merged(recipe, runtime, selection, settings, user=installation.user)
+        variables = environment.compose(recipe, runtime, selection, settings, user=installation.user)
     except UsageError as error:
         errors.append(error)
     try:
-        words = argv.command(recipe, runtime)
+        words = argv.words(recipe, runtime)
         endpoint = engine_endpoint(recipe, [word.text for word in words])
         resolved = ResolvedRecipe(
             recipe=recipe,
@@ -140,25 +140,25 @@ def pure_steps(
 
 
 def relate_and_render(
-    resolved: Mapping[str, ResolvedRecipe],
+    by_name: Mapping[str, ResolvedRecipe],
     broken: frozenset[str],
     settings: HostSettings,
     installation: Installation,
 ) -> tuple[tuple[CompiledModel, ...], dict[str, tuple[Problem, ...]]]:
     """The units of recipes by name, and the problems of the recipes that do not fit the others."""
-    claims = [relations.claim_of(steps, settings) for steps in resolved.values()]
+    claims = [relations.claim_of(resolved, settings) for resolved in by_name.values()]
     decisions = relations.decide(claims, broken)
-    warn_of_gpus = relations.compares_nothing(claims, settings)
+    warn_of_gpus = relations.gpus_cannot_be_compared(claims, settings)
     models: list[CompiledModel] = []
     failures: dict[str, tuple[Problem, ...]] = {}
-    for name, steps in sorted(resolved.items()):
-        problems = ProblemCollector(steps.file, steps.places)
+    for name, resolved in sorted(by_name.items()):
+        problems = ProblemCollector(resolved.file, resolved.positions)
         problems.add(*decisions.errors.get(name, ()))
         with problems:
             if not problems.problems:
-                model = units.render(steps, decisions.relations[name], settings, installation)
-                extra = (on_host("gpu", _MIXED_GPUS, file=steps.file, severity="warning"),)
-                warned = warn_of_gpus and steps.gpus.words
+                model = units.render(resolved, decisions.relations[name], settings, installation)
+                extra = (on_host("gpu", _MIXED_GPUS, file=resolved.file, severity="warning"),)
+                warned = warn_of_gpus and resolved.gpus.words
                 models.append(model._replace(warnings=(*model.warnings, *extra)) if warned else model)
         if problems.problems:
             failures[name] = problems.error().problems
@@ -174,10 +174,10 @@ def _runtime(recipe: Recipe, settings: HostSettings, disk: Disk) -> Runtime:
 
 
 def _warnings(
-    steps: ResolvedRecipe, source: Source, lock_differences: tuple[str, ...], disk: Disk
+    resolved: ResolvedRecipe, source: Source, lock_differences: tuple[str, ...], disk: Disk
 ) -> Iterator[UsageError]:
-    yield from lint.warnings(steps)
-    model_path = steps.recipe.model_path
+    yield from lint.warnings(resolved)
+    model_path = resolved.recipe.model_path
     if model_path.startswith("/") and not disk.fingerprint(model_path):
         fault = f"`model_path` {model_path} does not exist on this host"
         yield UsageError(f"{fault}; correct it, or create it before the start", "model_path", kind="file")

@@ -110,9 +110,9 @@ def check_pins(recipe: Recipe, runtime: Runtime) -> Iterator[UsageError]:
         ("engine_version", recipe.engine_version, recipe.backend, runtime.engine_version, program),
         ("python_version", recipe.python_version, "Python", runtime.python_version, f"Python of {program}"),
     )
-    for key, specifier, fault, version, installed in pins:
+    for key, specifier, product, version, installed in pins:
         if specifier and version is None:
-            sentence = f"`{key}` is {specifier}, and no {fault} is installed beside {program}"
+            sentence = f"`{key}` is {specifier}, and no {product} is installed beside {program}"
             yield UsageError(f"{sentence}; install it there or correct the runtime", key, kind="pin")
         elif specifier and not satisfies(version, specifier):
             sentence = f"`{key}` is {specifier}, and {installed} is {version}"

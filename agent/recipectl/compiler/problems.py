@@ -1,16 +1,16 @@
 """Errors become problems at the place of their key."""
 
-from recipectl.compiler.model import nearest_place
+from recipectl.compiler.model import nearest_position
 from recipectl.errors import MultipleUsageError, Problem, RecipeError, UsageError
-from recipectl.recipe.yamlfile import KeyPath, Places
+from recipectl.recipe.yamlfile import KeyPath, Positions
 
 
 class ProblemCollector:
     """The problems of one recipe. `with` notes what a step refuses, and lets the next step run."""
 
-    def __init__(self, file: str, places: Places) -> None:
+    def __init__(self, file: str, positions: Positions) -> None:
         self.file = file
-        self.places = places
+        self.positions = positions
         self.problems: list[Problem] = []
 
     def add(self, *errors: UsageError) -> None:
@@ -29,10 +29,10 @@ class ProblemCollector:
 
     def _place(self, key: KeyPath) -> tuple[str, int, int] | None:
         keys: tuple[KeyPath, ...] = (key, ("backend",), ("model_path",))
-        return next(filter(None, (nearest_place(self.places, candidate) for candidate in keys)), None)
+        return next(filter(None, (nearest_position(self.positions, candidate) for candidate in keys)), None)
 
     def error(self) -> RecipeError:
-        """All problems as one error, in the order of their places."""
+        """All problems as one error, in the order of their positions."""
         return RecipeError(sorted({*self.problems}))
 
     def __enter__(self) -> None:

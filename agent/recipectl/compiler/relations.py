@@ -32,9 +32,8 @@ class Relations(NamedTuple):
     """Names of other recipes, sorted."""
 
     rivals: tuple[str, ...] = ()  # starting one stops the other (Conflicts= and After=)
-    earlier: tuple[str, ...] = ()  # rivals that this unit comes after (After= on one side is enough)
     taking_turns: tuple[str, ...] = ()  # share a GPU, and load one after the other
-    after: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()  # what it names, and rivals on one side: After= on one side is enough
     requires: tuple[str, ...] = ()
     stopped: tuple[tuple[str, int], ...] = ()  # (what a start would stop, the port of its clients)
 
@@ -52,7 +51,7 @@ class Decisions:
 
 
 def closure(start: Iterable[str], edges: Mapping[str, Iterable[str]]) -> set[str]:
-    """Everything that the edges lead to from `start`, directly or not; `start` itself only by a circle."""
+    """Everything that the edges lead to, directly or not; a start node only if a circle leads back to it."""
     reached: set[str] = set()
     todo = [*start]
     while todo:
@@ -101,16 +100,15 @@ def decide(claims: Iterable[Claim], broken: frozenset[str] = frozenset()) -> Dec
         first = {other for other in rivals[name] | turns[name] if ranks[other] < ranks[name]}
         decisions.relations[name] = Relations(
             rivals=tuple(sorted(rivals[name])),
-            earlier=tuple(sorted(rivals[name] & first)),
             taking_turns=tuple(sorted(turns[name])),
-            after=tuple(sorted({*claim.after, *claim.requires} | (turns[name] & first))),
+            after=tuple(sorted({*claim.after, *claim.requires, *first})),
             requires=tuple(sorted(claim.requires)),
             stopped=_stopped_by(name, by_name, rivals, required),
         )
     return decisions
 
 
-def compares_nothing(claims: Iterable[Claim], settings: HostSettings) -> bool:
+def gpus_cannot_be_compared(claims: Iterable[Claim], settings: HostSettings) -> bool:
     """True if GPUs are indices in some recipes and ids in others, and the host file does not know both."""
     spellings = {gpu.isdigit() for claim in claims for gpu in claim.gpus if gpu != "all"}
     return not settings.gpus and len(spellings) > 1

@@ -9,7 +9,7 @@ _TEMPORARY = "/tmp/"  # noqa: S108  (compared, not used); it also matches /var/t
 _HOMES = ("/home/", "/root/", "/run/user/")
 
 
-def settings(resolved: ResolvedRecipe, installation: Installation, level: str) -> list[str]:
+def unit_lines(resolved: ResolvedRecipe, installation: Installation, level: str) -> list[str]:
     """The lines that keep an engine away from the rest of the host; `level` is off, default or strict."""
     environment = resolved.environment
     values = [variable.value for variable in environment.values()]

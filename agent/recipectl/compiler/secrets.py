@@ -44,7 +44,7 @@ def environment_files(recipe: Recipe) -> dict[str, str]:
     return {variable: source for variable, source in recipe.secrets.items() if not _file_variable(variable)}
 
 
-def settings(recipe: Recipe) -> list[str]:
+def unit_lines(recipe: Recipe) -> list[str]:
     """The lines of the unit that read the secrets."""
     lines = []
     for credential in credentials(recipe).values():

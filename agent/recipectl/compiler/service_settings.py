@@ -12,16 +12,13 @@ from recipectl.text import did_you_mean
 
 # What a unit promises depends on these: a recipe that changed them would not be supervised any more.
 _REASONS = {
-    "it is compiled from the recipe": ("ExecStart",),
-    "it waits for readiness": ("ExecStartPost",),
-    "it checks the port": ("ExecStartPre",),
-    "it names the recipe": ("SourcePath",),
+    "recipectl writes it; remove it": ("ExecStart", "ExecStartPre", "ExecStartPost", "SourcePath"),
     "a stop must free the GPUs": ("KillMode", "SendSIGKILL", "ExecStop", "ExecStopPost"),
     "readiness depends on Type=exec": ("Type",),
     "readiness depends on NotifyAccess=exec": ("NotifyAccess",),
     "readiness depends on the engine's processes being in the unit's own cgroup": ("Delegate",),
     "the helper watches the main process": ("GuessMainPID", "PIDFile"),
-    "engines have none": ("ExecReload",),
+    "engines cannot reload; remove it": ("ExecReload",),
     "an engine that has ended must be started again": ("RemainAfterExit",),
     "a load that was stopped must not be a failure": ("SuccessExitStatus",),
     "no engine notifies it; use `watch:`": ("WatchdogSec",),
@@ -34,7 +31,7 @@ _REASONS = {
     "use `gpus:` and `gpu_sharing:`": ("Conflicts",),
     "use `on_demand:`": ("StopWhenUnneeded",),
     "use `user:`": ("User", "DynamicUser"),
-    "use `user:`, whose group it is": ("Group",),
+    "the group is that of `user:`; remove it": ("Group",),
     "use `description:`": ("Description",),
 }
 _REFUSED = {name: reason for reason, names in _REASONS.items() for name in names}

@@ -97,7 +97,7 @@ def render(
     common: Values = {
         "recipe": names.recipe,
         "source": quoting.line(resolved.file),
-        "name": names.service,
+        "service": names.service,
         "stem": names.stem,
     }
     values = common | started | _service_values(resolved, relations, settings, installation, helper)
@@ -136,10 +136,10 @@ def _started_with(resolved: ResolvedRecipe, settings: HostSettings, installation
     return {
         "users": [] if installation.user else [recipe.user or settings.user],
         "environment": [assignment(name, variable) for name, variable in resolved.environment.items()],
-        "secrets": secrets.settings(recipe),
-        "command": quoting.command(resolved.argv),
+        "secrets": secrets.unit_lines(recipe),
+        "command": quoting.command_line(resolved.argv),
         "directories": [] if installation.user else [f"models/{resolved.name}"],
-        "sandbox": sandbox.settings(resolved, installation, level),
+        "sandbox": sandbox.unit_lines(resolved, installation, level),
         "devices": gpus.device_settings(recipe, resolved.gpus),
         "passed": service_settings.lines(recipe, "Service"),
     }
@@ -161,7 +161,7 @@ def _service_values(
         "description": quoting.text(description),
         "asserted_paths": [quoting.line(recipe.model_path)] if recipe.model_path.startswith("/") else [],
         "requires": [UnitNames(other).service for other in relations.requires],
-        "after": [UnitNames(other).service for other in sorted({*relations.after, *relations.earlier})],
+        "after": [UnitNames(other).service for other in relations.after],
         # Conflicts= stands on both sides: the other unit may be older than this recipe.
         "conflicts": [UnitNames(other).service for other in relations.rivals],
         # A slow failure must reach the limit: the interval is longer than all the loads and pauses before it.
@@ -176,7 +176,7 @@ def _service_values(
         "pre": helper.before_start(resolved, relations, settings),
         "wait_ready": helper.wait_until_ready(resolved.endpoint),
         "timeout_start_sec": timeout_sec,
-        # A drain is never cut short.
+        # A stop may last as long as the engine needs to finish its requests.
         "timeout_stop_sec": max(60, drain_sec(recipe, resolved.argv) + 15),
         "restart": _restart_settings(recipe, settings, installation),
         "wanted_by": [] if recipe.on_demand else ["models.target"],

@@ -1,16 +1,17 @@
 """Carrying out a plan."""
 
+import contextlib
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from recipectl.converge.plan import Action, Plan
-from recipectl.errors import BusError, RecipectlError
+from recipectl.errors import HostError, RecipectlError, on_host
 from recipectl.systemd.store import Store
 from recipectl.systemd.unitfile import TARGET
 
 
-class Manager(Protocol):
+class JobRunner(Protocol):
     """The part of systemd's manager that a plan needs."""
 
     def job(self, verb: str, unit: str) -> str:
@@ -30,13 +31,13 @@ class Manager(Protocol):
 
 
 def apply(
-    plan: Plan, store: Store, manager: Manager, report: Callable[[Action], None] = lambda _: None
+    plan: Plan, store: Store, manager: JobRunner, report: Callable[[Action], None] = lambda _: None
 ) -> None:
     """
     Stop what goes, write what changed, enable, reload once, then stop, restart and start models.
 
-    Every step can be repeated: after an interruption, the next plan has what is left. Models load after this
-    returns. A failure of one unit stops no other; RecipectlError names all of them at the end.
+    Every step can be repeated: after an interruption, the next plan has the steps that remain. Models load
+    after this returns. A failure of one unit stops no other; HostError has all of them at the end.
     """
     work = _Work(plan, store, manager, report)
     if users := plan.of("create user"):
@@ -52,22 +53,25 @@ def apply(
     work.each("enable", lambda unit: manager.enable((unit, TARGET)))
     work.each("disable", lambda unit: manager.disable((unit,)))
     if changes_units:
-        manager.reload()
-        store.note_reloaded()
+        with work.noting("the units could not be reloaded"):
+            manager.reload()
+            store.note_reloaded()
         work.each("reload", lambda _: None)
     work.each("stop", work.stop)
     work.each("restart", lambda unit: manager.start_without_waiting("Restart", unit))
     work.each("start", lambda unit: manager.start_without_waiting("Start", unit))
     work.check_sockets()
     if work.failures:
-        raise RecipectlError("\n".join(work.failures))
+        raise HostError([on_host("unit", failure) for failure in work.failures])
 
 
 class _Work:
     """The actions of a plan, and what went wrong so far."""
 
-    def __init__(self, plan: Plan, store: Store, manager: Manager, report: Callable[[Action], None]) -> None:
-        # A socket or timer goes before what it starts, or a request brings that back.
+    def __init__(
+        self, plan: Plan, store: Store, manager: JobRunner, report: Callable[[Action], None]
+    ) -> None:
+        # A socket or timer goes before the unit that it starts. Otherwise a request starts that unit again.
         self.actions = sorted(
             plan.actions, key=lambda action: not action.unit.endswith((".socket", ".timer"))
         )
@@ -81,14 +85,20 @@ class _Work:
         for action in self.actions:
             if action.verb != verb:
                 continue
-            try:
-                failure = do(action.unit)
-            except BusError as error:
-                failure = f"{action.unit}: {error}"
-            if failure:
-                self.failures.append(failure)
-            else:
+            before = len(self.failures)
+            with self.noting(action.unit):
+                if failure := do(action.unit):
+                    self.failures.append(failure)
+            if len(self.failures) == before:
                 self.report(action)
+
+    @contextlib.contextmanager
+    def noting(self, subject: str) -> Iterator[None]:
+        """Note an error of one step, and let the next step run."""
+        try:
+            yield
+        except RecipectlError as error:
+            self.failures.append(f"{subject}: {error}")
 
     def stop(self, unit: str) -> str | None:
         return _failure(unit, self.manager.job("Stop", unit), "could not be stopped")
@@ -106,7 +116,7 @@ class _Work:
             if action.verb not in ("restart", "start") or not action.unit.endswith(".socket"):
                 continue
             if failure := _failure(action.unit, self.manager.job("Start", action.unit), "cannot listen"):
-                self.failures.append(f"{failure}; is its port taken?")
+                self.failures.append(f"{failure}; another process may hold its port")
 
 
 def _failure(unit: str, result: str, fault: str) -> str | None:
@@ -118,7 +128,12 @@ def create_users(names: Sequence[str]) -> None:
     """Create system users with systemd-sysusers(8), which leaves existing users unchanged."""
     lines = "".join(f'u {name} - "LLM inference" /var/lib/models\n' for name in names)
     words = ["systemd-sysusers", "-"]
-    done = subprocess.run(words, input=lines, capture_output=True, text=True, check=False)  # noqa: S603
-    if done.returncode:
-        fault = f"the user {', '.join(names)} could not be created"
-        raise RecipectlError(f"{fault}: {done.stderr.strip()}; create it yourself")
+    try:
+        done = subprocess.run(words, input=lines, capture_output=True, text=True, check=False)  # noqa: S603
+        reason = done.stderr.strip() if done.returncode else ""
+    except OSError as error:
+        reason = f"systemd-sysusers cannot be run ({error.strerror})"
+    if reason:
+        raise RecipectlError(
+            f"the users {', '.join(names)} could not be created: {reason}; create them yourself"
+        )

@@ -2,7 +2,7 @@
 
 import difflib
 
-from recipectl.systemd.unitfile import InstalledUnit, Unit, settings
+from recipectl.systemd.unitfile import InstalledUnit, Unit, parse_settings
 
 
 def reason_to_write(unit: Unit, installed: InstalledUnit | None) -> str:
@@ -14,7 +14,7 @@ def reason_to_write(unit: Unit, installed: InstalledUnit | None) -> str:
 
 def changed_settings(before: str, after: str) -> str:
     """Which settings differ between two texts of a unit, in words."""
-    old, new = settings(before), settings(after)
+    old, new = parse_settings(before), parse_settings(after)
     names = dict.fromkeys(
         setting.name
         for setting in (*new, *old)

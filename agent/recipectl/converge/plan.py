@@ -2,24 +2,15 @@
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from recipectl.compiler.model import CompiledModel
 from recipectl.compiler.relations import closure
 from recipectl.converge.differences import reason_to_write
+from recipectl.systemd.states import UnitState
 from recipectl.systemd.unitfile import InstalledUnit, Unit, UnitNames
 
 _RUNNING = ("active", "activating", "reloading")
 _RECIPE_CHANGED = "the recipe changed since the model started"
-
-
-class State(Protocol):
-    """What a plan must know about a unit's state; `started_digest` is of the unit that started its engine."""
-
-    @property
-    def active_state(self) -> str: ...
-    @property
-    def started_digest(self) -> str | None: ...
 
 
 @dataclass(frozen=True)
@@ -27,7 +18,7 @@ class Survey:
     """What is on the host. `states` has all units of all models; `gone` is unit -> why it must go."""
 
     installed: Mapping[str, InstalledUnit]
-    states: Mapping[str, State]
+    states: Mapping[str, UnitState]
     enabled: Collection[str] = ()
     silent_sockets: Collection[str] = ()  # active, while nobody listens at the recipe's address
     missing_users: Collection[str] = ()
@@ -79,7 +70,7 @@ def decide(
     restart: bool = True,
 ) -> Plan:
     """
-    The way from what is there to what the recipes say.
+    The actions that make the host what its recipes say.
 
     `all_models` are those of the host, where `models` are only some. The survey is new for every plan,
     so the plan after an interrupted apply has what is left.
@@ -247,8 +238,8 @@ def _on_demand_jobs(model: _Situation) -> list[Action]:
     stale = model.changed or model.proxy_changed or model.socket_moved or model.socket_missing
     if not (stale and model.busy and model.restart):
         return []
-    reason = "its socket must be started"
-    if model.changed or model.proxy_changed:
+    reason = "its proxy's unit changed" if model.proxy_changed else "its socket must be started"
+    if model.changed:
         reason = _RECIPE_CHANGED
     actions = []
     if model.survey.is_up(model.names.proxy):
@@ -279,7 +270,10 @@ def _socket_jobs(model: _Situation) -> list[Action]:
         failed = ", and it has failed" if model.survey.failed(socket) else ""
         return [Action("start", socket, f"on_demand{failed}")]
     if model.socket_moved:
-        return [Action("restart", socket, "it does not listen at the recipe's address")]
+        silent = socket in model.survey.silent_sockets
+        return [
+            Action("restart", socket, "it does not listen at its address" if silent else "its unit changed")
+        ]
     return []
 
 
@@ -290,5 +284,5 @@ def _watch_jobs(model: _Situation) -> list[Action]:
     if not model.survey.is_up(timer):
         return [Action("start", timer, "the model runs, and its recipe has `watch:`")]
     if timer in model.written:
-        return [Action("restart", timer, "its interval changed")]
+        return [Action("restart", timer, "its unit changed")]
     return []

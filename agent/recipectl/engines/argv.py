@@ -86,7 +86,7 @@ def _list_words(engine: str, flag: str, values: list[Any]) -> tuple[str, ...]:
     return flag, _json(values)
 
 
-def command(recipe: Recipe, runtime: Runtime) -> tuple[Word, ...]:
+def words(recipe: Recipe, runtime: Runtime) -> tuple[Word, ...]:
     """The words of ExecStart= with their keys; UsageError for what the engine or systemd cannot take."""
     if recipe.on_demand:
         _check_on_demand_args(recipe)
@@ -122,7 +122,7 @@ def command(recipe: Recipe, runtime: Runtime) -> tuple[Word, ...]:
 def _check_representable(words: tuple[Word, ...]) -> None:
     """UsageError at the key of a word that no unit can carry."""
     try:
-        quoting.command(tuple(word.text for word in words))
+        quoting.command_line(tuple(word.text for word in words))
     except UnrepresentableError:
         for word in words:
             try:

@@ -12,7 +12,7 @@ import tempfile
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from recipectl.engines.options import Options, parse_table, shipped_options
 from recipectl.engines.registry import ENGINES
@@ -25,23 +25,32 @@ from recipectl.machine.runtime import Runtime
 TIMEOUT_SEC = 120  # the parsers of vLLM and SGLang take 6 s here, and more on a cold disk
 
 
-def options_of(backend: str, runtime: Runtime, user: str, cache: Path) -> tuple[Options, str]:
-    """The options, and where they come from in words; the shipped table when the engine cannot be asked."""
+class Answer(NamedTuple):
+    """The options of an engine, where they come from in words, and whether the engine itself was asked."""
+
+    options: Options
+    origin: str
+    asked: bool
+
+
+def options_of(backend: str, runtime: Runtime, user: str, cache: Path) -> Answer:
+    """The options of the installed engine; the shipped table when it cannot be asked."""
     program = runtime.command[0]
     file = cache / f"{backend}-{_runtime_digest(backend, runtime)}.json"
     with contextlib.suppress(OSError, ValueError, KeyError):
-        return parse_table(file.read_text()), f"the parser of {program} (asked before)"
+        return Answer(parse_table(file.read_text()), f"the parser of {program} (asked before)", asked=True)
     try:
         text = _ask_llama(runtime, user) if backend == "llamacpp" else _ask_python(backend, runtime, user)
         options = parse_table(text)
     except (OSError, ValueError, KeyError, subprocess.SubprocessError) as error:
         shipped = shipped_options(backend)
         table = " ".join(filter(None, (backend, shipped.version)))
-        return shipped, f"recipectl's own table of {table}, because {_reason(runtime, error)}"
+        origin = f"recipectl's own table of {table}, because {_reason(runtime, error)}"
+        return Answer(shipped, origin, asked=False)
     with contextlib.suppress(OSError, RecipectlError):  # without a cache, the engine is asked again
         cache.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_whole({file: text})
-    return options, f"the parser of {program}"
+    return Answer(options, f"the parser of {program}", asked=True)
 
 
 def _reason(runtime: Runtime, error: Exception) -> str:
@@ -122,15 +131,16 @@ def llama_options(text: str) -> dict[str, dict[str, Any]]:
     return table
 
 
+_VERSION_TIMEOUT_SEC = 2
 # Never through a proxy: the engine is on this host.
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
-def answered_version(backend: str, url: str, timeout_sec: float = 2) -> str | None:
+def answered_version(backend: str, url: str) -> str | None:
     """The version that a running engine tells; empty when it tells none, None when it does not answer."""
     engine = ENGINES[backend]
     try:
-        with _OPENER.open(f"{url}{engine.version_path}", timeout=timeout_sec) as answer:
+        with _OPENER.open(f"{url}{engine.version_path}", timeout=_VERSION_TIMEOUT_SEC) as answer:
             version = json.load(answer).get(engine.version_key)
     except urllib.error.HTTPError:
         return ""

@@ -4,7 +4,7 @@ import hashlib
 
 from recipectl.compiler import secrets as secret_rules
 from recipectl.importers.draft import Draft
-from recipectl.recipe.gpus import is_device
+from recipectl.recipe.gpu_selection import is_device
 from recipectl.recipe.schema import VARIABLE
 
 SECRETS_FOLDER = "/etc/recipectl/secrets"

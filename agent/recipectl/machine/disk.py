@@ -50,7 +50,10 @@ class Disk:
         key = str(folder)
         if key not in self._names:
             exists = self.fingerprint(folder)
-            self._names[key] = tuple(sorted(path.name for path in folder.iterdir())) if exists else ()
+            try:
+                self._names[key] = tuple(sorted(os.listdir(folder))) if exists else ()  # noqa: PTH208  (names)
+            except OSError:  # a file, or a folder that is closed to us
+                self._names[key] = ()
         return self._names[key]
 
     def engine_version(self, program: Path | None, engine: str) -> str | None:

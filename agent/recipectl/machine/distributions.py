@@ -1,6 +1,6 @@
 """What is installed beside an interpreter: Python's version, and distributions by their dist-info folders.
 
-Standard library only: the helper of the units reads it too, just before an engine starts.
+Standard library only, except `satisfies`: the helper of the units reads it too, just before an engine starts.
 """
 
 import re
@@ -26,7 +26,9 @@ def python_version(python: str) -> str | None:
     named = re.match(r"python(3\.[0-9]+)", real.name)
     written = None
     if config.is_file():
-        written = re.search(r"^version(?:_info)? *= *([0-9]+\.[0-9]+[0-9.]*)", config.read_text(), re.M)
+        written = re.search(
+            r"^version(?:_info)? *= *([0-9]+\.[0-9]+[0-9.]*)", config.read_text(errors="replace"), re.M
+        )
     if written and (not named or re.match(rf"{re.escape(named[1])}(\.|\Z)", written[1])):
         return written[1].rstrip(".")
     return named[1] if named else None

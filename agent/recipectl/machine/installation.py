@@ -12,7 +12,7 @@ _SYSTEM_PYTHON = "/usr/bin/python3"
 
 
 class Installation(NamedTuple):
-    """The command of the helper that units run, whose manager runs them, and systemd's major version."""
+    """The command of the helper, whether a user's manager runs the units, and systemd's major version."""
 
     helper: tuple[str, ...]
     user: bool = False
@@ -55,6 +55,7 @@ def systemd_version() -> int:
 def release() -> str:
     """recipectl's version and the newest mtime of its files: a checkout changes without a new version."""
     package = Path(recipectl.__file__).parent
-    files = (*package.rglob("*"), *(package / "templates").glob("*"))  # templates is a link in a checkout
-    newest = max(path.stat().st_mtime_ns for path in files if path.is_file())
+    # templates is a link in a checkout, which rglob does not follow.
+    files = (*package.rglob("*.py"), *package.rglob("*.json"), *(package / "templates").glob("*.j2"))
+    newest = max(path.stat().st_mtime_ns for path in files)
     return f"{recipectl.__version__} {newest}"

@@ -79,8 +79,12 @@ def read_lock(path: Path) -> Lock:
     """The content of a NAME.lock; OSError or ValueError when it is not one."""
     data = json.loads(path.read_text())
     missing = {*Lock.__annotations__} - {*(data if isinstance(data, dict) else ())}
-    if missing or not isinstance(data["distributions"], dict):
-        raise ValueError(f"it lacks {', '.join(sorted(missing)) or 'distributions'}")
+    if missing:
+        raise ValueError(f"it lacks {', '.join(sorted(missing))}")
+    distributions = data["distributions"]
+    entries = distributions.values() if isinstance(distributions, dict) else [None]
+    if not all(isinstance(entry, dict) and {*Distribution.__annotations__} <= {*entry} for entry in entries):
+        raise ValueError("its distributions are not names with a version and a record")
     lock: Lock = data
     return lock
 
@@ -102,7 +106,7 @@ def _interpreter_differences(locked: Lock, current: Lock) -> list[str]:
         ("Python", locked["python_version"], current["python_version"]),
         ("the folder of the engine", locked["folder"], current["folder"]),
     )
-    clauses = [f"{fault} was {before} and is {after}" for fault, before, after in pairs if before != after]
+    clauses = [f"{part} was {before} and is {after}" for part, before, after in pairs if before != after]
     if not clauses and locked["interpreter_sha256"] != current["interpreter_sha256"]:
         clauses.append(f"{current['interpreter_file']} is another build of the same program")
     return clauses

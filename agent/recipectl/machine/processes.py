@@ -89,7 +89,7 @@ def runs_file(pid: int, program: str) -> bool | None:
         return None
 
 
-# The main processes of engines; their workers call themselves VLLM::… and sglang::….
+# Engines and their workers, which call themselves VLLM::… and sglang::….
 _ENGINE = re.compile(
     r"(^|/)vllm\0serve|vllm\.entrypoints\.|sglang\.launch_server|(^|/)sglang\0serve|(^|/)llama-server(\0|$)"
     r"|^VLLM::|^sglang::"

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from recipectl.recipe.load import validate
 from recipectl.recipe.schema import USER, Text, variable_names
-from recipectl.recipe.yamlfile import Places, read_document
+from recipectl.recipe.yamlfile import Positions, read_document
 
 DEFAULT_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 
@@ -53,9 +53,9 @@ class HostSettings(BaseModel):
         return folders
 
 
-def load_host_settings(paths: tuple[Path, ...]) -> tuple[HostSettings, Places]:
-    """The settings of a host file with its drop-ins, and the places of its values; else RecipeError."""
+def load_host_settings(paths: tuple[Path, ...]) -> tuple[HostSettings, Positions]:
+    """The settings of a host file with its drop-ins, and the positions of its values; else RecipeError."""
     if not paths:
         return HostSettings.model_construct(), {}
     data, reader = read_document(paths)
-    return validate(HostSettings, data, reader), reader.places
+    return validate(HostSettings, data, reader), reader.positions

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 from recipectl.errors import Problem, RecipeError
 from recipectl.recipe.schema import ALIASES, Recipe
 from recipectl.recipe.search import NAME_RULE, RECIPE_NAME
-from recipectl.recipe.yamlfile import LEGACY_GPUS, Places, Reader, read_document
+from recipectl.recipe.yamlfile import LEGACY_GPUS, Positions, Reader, read_document
 from recipectl.systemd.unitfile import RESERVED_ENDINGS
 from recipectl.text import did_you_mean, display
 
@@ -96,9 +96,9 @@ def validate(model: type[M], data: dict[str, Any], reader: Reader) -> M:
         for error in errors.errors():
             path = error["loc"]
             unknown = error["type"] == "extra_forbidden"
-            places = reader.key_places if unknown else reader.places
+            positions = reader.key_positions if unknown else reader.positions
             around = (path[:length] for length in range(len(path), 0, -1))
-            place = next((places[part] for part in around if part in places), (reader.file, 1, 1))
+            place = next((positions[part] for part in around if part in positions), (reader.file, 1, 1))
             kind = "key" if unknown or error["type"] == "missing" else "value"
             problems.append(Problem(*place, ".".join(map(str, path)), kind, _sentence(error, model)))
     if problems:
@@ -108,14 +108,14 @@ def validate(model: type[M], data: dict[str, Any], reader: Reader) -> M:
 
 def load(path: Path, *drop_ins: Path) -> Recipe:
     """One recipe from a YAML or JSON file and its drop-ins, on a host without variables."""
-    return load_with_places((path, *drop_ins), {})[0]
+    return load_with_positions((path, *drop_ins), {})[0]
 
 
-def load_with_places(
+def load_with_positions(
     paths: tuple[Path, ...],
     variables: Mapping[str, str],
     content: Callable[[Path], bytes] = Path.read_bytes,
-) -> tuple[Recipe, Places]:
+) -> tuple[Recipe, Positions]:
     """One recipe (its `name` is the file's stem) and where each of its values stands."""
     path = paths[0]
     data, reader = read_document(paths, variables, content)
@@ -126,11 +126,11 @@ def load_with_places(
         if isinstance(data.get(key), str):
             data[key] = [word.strip() for word in data[key].split(",")]
     _move_legacy_gpus(data, reader)
-    return validate(Recipe, data | {"name": name}, reader), reader.places
+    return validate(Recipe, data | {"name": name}, reader), reader.positions
 
 
 def _check_name(name: str, path: Path, data: dict[str, Any], reader: Reader) -> None:
-    place = reader.places.get(("name",), (str(path), 0, 0))
+    place = reader.positions.get(("name",), (str(path), 0, 0))
     if not RECIPE_NAME.match(name):
         reader.report(place, ("name",), "file", f"`{name}` cannot be a unit name; use {NAME_RULE}")
     elif name.endswith(RESERVED_ENDINGS):
@@ -148,8 +148,8 @@ def _move_legacy_gpus(data: dict[str, Any], reader: Reader) -> None:
     if "cuda_visible_devices" not in data or not isinstance(extra, dict):
         return
     value = data.pop("cuda_visible_devices")
-    place = reader.places["cuda_visible_devices",]
+    place = reader.positions["cuda_visible_devices",]
     if extra.setdefault("cuda_visible_devices", value) != value:
         sentence = "`cuda_visible_devices` differs from `extra_args.cuda_visible_devices`; keep one of them"
         reader.report(place, ("cuda_visible_devices",), "value", sentence)
-    reader.places.setdefault(LEGACY_GPUS, place)
+    reader.positions.setdefault(LEGACY_GPUS, place)

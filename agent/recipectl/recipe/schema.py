@@ -15,7 +15,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from recipectl.recipe import gpus as gpu_words
+from recipectl.recipe import gpu_selection
 
 _ANY_SCALAR = {"type": ["string", "number", "boolean"]}
 # A value exactly as the file has it: yamlfile turns the scalars of some keys into their text.
@@ -149,7 +149,9 @@ class Nodes(BaseModel):
     count: Positive
     rank: int = Field(strict=True, ge=0, description="0 is the head, which answers requests")
     address: str = Field(min_length=1, description="address of the head")
-    port: int | None = Field(default=None, strict=True, ge=1, le=65535, description="left out: the engine's")
+    port: int | None = Field(
+        default=None, strict=True, ge=1, le=65535, description="default: the engine's own port"
+    )
 
     @model_validator(mode="after")
     def _rank_is_in_range(self) -> "Nodes":
@@ -256,7 +258,7 @@ class Recipe(BaseModel):
     @field_validator("gpus")
     @classmethod
     def _gpus_are_known(cls, words: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        gpu_words.parse(words or ())
+        gpu_selection.parse(words or ())
         return words
 
     @field_validator("secrets")

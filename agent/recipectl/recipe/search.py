@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from recipectl.errors import UsageError
+from recipectl.files import failures_named
 from recipectl.text import did_you_mean
 
 RECIPE_NAME = re.compile(r"[a-z0-9A-Z][a-zA-Z0-9._-]{0,99}\Z")
@@ -36,8 +37,9 @@ def stem(path: Path) -> str:
 
 def _entries(folder: Path, suffixes: tuple[str, ...]) -> Iterator[tuple[Path, bool]]:
     """The files of a folder by name, and whether each is a mask: a link to /dev/null."""
-    entries = os.scandir(folder) if folder.is_dir() else ()
-    for entry in sorted(entries, key=lambda entry: entry.name):
+    with failures_named("read", folder):
+        entries = sorted(os.scandir(folder) if folder.is_dir() else (), key=lambda entry: entry.name)
+    for entry in entries:
         if entry.name.endswith(suffixes) and not entry.name.startswith("."):
             yield folder / entry.name, entry.is_symlink() and os.path.realpath(entry.path) == "/dev/null"
 

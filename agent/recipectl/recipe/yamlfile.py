@@ -1,4 +1,4 @@
-"""A YAML or JSON file as values with their places, and drop-ins merged over it."""
+"""A YAML or JSON file as values with their positions, and drop-ins merged over it."""
 
 import math
 import re
@@ -14,8 +14,8 @@ from recipectl.recipe.yamlsyntax import Loader, compose, read_text
 from recipectl.text import display, nearest
 
 KeyPath = tuple[str | int, ...]
-Place = tuple[str, int, int]  # file, line, column
-Places = dict[KeyPath, Place]
+Position = tuple[str, int, int]  # file, line, column
+Positions = dict[KeyPath, Position]
 
 LEGACY_GPUS = ("extra_args", "cuda_visible_devices")
 _TOP_LEVEL_GPUS = ("cuda_visible_devices",)
@@ -72,21 +72,21 @@ class Reader:
         self.file = file
         self.variables = variables
         self.problems: list[Problem] = []
-        self.places: Places = {}
-        self.key_places: Places = {}
+        self.positions: Positions = {}
+        self.key_positions: Positions = {}
         self._yaml = Loader("")
         self._count = 0
 
-    def _place(self, node: Any) -> Place:
+    def _position(self, node: Any) -> Position:
         return self.file, node.start_mark.line + 1, node.start_mark.column + 1
 
-    def report(self, place: Place, path: KeyPath, kind: str, sentence: str) -> None:
+    def report(self, position: Position, path: KeyPath, kind: str, sentence: str) -> None:
         """Note a problem of the value at `path`."""
-        self.problems.append(Problem(*place, ".".join(map(str, path)), kind, sentence))
+        self.problems.append(Problem(*position, ".".join(map(str, path)), kind, sentence))
 
     def value(self, node: Any, path: KeyPath) -> Any:
         """The value of a node; what is wrong is noted in `problems`."""
-        self.places[path] = self._place(node)
+        self.positions[path] = self._position(node)
         self._check_size(node, path)
         if self.variables is not None and isinstance(node, yaml.ScalarNode) and "${" in node.value:
             node = self._with_variables(node, path)
@@ -103,7 +103,7 @@ class Reader:
         if len(path) > _MAX_LEVELS or self._count > _MAX_VALUES:
             # An alias may stand within itself, and ten of ten of ten are thousands.
             fault = "nested too deeply" if len(path) > _MAX_LEVELS else "too large"
-            self.report(self._place(node), path[:1], "value", f"`{path[0]}` is {fault}; write less")
+            self.report(self._position(node), path[:1], "value", f"`{path[0]}` is {fault}; write less")
             raise RecipeError(self.problems[-1:])
 
     def _with_variables(self, node: Any, path: KeyPath) -> Any:
@@ -117,7 +117,7 @@ class Reader:
             if match[1] in known:
                 return known[match[1]]
             unknown.append(match[0])
-            self.report(self._place(node), path, "variable", _unknown_variable(match[0], match[1], known))
+            self.report(self._position(node), path, "variable", _unknown_variable(match[0], match[1], known))
             return match[0]
 
         text: str = _REFERENCE.sub(replacement, node.value)
@@ -135,7 +135,7 @@ class Reader:
             return None
         where = ".".join(map(str, path))
         sentence = f'`{where}` has no value; give one, or `""` for an empty one'
-        self.report(self._place(node), path, "value", sentence)
+        self.report(self._position(node), path, "value", sentence)
         return ""
 
     def _scalar(self, node: Any, path: KeyPath) -> Any:
@@ -146,14 +146,14 @@ class Reader:
                 value = float(text)
         except (yaml.YAMLError, ValueError, KeyError, AttributeError, TypeError):
             sentence = f"`{display(text)}` cannot be read; put it in quotes"
-            self.report(self._place(node), path, "value", sentence)
+            self.report(self._position(node), path, "value", sentence)
             return None
         if isinstance(value, bool | str) or value is None:
             return value
         if not isinstance(value, int | float):
             return text  # a date is its text
         if problem := _not_a_plain_number(value, text):
-            self.report(self._place(node), path, "value", problem)
+            self.report(self._position(node), path, "value", problem)
             return None
         return Written(value, text) if isinstance(value, float) else value
 
@@ -161,22 +161,22 @@ class Reader:
         first_nodes: dict[str, Any] = {}
         result: dict[str, Any] = {}
         for key_node, value_node in node.value:
-            place = self._place(key_node)
+            position = self._position(key_node)
             if not isinstance(key_node, yaml.ScalarNode):
                 self.report(
-                    place, path, "key", "a key must be a word; put it in quotes if it is meant as text"
+                    position, path, "key", "a key must be a word; put it in quotes if it is meant as text"
                 )
                 continue
             if key_node.tag.endswith(":merge"):
                 sentence = "`<<` merges nothing in a recipe; write the keys out, or use a drop-in"
-                self.report(place, path, "key", sentence)
+                self.report(position, path, "key", sentence)
                 continue
             key = _known_key(key_node.value, path)
             if key in first_nodes:
-                self.report(place, (*path, key), "key", _given_twice(key_node, first_nodes[key]))
+                self.report(position, (*path, key), "key", _given_twice(key_node, first_nodes[key]))
                 continue
             first_nodes[key] = key_node
-            self.key_places[(*path, key)] = place
+            self.key_positions[(*path, key)] = position
             result[key] = self.value(value_node, (*path, key))
         return result
 
@@ -205,13 +205,13 @@ def _not_a_plain_number(value: float, text: str) -> str | None:
     return None
 
 
-def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+def _with_drop_in(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     """A drop-in over the values that it changes: mappings merge, any other value replaces."""
     merged = dict(below)
     for key, value in above.items():
         previous = merged.get(key)
         if isinstance(previous, dict) and isinstance(value, dict):
-            merged[key] = _merged(previous, value)
+            merged[key] = _with_drop_in(previous, value)
         else:
             merged[key] = value
     return merged
@@ -222,7 +222,7 @@ def read_document(
     variables: Mapping[str, str] | None = None,
     content: Callable[[Path], bytes] = Path.read_bytes,
 ) -> tuple[dict[str, Any], Reader]:
-    """The mapping in a file with its drop-ins merged over it, and the places of its parts.
+    """The mapping in a file with its drop-ins merged over it, and the positions of its parts.
 
     `variables` are the host's, for `${name}`; None leaves such text as it is.
     """
@@ -231,6 +231,6 @@ def read_document(
     for path in paths:
         reader.file = str(path)
         if (node := compose(path, read_text(path, content))) is not None:
-            data = _merged(data, reader.value(node, ()))
+            data = _with_drop_in(data, reader.value(node, ()))
     reader.file = str(paths[0])
     return data, reader

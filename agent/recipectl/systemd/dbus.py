@@ -40,7 +40,7 @@ class _Refusal(Exception):  # noqa: N818  (never leaves this module)
 class Manager:
     """The system manager, the caller's own, or another host's over ssh.
 
-    The first request opens the connection; a lost one is opened once more. Every method raises BusError.
+    The first request opens the connection; a lost one is opened once more. Its methods may raise BusError.
     Not safe for threads: pystemd holds the GIL in every call.
     """
 
@@ -101,7 +101,10 @@ class Manager:
         except _Refusal as refusal:
             if not refusal.lost:
                 raise self._error(purpose, refusal) from refusal
+        subscribed = self._callback is not None
         self._close()
+        if subscribed:
+            self._subscribe()
         try:
             return _attempt(request, self._open())
         except _Refusal as refusal:
@@ -184,9 +187,8 @@ class Manager:
 
     def start_without_waiting(self, verb: str, unit: str) -> None:
         """Queue a job and return. The start limit of a unit that has failed is reset first."""
-        if verb in ("Start", "Restart"):
-            with contextlib.suppress(BusError):  # a unit that is not loaded has no limit
-                self.reset_failed(unit)
+        with contextlib.suppress(BusError):  # a unit that is not loaded has no limit
+            self.reset_failed(unit)
         self._queue(verb, unit)
 
     def reload(self) -> None:
@@ -244,7 +246,7 @@ class Manager:
             raise BusError(f"`{unit}` is not a unit's name; correct it")
         return rows[0]
 
-    def command(self, unit: str) -> tuple[tuple[str, ...], dict[str, str]]:
+    def loaded_command(self, unit: str) -> tuple[tuple[str, ...], dict[str, str]]:
         """The argv and the environment that systemd has loaded for a service, specifiers expanded."""
         path = self._row(unit)[6]
         commands = self._property(path, b"Service", b"ExecStart", b"a(sasbttttuii)")

@@ -54,14 +54,14 @@ def executable(path: str) -> str:
     """The first word of a command line: absolute, without the characters that systemd refuses there."""
     if not path.startswith("/") or path.endswith("/") or _INEXPRESSIBLE_PATH.search(path):
         raise UnrepresentableError(
-            f"systemd cannot execute {path!r}: quotes, backslashes, `*?[]` and control characters are "
-            "refused in an executable's path; make a symbolic link to it"
+            f"systemd cannot execute {path!r}: it must be the absolute path of a file, without quotes, "
+            "backslashes, `*?[]` and control characters; make a symbolic link to it"
         )
     return word(path)
 
 
 @lru_cache(maxsize=8192)
-def command(argv: tuple[str, ...]) -> str:
+def command_line(argv: tuple[str, ...]) -> str:
     """The value of ExecStart=, one word a line; `:` keeps `$` as it is."""
     text = " \\\n    ".join([":" + executable(argv[0]), *map(word, argv[1:])])
     if len(text.encode()) > MAX_LINE_BYTES:

@@ -55,7 +55,7 @@ class Store:
             return tuple(entries)
 
     def services(self) -> tuple[str, ...]:
-        """The names of the services that are models, sorted. Unlike `installed` it reads no file."""
+        """All model services by name, whoever wrote them. Unlike `installed` it reads no file."""
         paths = (
             path for path in self.folder.glob("model-*.service") if not path.stem.endswith(RESERVED_ENDINGS)
         )
@@ -81,7 +81,8 @@ class Store:
                     by_name.setdefault(path.name, path)
         # A link to nothing, or to /dev/null, masks the drop-ins of its name.
         paths = (path for _, path in sorted(by_name.items()) if path.exists())
-        return {str(path): path.read_text(errors="replace") for path in paths}
+        with failures_named("read", self.folder):
+            return {str(path): path.read_text(errors="replace") for path in paths}
 
     def reason_not_ours(self, name: str) -> str | None:
         """Why recipectl must not write a unit of this name; None when it may."""

@@ -68,7 +68,7 @@ class Setting(NamedTuple):
     value: str
 
 
-def settings(text: str) -> tuple[Setting, ...]:
+def parse_settings(text: str) -> tuple[Setting, ...]:
     """The settings of a unit file in its order, without comments."""
     parsed, section = [], ""
     for line in _joined_lines(text):

@@ -11,7 +11,7 @@ from recipectl.importers.programs import program, runs_container, unwrapped
 from recipectl.importers.shell import Command, commands, script_in
 from recipectl.recipe.schema import LONGEST_SEC, span_sec
 from recipectl.systemd import quoting
-from recipectl.systemd.unitfile import Setting, settings
+from recipectl.systemd.unitfile import Setting, parse_settings
 
 # Settings that every compiled unit has in its own way, or that the functions below read.
 _COMPILED = frozenset(
@@ -38,7 +38,7 @@ _MAX_STOP_SEC = 60
 
 def draft(text: str, name: str, source: str) -> Draft:
     """The recipe of a service, `name` without `.service`; UsageError when it has no command of an engine."""
-    unit_settings = settings(text)
+    unit_settings = parse_settings(text)
     not_carried_over: list[str] = []
     command_lines = _command_lines(unit_settings)
     if not command_lines:
