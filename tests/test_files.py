@@ -42,7 +42,11 @@ def test_a_failure_changes_no_file_and_leaves_none_behind(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     ("number", "remedy"),
-    [(13, "run it as root (sudo), or correct its owner"), (28, "free some space"), (30, "its file system is read-only")],
+    [
+        (13, "run it as root (sudo), or correct its owner"),
+        (28, "free some space"),
+        (30, "its file system is read-only"),
+    ],
 )
 def test_the_remedy_is_that_of_the_failure(number: int, remedy: str) -> None:
     with pytest.raises(RecipectlError) as caught, files.failures_named("removed", Path("/x")):

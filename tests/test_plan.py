@@ -237,3 +237,10 @@ def test_users_and_shared_units_come_first() -> None:
     host = replace(survey(wanted), missing_users=("llm",))
     assert jobs(decide((wanted,), shared, host)) == [("create user", "llm"), ("write", "models.target")]
     assert jobs(decide((), shared, survey())) == []
+
+
+def test_without_restarts_what_the_engine_does_not_notice_is_still_written() -> None:
+    wanted = on_demand()
+    host = survey(wanted, enabled=(A.socket,), socket=UP, proxy=UP, service=UP)
+    plan = decide((wanted,), (), without(host, A.service, "older"), restart=False)
+    assert jobs(plan) == [("write", A.service)]

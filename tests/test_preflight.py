@@ -1,0 +1,146 @@
+"""What only this host can tell about a recipe."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import make_venv
+
+from recipectl.compiler import preflight
+from recipectl.errors import UsageError
+from recipectl.machine import lockfile
+from recipectl.machine.disk import Disk
+from recipectl.machine.runtime import Runtime
+from recipectl.recipe.hostfile import HostSettings
+from recipectl.recipe.schema import Recipe
+
+RUNTIME = Runtime("test", ("/v/bin/vllm", "serve"), engine_version="0.32.0", python_version="3.11.7")
+
+
+def recipe(**fields: Any) -> Recipe:
+    return Recipe.model_validate({"name": "a", "model_path": "org/m"} | fields)
+
+
+def sentences(errors: Any) -> list[str]:
+    return [str(error) for error in errors]
+
+
+PINS = {
+    "both as pinned": ("==0.32.*", "==3.11.*", []),
+    "another engine": ("==0.14.*", None, ["`engine_version` is ==0.14.*, and /v/bin/vllm is 0.32.0"]),
+    "another Python": (None, ">=3.12", ["`python_version` is >=3.12, and Python of /v/bin/vllm is 3.11.7"]),
+    "neither pinned": (None, None, []),
+}
+
+
+@pytest.mark.parametrize(("engine", "python", "starts"), PINS.values(), ids=PINS.keys())
+def test_pins_are_compared(engine: str | None, python: str | None, starts: list[str]) -> None:
+    told = sentences(preflight.check_pins(recipe(engine_version=engine, python_version=python), RUNTIME))
+    assert [sentence.partition(";")[0] for sentence in told] == starts
+
+
+def test_a_pin_of_what_is_not_installed_is_refused() -> None:
+    unknown = Runtime("test", ("/v/bin/vllm",))
+    (told,) = sentences(preflight.check_pins(recipe(engine_version="==1"), unknown))
+    assert told.startswith("`engine_version` is ==1, and no vllm is installed beside /v/bin/vllm;")
+    assert sentences(preflight.check_pins(recipe(), unknown)) == []
+
+
+@pytest.fixture
+def locked(tmp_path: Path) -> tuple[Path, Runtime]:
+    """A lock, and a runtime that has changed since."""
+    venv = make_venv(tmp_path / "v", "vllm")
+    folder = venv / "lib/python3.11/site-packages"
+    runtime = Runtime(
+        "test", (f"{venv}/bin/vllm",), interpreter=f"{venv}/bin/python", installed_in=str(folder)
+    )
+    lock = tmp_path / "a.lock"
+    lock.write_text(json.dumps(preflight.current_lock(recipe(), runtime)))
+    (folder / "torch-2.0.dist-info").mkdir()
+    return lock, runtime
+
+
+def test_a_lock_that_does_not_hold_is_a_warning_or_an_error(locked: tuple[Path, Runtime]) -> None:
+    warned = preflight.check_lock(*locked[:1], recipe(), locked[1], HostSettings(), Disk())
+    assert warned == ("torch 2.0 is new",)
+    with pytest.raises(
+        UsageError, match=r"torch 2.0 is new; put it back, or accept it with `recipectl lock --update a`"
+    ):
+        preflight.check_lock(locked[0], recipe(), locked[1], HostSettings(drift="refuse"), Disk())
+
+
+def test_a_lock_that_holds_is_no_difference(locked: tuple[Path, Runtime]) -> None:
+    lock, runtime = locked
+    lock.write_text(json.dumps(preflight.current_lock(recipe(), runtime)))
+    disk = Disk()
+    assert preflight.check_lock(lock, recipe(), runtime, HostSettings(drift="refuse"), disk) == ()
+    assert f"{runtime.interpreter}" not in disk.fingerprints
+    assert os.path.realpath(runtime.interpreter or "") in disk.fingerprints
+    assert preflight.check_lock(None, recipe(), runtime, HostSettings(), disk) == ()
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"interpreter": 1}'])
+def test_a_file_that_is_no_lock_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.lock").write_text(text)
+    with pytest.raises(UsageError, match="cannot be read as a lock"):
+        preflight.check_lock(tmp_path / "a.lock", recipe(), RUNTIME, HostSettings(), Disk())
+
+
+def test_a_lock_without_a_version_is_refused(locked: tuple[Path, Runtime]) -> None:
+    lock = json.loads(locked[0].read_text())
+    locked[0].write_text(json.dumps(lock | {"distributions": {"vllm": {"version": "1"}}}))
+    with pytest.raises(ValueError, match="its distributions are not names with a version and a record"):
+        lockfile.read_lock(locked[0])
+
+
+FILES = {
+    "a good file": (0o600, "VLLM_API_KEY=x\n", []),
+    "readable by its group": (0o640, "VLLM_API_KEY=x\n", []),
+    "readable by all": (0o604, "VLLM_API_KEY=x\n", ["others may read or change"]),
+    "writable by its group": (0o620, "VLLM_API_KEY=x\n", ["others may read or change"]),
+    "without the variable": (0o600, "OTHER=x\n", ["must have a line `VLLM_API_KEY="]),
+}
+
+
+@pytest.mark.parametrize(("mode", "text", "parts"), FILES.values(), ids=FILES.keys())
+def test_the_file_of_a_secret_is_checked(tmp_path: Path, mode: int, text: str, parts: list[str]) -> None:
+    (tmp_path / "secret").write_text(text)
+    (tmp_path / "secret").chmod(mode)
+    told = sentences(preflight.check_secrets(recipe(secrets={"VLLM_API_KEY": f"{tmp_path}/secret"}), Disk()))
+    assert len(told) == len(parts)
+    assert all(part in sentence for part, sentence in zip(parts, told, strict=True))
+
+
+def test_a_missing_or_wrong_file_of_a_secret_is_told(tmp_path: Path) -> None:
+    (missing,) = sentences(preflight.check_secrets(recipe(secrets={"A_FILE": f"{tmp_path}/none"}), Disk()))
+    assert missing == f"`secrets.A_FILE`: {tmp_path}/none does not exist; create it with mode 0600"
+    (folder,) = sentences(preflight.check_secrets(recipe(secrets={"A_FILE": str(tmp_path)}), Disk()))
+    assert folder == f"`secrets.A_FILE`: {tmp_path} is not a file; give a file"
+    assert sentences(preflight.check_secrets(recipe(secrets={"A_FILE": "credential"}), Disk())) == []
+    (relative,) = sentences(preflight.check_secrets(recipe(secrets={"A_KEY": "credential"}), Disk()))
+    assert "give the absolute path of a file with a line `A_KEY=…`" in relative
+
+
+def test_closed_folders_are_found_from_the_outside(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root may give a folder away")
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+    closed = tmp_path / "closed"
+    (closed / "open").mkdir(parents=True)
+    closed.chmod(0o700)
+    wanted = recipe(user="nobody", model_path=f"{closed}/open/m")
+    (told,) = preflight.check_access(wanted, RUNTIME, HostSettings(), Disk())
+    assert f"cannot reach {closed}/open/m ({closed} is closed to it)" in str(told)
+    assert told.key == ("model_path",)
+    assert [
+        *preflight.check_access(
+            recipe(user="root", model_path=f"{closed}/m"), RUNTIME, HostSettings(), Disk()
+        )
+    ] == []
+    os.chown(closed, 65534, 0)
+    assert [*preflight.check_access(wanted, RUNTIME, HostSettings(), Disk())] == []
+    (unknown,) = preflight.check_access(recipe(user="vlmm"), RUNTIME, HostSettings(), Disk())
+    assert unknown.key == ("user",)
