@@ -28,7 +28,7 @@ CASES = {
 
 def sentences(engine: str, line: str) -> list[str]:
     words = [Word(text, ("args",)) for text in line.split()]
-    return [one.sentence for one in flags.check(engine, words, shipped_options(engine))]
+    return [str(error) for error in flags.check(engine, words, shipped_options(engine))]
 
 
 @pytest.mark.parametrize(("engine", "line", "sentence"), CASES.values(), ids=CASES.keys())

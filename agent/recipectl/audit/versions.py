@@ -1,6 +1,6 @@
 """Each model compared from its recipe to the answer of its engine: the rows of `recipectl versions`."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,18 +141,17 @@ class _Comparison:
         )
 
     def _differences(self, evidence: _Evidence, answer: str | None) -> list[Difference]:
-        stages: tuple[Callable[[_Evidence, str | None], Iterator[Difference]], ...] = (
-            self._of_recipe,
-            self._of_process,
-            self._of_loaded,
-        )
-        differences = [difference for stage in stages for difference in stage(evidence, answer)]
+        differences = [
+            *self._of_recipe(evidence),
+            *self._of_process(evidence, answer),
+            *self._of_loaded(evidence),
+        ]
         explained = any(difference.where in ("unit", "running") for difference in differences)
         if evidence.process and evidence.state.active_state == "active" and answer is None and not explained:
             differences.append(drift.of_silence(evidence.service))
         return [*differences, *_of_port(evidence)]
 
-    def _of_recipe(self, evidence: _Evidence, _: str | None) -> Iterator[Difference]:
+    def _of_recipe(self, evidence: _Evidence) -> Iterator[Difference]:
         """The recipe as it is now against its units on disk."""
         for problem in evidence.problems:
             if problem.kind == "lock":
@@ -194,7 +193,7 @@ class _Comparison:
         if resolved:
             yield from drift.of_lock(evidence.name, resolved.lock_differences)
 
-    def _of_loaded(self, evidence: _Evidence, _: str | None) -> Iterator[Difference]:
+    def _of_loaded(self, evidence: _Evidence) -> Iterator[Difference]:
         unit = self.installed.get(evidence.service)
         if evidence.loaded and unit:
             drop_ins = self.store.drop_ins(unit.name)

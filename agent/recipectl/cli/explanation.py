@@ -17,8 +17,8 @@ import click
 from recipectl.compiler import service_settings
 from recipectl.compiler.environment import key_of
 from recipectl.compiler.model import CompiledModel, ResolvedRecipe
-from recipectl.engines.argv import Word
-from recipectl.recipe.yamlfile import KeyPath, Positions
+from recipectl.engines.argv import INFERRED, Word
+from recipectl.recipe.yamlfile import LEGACY_GPUS, KeyPath, Positions
 from recipectl.systemd.unitfile import SECTION
 
 # ExplainedSetting -> the keys of a recipe that decide it; the first that is set is named with file:line.
@@ -137,7 +137,7 @@ def _word_notes(resolved: ResolvedRecipe, key: KeyPath) -> tuple[str | None, ...
     """The file:line of the key that gives some words, and whether recipectl chose the value."""
     key = key or resolved.runtime.key
     field = str(key[0]) if key else ""
-    inferred = field in ("tool_call_parser", "reasoning_parser") and getattr(resolved.recipe, field) == "auto"
+    inferred = field in INFERRED and getattr(resolved.recipe, field) == "auto"
     return resolved.place(*key) if key else None, "`auto`: by the model's name" if inferred else None
 
 
@@ -152,7 +152,7 @@ def _place_of_variable(
         path = _place_in_host_file(host_positions, "path") if name == "PATH" else None
         return ", ".join(filter(None, (own, path))) or None
     if layer == "gpus" and resolved.recipe.gpus is None:
-        return resolved.place("extra_args", "cuda_visible_devices")
+        return resolved.place(*LEGACY_GPUS)
     key = key_of(layer, name)
     return resolved.place(*key) if key else None
 

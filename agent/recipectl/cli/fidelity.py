@@ -19,14 +19,13 @@ from recipectl.cli.options import (
     table,
     warn,
 )
-from recipectl.errors import Problem, UsageError
+from recipectl.errors import UsageError
 from recipectl.recipe import search
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from recipectl.compiler.model import ResolvedRecipe
-    from recipectl.engines.flags import Finding
     from recipectl.engines.options import Options
     from recipectl.machine import lockfile
     from recipectl.place import Place
@@ -131,7 +130,9 @@ def versions_(place: Place, recipes: tuple[str, ...], as_json: bool) -> int:
 @click.pass_obj
 def check_(place: Place, recipes: tuple[str, ...], as_json: bool) -> int:
     """Check flags and values against the parser of the installed engine, before anything starts."""
+    from recipectl.compiler.problems import ProblemCollector
     from recipectl.engines.ask import options_of
+    from recipectl.engines.flags import DeprecatedError
 
     selection = select(place, recipes, with_resolved=True)
     problems = list(selection.problems)
@@ -140,7 +141,11 @@ def check_(place: Place, recipes: tuple[str, ...], as_json: bool) -> int:
         resolved = selection.result.resolved[model.name]
         user = model.user or resolved.recipe.user or "root"
         answer = options_of(model.backend, resolved.runtime, user, place.cache_folder / "options")
-        findings = [_problem(resolved, finding) for finding in _findings(resolved, answer.options)]
+        collector = ProblemCollector(resolved.file, resolved.positions)
+        findings = [
+            collector.placed(finding, "warning" if isinstance(finding, DeprecatedError) else "error")
+            for finding in _findings(resolved, answer.options)
+        ]
         report_problems(findings)
         if findings or not answer.asked:
             click.echo(f"{model.name}: checked with {answer.origin}", err=True)
@@ -151,7 +156,7 @@ def check_(place: Place, recipes: tuple[str, ...], as_json: bool) -> int:
     return 2 if any(problem.severity == "error" for problem in problems) else selection.status
 
 
-def _findings(resolved: ResolvedRecipe, options: Options) -> list[Finding]:
+def _findings(resolved: ResolvedRecipe, options: Options) -> list[UsageError]:
     from recipectl.engines import flags
 
     recipe = resolved.recipe
@@ -161,18 +166,3 @@ def _findings(resolved: ResolvedRecipe, options: Options) -> list[Finding]:
         key for key, value in sorted(recipe.extra_args.items()) if value is False and key not in with_words
     ]
     return [*flags.check(recipe.backend, words, options), *flags.check_false(recipe.backend, false, options)]
-
-
-def _problem(resolved: ResolvedRecipe, finding: Finding) -> Problem:
-    from recipectl.compiler.model import nearest_position
-
-    file, line, column = nearest_position(resolved.positions, finding.key) or (resolved.file, 0, 0)
-    return Problem(
-        file=file,
-        line=line,
-        column=column,
-        key=".".join(map(str, finding.key)),
-        kind="argument",
-        sentence=finding.sentence,
-        severity="warning" if finding.deprecated else "error",
-    )

@@ -9,7 +9,7 @@ from recipectl.errors import UnrepresentableError, UsageError
 from recipectl.machine.runtime import Runtime
 from recipectl.recipe.gpu_selection import GpuSelection
 from recipectl.recipe.hostfile import HostSettings
-from recipectl.recipe.schema import VARIABLE, Recipe
+from recipectl.recipe.schema import Recipe, variable_names
 from recipectl.systemd import quoting
 
 _LEGACY_LAYER = "extra_args.env_vars"
@@ -80,10 +80,10 @@ def _legacy_variables(recipe: Recipe) -> dict[str, str]:
         raise UsageError(sentence, *_LEGACY_LAYER.split("."), kind="variable")
     for name, value in variables.items():
         key = (*_LEGACY_LAYER.split("."), name)
-        if not VARIABLE.fullmatch(name):
-            fault = f"`extra_args.env_vars` has `{name!a}`"
-            rule = "a variable has letters, digits and `_`, no digit first"
-            raise UsageError(f"{fault}; {rule}", *key, kind="variable")
+        try:
+            variable_names({name: ""})
+        except ValueError as error:
+            raise UsageError(f"`extra_args.env_vars` {error}", *key, kind="variable") from error
         if not isinstance(value, str):
             fault = "a list" if isinstance(value, list) else "a mapping"
             raise UsageError(

@@ -3,8 +3,8 @@
 from recipectl.errors import UsageError
 from recipectl.recipe.gpu_selection import UNSET, GpuSelection, is_device, parse
 from recipectl.recipe.schema import Recipe
+from recipectl.recipe.yamlfile import LEGACY_GPUS
 
-_LEGACY_KEY = ("extra_args", "cuda_visible_devices")
 _NVIDIA_COMMON = ("/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools", "/dev/nvidia-modeset")
 
 
@@ -22,11 +22,11 @@ def legacy_selection(recipe: Recipe) -> GpuSelection:
     words = tuple(word.strip() for word in items if word.strip())
     if isinstance(value, bool) or not all(is_device(word) for word in words):
         sentence = "`extra_args.cuda_visible_devices` must be indices or ids, for example `0,1`; use `gpus:`"
-        raise UsageError(sentence, *_LEGACY_KEY, kind="gpu")
+        raise UsageError(sentence, *LEGACY_GPUS, kind="gpu")
     try:
         return parse(words)
     except ValueError as error:
-        raise UsageError(f"`extra_args.cuda_visible_devices` {error}", *_LEGACY_KEY, kind="gpu") from error
+        raise UsageError(f"`extra_args.cuda_visible_devices` {error}", *LEGACY_GPUS, kind="gpu") from error
 
 
 def visible_variables(recipe: Recipe, gpus: GpuSelection) -> dict[str, str]:

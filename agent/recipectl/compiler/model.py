@@ -10,7 +10,7 @@ from recipectl.errors import Problem
 from recipectl.machine.runtime import Runtime
 from recipectl.recipe.gpu_selection import GpuSelection
 from recipectl.recipe.schema import Recipe
-from recipectl.recipe.yamlfile import KeyPath, Positions
+from recipectl.recipe.yamlfile import Positions, nearest_position
 from recipectl.systemd.unitfile import Unit, UnitNames
 
 
@@ -58,12 +58,6 @@ class ResolvedRecipe:
         """file:line of a key of the recipe, or of the nearest key around it."""
         place = nearest_position(self.positions, key)
         return f"{place[0]}:{place[1]}" if place else None
-
-
-def nearest_position(positions: Positions, key: KeyPath) -> tuple[str, int, int] | None:
-    """The place of a key, or of the nearest key around it."""
-    around = (key[:length] for length in range(len(key), 0, -1))
-    return next((positions[part] for part in around if part in positions), None)
 
 
 class CompiledModel(NamedTuple):

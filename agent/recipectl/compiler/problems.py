@@ -1,8 +1,7 @@
 """Errors become problems at the place of their key."""
 
-from recipectl.compiler.model import nearest_position
 from recipectl.errors import MultipleUsageError, Problem, RecipeError, UsageError
-from recipectl.recipe.yamlfile import KeyPath, Positions
+from recipectl.recipe.yamlfile import KeyPath, Position, Positions, nearest_position
 
 
 class ProblemCollector:
@@ -27,7 +26,7 @@ class ProblemCollector:
         key = ".".join(map(str, error.key))
         return Problem(*place, key=key, kind=error.kind, sentence=str(error), severity=severity)
 
-    def _place(self, key: KeyPath) -> tuple[str, int, int] | None:
+    def _place(self, key: KeyPath) -> Position | None:
         keys: tuple[KeyPath, ...] = (key, ("backend",), ("model_path",))
         return next(filter(None, (nearest_position(self.positions, candidate) for candidate in keys)), None)
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from dataclasses import dataclass
 from functools import cache
 from ipaddress import ip_address
 
@@ -18,7 +19,7 @@ from recipectl.engines.endpoint import drain_sec
 from recipectl.errors import UnrepresentableError, UsageError
 from recipectl.machine.installation import Installation
 from recipectl.recipe.hostfile import HostSettings
-from recipectl.recipe.schema import Recipe
+from recipectl.recipe.schema import OnDemand, Recipe
 from recipectl.systemd import quoting
 from recipectl.systemd.unitfile import DIGEST_VARIABLE, Unit, UnitNames, sealed
 
@@ -87,35 +88,64 @@ def render(
 ) -> CompiledModel:
     """The units of one recipe. The same input gives the same bytes."""
     recipe = resolved.recipe
-    helper = HelperCommands(installation)
     names = UnitNames(resolved.name)
     started = _started_with(resolved, settings, installation)
     # The engine carries the digest: after a reload the unit on disk may be newer than the process.
     digest = hashlib.sha256(_SORTED_JSON.encode(started).encode()).hexdigest()[:12]
     variables = [assignment(name, variable) for name, variable in resolved.environment.items()]
     started["environment"] = sorted([*variables, f"{DIGEST_VARIABLE}={digest}"])
-    common: Values = {
-        "recipe": names.recipe,
-        "source": quoting.line(resolved.file),
-        "service": names.service,
-        "stem": names.stem,
-    }
-    values = common | started | _service_values(resolved, relations, settings, installation, helper)
-    units = [_service(names, values, digest)]
+    helper = HelperCommands(installation)
+    values = started | _service_values(resolved, relations, settings, installation, helper)
+    write = _Writer(names, quoting.line(resolved.file))
+    units = [write.unit(names.service, "model.service.j2", **values, digest=digest)]
     if recipe.on_demand:
-        units.append(_socket(names, common, resolved))
-        units.append(_proxy(names, common, resolved, relations, installation, helper))
-        units.append(_keep(names, common))
-    if recipe.watch:
-        units.append(_watch_timer(names, common, recipe))
-        units.append(_watch_service(names, common, resolved, helper))
-    endpoint = resolved.client_endpoint
+        proxy = _proxy_values(recipe, recipe.on_demand, resolved, relations, installation, helper)
+        endpoint = resolved.client_endpoint
+        listen = f"{listen_address(endpoint.host)}:{endpoint.port}"
+        units.append(write.unit(names.socket, "model.socket.j2", listen=listen))
+        units.append(write.unit(names.proxy, "model-proxy.service.j2", **proxy))
+        units.append(write.unit(names.keep, "model-keep.service.j2"))
+    if watch := recipe.watch:
+        probe = helper.probe(resolved.endpoint, watch, names.service)
+        timeout_sec = watch.timeout + 10
+        units.append(write.unit(names.watch_timer, "model-watch.timer.j2", every_sec=watch.every))
+        units.append(
+            write.unit(names.watch_service, "model-watch.service.j2", probe=probe, timeout_sec=timeout_sec)
+        )
+    return _model(resolved, relations, settings, installation, tuple(units), digest)
+
+
+@dataclass(frozen=True)
+class _Writer:
+    """Writes the units of one recipe; `source` is its file as SourcePath= has it."""
+
+    names: UnitNames
+    source: str
+
+    def unit(self, name: str, template: str, **values: str | int | list[str]) -> Unit:
+        """A unit from its template."""
+        names = self.names
+        common = {
+            "recipe": names.recipe, "source": self.source, "service": names.service, "stem": names.stem,
+        }  # fmt: skip
+        return sealed(Unit(name, _rendered(template, **common, **values)))
+
+
+def _model(
+    resolved: ResolvedRecipe,
+    relations: Relations,
+    settings: HostSettings,
+    installation: Installation,
+    units: tuple[Unit, ...],
+    digest: str,
+) -> CompiledModel:
+    recipe, endpoint = resolved.recipe, resolved.client_endpoint
     return CompiledModel(
         name=resolved.name,
         file=resolved.file,
         backend=recipe.backend,
         user=None if installation.user else recipe.user or settings.user,
-        units=tuple(map(sealed, units)),
+        units=units,
         digest=digest,
         autostart=recipe.autostart,
         on_demand=recipe.on_demand is not None,
@@ -170,8 +200,10 @@ def _service_values(
         ),
         "start_limit_burst": _STARTS_BEFORE_LIMIT,
         "on_failure": [settings.on_failure] if settings.on_failure else [],
-        "on_demand": ["yes"] if recipe.on_demand else [],
-        "watched": ["yes"] if recipe.watch else [],
+        "lifetime": [
+            *(["StopWhenUnneeded=yes"] if recipe.on_demand else []),
+            *([f"Wants={UnitNames(resolved.name).watch_timer}"] if recipe.watch else []),
+        ],
         "unit_passed": service_settings.lines(recipe, "Unit"),
         "pre": helper.before_start(resolved, relations, settings),
         "wait_ready": helper.wait_until_ready(resolved.endpoint),
@@ -203,59 +235,24 @@ def _restart_settings(recipe: Recipe, settings: HostSettings, installation: Inst
     return lines + (["RestartMode=direct"] if settings.on_failure and newer else [])
 
 
-def _service(names: UnitNames, values: Values, digest: str) -> Unit:
-    return Unit(names.service, _rendered("model.service.j2", **values, digest=digest))
-
-
-def _socket(names: UnitNames, common: Values, resolved: ResolvedRecipe) -> Unit:
-    endpoint = resolved.client_endpoint
-    listen = f"{listen_address(endpoint.host)}:{endpoint.port}"
-    return Unit(names.socket, _rendered("model.socket.j2", **common, listen=listen))
-
-
-def _proxy(
-    names: UnitNames,
-    common: Values,
+def _proxy_values(
+    recipe: Recipe,
+    on_demand: OnDemand,
     resolved: ResolvedRecipe,
     relations: Relations,
     installation: Installation,
     helper: HelperCommands,
-) -> Unit:
-    recipe, engine = resolved.recipe, resolved.endpoint
-    waits = bool(recipe.on_demand and recipe.on_demand.evict == "idle" and relations.stopped)
-    patience_sec = recipe.on_demand.patience if recipe.on_demand and waits else 0
-    text = _rendered(
-        "model-proxy.service.j2",
-        **common,
-        proxyd=_PROXYD,
-        idle_sec=recipe.on_demand.idle if recipe.on_demand else 0,
-        engine=f"{engine.connect}:{engine.port}",
-        wait=[helper.wait_until_idle(relations.stopped, patience_sec)] if waits else [],
-        start=helper.systemctl("start", names.keep),
-        connect=helper.connect_once(resolved.client_endpoint),
-        timeout_start_sec=patience_sec + recipe.ready.timeout_sec + 60,
-        sandbox=[] if installation.user else _PROXY_SANDBOX,
-    )
-    return Unit(names.proxy, text)
-
-
-def _keep(names: UnitNames, common: Values) -> Unit:
-    return Unit(names.keep, _rendered("model-keep.service.j2", **common))
-
-
-def _watch_timer(names: UnitNames, common: Values, recipe: Recipe) -> Unit:
-    every_sec = recipe.watch.every if recipe.watch else 0
-    return Unit(names.watch_timer, _rendered("model-watch.timer.j2", **common, every_sec=every_sec))
-
-
-def _watch_service(
-    names: UnitNames, common: Values, resolved: ResolvedRecipe, helper: HelperCommands
-) -> Unit:
-    watch = resolved.recipe.watch
-    text = _rendered(
-        "model-watch.service.j2",
-        **common,
-        probe=helper.probe(resolved.endpoint, watch, names.service) if watch else "",
-        timeout_sec=watch.timeout + 10 if watch else 0,
-    )
-    return Unit(names.watch_service, text)
+) -> Values:
+    engine = resolved.endpoint
+    waits = on_demand.evict == "idle" and bool(relations.stopped)
+    patience_sec = on_demand.patience if waits else 0
+    return {
+        "proxyd": _PROXYD,
+        "idle_sec": on_demand.idle,
+        "engine": f"{engine.connect}:{engine.port}",
+        "wait": [helper.wait_until_idle(relations.stopped, patience_sec)] if waits else [],
+        "start": helper.systemctl("start", UnitNames(resolved.name).keep),
+        "connect": helper.connect_once(resolved.client_endpoint),
+        "timeout_start_sec": patience_sec + recipe.ready.timeout_sec + 60,
+        "sandbox": [] if installation.user else _PROXY_SANDBOX,
+    }

@@ -4,7 +4,6 @@ import json
 import re
 from typing import Any, NamedTuple
 
-from recipectl.engines import vllm
 from recipectl.engines.endpoint import loopback_address
 from recipectl.engines.options import flag_of, shipped_options
 from recipectl.engines.registry import ENGINES
@@ -16,7 +15,7 @@ from recipectl.systemd import quoting
 # Numbers that argparse does not take for flags (its _negative_number_matcher).
 _NEGATIVE_NUMBER = re.compile(r"-\d+\Z|-\d*\.\d+\Z")
 _FALSE_WORDS = {"off", "no", "false", "none"}
-_INFERRED = ("tool_call_parser", "reasoning_parser")
+INFERRED = ("tool_call_parser", "reasoning_parser")  # fields that may be `auto`
 
 
 class Word(NamedTuple):
@@ -154,12 +153,12 @@ def _field_words(recipe: Recipe, errors: list[UsageError]) -> _FieldWords:
             if flag is None:
                 fault = f"`{field}` means nothing to {recipe.backend}"
                 raise UsageError(f"{fault}; remove it or use `extra_args:`", field, kind="argument")
-            if field in _INFERRED and value == "auto":
+            if field in INFERRED and value == "auto":
                 value = _inferred_parser(recipe, field, flag)
             fields[flag] = (field, option_words(recipe.backend, flag, value))
         except UsageError as error:
             errors.append(error)
-    if recipe.binary and recipe.backend != "llamacpp":
+    if recipe.binary and not ENGINES[recipe.backend].is_binary:
         fault = f"`binary` means nothing to {recipe.backend}"
         errors.append(UsageError(f"{fault}; remove it or use `python_path:`", "binary", kind="argument"))
     return fields
@@ -168,7 +167,7 @@ def _field_words(recipe: Recipe, errors: list[UsageError]) -> _FieldWords:
 def _inferred_parser(recipe: Recipe, field: str, flag: str) -> str:
     if "auto" in (shipped_options(recipe.backend).choices(flag) or ()):
         return "auto"  # SGLang infers the parser itself
-    parser = vllm.infer_parser(field, recipe.model_path) if recipe.backend == "vllm" else None
+    parser = ENGINES[recipe.backend].infer_parser(field, recipe.model_path)
     if parser is None:
         fault = f"`{field}: auto` knows no parser of {recipe.backend} for `{recipe.model_path}`"
         raise UsageError(f"{fault}; name one", field, kind="argument")

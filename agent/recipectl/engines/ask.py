@@ -40,7 +40,8 @@ def options_of(backend: str, runtime: Runtime, user: str, cache: Path) -> Answer
     with contextlib.suppress(OSError, ValueError, KeyError):
         return Answer(parse_table(file.read_text()), f"the parser of {program} (asked before)", asked=True)
     try:
-        text = _ask_llama(runtime, user) if backend == "llamacpp" else _ask_python(backend, runtime, user)
+        ask = _ask_binary if ENGINES[backend].is_binary else _ask_python
+        text = ask(backend, runtime, user)
         options = parse_table(text)
     except (OSError, ValueError, KeyError, subprocess.SubprocessError) as error:
         shipped = shipped_options(backend)
@@ -103,7 +104,7 @@ def _ask_python(backend: str, runtime: Runtime, user: str) -> str:
     return output[output.index('{"version"') :]
 
 
-def _ask_llama(runtime: Runtime, user: str) -> str:
+def _ask_binary(_: str, runtime: Runtime, user: str) -> str:
     options = llama_options(_run([runtime.command[0], "--help"], runtime, user))
     return json.dumps({"version": runtime.engine_version, "options": options})
 

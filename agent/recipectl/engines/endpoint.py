@@ -70,11 +70,12 @@ def client_endpoint(recipe: Recipe, endpoint: Endpoint) -> Endpoint:
 
 
 def drain_sec(recipe: Recipe, argv: Sequence[str]) -> int:
-    """How long an engine may take to finish its requests after SIGTERM (vLLM's --shutdown-timeout)."""
+    """How long an engine may take to finish its requests after SIGTERM."""
+    flag = ENGINES[recipe.backend].drain_flag
     text = ""
     for index, word in enumerate(argv):
         name, equals, value = word.partition("=")
-        if recipe.backend == "vllm" and flag_of(name.lstrip("-")) == "--shutdown-timeout":
+        if name.startswith("--") and flag_of(name[2:]) == flag:  # the last one wins, as in argparse
             text = value if equals else _word_after(argv, index)
     return int(float(text)) if re.fullmatch(r"[0-9]+(\.[0-9]+)?", text) else 0
 

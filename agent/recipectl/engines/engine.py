@@ -6,6 +6,10 @@ from typing import NamedTuple
 from recipectl.recipe.schema import Nodes
 
 
+def _infers_nothing(_field: str, _model: str) -> str | None:
+    return None
+
+
 class Engine(NamedTuple):
     """The facts about one engine that no option table has."""
 
@@ -23,3 +27,7 @@ class Engine(NamedTuple):
     abbreviates_flags: bool = True  # argparse takes the beginning of a flag
     takes_underscores: bool = False  # `--max_model_len` is `--max-model-len`
     list_repeats_flag: bool = False  # a list whose option is unknown repeats its flag, instead of JSON
+    dotted_options: bool = False  # `--compilation-config.mode` is a part of a JSON option
+    is_binary: bool = False  # `binary:` names it, and its options come from --help
+    drain_flag: str | None = None  # how long it may finish its requests after SIGTERM, in seconds
+    infer_parser: Callable[[str, str], str | None] = _infers_nothing  # (field, model) -> parser, for `auto`

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from recipectl.engines.argv import Word
 from recipectl.engines.options import Option, Options, flag_of
 from recipectl.engines.registry import ENGINES
+from recipectl.errors import UsageError
 from recipectl.text import nearest
 
 _FLAG = re.compile(r"--?[A-Za-z]")
@@ -25,13 +26,8 @@ class GivenOption:
     values: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Finding:
-    """What is wrong with one option, and the key of the recipe that gives it."""
-
-    key: tuple[str | int, ...]
-    sentence: str
-    deprecated: bool = False  # the engine still takes it
+class DeprecatedError(UsageError):
+    """An option that the engine still takes, and soon will not."""
 
 
 def _long_flag(engine: str, name: str, known: Options) -> str:
@@ -87,39 +83,41 @@ def _end_of_values(words: Sequence[str], start: int, flag: str, known: Options) 
     return start
 
 
-def check(engine: str, words: Sequence[Word], known: Options) -> list[Finding]:
+def check(engine: str, words: Sequence[Word], known: Options) -> list[UsageError]:
     """What an engine with these options would refuse, or soon will."""
     engine_words = _engine_in_words(engine, known)
     texts = [word.text for word in words]
     options, stray = parse(engine, texts, known)
-    findings = []
+    findings: list[UsageError] = []
     for option in options:
         key = words[option.index].key
         known_option = known.by_flag.get(option.flag)
         if sentence := _refusal(engine, engine_words, option, known):
-            findings.append(Finding(key, sentence))
+            findings.append(UsageError(sentence, *key, kind="argument"))
         elif known_option and known_option.deprecated:
             sentence = f"`{option.name}` is deprecated in {engine_words}: {known_option.deprecated}"
-            findings.append(Finding(key, sentence, deprecated=True))
+            findings.append(DeprecatedError(sentence, *key, kind="argument"))
     for index in stray:
         sentence = f"`{texts[index]}` belongs to no option of {engine_words}; remove it"
-        findings.append(Finding(words[index].key, sentence))
+        findings.append(UsageError(sentence, *words[index].key, kind="argument"))
     return findings
 
 
-def check_false(engine: str, keys: Sequence[str], known: Options) -> list[Finding]:
+def check_false(engine: str, keys: Sequence[str], known: Options) -> list[UsageError]:
     """What is wrong with keys of `extra_args` that are `false` and became no word."""
     engine_words = _engine_in_words(engine, known)
-    findings = []
+    findings: list[UsageError] = []
     for key in keys:
         flag = known.canonical(flag_of(key))
         if known.kind(flag.partition(".")[0]) is None:
-            findings.append(Finding(("extra_args", key), _unknown(flag_of(key), engine_words, known)))
+            findings.append(
+                UsageError(_unknown(flag_of(key), engine_words, known), "extra_args", key, kind="argument")
+            )
         elif known.kind(flag) == "negatable":
             sentence = (
                 f"`{key}: false` is left out, and {engine_words} has `--no-{flag[2:]}`; write that in `args:`"
             )
-            findings.append(Finding(("extra_args", key), sentence))
+            findings.append(UsageError(sentence, "extra_args", key, kind="argument"))
     return findings
 
 
@@ -136,7 +134,7 @@ def _refusal(engine: str, engine_words: str, option: GivenOption, known: Options
         remedy = f"remove `{option.values[0]}`" if option.values else ""
         return f"`{option.name}` takes no value in {engine_words}; {remedy}" if remedy else None
     base, _, dotted = option.flag.partition(".")
-    if dotted and engine == "vllm":  # `--compilation-config.mode` is a part of a JSON option
+    if dotted and ENGINES[engine].dotted_options:
         base = known.aliases.get(base, flag_of(base[2:]) if base.startswith("--") else base)
         return None if base in known.by_flag else _unknown(base, engine_words, known)
     return _unknown(option.name, engine_words, known)

@@ -28,4 +28,5 @@ ENGINE = Engine(
     misleading_variables=("LLAMA_ARG_PORT", "LLAMA_ARG_HOST"),
     abbreviates_flags=False,
     list_repeats_flag=True,
+    is_binary=True,
 )  # fmt: skip

@@ -14,6 +14,26 @@ def _nodes(nodes: Nodes) -> tuple[str, ...]:
     return tuple(words)
 
 
+# Model name -> parser, the first match wins (the list of VLLM Studio, for `auto`).
+_PARSERS = {
+    "reasoning_parser": (
+        (r"minimax[-_ ]?m2", "minimax_m2_append_think"),
+        (r"intellect[-_ ]?3", "deepseek_r1"),
+        (r"glm[-_ ]?4\.[567]", "glm45"),
+        (r"mirothinker", "deepseek_r1"),
+        (r"qwen3.*thinking", "deepseek_r1"),
+        (r"qwen3", "qwen3"),
+    ),
+    "tool_call_parser": ((r"glm[-_ ]?4\.[567]", "glm45"), (r"intellect[-_ ]?3", "hermes")),
+}
+
+
+def infer_parser(field: str, model: str) -> str | None:
+    """The parser for a model by its name, None when the name does not tell."""
+    name = model.rstrip("/").rsplit("/", 1)[-1].lower()
+    return next((parser for pattern, parser in _PARSERS[field] if re.search(pattern, name)), None)
+
+
 ENGINE = Engine(
     name="vllm",
     model_flag="--model",
@@ -34,23 +54,7 @@ ENGINE = Engine(
     nodes=_nodes,
     misleading_variables=("VLLM_PORT", "VLLM_HOST_IP"),
     takes_underscores=True,
+    dotted_options=True,
+    drain_flag="--shutdown-timeout",
+    infer_parser=infer_parser,
 )  # fmt: skip
-
-# Model name -> parser, the first match wins (the list of VLLM Studio, for `auto`).
-_PARSERS = {
-    "reasoning_parser": (
-        (r"minimax[-_ ]?m2", "minimax_m2_append_think"),
-        (r"intellect[-_ ]?3", "deepseek_r1"),
-        (r"glm[-_ ]?4\.[567]", "glm45"),
-        (r"mirothinker", "deepseek_r1"),
-        (r"qwen3.*thinking", "deepseek_r1"),
-        (r"qwen3", "qwen3"),
-    ),
-    "tool_call_parser": ((r"glm[-_ ]?4\.[567]", "glm45"), (r"intellect[-_ ]?3", "hermes")),
-}
-
-
-def infer_parser(field: str, model: str) -> str | None:
-    """The parser for a model by its name, None when the name does not tell."""
-    name = model.rstrip("/").rsplit("/", 1)[-1].lower()
-    return next((parser for pattern, parser in _PARSERS[field] if re.search(pattern, name)), None)

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 from recipectl.errors import Problem, RecipeError
 from recipectl.recipe.schema import ALIASES, Recipe
 from recipectl.recipe.search import NAME_RULE, RECIPE_NAME
-from recipectl.recipe.yamlfile import LEGACY_GPUS, Positions, Reader, read_document
+from recipectl.recipe.yamlfile import LEGACY_GPUS, Positions, Reader, nearest_position, read_document
 from recipectl.systemd.unitfile import RESERVED_ENDINGS
 from recipectl.text import did_you_mean, display
 
@@ -97,10 +97,9 @@ def validate(model: type[M], data: dict[str, Any], reader: Reader) -> M:
             path = error["loc"]
             unknown = error["type"] == "extra_forbidden"
             positions = reader.key_positions if unknown else reader.positions
-            around = (path[:length] for length in range(len(path), 0, -1))
-            place = next((positions[part] for part in around if part in positions), (reader.file, 1, 1))
+            position = nearest_position(positions, path) or (reader.file, 1, 1)
             kind = "key" if unknown or error["type"] == "missing" else "value"
-            problems.append(Problem(*place, ".".join(map(str, path)), kind, _sentence(error, model)))
+            problems.append(Problem(*position, ".".join(map(str, path)), kind, _sentence(error, model)))
     if problems:
         raise RecipeError(sorted({*problems}))
     return value
@@ -130,16 +129,16 @@ def load_with_positions(
 
 
 def _check_name(name: str, path: Path, data: dict[str, Any], reader: Reader) -> None:
-    place = reader.positions.get(("name",), (str(path), 0, 0))
+    position = reader.positions.get(("name",), (str(path), 0, 0))
     if not RECIPE_NAME.match(name):
-        reader.report(place, ("name",), "file", f"`{name}` cannot be a unit name; use {NAME_RULE}")
+        reader.report(position, ("name",), "file", f"`{name}` cannot be a unit name; use {NAME_RULE}")
     elif name.endswith(RESERVED_ENDINGS):
         sentence = f"`{name}` ends like the name of a unit of another model; choose another name"
-        reader.report(place, ("name",), "file", sentence)
+        reader.report(position, ("name",), "file", sentence)
     elif "name" in data and data["name"] != name:
         fault = f"`name` is `{display(data['name'])}` but the file is {path.name}"
         remedy = "rename the file or remove the key (a title goes in `description:`)"
-        reader.report(place, ("name",), "value", f"{fault}; {remedy}")
+        reader.report(position, ("name",), "value", f"{fault}; {remedy}")
 
 
 def _move_legacy_gpus(data: dict[str, Any], reader: Reader) -> None:
@@ -148,8 +147,8 @@ def _move_legacy_gpus(data: dict[str, Any], reader: Reader) -> None:
     if "cuda_visible_devices" not in data or not isinstance(extra, dict):
         return
     value = data.pop("cuda_visible_devices")
-    place = reader.positions["cuda_visible_devices",]
+    position = reader.positions["cuda_visible_devices",]
     if extra.setdefault("cuda_visible_devices", value) != value:
         sentence = "`cuda_visible_devices` differs from `extra_args.cuda_visible_devices`; keep one of them"
-        reader.report(place, ("cuda_visible_devices",), "value", sentence)
-    reader.positions.setdefault(LEGACY_GPUS, place)
+        reader.report(position, ("cuda_visible_devices",), "value", sentence)
+    reader.positions.setdefault(LEGACY_GPUS, position)

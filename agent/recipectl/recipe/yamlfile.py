@@ -181,6 +181,12 @@ class Reader:
         return result
 
 
+def nearest_position(positions: Positions, key: KeyPath) -> Position | None:
+    """The place of a key, or of the nearest key around it."""
+    around = (key[:length] for length in range(len(key), 0, -1))
+    return next((positions[part] for part in around if part in positions), None)
+
+
 def _unknown_variable(reference: str, name: str | None, known: Mapping[str, str]) -> str:
     plain = "write `$${` for a plain `${`"
     if not name:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from recipectl.errors import BusError
-from recipectl.systemd.states import ALL, BRIEF, UnitState
+from recipectl.systemd.states import ALL, BRIEF, UnitRow, UnitState
 
 _SERVICE = b"org.freedesktop.systemd1"
 _PATH = b"/org/freedesktop/systemd1"
@@ -154,7 +154,7 @@ class Manager:
     def queue(self, verb: str, unit: str) -> bytes:
         """Queue the Start, Stop or Restart of a unit; returns the job, for `result`."""
         self._subscribe()
-        if verb == "Stop" and self._row(unit)[2] == b"not-found":
+        if verb == "Stop" and self._row(unit).load_state == b"not-found":
             return _NOT_LOADED
         return bytes(self._queue(verb, unit))
 
@@ -219,7 +219,7 @@ class Manager:
             rows = self._call(purpose, b"ListUnitsByPatterns", b"asas", [], [b"model-*"])
         else:
             rows = self._call(purpose, b"ListUnitsByNames", b"as", [unit.encode() for unit in units])
-        by_name = {row[0].decode(): row for row in rows}
+        by_name = {row[0].decode(): UnitRow(*row) for row in rows}
         missing = "unloaded" if brief else "not-found"
         return tuple(
             self._state(by_name[unit], brief=brief)
@@ -228,27 +228,28 @@ class Manager:
             for unit in units
         )
 
-    def _state(self, row: Any, *, brief: bool) -> UnitState:
-        name, load, active, sub = (word.decode() for word in (row[0], *row[2:5]))
+    def _state(self, row: UnitRow, *, brief: bool) -> UnitState:
+        words = (row.name, row.load_state, row.active_state, row.sub_state)
+        name, load, active, sub = (word.decode() for word in words)
         if active == "inactive" and (brief or load == "not-found"):
             return UnitState(name, load, active, sub)
         properties = BRIEF if brief else ALL
         fields = {
-            item.field: item.convert(self._property(row[6], item.interface, item.name, item.type))
+            item.field: item.convert(self._property(row.path, item.interface, item.name, item.type))
             for item in properties
             if name.endswith(".service") or item.interface == b"Unit"
         }
         return UnitState(name, load, active, sub, **fields)
 
-    def _row(self, unit: str) -> Any:
+    def _row(self, unit: str) -> UnitRow:
         rows = self._call(f"tell about {unit}", b"ListUnitsByNames", b"as", [unit.encode()])
         if not rows:
             raise BusError(f"`{unit}` is not a unit's name; correct it")
-        return rows[0]
+        return UnitRow(*rows[0])
 
     def loaded_command(self, unit: str) -> tuple[tuple[str, ...], dict[str, str]]:
         """The argv and the environment that systemd has loaded for a service, specifiers expanded."""
-        path = self._row(unit)[6]
+        path = self._row(unit).path
         commands = self._property(path, b"Service", b"ExecStart", b"a(sasbttttuii)")
         pairs = self._property(path, b"Service", b"Environment", b"as")
         argv = tuple(_text(word) for word in commands[0][1]) if commands else ()
@@ -256,7 +257,7 @@ class Manager:
 
     def rivals(self, unit: str) -> tuple[str, ...]:
         """The models that a unit conflicts with, in either direction."""
-        path = self._row(unit)[6]
+        path = self._row(unit).path
         names = {
             name.decode()
             for key in (b"Conflicts", b"ConflictedBy")
@@ -266,7 +267,7 @@ class Manager:
 
     def has_job(self, unit: str) -> bool:
         """True while a job of the unit waits or runs."""
-        return bool(self._row(unit)[7])
+        return bool(self._row(unit).job_id)
 
     def version(self) -> int:
         """The manager's own major version."""

@@ -48,6 +48,21 @@ class UnitState:
         return match[1] if match else None
 
 
+class UnitRow(NamedTuple):
+    """One unit in the answer of ListUnits (org.freedesktop.systemd1(5))."""
+
+    name: bytes
+    description: bytes
+    load_state: bytes
+    active_state: bytes
+    sub_state: bytes
+    following: bytes
+    path: bytes
+    job_id: int
+    job_type: bytes
+    job_path: bytes
+
+
 class Property(NamedTuple):
     """A property on D-Bus, the field of UnitState that it becomes, and how its value is converted."""
 
