@@ -11,7 +11,7 @@ from recipectl.compiler.environment import Layer
 from recipectl.compiler.model import Variable
 from recipectl.compiler.pipeline import resolve_purely
 from recipectl.engines import argv
-from recipectl.engines.endpoint import engine_endpoint
+from recipectl.engines.endpoint import drain_sec, engine_endpoint
 from recipectl.errors import UsageError
 from recipectl.machine.installation import Installation
 from recipectl.machine.runtime import Runtime
@@ -139,3 +139,53 @@ def test_every_official_command_can_be_said_by_a_recipe() -> None:
         if list(made.argv[2:]) != row["argv"][2:] or env != {k: str(v) for k, v in row["env"].items()}:
             differ.append(row)
     assert (len(rows), differ) == (3298, [])
+
+
+ENDPOINTS = {
+    "defaults": ({}, "http://127.0.0.1:8000", "/health"),
+    "fields": ({"host": "10.0.0.1", "port": 9}, "http://10.0.0.1:9", "/health"),
+    "the last one wins": ({"args": ("--port", "8", "--port=9")}, "http://127.0.0.1:9", "/health"),
+    "a beginning of a flag": ({"args": ("--hos", "10.0.0.1")}, "http://10.0.0.1:8000", "/health"),
+    "too little of a flag": ({"args": ("--ho", "10.0.0.1")}, "http://127.0.0.1:8000", "/health"),
+    "a path of one's own": ({"ready": {"path": "/x"}}, "http://127.0.0.1:8000", "/x"),
+    "the head of several": (
+        {"nodes": {"count": 2, "rank": 0, "address": "h"}},
+        "http://127.0.0.1:8000",
+        "/health",
+    ),
+    "one behind a head": ({"nodes": {"count": 2, "rank": 1, "address": "h"}}, "http://127.0.0.1:8000", None),
+    "the highest port": ({"port": 65535}, "http://127.0.0.1:65535", "/health"),
+}
+
+
+@pytest.mark.parametrize(("fields", "url", "path"), ENDPOINTS.values(), ids=ENDPOINTS.keys())
+def test_an_endpoint_is_what_the_arguments_say(fields: dict[str, Any], url: str, path: str | None) -> None:
+    recipe = Recipe.model_validate({"name": "a", "model_path": "/m"} | fields)
+    endpoint = engine_endpoint(recipe, [word.text for word in argv.words(recipe, VLLM)])
+    assert (endpoint.url, endpoint.path) == (url, path)
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "web", "", "٣"])
+def test_a_port_that_is_none_is_refused(port: str) -> None:
+    recipe = Recipe.model_validate({"name": "a", "model_path": "/m", "args": ("--port", port)})
+    with pytest.raises(UsageError, match="is not a number from 1 to 65535"):
+        engine_endpoint(recipe, [word.text for word in argv.words(recipe, VLLM)])
+
+
+DRAINS = {"none": ((), 0), "seconds": (("--shutdown-timeout", "30"), 30), "a fraction": (("--shutdown-timeout=1.5",), 1),
+          "underscores": (("--shutdown_timeout", "30"), 30), "no number": (("--shutdown-timeout", "x"), 0),
+          "no value": (("--shutdown-timeout",), 0), "a value": (("--x", "shutdown-timeout", "9"), 0)}  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "seconds"), DRAINS.values(), ids=DRAINS.keys())
+def test_a_drain_is_read_from_the_arguments(words: tuple[str, ...], seconds: int) -> None:
+    assert drain_sec(Recipe.model_validate({"model_path": "/m"}), words) == seconds
+    assert drain_sec(Recipe.model_validate({"model_path": "/m", "backend": "sglang"}), words) == 0
+
+
+@pytest.mark.parametrize("flag", ["--host", "--port"])
+def test_an_on_demand_engine_listens_only_where_its_socket_expects_it(flag: str) -> None:
+    fields = {"name": "a", "model_path": "/m", "on_demand": {}}
+    for words in ((flag, "1"), (f"{flag}=1",)):
+        with pytest.raises(UsageError, match=f"`args` has {flag}, which `on_demand` sets"):
+            argv.words(Recipe.model_validate(fields | {"args": words}), VLLM)

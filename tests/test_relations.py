@@ -7,7 +7,7 @@ import pytest
 from recipectl.compiler import relations
 from recipectl.compiler.model import ResolvedRecipe
 from recipectl.compiler.relations import Claim, Decisions
-from recipectl.engines.endpoint import Endpoint, loopback_address
+from recipectl.engines.endpoint import Endpoint, client_endpoint, loopback_address
 from recipectl.errors import UsageError
 from recipectl.machine.runtime import Runtime
 from recipectl.recipe.gpu_selection import UNSET, parse
@@ -28,6 +28,7 @@ def claim(name: str, settings: HostSettings = SETTINGS, **fields: Any) -> Claim:
         environment={},
         words=(),
         endpoint=Endpoint("127.0.0.1", port, "/health"),
+        client_endpoint=client_endpoint(recipe, Endpoint("127.0.0.1", port, "/health")),
     )
     return relations.claim_of(steps, settings)
 
@@ -192,3 +193,58 @@ def test_what_a_required_one_would_stop_is_spared_too() -> None:
 def test_a_typo_takes_no_other_out_that_conflicts_with_it() -> None:
     decisions = relations.decide([on("a", conflicts=("b",))], frozenset({"b"}))
     assert decisions.errors == {}
+
+
+SPELLINGS = {
+    "indices and ids": (("0",), ("GPU-a",), (), True),
+    "indices alone": (("0",), ("1",), (), False),
+    "ids alone": (("GPU-a",), ("GPU-b",), (), False),
+    "all and ids": (("all",), ("GPU-a",), (), False),
+    "a host file that knows both": (("0",), ("GPU-a",), ("GPU-a",), False),
+}
+
+
+@pytest.mark.parametrize(("first", "second", "known", "mixed"), SPELLINGS.values(), ids=SPELLINGS.keys())
+def test_two_spellings_of_gpus_cannot_be_compared(
+    first: tuple[str, ...], second: tuple[str, ...], known: tuple[str, ...], mixed: bool
+) -> None:
+    settings = HostSettings(gpus=known)
+    claims = [claim("a", settings, gpus=first), claim("b", settings, gpus=second)]
+    assert relations.gpus_cannot_be_compared(claims, settings) == mixed
+
+
+def test_gpus_of_two_makers_are_not_shared() -> None:
+    decisions = relations.decide([on("a", "0"), on("b", "0", accelerator="rocm")])
+    assert decisions.relations["a"].rivals == ()
+
+
+def test_all_gpus_are_shared_with_those_of_one_maker() -> None:
+    decisions = relations.decide([on("a", "all"), on("b", "0", accelerator="rocm"), on("c", "all")])
+    assert (decisions.relations["a"].rivals, decisions.relations["b"].rivals) == (("c",), ())
+
+
+ADDRESSES = [("127.0.0.1", "127.0.0.1", True), ("127.0.0.1", "127.0.0.2", False), ("0.0.0.0", "127.0.0.2", True),
+             ("localhost", "127.0.0.1", True), ("::", "10.0.0.1", True)]  # fmt: skip
+
+
+@pytest.mark.parametrize(("first", "second", "clash"), ADDRESSES)
+def test_a_port_is_one_for_each_address(first: str, second: str, clash: bool) -> None:
+    claims = [claim("a")._replace(ports=((first, 1),)), claim("b")._replace(ports=((second, 1),))]
+    decisions = relations.decide(claims)
+    assert sorted(decisions.errors) == (["a", "b"] if clash else [])
+    if clash:
+        assert {error.kind for error in decisions.errors["a"]} == {"port"}
+
+
+def test_conflicts_are_meant_both_ways_and_a_broken_one_is_no_mistake() -> None:
+    decisions = relations.decide([on("a", conflicts=("b", "c")), on("b")], frozenset({"c"}))
+    assert (decisions.relations["b"].rivals, decisions.errors) == (("a",), {})
+    needed = relations.decide([on("a", requires=("c",))], frozenset({"c"}))
+    assert sentences(needed, "a") == ["`requires` names `c`, which has errors; correct them first"]
+
+
+def test_a_recipe_cannot_need_itself() -> None:
+    decisions = relations.decide([on("a", requires=("a",))])
+    assert "`requires` names `a`, which is not another recipe of this host; correct it" in sentences(
+        decisions, "a"
+    )

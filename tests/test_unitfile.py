@@ -17,6 +17,8 @@ ExecStart=:/bin/x \\
 ; comment
 nothing
 Environment=B=\\
+[odd=1
+odd]
 
 [X-Recipectl]
 Recipe=a
@@ -30,12 +32,13 @@ Digest=0123456789ab
 
 
 def test_settings_are_read_with_their_sections() -> None:
-    assert [tuple(setting) for setting in parse_settings(TEXT)][:5] == [
+    assert [tuple(setting) for setting in parse_settings(TEXT)][:6] == [
         ("Unit", "Description", "a"),
         ("Unit", "SourcePath", "/r/100%%.yaml"),
         ("Service", "ExecStart", ":/bin/x      one      two"),
         ("Service", "Environment", "A=1"),
-        ("Service", "Environment", "B="),
+        ("Service", "Environment", "B= [odd=1"),
+        ("X-Recipectl", "Recipe", "a"),
     ]
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from recipectl.compiler import gpus, units
+from recipectl.compiler import gpus, service_settings, units
 from recipectl.compiler.pipeline import resolve_purely
 from recipectl.compiler.relations import Relations
 from recipectl.errors import UsageError
@@ -173,3 +173,12 @@ def test_isolation_needs_indices() -> None:
 def test_only_nvidias_nodes_are_waited_for() -> None:
     assert gpus.device_nodes(recipe("0,2"), parse(("0", "2"))) == ("/dev/nvidia0", "/dev/nvidia2")
     assert gpus.device_nodes(recipe("0", "rocm"), parse(("0",))) == ()
+
+
+@pytest.mark.parametrize(("version", "sentences"), [
+    (253, ["`service.RestartSteps` needs systemd 254, and this host has 253; remove it"]), (254, []), (257, []),
+])  # fmt: skip
+def test_a_setting_needs_a_systemd_that_has_it(version: int, sentences: list[str]) -> None:
+    wanted = recipe(None, service={"RestartSteps": "3"})
+    errors = service_settings.check(wanted, Installation(("/h",), systemd_version=version))
+    assert [str(error) for error in errors] == sentences

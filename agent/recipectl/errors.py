@@ -12,12 +12,12 @@ class Problem(NamedTuple):
     Severity: error or warning.
     """
 
-    file: str
-    line: int
-    column: int
-    key: str
-    kind: str
-    sentence: str
+    file: str = ""
+    line: int = 0
+    column: int = 0
+    key: str = ""
+    kind: str = "host"
+    sentence: str = ""
     severity: str = "error"
 
     def __str__(self) -> str:
@@ -33,7 +33,7 @@ class Problem(NamedTuple):
 
 def on_host(kind: str, sentence: str, *, file: str = "", severity: str = "error") -> Problem:
     """A problem of the host, or of a whole file."""
-    return Problem(file, 0, 0, "", kind, sentence, severity)
+    return Problem(file=file, kind=kind, sentence=sentence, severity=severity)
 
 
 class RecipectlError(Exception):
@@ -53,6 +53,7 @@ class UsageError(RecipectlError):
 
     status = 2
     kind = "value"
+    key: tuple[str | int, ...] = ()
 
     def __init__(self, sentence: str, *key: str | int, kind: str | None = None) -> None:
         super().__init__(sentence)
@@ -62,7 +63,7 @@ class UsageError(RecipectlError):
     @property
     def problems(self) -> tuple[Problem, ...]:
         """The error as a value, with its key."""
-        return (Problem("", 0, 0, ".".join(map(str, self.key)), self.kind, str(self)),)
+        return (Problem(key=".".join(map(str, self.key)), kind=self.kind, sentence=str(self)),)
 
 
 class MultipleUsageError(UsageError):
@@ -98,8 +99,8 @@ class JobError(RecipectlError):
     kind = "unit"
 
 
-class HostError(RecipectlError):
-    """Several things that failed on the host; each is a problem of its own."""
+class _ProblemsError(RecipectlError):
+    """Several problems at once."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         super().__init__("\n".join(str(problem) for problem in problems))
@@ -107,18 +108,13 @@ class HostError(RecipectlError):
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """The problems in the order in which they happened."""
+        """The problems in their order."""
         return self._problems
 
 
-class RecipeError(UsageError):
+class HostError(_ProblemsError):
+    """Several things that failed on the host."""
+
+
+class RecipeError(_ProblemsError, UsageError):
     """Everything that is wrong in one recipe or host file."""
-
-    def __init__(self, problems: Sequence[Problem]) -> None:
-        super().__init__("\n".join(str(problem) for problem in problems))
-        self._problems = tuple(problems)
-
-    @property
-    def problems(self) -> tuple[Problem, ...]:
-        """The problems in the order of their positions."""
-        return self._problems

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from recipectl.audit import versions
 from recipectl.compiler import secrets
+from recipectl.compiler.cache import compile_place
 from recipectl.compiler.model import CompileResult
-from recipectl.compiler.pipeline import compile_place
 from recipectl.errors import Problem, on_host
 from recipectl.files import failures_named
 from recipectl.machine import processes

@@ -18,7 +18,8 @@ from recipectl.compiler import service_settings
 from recipectl.compiler.environment import key_of
 from recipectl.compiler.model import CompiledModel, ResolvedRecipe
 from recipectl.engines.argv import INFERRED, Word
-from recipectl.recipe.yamlfile import LEGACY_GPUS, KeyPath, Positions
+from recipectl.recipe.positions import KeyPath, Positions
+from recipectl.recipe.yamlfile import LEGACY_GPUS
 from recipectl.systemd.unitfile import SECTION
 
 # ExplainedSetting -> the keys of a recipe that decide it; the first that is set is named with file:line.

@@ -114,7 +114,8 @@ def _refuse_foreign_and_rivals(place: Place, manager: Manager, services: tuple[s
 
 def _queue(manager: Manager, verb: str, state: UnitState) -> bytes:
     """The job of a verb; a message says what the caller may not expect."""
-    service, socket = state.name, _socket_state(manager, state.name)
+    service = state.name
+    socket = _socket_state(manager, service)
     on_demand = socket.load_state == "loaded"
     if verb == "Stop":
         if socket.active_state == "active":
@@ -224,7 +225,7 @@ def _enabled_units(manager: Manager, recipes: tuple[str, ...]) -> tuple[str, ...
 
 def _warn_of_autostart(place: Place, recipes: tuple[str, ...], *, enabled: bool) -> None:
     """Warn about recipes whose `autostart:` makes the next apply undo this."""
-    from recipectl.compiler.pipeline import compile_place
+    from recipectl.compiler.cache import compile_place
 
     try:
         models = {model.name: model for model in compile_place(place).models}

@@ -63,7 +63,7 @@ class Selection(NamedTuple):
 
 def select(place: Place, names: Sequence[str], *, with_resolved: bool = False) -> Selection:
     """Compile the host, and choose the recipes that were named; their problems are reported."""
-    from recipectl.compiler.pipeline import compile_place
+    from recipectl.compiler.cache import compile_place
 
     files = [search.find(name, ()) for name in names if search.is_file(name)]
     result = compile_place(place, files, with_resolved=with_resolved)

@@ -1,20 +1,61 @@
-"""The result of the last compile: an unchanged host is not compiled again."""
+"""All recipes of a place: from the last compile where nothing has changed, else compiled."""
 
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache as cached
 from pathlib import Path
 from typing import Any
 
 from recipectl.compiler.model import CompiledModel, CompileResult
 from recipectl.errors import Problem, RecipectlError
 from recipectl.files import write_whole
-from recipectl.machine.disk import fingerprint
-from recipectl.machine.installation import Installation
+from recipectl.machine.disk import Disk, fingerprint
+from recipectl.machine.installation import Installation, current_installation, release
+from recipectl.place import Place
+from recipectl.recipe import search
 from recipectl.recipe.gpu_selection import GpuSelection
 from recipectl.recipe.search import Source
+from recipectl.systemd.store import Store
 from recipectl.systemd.unitfile import Unit
+
+
+def compile_place(place: Place, files: Sequence[Path] = (), *, with_resolved: bool = False) -> CompileResult:
+    """The units of all recipes of a place, and of some files.
+
+    An unchanged host comes from the cache. With `with_resolved` it is compiled, and the result has its steps.
+    """
+    content = cached(Path.read_bytes)  # the cache's key and the compiler see the same bytes
+    named = {search.stem(path) for path in files}
+    applied = [path for path in applied_files(place) if search.stem(path) not in named]
+    sources = search.sources(place.recipe_folders, (*files, *applied))
+    host_files = search.host_files(place.bases)
+    installation = current_installation(user=place.user)
+    cache_file = place.cache_folder / "compiled.json"
+    wanted_key = key(sources, host_files, installation, release(), content)
+    result = None if with_resolved else recall(cache_file, wanted_key)
+    if result is None:
+        from recipectl.compiler.pipeline import (
+            compile_recipes,  # with pydantic and jinja2: not for a cached result
+        )
+        from recipectl.recipe.hostfile import load_host_settings
+
+        disk = Disk(content)
+        result = compile_recipes(sources, load_host_settings(host_files)[0], installation, disk)
+        keep(cache_file, wanted_key, result, disk.fingerprints)
+    return result
+
+
+def applied_files(place: Place) -> list[Path]:
+    """Recipe files from elsewhere that were applied before and still exist: they count on this host."""
+    folders = place.recipe_folders
+    names = {search.stem(path) for path in search.recipe_files(folders)}
+    installed = {Path(unit.source) for unit in Store(place.unit_folder).installed().values() if unit.source}
+    return sorted(
+        path for path in installed
+        if path.parent not in folders and search.stem(path) not in names and path.is_file()
+    )  # fmt: skip
 
 
 def key(

@@ -1,17 +1,21 @@
 """The values that pass between the steps of the compiler."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from recipectl.engines.argv import Word
-from recipectl.engines.endpoint import Endpoint, client_endpoint
 from recipectl.errors import Problem
-from recipectl.machine.runtime import Runtime
 from recipectl.recipe.gpu_selection import GpuSelection
-from recipectl.recipe.schema import Recipe
-from recipectl.recipe.yamlfile import Positions, nearest_position
+from recipectl.recipe.positions import Positions, nearest_position
 from recipectl.systemd.unitfile import Unit, UnitNames
+
+if TYPE_CHECKING:  # they import pydantic, which a compile from the cache does not need
+    from recipectl.engines.argv import Word
+    from recipectl.engines.endpoint import Endpoint
+    from recipectl.machine.runtime import Runtime
+    from recipectl.recipe.schema import Recipe
 
 
 class Variable(NamedTuple):
@@ -36,6 +40,7 @@ class ResolvedRecipe:
     environment: Environment
     words: tuple[Word, ...]
     endpoint: Endpoint  # of the engine itself
+    client_endpoint: Endpoint  # where clients ask: the socket of an on-demand model, else the engine
     positions: Positions = field(default_factory=dict)
     lock: str | None = None  # the file, where there is one
     lock_differences: tuple[str, ...] = ()
@@ -48,11 +53,6 @@ class ResolvedRecipe:
     @cached_property
     def argv(self) -> tuple[str, ...]:
         return tuple(word.text for word in self.words)
-
-    @property
-    def client_endpoint(self) -> Endpoint:
-        """Where clients ask: the socket of an on-demand model, else the engine."""
-        return client_endpoint(self.recipe, self.endpoint)
 
     def place(self, *key: str | int) -> str | None:
         """file:line of a key of the recipe, or of the nearest key around it."""

@@ -3,54 +3,29 @@
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cache as cached
 from pathlib import Path
 
-from recipectl.compiler import cache, environment, gpus, lint, preflight, relations, units
+from recipectl.compiler import environment, gpus, lint, preflight, relations, units
 from recipectl.compiler.model import CompiledModel, CompileResult, Environment, ResolvedRecipe
 from recipectl.compiler.problems import ProblemCollector
 from recipectl.engines import argv
-from recipectl.engines.endpoint import engine_endpoint
+from recipectl.engines.endpoint import client_endpoint, engine_endpoint
 from recipectl.errors import MultipleUsageError, Problem, RecipectlError, RecipeError, UsageError, on_host
 from recipectl.machine.disk import Disk
-from recipectl.machine.installation import Installation, current_installation, release
+from recipectl.machine.installation import Installation
 from recipectl.machine.runtime import Runtime
 from recipectl.machine.runtime import resolve as resolve_runtime
-from recipectl.place import Place
-from recipectl.recipe import search
 from recipectl.recipe.gpu_selection import UNSET
-from recipectl.recipe.hostfile import HostSettings, load_host_settings
+from recipectl.recipe.hostfile import HostSettings
 from recipectl.recipe.load import load_with_positions
 from recipectl.recipe.schema import Recipe
 from recipectl.recipe.search import Source
 from recipectl.systemd import quoting
-from recipectl.systemd.store import Store
 
 _NO_RUNTIME = Runtime("none", ("/none",))
 _MIXED_GPUS = (
     "`gpus` are indices in some recipes and ids in others; list `gpus:` in the host file to compare them"
 )
-
-
-def compile_place(place: Place, files: Sequence[Path] = (), *, with_resolved: bool = False) -> CompileResult:
-    """The units of all recipes of a place, and of some files.
-
-    An unchanged host comes from the cache. With `with_resolved` it is compiled, and the result has its steps.
-    """
-    content = cached(Path.read_bytes)  # the cache's key and the compiler see the same bytes
-    named = {search.stem(path) for path in files}
-    applied = [path for path in applied_files(place) if search.stem(path) not in named]
-    sources = search.sources(place.recipe_folders, (*files, *applied))
-    host_files = search.host_files(place.bases)
-    installation = current_installation(user=place.user)
-    cache_file = place.cache_folder / "compiled.json"
-    key = cache.key(sources, host_files, installation, release(), content)
-    result = None if with_resolved else cache.recall(cache_file, key)
-    if result is None:
-        disk = Disk(content)
-        result = compile_recipes(sources, load_host_settings(host_files)[0], installation, disk)
-        cache.keep(cache_file, key, result, disk.fingerprints)
-    return result
 
 
 def compile_recipes(
@@ -76,7 +51,8 @@ def resolve(source: Source, settings: HostSettings, installation: Installation, 
     """One recipe through the steps that need no other recipe; RecipeError with all its problems."""
     if source.duplicate:
         sentence = f"`{source.name}` is also {source.duplicate.name} in this folder; remove one of them"
-        raise RecipeError((Problem(str(source.file), 1, 1, "", "file", sentence),))
+        problem = Problem(file=str(source.file), line=1, column=1, kind="file", sentence=sentence)
+        raise RecipeError((problem,))
     recipe, positions = load_with_positions((source.file, *source.drop_ins), settings.vars, disk.content)
     problems = ProblemCollector(str(source.file), positions)
     runtime = None
@@ -130,6 +106,7 @@ def resolve_purely(
             environment=variables,
             words=words,
             endpoint=endpoint,
+            client_endpoint=client_endpoint(recipe, endpoint),
         )
         units.check_endpoint(resolved)
     except UsageError as error:
@@ -185,14 +162,3 @@ def _warnings(
         fault = f"the runtime differs from {source.lock}: {clause}"
         remedy = f"put it back, or accept it with `recipectl lock --update {source.name}`"
         yield UsageError(f"{fault}; {remedy}", kind="lock")
-
-
-def applied_files(place: Place) -> list[Path]:
-    """Recipe files from elsewhere that were applied before and still exist: they count on this host."""
-    folders = place.recipe_folders
-    names = {search.stem(path) for path in search.recipe_files(folders)}
-    installed = {Path(unit.source) for unit in Store(place.unit_folder).installed().values() if unit.source}
-    return sorted(
-        path for path in installed
-        if path.parent not in folders and search.stem(path) not in names and path.is_file()
-    )  # fmt: skip

@@ -1,7 +1,7 @@
 """Errors become problems at the place of their key."""
 
 from recipectl.errors import MultipleUsageError, Problem, RecipeError, UsageError
-from recipectl.recipe.yamlfile import KeyPath, Position, Positions, nearest_position
+from recipectl.recipe.positions import KeyPath, Position, Positions, nearest_position
 
 
 class ProblemCollector:

@@ -1,13 +1,17 @@
 """How the recipes of one host relate: which conflict, which wait for which, which want the same port."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import combinations, product
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from recipectl.compiler.model import ResolvedRecipe
 from recipectl.errors import UsageError
-from recipectl.recipe.hostfile import HostSettings
+
+if TYPE_CHECKING:  # with pydantic, which a plan does not need
+    from recipectl.recipe.hostfile import HostSettings
 
 _SHARING = ("exclusive", "ordered", "free")  # the strictest first
 _WILDCARDS = ("0.0.0.0", "::", "")  # noqa: S104  (compared, not bound)

@@ -1,7 +1,5 @@
 """How a unit on disk and its new text differ: in words, and as a diff. Pure."""
 
-import difflib
-
 from recipectl.systemd.unitfile import InstalledUnit, Unit, parse_settings
 
 
@@ -27,6 +25,8 @@ def changed_settings(before: str, after: str) -> str:
 
 def unified_diff(name: str, before: str, after: str) -> str:
     """A unified diff of a unit's file; an empty text is a file that does not exist."""
+    import difflib  # `apply` with nothing to do needs none
+
     lines = difflib.unified_diff(
         before.splitlines(keepends=True),
         after.splitlines(keepends=True),

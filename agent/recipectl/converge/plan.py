@@ -142,7 +142,8 @@ def _must_be_enabled(model: CompiledModel, survey: Survey) -> bool:
 
 def _links(model: CompiledModel, survey: Survey) -> list[Action]:
     """Which units models.target must start, or start no longer."""
-    unit, service = model.enabled_unit, model.unit_names.service
+    unit = model.enabled_unit
+    service = model.unit_names.service
     actions = []
     if _must_be_enabled(model, survey) and unit not in survey.enabled:
         actions.append(Action("enable", unit, "on_demand" if model.on_demand else "autostart: true"))

@@ -3,8 +3,8 @@
 import pwd
 from collections.abc import Collection, Iterable, Iterator
 
+from recipectl.compiler.cache import applied_files
 from recipectl.compiler.model import CompiledModel
-from recipectl.compiler.pipeline import applied_files
 from recipectl.compiler.relations import closure
 from recipectl.converge.plan import Survey
 from recipectl.machine import sockets

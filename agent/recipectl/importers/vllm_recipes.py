@@ -5,7 +5,6 @@ arguments for the strategy, the hardware (generation, then profile), the feature
 strategy replace those of the recipe and the variant.
 """
 
-import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +13,7 @@ from recipectl.errors import UsageError
 from recipectl.importers.draft import Draft
 from recipectl.importers.from_command import draft_from_command
 from recipectl.importers.shell import Command, commands
+from recipectl.text import did_you_mean
 
 _Map = Mapping[str, Any]
 _Layer = tuple[Any, Any]  # arguments, environment
@@ -44,8 +44,7 @@ def _entry(kind: str, name: str, entries: _Map) -> _Map:
     """The entry with this name; UsageError with the nearest name when there is none."""
     if name in entries:
         return _map(entries[name])
-    near = difflib.get_close_matches(name, entries, 1)
-    hint = f"did you mean `{near[0]}`?" if near else f"it has {', '.join(entries) or 'none'}"
+    hint = did_you_mean(name, entries, f"it has {', '.join(entries) or 'none'}")
     raise UsageError(f"there is no {kind} `{name}`; {hint}")
 
 

@@ -6,8 +6,9 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from recipectl.recipe.load import validate
+from recipectl.recipe.positions import Positions
 from recipectl.recipe.schema import USER, Text, variable_names
-from recipectl.recipe.yamlfile import Positions, read_document
+from recipectl.recipe.yamlfile import read_document
 
 DEFAULT_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 

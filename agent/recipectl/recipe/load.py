@@ -7,9 +7,10 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 
 from recipectl.errors import Problem, RecipeError
+from recipectl.recipe.positions import Positions, nearest_position
 from recipectl.recipe.schema import ALIASES, Recipe
 from recipectl.recipe.search import NAME_RULE, RECIPE_NAME
-from recipectl.recipe.yamlfile import LEGACY_GPUS, Positions, Reader, nearest_position, read_document
+from recipectl.recipe.yamlfile import LEGACY_GPUS, Reader, read_document
 from recipectl.systemd.unitfile import RESERVED_ENDINGS
 from recipectl.text import did_you_mean, display
 
@@ -72,7 +73,9 @@ def _value_in_words(value: object) -> str:
 def _sentence(error: Any, model: type[BaseModel]) -> str:
     """pydantic's error in the words of a recipe: the key, what is wrong, what to do."""
     key = ".".join(str(part) for part in error["loc"])
-    kind, context, value = error["type"], error.get("ctx", {}), error.get("input")
+    kind = error["type"]
+    context = error.get("ctx", {})
+    value = error.get("input")
     if kind == "extra_forbidden":
         return _unknown_key(model, error["loc"])
     if kind == "missing":
@@ -99,7 +102,8 @@ def validate(model: type[M], data: dict[str, Any], reader: Reader) -> M:
             positions = reader.key_positions if unknown else reader.positions
             position = nearest_position(positions, path) or (reader.file, 1, 1)
             kind = "key" if unknown or error["type"] == "missing" else "value"
-            problems.append(Problem(*position, ".".join(map(str, path)), kind, _sentence(error, model)))
+            key = ".".join(map(str, path))
+            problems.append(Problem(*position, key=key, kind=kind, sentence=_sentence(error, model)))
     if problems:
         raise RecipeError(sorted({*problems}))
     return value

@@ -9,13 +9,10 @@ from typing import Any
 import yaml
 
 from recipectl.errors import Problem, RecipeError
+from recipectl.recipe.positions import KeyPath, Position, Positions
 from recipectl.recipe.schema import ALIASES, INTERNAL_ALIASES
 from recipectl.recipe.yamlsyntax import Loader, compose, read_text
 from recipectl.text import display, nearest
-
-KeyPath = tuple[str | int, ...]
-Position = tuple[str, int, int]  # file, line, column
-Positions = dict[KeyPath, Position]
 
 LEGACY_GPUS = ("extra_args", "cuda_visible_devices")
 _TOP_LEVEL_GPUS = ("cuda_visible_devices",)
@@ -82,7 +79,8 @@ class Reader:
 
     def report(self, position: Position, path: KeyPath, kind: str, sentence: str) -> None:
         """Note a problem of the value at `path`."""
-        self.problems.append(Problem(*position, ".".join(map(str, path)), kind, sentence))
+        key = ".".join(map(str, path))
+        self.problems.append(Problem(*position, key=key, kind=kind, sentence=sentence))
 
     def value(self, node: Any, path: KeyPath) -> Any:
         """The value of a node; what is wrong is noted in `problems`."""
@@ -179,12 +177,6 @@ class Reader:
             self.key_positions[(*path, key)] = position
             result[key] = self.value(value_node, (*path, key))
         return result
-
-
-def nearest_position(positions: Positions, key: KeyPath) -> Position | None:
-    """The place of a key, or of the nearest key around it."""
-    around = (key[:length] for length in range(len(key), 0, -1))
-    return next((positions[part] for part in around if part in positions), None)
 
 
 def _unknown_variable(reference: str, name: str | None, known: Mapping[str, str]) -> str:

@@ -20,7 +20,7 @@ def read_text(path: Path, content: Callable[[Path], bytes] = Path.read_bytes) ->
         sentence = f"cannot be read: {error.strerror}; correct its path or its mode"
     except UnicodeDecodeError as error:
         sentence = f"is not UTF-8 at byte {error.start}; save it as UTF-8"
-    raise RecipeError((Problem(str(path), 0, 0, "", "file", sentence),))
+    raise RecipeError((Problem(file=str(path), kind="file", sentence=sentence),))
 
 
 def _yaml_of_json(text: str) -> str:
@@ -70,7 +70,8 @@ def compose(path: Path, text: str) -> Any:
     """The root node of a YAML or JSON file, None for an empty file; RecipeError when it is not a mapping."""
 
     def failure(line: int, column: int, sentence: str) -> RecipeError:
-        return RecipeError((Problem(str(path), line, column, "", "syntax", sentence),))
+        problem = Problem(file=str(path), line=line, column=column, kind="syntax", sentence=sentence)
+        return RecipeError((problem,))
 
     if path.suffix == ".json":
         text = _yaml_of_json(text)

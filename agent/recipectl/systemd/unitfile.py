@@ -70,7 +70,8 @@ class Setting(NamedTuple):
 
 def parse_settings(text: str) -> tuple[Setting, ...]:
     """The settings of a unit file in its order, without comments."""
-    parsed, section = [], ""
+    parsed = []
+    section = ""
     for line in _joined_lines(text):
         if line.startswith("[") and line.endswith("]"):
             section = line[1:-1]
