@@ -46,12 +46,11 @@ def templates() -> Templates:
 def _rendered(template: str, **values: str | int | list[str]) -> str:
     """A template with its values. No value can begin a line of its own."""
     for name, value in values.items():
-        text = "|".join(value) if isinstance(value, list) else str(value)
-        # systemd takes \r and NUL for the end of a line too: a raw one would begin a directive of its own.
-        # Only a continued command line has line feeds.
-        text = text.replace(" \\\n", "")
-        if not text.isprintable() and _CONTROL.search(text):
-            raise UnrepresentableError(f"a control character reached the {name} of a unit; remove it")
+        for text in value if isinstance(value, list) else (str(value),):
+            # systemd takes \r and NUL for the end of a line too: a raw one would begin a directive of its own.
+            # Only a continued command line has line feeds.
+            if not text.isprintable() and _CONTROL.search(text.replace(" \\\n", "")):
+                raise UnrepresentableError(f"a control character reached the {name} of a unit; remove it")
     return templates().get_template(template).render(values)
 
 
@@ -89,11 +88,11 @@ def render(
     """The units of one recipe. The same input gives the same bytes."""
     recipe = resolved.recipe
     names = UnitNames(resolved.name)
-    started = _started_with(resolved, settings, installation)
+    assignments = [assignment(name, variable) for name, variable in resolved.environment.items()]
+    started = {"environment": assignments} | _started_with(resolved, settings, installation)
     # The engine carries the digest: after a reload the unit on disk may be newer than the process.
     digest = hashlib.sha256(_SORTED_JSON.encode(started).encode()).hexdigest()[:12]
-    variables = [assignment(name, variable) for name, variable in resolved.environment.items()]
-    started["environment"] = sorted([*variables, f"{DIGEST_VARIABLE}={digest}"])
+    started["environment"] = sorted([*assignments, f"{DIGEST_VARIABLE}={digest}"])
     helper = HelperCommands(installation)
     values = started | _service_values(resolved, relations, settings, installation, helper)
     write = _Writer(names, quoting.line(resolved.file))
@@ -160,12 +159,11 @@ def _model(
 
 
 def _started_with(resolved: ResolvedRecipe, settings: HostSettings, installation: Installation) -> Values:
-    """What a process keeps from its start. A change of anything else needs no restart of it."""
+    """What a process keeps from its start, besides its variables. No other change needs a restart of it."""
     recipe = resolved.recipe
     level = recipe.hardening or settings.hardening
     return {
         "users": [] if installation.user else [recipe.user or settings.user],
-        "environment": [assignment(name, variable) for name, variable in resolved.environment.items()],
         "secrets": secrets.unit_lines(recipe),
         "command": quoting.command_line(resolved.argv),
         "directories": [] if installation.user else [f"models/{resolved.name}"],
