@@ -113,6 +113,25 @@ def test_a_full_output_ends_in_one_line(home: dict[str, str], words: tuple[str, 
     )  # fmt: skip
 
 
+def test_closed_standard_files_hurt_nothing(home: dict[str, str], tmp_path: Path) -> None:
+    folder = tmp_path / "units"
+
+    def run(words: str) -> tuple[int, str]:
+        script = f"{sys.executable} -m recipectl --user {words}"
+        done = subprocess.run(
+            ["sh", "-c", script], capture_output=True, text=True, check=False, env=os.environ | home
+        )
+        return done.returncode, done.stderr
+
+    failure = "standard output cannot be written: Bad file descriptor; the output is incomplete\n"
+    assert run("compile >&-") == (1, failure)
+    assert run("compile >&- 2>&- <&-") == (1, "")
+    assert run("no-such-verb 2>&-") == (2, "")
+    # Nothing is printed, so nothing is lost; and no unit has got the number of a closed file.
+    assert run(f"compile -o {folder} >&- 2>&- <&-") == (0, "")
+    assert [path.read_text()[:9] for path in folder.glob("model-*")] == ["# Written"]
+
+
 def test_a_reader_that_leaves_is_no_error(home: dict[str, str]) -> None:
     words = f"{sys.executable} -m recipectl --user compile | head -n 1"
     done = subprocess.run(

@@ -40,12 +40,25 @@ class _Output(io.TextIOWrapper):
             raise _OutputError(error) from error
 
 
+def _open_standard_files() -> None:
+    """Use /dev/null for a standard file that is closed. Each write to standard output then fails."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            # Without this, the next file that is opened gets the number, and messages are written into it.
+            os.open(os.devnull, os.O_WRONLY if number == 2 else os.O_RDONLY)
+    stdout = sys.stdout or open(1, "w")  # noqa: SIM115
+    encoding = stdout.encoding
+    sys.stdout = _Output(stdout.detach(), encoding, errors="surrogateescape")  # type: ignore[union-attr]
+    sys.stderr = sys.stderr or open(2, "w")  # noqa: SIM115
+
+
 def main() -> None:
     """Run a verb: errors become a line each on standard error, and the exit status of the process."""
     # pydantic then loads no plugins of other packages: their code does not decide what a recipe means.
     os.environ["PYDANTIC_DISABLE_PLUGINS"] = "__all__"
-    encoding = sys.stdout.encoding
-    sys.stdout = _Output(sys.stdout.detach(), encoding, errors="surrogateescape")  # type: ignore[union-attr]
+    _open_standard_files()
     try:
         status = recipectl.main(standalone_mode=False) or 0
         sys.stdout.flush()

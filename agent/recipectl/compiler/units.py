@@ -47,7 +47,7 @@ def _rendered(template: str, **values: str | int | list[str]) -> str:
     """A template with its values. No value can begin a line of its own."""
     for name, value in values.items():
         for text in value if isinstance(value, list) else (str(value),):
-            # systemd takes \r and NUL for the end of a line too: a raw one would begin a directive of its own.
+            # systemd takes \r and NUL for the end of a line too: a raw one would begin a setting of its own.
             # Only a continued command line has line feeds.
             if not text.isprintable() and _CONTROL.search(text.replace(" \\\n", "")):
                 raise UnrepresentableError(f"a control character reached the {name} of a unit; remove it")
