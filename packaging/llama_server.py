@@ -16,20 +16,22 @@ def main() -> int:
     parser.add_argument("-c", "--ctx-size", type=int, default=2048)
     parser.add_argument("-t", "--threads", type=int, default=2)
     parser.add_argument("--metrics", action="store_true")
-    given = parser.parse_args()
-    wanted = xllamacpp.CommonParams()
-    wanted.model.path, wanted.n_ctx, wanted.hostnames, wanted.port = (
-        given.model,
-        given.ctx_size,
-        [given.host],
-        given.port,
+    arguments = parser.parse_args()
+    parameters = xllamacpp.CommonParams()
+    parameters.model.path, parameters.n_ctx, parameters.hostnames, parameters.port = (
+        arguments.model,
+        arguments.ctx_size,
+        [arguments.host],
+        arguments.port,
     )
-    wanted.endpoint_metrics, wanted.cpuparams.n_threads = given.metrics, given.threads
-    if given.alias:
-        wanted.model_alias = {given.alias}
+    parameters.endpoint_metrics, parameters.cpuparams.n_threads = arguments.metrics, arguments.threads
+    if arguments.alias:
+        parameters.model_alias = {arguments.alias}
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
-    server = xllamacpp.Server(wanted)  # loads, binds, serves from threads of its own; raises when it cannot
+    server = xllamacpp.Server(
+        parameters
+    )  # loads, binds, serves from threads of its own; raises when it cannot
     print("listening on", server.listening_address, flush=True)
     while True:
         signal.pause()

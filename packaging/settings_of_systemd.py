@@ -18,7 +18,7 @@ INSTALL = {"Alias", "Also", "DefaultInstance", "RequiredBy", "UpheldBy", "Wanted
 
 def settings(page: str) -> dict[str, int]:
     """Setting -> version, from a page's items: a line of names, its text, the version at its end."""
-    found: dict[str, int] = {}
+    result: dict[str, int] = {}
     for item in page.split("\n.PP\n"):
         first = item.split("\n", 1)[0].replace("\\fI", "").replace("\\fR", "").replace("\\-", "-")
         names = re.findall(r"\b([A-Z][A-Za-z0-9]+)=", first)
@@ -26,8 +26,8 @@ def settings(page: str) -> dict[str, int]:
             continue
         versions = [int(number) for number in re.findall(r"Added in version (\d+)", item)]
         for name in names:
-            found.setdefault(name, versions[-1] if versions and versions[-1] > 247 else 0)
-    return found
+            result.setdefault(name, versions[-1] if versions and versions[-1] > 247 else 0)
+    return result
 
 
 def main() -> None:

@@ -44,30 +44,30 @@ server.serve_forever()
 
 def wall(*words: str, times: int = 5) -> float:
     """The best wall time of a command, in seconds."""
-    found = []
+    result = []
     for _ in range(times):
-        begun = time.monotonic()
+        start_time = time.monotonic()
         subprocess.run(words, capture_output=True, check=False)
-        found.append(time.monotonic() - begun)
-    return min(found)
+        result.append(time.monotonic() - start_time)
+    return min(result)
 
 
 def cpu(*words: str, times: int = 5, cold: bool = False) -> float:
     """The best CPU time of a command and its children, in seconds; `cold`: without recipectl's cache."""
-    found = []
+    result = []
     for _ in range(times):
         if cold:
             shutil.rmtree("/var/cache/recipectl", ignore_errors=True)
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run(words, capture_output=True, check=False)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        found.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    return min(found)
+        result.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    return min(result)
 
 
-def line(what: str, ours: float, theirs: float, beside: str) -> None:
-    ratio = f"{ours / theirs:6.2f} x" if theirs else ""
-    print(f"{what:48} {ours * 1000:9.1f} ms   {beside:37} {theirs * 1000:9.1f} ms   {ratio}", flush=True)
+def line(what: str, own: float, reference: float, beside: str) -> None:
+    ratio = f"{own / reference:6.2f} x" if reference else ""
+    print(f"{what:48} {own * 1000:9.1f} ms   {beside:37} {reference * 1000:9.1f} ms   {ratio}", flush=True)
 
 
 def recipe(name: str, folder: Path = RECIPES, **fields: object) -> None:
@@ -91,9 +91,9 @@ def start_and_stop() -> None:
     best: dict[str, float] = {}
     noticed = []
     for starter in (("systemctl", "start", "model-bench.service"), (*RECIPECTL, "start", "bench")) * 3:
-        begun = time.monotonic()
+        start_time = time.monotonic()
         subprocess.run(starter, check=True)
-        best[starter[0]] = min(best.get(starter[0], 1e9), time.monotonic() - begun)
+        best[starter[0]] = min(best.get(starter[0], 1e9), time.monotonic() - start_time)
         active = subprocess.run(
             ["systemctl", "show", "-P", "ActiveEnterTimestamp", "--timestamp=us+utc", "model-bench.service"],
             capture_output=True, text=True, check=True, env=os.environ | {"LC_ALL": "C"},
@@ -104,9 +104,9 @@ def start_and_stop() -> None:
         noticed.append(of_day - float(Path("/var/lib/models/bench/listening").read_text()) % 86400)
         subprocess.run(["systemctl", "stop", "model-bench.service"], check=True)
     forget()
-    systemctl, ours = best["systemctl"], best[RECIPECTL[0]]
-    line("recipectl start", ours, systemctl, "systemctl start, same unit")
-    print(f"{'  more than systemctl (at most 150 ms)':48} {(ours - systemctl) * 1000:9.1f} ms")
+    systemctl, own = best["systemctl"], best[RECIPECTL[0]]
+    line("recipectl start", own, systemctl, "systemctl start, same unit")
+    print(f"{'  more than systemctl (at most 150 ms)':48} {(own - systemctl) * 1000:9.1f} ms")
     print(f"{'  listening to active (at most 100 ms)':48} {max(noticed) * 1000:9.1f} ms")
 
 
@@ -130,7 +130,7 @@ def forget() -> None:
 def container(unit: str) -> str:
     """The .container file that says what a unit of ours says, so that quadlet has as much to do."""
     head, _, tail = unit.partition("\n[Service]\n")
-    service, _, ours = tail.partition("\n[X-Recipectl]\n")
+    service, _, own = tail.partition("\n[X-Recipectl]\n")
     service = service.partition("\n[Install]")[0].replace("\\\n    ", "")
     argv, environment, settings = "", [], []
     for setting in service.splitlines():
@@ -142,7 +142,7 @@ def container(unit: str) -> str:
         elif name not in ("Type", "KillMode", "NotifyAccess"):  # quadlet has its own
             settings.append(setting)
     parts = [head, "[Container]\nImage=localhost/engine", f"Exec={argv}", *environment]
-    return "\n".join([*parts, "[Service]", *settings, "[Install]\nWantedBy=models.target\n[X-Ours]", ours])
+    return "\n".join([*parts, "[Service]", *settings, "[Install]\nWantedBy=models.target\n[X-Ours]", own])
 
 
 def thousand() -> None:
@@ -163,17 +163,17 @@ def thousand() -> None:
     compile_to = (*RECIPECTL, "compile", "-o", str(units))
 
     def best(*words: str, cold: bool = False, environ: dict[str, str] | None = None) -> float:
-        found = []
+        result = []
         for _ in range(3):
             if cold:
                 for path in filter(Path.exists, (units, generated)):
                     # Deleted at the end: ext4 takes long to find an inode while many have just been freed.
                     path.rename(DISK / f"away-{time.monotonic_ns()}")
                 cache.unlink(missing_ok=True)
-            begun = time.monotonic()
+            start_time = time.monotonic()
             subprocess.run(words, env=environ, check=True, capture_output=True)
-            found.append(time.monotonic() - begun)
-        return min(found)
+            result.append(time.monotonic() - start_time)
+        return min(result)
 
     from_cold, from_cache = best(*compile_to, cold=True), best(*compile_to)
     RECIPES.rename(RECIPES.with_name("hidden"))  # a file elsewhere with the name of a recipe would replace it
@@ -185,18 +185,18 @@ def thousand() -> None:
         containers.mkdir()
         for path in units.glob("*.service"):
             (containers / f"{path.stem}.container").write_text(container(path.read_text()))
-        theirs = best(
+        reference = best(
             quadlet, str(generated), cold=True, environ=os.environ | {"QUADLET_UNIT_DIRS": str(containers)}
         )
         beside = "quadlet, .container files of the same"
-        line("compile of 1,000 recipes from cold (at most 1.3 x)", from_cold, theirs, beside)
-        line("  the same, named on the command line", named, theirs, beside)
-        line("  and from the cache (at most 0.30 x)", from_cache, theirs, beside)
+        line("compile of 1,000 recipes from cold (at most 1.3 x)", from_cold, reference, beside)
+        line("  the same, named on the command line", named, reference, beside)
+        line("  and from the cache (at most 0.30 x)", from_cache, reference, beside)
     else:
-        told = (
+        note = (
             f"{'compile of 1,000 recipes from cold':48} {from_cold * 1000:9.1f} ms   quadlet is not installed"
         )
-        print(f"{told}\n{'  and from the cache':48} {from_cache * 1000:9.1f} ms")
+        print(f"{note}\n{'  and from the cache':48} {from_cache * 1000:9.1f} ms")
     for folder in (units, containers, generated, elsewhere, *DISK.glob("away-*")):
         shutil.rmtree(folder, ignore_errors=True)
     subprocess.run([*RECIPECTL, "apply"], check=True, capture_output=True)
@@ -254,11 +254,11 @@ def eviction() -> None:
     for _ in range(3):
         for how in best:
             subprocess.run(["systemctl", "start", "model-a.service"], check=True)
-            begun = time.monotonic()
+            start_time = time.monotonic()
             if how == "apart":
                 subprocess.run(["systemctl", "stop", "model-a.service"], check=True)
             subprocess.run(["systemctl", "start", "model-b.service"], check=True)
-            best[how] = min(best[how], time.monotonic() - begun)
+            best[how] = min(best[how], time.monotonic() - start_time)
     line(
         "start of B that evicts A (at most + 50 ms)",
         best["evicting"],
@@ -292,11 +292,11 @@ def proxied() -> None:
         with socket.create_connection(("127.0.0.1", port)) as client:
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             for count in (1, 3000):
-                begun = time.monotonic()
+                start_time = time.monotonic()
                 for _ in range(count):
                     client.sendall(b"GET / HTTP/1.1\r\n\r\n")
                     client.recv(4096)
-                took[what] = (time.monotonic() - begun) / count
+                took[what] = (time.monotonic() - start_time) / count
     line("a request through the on-demand proxy", took["proxied"], took["direct"], "straight to the engine")
     forget()
 
@@ -344,7 +344,7 @@ def corpus() -> None:
     if not COMMANDS.exists():
         print("no corpus beside this checkout: import and compile of it is not measured")
         return
-    begun, read, runtime = (
+    start_time, read, runtime = (
         time.monotonic(),
         0.0,
         Runtime("bench", ("/v/bin/vllm", "serve"), positional_model=True),
@@ -361,7 +361,7 @@ def corpus() -> None:
         resolve_purely(recipe, str(path), runtime, HostSettings(), Installation(("/h",)))
     line(
         f"import and compile {len(rows)} commands (20 s)",
-        time.monotonic() - begun,
+        time.monotonic() - start_time,
         read,
         "reading the recipes alone",
     )
@@ -416,10 +416,10 @@ def main() -> None:
     corpus()
     versions_of_50()
     if python.exists():
-        begun = time.monotonic()
+        start_time = time.monotonic()
         for _ in range(100):
             Disk().engine_version(python, "vllm")
-        disk = (time.monotonic() - begun) / 100
+        disk = (time.monotonic() - start_time) / 100
         asked = wall(str(python), "-c", "import vllm; print(vllm.__version__)", times=1)
         line("engine version from disk", disk, asked, "import vllm; vllm.__version__")
         print(f"{'  faster (at least 100 x)':48} {asked / disk:9.0f} x")

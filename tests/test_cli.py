@@ -49,7 +49,7 @@ def test_explain_is_one_screen_with_the_place_of_every_word_variable_and_setting
     screen = run("explain", str(file))
     assert sum(1 + len(line) // 120 for line in screen.splitlines()) <= 50
     folded = " ".join(screen.split())
-    for said in (
+    for result in (
         f"{venv}/bin/vllm serve (a.yaml:1)",
         "org/m (a.yaml:2)",
         "--port 8001 (a.yaml:4)",
@@ -63,12 +63,12 @@ def test_explain_is_one_screen_with_the_place_of_every_word_variable_and_setting
         "LimitNOFILE=1048576 TasksMax=infinity",
         "User=root (a.yaml:3)",
     ):
-        assert said in folded
+        assert result in folded
     facts = json.loads(run("explain", "--json", str(file)))[0]
     assert [word["text"] for word in facts["words"]] == facts["argv"]
     assert all(word["place"].startswith(f"{file}:") for word in facts["words"])
     unit = run("compile", str(file)).partition("[X-Recipectl]")[0]
-    settings = [one["setting"] for one in facts["settings"]]
+    settings = [item["setting"] for item in facts["settings"]]
     own = ("ExecStart=", "Environment=", "Description=")
     assert sorted(settings) == sorted(
         line

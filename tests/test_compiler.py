@@ -63,13 +63,13 @@ def test_an_unchanged_host_is_remembered_and_a_changed_one_is_not(
     write: Write, venv: Path, tmp_path: Path
 ) -> None:
     path = write("r/a.json", text(venv))
-    found, disk, file = sources((tmp_path / "r",)), Disk(), tmp_path / "cache.json"
-    result = compile_recipes(found, SETTINGS, INSTALLATION, disk)
-    before = cache.key(found, (), INSTALLATION, "1")
+    results, disk, file = sources((tmp_path / "r",)), Disk(), tmp_path / "cache.json"
+    result = compile_recipes(results, SETTINGS, INSTALLATION, disk)
+    before = cache.key(results, (), INSTALLATION, "1")
     cache.keep(file, before, result, disk.fingerprints)
     assert cache.recall(file, before) == result._replace(resolved={})
     path.write_text(text(venv, port=1))
-    assert cache.recall(file, cache.key(found, (), INSTALLATION, "1")) is None
+    assert cache.recall(file, cache.key(results, (), INSTALLATION, "1")) is None
 
 
 def test_an_engine_that_was_upgraded_is_not_remembered(write: Write, venv: Path, tmp_path: Path) -> None:
@@ -129,8 +129,8 @@ def test_an_editor_with_the_schema_knows_the_other_names_and_marks_what_is_no_ke
         "prot": 1,
     }
     validator = jsonschema.Draft202012Validator(Recipe.model_json_schema())
-    said = [error.message for error in validator.iter_errors(recipe)]
-    assert said == ["Additional properties are not allowed ('prot' was unexpected)"]
+    outcome = [error.message for error in validator.iter_errors(recipe)]
+    assert outcome == ["Additional properties are not allowed ('prot' was unexpected)"]
 
 
 def test_a_secret_in_the_command_is_known_by_its_flag_too(write: Write, venv: Path, tmp_path: Path) -> None:

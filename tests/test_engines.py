@@ -134,9 +134,9 @@ def test_every_official_command_can_be_said_by_a_recipe() -> None:
     settings, installation = HostSettings(), Installation(("/h",), user=True)
     differ = []
     for row in rows:
-        made = resolve_purely(as_recipe(row["argv"], row["env"]), "/a.yaml", VLLM, settings, installation)
-        env = {name: item.value for name, item in made.environment.items() if name != "PATH"}
-        if list(made.argv[2:]) != row["argv"][2:] or env != {k: str(v) for k, v in row["env"].items()}:
+        result = resolve_purely(as_recipe(row["argv"], row["env"]), "/a.yaml", VLLM, settings, installation)
+        env = {name: item.value for name, item in result.environment.items() if name != "PATH"}
+        if list(result.argv[2:]) != row["argv"][2:] or env != {k: str(v) for k, v in row["env"].items()}:
             differ.append(row)
     assert (len(rows), differ) == (3298, [])
 

@@ -62,8 +62,8 @@ MISTAKES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("text", "said"), MISTAKES.values(), ids=MISTAKES.keys())
-def test_a_mistake_is_told_at_its_place(tmp_path: Path, venv: Path, text: str, said: str) -> None:
+@pytest.mark.parametrize(("text", "sentence"), MISTAKES.values(), ids=MISTAKES.keys())
+def test_a_mistake_is_told_at_its_place(tmp_path: Path, venv: Path, text: str, sentence: str) -> None:
     good, bad = tmp_path / "good.yaml", tmp_path / "a.yaml"
     keys = f"python_path: {venv}/bin/python\n"
     good.write_text(f"{GOOD}{keys}port: 8001\n")
@@ -71,9 +71,9 @@ def test_a_mistake_is_told_at_its_place(tmp_path: Path, venv: Path, text: str, s
     if text.count("user: ") > 1:
         text = text.replace("user: root\n", "", 1)
     bad.write_text(text)
-    told, status = compiled(tmp_path, bad, good)
-    assert (status, "Traceback" in told) == (2, False), told
-    assert said in told
+    report, status = compiled(tmp_path, bad, good)
+    assert (status, "Traceback" in report) == (2, False), report
+    assert sentence in report
 
 
 def test_everything_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
@@ -82,8 +82,8 @@ def test_everything_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
         "model_path: org/m\npython_path: /nope/python\nport: 1\nextra_args: {model: x, port: 2, env_vars: {a-b: 1}}\n"
         "service: {Foo: 1, Type: x}\nsecrets: {A_KEY: b}\nuser: root\n"
     )
-    told, _ = compiled(tmp_path, file)
-    places = [line.split(": ")[0] for line in told.splitlines()]
+    report, _ = compiled(tmp_path, file)
+    places = [line.split(": ")[0] for line in report.splitlines()]
     assert places == [
         "a.yaml:2:14",
         "a.yaml:4:21",
@@ -114,14 +114,14 @@ WARNED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("text", "said"), WARNED.values(), ids=WARNED.keys())
+@pytest.mark.parametrize(("text", "sentence"), WARNED.values(), ids=WARNED.keys())
 def test_what_is_hardly_meant_is_a_warning_at_its_place(
-    tmp_path: Path, venv: Path, text: str, said: str
+    tmp_path: Path, venv: Path, text: str, sentence: str
 ) -> None:
     file = tmp_path / "a.yaml"
     file.write_text(f"{GOOD}python_path: {venv}/bin/python\n{text}\n")
-    told, status = compiled(tmp_path, file)
-    assert (status, said in told, told.startswith("warning: ")) == (0, True, True), told
+    report, status = compiled(tmp_path, file)
+    assert (status, sentence in report, report.startswith("warning: ")) == (0, True, True), report
 
 
 LISTS = {
@@ -142,5 +142,5 @@ def test_words_are_the_engines_own(
     file.write_text(
         json.dumps({"model_path": "m", "backend": engine, "user": "root", "extra_args": extra} | runtime)
     )
-    shown = CliRunner().invoke(recipectl, ("show-command", str(file)), catch_exceptions=False).stdout
-    assert " ".join(shown.replace("\\\n", " ").split()).endswith(f"m {words}".strip())
+    result = CliRunner().invoke(recipectl, ("show-command", str(file)), catch_exceptions=False).stdout
+    assert " ".join(result.replace("\\\n", " ").split()).endswith(f"m {words}".strip())

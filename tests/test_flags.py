@@ -33,8 +33,8 @@ def sentences(engine: str, line: str) -> list[str]:
 
 @pytest.mark.parametrize(("engine", "line", "sentence"), CASES.values(), ids=CASES.keys())
 def test_a_wrong_option_is_told(engine: str, line: str, sentence: str) -> None:
-    (said,) = sentences(engine, line)
-    assert sentence in said
+    (result,) = sentences(engine, line)
+    assert sentence in result
 
 
 FINE = {

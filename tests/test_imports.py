@@ -50,8 +50,8 @@ def drafted(text: str, name: str | None = None) -> Draft:
 
 
 def argv(text: str, folder: Path) -> list[str]:
-    made = compiled(drafted(text, "a"), folder)
-    return list(made.argv[len(made.runtime.command) :])
+    outcome = compiled(drafted(text, "a"), folder)
+    return list(outcome.argv[len(outcome.runtime.command) :])
 
 
 def grouped(argv: list[str]) -> list[tuple[str, ...]]:
@@ -77,11 +77,11 @@ def test_every_official_command_comes_back_as_it_was(tmp_path: Path) -> None:
     for row in rows:
         variables = [f"{name}={typed_in(str(value))}" for name, value in row["env"].items()]
         draft = drafted(" ".join([*variables, *map(typed_in, row["argv"])]), "a")
-        made = compiled(draft, tmp_path)
+        outcome = compiled(draft, tmp_path)
         # PATH is the runtime's, and `gpus:` counts as nvidia-smi does.
-        ours = {"PATH", *({"CUDA_DEVICE_ORDER"} if "gpus" in draft.fields else ())}
-        env = {name: item.value for name, item in made.environment.items() if name not in ours}
-        same = grouped(list(made.argv[2:])) == grouped(row["argv"][2:])
+        added = {"PATH", *({"CUDA_DEVICE_ORDER"} if "gpus" in draft.fields else ())}
+        env = {name: item.value for name, item in outcome.environment.items() if name not in added}
+        same = grouped(list(outcome.argv[2:])) == grouped(row["argv"][2:])
         if not same or env != {name: str(value) for name, value in row["env"].items()}:
             differ.append(row)
         counts.update(
@@ -215,10 +215,10 @@ LOST = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("text", "said"), LOST.values(), ids=LOST.keys())
-def test_what_cannot_be_carried_over_is_told(text: str, said: str) -> None:
+@pytest.mark.parametrize(("text", "answer"), LOST.values(), ids=LOST.keys())
+def test_what_cannot_be_carried_over_is_told(text: str, answer: str) -> None:
     draft = drafted(text)
-    assert any(said in one for one in draft.not_carried_over), draft.not_carried_over
+    assert any(answer in entry for entry in draft.not_carried_over), draft.not_carried_over
     assert "sk-abc" not in render(draft)
 
 
@@ -234,7 +234,7 @@ def test_what_a_subshell_sets_ends_with_it() -> None:
     script = (
         "( export CUDA_VISIBLE_DEVICES=0; cd /a && vllm serve ./m ) & ( cd /b; vllm serve ./m --port 1 ) &"
     )
-    first, second = (from_command.draft_from_command(one) for one in shell.commands(script))
+    first, second = (from_command.draft_from_command(entry) for entry in shell.commands(script))
     assert (first.fields["gpus"], first.fields["model_path"]) == ([0], "/a/m")
     assert ("gpus" in second.fields, second.fields["model_path"]) == (False, "/b/m")
 
@@ -316,12 +316,12 @@ def test_a_printed_command_is_imported_as_it_was(
     first = tmp_path / "first.json"
     first.write_text(json.dumps(fields | dict(zip(("extra_args", "args", "env_vars"), escaped, strict=True))))
     run = CliRunner()
-    shown = run.invoke(recipectl, ["show-command", str(first)], catch_exceptions=False).stdout
-    imported = run.invoke(recipectl, ["import", "command", "-"], input=shown, catch_exceptions=False).stdout
+    display = run.invoke(recipectl, ["show-command", str(first)], catch_exceptions=False).stdout
+    imported = run.invoke(recipectl, ["import", "command", "-"], input=display, catch_exceptions=False).stdout
     second = tmp_path / "second.yaml"
     second.write_text(f"{imported}user: root\n")
     again = run.invoke(recipectl, ["show-command", str(second)], catch_exceptions=False).stdout
-    before, after = (shell.commands(text)[0] for text in (shown, again))
+    before, after = (shell.commands(text)[0] for text in (display, again))
     assert (grouped(after.words), after.environment) == (grouped(before.words), before.environment)
 
 
@@ -358,18 +358,18 @@ def test_official_recipes_give_the_official_command(tmp_path: Path) -> None:
         )
         served = {
             key
-            for key, one in recipe["variants"].items()
-            if (one.get("model_id") or recipe["model"]["model_id"]) == row["argv"][2]
+            for key, entry in recipe["variants"].items()
+            if (entry.get("model_id") or recipe["model"]["model_id"]) == row["argv"][2]
         }
-        found = []
+        result = []
         for place in filter(None, hardware):
             for variant in served:
                 choice = vllm_recipes.Choice(
                     variant, place, named.get("strategies", recipe.get("default_strategy"))
                 )
-                found.append(vllm_recipes.official_command(recipe, taxonomy, strategies, choice))
+                result.append(vllm_recipes.official_command(recipe, taxonomy, strategies, choice))
         checked += 1
-        if (row["argv"], {key: str(value) for key, value in row["env"].items()}) not in found:
+        if (row["argv"], {key: str(value) for key, value in row["env"].items()}) not in result:
             differ.append(row["source"])
     assert (checked, differ) == (284, [])
 
@@ -377,10 +377,10 @@ def test_official_recipes_give_the_official_command(tmp_path: Path) -> None:
 @corpus.NEEDED
 def test_an_official_recipe_compiles_to_the_official_words(tmp_path: Path) -> None:
     file = corpus.FOLDER / "vllm-recipes/models/openai/gpt-oss-120b.yaml"
-    made = CliRunner().invoke(
+    outcome = CliRunner().invoke(
         recipectl, ["import", "vllm-recipe", str(file), "--hardware", "mi300x", "-o", str(tmp_path)]
     )
-    assert made.output == f"{tmp_path}/gpt-oss-120b.yaml\n"
+    assert outcome.output == f"{tmp_path}/gpt-oss-120b.yaml\n"
     steps = compiled(Draft("a", load_fields(tmp_path / "gpt-oss-120b.yaml")), tmp_path)
     rows = map(json.loads, corpus.COMMANDS.read_text().splitlines())
     row = next(row for row in rows if row["source"] == "openai/gpt-oss-120b/hw/mi300x")
@@ -388,8 +388,8 @@ def test_an_official_recipe_compiles_to_the_official_words(tmp_path: Path) -> No
 
 
 def load_fields(path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = read_document((path,))[0]
-    return found
+    result: dict[str, Any] = read_document((path,))[0]
+    return result
 
 
 STUDIO = {
@@ -429,8 +429,8 @@ STUDIO = {
 def test_vllm_studios_recipes_keep_their_command(
     tmp_path: Path, recipe: dict[str, Any], command: str
 ) -> None:
-    made = compiled(vllm_studio.draft({"id": "a", "name": "A"} | recipe, "x.json"), tmp_path)
-    assert grouped(list(made.argv[len(made.runtime.command) :])) == grouped(shlex.split(command))
+    outcome = compiled(vllm_studio.draft({"id": "a", "name": "A"} | recipe, "x.json"), tmp_path)
+    assert grouped(list(outcome.argv[len(outcome.runtime.command) :])) == grouped(shlex.split(command))
 
 
 def test_what_vllm_studio_did_wrong_is_put_right_and_told() -> None:
@@ -467,11 +467,11 @@ models:
   d:
 groups: {one: {swap: false, members: [a, b]}, two: {swap: false, members: [c]}}
 """)
-    found, lost = llama_swap.drafts(config, "c.yaml")
-    assert [(one.name, one.fields["conflicts"], one.fields["port"]) for one in found] == [
+    result, lost = llama_swap.drafts(config, "c.yaml")
+    assert [(entry.name, entry.fields["conflicts"], entry.fields["port"]) for entry in result] == [
         ("a", ["c"], 5800), ("b", ["c"], 5801), ("c", ["a", "b"], 5802)
     ]  # fmt: skip
-    assert found[0].fields["served_model_name"] == "x,a,y"
+    assert result[0].fields["served_model_name"] == "x,a,y"
     assert lost == ["model `d`: it has no settings; give it a `cmd`"]
 
 
@@ -541,7 +541,7 @@ groups: {together: {swap: false, members: [other]}}
 def test_llama_swaps_own_example_is_read() -> None:
     config = yaml.safe_load((corpus.FOLDER / "llama-swap.config.example.yaml").read_text())
     drafts, lost = llama_swap.drafts(config, "config.yaml")
-    assert [one.name for one in drafts] == ["gpt-oss-120b", "docker-llama"]
+    assert [entry.name for entry in drafts] == ["gpt-oss-120b", "docker-llama"]
     assert not any("sk-" in text for text in lost)
 
 
@@ -585,28 +585,28 @@ def test_a_units_drop_ins_and_its_instance_count(tmp_path: Path) -> None:
     (folder / "10-x.conf").write_text(
         "[Service]\nEnvironment=\nEnvironment=B=2\nDeviceAllow=/dev/a rw\nDeviceAllow=/dev/b rw\nRestart=no\nLoadCredential=x:/y\n[Install]\nWantedBy=multi-user.target\n"
     )
-    made = CliRunner().invoke(
+    outcome = CliRunner().invoke(
         recipectl, ["import", "unit", str(tmp_path / "vl@qwen.service")], catch_exceptions=False
     )
-    found = yaml.safe_load(made.stdout)
-    assert (found["model_path"], found["env_vars"], found["autostart"]) == (
+    result = yaml.safe_load(outcome.stdout)
+    assert (result["model_path"], result["env_vars"], result["autostart"]) == (
         "/var/lib/models/qwen",
         {"B": "2"},
         True,
     )
-    assert found["service"] == {"DeviceAllow": ["/dev/a rw", "/dev/b rw"]}
-    assert "Restart=no" in made.stderr
-    assert "LoadCredential=x:/y" in made.stderr
+    assert result["service"] == {"DeviceAllow": ["/dev/a rw", "/dev/b rw"]}
+    assert "Restart=no" in outcome.stderr
+    assert "LoadCredential=x:/y" in outcome.stderr
 
 
 @pytest.mark.parametrize(
     "text", ["bash -lc 'vllm serve /m --port 1'", "sh -c 'vllm serve /m --port 1 | tee log'"]
 )
 def test_a_units_shell_is_looked_through_for_the_engine(text: str) -> None:
-    made = systemd_unit.draft(
+    outcome = systemd_unit.draft(
         f"[Service]\nExecStart=/bin/{text}\nTimeoutStartSec=infinity\n", "m", "m.service"
     )
-    assert (made.fields["model_path"], made.fields["port"], made.fields["ready"]) == (
+    assert (outcome.fields["model_path"], outcome.fields["port"], outcome.fields["ready"]) == (
         "/m",
         1,
         {"timeout_sec": 31536000},
@@ -628,8 +628,8 @@ def test_what_a_unit_waits_for_and_writes_to_is_carried_over() -> None:
         "[Unit]\nAfter=network-online.target data.mount\n[Service]\nExecStart=/opt/v/bin/vllm serve m\n"
         "StandardOutput=append:/var/log/m\nKillSignal=SIGINT\nLimitNOFILE=65536\n"
     )
-    wanted = {"After": "data.mount", "StandardOutput": "append:/var/log/m", "KillSignal": "SIGINT"}
-    assert systemd_unit.draft(text, "m", "m.service").fields["service"] == wanted
+    expected = {"After": "data.mount", "StandardOutput": "append:/var/log/m", "KillSignal": "SIGINT"}
+    assert systemd_unit.draft(text, "m", "m.service").fields["service"] == expected
 
 
 def test_words_in_ansi_quotes_follow_what_stands_before_them() -> None:

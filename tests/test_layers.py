@@ -138,7 +138,7 @@ def test_no_file_has_more_than_300_lines(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "spared"),
+    ("words", "unloaded"),
     [
         (("--help",), r"pydantic|jinja2|yaml|pystemd|recipectl\.systemd\.dbus"),
         (("status",), "pydantic|jinja2|yaml"),
@@ -148,7 +148,7 @@ def test_no_file_has_more_than_300_lines(name: str) -> None:
     ],
 )
 def test_a_verb_imports_nothing_heavy_that_it_does_not_need(
-    words: tuple[str, ...], spared: str, tmp_path: Path
+    words: tuple[str, ...], unloaded: str, tmp_path: Path
 ) -> None:
     recipe = tmp_path / "a.json"
     recipe.write_text('{"backend": "llamacpp", "binary": "/bin/true", "model_path": "m", "user": "root"}')
@@ -160,4 +160,4 @@ def test_a_verb_imports_nothing_heavy_that_it_does_not_need(
     output = subprocess.run(command, capture_output=True, text=True, check=False, env=environment).stderr
     imported = {line.rpartition("|")[2].strip() for line in output.splitlines() if "import time:" in line}
     assert "recipectl.cli" in imported
-    assert {name for name in imported if re.fullmatch(rf"({spared})(\..*)?", name)} == set()
+    assert {name for name in imported if re.fullmatch(rf"({unloaded})(\..*)?", name)} == set()

@@ -11,7 +11,7 @@ from recipectl.recipe import load, search
 Write = Callable[[str, str], Path]
 
 
-def said(path: Path) -> list[str]:
+def messages_of(path: Path) -> list[str]:
     with pytest.raises(RecipeError) as caught:
         load.load(path)
     return [str(problem).replace(str(path.parent) + "/", "") for problem in caught.value.problems]
@@ -34,15 +34,15 @@ MISTAKES = {
 
 @pytest.mark.parametrize(("text", "sentence"), MISTAKES.values(), ids=MISTAKES.keys())
 def test_a_mistake_is_told_with_its_place_and_its_remedy(write: Write, text: str, sentence: str) -> None:
-    assert said(write("a.yaml", text)) == [sentence]
+    assert messages_of(write("a.yaml", text)) == [sentence]
 
 
 def test_all_mistakes_of_a_file_are_told_at_once(write: Write) -> None:
-    assert len(said(write("a.yaml", "model_path: /m\nport: 0\nport: 1\nfoo: 1\n"))) == 3
+    assert len(messages_of(write("a.yaml", "model_path: /m\nport: 0\nport: 1\nfoo: 1\n"))) == 3
 
 
 def test_a_name_that_cannot_be_a_unit_name_is_refused(write: Write) -> None:
-    assert "cannot be a unit name" in said(write("a b.yaml", "model_path: /m\n"))[0]
+    assert "cannot be a unit name" in messages_of(write("a b.yaml", "model_path: /m\n"))[0]
 
 
 def test_values_of_variables_are_taken_as_written(write: Write) -> None:
@@ -94,8 +94,8 @@ def test_drop_ins_merge_in_the_order_of_their_names(write: Write, tmp_path: Path
         write("etc/a.yaml.d/20.yaml", "env_vars: {B: 3}\n"),
         write("usr/a.yaml.d/10.yaml", "env_vars: {B: 2, C: 2}\nport: 2\n"),
     )
-    found = search.drop_ins("a", (tmp_path / "etc", tmp_path / "usr"))
-    merged = load.load(recipe, *found)
+    paths = search.drop_ins("a", (tmp_path / "etc", tmp_path / "usr"))
+    merged = load.load(recipe, *paths)
     assert (merged.port, merged.env_vars) == (2, {"A": "1", "B": "3", "C": "2"})
 
 
@@ -124,7 +124,7 @@ def test_milliseconds_are_not_minutes(write: Write) -> None:
 def test_a_value_in_secrets_is_never_repeated(write: Write) -> None:
     assert (
         "hf_very secret"
-        not in said(write("a.yaml", "model_path: /m\nsecrets: {HF_TOKEN: hf_very secret}\n"))[0]
+        not in messages_of(write("a.yaml", "model_path: /m\nsecrets: {HF_TOKEN: hf_very secret}\n"))[0]
     )
 
 
@@ -173,7 +173,7 @@ def test_a_folder_in_place_of_a_recipe_is_told_and_not_taken_for_a_recipe_that_i
     tmp_path: Path,
 ) -> None:
     (tmp_path / "a.yaml").mkdir()
-    assert [one.name for one in search.sources((tmp_path,))] == ["a"]
+    assert [source.name for source in search.sources((tmp_path,))] == ["a"]
     with pytest.raises(UsageError, match=r"a.yaml: cannot be read: Is a directory"):
         load.load(tmp_path / "a.yaml")
 
@@ -183,5 +183,5 @@ def test_drop_ins_that_nobody_reads_are_known(write: Write, tmp_path: Path) -> N
     unread = ("a.yaml.d/10.conf", "a.yml.d/10.yaml", "b.yaml.d/10.yaml")
     for name in (*unread, "a.yaml.d/20.yaml"):
         write(name, "port: 1\n")
-    found = [str(path.relative_to(tmp_path)) for path, _ in search.unread_drop_ins((tmp_path,))]
-    assert found == ["a.yaml.d/10.conf", "a.yml.d", "b.yaml.d"]
+    paths = [str(path.relative_to(tmp_path)) for path, _ in search.unread_drop_ins((tmp_path,))]
+    assert paths == ["a.yaml.d/10.conf", "a.yml.d", "b.yaml.d"]

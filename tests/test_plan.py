@@ -36,19 +36,21 @@ def survey(
     *models: CompiledModel, enabled: tuple[str, ...] = (), reload_due: bool = False, **states: State
 ) -> Survey:
     """A host with all units of the models as they are; `states` by the name of the unit's property, of model a."""
-    every = {unit: DOWN for wanted in models for unit in wanted.unit_names.every}
-    given = {
+    every = {unit: DOWN for target in models for unit in target.unit_names.every}
+    facts = {
         getattr(A, name) if hasattr(A, name) else f"model-{name}.service": state
         for name, state in states.items()
     }
-    installed = {unit.name: InstalledUnit(*unit) for wanted in models for unit in wanted.units}
-    return Survey(installed, every | given, enabled, reload_due=reload_due)
+    installed = {unit.name: InstalledUnit(*unit) for target in models for unit in target.units}
+    return Survey(installed, every | facts, enabled, reload_due=reload_due)
 
 
 def without(host: Survey, unit: str, text: str | None = None) -> Survey:
     """The host without a unit, or with another text of it."""
-    others = {name: installed for name, installed in host.installed.items() if name != unit}
-    return replace(host, installed=others | ({unit: InstalledUnit(unit, text)} if text is not None else {}))
+    other_units = {name: installed for name, installed in host.installed.items() if name != unit}
+    return replace(
+        host, installed=other_units | ({unit: InstalledUnit(unit, text)} if text is not None else {})
+    )
 
 
 def jobs(plan: Plan) -> list[tuple[str, str]]:
@@ -76,13 +78,13 @@ def test_a_rival_of_what_a_model_requires_counts_too() -> None:
 
 @pytest.mark.parametrize("state", ["active", "activating", "reloading"])
 def test_a_model_that_runs_or_loads_is_not_started_again(state: str) -> None:
-    wanted = model("a", autostart=True)
-    assert jobs(decide((wanted,), (), survey(wanted, enabled=(A.service,), service=State(state)))) == []
+    target = model("a", autostart=True)
+    assert jobs(decide((target,), (), survey(target, enabled=(A.service,), service=State(state)))) == []
 
 
 def test_a_failed_model_is_started_with_that_reason() -> None:
-    wanted = model("a", autostart=True)
-    plan = decide((wanted,), (), survey(wanted, enabled=(A.service,), service=FAILED))
+    target = model("a", autostart=True)
+    plan = decide((target,), (), survey(target, enabled=(A.service,), service=FAILED))
     assert plan.actions == (Action("start", A.service, "autostart: true, and it has failed"),)
 
 
@@ -91,41 +93,41 @@ def test_a_failed_model_is_started_with_that_reason() -> None:
     (None, True, []), (None, False, []),
 ])  # fmt: skip
 def test_a_link_is_as_autostart_says(autostart: bool | None, enabled: bool, verbs: list[str]) -> None:
-    wanted = model("a", autostart=autostart)
-    host = survey(wanted, enabled=(A.service,) if enabled else ())
-    assert [action.verb for action in decide((wanted,), (), host).actions] == verbs
+    target = model("a", autostart=autostart)
+    host = survey(target, enabled=(A.service,) if enabled else ())
+    assert [action.verb for action in decide((target,), (), host).actions] == verbs
 
 
 @pytest.mark.parametrize("restart", [True, False])
 def test_a_changed_model_is_restarted_unless_it_must_not(restart: bool) -> None:
-    wanted = model("a")
-    plan = decide((wanted,), (), survey(wanted, service=OLD), restart=restart)
+    target = model("a")
+    plan = decide((target,), (), survey(target, service=OLD), restart=restart)
     assert plan.actions == ((Action("restart", A.service, CHANGED),) if restart else ())
 
 
 @pytest.mark.parametrize("digest", [None, "0123456789ab"])
 def test_a_model_of_this_unit_or_of_an_unknown_one_is_left_alone(digest: str | None) -> None:
-    wanted = model("a")
-    assert not decide((wanted,), (), survey(wanted, service=State("active", digest)))
+    target = model("a")
+    assert not decide((target,), (), survey(target, service=State("active", digest)))
 
 
 def test_a_socket_that_an_operator_disabled_stays_so() -> None:
-    wanted = on_demand()
-    assert jobs(decide((wanted,), (), survey(wanted))) == []
-    assert jobs(decide((wanted,), (), survey(wanted, enabled=(A.socket,)))) == [("start", A.socket)]
+    target = on_demand()
+    assert jobs(decide((target,), (), survey(target))) == []
+    assert jobs(decide((target,), (), survey(target, enabled=(A.socket,)))) == [("start", A.socket)]
 
 
 def test_after_an_interrupted_apply_the_socket_is_enabled() -> None:
-    wanted = on_demand()
-    assert jobs(decide((wanted,), (), survey(wanted, reload_due=True))) == [
+    target = on_demand()
+    assert jobs(decide((target,), (), survey(target, reload_due=True))) == [
         ("reload", "systemd"), ("enable", A.socket), ("start", A.socket)
     ]  # fmt: skip
 
 
 def test_a_new_socket_is_written_enabled_and_started() -> None:
-    wanted = on_demand()
-    host = without(survey(wanted), A.socket)
-    assert jobs(decide((wanted,), (), host)) == [
+    target = on_demand()
+    host = without(survey(target), A.socket)
+    assert jobs(decide((target,), (), host)) == [
         ("write", A.socket),
         ("enable", A.socket),
         ("start", A.socket),
@@ -133,68 +135,68 @@ def test_a_new_socket_is_written_enabled_and_started() -> None:
 
 
 def test_a_failed_socket_is_started_with_that_reason() -> None:
-    wanted = on_demand()
-    plan = decide((wanted,), (), survey(wanted, enabled=(A.socket,), socket=FAILED))
+    target = on_demand()
+    plan = decide((target,), (), survey(target, enabled=(A.socket,), socket=FAILED))
     assert plan.actions == (Action("start", A.socket, "on_demand, and it has failed"),)
 
 
 def test_a_changed_model_on_demand_stops_for_the_next_request() -> None:
-    wanted = on_demand()
-    host = survey(wanted, enabled=(A.socket,), socket=UP, proxy=UP, service=OLD)
-    assert decide((wanted,), (), host).actions == (
+    target = on_demand()
+    host = survey(target, enabled=(A.socket,), socket=UP, proxy=UP, service=OLD)
+    assert decide((target,), (), host).actions == (
         Action("stop", A.proxy, CHANGED), Action("stop", A.service, CHANGED)
     )  # fmt: skip
-    assert not decide((wanted,), (), host, restart=False)
+    assert not decide((target,), (), host, restart=False)
 
 
 def test_a_changed_model_on_demand_that_others_require_is_restarted() -> None:
-    wanted, top = on_demand(), model("top", requires=("a",))
-    host = survey(wanted, top, enabled=(A.socket,), socket=UP, service=OLD, top=UP)
-    assert jobs(decide((wanted,), (), host, all_models=(wanted, top))) == [("restart", A.service)]
+    target, top = on_demand(), model("top", requires=("a",))
+    host = survey(target, top, enabled=(A.socket,), socket=UP, service=OLD, top=UP)
+    assert jobs(decide((target,), (), host, all_models=(target, top))) == [("restart", A.service)]
 
 
 def test_a_socket_that_moved_is_restarted_after_its_proxy_stopped() -> None:
-    wanted = on_demand()
-    host = survey(wanted, enabled=(A.socket,), socket=UP, proxy=UP, service=UP)
+    target = on_demand()
+    host = survey(target, enabled=(A.socket,), socket=UP, proxy=UP, service=UP)
     moved = without(host, A.socket, "older")
-    assert jobs(decide((wanted,), (), moved)) == [
+    assert jobs(decide((target,), (), moved)) == [
         ("write", A.socket), ("stop", A.proxy), ("stop", A.service), ("restart", A.socket)
     ]  # fmt: skip
-    assert not decide((wanted,), (), moved, restart=False)
+    assert not decide((target,), (), moved, restart=False)
     silent = replace(host, silent_sockets=(A.socket,))
-    plan = decide((wanted,), (), silent)
+    plan = decide((target,), (), silent)
     assert [action.reason for action in plan.actions] == [
         "its socket must be started", "its socket must be started", "it does not listen at its address"
     ]  # fmt: skip
 
 
 def test_a_changed_proxy_is_stopped_while_it_runs() -> None:
-    wanted = on_demand()
-    host = survey(wanted, enabled=(A.socket,), socket=UP, proxy=UP, service=UP)
-    assert jobs(decide((wanted,), (), without(host, A.proxy, "older"))) == [
+    target = on_demand()
+    host = survey(target, enabled=(A.socket,), socket=UP, proxy=UP, service=UP)
+    assert jobs(decide((target,), (), without(host, A.proxy, "older"))) == [
         ("write", A.proxy), ("stop", A.proxy), ("stop", A.service)
     ]  # fmt: skip
-    idle = survey(wanted, enabled=(A.socket,), socket=UP)
-    assert jobs(decide((wanted,), (), without(idle, A.proxy, "older"))) == [("write", A.proxy)]
+    idle = survey(target, enabled=(A.socket,), socket=UP)
+    assert jobs(decide((target,), (), without(idle, A.proxy, "older"))) == [("write", A.proxy)]
 
 
 def test_a_missing_socket_of_a_busy_model_waits_without_restarts() -> None:
-    wanted = on_demand()
-    host = survey(wanted, enabled=(A.socket,), service=UP)
-    assert jobs(decide((wanted,), (), host)) == [("stop", A.service), ("start", A.socket)]
-    assert not decide((wanted,), (), host, restart=False)
+    target = on_demand()
+    host = survey(target, enabled=(A.socket,), service=UP)
+    assert jobs(decide((target,), (), host)) == [("stop", A.service), ("start", A.socket)]
+    assert not decide((target,), (), host, restart=False)
 
 
 def test_a_model_that_becomes_on_demand_is_disabled_itself() -> None:
-    wanted = on_demand()
-    host = survey(wanted, enabled=(A.socket, A.service), socket=UP)
-    assert decide((wanted,), (), host).actions == (Action("disable", A.service, "it starts on demand"),)
+    target = on_demand()
+    host = survey(target, enabled=(A.socket, A.service), socket=UP)
+    assert decide((target,), (), host).actions == (Action("disable", A.service, "it starts on demand"),)
 
 
 def test_units_that_a_recipe_needs_no_longer_are_removed() -> None:
-    before, wanted = on_demand(), model("a")
+    before, target = on_demand(), model("a")
     host = survey(before, socket=UP)
-    removed = [unit for verb, unit in jobs(decide((wanted,), (), host)) if verb == "remove"]
+    removed = [unit for verb, unit in jobs(decide((target,), (), host)) if verb == "remove"]
     assert removed == [A.socket, A.proxy, A.keep]
 
 
@@ -202,11 +204,11 @@ def test_units_that_a_recipe_needs_no_longer_are_removed() -> None:
     (DOWN, "x", ["start"]), (UP, "x", []), (UP, "older", ["write", "restart"]),
 ])  # fmt: skip
 def test_a_watch_runs_while_the_model_runs(timer: State, text: str, verbs: list[str]) -> None:
-    wanted = watched()
-    host = without(survey(wanted, service=UP, watch_timer=timer), A.watch_timer, text)
-    assert [action.verb for action in decide((wanted,), (), host).actions] == verbs
-    stopped = without(survey(wanted, watch_timer=timer), A.watch_timer, "x")
-    assert not decide((wanted,), (), stopped)
+    target = watched()
+    host = without(survey(target, service=UP, watch_timer=timer), A.watch_timer, text)
+    assert [action.verb for action in decide((target,), (), host).actions] == verbs
+    stopped = without(survey(target, watch_timer=timer), A.watch_timer, "x")
+    assert not decide((target,), (), stopped)
 
 
 @pytest.mark.parametrize(
@@ -221,26 +223,26 @@ def test_what_runs_is_not_removed_without_restarts(state: dict[str, State], kept
 
 def test_reasons_say_what_changed_in_a_unit() -> None:
     text = "[Service]\nExecStart=/new\nEnvironment=A=1\nUser=u\n\n[X-Recipectl]\nRecipe=a\n"
-    wanted = model("a", text=text)
+    target = model("a", text=text)
     older = text.replace("/new", "/old").replace("A=1", "A=0")
-    host = without(survey(wanted), A.service, older)
-    assert decide((wanted,), (), host).actions[0].reason == "ExecStart=, Environment= changed"
-    noted = without(survey(wanted), A.service, text.replace("Recipe=a", "Recipe=a\nRule=x"))
-    assert "recipectl's own notes" in decide((wanted,), (), noted).actions[0].reason
-    assert decide((wanted,), (), without(survey(wanted), A.service)).actions[0].reason == "new"
-    edited = without(survey(wanted), A.service, f"{older}Text=000000000000\n")
-    assert decide((wanted,), (), edited).actions[0].reason == "was edited by hand"
+    host = without(survey(target), A.service, older)
+    assert decide((target,), (), host).actions[0].reason == "ExecStart=, Environment= changed"
+    noted = without(survey(target), A.service, text.replace("Recipe=a", "Recipe=a\nRule=x"))
+    assert "recipectl's own notes" in decide((target,), (), noted).actions[0].reason
+    assert decide((target,), (), without(survey(target), A.service)).actions[0].reason == "new"
+    edited = without(survey(target), A.service, f"{older}Text=000000000000\n")
+    assert decide((target,), (), edited).actions[0].reason == "was edited by hand"
 
 
 def test_users_and_shared_units_come_first() -> None:
-    wanted, shared = model("a"), (Unit("models.target", "x"),)
-    host = replace(survey(wanted), missing_users=("llm",))
-    assert jobs(decide((wanted,), shared, host)) == [("create user", "llm"), ("write", "models.target")]
+    target, shared = model("a"), (Unit("models.target", "x"),)
+    host = replace(survey(target), missing_users=("llm",))
+    assert jobs(decide((target,), shared, host)) == [("create user", "llm"), ("write", "models.target")]
     assert jobs(decide((), shared, survey())) == []
 
 
 def test_without_restarts_what_the_engine_does_not_notice_is_still_written() -> None:
-    wanted = on_demand()
-    host = survey(wanted, enabled=(A.socket,), socket=UP, proxy=UP, service=UP)
-    plan = decide((wanted,), (), without(host, A.service, "older"), restart=False)
+    target = on_demand()
+    host = survey(target, enabled=(A.socket,), socket=UP, proxy=UP, service=UP)
+    plan = decide((target,), (), without(host, A.service, "older"), restart=False)
     assert jobs(plan) == [("write", A.service)]

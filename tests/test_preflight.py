@@ -37,14 +37,14 @@ PINS = {
 
 @pytest.mark.parametrize(("engine", "python", "starts"), PINS.values(), ids=PINS.keys())
 def test_pins_are_compared(engine: str | None, python: str | None, starts: list[str]) -> None:
-    told = sentences(preflight.check_pins(recipe(engine_version=engine, python_version=python), RUNTIME))
-    assert [sentence.partition(";")[0] for sentence in told] == starts
+    problems = sentences(preflight.check_pins(recipe(engine_version=engine, python_version=python), RUNTIME))
+    assert [sentence.partition(";")[0] for sentence in problems] == starts
 
 
 def test_a_pin_of_what_is_not_installed_is_refused() -> None:
     unknown = Runtime("test", ("/v/bin/vllm",))
-    (told,) = sentences(preflight.check_pins(recipe(engine_version="==1"), unknown))
-    assert told.startswith("`engine_version` is ==1, and no vllm is installed beside /v/bin/vllm;")
+    (problems,) = sentences(preflight.check_pins(recipe(engine_version="==1"), unknown))
+    assert problems.startswith("`engine_version` is ==1, and no vllm is installed beside /v/bin/vllm;")
     assert sentences(preflight.check_pins(recipe(), unknown)) == []
 
 
@@ -108,9 +108,11 @@ FILES = {
 def test_the_file_of_a_secret_is_checked(tmp_path: Path, mode: int, text: str, parts: list[str]) -> None:
     (tmp_path / "secret").write_text(text)
     (tmp_path / "secret").chmod(mode)
-    told = sentences(preflight.check_secrets(recipe(secrets={"VLLM_API_KEY": f"{tmp_path}/secret"}), Disk()))
-    assert len(told) == len(parts)
-    assert all(part in sentence for part, sentence in zip(parts, told, strict=True))
+    problems = sentences(
+        preflight.check_secrets(recipe(secrets={"VLLM_API_KEY": f"{tmp_path}/secret"}), Disk())
+    )
+    assert len(problems) == len(parts)
+    assert all(part in sentence for part, sentence in zip(parts, problems, strict=True))
 
 
 def test_a_missing_or_wrong_file_of_a_secret_is_told(tmp_path: Path) -> None:
@@ -131,16 +133,16 @@ def test_closed_folders_are_found_from_the_outside(tmp_path: Path) -> None:
     closed = tmp_path / "closed"
     (closed / "open").mkdir(parents=True)
     closed.chmod(0o700)
-    wanted = recipe(user="nobody", model_path=f"{closed}/open/m")
-    (told,) = preflight.check_access(wanted, RUNTIME, HostSettings(), Disk())
-    assert f"cannot reach {closed}/open/m ({closed} is closed to it)" in str(told)
-    assert told.key == ("model_path",)
+    target = recipe(user="nobody", model_path=f"{closed}/open/m")
+    (problems,) = preflight.check_access(target, RUNTIME, HostSettings(), Disk())
+    assert f"cannot reach {closed}/open/m ({closed} is closed to it)" in str(problems)
+    assert problems.key == ("model_path",)
     assert [
         *preflight.check_access(
             recipe(user="root", model_path=f"{closed}/m"), RUNTIME, HostSettings(), Disk()
         )
     ] == []
     os.chown(closed, 65534, 0)
-    assert [*preflight.check_access(wanted, RUNTIME, HostSettings(), Disk())] == []
+    assert [*preflight.check_access(target, RUNTIME, HostSettings(), Disk())] == []
     (unknown,) = preflight.check_access(recipe(user="vlmm"), RUNTIME, HostSettings(), Disk())
     assert unknown.key == ("user",)

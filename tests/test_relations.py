@@ -139,7 +139,7 @@ def test_the_order_of_loading_never_goes_against_what_a_recipe_needs() -> None:
     decisions = relations.decide(
         [on("a", "0", requires=("c",), **ordered), on("b", "0", **ordered), on("c", "0", **ordered)]
     )
-    assert {name: one.after for name, one in decisions.relations.items()} == {
+    assert {name: relation.after for name, relation in decisions.relations.items()} == {
         "a": ("b", "c"),
         "b": (),
         "c": ("b",),

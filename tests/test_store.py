@@ -41,8 +41,8 @@ class RecordingManager:
 DOWN = State()
 
 
-def planned(store: Store, wanted: CompiledModel, state: State = DOWN, **options: bool) -> Plan:
-    return decide((wanted,), (), Survey(store.installed(), {QWEN.name: state}, store.enabled()), **options)
+def planned(store: Store, model_: CompiledModel, state: State = DOWN, **options: bool) -> Plan:
+    return decide((model_,), (), Survey(store.installed(), {QWEN.name: state}, store.enabled()), **options)
 
 
 def test_an_unchanged_host_is_left_alone(tmp_path: Path) -> None:
@@ -130,5 +130,5 @@ def test_the_drop_ins_of_a_kind_are_those_of_that_kind(tmp_path: Path) -> None:
     for name in ("model-.service.d", "model-.socket.d", "socket.d", "service.d"):
         (tmp_path / name).mkdir()
         (tmp_path / name / f"{name}.conf").write_text("")
-    found = [Path(path).parent.name for path in Store(tmp_path).drop_ins("model-a.socket")]
-    assert found == ["model-.socket.d", "socket.d"]
+    result = [Path(path).parent.name for path in Store(tmp_path).drop_ins("model-a.socket")]
+    assert result == ["model-.socket.d", "socket.d"]

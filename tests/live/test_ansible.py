@@ -31,10 +31,10 @@ def site(tmp_path: Path) -> Path:
 
 def play(site: Path, *words: str) -> subprocess.CompletedProcess[str]:
     service = str(ROOT / "packaging/recipectl-apply.service")
-    given = {"recipectl_wait_for": ["ansible"], "recipectl_install_packages": False}
-    given |= {"recipectl_at_boot": True, "recipectl_apply_service": service}
+    variables = {"recipectl_wait_for": ["ansible"], "recipectl_install_packages": False}
+    variables |= {"recipectl_at_boot": True, "recipectl_apply_service": service}
     playbook = str(ROOT / ".build/ansible/bin/ansible-playbook")
-    command = [playbook, "-i", "inventory", "site.yml", "-e", json.dumps(given), *words]
+    command = [playbook, "-i", "inventory", "site.yml", "-e", json.dumps(variables), *words]
     environ = os.environ | {
         "PIP_NO_INDEX": "1",
         "PIP_FIND_LINKS": str(ROOT / ".build/wheels"),
@@ -57,9 +57,9 @@ def test_the_playbook_installs_converges_and_a_second_run_changes_nothing(site: 
 
 def test_a_recipe_that_is_wrong_fails_the_play_with_its_sentence(site: Path) -> None:
     (site / "recipes/wrong.yaml").write_text("model_path: m\nport: 0\n")
-    said = play(site)
-    assert said.returncode != 0
-    assert "wrong.yaml:2:7: `port` is `0`; give at least 1" in said.stdout
+    result = play(site)
+    assert result.returncode != 0
+    assert "wrong.yaml:2:7: `port` is `0`; give at least 1" in result.stdout
 
 
 def test_check_mode_shows_the_change_and_makes_none(site: Path) -> None:

@@ -84,25 +84,25 @@ def test_a_broken_recipe_leaves_its_unit_and_the_others_alone() -> None:
     before = pids("a")
     (RECIPES / "a.json").write_text("{")
     recipe("b", port=18202)
-    said = recipectl("apply")
-    assert (said.returncode, "a.json:2:1: " in said.stderr) == (2, True), said.stderr
+    result = recipectl("apply")
+    assert (result.returncode, "a.json:2:1: " in result.stderr) == (2, True), result.stderr
     assert ((UNITS / "model-b.service").exists(), pids("a")) == (True, before)
 
 
 def test_diff_shows_what_apply_would_do_and_touches_nothing() -> None:
     recipe("a", port=18201, autostart=True)
-    shown = recipectl("diff")
-    assert shown.returncode == 3
-    assert "+++ model-a.service" in shown.stdout
-    assert "would start model-a.service: autostart: true" in shown.stdout
+    display = recipectl("diff")
+    assert display.returncode == 3
+    assert "+++ model-a.service" in display.stdout
+    assert "would start model-a.service: autostart: true" in display.stdout
     assert not (UNITS / "model-a.service").exists()
 
 
 def test_check_is_3_then_0_and_json_says_changed() -> None:
     recipe("a", port=18201)
     assert recipectl("apply", "--check").returncode == 3
-    told = json.loads(recipectl("apply", "--json").stdout)
-    assert (told["changed"], told["actions"][0]["verb"]) == (True, "write")
+    report = json.loads(recipectl("apply", "--json").stdout)
+    assert (report["changed"], report["actions"][0]["verb"]) == (True, "write")
     assert recipectl("apply", "--check").returncode == 0
     assert json.loads(recipectl("apply", "--json").stdout)["changed"] is False
 
@@ -135,9 +135,9 @@ def test_two_that_cannot_both_be_up_at_boot_are_refused() -> None:
     recipe("a", port=18201, autostart=True, gpus=["0"])
     recipe("b", port=18202, autostart=True, gpus=["0"])
     recipe("c", port=18203)
-    said = recipectl("apply")
-    assert said.returncode == 2
-    assert "`a` and `b` both start at boot and share GPU 0" in said.stderr
+    result = recipectl("apply")
+    assert result.returncode == 2
+    assert "`a` and `b` both start at boot and share GPU 0" in result.stderr
     assert ((UNITS / "model-a.service").exists(), (UNITS / "model-c.service").exists()) == (False, True)
 
 
@@ -196,9 +196,9 @@ def test_applies_at_once_wait_for_each_other() -> None:
         recipe(f"m{index}", port=18210 + index)
     words = [sys.executable, "-m", "recipectl", "apply"]
     running = [subprocess.Popen(words, stdout=subprocess.PIPE, text=True) for _ in range(4)]
-    said = [process.communicate(timeout=60)[0] for process in running]
+    result = [process.communicate(timeout=60)[0] for process in running]
     assert [process.returncode for process in running] == [0, 0, 0, 0]
-    assert "".join(said).count("wrote model-m3.service") == 1
+    assert "".join(result).count("wrote model-m3.service") == 1
 
 
 def test_a_full_disk_loses_nothing() -> None:
@@ -215,11 +215,11 @@ def test_a_full_disk_loses_nothing() -> None:
         full + '"$@"; status=$?; cat /etc/systemd/system/model-a.service; exit $status',
         "-",
     ]
-    said = subprocess.run(
+    result = subprocess.run(
         [*words, sys.executable, "-m", "recipectl", "apply"], capture_output=True, text=True, check=False
     )
-    assert (said.returncode, said.stdout) == (1, old)
-    assert "could not be written: No space left on device; free some space" in said.stderr
+    assert (result.returncode, result.stdout) == (1, old)
+    assert "could not be written: No space left on device; free some space" in result.stderr
     assert recipectl("apply").returncode == 0
 
 
@@ -287,9 +287,9 @@ def test_a_read_only_file_system_loses_nothing() -> None:
     idle = subprocess.run(words, capture_output=True, text=True, check=False)
     assert (idle.returncode, idle.stdout) == (0, "")
     recipe("a", port=18201, served_model_name="new")
-    said = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert (said.returncode, (UNITS / "model-a.service").read_text()) == (1, old)
-    assert "Read-only file system" in said.stderr
+    result = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (result.returncode, (UNITS / "model-a.service").read_text()) == (1, old)
+    assert "Read-only file system" in result.stderr
     assert recipectl("apply").returncode == 0
 
 
@@ -302,14 +302,14 @@ def test_a_unit_that_is_not_ours_is_told_and_stops_no_other(masked: bool) -> Non
         foreign.write_text("[Service]\nExecStart=/bin/sleep 1000\n")
     for index, name in enumerate("axz"):
         recipe(name, port=18201 + index, autostart=True)
-    told = recipectl("diff")
-    assert "model-x.service" in told.stderr
-    assert "would write model-x.service" not in told.stdout
-    said = recipectl("apply")
-    assert (said.returncode, recipectl("wait", "a", "z").returncode) == (1, 0)
+    report = recipectl("diff")
+    assert "model-x.service" in report.stderr
+    assert "would write model-x.service" not in report.stdout
+    result = recipectl("apply")
+    assert (result.returncode, recipectl("wait", "a", "z").returncode) == (1, 0)
     assert (
         "is masked; systemctl unmask" if masked else "was not written by recipectl; move it away"
-    ) in said.stderr
+    ) in result.stderr
     assert foreign.is_symlink() if masked else "sleep 1000" in foreign.read_text()
     foreign.unlink()
     systemctl("daemon-reload")
@@ -319,8 +319,8 @@ def test_a_target_of_the_admins_own_is_left_alone() -> None:
     recipe("a", port=18201)
     (UNITS / "models.target").unlink(missing_ok=True)
     (UNITS / "models.target").write_text("[Unit]\nDescription=Mine\n")
-    said = recipectl("apply")
-    assert (said.returncode, (UNITS / "models.target").read_text()) == (1, "[Unit]\nDescription=Mine\n")
+    result = recipectl("apply")
+    assert (result.returncode, (UNITS / "models.target").read_text()) == (1, "[Unit]\nDescription=Mine\n")
     assert (UNITS / "model-a.service").exists()
     (UNITS / "models.target").unlink()
 
@@ -385,11 +385,11 @@ def test_the_first_folder_that_has_a_recipe_wins() -> None:
 
 def test_dry_run_shows_what_apply_does_and_does_nothing() -> None:
     recipe("a", port=18201, autostart=True)
-    shown = recipectl("apply", "--dry-run").stdout
+    display = recipectl("apply", "--dry-run").stdout
     assert not (UNITS / "model-a.service").exists()
-    would = [line.split()[1:3] for line in shown.splitlines() if line.startswith("would ")]
+    would = [line.split()[1:3] for line in display.splitlines() if line.startswith("would ")]
     done = json.loads(recipectl("apply", "--json").stdout)
-    assert would == [[one["verb"], f"{one['unit']}:"] for one in done["actions"]]
+    assert would == [[item["verb"], f"{item['unit']}:"] for item in done["actions"]]
 
 
 def test_a_folder_in_the_place_of_a_recipe_stops_nothing() -> None:

@@ -67,8 +67,8 @@ def venvs() -> Iterator[None]:
 
 def write(venv: Path = VENV, **fields: object) -> None:
     RECIPES.mkdir(parents=True, exist_ok=True)
-    wanted = {"python_path": str(venv / "bin/python"), "model_path": "org/m", "port": 18300}
-    (RECIPES / "a.json").write_text(json.dumps(wanted | fields))
+    defaults = {"python_path": str(venv / "bin/python"), "model_path": "org/m", "port": 18300}
+    (RECIPES / "a.json").write_text(json.dumps(defaults | fields))
 
 
 def start(**fields: object) -> None:
@@ -79,45 +79,45 @@ def start(**fields: object) -> None:
 
 
 def row(status: int = 3) -> dict[str, Any]:
-    found = recipectl("versions", "a", "--json")
-    assert found.returncode == status, found.stdout + found.stderr
-    (one,) = json.loads(found.stdout)
-    return dict(one)
+    result = recipectl("versions", "a", "--json")
+    assert result.returncode == status, result.stdout + result.stderr
+    (entry,) = json.loads(result.stdout)
+    return dict(entry)
 
 
-def causes(one: dict[str, Any]) -> list[tuple[str, str]]:
-    return [(difference["where"], difference["cause"]) for difference in one["differences"]]
+def causes(entry: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(difference["where"], difference["cause"]) for difference in entry["differences"]]
 
 
 def test_where_nothing_differs_all_agree() -> None:
     start()
-    one = row(status=0)
-    assert [one[key] for key in ("recipe", "unit", "loaded", "running", "answers")] == [
+    entry = row(status=0)
+    assert [entry[key] for key in ("recipe", "unit", "loaded", "running", "answers")] == [
         "1.0",
         "1.0",
         "same",
         "same",
         "1.0",
     ]
-    assert one["argv"][-4:] == ["serve", "org/m", "--port", "18300"]
+    assert entry["argv"][-4:] == ["serve", "org/m", "--port", "18300"]
     assert recipectl("versions").stdout.splitlines()[1].split() == ["a", "1.0", "1.0", "same", "same", "1.0"]
 
 
 def test_an_edit_that_was_not_applied() -> None:
     start()
     write(max_model_len=5)
-    one = row()
-    assert causes(one) == [("unit", "an edit was not applied")]
-    assert one["differences"][0]["remedy"] == "recipectl apply a"
+    entry = row()
+    assert causes(entry) == [("unit", "an edit was not applied")]
+    assert entry["differences"][0]["remedy"] == "recipectl apply a"
 
 
 def test_an_apply_without_a_restart() -> None:
     start()
     write(max_model_len=5)
     recipectl("apply", "--no-restart")
-    one = row()
-    assert causes(one) == [("running", "applied without a restart")]
-    assert "became --max-model-len 5" in one["differences"][0]["what"]
+    entry = row()
+    assert causes(entry) == [("running", "applied without a restart")]
+    assert "became --max-model-len 5" in entry["differences"][0]["what"]
     assert recipectl("restart", "a").returncode == 0
     row(status=0)
 
@@ -125,14 +125,14 @@ def test_an_apply_without_a_restart() -> None:
 def test_a_venv_upgraded_under_a_running_engine() -> None:
     start()
     install(VENV, "2.0")
-    one = row()
-    assert [one[key] for key in ("recipe", "unit", "answers")] == ["2.0", "1.0", "1.0"]
-    assert ("answers", "the venv was changed under a running engine") in causes(one)
-    assert ("unit", "the venv was changed after apply") in causes(one)
-    told = recipectl("versions", "a").stdout
+    entry = row()
+    assert [entry[key] for key in ("recipe", "unit", "answers")] == ["2.0", "1.0", "1.0"]
+    assert ("answers", "the venv was changed under a running engine") in causes(entry)
+    assert ("unit", "the venv was changed after apply") in causes(entry)
+    report = recipectl("versions", "a").stdout
     assert (
         "the engine answers 1.0, and 2.0 is installed (the venv was changed under a running engine); recipectl restart a"
-        in told
+        in report
     )
 
 
@@ -140,9 +140,9 @@ def test_another_venv_in_the_recipe() -> None:
     start()
     write(OTHER)
     recipectl("apply", "--no-restart")
-    one = row()
-    assert (one["recipe"], one["unit"], one["answers"]) == ("2.0", "2.0", "1.0")
-    assert ("running", "applied without a restart") in causes(one)
+    entry = row()
+    assert (entry["recipe"], entry["unit"], entry["answers"]) == ("2.0", "2.0", "1.0")
+    assert ("running", "applied without a restart") in causes(entry)
 
 
 def test_a_drop_in_that_overrides() -> None:
@@ -150,12 +150,12 @@ def test_a_drop_in_that_overrides() -> None:
     folder = Path("/etc/systemd/system/model-a.service.d")
     folder.mkdir()
     (folder / "10-site.conf").write_text("[Service]\nEnvironment=SITE=1\n")
-    one = row()
-    assert ("loaded", "files were changed without a reload") in causes(one)
+    entry = row()
+    assert ("loaded", "files were changed without a reload") in causes(entry)
     systemctl("daemon-reload")
-    one = row()
-    assert ("drop-in", f"{folder}/10-site.conf") in causes(one)
-    assert ("running", "applied without a restart") in causes(one)
+    entry = row()
+    assert ("drop-in", f"{folder}/10-site.conf") in causes(entry)
+    assert ("running", "applied without a restart") in causes(entry)
     shutil.rmtree(folder)
     systemctl("daemon-reload")
     row(status=0)
@@ -165,13 +165,13 @@ def test_a_unit_that_was_edited_by_hand() -> None:
     start()
     unit = Path("/etc/systemd/system/model-a.service")
     unit.write_text(unit.read_text().replace("--port", "--trust-remote-code \\\n    --port"))
-    one = row()
-    found = causes(one)
-    assert ("unit", "somebody edited it by hand") in found
-    assert "systemctl edit" in one["differences"][0]["remedy"]
+    entry = row()
+    result = causes(entry)
+    assert ("unit", "somebody edited it by hand") in result
+    assert "systemctl edit" in entry["differences"][0]["remedy"]
     assert "unit was edited" in recipectl("list").stdout
     assert "would write model-a.service: was edited by hand" in recipectl("diff").stdout
-    assert ("loaded", "files were changed without a reload") in found
+    assert ("loaded", "files were changed without a reload") in result
 
 
 def test_somebody_who_runs_it_by_hand() -> None:
@@ -183,9 +183,9 @@ def test_somebody_who_runs_it_by_hand() -> None:
         end = time.monotonic() + 10
         while "port" not in [where for where, _ in causes(row_of())] and time.monotonic() < end:
             time.sleep(0.1)
-        one = row()
-        assert causes(one) == [("port", "somebody started it by hand")]
-        assert f"port 18300 is answered by process {by_hand.pid}" in one["differences"][0]["what"]
+        entry = row()
+        assert causes(entry) == [("port", "somebody started it by hand")]
+        assert f"port 18300 is answered by process {by_hand.pid}" in entry["differences"][0]["what"]
         doctor = recipectl("doctor")
         assert doctor.returncode == 3
         assert (
@@ -208,9 +208,9 @@ def test_an_engine_in_a_service_of_its_own_is_no_orphan() -> None:
         "18301",
     ]
     subprocess.run(words, check=True)
-    found = doctor()
+    result = doctor()
     systemctl("stop", "theirs")
-    assert found["orphans"] == []
+    assert result["orphans"] == []
 
 
 def doctor() -> dict[str, list[str]]:
@@ -299,11 +299,11 @@ def test_a_unit_with_a_lock_refuses_a_changed_runtime_by_itself() -> None:
 
 def test_a_healthy_host_satisfies_the_doctor() -> None:
     start()
-    found = recipectl("doctor", "--json")
-    assert {one["check"]: one["problems"] for one in json.loads(found.stdout)} == {
+    result = recipectl("doctor", "--json")
+    assert {entry["check"]: entry["problems"] for entry in json.loads(result.stdout)} == {
         "recipes": [], "secrets": [], "permissions": [], "gpus": [], "systemd": [], "units": [], "drift": [], "ports": [], "orphans": []
     }  # fmt: skip
-    assert found.returncode == 0
+    assert result.returncode == 0
 
 
 def test_the_doctor_names_what_is_wrong() -> None:
@@ -311,10 +311,10 @@ def test_the_doctor_names_what_is_wrong() -> None:
     (RECIPES / "b.json").write_text("{")
     (RECIPES / "a.json").chmod(0o666)
     os.kill(int(show("a", "MainPID")), 9)
-    found = doctor()
-    assert "b.json:2:1: a value is missing; add it, or close the `[` or `{` before" in found["recipes"][0]
-    assert "`MY_TOKEN` looks like a secret" in found["secrets"][0]
-    assert f"anyone may write {RECIPES}/a.json" in found["permissions"][0]
+    result = doctor()
+    assert "b.json:2:1: a value is missing; add it, or close the `[` or `{` before" in result["recipes"][0]
+    assert "`MY_TOKEN` looks like a secret" in result["secrets"][0]
+    assert f"anyone may write {RECIPES}/a.json" in result["permissions"][0]
 
 
 def dropped_in(text: str, folder: str = "/etc/systemd/system/model-a.service.d") -> Path:
@@ -332,14 +332,14 @@ def test_a_drop_in_that_brings_variables_from_a_file(where: str) -> None:
     Path("/etc/site.env").write_text("VLLM_ATTENTION_BACKEND=X\n")
     start()
     path = dropped_in("[Service]\nEnvironmentFile=/etc/site.env\nUser=root\nNice=3\n", where)
-    found = row()["differences"]
-    assert [(one["where"], one["what"]) for one in found] == [
+    result = row()["differences"]
+    assert [(entry["where"], entry["what"]) for entry in result] == [
         ("drop-in", "a drop-in sets EnvironmentFile=, User=")
     ]
-    assert found[0]["remedy"] == f"move it into the recipe and remove {path}"
+    assert result[0]["remedy"] == f"move it into the recipe and remove {path}"
     recipectl("restart", "a")
-    one = row()
-    assert "has variables that no unit gives it (VLLM_ATTENTION_BACKEND)" in one["differences"][0]["what"]
+    entry = row()
+    assert "has variables that no unit gives it (VLLM_ATTENTION_BACKEND)" in entry["differences"][0]["what"]
     shutil.rmtree(where)
     systemctl("daemon-reload")
 
@@ -347,10 +347,10 @@ def test_a_drop_in_that_brings_variables_from_a_file(where: str) -> None:
 def test_variables_that_the_manager_gives_everybody() -> None:
     systemctl("set-environment", "VLLM_USE_V1=0")
     start()
-    one = row()
+    entry = row()
     systemctl("unset-environment", "VLLM_USE_V1")
-    assert "has variables that no unit gives it (VLLM_USE_V1)" in one["differences"][0]["what"]
-    assert (one["running"], "systemctl set-environment" in one["differences"][0]["cause"]) == (
+    assert "has variables that no unit gives it (VLLM_USE_V1)" in entry["differences"][0]["what"]
+    assert (entry["running"], "systemctl set-environment" in entry["differences"][0]["cause"]) == (
         "differs",
         True,
     )
@@ -366,20 +366,20 @@ def test_torch_that_was_upgraded_under_a_locked_engine() -> None:
     start()
     time.sleep(2.1)
     torch.rename(packages / "torch-2.1.dist-info")
-    found = causes(row())
-    assert ("runtime", "the runtime was changed since it was locked") in found
-    assert ("running", "the venv was changed under a running engine") in found
+    result = causes(row())
+    assert ("runtime", "the runtime was changed since it was locked") in result
+    assert ("running", "the venv was changed under a running engine") in result
     HOST.write_text("drift: refuse\n")
-    found = recipectl("versions", "a", "--json")
-    assert "the runtime was changed since it was locked" in found.stdout
+    result = recipectl("versions", "a", "--json")
+    assert "the runtime was changed since it was locked" in result.stdout
 
 
 def test_an_engine_that_hangs() -> None:
     start()
     os.kill(int(show("a", "MainPID")), 19)
-    one = row()
+    entry = row()
     os.kill(int(show("a", "MainPID")), 18)
-    assert causes(one) == [("answers", "it hangs, or is very busy")]
+    assert causes(entry) == [("answers", "it hangs, or is very busy")]
 
 
 def test_the_port_behind_an_on_demand_model() -> None:
@@ -389,34 +389,34 @@ def test_the_port_behind_an_on_demand_model() -> None:
     end = time.monotonic() + 10
     while "port" not in [where for where, _ in causes(row_of())] and time.monotonic() < end:
         time.sleep(0.1)
-    found = causes(row())
+    result = causes(row())
     by_hand.kill()
     by_hand.wait()
-    assert found == [("port", "somebody started it by hand")]
+    assert result == [("port", "somebody started it by hand")]
 
 
 def test_who_may_not_look_says_so() -> None:
     start()
     nobody = ["setpriv", "--reuid=65534", "--clear-groups", sys.executable, "-m", "recipectl"]
-    said = subprocess.run([*nobody, "versions", "a"], capture_output=True, text=True, check=False)
-    assert "cannot be read; run it as root to compare it" in said.stderr
-    assert said.stdout.splitlines()[1].split()[4] == "unknown"
+    outcome = subprocess.run([*nobody, "versions", "a"], capture_output=True, text=True, check=False)
+    assert "cannot be read; run it as root to compare it" in outcome.stderr
+    assert outcome.stdout.splitlines()[1].split()[4] == "unknown"
 
 
 def test_a_host_file_that_is_wrong_leaves_the_doctor_its_other_checks() -> None:
     write()
     HOST.write_text("drift: maybe\n")
-    found = doctor()
-    assert f"{HOST}:1:8: `drift` is `maybe`; give one of 'warn' or 'refuse'" in found["recipes"][0]
-    assert found["systemd"] == []
+    result = doctor()
+    assert f"{HOST}:1:8: `drift` is `maybe`; give one of 'warn' or 'refuse'" in result["recipes"][0]
+    assert result["systemd"] == []
 
 
 def test_rivals_with_one_port_are_not_taken_for_strangers() -> None:
     write(gpus=["0"])
     (RECIPES / "a.json").rename(RECIPES / "b.json")
     start(gpus=["0"])
-    found = json.loads(recipectl("versions", "--json").stdout)
-    assert [one["differences"] for one in found] == [[], []]
+    result = json.loads(recipectl("versions", "--json").stdout)
+    assert [entry["differences"] for entry in result] == [[], []]
 
 
 def test_an_interpreter_that_was_replaced_under_a_running_engine() -> None:
@@ -427,5 +427,5 @@ def test_an_interpreter_that_was_replaced_under_a_running_engine() -> None:
     shutil.copy(real, copy)
     python.unlink()
     python.symlink_to(copy)
-    one = row()
-    assert ("running", "its interpreter was replaced") in causes(one)
+    entry = row()
+    assert ("running", "its interpreter was replaced") in causes(entry)

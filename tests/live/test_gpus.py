@@ -47,11 +47,11 @@ def test_starting_one_stops_the_other_and_waits_until_it_is_gone() -> None:
     recipectl("apply"), recipectl("start", "a")
     assert recipectl("start", "b").returncode == 0
     assert (show("a", "ActiveState"), show("b", "ActiveState")) == ("inactive", "active")
-    gone, begun = (
+    gone, start_time = (
         int(show(n, f))
         for n, f in (("a", "InactiveEnterTimestampMonotonic"), ("b", "ExecMainStartTimestampMonotonic"))
     )
-    assert begun >= gone
+    assert start_time >= gone
     assert recipectl("start", "a").returncode == 0
     assert (show("a", "ActiveState"), show("b", "ActiveState")) == ("active", "inactive")
 
@@ -60,8 +60,8 @@ def test_switch_says_whom_it_stopped() -> None:
     recipe("a", port=18201, gpus=["0"])
     recipe("b", port=18202, gpus=["0"])
     recipectl("apply"), recipectl("start", "a")
-    said = recipectl("switch", "b").stdout
-    assert re.fullmatch(r"stopped model-a.service\nmodel-b.service is ready after [0-9.]+ s\n", said)
+    outcome = recipectl("switch", "b").stdout
+    assert re.fullmatch(r"stopped model-a.service\nmodel-b.service is ready after [0-9.]+ s\n", outcome)
 
 
 def test_ordered_ones_live_together_but_never_load_together() -> None:
@@ -169,9 +169,9 @@ def test_an_operators_stop_does_not_wait_for_connections() -> None:
     recipectl("apply")
     ask(18201)
     with socket.create_connection(("127.0.0.1", 18201)):
-        begun = time.monotonic()
+        start_time = time.monotonic()
         assert recipectl("stop", "a").returncode == 0
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - start_time < 5
 
 
 def test_evict_always_does_not_wait() -> None:
@@ -182,9 +182,9 @@ def test_evict_always_does_not_wait() -> None:
     recipectl("apply")
     ask(18201)
     with socket.create_connection(("127.0.0.1", 18201)):
-        begun = time.monotonic()
+        start_time = time.monotonic()
         assert ask(18202) == "slow"
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - start_time < 5
 
 
 def test_start_of_an_on_demand_model_keeps_it_until_it_is_idle() -> None:
@@ -228,10 +228,10 @@ def test_a_switch_that_the_recipe_turns_back_is_told() -> None:
 def test_device_isolation_leaves_only_the_gpus_of_the_recipe() -> None:
     recipe("a", port=18201, gpus=["1"], device_isolation=True)
     assert recipectl("apply").returncode == 0
-    shown = systemctl("show", "-p", "DevicePolicy,DeviceAllow", "model-a.service")
-    assert "DevicePolicy=closed" in shown
-    assert "DeviceAllow=/dev/nvidia1 rw" in shown
-    assert "/dev/nvidia0 " not in shown
+    display = systemctl("show", "-p", "DevicePolicy,DeviceAllow", "model-a.service")
+    assert "DevicePolicy=closed" in display
+    assert "DeviceAllow=/dev/nvidia1 rw" in display
+    assert "/dev/nvidia0 " not in display
 
 
 def test_a_setting_of_the_recipe_reaches_systemd() -> None:
@@ -301,9 +301,9 @@ def test_patience_is_the_newcomers_own() -> None:
     recipectl("apply")
     ask(18201)
     with socket.create_connection(("127.0.0.1", 18201)):
-        begun = time.monotonic()
+        start_time = time.monotonic()
         assert ask(18202) == "slow"
-        assert 2 < time.monotonic() - begun < 10
+        assert 2 < time.monotonic() - start_time < 10
     assert show("a", "ActiveState") == "inactive"
 
 
@@ -399,8 +399,8 @@ def test_two_rivals_cannot_both_be_enabled() -> None:
         "share a GPU, and only one of them would be up after a boot" in refused.stderr,
     ) == (2, True)
     systemctl("enable", "model-b.service")
-    told = recipectl("apply")
-    assert (told.returncode, "`a` and `b` are both enabled and share a GPU" in told.stderr) == (2, True)
+    report = recipectl("apply")
+    assert (report.returncode, "`a` and `b` are both enabled and share a GPU" in report.stderr) == (2, True)
 
 
 def test_a_model_that_was_evicted_is_not_put_back_by_an_apply() -> None:
@@ -417,9 +417,9 @@ def test_people_do_not_wait_for_busy_rivals() -> None:
         slow(name, port=18201 + index, gpus=["0"], on_demand={"idle": "1min"}, env_vars=load)
     recipectl("apply"), ask(18201)
     with socket.create_connection(("127.0.0.1", 18201)):
-        begun = time.monotonic()
+        start_time = time.monotonic()
         assert recipectl("switch", "b").returncode == 0
-        assert time.monotonic() - begun < 10
+        assert time.monotonic() - start_time < 10
     assert (show("a", "ActiveState"), show("b", "ActiveState")) == ("inactive", "active")
 
 

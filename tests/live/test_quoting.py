@@ -76,10 +76,10 @@ def test_random_words_arrive_as_they_are(dump: Path, drawn: list[tuple[list[str]
 def test_official_commands_arrive_as_they_are(dump: Path) -> None:
     rows = [json.loads(line) for line in corpus.COMMANDS.read_text().splitlines()][::10]
     runtime = Runtime("test", ("/v/bin/vllm", "serve"), positional_model=True)
-    made = [(as_recipe(row["argv"], row["env"]), row) for row in rows]
+    recipes = [(as_recipe(row["argv"], row["env"]), row) for row in rows]
     cases = [
         (tuple(word.text for word in engine_argv.words(recipe, runtime)[1:]), dict(recipe.env_vars))
-        for recipe, _ in made
+        for recipe, _ in recipes
     ]
     assert len(cases) >= 300
     assert run(dump, cases) == [

@@ -29,25 +29,29 @@ def secret(name: str, text: str, mode: int = 0o600) -> str:
     return str(path)
 
 
-def seen(name: str) -> dict[str, object]:
-    found: dict[str, object] = json.loads(Path(f"/var/lib/models/{name}/seen").read_text())
-    return found
+def observed(name: str) -> dict[str, object]:
+    result: dict[str, object] = json.loads(Path(f"/var/lib/models/{name}/seen").read_text())
+    return result
 
 
 def test_a_secret_reaches_the_engine_and_is_in_no_unit_log_or_answer() -> None:
     files = {"HF_TOKEN": secret("hf", TOKEN), "VLLM_API_KEY": secret("api", f'VLLM_API_KEY="{TOKEN}-api"\n')}
     recipe("a", binary=script(Path("/opt/see"), DUMP), secrets=files)
-    said = [
+    answer = [
         recipectl("apply"),
         recipectl("start", "a"),
         recipectl("explain", "a"),
         recipectl("explain", "a", "--json"),
     ]
-    said += [recipectl("status", "a", "--json"), recipectl("diff", "--json"), recipectl("list", "--json")]
-    found = seen("a")
-    assert (found["file"], found["env"]["VLLM_API_KEY"], found["uid"] != 0) == (TOKEN, f"{TOKEN}-api", True)  # type: ignore[index]
-    assert "HF_TOKEN" not in found["env"]  # type: ignore[operator]
-    texts = [one.stdout + one.stderr for one in said] + [systemctl("show", "model-a.service")]
+    answer += [recipectl("status", "a", "--json"), recipectl("diff", "--json"), recipectl("list", "--json")]
+    result = observed("a")
+    assert (result["file"], result["env"]["VLLM_API_KEY"], result["uid"] != 0) == (
+        TOKEN,
+        f"{TOKEN}-api",
+        True,
+    )  # type: ignore[index]
+    assert "HF_TOKEN" not in result["env"]  # type: ignore[operator]
+    texts = [item.stdout + item.stderr for item in answer] + [systemctl("show", "model-a.service")]
     texts += [path.read_text() for path in Path("/etc/systemd/system").glob("model-*")]
     texts.append(Path("/var/cache/recipectl/compiled.json").read_text())
     texts.append(
@@ -58,10 +62,10 @@ def test_a_secret_reaches_the_engine_and_is_in_no_unit_log_or_answer() -> None:
 
 def test_a_secret_that_anyone_may_read_is_refused() -> None:
     recipe("a", secrets={"HF_TOKEN": secret("open", TOKEN, 0o644)})
-    said = recipectl("apply")
+    answer = recipectl("apply")
     assert (
-        said.returncode,
-        "others may read or change /etc/recipectl/secrets/open; chmod 0600 it" in said.stderr,
+        answer.returncode,
+        "others may read or change /etc/recipectl/secrets/open; chmod 0600 it" in answer.stderr,
     ) == (
         2,
         True,
@@ -70,9 +74,9 @@ def test_a_secret_that_anyone_may_read_is_refused() -> None:
 
 def test_an_environment_only_secret_in_the_wrong_form_is_told_without_its_text() -> None:
     recipe("a", secrets={"VLLM_API_KEY": secret("bare", TOKEN)})
-    said = recipectl("apply")
-    assert 'must have a line `VLLM_API_KEY="…"`' in said.stderr
-    assert TOKEN not in said.stderr
+    answer = recipectl("apply")
+    assert 'must have a line `VLLM_API_KEY="…"`' in answer.stderr
+    assert TOKEN not in answer.stderr
 
 
 def test_a_variable_that_looks_like_a_secret_is_a_warning() -> None:
@@ -87,8 +91,8 @@ def test_the_default_sandbox_is_at_most_4_exposed() -> None:
     recipe("a", gpus=["0"])
     recipectl("apply")
     words = ["systemd-analyze", "security", "--no-pager", "--threshold=40", "model-a.service"]
-    said = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert said.returncode == 0, said.stdout[-300:]
+    answer = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stdout[-300:]
 
 
 @pytest.mark.parametrize("level", ["default", "strict", "off"])
@@ -105,11 +109,11 @@ def test_what_the_units_user_cannot_reach_is_refused_with_the_folder() -> None:
     binary = script(closed / "engine", "")
     closed.chmod(0o700)
     recipe("a", binary=binary)
-    said = recipectl("apply")
-    assert said.returncode == 2
+    answer = recipectl("apply")
+    assert answer.returncode == 2
     assert (
         "the unit's user recipectl cannot reach /opt/closed/engine (/opt/closed is closed to it)"
-        in said.stderr
+        in answer.stderr
     )
 
 
@@ -130,13 +134,13 @@ def test_a_model_in_home_can_be_read() -> None:
 def test_an_encrypted_credential_is_decrypted_for_the_engine_alone() -> None:
     plain = secret("plain", TOKEN)
     words = ["systemd-creds", "encrypt", "--with-key=host", "--name=hf_token", plain, str(FOLDER / "hf.cred")]
-    made = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert made.returncode == 0, made.stderr
+    outcome = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert outcome.returncode == 0, outcome.stderr
     (FOLDER / "hf.cred").chmod(0o600)
     recipe("a", binary=script(Path("/opt/see"), DUMP), secrets={"HF_TOKEN": str(FOLDER / "hf.cred")})
     assert recipectl("apply").returncode == 0
     recipectl("start", "a")
-    assert seen("a")["file"] == TOKEN
+    assert observed("a")["file"] == TOKEN
     assert "LoadCredentialEncrypted=hf_token:" in Path("/etc/systemd/system/model-a.service").read_text()
 
 

@@ -55,9 +55,9 @@ def test_the_version_is_the_venvs(tiny: str) -> None:
 
 
 def test_recipe_unit_process_and_sglangs_own_answer_agree(tiny: str) -> None:
-    found = recipectl("versions", tiny, "--json")
-    (row,) = json.loads(found.stdout)
-    assert (row["differences"], row["running"], row["answers"]) == ([], "same", "0.5.23"), found.stdout
+    result = recipectl("versions", tiny, "--json")
+    (row,) = json.loads(result.stdout)
+    assert (row["differences"], row["running"], row["answers"]) == ([], "same", "0.5.23"), result.stdout
 
 
 def test_sglangs_own_parser_tells_what_it_would_refuse(tiny: str, tmp_path: Path) -> None:
@@ -69,10 +69,10 @@ def test_sglangs_own_parser_tells_what_it_would_refuse(tiny: str, tmp_path: Path
         )
     )
     tmp_path.chmod(0o755)
-    found = recipectl("check", str(file))
-    assert found.returncode == 2
-    assert "`--attention-backend` cannot be `torch` in sglang 0.5.23; " in found.stderr
-    assert "`--disable-cuda-graph` is deprecated in sglang 0.5.23" in found.stderr
+    result = recipectl("check", str(file))
+    assert result.returncode == 2
+    assert "`--attention-backend` cannot be `torch` in sglang 0.5.23; " in result.stderr
+    assert "`--disable-cuda-graph` is deprecated in sglang 0.5.23" in result.stderr
 
 
 def test_a_stop_leaves_nothing_of_it(tiny: str) -> None:

@@ -45,10 +45,10 @@ def write_recipes() -> list[str]:
 
 
 def engines() -> list[int]:
-    said = subprocess.run(
+    report = subprocess.run(
         ["pgrep", "-f", str(ENGINE / "bin/llama-server")], capture_output=True, text=True, check=False
     )
-    return [int(pid) for pid in said.stdout.split()]
+    return [int(pid) for pid in report.stdout.split()]
 
 
 def the_host() -> str:
@@ -62,7 +62,7 @@ def the_host() -> str:
         "journalctl --no-pager -n 120 -u 'model-chain*'",
     )
     ran = (subprocess.run(line, shell=True, capture_output=True, text=True, check=False) for line in commands)
-    return "".join(f"\n# {one.args}\n{one.stdout}{one.stderr}" for one in ran)
+    return "".join(f"\n# {item.args}\n{item.stdout}{item.stderr}" for item in ran)
 
 
 class Storm:
@@ -78,9 +78,9 @@ class Storm:
         FAULT[name][1](self)
 
     def kill_engine(self) -> None:
-        if found := engines():
+        if running_engines := engines():
             with contextlib.suppress(ProcessLookupError):  # it went by itself meanwhile
-                os.kill(self.random.choice(found), signal.SIGKILL)
+                os.kill(self.random.choice(running_engines), signal.SIGKILL)
 
     def hang_engine(self) -> None:
         """One that is watched: its timer must find it."""
@@ -152,23 +152,23 @@ def test_a_host_in_a_storm_ends_as_its_recipes_say(capsys: pytest.CaptureFixture
     applied = recipectl("apply")
     assert applied.returncode == 0, applied.stderr
     assert recipectl("wait", "--timeout", "90", *up).returncode == 0
-    storm, begun = Storm(SEED), time.monotonic()
+    storm, start_time = Storm(SEED), time.monotonic()
     for _ in range(FAULTS):
         storm.strike()
-    struck_sec = time.monotonic() - begun
-    said = ""
+    struck_sec = time.monotonic() - start_time
+    report = ""
     for _ in range(5):
         last = recipectl("apply")
         waited = recipectl("wait", "--timeout", "60", *up)
-        said += f"{time.monotonic() - begun:.0f} s: {last.stdout}{last.stderr}{waited.stderr}"
+        report += f"{time.monotonic() - start_time:.0f} s: {last.stdout}{last.stderr}{waited.stderr}"
         if waited.returncode == 0 and recipectl("apply", "--check").returncode == 0:
             break
-    assert (last.returncode, waited.returncode) == (0, 0), said + the_host()
-    healed_sec = time.monotonic() - begun - struck_sec
+    assert (last.returncode, waited.returncode) == (0, 0), report + the_host()
+    healed_sec = time.monotonic() - start_time - struck_sec
     for name in up:
         data = json.loads((RECIPES / f"{name}.json").read_text())
-        wanted = data.get("served_model_name")
-        assert wanted is None or ask(data["port"]) == wanted
+        alias = data.get("served_model_name")
+        assert alias is None or ask(data["port"]) == alias
     for index in range(6):
         assert systemctl("is-active", f"model-demand{index}.socket") == "active"
         assert ask(18821 + index)

@@ -179,24 +179,24 @@ http.server.HTTPServer(("127.0.0.1", 18200), Handler).serve_forever()
 """
     recipe("slow", binary=script(Path("/opt/slowly"), slow))
     recipectl("apply")
-    ours, theirs = pty.openpty()
+    controller, terminal = pty.openpty()
     command = [sys.executable, "-m", "recipectl", "start", "slow"]
-    process = subprocess.Popen(command, stdout=theirs, stderr=theirs)
+    process = subprocess.Popen(command, stdout=terminal, stderr=terminal)
     assert process.wait(timeout=60) == 0
-    seen = os.read(ours, 100_000).decode()
-    os.close(ours), os.close(theirs)
-    assert "   1s  reading the weights" in seen
+    output = os.read(controller, 100_000).decode()
+    os.close(controller), os.close(terminal)
+    assert "   1s  reading the weights" in output
 
 
 def test_a_stop_while_loading_ends_an_engine_that_swallows_sigterm() -> None:
-    deaf = "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\ntime.sleep(1000)"
-    recipe("deaf", binary=script(Path("/opt/deaf"), deaf))
+    ignores_sigterm = "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\ntime.sleep(1000)"
+    recipe("deaf", binary=script(Path("/opt/deaf"), ignores_sigterm))
     recipectl("apply", "deaf")
     subprocess.run(["systemctl", "start", "--no-block", "model-deaf.service"], check=True)
     until("deaf", "SubState", "start-post")
-    begun = time.monotonic()
+    start_time = time.monotonic()
     assert recipectl("stop", "deaf").returncode == 0
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - start_time < 5
     assert show("deaf", "ActiveState") == "inactive"
 
 
@@ -300,13 +300,13 @@ def test_an_engine_that_exits_0_by_itself_comes_back(served: str) -> None:
 def test_the_demo_runs_where_pid_1_is_systemd(user: bool, request: pytest.FixtureRequest) -> None:
     demo = [str(ROOT / "packaging/demo")]
     if user:
-        said = as_ann(request.getfixturevalue("ann"), *demo)
+        result = as_ann(request.getfixturevalue("ann"), *demo)
     else:
-        said = subprocess.run(demo, capture_output=True, text=True, check=False)
-    assert said.returncode == 0, said.stderr
-    assert "Blue" in said.stdout
-    assert "state:     ready since" in said.stdout
-    assert ("recipectl --user start" in said.stdout) == user
+        result = subprocess.run(demo, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "Blue" in result.stdout
+    assert "state:     ready since" in result.stdout
+    assert ("recipectl --user start" in result.stdout) == user
 
 
 def test_several_load_at_once_and_one_that_fails_stops_no_other() -> None:
@@ -325,9 +325,9 @@ http.server.HTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])
     started = recipectl("start", "b", "a", "c")
     assert (started.returncode, show("a", "ActiveState"), show("c", "ActiveState")) == (1, "active", "active")
     assert "model-b.service did not start: the engine exited with status 2" in started.stderr
-    begun = [int(show(name, "ExecMainStartTimestampMonotonic")) for name in "ac"]
+    start_time = [int(show(name, "ExecMainStartTimestampMonotonic")) for name in "ac"]
     ready = [int(show(name, "ActiveEnterTimestampMonotonic")) for name in "ac"]
-    assert max(begun) < min(ready)
+    assert max(start_time) < min(ready)
     assert recipectl("stop", "a", "c", "a").returncode == 0
 
 

