@@ -6,7 +6,7 @@ import io
 import os
 import sys
 
-gc.disable()  # the process is short: a collection takes a tenth of its time and frees nothing
+gc.disable()  # the process is short: this saves 4 % of a compile of 1,000 recipes (705 ms instead of 736)
 
 import click  # noqa: E402
 
@@ -74,7 +74,7 @@ def main() -> None:
         status = 1
     except (click.Abort, KeyboardInterrupt):
         status = _ABORTED
-    os._exit(status)  # nothing is open any more: leaving the interpreter as it is saves time
+    os._exit(status)  # nothing is open any more: this saves 12 ms of each process (`--help`: 75 instead of 87)
 
 
 if __name__ == "__main__":
