@@ -74,7 +74,7 @@ def main() -> None:
         status = 1
     except (click.Abort, KeyboardInterrupt):
         status = _ABORTED
-    os._exit(status)  # nothing is open any more: this saves 12 ms of each process (`--help`: 75 instead of 87)
+    os._exit(status)  # nothing is open any more: this saves 12 ms (`--help`: 75 ms instead of 87)
 
 
 if __name__ == "__main__":
