@@ -50,12 +50,10 @@ def compile_place(place: Place, files: Sequence[Path] = (), *, with_resolved: bo
 def applied_files(place: Place) -> list[Path]:
     """Recipe files from elsewhere that were applied before and still exist: they count on this host."""
     folders = place.recipe_folders
-    names = {search.stem(path) for path in search.recipe_files(folders)}
     installed = {Path(unit.source) for unit in Store(place.unit_folder).installed().values() if unit.source}
-    return sorted(
-        path for path in installed
-        if path.parent not in folders and search.stem(path) not in names and path.is_file()
-    )  # fmt: skip
+    elsewhere = sorted(path for path in installed if path.parent not in folders and path.is_file())
+    names = {search.stem(path) for path in search.recipe_files(folders)} if elsewhere else ()
+    return [path for path in elsewhere if search.stem(path) not in names]
 
 
 def key(

@@ -3,7 +3,6 @@
 import errno
 import fcntl
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
@@ -29,6 +28,10 @@ class Store:
 
     def read(self, name: str) -> InstalledUnit | None:
         """A unit that recipectl wrote; None when there is no such file, or when somebody else wrote it."""
+        text = self._text(name)
+        return None if text is None else InstalledUnit(name, text)
+
+    def _text(self, name: str) -> str | None:
         path = self.folder / name
         try:
             with failures_named("read", path):
@@ -37,7 +40,7 @@ class Store:
             if not path.exists():
                 return None
             raise
-        return InstalledUnit(name, text) if SECTION in text else None
+        return text if SECTION in text else None
 
     def installed(self) -> dict[str, InstalledUnit]:
         """Every unit that recipectl wrote, by name."""
@@ -140,17 +143,12 @@ class Store:
         none is changed.
         """
         present = {entry.name for entry in self._entries()}
-        current = {unit.name: self.read(unit.name) for unit in units if unit.name in present}
-        for name, installed in current.items():
-            if installed is None and (reason := self.reason_not_ours(name)):
+        texts = {unit.name: self._text(unit.name) for unit in units if unit.name in present}
+        for name, text in texts.items():
+            if text is None and (reason := self.reason_not_ours(name)):
                 raise RecipectlError(reason)
-        write_whole(self._changed(units, current), durable=True)
-
-    def _changed(
-        self, units: tuple[Unit, ...], current: Mapping[str, InstalledUnit | None]
-    ) -> dict[Path, str]:
-        texts = {name: installed.text for name, installed in current.items() if installed}
-        return {self.folder / unit.name: unit.text for unit in units if texts.get(unit.name) != unit.text}
+        changed = (unit for unit in units if texts.get(unit.name) != unit.text)
+        write_whole({self.folder / unit.name: unit.text for unit in changed}, durable=True)
 
     def remove(self, name: str) -> None:
         """Remove a unit that recipectl wrote."""
