@@ -90,7 +90,8 @@ def test_the_log_can_be_read(served: str) -> None:
 
 
 def test_an_engine_that_exits_at_once_is_told_with_its_status_and_log(tmp_path: Path) -> None:
-    recipe("broken", binary=script(Path("/opt/broken"), "import sys; sys.exit('no weights here')"))
+    code = "import sys; print(*range(30), sep='\\n', flush=True); sys.exit('no weights here')"
+    recipe("broken", binary=script(Path("/opt/broken"), code))
     recipectl("apply", "broken")
     failed = recipectl("start", "broken")
     assert failed.returncode == 1

@@ -18,12 +18,14 @@ _EXITED, _KILLED, _DUMPED = 1, 2, 3  # ExecMainCode
 
 def log_lines(place: Place, unit: str, lines: int, since_sec: float | None = None) -> list[str]:
     """The last lines of a unit's log (since a time of this host's clock), as many as there are."""
-    words = [*place.journalctl, unit, "-o", "cat", "-n", str(lines), "--no-pager", "-q"]
+    # Before 254, `-n` with `--since` takes the first lines; in the order of `-r`, it takes the last.
+    words = [*place.journalctl, unit, "-o", "cat", "-r", "-n", str(lines), "--no-pager", "-q"]
     words += [f"--since=@{since_sec:.3f}"] if since_sec and not place.remote else []
     try:
-        return subprocess.run(words, capture_output=True, text=True, check=False).stdout.splitlines()  # noqa: S603  (fixed words)
+        output = subprocess.run(words, capture_output=True, text=True, errors="replace", check=False).stdout  # noqa: S603  (fixed words)
     except OSError:
         return []  # the log is an addition to an error, and not one itself
+    return output.splitlines()[::-1]
 
 
 def how_it_ended(state: UnitState) -> str:
