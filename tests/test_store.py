@@ -1,6 +1,8 @@
 """Unit files on disk, and carrying out a plan."""
 
+import time
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from models import State, model
@@ -132,3 +134,27 @@ def test_the_drop_ins_of_a_kind_are_those_of_that_kind(tmp_path: Path) -> None:
         (tmp_path / name / f"{name}.conf").write_text("")
     result = [Path(path).parent.name for path in Store(tmp_path).drop_ins("model-a.socket")]
     assert result == ["model-.socket.d", "socket.d"]
+
+
+def test_a_wait_for_the_lock_is_said(tmp_path: Path) -> None:
+    path = tmp_path / ".recipectl.lock"
+    path.write_text("")
+    path.chmod(0o644)
+    waits: list[Path] = []
+    waiting = Thread(target=lambda: Store(tmp_path).lock(waits.append).close())
+    with Store(tmp_path).lock(waits.append):
+        # Another account that can open the file could hold the lock.
+        assert path.stat().st_mode & 0o777 == 0o600
+        waiting.start()
+        while not waits:
+            time.sleep(0.05)
+        assert waiting.is_alive()
+    waiting.join()
+    assert waits == [path]
+
+
+def test_a_lock_is_no_link(tmp_path: Path) -> None:
+    (tmp_path / ".recipectl.lock").symlink_to(tmp_path / "else")
+    with pytest.raises(RecipectlError, match=r"/\.recipectl\.lock could not be written: Too many levels"):
+        Store(tmp_path).lock(lambda _: None)
+    assert not (tmp_path / "else").exists()

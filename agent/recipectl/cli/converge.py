@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import click
@@ -132,6 +133,10 @@ def _show(place: Place, decision: _Decision) -> None:
         click.echo(f"stays in force: {path}")
 
 
+def _report_wait(lock: Path) -> None:
+    click.echo(f"waiting for another recipectl, which holds {lock}", err=True)
+
+
 @click.command("diff")
 @SOME_RECIPES
 @json_option("object")
@@ -161,7 +166,7 @@ def apply_(
     """Make the host what its recipes say; with names, only these. Models load after it returns."""
     store = Store(place.unit_folder)
     changes = not (check or dry_run)
-    with store.lock() if changes else nullcontext(), Manager(user=place.user) as manager:
+    with store.lock(_report_wait) if changes else nullcontext(), Manager(user=place.user) as manager:
         if changes:
             store.remove_temporary_files()
         decision = _decide(place, recipes, manager, restart=not no_restart)
@@ -211,7 +216,7 @@ def remove_(place: Place, recipes: tuple[str, ...]) -> int:
     """Stop models, disable them and remove their units; recipes stay."""
     services = tuple(map(service_name, recipes))
     store = Store(place.unit_folder)
-    with store.lock(), Manager(user=place.user) as manager:
+    with store.lock(_report_wait), Manager(user=place.user) as manager:
         installed = store.installed()
         gone: dict[str, str] = {}
         for service in services:

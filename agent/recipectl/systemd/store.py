@@ -1,8 +1,11 @@
 """The unit files of recipectl on disk. The only module that writes units."""
 
+import contextlib
 import errno
 import fcntl
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
@@ -17,6 +20,7 @@ SEARCH_PATH = tuple(
     for kind in ("system", "user")
     for base in ("/etc", "/run", "/usr/local/lib", "/usr/lib")
 )
+_SILENT_WAIT_SEC = 2
 _ENDINGS = (".service", ".socket", ".timer")
 
 
@@ -98,17 +102,23 @@ class Store:
             return f"{path} was not written by recipectl; move it away or rename the recipe"
         return None
 
-    def lock(self) -> IO[str]:
-        """Wait for other applies to this folder to end. Closing the returned file ends the lock."""
+    def lock(self, report_wait: Callable[[Path], None]) -> IO[str]:
+        """Wait for other applies to this folder to end. Closing the returned file ends the lock.
+
+        `report_wait` is called with the lock's path when that takes more than a moment.
+        """
+        path = self.folder / ".recipectl.lock"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            file = (self.folder / ".recipectl.lock").open("w")
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            file = os.fdopen(os.open(path, flags, 0o600), "w")
         except OSError as error:
             if error.errno == errno.EROFS:  # nobody else can write there either
                 return Path(os.devnull).open("w")
             with failures_named("written", self.folder):
                 raise
-        fcntl.flock(file, fcntl.LOCK_EX)
+        os.fchmod(file.fileno(), 0o600)  # who may open it may hold the lock; older versions let everybody
+        _wait_for_lock(file, lambda: report_wait(path))
         return file
 
     @property
@@ -155,3 +165,14 @@ class Store:
         path = self.folder / name
         with failures_named("removed", path):
             path.unlink(missing_ok=True)
+
+
+def _wait_for_lock(file: IO[str], report_wait: Callable[[], None]) -> None:
+    deadline = time.monotonic() + _SILENT_WAIT_SEC
+    while time.monotonic() < deadline:
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        time.sleep(0.05)
+    report_wait()
+    fcntl.flock(file, fcntl.LOCK_EX)
