@@ -187,6 +187,23 @@ def test_evict_always_does_not_wait() -> None:
         assert time.monotonic() - start_time < 5
 
 
+def test_a_socket_listens_at_an_address_that_comes_later() -> None:
+    recipe("a", host="10.255.77.1", port=18201, served_model_name="a", on_demand={"idle": "1min"})
+    assert recipectl("apply").returncode == 0
+    assert systemctl("is-active", "model-a.socket") == "active"
+
+
+def test_a_client_that_vanishes_is_noticed() -> None:
+    recipe("a", port=18201, served_model_name="a", on_demand={"idle": "1min"})
+    recipectl("apply")
+    with socket.create_connection(("127.0.0.1", 18201)) as client:
+        client.sendall(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert client.recv(100).startswith(b"HTTP/1.")
+        rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        accepted = [row[5] for row in rows if (row[1][-5:], row[3]) == (f":{18201:04X}", "01")]
+        assert [timer[:3] for timer in accepted] == ["02:"]  # the timer of keepalive (proc_pid_net(5))
+
+
 def test_start_of_an_on_demand_model_keeps_it_until_it_is_idle() -> None:
     recipe("a", port=18201, served_model_name="a", on_demand={"idle": "4s"})
     recipectl("apply")
