@@ -178,6 +178,6 @@ def test_a_value_of_service_that_systemd_would_ignore_is_an_error(
     write("r/a.json", text(venv, service={"MemoryMax": "lots", "Nice": "5", "CPUQuota": "150%"}))
     (problem,) = compiled(tmp_path / "r").failures["a"]
     assert (problem.key, problem.kind) == ("service.MemoryMax", "setting")
-    assert "`service.MemoryMax` would not be in force (Invalid memory limit 'lots'" in problem.sentence
+    assert "systemd would ignore `service.MemoryMax` (Invalid memory limit 'lots'" in problem.sentence
     write("r/a.json", text(venv, service={"MemoryMax": "40G", "Nice": "5", "CPUQuota": "150%"}))
     assert compiled(tmp_path / "r").failures == {}

@@ -45,7 +45,7 @@ def test_a_failure_changes_no_file_and_leaves_none_behind(tmp_path: Path) -> Non
     [
         (13, "run it as root (sudo), or correct its owner"),
         (28, "free some space"),
-        (30, "its file system is read-only"),
+        (30, "remount it read-write"),
     ],
 )
 def test_the_remedy_is_that_of_the_failure(number: int, remedy: str) -> None:

@@ -20,7 +20,7 @@ CASES = {
     "a flag with a value": ("vllm", "--headless=yes", "`--headless` takes no value in vllm 0.32.0; give `true` or `false`, not `yes`"),
     "a word of no option": ("vllm", "--headless yes", "`yes` belongs to no option of vllm 0.32.0; remove it"),
     "no value": ("vllm", "--port", "`--port` needs a value in vllm 0.32.0; give one"),
-    "the beginning of a flag": ("vllm", "--enable-prefix-cachin", "is only the beginning of `--enable-prefix-caching`"),
+    "the beginning of a flag": ("vllm", "--enable-prefix-cachin", "abbreviates `--enable-prefix-caching`"),
     "a part of an unknown option": ("vllm", "--compilation.mode 3", "`--compilation` is not an option of vllm 0.32.0"),
     "SGLang knows no underscores": ("sglang", "--mem_fraction_static 0.5", "`--mem_fraction_static` is not an option of sglang 0.5.23; did you mean `--mem-fraction-static`?"),
 }  # fmt: skip

@@ -157,7 +157,7 @@ def test_what_boots_with_another_counts_as_booting() -> None:
 
 def test_one_that_needs_two_rivals_can_never_start() -> None:
     decisions = relations.decide([on("a", requires=("b", "c")), on("b", "0"), on("c", "0")])
-    assert "it starts with `b` and `c`, which share a GPU and stop each other" in sentences(decisions, "a")[0]
+    assert "its start needs `b` and `c`, which stop each other" in sentences(decisions, "a")[0]
 
 
 def test_coming_after_one_that_it_evicts_is_refused() -> None:

@@ -41,7 +41,7 @@ class _Output(io.TextIOWrapper):
 
 
 def _open_standard_files() -> None:
-    """Use /dev/null for a standard file that is closed. Each write to standard output then fails."""
+    """Open /dev/null for each closed standard file. Writes to a closed standard output still fail."""
     for number in range(3):
         try:
             os.fstat(number)

@@ -9,7 +9,7 @@ class Problem(NamedTuple):
 
     `key` is the path of the key with dots. Kinds: access, argument, device, drift, environment, file, gpu,
     host, key, lock, orphan, permission, pin, port, relation, runtime, secret, setting, syntax, unit, value,
-    Severity: error or warning.
+    variable. Severity: error or warning.
     """
 
     file: str = ""

@@ -12,7 +12,7 @@ SUFFIX = ".recipectl"  # of temporary files
 _REMEDIES = {
     errno.EACCES: "run it as root (sudo), or correct its owner",
     errno.EPERM: "run it as root (sudo), or correct its owner",
-    errno.EROFS: "its file system is read-only",
+    errno.EROFS: "remount it read-write",
     errno.ENOSPC: "free some space",
     errno.EDQUOT: "free some space",
     errno.EISDIR: "a folder is in its place; move it away",

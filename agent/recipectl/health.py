@@ -116,7 +116,7 @@ def wait_for_devices(options: argparse.Namespace) -> int:
 
 
 def wait_for_loads(options: argparse.Namespace) -> int:
-    """Wait while one of the units is loading; its own TimeoutStartSec= bounds that."""
+    """Wait while a unit of the list loads; the limit is that unit's TimeoutStartSec=."""
     while any(unit.get("SubState") in _LOADING for unit in _properties(options, options.units, "SubState")):
         status = "waiting for another model on this GPU to finish loading"
         _notify(f"STATUS={status}\nEXTEND_TIMEOUT_USEC=10000000")
@@ -188,7 +188,7 @@ def _stranger(options: argparse.Namespace) -> sockets.PortHolder | None:
 def wait_until_idle(options: argparse.Namespace) -> int:
     """Wait until units that a start would stop are idle: not loading, and nobody is connected to their port.
 
-    After --patience-sec they are stopped all the same.
+    After --patience-sec the start stops busy units.
     """
     ports = {unit: int(port) for unit, _, port in (word.rpartition("=") for word in options.units)}
     end = time.monotonic() + options.patience_sec
@@ -199,7 +199,7 @@ def wait_until_idle(options: argparse.Namespace) -> int:
         if not busy:
             return 0
         if not told:
-            _error(f"waiting until {', '.join(busy)} is idle, at most {options.patience_sec} s")
+            _error(f"waiting at most {options.patience_sec} s for idle: {', '.join(busy)}")
             told = True
         time.sleep(_SLOW_POLL_SEC)
     return 0
@@ -244,7 +244,7 @@ def probe(options: argparse.Namespace) -> int:
         )
         if options.action == "stop":
             _systemctl(options, "stop", "--no-block", unit)
-        # A hung engine would take all of TimeoutStopSec=. Unless it was stopped, Restart= starts it again.
+        # A normal stop of a hung engine takes all of TimeoutStopSec=. Restart= or a request starts it again.
         _systemctl(options, "kill", "--signal=SIGKILL", unit)
     return 0
 

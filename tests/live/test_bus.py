@@ -53,7 +53,7 @@ def test_a_connection_that_is_lost_while_a_job_is_waited_for_is_told() -> None:
         job = manager.queue("Start", "model-a.service")
         lose(manager)
         with pytest.raises(
-            BusError, match=r"connection to systemd was lost while a job was waited for; the job goes on"
+            BusError, match=r"connection to systemd was lost before the job ended; the job goes on"
         ):
             manager.result(job)
     assert recipectl("wait", "a").returncode == 0

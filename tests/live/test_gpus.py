@@ -413,11 +413,11 @@ def test_two_rivals_cannot_both_be_enabled() -> None:
     refused = recipectl("enable", "b")
     assert (
         refused.returncode,
-        "share a GPU, and only one of them would be up after a boot" in refused.stderr,
+        "stop each other, so only one would run after a boot" in refused.stderr,
     ) == (2, True)
     systemctl("enable", "model-b.service")
     report = recipectl("apply")
-    assert (report.returncode, "`a` and `b` are both enabled and share a GPU" in report.stderr) == (2, True)
+    assert (report.returncode, "`a` and `b` are enabled and stop each other" in report.stderr) == (2, True)
 
 
 def test_a_model_that_was_evicted_is_not_put_back_by_an_apply() -> None:

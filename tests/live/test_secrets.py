@@ -65,7 +65,7 @@ def test_a_secret_that_anyone_may_read_is_refused() -> None:
     answer = recipectl("apply")
     assert (
         answer.returncode,
-        "others may read or change /etc/recipectl/secrets/open; chmod 0600 it" in answer.stderr,
+        "others may read or change /etc/recipectl/secrets/open; set mode 0600" in answer.stderr,
     ) == (
         2,
         True,

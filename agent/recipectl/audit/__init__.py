@@ -1,1 +1,1 @@
-"""Is what runs what should run?"""
+"""Compare host and recipes."""

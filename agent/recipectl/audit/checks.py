@@ -60,7 +60,7 @@ def check_secrets(subject: Subject) -> Iterator[Problem]:
         paths = sorted(_SECRETS.iterdir() if _SECRETS.is_dir() else ())
     for path in paths:
         if path.is_file() and path.stat().st_mode & (stat.S_IRWXO | stat.S_IWGRP):
-            yield on_host("secret", f"others may read or change {path}; chmod 0600 it")
+            yield on_host("secret", f"others may read or change {path}; set mode 0600")
 
 
 def check_permissions(subject: Subject) -> Iterator[Problem]:
@@ -74,10 +74,10 @@ def check_permissions(subject: Subject) -> Iterator[Problem]:
             continue
         status = path.stat()
         if status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX:
-            yield on_host("permission", f"anyone may write {path}, and decide what runs; chmod o-w it")
+            yield on_host("permission", f"anyone may write {path}, and decide what runs; run chmod o-w")
         if not place.user and status.st_uid != 0:
             fault = f"{path} belongs to user {status.st_uid}, who decides what runs here"
-            yield on_host("permission", f"{fault}; chown it to root")
+            yield on_host("permission", f"{fault}; run chown root")
 
 
 def check_gpus(subject: Subject) -> Iterator[Problem]:

@@ -115,7 +115,7 @@ class _Comparison:
             return ""
         if unit.backend not in ENGINES:  # somebody edited the unit
             return ""
-        # An on-demand engine is asked directly: a question to its socket would start it.
+        # An on-demand engine is asked directly: a question to its socket would count as use.
         direct = evidence.resolved and evidence.resolved.recipe.on_demand
         url = evidence.resolved.endpoint.url if evidence.resolved and direct else unit.endpoint
         return answered_version(unit.backend, url)

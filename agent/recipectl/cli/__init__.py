@@ -21,7 +21,7 @@ _VERBS = {
     "start": ("jobs", "Start models; returns when they are ready."),
     "stop": ("jobs", "Stop models; returns when their processes are gone."),
     "restart": ("jobs", "Stop models and start them again."),
-    "switch": ("jobs", "Start a model and say which ones it took the GPUs of."),
+    "switch": ("jobs", "Start a model, and say which models it stopped."),
     "wait": ("jobs", "Wait until models are ready, without starting them."),
     "enable": ("jobs", "Start models at boot, with models.target."),
     "disable": ("jobs", "Do not start models at boot any more."),

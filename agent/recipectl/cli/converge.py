@@ -78,7 +78,7 @@ def _decide(place: Place, recipes: Sequence[str], manager: Manager, *, restart: 
             models = tuple(model for model in models if name not in {unit.name for unit in model.units})
     status = selection.status or int(bool(problems))
     for model, rival in enabled_rivals(models, current.enabled):
-        fault = f"`{model.name}` and `{rival}` are both enabled and share a GPU"
+        fault = f"`{model.name}` and `{rival}` are enabled and stop each other"
         sentence = f"{fault}: only one would be up after a boot; disable the other"
         problems.append(on_host("relation", sentence, file=model.file))
         status = 2
@@ -92,7 +92,7 @@ def _refuse_files_with_a_recipes_name(place: Place, recipes: Sequence[str]) -> N
     for path in (search.find(name, ()) for name in recipes if search.is_file(name)):
         other = by_name.get(search.stem(path), path)
         if path.exists() and os.path.realpath(path) != os.path.realpath(other):
-            fault = f"{path} has the name of {other}, which the next apply would put back"
+            fault = f"{path} has the name of {other}, so the next apply would undo it"
             raise UsageError(f"{fault}; rename it", kind="file")
 
 

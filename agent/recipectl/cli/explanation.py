@@ -22,7 +22,7 @@ from recipectl.recipe.positions import KeyPath, Positions
 from recipectl.recipe.yamlfile import LEGACY_GPUS
 from recipectl.systemd.unitfile import SECTION
 
-# ExplainedSetting -> the keys of a recipe that decide it; the first that is set is named with file:line.
+# Name of a setting -> the recipe keys that decide it; the first key that is set is named with file:line.
 _KEYS = {
     "SourcePath": ("name",), "Requires": ("requires",), "After": ("after", "requires"),
     "Conflicts": ("conflicts", "gpus"), "AssertPathExists": ("model_path",),

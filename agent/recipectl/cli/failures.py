@@ -51,7 +51,7 @@ def why_not_started(place: Place, state: UnitState, result: str, since_sec: floa
     if result == "done" and not state.condition_result:
         reason = f"a condition of its unit is not met; see systemctl status {state.name}"
     elif result == "canceled":
-        reason = "the start was cancelled by a stop, or by the start of a model on its GPUs"
+        reason = "a stop, or the start of a conflicting model, cancelled the start"
     elif result == "assert" or not state.assert_result:
         reason = "its AssertPathExists= is not met: `model_path` does not exist"
     elif result == "done":

@@ -1,4 +1,4 @@
-"""lock, versions, check: is what runs what the recipe says?"""
+"""lock, versions, check: does the host match the recipe?"""
 
 from __future__ import annotations
 

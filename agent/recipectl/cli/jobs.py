@@ -250,7 +250,7 @@ def enable_(place: Place, recipes: tuple[str, ...]) -> int:
         for unit in units:
             rivals = {*manager.rivals(unit)} if unit.endswith(".service") else set()
             for rival in sorted(rivals & {*enabled, *units}):
-                fault = f"{unit} and {rival} share a GPU, and only one of them would be up after a boot"
+                fault = f"{unit} and {rival} stop each other, so only one would run after a boot"
                 remedy = f"disable {UnitNames.of_service(rival).recipe} first"
                 raise UsageError(f"{fault}; {remedy}", kind="relation")
         manager.enable((*units, TARGET))

@@ -68,7 +68,7 @@ class HelperCommands:
             commands.append(self._helper("check-lock", *options, "--folder", runtime.installed_in, *names))
         if nodes := gpus.device_nodes(recipe, resolved.gpus):
             commands.append(self._helper("wait-for-devices", *nodes))
-        # After= covers one direction: in the other direction the model waits here while the other one loads.
+        # Only one of two models has After=. The model without it waits here while the other one loads.
         loads = [UnitNames(other).service for other in relations.taking_turns if other not in relations.after]
         if loads:
             commands.append(self._helper("wait-for-loads", *self._manager, *loads))

@@ -31,7 +31,7 @@ _MIXED_GPUS = (
 def compile_recipes(
     sources: Sequence[Source], settings: HostSettings, installation: Installation, disk: Disk
 ) -> CompileResult:
-    """The units of some recipes together. A wrong recipe stops no other, unless that requires it."""
+    """The units of some recipes together. A wrong recipe stops only those that require it."""
     by_name: dict[str, ResolvedRecipe] = {}
     failures: dict[str, tuple[Problem, ...]] = {}
     for source in sources:

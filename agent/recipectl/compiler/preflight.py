@@ -116,7 +116,7 @@ def check_pins(recipe: Recipe, runtime: Runtime) -> Iterator[UsageError]:
             yield UsageError(f"{sentence}; install it there or correct the runtime", key, kind="pin")
         elif specifier and not satisfies(version, specifier):
             sentence = f"`{key}` is {specifier}, and {installed} is {version}"
-            yield UsageError(f"{sentence}; install that version or correct the recipe", key, kind="pin")
+            yield UsageError(f"{sentence}; install one that fits, or edit the recipe", key, kind="pin")
 
 
 def check_service_values(recipe: Recipe) -> Iterator[UsageError]:
@@ -124,7 +124,7 @@ def check_service_values(recipe: Recipe) -> Iterator[UsageError]:
     sections = ("Unit", "Service")
     lines = tuple((section, line) for section in sections for line in service_settings.lines(recipe, section))
     for name, reason in _ignored(lines) if lines else ():
-        sentence = f"`service.{name}` would not be in force ({reason}); correct it"
+        sentence = f"systemd would ignore `service.{name}` ({reason}); correct it"
         yield UsageError(sentence, "service", name, kind="setting")
 
 
@@ -204,7 +204,7 @@ def _wrong_secret_file(source: str, disk: Disk) -> str | None:
     if not stat.S_ISREG(mode):
         return f"{source} is not a file; give a file"
     if mode & (stat.S_IRWXO | stat.S_IWGRP):
-        return f"others may read or change {source}; chmod 0600 it"
+        return f"others may read or change {source}; set mode 0600"
     return None
 
 

@@ -37,7 +37,7 @@ class Relations(NamedTuple):
 
     rivals: tuple[str, ...] = ()  # starting one stops the other (Conflicts= and After=)
     taking_turns: tuple[str, ...] = ()  # share a GPU, and load one after the other
-    after: tuple[str, ...] = ()  # what it names, and rivals on one side: After= on one side is enough
+    after: tuple[str, ...] = ()  # `after:`, `requires:`, and for rivals and turns one model of the two
     requires: tuple[str, ...] = ()
     stopped: tuple[tuple[str, int], ...] = ()  # (what a start would stop, the port of its clients)
 
@@ -113,7 +113,7 @@ def decide(claims: Iterable[Claim], broken: frozenset[str] = frozenset()) -> Dec
 
 
 def gpus_cannot_be_compared(claims: Iterable[Claim], settings: HostSettings) -> bool:
-    """True if GPUs are indices in some recipes and ids in others, and the host file does not know both."""
+    """True if GPUs are indices in some recipes and ids in others, and the host file has no `gpus:`."""
     spellings = {gpu.isdigit() for claim in claims for gpu in claim.gpus if gpu != "all"}
     return not settings.gpus and len(spellings) > 1
 
@@ -206,8 +206,8 @@ def _check_starts(
     for name in by_name:
         for first, second in combinations(sorted({name, *required[name]}), 2) if required[name] else ():
             if second in rivals[first]:
-                fault = f"it starts with `{first}` and `{second}`, which share a GPU and stop each other"
-                remedy = "give them `gpu_sharing: ordered`, or other GPUs"
+                fault = f"its start needs `{first}` and `{second}`, which stop each other"
+                remedy = "correct `requires`, `gpu_sharing` or `conflicts`"
                 decisions.refuse(name, f"`{name}` cannot start: {fault}; {remedy}", "requires")
 
 

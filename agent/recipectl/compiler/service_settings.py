@@ -10,17 +10,17 @@ from recipectl.systemd import quoting
 from recipectl.systemd.directives import directives
 from recipectl.text import did_you_mean
 
-# What a unit promises depends on these: a recipe that changed them would not be supervised any more.
+# These settings have recipe keys of their own, or they would break what a unit promises.
 _REASONS = {
     "recipectl writes it; remove it": ("ExecStart", "ExecStartPre", "ExecStartPost", "SourcePath"),
-    "a stop must free the GPUs": ("KillMode", "SendSIGKILL", "ExecStop", "ExecStopPost"),
-    "readiness depends on Type=exec": ("Type",),
-    "readiness depends on NotifyAccess=exec": ("NotifyAccess",),
-    "readiness depends on the engine's processes being in the unit's own cgroup": ("Delegate",),
-    "the helper watches the main process": ("GuessMainPID", "PIDFile"),
+    "a stop must free the GPUs; remove it": ("KillMode", "SendSIGKILL", "ExecStop", "ExecStopPost"),
+    "readiness depends on Type=exec; remove it": ("Type",),
+    "readiness depends on NotifyAccess=exec; remove it": ("NotifyAccess",),
+    "readiness depends on the unit's own cgroup; remove it": ("Delegate",),
+    "the helper watches the main process; remove it": ("GuessMainPID", "PIDFile"),
     "engines cannot reload; remove it": ("ExecReload",),
-    "an engine that has ended must be started again": ("RemainAfterExit",),
-    "a load that was stopped must not be a failure": ("SuccessExitStatus",),
+    "an engine that has ended must be started again; remove it": ("RemainAfterExit",),
+    "a load that was stopped must not be a failure; remove it": ("SuccessExitStatus",),
     "no engine notifies it; use `watch:`": ("WatchdogSec",),
     "use `env_vars:`": ("Environment",),
     "use `env_vars:`, which `explain` shows": ("PassEnvironment",),

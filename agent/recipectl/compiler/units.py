@@ -69,8 +69,10 @@ def check_endpoint(resolved: ResolvedRecipe) -> None:
     recipe = resolved.recipe
     for word in resolved.words:
         if flag := re.fullmatch(r"--(uds|ssl[-_]certfile|ssl[-_]cert[-_]file)(=.*)?", word.text):
-            fault = f"with `--{flag[1]}` the engine does not speak plain HTTP over TCP, by which it is asked"
-            raise UsageError(f"{fault}; put a proxy in front instead", *word.key, kind="argument")
+            fault = f"recipectl needs plain HTTP over TCP, which `--{flag[1]}` turns off"
+            raise UsageError(
+                f"{fault}; remove it, and use a proxy for TLS", *word.key, kind="argument"
+            )
     if resolved.endpoint.path is None:
         rank = recipe.nodes.rank if recipe.nodes else 0
         for key in ("on_demand", "watch"):

@@ -105,11 +105,11 @@ def _text(unit: str, survey: Survey) -> str | None:
 def _superfluous_units(model: CompiledModel, survey: Survey) -> list[Action]:
     own = {unit.name for unit in model.units}
     names = (name for name in model.unit_names.every if name in survey.installed and name not in own)
-    return [Action("remove", name, "the recipe needs it no longer") for name in names]
+    return [Action("remove", name, "the recipe no longer needs it") for name in names]
 
 
 def _family_is_up(unit: str, survey: Survey) -> bool:
-    """True if anything runs of the recipe that a unit was written for."""
+    """True if a unit of the same recipe runs (sockets do not count)."""
     installed = survey.installed.get(unit)
     names = UnitNames(installed.recipe if installed else "")
     return any(survey.is_up(name) for name in names.every if name != names.socket)
@@ -132,7 +132,7 @@ def _must_skip(model: CompiledModel, survey: Survey) -> bool:
 def _must_be_enabled(model: CompiledModel, survey: Survey) -> bool:
     """True if a model must be enabled and up. A socket that an operator has disabled stays so.
 
-    After an interrupted apply nobody can tell: it may have been about to enable the socket.
+    After an interrupted apply, a missing link may be apply's own unfinished work.
     """
     unit = model.enabled_unit
     if model.autostart is None and model.on_demand:

@@ -55,7 +55,7 @@ def _gone(place: Place, units: Iterable[InstalledUnit]) -> dict[str, str]:
 
 
 def _missing_users(models: Iterable[CompiledModel]) -> Iterator[str]:
-    """Users of units that do not exist yet; the compiler has refused a recipe's own `user:` of that kind."""
+    """Missing users from the host file. Preflight refuses a recipe whose own `user:` is missing."""
     for user in {model.user for model in models if model.user}:
         try:
             pwd.getpwnam(user)

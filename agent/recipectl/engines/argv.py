@@ -62,9 +62,7 @@ def _boolean_words(engine: str, key: str, flag: str, *, value: bool) -> tuple[st
     kind = options.kind(canonical)
     choices = options.choices(canonical)
     if choices and kind != "optional" and (value or _FALSE_WORDS & {*choices}):
-        fault = (
-            f"is one of {', '.join(choices)}, and YAML takes `{'on' if value else 'off'}` for true or false"
-        )
+        fault = f"must be one of {', '.join(choices)}; YAML reads `{'on' if value else 'off'}` as a boolean"
         raise UsageError(f"`extra_args.{key}` {fault}; put it in quotes", "extra_args", key, kind="argument")
     if value:
         return (flag,)

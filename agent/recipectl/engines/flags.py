@@ -146,7 +146,7 @@ def _abbreviation(engine: str, option: GivenOption, known_option: Option) -> str
         return None
     if "_" in option.name and not ENGINES[engine].takes_underscores:
         return None
-    return f"`{option.name}` is only the beginning of `{option.flag}`, and may mean another one; write that"
+    return f"`{option.name}` abbreviates `{option.flag}`, and may become ambiguous; write the full name"
 
 
 def _wrong_value(engine_words: str, option: GivenOption, known_option: Option) -> str | None:

@@ -81,7 +81,7 @@ class Disk:
         python = interpreter_of(program) or program
         venv = self.venv(python)
         if venv is None:
-            # pip beside a system's Python installs elsewhere, the script too: /usr/local, ~/.local.
+            # pip of a system Python installs packages and scripts in /usr/local or ~/.local.
             system = python.parent.parent
             debian = [Path("/usr/local")] if system == Path("/usr") else []
             return self._packages([program.parent.parent, *debian, system], python)

@@ -214,7 +214,7 @@ def _completed(search: _Search, choice: Runtime, python: Path | None, key: tuple
 
 def _not_pinned(search: _Search, program: Path) -> str:
     remedy = "`binary:`" if search.engine == "llamacpp" else "`python_path:`"
-    return f"the runtime is not pinned: {program} is whatever is installed there; set {remedy}"
+    return f"the runtime is not pinned: an upgrade may change {program}; set {remedy}"
 
 
 def _copied_venv(

@@ -137,7 +137,7 @@ class Watch(BaseModel):
     failures: Positive = Field(default=3, description="failures in a row before `action`")
     timeout: Span = Field(default=10, description="how long one answer may take")
     action: Literal["restart", "stop"] = Field(
-        default="restart", description="restart kills the engine, and systemd starts it again"
+        default="restart", description="restart kills the engine; systemd or a request starts it"
     )
 
 

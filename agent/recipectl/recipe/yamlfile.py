@@ -99,7 +99,7 @@ class Reader:
     def _check_size(self, node: Any, path: KeyPath) -> None:
         self._count += 1
         if len(path) > _MAX_LEVELS or self._count > _MAX_VALUES:
-            # An alias may stand within itself, and ten of ten of ten are thousands.
+            # An alias may contain itself, and nested aliases multiply the values.
             fault = "nested too deeply" if len(path) > _MAX_LEVELS else "too large"
             self.report(self._position(node), path[:1], "value", f"`{path[0]}` is {fault}; write less")
             raise RecipeError(self.problems[-1:])

@@ -89,10 +89,10 @@ class Manager:
     @property
     def _remedy(self) -> str:
         if self.host:
-            return f"does `ssh {self.host} systemd-stdio-bridge` work?"
+            return f"try `ssh {self.host} systemd-stdio-bridge`"
         if self.user:
             return "log in with a session that has one (loginctl enable-linger), or use the system manager"
-        return "is the host booted with systemd, and does D-Bus run?"
+        return "check that systemd is PID 1 and that D-Bus runs"
 
     def _request(self, purpose: str, request: Callable[[Any], Any]) -> Any:
         """Make one request, once more after a lost connection; `purpose` names it in an error."""
@@ -129,7 +129,7 @@ class Manager:
 
     def _property(self, path: bytes, interface: bytes, name: bytes, type_: bytes) -> Any:
         return self._request(
-            f"tell the property {name.decode()}",
+            f"give the property {name.decode()}",
             lambda bus: bus.get_property(_SERVICE, path, _SERVICE + b"." + interface, name, type_),
         )
 
@@ -179,7 +179,7 @@ class Manager:
 
     def _lost(self) -> BusError:
         remedy = "the job goes on; see `recipectl status`"
-        return BusError(f"the connection to {self._whose} was lost while a job was waited for; {remedy}")
+        return BusError(f"the connection to {self._whose} was lost before the job ended; {remedy}")
 
     def job(self, verb: str, unit: str) -> str:
         """Run one job to its end; returns systemd's result."""
@@ -213,7 +213,7 @@ class Manager:
         """The state of each unit, loaded or not; `brief` asks once, for what a list shows."""
         if not units:
             return ()
-        purpose = f"tell the state of {units[0]}" + (f" and {len(units) - 1} more" if len(units) > 1 else "")
+        purpose = f"give the state of {units[0]}" + (f" and {len(units) - 1} more" if len(units) > 1 else "")
         if brief:
             # Only loaded units are listed; a unit that is not loaded is stopped.
             rows = self._call(purpose, b"ListUnitsByPatterns", b"asas", [], [b"model-*"])
@@ -242,7 +242,7 @@ class Manager:
         return UnitState(name, load, active, sub, **fields)
 
     def _row(self, unit: str) -> UnitRow:
-        rows = self._call(f"tell about {unit}", b"ListUnitsByNames", b"as", [unit.encode()])
+        rows = self._call(f"describe {unit}", b"ListUnitsByNames", b"as", [unit.encode()])
         if not rows:
             raise BusError(f"`{unit}` is not a unit's name; correct it")
         return UnitRow(*rows[0])
