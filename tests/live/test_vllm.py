@@ -81,8 +81,8 @@ def test_vllms_own_parser_tells_what_it_would_refuse(tmp_path: Path) -> None:
     result = recipectl("check", str(file))
     assert result.returncode == 2
     lines = result.stderr.splitlines()
-    assert f"{file}:8: `--dtype` cannot be `floaty` in vllm 0.32.0; did you mean `float`?" in lines[0]
-    assert "`--swap-space` is no option of vllm 0.32.0; remove it (the nearest is `--" in lines[1]
+    assert f"{file}:8:8: `--dtype` cannot be `floaty` in vllm 0.32.0; did you mean `float`?" in lines[0]
+    assert "`--swap-space` is not an option of vllm 0.32.0; remove it (the nearest is `--" in lines[1]
     assert "`--enable-prefix-cachin` abbreviates `--enable-prefix-caching`" in lines[2]
     assert "warning:" in lines[3]
     assert "`--disable-cascade-attn` is deprecated in vllm 0.32.0" in lines[3]
