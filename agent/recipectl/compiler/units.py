@@ -70,9 +70,7 @@ def check_endpoint(resolved: ResolvedRecipe) -> None:
     for word in resolved.words:
         if flag := re.fullmatch(r"--(uds|ssl[-_]certfile|ssl[-_]cert[-_]file)(=.*)?", word.text):
             fault = f"recipectl needs plain HTTP over TCP, which `--{flag[1]}` turns off"
-            raise UsageError(
-                f"{fault}; remove it, and use a proxy for TLS", *word.key, kind="argument"
-            )
+            raise UsageError(f"{fault}; remove it, and use a proxy for TLS", *word.key, kind="argument")
     if resolved.endpoint.path is None:
         rank = recipe.nodes.rank if recipe.nodes else 0
         for key in ("on_demand", "watch"):
