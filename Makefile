@@ -2,7 +2,7 @@ PY = .venv/bin/python
 SUITES = trixie sid
 SUDO = $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: demo test test-vllm test-sglang live-matrix setup setup-test lint pure live fmt golden mutants bench man dist
+.PHONY: demo test test-vllm test-sglang live-matrix setup setup-test lint pure live fmt golden mutants storm bench man dist
 demo: setup
 	@packaging/demo
 test: setup-test lint pure live
@@ -33,6 +33,10 @@ fmt:
 	.venv/bin/ruff check --fix agent tests packaging; .venv/bin/ruff format agent tests packaging
 golden:
 	$(PY) -m pytest -q tests/test_golden.py --rewrite-golden
+storm: setup
+	PYTHONPATH=agent:tests $(PY) tests/hostile.py 1000
+	$(SUDO) packaging/throwaway-systemd env STORM_FAULTS=2000 RANDOM_WORDS=100000 "$(CURDIR)/$(PY)" -m pytest -q \
+	    -p no:cacheprovider -m systemd -k "storm or random_words" tests/live/test_storm.py tests/live/test_quoting.py
 mutants:
 	$(PY) tests/mutants.py $(COUNT) $(SEED)
 bench: setup

@@ -13,6 +13,7 @@ TEXT = "[Service]\n\n[X-Recipectl]\nRecipe={name}\nDigest=0123456789ab\n"
 class State:
     active_state: str = "inactive"
     started_digest: str | None = None
+    main_pid: int = 0
 
 
 def model(
@@ -20,7 +21,7 @@ def model(
 ) -> CompiledModel:
     """A model as the compiler gives it, without relations."""
     defaults: dict[str, object] = {
-        "name": name, "file": f"/r/{name}.yaml", "backend": "vllm", "user": None, "digest": "0123456789ab",
+        "name": name, "file": f"/r/{name}.yaml", "backend": "vllm", "user": None, "proxy_user": None, "digest": "0123456789ab",
         "units": units or (Unit(f"model-{name}.service", text or TEXT.format(name=name)),), "autostart": None, "on_demand": False, "watched": False,
         "gpus": UNSET, "url": None, "listen": None, "requires": (), "rivals": (), "warnings": (),
     }  # fmt: skip

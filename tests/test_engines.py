@@ -10,9 +10,9 @@ from recipectl.compiler import environment
 from recipectl.compiler.environment import Layer
 from recipectl.compiler.model import Variable
 from recipectl.compiler.pipeline import resolve_purely
-from recipectl.engines import argv
+from recipectl.engines import argv, overlaps
 from recipectl.engines.endpoint import drain_sec, engine_endpoint
-from recipectl.errors import UsageError
+from recipectl.errors import MultipleUsageError, UsageError
 from recipectl.machine.installation import Installation
 from recipectl.machine.runtime import Runtime
 from recipectl.recipe.hostfile import HostSettings
@@ -186,6 +186,73 @@ def test_a_drain_is_read_from_the_arguments(words: tuple[str, ...], seconds: int
 @pytest.mark.parametrize("flag", ["--host", "--port"])
 def test_an_on_demand_engine_listens_only_where_its_socket_expects_it(flag: str) -> None:
     fields = {"name": "a", "model_path": "/m", "on_demand": {}}
-    for words in ((flag, "1"), (f"{flag}=1",)):
-        with pytest.raises(UsageError, match=f"`args` has {flag}, which `on_demand` sets"):
-            argv.words(Recipe.model_validate(fields | {"args": words}), VLLM)
+    for words in ((flag, "1"), (f"{flag}=1",), (f"{flag[:-1]}=1",)):
+        recipe = Recipe.model_validate(fields | {"args": words})
+        with pytest.raises(UsageError, match=f"`{flag} 1` contradicts `on_demand`; keep one of them"):
+            overlaps.settled(recipe, argv.words(recipe, VLLM))
+
+
+SGLANG = Runtime("test", ("/v/bin/python", "-m", "sglang.launch_server"))
+LLAMA = Runtime("test", ("/v/bin/llama-server",))
+RUNTIMES = {"vllm": VLLM, "sglang": SGLANG, "llamacpp": LLAMA}
+
+CONTRADICTIONS = {
+    "the model": ("llamacpp", {}, ["-m", "/other.gguf"], "`--model /other.gguf` contradicts `model_path`"),
+    "a second argument": ("vllm", {}, ["--model", "other"], "`--model other` contradicts `model_path`"),
+    "an alias of it": ("sglang", {}, ["--model=other"], "`--model-path other` contradicts `model_path`"),
+    "its beginning": ("sglang", {}, ["--model-pat", "other"], "`--model-path other` contradicts `model_path`"),
+    "another source": ("llamacpp", {}, ["-hf", "org/m"], "`--hf-repo org/m` serves another model than `model_path`"),
+    "a port": ("vllm", {"port": 1}, ["--port", "2"], "`--port 2` contradicts `port`"),
+    "a beginning": ("vllm", {"host": "::1"}, ["--hos=::2"], "`--host ::2` contradicts `host`"),
+    "underscores": ("vllm", {"tensor_parallel_size": 1}, ["--tensor_parallel_size", "2"], "`--tensor-parallel-size 2` contradicts"),
+    "a short flag": ("vllm", {"tensor_parallel_size": 1}, ["-tp", "2"], "`--tensor-parallel-size 2` contradicts"),
+    "served names": ("llamacpp", {"served_model_name": "a"}, ["-a", "b"], "`--alias b` contradicts `served_model_name`"),
+    "a flag that a field denies": ("vllm", {"trust_remote_code": False}, ["--trust-remote-code"], "`--trust-remote-code` contradicts `trust_remote_code`"),
+    "nodes": ("vllm", {"nodes": {"count": 2, "rank": 1, "address": "h"}}, ["--node-rank", "0"], "`--node-rank 0` contradicts `nodes`"),
+    "no number": ("vllm", {}, ["--port", "http"], "`--port http` needs a whole number"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("engine", "fields", "words", "sentence"), CONTRADICTIONS.values(), ids=CONTRADICTIONS.keys()
+)
+def test_a_flag_that_contradicts_a_field_is_refused_at_its_place(
+    engine: str, fields: dict[str, Any], words: list[str], sentence: str
+) -> None:
+    recipe = Recipe.model_validate(
+        {"name": "a", "model_path": "/m", "backend": engine, "args": words} | fields
+    )
+    with pytest.raises(MultipleUsageError) as refused:
+        overlaps.settled(recipe, argv.words(recipe, RUNTIMES[engine]))
+    assert (str(refused.value).startswith(sentence), refused.value.errors[0].key) == (True, ("args", 0))
+
+
+ADOPTIONS = {
+    "a port": ("vllm", ["--port=9000"], {"port": 9000}),
+    "a host by its beginning": ("sglang", ["--hos", "0.0.0.0"], {"host": "0.0.0.0"}),
+    "a name": ("llamacpp", ["-a", "b,c"], {"served_model_name": "b"}),
+    "several names": ("vllm", ["--served-model-name", "b", "c"], {"served_model_name": "b"}),
+    "sizes": ("vllm", ["-tp", "2", "-pp", "4"], {"tensor_parallel_size": 2, "pipeline_parallel_size": 4}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("engine", "words", "fields"), ADOPTIONS.values(), ids=ADOPTIONS.keys())
+def test_a_flag_alone_counts_as_its_field(engine: str, words: list[str], fields: dict[str, object]) -> None:
+    recipe = Recipe.model_validate({"name": "a", "model_path": "/m", "backend": engine, "args": words})
+    settled = overlaps.settled(recipe, argv.words(recipe, RUNTIMES[engine]))
+    assert {name: getattr(settled, name) for name in fields} == fields
+
+
+def test_a_flag_that_says_the_same_as_its_field_is_no_mistake() -> None:
+    fields = {"name": "a", "model_path": "/m", "port": 1, "trust_remote_code": True}
+    recipe = Recipe.model_validate(fields | {"args": ["--port", "1", "--trust-remote-code", "--model", "/m"]})
+    assert overlaps.settled(recipe, argv.words(recipe, VLLM)) == recipe
+
+
+def test_the_module_form_of_vllm_cannot_be_a_follower() -> None:
+    nodes = {"count": 2, "rank": 1, "address": "h"}
+    module = Runtime("test", ("/v/bin/python", "-m", "vllm.entrypoints.openai.api_server"))
+    recipe = Recipe.model_validate({"name": "a", "model_path": "/m", "nodes": nodes})
+    with pytest.raises(UsageError, match="rank 1 needs `vllm serve`: the module never reads --headless"):
+        argv.words(recipe, module)
+    assert argv.words(recipe.model_copy(update={"nodes": None}), module)

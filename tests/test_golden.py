@@ -23,9 +23,7 @@ from recipectl.systemd.unitfile import InstalledUnit, shared_units
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.yaml"))
 EXAMPLES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
 SETTINGS = HostSettings()
-INSTALLATION = Installation(
-    helper=("/usr/bin/python3", "/usr/lib/recipectl/health.py"), libraries="/usr/lib/python3/dist-packages"
-)
+INSTALLATION = Installation(helper=("/usr/bin/python3", "/var/lib/recipectl/helper-0123456789ab.pyz"))
 RUNTIMES = {
     "vllm": Runtime(
         "python_path: its `vllm` sibling",

@@ -15,23 +15,23 @@ PACKAGE = ROOT / "agent/recipectl"
 # The rooms and their files, the lowest first: a file imports only from files before it.
 HOUSE = {
     "errors": (), "text": (), "files": (),
-    "systemd": ("quoting", "directives", "unitfile", "states", "store", "dbus"),
-    "recipe": ("gpu_selection", "positions", "schema", "search", "yamlsyntax", "yamlfile", "load", "hostfile"),
+    "systemd": ("quoting", "directives", "unitfile", "started", "states", "store", "dbus"),
+    "recipe": ("gpu_selection", "positions", "schema", "search", "trusted", "yamlsyntax", "yamlfile", "load", "hostfile"),
     "place": (),
-    "machine": ("distributions", "lockfile", "disk", "runtime", "processes", "sockets", "installation"),
-    "health": (),
+    "machine": ("distributions", "lockfile", "disk", "access", "nvidia", "runtime", "processes", "sockets", "helperfile", "installation"),
+    "helper": (), "health": (),
     "engines": ("engine", "llamacpp", "sglang", "vllm", "registry", "options", "endpoint", "argv", "flags",
-                "parser_probe", "ask"),
-    "compiler": ("model", "gpus", "secrets", "environment", "lint", "problems", "relations", "sandbox",
-                 "service_settings", "helper_commands", "units", "preflight", "pipeline", "cache"),
-    "converge": ("differences", "plan", "survey", "apply"),
-    "audit": ("drift", "versions", "checks"),
+                "overlaps", "parser_probe", "ask"),
+    "compiler": ("model", "identity", "gpus", "secrets", "environment", "lint", "problems", "claims", "relations", "sandbox",
+                 "service_settings", "helper_commands", "companions", "units", "preflight", "pipeline", "cache"),
+    "converge": ("values", "differences", "copies", "plan", "survey", "apply"),
+    "audit": ("edits", "drift", "versions", "checks"),
     "importers": (),
-    "cli": ("options", "explanation", "failures", "jobs", "query", "show", "converge", "fidelity", "doctor", "imports"),
+    "cli": ("options", "explanation", "failures", "jobs", "query", "listing", "show", "converge", "fidelity", "doctor", "imports"),
 }  # fmt: skip
 ORDER = [name for room, files in HOUSE.items() for name in (room, *(f"{room}.{file}" for file in files))]
 # Programs of their own: they print, and exit.
-PROGRAMS = {"__main__", "health", "engines.parser_probe"}
+PROGRAMS = {"__main__", "helper", "health", "engines.parser_probe"}
 # The steps between reading and writing: the same input gives the same units.
 PURE = [f"compiler.{file}" for file in HOUSE["compiler"] if file not in ("pipeline", "preflight", "cache")]
 IMPURE_MODULES = {

@@ -6,7 +6,8 @@ import pytest
 from models import State, model
 
 from recipectl.compiler.model import CompiledModel
-from recipectl.converge.plan import Action, Plan, Survey, decide
+from recipectl.converge.plan import decide
+from recipectl.converge.values import Action, Plan, Survey
 from recipectl.systemd.unitfile import InstalledUnit, Unit, UnitNames
 
 A = UnitNames("a")
@@ -27,7 +28,7 @@ def on_demand(name: str = "a", **fields: object) -> CompiledModel:
 def watched() -> CompiledModel:
     return model(
         "a",
-        units=tuple(Unit(unit, "x") for unit in (A.service, A.watch_timer, A.watch_service)),
+        units=tuple(Unit(unit, "x") for unit in (A.service, A.watch, A.hung)),
         watched=True,
     )
 
@@ -42,7 +43,8 @@ def survey(
         for name, state in states.items()
     }
     installed = {unit.name: InstalledUnit(*unit) for target in models for unit in target.units}
-    return Survey(installed, every | facts, enabled, reload_due=reload_due)
+    started = {unit: state.started_digest for unit, state in facts.items()}
+    return Survey(installed, every | facts, enabled, reload_due=reload_due, started=started)
 
 
 def without(host: Survey, unit: str, text: str | None = None) -> Survey:
@@ -200,14 +202,14 @@ def test_units_that_a_recipe_needs_no_longer_are_removed() -> None:
     assert removed == [A.socket, A.proxy, A.keep]
 
 
-@pytest.mark.parametrize(("timer", "text", "verbs"), [
+@pytest.mark.parametrize(("watch", "text", "verbs"), [
     (DOWN, "x", ["start"]), (UP, "x", []), (UP, "older", ["write", "restart"]),
 ])  # fmt: skip
-def test_a_watch_runs_while_the_model_runs(timer: State, text: str, verbs: list[str]) -> None:
+def test_a_watch_runs_while_the_model_runs(watch: State, text: str, verbs: list[str]) -> None:
     target = watched()
-    host = without(survey(target, service=UP, watch_timer=timer), A.watch_timer, text)
+    host = without(survey(target, service=UP, watch=watch), A.watch, text)
     assert [action.verb for action in decide((target,), (), host).actions] == verbs
-    stopped = without(survey(target, watch_timer=timer), A.watch_timer, "x")
+    stopped = without(survey(target, watch=watch), A.watch, "x")
     assert not decide((target,), (), stopped)
 
 
@@ -246,3 +248,30 @@ def test_without_restarts_what_the_engine_does_not_notice_is_still_written() -> 
     host = survey(target, enabled=(A.socket,), socket=UP, proxy=UP, service=UP)
     plan = decide((target,), (), without(host, A.service, "older"), restart=False)
     assert jobs(plan) == [("write", A.service)]
+
+
+def test_a_process_of_an_earlier_release_is_restarted_and_an_unknown_one_is_not() -> None:
+    for digest, verbs in (("", ["restart"]), (None, []), ("0123456789ab", []), ("ffffffffffff", ["restart"])):
+        target = model("a")
+        host = survey(target, service=State("active", digest))
+        assert [action.verb for action in decide((target,), (), host).actions] == verbs
+
+
+def test_a_helper_is_written_before_units_and_kept_while_a_unit_names_it() -> None:
+    target = model("a", text="[Service]\nExecStartPre=/lib/new.pyz\n\n[X-Recipectl]\nRecipe=a\n")
+    older = "[Service]\nExecStartPre=/lib/old.pyz\n\n[X-Recipectl]\nRecipe=a\n"
+    host = without(survey(target), A.service, older)
+    host = replace(host, missing_helper="/lib/new.pyz", other_helpers=("/lib/old.pyz",))
+    assert jobs(decide((target,), (), host)) == [
+        ("write helper", "/lib/new.pyz"), ("write", A.service), ("remove helper", "/lib/old.pyz"),
+    ]  # fmt: skip
+    kept = replace(
+        host, installed=host.installed | {"model-b.service": InstalledUnit("model-b.service", older)}
+    )
+    assert "remove helper" not in [verb for verb, _ in jobs(decide((target,), (), kept))]
+
+
+def test_accounts_come_first() -> None:
+    target = model("a", user="model-a")
+    host = replace(survey(target), missing_users=("model-a",), missing_groups=("model-data",))
+    assert jobs(decide((target,), (), host)) == [("create group", "model-data"), ("create user", "model-a")]

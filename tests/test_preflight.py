@@ -92,7 +92,7 @@ def test_a_lock_without_a_version_is_refused(locked: tuple[Path, Runtime]) -> No
     lock = json.loads(locked[0].read_text())
     locked[0].write_text(json.dumps(lock | {"distributions": {"vllm": {"version": "1"}}}))
     with pytest.raises(ValueError, match="its distributions are not names with a version and a record"):
-        lockfile.read_lock(locked[0])
+        lockfile.read_lock(locked[0].read_bytes())
 
 
 FILES = {

@@ -4,15 +4,17 @@ from typing import Any
 
 import pytest
 
-from recipectl.compiler import relations
+from recipectl.compiler import claims, relations
+from recipectl.compiler.claims import Claim
 from recipectl.compiler.model import ResolvedRecipe
-from recipectl.compiler.relations import Claim, Decisions
+from recipectl.compiler.relations import Decisions
 from recipectl.engines.endpoint import Endpoint, client_endpoint, loopback_address
 from recipectl.errors import UsageError
 from recipectl.machine.runtime import Runtime
 from recipectl.recipe.gpu_selection import UNSET, parse
 from recipectl.recipe.hostfile import HostSettings
 from recipectl.recipe.schema import Recipe
+from recipectl.systemd.unitfile import InstalledUnit
 
 SETTINGS = HostSettings()
 
@@ -30,7 +32,7 @@ def claim(name: str, settings: HostSettings = SETTINGS, **fields: Any) -> Claim:
         endpoint=Endpoint("127.0.0.1", port, "/health"),
         client_endpoint=client_endpoint(recipe, Endpoint("127.0.0.1", port, "/health")),
     )
-    return relations.claim_of(steps, settings)
+    return claims.claim_of(steps, settings)
 
 
 def sentences(decisions: Decisions, name: str) -> list[str]:
@@ -209,8 +211,8 @@ def test_two_spellings_of_gpus_cannot_be_compared(
     first: tuple[str, ...], second: tuple[str, ...], known: tuple[str, ...], mixed: bool
 ) -> None:
     settings = HostSettings(gpus=known)
-    claims = [claim("a", settings, gpus=first), claim("b", settings, gpus=second)]
-    assert relations.gpus_cannot_be_compared(claims, settings) == mixed
+    both = [claim("a", settings, gpus=first), claim("b", settings, gpus=second)]
+    assert claims.gpus_cannot_be_compared(both, settings) == mixed
 
 
 def test_gpus_of_two_makers_are_not_shared() -> None:
@@ -248,3 +250,47 @@ def test_a_recipe_cannot_need_itself() -> None:
     assert "`requires` names `a`, which is not another recipe of this host; correct it" in sentences(
         decisions, "a"
     )
+
+
+INSTALLED = """[Unit]
+Conflicts=model-b.service
+Conflicts=model-c.service
+
+[X-Recipectl]
+Recipe=a
+Endpoint=http://[::1]:8001
+Listen=127.0.0.1 28001
+Gpus=0,GPU-x
+Accelerator=cuda
+GpuSharing=ordered
+"""
+
+
+def test_an_installed_unit_claims_what_it_says() -> None:
+    unit = InstalledUnit("model-a.service", INSTALLED)
+    installed = claims.claim_of_unit(unit, on_demand=True)
+    assert installed._asdict() | {"at_boot": False} == {
+        "name": "a", "ports": (("::1", 8001), ("127.0.0.1", 28001)), "gpus": ("0", "GPU-x"), "accelerator": "cuda",
+        "gpu_sharing": "ordered", "on_demand": True, "at_boot": False, "after": (), "requires": (),
+        "conflicts": ("b", "c"),
+    }  # fmt: skip
+    earlier = InstalledUnit("model-a.service", "[Unit]\n\n[X-Recipectl]\nRecipe=a\nEndpoint=none\nGpus=\n")
+    claimed = claims.claim_of_unit(earlier, on_demand=False)
+    assert (claimed.ports, claimed.gpus, claimed.gpu_sharing) == ((), (), "exclusive")
+
+
+def test_what_is_installed_counts_beside_a_recipe_and_instead_of_a_wrong_one() -> None:
+    settings = HostSettings(gpus=("GPU-zero",))
+    wrong = on("a", "0")
+    together = claims.with_installed([on("b", "0")], [wrong], settings)
+    assert [(item.name, item.gpus) for item in together] == [("b", ("0",)), ("a", ("GPU-zero",))]
+    decided = relations.decide(claims.with_installed([on("b", "0")], [wrong], SETTINGS), frozenset("a"))
+    assert decided.relations["b"].rivals == ("a",)
+    moved = claims.with_installed(
+        [on("a", "1", port=1, gpu_sharing="free")], [on("a", "0", port=2)], SETTINGS
+    )
+    assert [(item.gpus, item.ports, item.gpu_sharing) for item in moved] == [
+        (("1", "0"), (("127.0.0.1", 1), ("127.0.0.1", 2)), "exclusive")
+    ]
+    other = claims.with_installed([on("a", "1", accelerator="rocm")], [on("a", "0")], SETTINGS)
+    assert [item.gpus for item in other] == [("1",)]

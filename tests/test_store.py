@@ -9,7 +9,8 @@ from models import State, model
 
 from recipectl.compiler.model import CompiledModel
 from recipectl.converge.apply import apply
-from recipectl.converge.plan import Plan, Survey, decide
+from recipectl.converge.plan import decide
+from recipectl.converge.values import Plan, Survey
 from recipectl.errors import RecipectlError
 from recipectl.systemd.store import Store
 from recipectl.systemd.unitfile import Unit
@@ -30,6 +31,9 @@ class RecordingManager:
     def reload(self) -> None:
         self.verbs.append("reload")
 
+    def reset_failed(self, unit: str) -> None:
+        """Nothing has failed."""
+
     def disable(self, units: tuple[str, ...]) -> None:
         self.verbs.append(f"disable {' '.join(units)}")
 
@@ -44,7 +48,10 @@ DOWN = State()
 
 
 def planned(store: Store, model_: CompiledModel, state: State = DOWN, **options: bool) -> Plan:
-    return decide((model_,), (), Survey(store.installed(), {QWEN.name: state}, store.enabled()), **options)
+    states, started = {QWEN.name: state}, {QWEN.name: state.started_digest}
+    return decide(
+        (model_,), (), Survey(store.installed(), states, store.enabled(), started=started), **options
+    )
 
 
 def test_an_unchanged_host_is_left_alone(tmp_path: Path) -> None:
@@ -123,7 +130,7 @@ def test_a_model_that_others_need_is_restarted_even_when_it_is_applied_alone(tmp
         "model-base.socket": State("active"),
         "model-top.service": State("active", "0123456789ab"),
     }
-    there = Survey(store.installed(), up)
+    there = Survey(store.installed(), up, started={unit: state.started_digest for unit, state in up.items()})
     alone = decide((base,), (), there, all_models=(base, top))
     assert (alone.of("restart"), alone.of("stop")) == (("model-base.service",), ())
 

@@ -170,9 +170,19 @@ def test_isolation_needs_indices() -> None:
             gpus.device_settings(target, other)
 
 
-def test_only_nvidias_nodes_are_waited_for() -> None:
-    assert gpus.device_nodes(recipe("0,2"), parse(("0", "2"))) == ("/dev/nvidia0", "/dev/nvidia2")
-    assert gpus.device_nodes(recipe("0", "rocm"), parse(("0",))) == ()
+def test_the_nodes_that_an_engine_opens_are_waited_for() -> None:
+    common = ("/dev/nvidiactl", "/dev/nvidia-uvm")
+    for words, nodes in (
+        ("0,2", (*common, "/dev/nvidia0", "/dev/nvidia2")),
+        ("all", common),
+        ("GPU-a", common),
+    ):
+        assert gpus.device_nodes(recipe(words), parse(tuple(words.split(",")))) == nodes
+    assert gpus.device_nodes(recipe("0", "rocm"), parse(("0",))) == ("/dev/kfd", "/dev/dri/renderD128")
+    assert gpus.device_nodes(recipe("all", "rocm"), parse(("all",))) == ("/dev/kfd",)
+    assert gpus.device_nodes(recipe("none"), parse(("none",)), has_card=True) == ()
+    assert gpus.device_nodes(recipe(None), GpuSelection()) == ()
+    assert gpus.device_nodes(recipe(None), GpuSelection(), has_card=True) == common
 
 
 @pytest.mark.parametrize(("version", "sentences"), [

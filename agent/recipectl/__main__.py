@@ -12,6 +12,7 @@ import click  # noqa: E402
 
 from recipectl.cli import recipectl  # noqa: E402
 from recipectl.errors import RecipectlError  # noqa: E402
+from recipectl.text import printable  # noqa: E402
 
 _ABORTED = 130
 
@@ -24,7 +25,14 @@ class _OutputError(Exception):
         self.reader_left = error.errno == errno.EPIPE
 
 
-class _Output(io.TextIOWrapper):
+class _Terminal(io.TextIOWrapper):
+    """Standard output or error: nothing that is printed can control a terminal."""
+
+    def write(self, text: str) -> int:
+        return super().write(printable(text))
+
+
+class _Output(_Terminal):
     """Standard output whose failures differ from all other OSErrors."""
 
     def write(self, text: str) -> int:
@@ -51,7 +59,8 @@ def _open_standard_files() -> None:
     stdout = sys.stdout or open(1, "w")  # noqa: SIM115
     encoding = stdout.encoding
     sys.stdout = _Output(stdout.detach(), encoding, errors="surrogateescape")  # type: ignore[union-attr]
-    sys.stderr = sys.stderr or open(2, "w")  # noqa: SIM115
+    stderr = sys.stderr or open(2, "w")  # noqa: SIM115
+    sys.stderr = _Terminal(stderr.detach(), encoding, errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
 
 
 def main() -> None:

@@ -3,10 +3,12 @@
 import contextlib
 import errno
 import os
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
-from recipectl.errors import RecipectlError
+from recipectl.errors import RecipectlError, UsageError
 
 SUFFIX = ".recipectl"  # of temporary files
 _REMEDIES = {
@@ -38,21 +40,61 @@ def failures_named(action: str, path: Path) -> Iterator[None]:
         raise RecipectlError(f"{failed} could not be {action}: {reason}") from error
 
 
-def write_whole(contents: Mapping[Path, str], *, mode: int = 0o644, durable: bool = False) -> None:
+MAX_BYTES = 1024 * 1024  # of a file that recipectl reads whole
+
+
+def read_bounded(path: Path | str, limit: int = MAX_BYTES) -> bytes:
+    """The content of a regular file; OSError for anything else, such as a pipe, and for a larger file."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        fault = "it is a folder" if stat.S_ISDIR(mode) else "it is not a regular file"
+        raise OSError(errno.EINVAL, fault, str(path))
+    with os.fdopen(descriptor, "rb") as file:
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise OSError(errno.EFBIG, f"it is larger than {limit} bytes", str(path))
+    return content
+
+
+def refuse_planted_links(path: Path) -> None:
+    """UsageError when a path leads through a link that somebody else could have put there."""
+    for place in (path.absolute(), *path.absolute().parents):
+        try:
+            status, above = place.lstat(), place.parent.lstat()
+        except OSError:
+            continue  # it does not exist yet
+        open_to_others = above.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+        if stat.S_ISLNK(status.st_mode) and open_to_others and status.st_uid != os.geteuid():
+            fault = f"{place} is a link in a folder that others can write"
+            raise UsageError(f"{fault}; give another folder", kind="file")
+
+
+def remove(path: Path) -> None:
+    """Remove a file that may be gone already; RecipectlError names the path."""
+    with failures_named("removed", path):
+        path.unlink(missing_ok=True)
+
+
+def write_whole(contents: Mapping[Path, str | bytes], *, mode: int = 0o644, durable: bool = False) -> None:
     """Write files, each whole or not at all; RecipectlError names the path that failed.
 
     With `durable` the files survive a power cut.
     """
-    # Not tempfile's names: the import of tempfile costs more than a whole `status`.
-    temporary = {path: path.with_name(f".{path.name}.{os.getpid()}{SUFFIX}") for path in contents}
+    # A name that nobody can foresee. Not tempfile's: its import costs more than a whole `status`.
+    unique = os.urandom(6).hex()
+    temporary = {path: path.with_name(f".{path.name}.{unique}{SUFFIX}") for path in contents}
     try:
         for folder in {path.parent for path in contents}:
             with failures_named("written", folder):
                 folder.mkdir(parents=True, exist_ok=True)
-        for path, text in contents.items():
-            with failures_named("written", path), temporary[path].open("wb") as file:
+        for path, content in contents.items():
+            with failures_named("written", path), _new_file(temporary[path]) as file:
                 os.fchmod(file.fileno(), mode)
-                file.write(text.encode(errors="surrogateescape"))
+                file.write(
+                    content if isinstance(content, bytes) else content.encode(errors="surrogateescape")
+                )
         if durable:
             sync([*temporary.values()])
         for path, staged in temporary.items():
@@ -66,6 +108,12 @@ def write_whole(contents: Mapping[Path, str], *, mode: int = 0o644, durable: boo
     if durable:
         # A new name survives a power cut only when its folder was synced.
         sync([*{path.parent for path in contents}])
+
+
+def _new_file(path: Path) -> IO[bytes]:
+    """A file that did not exist before, also not as a link that somebody has made."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    return os.fdopen(os.open(path, flags, 0o600), "wb")
 
 
 def sync(paths: Sequence[Path]) -> None:

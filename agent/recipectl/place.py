@@ -1,6 +1,7 @@
 """The system, one user, or another host: where recipes, the host file, units and caches are. Paths only."""
 
 import os
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,10 +51,24 @@ class Place:
         return tuple(base / "recipes" for base in bases)
 
     @property
+    def owners(self) -> frozenset[int] | None:
+        """The users who may decide what runs here; None for a caller who cannot apply anything."""
+        if self.user:
+            return frozenset({0, os.geteuid()})
+        return frozenset({0}) if os.geteuid() == 0 else None
+
+    @property
     def unit_folder(self) -> Path:
         """The folder that units are written to."""
         self.require_local()
         return self._user_config / "systemd/user" if self.user else Path("/etc/systemd/system")
+
+    @property
+    def state_folder(self) -> Path:
+        """The folder of the helper that units run."""
+        if not self.user:
+            return Path("/var/lib/recipectl")
+        return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state", "recipectl")
 
     @property
     def cache_folder(self) -> Path:
@@ -66,4 +81,23 @@ class Place:
     def journalctl(self) -> tuple[str, ...]:
         """The words that a person reads a unit's log with, without the unit."""
         words = ("journalctl", *(("--user",) if self.user else ()), "-u")
-        return ("ssh", self.remote, *words) if self.remote else words
+        return ("ssh", "--", self.remote, *words) if self.remote else words
+
+    def command(self, *words: str) -> tuple[str, ...]:
+        """A command as it is run here: a shell on another host gets each word quoted."""
+        if not self.remote:
+            return words
+        return *words[:3], " ".join(map(shlex.quote, words[3:]))
+
+
+def lingering_fault() -> str | None:
+    """A sentence when the caller's service manager ends with the caller's last session (loginctl(1))."""
+    import pwd
+
+    name = pwd.getpwuid(os.getuid()).pw_name
+    if os.getuid() == 0 or Path("/var/lib/systemd/linger", name).exists():
+        return None
+    return (
+        f"lingering is off for {name}: your models end when you log out, and do not start at boot; "
+        "switch it on with `loginctl enable-linger`"
+    )

@@ -1,6 +1,25 @@
 """Words for messages: values as YAML spells them, and the nearest known name."""
 
+import re
 from collections.abc import Iterable
+
+# What a terminal obeys, or hides from its reader: controls (but tab and line feed), bidirectional marks,
+# lone bytes.
+_OBEYED = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
+)
+
+
+def printable(text: str) -> str:
+    """A text with control characters as escapes: log lines, process titles and answers may hold any."""
+    return text if text.isprintable() else _OBEYED.sub(_escape, text)
+
+
+def _escape(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    if 0xDC80 <= code <= 0xDCFF:
+        return f"\\x{code - 0xDC00:02x}"  # a byte that is not UTF-8
+    return f"\\x{code:02x}" if code < 0x80 else f"\\u{code:04x}"
 
 
 def display(value: object) -> str:

@@ -50,6 +50,36 @@ def test_and_it_may_do_nothing_else(operator: str) -> None:
     assert run_as(operator, "systemctl", "--no-ask-password", "daemon-reload").returncode != 0
 
 
+# A transient unit, as systemd-run makes one, with a name that the rule allows to start.
+ROOT_SHELL = ["--no-ask-password", "--quiet", "sh", "-c", "id -u >/run/became-root"]
+
+
+@pytest.mark.parametrize("unit", ["model-a.service", "model-stranger.service", "model-a-proxy.service"])
+def test_a_name_alone_gives_no_rights(operator: str, unit: str) -> None:
+    recipe("a", port=18201)
+    recipectl("apply")
+    marker = Path("/run/became-root")
+    marker.unlink(missing_ok=True)
+    refused = run_as(operator, "systemd-run", f"--unit={unit}", *ROOT_SHELL)
+    time.sleep(0.5)
+    assert (refused.returncode != 0, marker.exists()) == (True, False)
+
+
+def test_an_on_demand_model_may_be_started_and_stopped_too(operator: str) -> None:
+    recipe("a", port=18201, on_demand={"idle": "1min"})
+    recipectl("apply")
+    started = run_as(operator, sys.executable, "-m", "recipectl", "start", "a")
+    assert (started.returncode, show("a", "ActiveState")) == (0, "active"), started.stderr
+    assert run_as(operator, sys.executable, "-m", "recipectl", "stop", "a").returncode == 0
+
+
+def test_a_host_name_is_a_word_and_no_command() -> None:
+    marker = Path("/run/far")
+    recipectl("-H", "nobody@127.0.0.1:9", "logs", "x;touch /run/far;")
+    refused = recipectl("-H", "-oProxyCommand=touch /run/far", "status", "a")
+    assert (refused.returncode, marker.exists()) == (2, False)
+
+
 @pytest.fixture
 def there(tmp_path: Path) -> Iterator[str]:
     """This host as another one: a real ssh server on loopback, with a key of the test's own."""

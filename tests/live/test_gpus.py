@@ -293,11 +293,44 @@ def test_a_recipe_applied_from_elsewhere_counts_on_its_gpu() -> None:
     recipe("b", port=18202, gpus=["0"])
     elsewhere = Path("/opt/adhoc.json")
     (RECIPES / "b.json").rename(elsewhere)
-    recipectl("apply", str(elsewhere)), recipectl("start", "adhoc")
+    assert f"copied {elsewhere} to {RECIPES}/adhoc.json" in recipectl("apply", str(elsewhere)).stdout
+    elsewhere.unlink()
+    recipectl("start", "adhoc")
     recipe("b", port=18203, gpus=["0"])
     recipectl("apply"), recipectl("start", "b")
     assert (show("adhoc", "ActiveState"), show("b", "ActiveState")) == ("inactive", "active")
-    elsewhere.unlink()
+
+
+def test_a_recipe_that_became_wrong_takes_nothing_from_its_neighbours() -> None:
+    """Two steps that once put two models on one GPU: a typo in a's file and an apply, then a correction."""
+    recipe("a", port=18201, gpus=["0"])
+    recipe("b", port=18202, gpus=["0"])
+    recipectl("apply"), recipectl("start", "a")
+    good = (RECIPES / "a.json").read_text()
+    (RECIPES / "a.json").write_text("{")
+    assert recipectl("apply").returncode == 2
+    assert "model-a.service" in show("b", "Conflicts")
+    assert recipectl("start", "b").returncode == 0
+    assert (show("a", "ActiveState"), show("b", "ActiveState")) == ("inactive", "active")
+    (RECIPES / "a.json").write_text(good.replace("18201", '"x"'))
+    assert recipectl("apply", "b").returncode == 0
+    assert recipectl("start", "a").returncode == 0
+    assert (show("a", "ActiveState"), show("b", "ActiveState")) == ("active", "inactive")
+    (RECIPES / "a.json").write_text(good)
+    assert recipectl("apply").returncode == 0
+    assert recipectl("apply", "--check").returncode == 0
+
+
+def test_what_is_not_applied_yet_still_has_its_gpu() -> None:
+    recipe("a", port=18201, gpus=["0"])
+    recipectl("apply"), recipectl("start", "a")
+    recipe("a", port=18201, gpus=["1"])
+    recipe("b", port=18202, gpus=["0"])
+    assert recipectl("apply", "b").returncode == 0
+    assert recipectl("start", "b").returncode == 0
+    assert (show("a", "ActiveState"), show("b", "ActiveState")) == ("inactive", "active")
+    recipectl("apply"), recipectl("start", "a")
+    assert (show("a", "ActiveState"), show("b", "ActiveState")) == ("active", "active")
 
 
 def test_a_model_that_loads_for_somebody_is_not_evicted_meanwhile() -> None:

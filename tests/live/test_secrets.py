@@ -112,7 +112,7 @@ def test_what_the_units_user_cannot_reach_is_refused_with_the_folder() -> None:
     answer = recipectl("apply")
     assert answer.returncode == 2
     assert (
-        "the unit's user recipectl cannot reach /opt/closed/engine (/opt/closed is closed to it)"
+        "the unit's user model-a cannot reach /opt/closed/engine (/opt/closed is closed to it)"
         in answer.stderr
     )
 

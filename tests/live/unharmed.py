@@ -3,6 +3,7 @@
 ROOT is that of another Debian release, with the checkout in its /srv/recipectl.
 """
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -31,10 +32,11 @@ def machine() -> dict[str, object]:
     }
 
 
-# Two systems at once: most tests wait for an engine. The long ones first, each to the shorter run.
+# Three systems at once: most tests wait for an engine. The long ones first, each to the shortest run.
 SHARDS = (
-    ("storm", "supervision", "drift", "quoting", "access", "user", "secrets", "ansible", "bus"),
-    ("convergence", "gpus"),
+    ("storm", "supervision", "drift", "bus"),
+    ("convergence", "silence", "quoting", "access", "user"),
+    ("gpus", "identity", "trust", "upgrade", "secrets", "ansible"),
 )
 
 
@@ -46,16 +48,18 @@ def live(python: str, *root: str) -> int:
         print(f"no shard runs {', '.join(sorted(there ^ named))}; correct SHARDS", file=sys.stderr)
         return 1
     runs = []
-    with tempfile.TemporaryFile("w+") as kept:
-        for shard, output in zip(SHARDS, (None, kept), strict=True):
+    with contextlib.ExitStack() as files_open:
+        outputs = [files_open.enter_context(tempfile.TemporaryFile("w+")) for _ in SHARDS[1:]]
+        for shard, output in zip(SHARDS, (None, *outputs), strict=True):
             files = [f"tests/live/test_{name}.py" for name in shard]
             words = ["-q", "-p", "no:cacheprovider", "-m", "systemd", "--durations=5", *files]
             other = [arg for path in root for arg in ("--root", path)]
             command = [str(ROOT / "packaging/throwaway-systemd"), *other, python, "-m", "pytest", *words]
             runs.append(subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output))
         statuses = [run.wait() for run in runs]
-        kept.seek(0)
-        print(kept.read(), flush=True)
+        for output in outputs:
+            output.seek(0)
+            print(output.read(), flush=True)
     return max(statuses)
 
 

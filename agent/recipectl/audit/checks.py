@@ -1,23 +1,24 @@
 """The checks of `recipectl doctor`: each yields the problems of one kind."""
 
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 
 from recipectl.audit import versions
 from recipectl.compiler import secrets
 from recipectl.compiler.cache import compile_place
-from recipectl.compiler.model import CompileResult
+from recipectl.compiler.model import CompiledModel, CompileResult
 from recipectl.errors import Problem, on_host
 from recipectl.files import failures_named
-from recipectl.machine import processes
+from recipectl.machine import helperfile, nvidia, processes
 from recipectl.machine.installation import systemd_version
-from recipectl.place import Place
+from recipectl.place import Place, lingering_fault
 from recipectl.recipe import search
+from recipectl.recipe.trusted import content_for
 from recipectl.systemd.dbus import Manager
 from recipectl.systemd.store import Store
-from recipectl.systemd.unitfile import UnitNames
+from recipectl.systemd.unitfile import InstalledUnit, UnitNames
 
 OLDEST_SYSTEMD = 252
 _SECRETS = Path("/etc/recipectl/secrets")
@@ -33,6 +34,13 @@ class Subject:
     @cached_property
     def result(self) -> CompileResult:
         return compile_place(self.place, with_resolved=True)
+
+    @cached_property
+    def host_gpus(self) -> tuple[str, ...]:
+        from recipectl.recipe.hostfile import load_host_settings
+
+        files = search.host_files(self.place.bases)
+        return load_host_settings(files, content_for(self.place.owners))[0].gpus
 
     @cached_property
     def rows(self) -> list[versions.Row]:
@@ -81,14 +89,25 @@ def check_permissions(subject: Subject) -> Iterator[Problem]:
 
 
 def check_gpus(subject: Subject) -> Iterator[Problem]:
-    """GPUs that recipes name and this host does not have."""
+    """GPUs that recipes name and this host does not have, and a driver of two versions."""
     present = {path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia[0-9]*")}
+    ids = nvidia.gpu_ids() | {gpu for gpu in subject.host_gpus if gpu.startswith("GPU-")}
     for name, resolved in sorted(subject.result.resolved.items()):
         missing = sorted({*resolved.gpus.indices} - present)
-        if resolved.recipe.accelerator == "cuda" and missing:
+        if resolved.recipe.accelerator != "cuda":
+            continue
+        if missing:
             has = ", ".join(sorted(present)) or "none"
             fault = f"{name} wants GPU {', '.join(missing)}, and this host has {has}"
             yield on_host("device", f"{fault}; load the driver, or correct `gpus:`", file=resolved.file)
+        unknown = sorted(
+            gpu for gpu in resolved.gpus.words if gpu.startswith("GPU-") and ids and gpu not in ids
+        )
+        if unknown:
+            fault = f"{name} wants {', '.join(unknown)}, and this host has {', '.join(sorted(ids))}"
+            yield on_host("gpu", f"{fault}; correct `gpus:`, or `gpus:` of the host file", file=resolved.file)
+    if driver := nvidia.driver_fault():
+        yield on_host("device", driver)
 
 
 def check_systemd(subject: Subject) -> Iterator[Problem]:
@@ -106,26 +125,68 @@ def check_systemd(subject: Subject) -> Iterator[Problem]:
 
 
 def check_units(subject: Subject) -> Iterator[Problem]:
-    """Units that have failed, and sockets that do not listen."""
-    recipes = {unit.recipe for unit in subject.store.installed().values() if unit.recipe}
+    """Units that have failed, crash again and again, or are enabled and down; sockets that do not listen."""
+    installed = subject.store.installed()
+    enabled = subject.store.enabled()
+    recipes = {unit.recipe for unit in installed.values() if unit.recipe}
     names = sorted(unit for recipe in recipes for unit in UnitNames(recipe).every)
     with Manager(user=subject.place.user) as manager:
         states = {state.name: state for state in manager.states(names, brief=True)}
     for name, state in states.items():
+        status = f"see `recipectl status {installed[name].recipe}`" if name in installed else ""
         if state.active_state == "failed":
-            yield on_host("unit", f"{name} has failed; see {' '.join(subject.place.journalctl)} {name}")
+            yield on_host("unit", f"{name} has failed; {status}")
+        elif state.crashes:
+            yield on_host(
+                "unit",
+                f"{name} does not stay up: systemd has started it {state.crashes} times again; {status}",
+            )
+        elif state.active_state == "inactive" and name in enabled and name.endswith(".service"):
+            rivals = (rival for rival in installed[name].setting("Conflicts") if name in installed)
+            if not any(states[rival].active_state == "active" for rival in rivals if rival in states):
+                yield on_host("unit", f"{name} is enabled and down; {status}")
     for model in subject.result.models:
         socket = states.get(model.unit_names.socket)
         if model.on_demand and socket and socket.active_state == "inactive":
             fault = f"{socket.name} does not listen, and no request starts {model.name}"
             yield on_host("unit", f"{fault}; run `recipectl apply`")
+    yield from _missing_helpers(installed.values())
+
+
+def _missing_helpers(units: Iterable[InstalledUnit]) -> Iterator[Problem]:
+    for path in sorted({path for unit in units for path in helperfile.named_in(unit.text)}):
+        if not Path(path).is_file():
+            yield on_host("unit", f"{path} is missing, which units run; run `recipectl apply`")
+
+
+def check_identities(subject: Subject) -> Iterator[Problem]:
+    """Models that share a user: each can read the secrets of the other."""
+    by_user: dict[str, list[str]] = {}
+    for model in subject.result.models:
+        by_user.setdefault(model.user or "", []).append(model.name)
+    for user, names in sorted(by_user.items()):
+        secret = [name for name in names if subject.result.resolved[name].recipe.secrets]
+        if user and len(names) > 1 and secret:
+            fault = f"{', '.join(names)} run as {user}, so each can read the secrets of {', '.join(secret)}"
+            yield on_host("permission", f"{fault}; take `user:` away, and each has a user of its own")
+
+
+def check_lingering(subject: Subject) -> Iterator[Problem]:
+    """A user's models that end with the user's last session."""
+    starts = any(_starts_by_itself(model, subject.store) for model in subject.result.models)
+    if subject.place.user and starts and (lingering := lingering_fault()):
+        yield on_host("host", lingering)
+
+
+def _starts_by_itself(model: CompiledModel, store: Store) -> bool:
+    return bool(model.autostart) or model.enabled_unit in store.enabled()
 
 
 def check_drift(subject: Subject) -> Iterator[Problem]:
     """Everything between unit and process that is not as the recipe says."""
     for row in subject.rows:
         for difference in row.differences:
-            if difference.where not in ("recipe", "port"):
+            if difference.where not in ("recipe", "port", "drop-in"):
                 yield on_host("drift", f"{row.name}: {difference}")
         if row.running == "unknown":
             yield on_host("drift", f"{row.name}: process {row.pid} cannot be read; run doctor as root")
@@ -158,4 +219,6 @@ CHECKS: dict[str, Callable[[Subject], Iterator[Problem]]] = {
     "drift": check_drift,
     "ports": check_ports,
     "orphans": check_orphans,
+    "identities": check_identities,
+    "lingering": check_lingering,
 }

@@ -1,5 +1,6 @@
 """How a recipe, its unit, what systemd has loaded and what runs differ: cause and remedy. Pure."""
 
+import posixpath
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +9,8 @@ from typing import Literal, NamedTuple
 from recipectl.compiler import secrets
 from recipectl.machine.processes import Process
 from recipectl.systemd import quoting
-from recipectl.systemd.unitfile import DIGEST_VARIABLE, InstalledUnit, UnitNames, parse_settings
+from recipectl.systemd.unitfile import DIGEST_FIELD, InstalledUnit, UnitNames, parse_settings
+from recipectl.text import display
 
 Where = Literal["recipe", "unit", "drop-in", "loaded", "running", "runtime", "answers", "port"]
 
@@ -123,7 +125,7 @@ def process_difference(process: Process, loaded: ServiceCommand) -> str | None:
     current = process.environment
     if not current:
         return None
-    expected = {name: value for name, value in loaded.environment.items() if name != DIGEST_VARIABLE}
+    expected = {name: value for name, value in loaded.environment.items() if name != DIGEST_FIELD}
     changed = sorted(name for name, value in expected.items() if name in current and current[name] != value)
     missing = sorted(name for name in expected if name not in current)
     if changed or (missing and len(missing) < len(expected)):
@@ -198,7 +200,7 @@ def of_loaded(
         if names := deciding_settings(text):
             effects.append(f"sets {', '.join(f'{name}=' for name in names)}")
         if effects:
-            remedy = f"move it into the recipe and remove {path}"
+            remedy = f"it stays in force; `systemctl revert {unit.name}` takes the site's drop-ins away"
             yield Difference("drop-in", f"a drop-in {' and '.join(effects)}", path, remedy)
         before = after
     if change := first_difference(loaded, before):
@@ -227,12 +229,20 @@ def of_process(
     if change := process_difference(process, loaded):
         fault = f"process {pid} was started with another {change}"
         yield Difference("running", fault, "applied without a restart", restart)
-    elif started_digest and unit_digest and started_digest != unit_digest:
+    elif started_digest is not None and unit_digest and started_digest != unit_digest:
         fault = f"process {pid} was started by an earlier unit"
         yield Difference("running", fault, "applied without a restart", restart)
     elif replaced_interpreter:
         fault = f"process {pid} runs {process.executable} instead of {replaced_interpreter}"
         yield Difference("running", fault, "its interpreter was replaced", restart)
+
+
+def of_secrets(unit: str, rotated: Sequence[str]) -> Iterator[Difference]:
+    """Secrets that were changed under a running engine: it still has the old ones."""
+    restart = f"recipectl restart {UnitNames.of_service(unit).recipe}"
+    for file in rotated:
+        fault = f"{file} was changed after the process had started"
+        yield Difference("running", fault, "a secret was rotated", restart)
 
 
 def of_silence(unit: str) -> Difference:
@@ -264,3 +274,15 @@ def of_version(
     elif installed_after_start:
         fault = f"{installed or 'the engine'} was installed after the process had started"
         yield Difference("running", fault, cause, restart)
+
+
+def of_model(unit: InstalledUnit, models: Sequence[str], path: str) -> Iterator[Difference]:
+    """How the model that an engine answers for differs from that of its unit."""
+    restart = f"recipectl restart {unit.recipe}"
+    cause = "another process answers at its address, or it was started with other arguments"
+    if models and unit.model and unit.model not in models:
+        fault = f"the engine serves `{display(models[0])}`, and the unit says `{display(unit.model)}`"
+        yield Difference("answers", fault, cause, restart)
+    elif path and unit.model_path and posixpath.normpath(path) != posixpath.normpath(unit.model_path):
+        fault = f"the engine has loaded {display(path)}, and the unit says {display(unit.model_path)}"
+        yield Difference("answers", fault, cause, restart)

@@ -8,14 +8,14 @@ from pathlib import Path
 from recipectl.audit import drift
 from recipectl.audit.drift import Difference, ServiceCommand
 from recipectl.compiler.model import CompiledModel, CompileResult, ResolvedRecipe
-from recipectl.engines.ask import answered_version
-from recipectl.engines.registry import ENGINES
+from recipectl.engines.ask import Served, ask
 from recipectl.errors import Problem
 from recipectl.machine import lockfile, processes, sockets
 from recipectl.machine.distributions import ENGINE_DISTRIBUTIONS
 from recipectl.machine.processes import Process
 from recipectl.place import Place
 from recipectl.systemd.dbus import Manager
+from recipectl.systemd.started import started_digest
 from recipectl.systemd.states import UnitState
 from recipectl.systemd.store import Store
 from recipectl.systemd.unitfile import InstalledUnit, UnitNames
@@ -108,19 +108,12 @@ class _Comparison:
     store: Store
     installed: dict[str, InstalledUnit]
 
-    def ask(self, evidence: _Evidence) -> str | None:
-        """The engine's own version; empty when it is not asked or tells none, None without an answer."""
+    def ask(self, evidence: _Evidence) -> Served | None:
+        """What the engine tells; None when it is not asked."""
         unit = self.installed.get(evidence.service)
-        if evidence.state.active_state != "active" or unit is None or unit.endpoint is None:
-            return ""
-        if unit.backend not in ENGINES:  # somebody edited the unit
-            return ""
-        # An on-demand engine is asked directly: a question to its socket would count as use.
-        direct = evidence.resolved and evidence.resolved.recipe.on_demand
-        url = evidence.resolved.endpoint.url if evidence.resolved and direct else unit.endpoint
-        return answered_version(unit.backend, url)
+        return ask(unit) if unit and evidence.state.active_state == "active" else None
 
-    def row(self, evidence: _Evidence, answer: str | None) -> Row:
+    def row(self, evidence: _Evidence, answer: Served | None) -> Row:
         """One model compared."""
         differences = self._differences(evidence, answer)
         where = {difference.where for difference in differences}
@@ -133,21 +126,22 @@ class _Comparison:
             unit=unit.engine_version if unit else None,
             loaded=loaded,
             running=_running_word(evidence, differs=bool(where & {"running", "runtime"})),
-            answers=answer or None,
+            answers=answer.version or None if answer else None,
             pid=process.pid if process else None,
             executable=process.executable if process else None,
             argv=process.argv if process else None,
             differences=tuple(differences),
         )
 
-    def _differences(self, evidence: _Evidence, answer: str | None) -> list[Difference]:
+    def _differences(self, evidence: _Evidence, answer: Served | None) -> list[Difference]:
         differences = [
             *self._of_recipe(evidence),
             *self._of_process(evidence, answer),
             *self._of_loaded(evidence),
         ]
         explained = any(difference.where in ("unit", "running") for difference in differences)
-        if evidence.process and evidence.state.active_state == "active" and answer is None and not explained:
+        silent = answer is not None and not answer.answers
+        if evidence.process and silent and not explained:
             differences.append(drift.of_silence(evidence.service))
         return [*differences, *_of_port(evidence)]
 
@@ -172,7 +166,7 @@ class _Comparison:
             evidence.version or "unknown",
         )
 
-    def _of_process(self, evidence: _Evidence, answer: str | None) -> Iterator[Difference]:
+    def _of_process(self, evidence: _Evidence, answer: Served | None) -> Iterator[Difference]:
         """The process against what systemd has loaded, and against what is installed now."""
         process, resolved, unit = evidence.process, evidence.resolved, self.installed.get(evidence.service)
         if process is None or evidence.loaded is None:
@@ -182,14 +176,20 @@ class _Comparison:
             process,
             evidence.loaded,
             replaced_interpreter=_replaced_interpreter(process, resolved),
-            started_digest=evidence.state.started_digest,
+            started_digest=started_digest(evidence.service, self.place.runtime_folder, user=self.place.user),
             unit_digest=unit.digest if unit else None,
             secret=tuple(resolved.recipe.secrets) if resolved else (),
             user=self.place.user,
         )
+        rotated = processes.rotated_secrets(process.pid, unit.secret_files if unit else ())
+        yield from drift.of_secrets(evidence.service, rotated)
         newest_sec = _newest_install_sec(resolved) if resolved else None
         late = bool(newest_sec and process.started_sec and newest_sec > process.started_sec + 1)
-        yield from drift.of_version(evidence.service, answer, evidence.version, installed_after_start=late)
+        yield from drift.of_version(
+            evidence.service, answer and answer.version, evidence.version, installed_after_start=late
+        )
+        if unit and answer:
+            yield from drift.of_model(unit, answer.models, answer.path)
         if resolved:
             yield from drift.of_lock(evidence.name, resolved.lock_differences)
 

@@ -27,7 +27,7 @@ _VERBS = {
     "disable": ("jobs", "Do not start models at boot any more."),
     "remove": ("converge", "Stop models, disable them and remove their units."),
     "status": ("query", "Show models as systemd sees them."),
-    "list": ("query", "List all recipes, and how host and recipe differ."),
+    "list": ("listing", "List all recipes, and how host and recipe differ."),
     "logs": ("query", "Show a model's journal."),
 }
 
@@ -67,8 +67,8 @@ def recipectl(ctx: click.Context, user: bool, remote: str | None) -> None:
     """
     from recipectl.place import Place
 
-    if remote == "":
-        raise click.UsageError("-H is empty; name a host")
+    if remote == "" or (remote or "").startswith("-"):
+        raise click.UsageError(f"-H is {remote!r}, which is no host; name one")
     if user and remote:
         raise click.UsageError("--user and -H cannot be given together; ssh to that user instead")
     ctx.obj = Place(user, remote)

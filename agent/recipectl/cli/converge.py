@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -22,12 +23,14 @@ from recipectl.cli.options import (
     select,
     service_name,
 )
-from recipectl.converge import apply, plan
+from recipectl.compiler.cache import is_elsewhere
+from recipectl.converge import apply, copies, plan
 from recipectl.converge.differences import unified_diff
-from recipectl.converge.plan import Action, Plan, Survey
 from recipectl.converge.survey import enabled_rivals, survey, with_requirements
+from recipectl.converge.values import Action, Plan, Survey
 from recipectl.errors import Problem, RecipectlError, UsageError, on_host
 from recipectl.machine import sockets
+from recipectl.place import lingering_fault
 from recipectl.recipe import search
 from recipectl.systemd.dbus import Manager
 from recipectl.systemd.store import Store
@@ -38,7 +41,9 @@ if TYPE_CHECKING:
     from recipectl.place import Place
 
 _DONE = {
+    "create group": "created the group",
     "create user": "created the user",
+    "write helper": "wrote",
     "write": "wrote",
     "remove": "removed",
     "reload": "reloaded",
@@ -47,6 +52,7 @@ _DONE = {
     "stop": "stopped",
     "restart": "restarting",
     "start": "starting",
+    "remove helper": "removed",
 }
 
 
@@ -63,11 +69,17 @@ class _Decision(NamedTuple):
 def _decide(place: Place, recipes: Sequence[str], manager: Manager, *, restart: bool) -> _Decision:
     """The plan for the named recipes, or for the whole host."""
     _refuse_files_with_a_recipes_name(place, recipes)
-    selection = select(place, recipes)
+    named = frozenset(
+        search.stem(search.find(name, ())) if search.is_file(name) else name for name in recipes
+    )
+    # Whatever keeps its unit, or its process, keeps its GPUs.
+    applied = named if recipes or not restart else None
+    selection = select(place, recipes, applied=applied)
     all_models = selection.result.models
     models = with_requirements(selection.models, all_models)
     current = survey(models, all_models, place, manager, prune=not recipes)
-    problems: list[Problem] = []
+    elsewhere = [] if recipes else [*_recipes_elsewhere(place, current)]
+    problems = [*elsewhere]
     shared = shared_units(user=place.user)
     store = Store(place.unit_folder)
     units = [unit.name for unit in (*shared, *(unit for model in models for unit in model.units))]
@@ -76,15 +88,35 @@ def _decide(place: Place, recipes: Sequence[str], manager: Manager, *, restart: 
             problems.append(on_host("unit", reason))
             shared = tuple(unit for unit in shared if unit.name != name)
             models = tuple(model for model in models if name not in {unit.name for unit in model.units})
-    status = selection.status or int(bool(problems))
+    status = selection.status or (2 if elsewhere else int(bool(problems)))
     for model, rival in enabled_rivals(models, current.enabled):
         fault = f"`{model.name}` and `{rival}` are enabled and stop each other"
         sentence = f"{fault}: only one would be up after a boot; disable the other"
         problems.append(on_host("relation", sentence, file=model.file))
         status = 2
+    if place.user and any(model.autostart for model in models) and (lingering := lingering_fault()):
+        problems.append(on_host("host", lingering, severity="warning"))
     report_problems(problems)
     decided = plan.decide(models, shared, current, all_models=all_models, restart=restart)
     return _Decision(decided, current, models, (*selection.problems, *problems), status)
+
+
+def _recipes_elsewhere(place: Place, current: Survey) -> Iterator[Problem]:
+    """Units whose recipe is outside the recipe folders. They are left alone: only what is inside counts."""
+    inside = {search.stem(path) for path in search.recipe_files(place.recipe_folders)}
+    for unit in current.installed.values():
+        names = UnitNames(unit.recipe)
+        if unit.name == names.service and unit.recipe not in inside and is_elsewhere(place, unit):
+            fault = f"{unit.name} was written from {unit.source}, outside the recipe folders"
+            remedy = f"`recipectl apply {unit.source}` copies it, `recipectl remove {unit.recipe}` ends it"
+            yield on_host("file", f"{fault}; {remedy}")
+
+
+def _refuse_a_host_without_recipes(place: Place) -> None:
+    """RecipectlError when no recipe folder is there: it may be mounted late, and apply would remove all."""
+    if not any(folder.is_dir() for folder in place.recipe_folders):
+        folders = ", ".join(map(str, place.recipe_folders))
+        raise RecipectlError(f"none of {folders} exists, so nothing is applied; mount or create one")
 
 
 def _refuse_files_with_a_recipes_name(place: Place, recipes: Sequence[str]) -> None:
@@ -166,6 +198,11 @@ def apply_(
     """Make the host what its recipes say; with names, only these. Models load after it returns."""
     store = Store(place.unit_folder)
     changes = not (check or dry_run)
+    if not recipes:
+        _refuse_a_host_without_recipes(place)
+    if changes:
+        say = partial(click.echo, err=as_json)
+        recipes = tuple(copies.in_recipe_folder(place, name, say) for name in recipes)
     with store.lock(_report_wait) if changes else nullcontext(), Manager(user=place.user) as manager:
         if changes:
             store.remove_temporary_files()
@@ -223,6 +260,9 @@ def remove_(place: Place, recipes: tuple[str, ...]) -> int:
             if service not in installed:
                 raise no_such_unit(service, place)
             gone |= {unit: "removed" for unit in UnitNames.of_service(service).every if unit in installed}
-        removal = plan.decide((), (), Survey(installed=installed, states={}, gone=gone))
-        apply.apply(removal, store, manager)
+        states = {state.name: state for state in manager.states([*gone], brief=True)}
+        current = Survey(installed=installed, states=states, gone=gone)
+        apply.apply(plan.decide((), (), current), store, manager)
+    for unit in filter(current.is_up, services):
+        click.echo(f"stopped {unit}")
     return 0

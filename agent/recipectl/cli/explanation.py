@@ -24,7 +24,7 @@ from recipectl.systemd.unitfile import SECTION
 
 # Name of a setting -> the recipe keys that decide it; the first key that is set is named with file:line.
 _KEYS = {
-    "SourcePath": ("name",), "Requires": ("requires",), "After": ("after", "requires"),
+    "Requires": ("requires",), "After": ("after", "requires"),
     "Conflicts": ("conflicts", "gpus"), "AssertPathExists": ("model_path",),
     "StopWhenUnneeded": ("on_demand",), "Wants": ("watch",), "User": ("user",),
     "TimeoutStartSec": ("ready.timeout_sec",), "ProtectHome": ("hardening",),
@@ -39,9 +39,10 @@ _SERVICE = "`service:` of the recipe"
 _SANDBOX = "sandbox of `hardening:`"  # for every setting that is in no group
 # Reason -> settings, in the order in which they are printed; recipe(5) has them at length.
 _GROUPS = {
-    "compiled from": ("SourcePath", "Documentation"),
-    "runs as": ("User",),
-    "order and conflicts": ("Wants", "Requires", "After", "Conflicts", "AssertPathExists"),
+    "names of this unit": ("Documentation", "LogExtraFields"),
+    "runs as": ("User", "SupplementaryGroups"),
+    "order and conflicts": ("Wants", "Requires", "After", "Conflicts", "RequiresMountsFor",
+                            "AssertPathExists"),
     "all models together": ("PartOf", "WantedBy", "Slice"),
     "runs while it is needed": ("StopWhenUnneeded",),
     "checked before a start": ("ExecStartPre",),
@@ -55,7 +56,8 @@ _GROUPS = {
     "after the last attempt": ("OnFailure", "RestartMode"),
     "limits of an engine": ("LimitMEMLOCK", "LimitNOFILE", "TasksMax"),
     "its own files": (
-        "CacheDirectory", "StateDirectory", "WorkingDirectory", "ReadWritePaths", "PrivateTmp", "UMask",
+        "CacheDirectory", "CacheDirectoryMode", "StateDirectory", "StateDirectoryMode", "WorkingDirectory",
+        "ReadWritePaths", "PrivateTmp", "BindPaths", "UMask",
     ),
     "secrets, read at start": ("LoadCredential", "LoadCredentialEncrypted", "EnvironmentFile"),
     "`device_isolation:`": ("DevicePolicy", "DeviceAllow"),
@@ -112,7 +114,7 @@ def _with_notes(folder: str, text: str, *notes: str | None) -> str:
 
 def _without_helper(setting: str) -> str:
     """The setting with `…` for the command of recipectl's own helper."""
-    return re.sub(r"=.*/health\.py ", "=… ", setting)
+    return re.sub(r"=.*/helper-[0-9a-f]{12}\.pyz\"? ", "=… ", setting)
 
 
 def _print_part(title: str, rows: Iterable[tuple[str, list[str]]]) -> None:

@@ -1,19 +1,49 @@
-"""Why a model ended or did not start, in words, with the end of its log."""
+"""Why a model is not ready, or did not start: how it ended, the end of its log, and what to do."""
 
 from __future__ import annotations
 
+import shlex
 import signal
 import subprocess
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from recipectl.machine import sockets
+from recipectl.systemd.store import Store
+from recipectl.systemd.unitfile import UnitNames
 
 if TYPE_CHECKING:
     from recipectl.place import Place
     from recipectl.systemd.states import UnitState
+    from recipectl.systemd.unitfile import InstalledUnit
 
 _LOG_LINES = 8
-# Exit statuses of systemd itself (systemd.exec(5)).
-_SYSTEMD_STATUSES = {200: "CHDIR", 203: "EXEC", 217: "USER", 226: "NAMESPACE", 243: "CREDENTIALS"}
+# Exit statuses of systemd itself (systemd.exec(5)), and what each of them usually means for a model.
+_SYSTEMD_STATUSES = {
+    200: ("CHDIR", "its folder in /var/lib/models cannot be entered"),
+    203: ("EXEC", "{program} cannot be run: permission, SELinux label, noexec, or a missing interpreter?"),
+    209: ("STDOUT", "its output cannot be opened"),
+    216: ("GROUP", "one of its groups does not exist; run `recipectl apply`"),
+    217: ("USER", "its user does not exist; run `recipectl apply`"),
+    218: ("CAPABILITIES", "systemd could not drop privileges"),
+    226: ("NAMESPACE", "a folder that its sandbox names does not exist"),
+    228: ("SECCOMP", "systemd could not filter its system calls"),
+    233: ("RUNTIME_DIRECTORY", "its folder in /run cannot be made"),
+    238: ("STATE_DIRECTORY", "its folder in /var/lib/models cannot be made"),
+    239: ("CACHE_DIRECTORY", "its folder in /var/cache/models cannot be made"),
+    242: ("NUMA", "a NUMA node that `service:` names does not exist"),
+    243: ("CREDENTIALS", "a file that `secrets:` names is missing"),
+}
 _EXITED, _KILLED, _DUMPED = 1, 2, 3  # ExecMainCode
+_WRONG_ARGUMENTS = 2
+
+
+class Reason(NamedTuple):
+    """Why a model is not ready, its last log lines, and the command to go on with."""
+
+    sentence: str
+    log: tuple[str, ...]
+    next_command: str
 
 
 def log_lines(place: Place, unit: str, lines: int, since_sec: float | None = None) -> list[str]:
@@ -21,46 +51,144 @@ def log_lines(place: Place, unit: str, lines: int, since_sec: float | None = Non
     # Before 254, `-n` with `--since` takes the first lines; in the order of `-r`, it takes the last.
     words = [*place.journalctl, unit, "-o", "cat", "-r", "-n", str(lines), "--no-pager", "-q"]
     words += [f"--since=@{since_sec:.3f}"] if since_sec and not place.remote else []
+    command = place.command(*words)
     try:
-        output = subprocess.run(words, capture_output=True, text=True, errors="replace", check=False).stdout  # noqa: S603  (fixed words)
+        output = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False).stdout  # noqa: S603  (fixed words)
     except OSError:
         return []  # the log is an addition to an error, and not one itself
     return output.splitlines()[::-1]
 
 
-def how_it_ended(state: UnitState) -> str:
+def _timed_out(state: UnitState) -> str:
+    """Which limit was over: that of a load, or that of a stop."""
+    started_sec, ended_sec = state.started_sec or 0, state.ended_sec or 0
+    was_ready = (state.ready_sec or 0) >= started_sec
+    # A stop has a time limit of its own: a load that was stopped early did not reach its limit.
+    early = state.start_limit_sec is not None and ended_sec - started_sec < state.start_limit_sec
+    if was_ready or early:
+        return "did not stop within TimeoutStopSec=, and was killed"
+    return "did not become ready within `ready.timeout_sec` (TimeoutStartSec=)"
+
+
+def _systemds_words(status: int, program: str) -> str:
+    name, hint = _SYSTEMD_STATUSES[status]
+    return f"{name}: {hint.format(program=program)}"
+
+
+def how_it_ended(state: UnitState, unit: InstalledUnit | None = None) -> str:
     """How the main process ended, in words."""
     if state.result == "timeout":
-        return "did not become ready within `ready.timeout_sec` (TimeoutStartSec=), or did not stop in time"
+        return _timed_out(state)
     if state.result == "oom-kill":
         return "was killed because memory ran out (OOM)"
+    if state.result == "resources":
+        return "was not started: a file that its unit reads is missing (EnvironmentFile= of `secrets:`?)"
     if state.exit_code in (_KILLED, _DUMPED):
         known = {number.value: number.name for number in signal.Signals}
         return f"was killed by {known.get(state.exit_status, f'signal {state.exit_status}')}"
+    if state.exit_code == _EXITED and state.exit_status in _SYSTEMD_STATUSES:
+        program = unit.program if unit else "the engine"
+        return f"exited with status {state.exit_status} ({_systemds_words(state.exit_status, program)})"
     if state.exit_code == _EXITED:
-        name = _SYSTEMD_STATUSES.get(state.exit_status)
-        reason = f" ({name}: systemd could not run it)" if name else ""
-        return f"exited with status {state.exit_status}{reason}"
+        hint = ": wrong arguments?" if state.exit_status == _WRONG_ARGUMENTS else ""
+        return f"exited with status {state.exit_status}{hint}"
+    if state.exit_code == 0 and state.check_status in _SYSTEMD_STATUSES:
+        words = _systemds_words(state.check_status, "the helper of its unit")
+        return f"was not started: status {state.check_status} ({words})"
     if state.exit_code == 0 and state.result == "exit-code":
         return "was not started, because a check before it failed"
     return f"ended with result {state.result}"
 
 
+def _gave_up(state: UnitState) -> str:
+    """A clause about the start limit: before 254, only the count tells it."""
+    reached = 0 < state.start_limit_burst <= state.restarts
+    if state.result == "start-limit-hit" or (state.active_state == "failed" and reached):
+        return f"; systemd has given up after {state.restarts} restarts (start limit)"
+    return ""
+
+
+def reason_not_ready(place: Place, state: UnitState, unit: InstalledUnit | None) -> Reason | None:
+    """Why a model is not ready; None when it is."""
+    sentence = _sentence(state, unit)
+    if sentence is None:
+        return None
+    if state.active_state != "inactive" and (taken := _port_holder(unit, state.name)):
+        sentence += f"; {taken}"
+    name = UnitNames.of_service(state.name).recipe
+    return Reason(sentence, tuple(log_lines(place, state.name, _LOG_LINES)), _next_command(state, name))
+
+
+def _sentence(state: UnitState, unit: InstalledUnit | None) -> str | None:
+    if state.load_state not in ("loaded", "masked", "unloaded"):
+        return f"systemd cannot load its unit ({state.load_state})"
+    if state.load_state == "masked":
+        return "its unit is masked"
+    if state.word == "ready":
+        return None
+    if state.active_state in ("inactive", "failed") and (check := _failed_check(state, unit)):
+        return f"{check} of its unit is not met"
+    again = f" after {state.restarts} crashes, the last time it {how_it_ended(state, unit)}"
+    before = again if state.crashes else ""
+    ended = f"the engine {how_it_ended(state, unit)}"
+    words = {
+        "loading": f"it is loading{before}",
+        "restarting": f"{ended}; systemd starts it again (crash {state.crashes + 1})",
+        "stopping": "it is being stopped",
+        "failed": f"{ended}{_gave_up(state)}",
+        "stopped": "it was stopped" if state.ended_sec else "it has not been started since the boot",
+    }
+    return words.get(state.word, f"its unit is {state.active_state}")
+
+
+def _failed_check(state: UnitState, unit: InstalledUnit | None) -> str | None:
+    """The check that kept a unit from its start. systemd forgets it with a unit that nobody uses."""
+    if state.failed_checks:
+        return state.failed_checks[0]
+    paths = unit.setting("AssertPathExists") if unit else ()
+    missing = (path for path in paths if not Path(path.replace("%%", "%")).exists())
+    return next((f"AssertPathExists={path}" for path in missing), None)
+
+
+def _next_command(state: UnitState, name: str) -> str:
+    if state.exit_status == _WRONG_ARGUMENTS and state.active_state == "failed":
+        return f"recipectl check {name}"
+    if state.active_state in ("failed", "inactive"):
+        return f"recipectl start {name}"
+    return f"recipectl logs -f {name}"
+
+
 def why_not_started(place: Place, state: UnitState, result: str, since_sec: float) -> str:
     """Why a start has failed: a sentence, and the last lines of the log since then."""
+    unit = None if place.remote else Store(place.unit_folder).read(state.name)
+    check = state.failed_checks[0] if state.failed_checks else ""
     if result == "done" and not state.condition_result:
-        reason = f"a condition of its unit is not met; see systemctl status {state.name}"
+        reason = f"{check or 'a condition'} of its unit is not met; see systemctl status {state.name}"
     elif result == "canceled":
         reason = "a stop, or the start of a conflicting model, cancelled the start"
     elif result == "assert" or not state.assert_result:
-        reason = "its AssertPathExists= is not met: `model_path` does not exist"
+        missing = "`model_path` does not exist" if check.startswith("AssertPathExists=") else "see its unit"
+        reason = f"its {check or 'AssertPathExists='} is not met: {missing}"
     elif result == "done":
         reason = "systemd says done, and it does not run"
     elif result == "dependency" and state.result == "success":
         reason = "a unit that it requires failed"
     else:
-        reason = f"the engine {how_it_ended(state)}"
+        reason = f"the engine {how_it_ended(state, unit)}{_gave_up(state)}"
     if state.waits_to_restart:
         reason += "; systemd tries again (`recipectl stop` ends that)"
+    if taken := _port_holder(unit, state.name):
+        reason += f"; {taken}"
     log = "".join(f"\n  {line}" for line in log_lines(place, state.name, _LOG_LINES, since_sec))
-    return f"{state.name} did not start: {reason}; see {' '.join(place.journalctl)} {state.name}{log}"
+    return f"{state.name} did not start: {reason}; see {shlex.join((*place.journalctl, state.name))}{log}"
+
+
+def _port_holder(unit: InstalledUnit | None, service: str) -> str | None:
+    """Who holds the port of an engine, for a caller that may see it; None when nobody else does."""
+    if unit is None or unit.listen is None:
+        return None
+    address, port = unit.listen
+    holder = sockets.holder(port, address)
+    if holder is None or holder.unit == service:
+        return None
+    return f"port {port} is taken by {holder}; stop it or choose another `port:`"

@@ -44,7 +44,7 @@ def lock_(place: Place, recipes: tuple[str, ...], update: bool, check: bool) -> 
 
 
 def _lock_recipe(place: Place, name: str, *, update: bool, check: bool) -> int:
-    from recipectl.files import write_whole
+    from recipectl.files import refuse_planted_links, write_whole
     from recipectl.machine import lockfile
 
     file = search.find(name, place.recipe_folders)
@@ -56,7 +56,7 @@ def _lock_recipe(place: Place, name: str, *, update: bool, check: bool) -> int:
             return 3
         clauses = []
     else:
-        clauses = lockfile.differences(_read_lock(path), current)
+        clauses = lockfile.differences(_read_lock(place, path), current)
         if not clauses:
             return 0
     for clause in clauses:
@@ -66,6 +66,7 @@ def _lock_recipe(place: Place, name: str, *, update: bool, check: bool) -> int:
             remedy = f"accept it with `recipectl lock --update {name}`"
             click.echo(f"the installed runtime differs from {path}; {remedy}", err=True)
         return 3
+    refuse_planted_links(path.parent)
     write_whole({path: json.dumps(current, indent=2) + "\n"})
     click.echo(f"wrote {path}")
     return 0
@@ -77,21 +78,24 @@ def _current_lock(place: Place, name: str, recipe: str) -> lockfile.Lock:
     from recipectl.machine.disk import Disk
     from recipectl.machine.installation import current_installation
     from recipectl.recipe.hostfile import load_host_settings
+    from recipectl.recipe.trusted import content_for
 
+    content = content_for(place.owners)
     extra = (search.find(name, ()),) if search.is_file(name) else ()
     sources = search.sources(place.recipe_folders, extra)
     source = next(source for source in sources if source.name == recipe)
-    settings, _ = load_host_settings(search.host_files(place.bases))
+    settings, _ = load_host_settings(search.host_files(place.bases), content)
     # Without its lock: that may be out of date.
-    resolved = resolve(source._replace(lock=None), settings, current_installation(user=place.user), Disk())
+    resolved = resolve(source._replace(lock=None), settings, current_installation(place), Disk(content))
     return current_lock(resolved.recipe, resolved.runtime)
 
 
-def _read_lock(path: Path) -> lockfile.Lock:
+def _read_lock(place: Place, path: Path) -> lockfile.Lock:
     from recipectl.machine import lockfile
+    from recipectl.recipe.trusted import content_for
 
     try:
-        return lockfile.read_lock(path)
+        return lockfile.read_lock(content_for(place.owners)(path))
     except (OSError, ValueError) as error:
         fault = f"{path} cannot be read as a lock ({error})"
         raise UsageError(f"{fault}; remove it and run `recipectl lock` again", kind="lock") from error
@@ -121,7 +125,9 @@ def versions_(place: Place, recipes: tuple[str, ...], as_json: bool) -> int:
         for row in rows:
             for difference in row.differences:
                 click.echo(f"{row.name}: {difference}")
-    return selection.status or (3 if any(row.differences for row in rows) else 0)
+    # A site's drop-in is told, and no drift: the header of each unit recommends it.
+    drift = any(difference.where != "drop-in" for row in rows for difference in row.differences)
+    return selection.status or (3 if drift else 0)
 
 
 @click.command("check")

@@ -12,6 +12,7 @@ import click
 import yaml
 
 from recipectl.errors import RecipectlError, UsageError
+from recipectl.files import refuse_planted_links
 from recipectl.importers import llama_swap, shell, systemd_unit, vllm_recipes, vllm_studio
 from recipectl.importers.draft import Draft, redacted, render, unique_name
 from recipectl.importers.from_command import draft_from_command
@@ -182,6 +183,7 @@ def _named(drafts: Iterable[Draft]) -> dict[str, Draft]:
 
 
 def _write(path: Path, text: str) -> Path:
+    refuse_planted_links(path.parent)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with path.open("x", encoding="utf-8") as file:

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from recipectl.cli.failures import log_lines, why_not_started
+from recipectl.cli.failures import log_lines, reason_not_ready, why_not_started
 from recipectl.cli.options import RECIPES, service_name, warn
 from recipectl.errors import BusError, HostError, JobError, Problem, RecipectlError, UsageError, on_host
+from recipectl.place import lingering_fault
 from recipectl.systemd.dbus import Manager
 from recipectl.systemd.store import Store
 from recipectl.systemd.unitfile import TARGET, UnitNames
+from recipectl.text import printable
 
 if TYPE_CHECKING:
     from recipectl.place import Place
@@ -40,6 +42,12 @@ def _socket_state(manager: Manager, service: str) -> UnitState:
     return manager.states((UnitNames.of_service(service).socket,))[0]
 
 
+def _control(text: str) -> None:
+    """Write control characters of our own to the terminal; everything else is printed as text."""
+    sys.stderr.buffer.write(text.encode(errors="replace"))
+    sys.stderr.buffer.flush()
+
+
 class _Progress:
     """One line on a terminal while a model loads: how long it takes, and its last log line; once a second."""
 
@@ -56,11 +64,11 @@ class _Progress:
             self.printed_sec = elapsed_sec
             line = (log_lines(self.place, unit, 1) or [""])[0]
             width = shutil.get_terminal_size().columns
-            click.echo(f"\r\033[K{elapsed_sec:4d}s  {line[: width - 8]}", err=True, nl=False)
+            _control(f"\r\033[K{elapsed_sec:4d}s  {printable(line)[: width - 8]}")
 
     def end(self) -> None:
         if self.enabled:
-            click.echo("\r\033[K", err=True, nl=False)
+            _control("\r\033[K")
 
 
 def _run_jobs(place: Place, verb: str, recipes: tuple[str, ...]) -> int:
@@ -72,6 +80,8 @@ def _run_jobs(place: Place, verb: str, recipes: tuple[str, ...]) -> int:
         if verb != "Stop":
             _refuse_foreign_and_rivals(place, manager, services)
         states = [_existing(manager, service) for service in services]
+        if verb != "Stop" and not place.remote:
+            _tell_of_edits(place, services)
         jobs: dict[str, bytes] = {}
         for state in states:
             try:
@@ -87,6 +97,17 @@ def _run_jobs(place: Place, verb: str, recipes: tuple[str, ...]) -> int:
     if failures:
         raise HostError(failures)
     return 0
+
+
+def _tell_of_edits(place: Place, services: tuple[str, ...]) -> None:
+    """Say that a model starts with an older recipe than that on disk."""
+    from recipectl.audit import edits
+
+    store = Store(place.unit_folder)
+    for service in services:
+        unit = store.read(service)
+        if unit and unit.recipe and (change := edits.of_recipe(place, unit)):
+            click.echo(f"{unit.recipe}: {change}", err=True)
 
 
 def _failure(
@@ -134,9 +155,11 @@ def _queue(manager: Manager, verb: str, state: UnitState) -> bytes:
     if socket.active_state != "active" and manager.job("Start", socket.name) != "done":
         fault = f"{socket.name} does not listen, so no request reaches {service}"
         click.echo(f"{fault}; see systemctl status {socket.name}", err=True)
-    # The keep unit starts the model and its proxy. Alone, the model would be stopped as unneeded, and the
-    # proxy would wait until conflicting models are idle.
-    return manager.queue("Start", UnitNames.of_service(service).keep)
+    # Alone, the model would be stopped as unneeded. The keep unit starts the model and its proxy at once;
+    # alone, that proxy would wait until conflicting models are idle. Without one, the proxy binds the model.
+    names = UnitNames.of_service(service)
+    has_keep = manager.states((names.keep,))[0].load_state == "loaded"
+    return manager.queue("Start", names.keep if has_keep else names.proxy)
 
 
 @click.command("start")
@@ -193,7 +216,7 @@ def wait_(place: Place, recipes: tuple[str, ...], timeout: float) -> int:
     end = time.monotonic() + timeout
     with Manager(user=place.user, host=place.remote) as manager:
         for service in map(service_name, recipes):
-            while not _is_ready(manager, service):
+            while not _is_ready(place, manager, service):
                 if time.monotonic() > end:
                     word = _existing(manager, service).word
                     raise JobError(
@@ -203,13 +226,16 @@ def wait_(place: Place, recipes: tuple[str, ...], timeout: float) -> int:
     return 0
 
 
-def _is_ready(manager: Manager, service: str) -> bool:
-    """True if a model is ready; JobError when nothing starts it."""
+def _is_ready(place: Place, manager: Manager, service: str) -> bool:
+    """True if a model is ready; JobError when it cannot become ready any more."""
     # A job that waits or runs may be a restart: `active` is then about the old process.
     has_job = manager.has_job(service)
     state = _existing(manager, service)
     if state.active_state in ("failed", "inactive") and not has_job:
-        raise JobError(f"{service} is {state.word}, and nothing starts it; use `recipectl start`")
+        unit = None if place.remote else Store(place.unit_folder).read(service)
+        reason = reason_not_ready(place, state, unit)
+        why = f": {reason.sentence}" if reason else ""
+        raise JobError(f"{service} is {state.word}, and nothing starts it{why}; use `recipectl start`")
     return state.word == "ready" and not has_job
 
 
@@ -255,6 +281,8 @@ def enable_(place: Place, recipes: tuple[str, ...]) -> int:
                 raise UsageError(f"{fault}; {remedy}", kind="relation")
         manager.enable((*units, TARGET))
         manager.reload()
+    if place.user and (lingering := lingering_fault()):
+        warn(lingering)
     _warn_of_autostart(place, recipes, enabled=True)
     return 0
 

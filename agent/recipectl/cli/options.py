@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -61,12 +61,18 @@ class Selection(NamedTuple):
     result: CompileResult
 
 
-def select(place: Place, names: Sequence[str], *, with_resolved: bool = False) -> Selection:
+def select(
+    place: Place,
+    names: Sequence[str],
+    *,
+    with_resolved: bool = False,
+    applied: Collection[str] | None = None,
+) -> Selection:
     """Compile the host, and choose the recipes that were named; their problems are reported."""
     from recipectl.compiler.cache import compile_place
 
     files = [search.find(name, ()) for name in names if search.is_file(name)]
-    result = compile_place(place, files, with_resolved=with_resolved)
+    result = compile_place(place, files, with_resolved=with_resolved, applied=applied)
     selection = choose(result, names, place)
     report_problems(selection.problems)
     return selection
@@ -96,8 +102,9 @@ def _unused_shell_variable(models: Iterable[CompiledModel], place: Place) -> str
     if _SGLANG_VARIABLE not in os.environ or not any(model.backend == "sglang" for model in models):
         return None
     from recipectl.recipe.hostfile import load_host_settings
+    from recipectl.recipe.trusted import content_for
 
-    settings, _ = load_host_settings(search.host_files(place.bases))
+    settings, _ = load_host_settings(search.host_files(place.bases), content_for(place.owners))
     if settings.sglang_python or _SGLANG_VARIABLE in settings.environment:
         return None
     return f"{_SGLANG_VARIABLE} of your shell is not used; set `sglang_python:` in the host file"

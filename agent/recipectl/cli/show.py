@@ -19,6 +19,7 @@ from recipectl.cli.options import (
     select,
     warn,
 )
+from recipectl.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,11 +35,13 @@ if TYPE_CHECKING:
 @click.pass_obj
 def compile_(place: Place, recipes: tuple[str, ...], output: Path | None, as_json: bool) -> int:
     """Print the units of recipes, or write them."""
+    from recipectl.files import refuse_planted_links
     from recipectl.systemd.store import Store
 
     selection = select(place, recipes)
     units = [unit for model in selection.models for unit in model.units]
     if output:
+        refuse_planted_links(output)
         Store(output).write(*units)
     if as_json:
         rows = [
@@ -64,9 +67,10 @@ def explain_(place: Place, recipes: tuple[str, ...], as_json: bool) -> int:
     from recipectl.cli.explanation import explain, facts
     from recipectl.recipe.hostfile import load_host_settings
     from recipectl.recipe.search import host_files
+    from recipectl.recipe.trusted import content_for
 
     selection = select(place, recipes, with_resolved=True)
-    _, host_positions = load_host_settings(host_files(place.bases))
+    _, host_positions = load_host_settings(host_files(place.bases), content_for(place.owners))
     models = [(selection.result.resolved[model.name], model) for model in selection.models]
     if as_json:
         print_json([facts(resolved, model, host_positions) for resolved, model in models])
@@ -109,15 +113,23 @@ def show_command_(place: Place, recipe: str) -> int:
         for name in resolved.recipe.secrets:
             warn(f"{name} is a secret, and is not printed")
         lines = [
-            f"{name}={shlex.quote(variable.value)}"
+            f"{name}={_shell_word(variable.value)}"
             for name, variable in resolved.environment.items()
             # Without the directories of the unit: another user could not write there.
             if variable.layer not in ("directories", "secrets")
         ]
         for _, words in groupby(resolved.words, lambda word: word.key):
-            lines.append(shlex.join(word.text for word in words))
+            lines.append(" ".join(_shell_word(word.text) for word in words))
         click.echo(" \\\n    ".join(lines))
     return status
+
+
+def _shell_word(text: str) -> str:
+    """A word for a shell; control characters as escapes, which the shell reads again."""
+    if printable(text) == text:
+        return shlex.quote(text)
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"$'{printable(escaped)}'"
 
 
 @click.command("runtime")

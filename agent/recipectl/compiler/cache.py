@@ -3,38 +3,47 @@
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache as cached
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from recipectl.compiler.claims import Claim, claim_of_unit
 from recipectl.compiler.model import CompiledModel, CompileResult
 from recipectl.errors import Problem, RecipectlError
-from recipectl.files import write_whole
+from recipectl.files import read_bounded, write_whole
 from recipectl.machine.disk import Disk, fingerprint
 from recipectl.machine.installation import Installation, current_installation, release
 from recipectl.place import Place
 from recipectl.recipe import search
 from recipectl.recipe.gpu_selection import GpuSelection
 from recipectl.recipe.search import Source
+from recipectl.recipe.trusted import content_for
 from recipectl.systemd.store import Store
-from recipectl.systemd.unitfile import Unit
+from recipectl.systemd.unitfile import InstalledUnit, Unit, UnitNames
 
 
-def compile_place(place: Place, files: Sequence[Path] = (), *, with_resolved: bool = False) -> CompileResult:
+def compile_place(
+    place: Place,
+    files: Sequence[Path] = (),
+    *,
+    with_resolved: bool = False,
+    applied: Collection[str] | None = None,
+) -> CompileResult:
     """The units of all recipes of a place, and of some files.
 
     An unchanged host comes from the cache. With `with_resolved` it is compiled, and the result has its steps.
+    `applied` are the recipes that an apply is about to write, None for all of them: what other units claim as
+    they are installed counts too.
     """
-    content = cached(Path.read_bytes)  # the cache's key and the compiler see the same bytes
-    named = {search.stem(path) for path in files}
-    applied = [path for path in applied_files(place) if search.stem(path) not in named]
-    sources = search.sources(place.recipe_folders, (*files, *applied))
+    content = content_for(place.owners)  # the cache's key and the compiler see the same bytes
+    sources = search.sources(place.recipe_folders, tuple(files))
     host_files = search.host_files(place.bases)
-    installation = current_installation(user=place.user)
-    cache_file = place.cache_folder / "compiled.json"
-    wanted_key = key(sources, host_files, installation, release(), content)
-    result = None if with_resolved else recall(cache_file, wanted_key)
+    installation = current_installation(place)
+    claims = _installed_claims(place, {source.name for source in sources}, applied)
+    cache_file = place.cache_folder / ("compiled.json" if applied is None else "applied.json")
+    together = None if applied is None else (*sorted(applied), *claims)
+    wanted_key = key(sources, host_files, installation, release(), content, together)
+    result = None if with_resolved else recall(cache_file, wanted_key, claims)
     if result is None:
         from recipectl.compiler.pipeline import (
             compile_recipes,  # with pydantic and jinja2: not for a cached result
@@ -42,18 +51,37 @@ def compile_place(place: Place, files: Sequence[Path] = (), *, with_resolved: bo
         from recipectl.recipe.hostfile import load_host_settings
 
         disk = Disk(content)
-        result = compile_recipes(sources, load_host_settings(host_files)[0], installation, disk)
-        keep(cache_file, wanted_key, result, disk.fingerprints)
+        settings = load_host_settings(host_files, content)[0]
+        # Of a host that is applied as a whole, only what has no right recipe keeps its units.
+        whole = applied is None
+        result = compile_recipes(sources, settings, installation, disk, claims, whole=whole)
+        keep(cache_file, wanted_key, result, disk.fingerprints, claims)
     return result
 
 
-def applied_files(place: Place) -> list[Path]:
-    """Recipe files from elsewhere that were applied before and still exist: they count on this host."""
-    folders = place.recipe_folders
-    installed = {Path(unit.source) for unit in Store(place.unit_folder).installed().values() if unit.source}
-    elsewhere = sorted(path for path in installed if path.parent not in folders and path.is_file())
-    names = {search.stem(path) for path in search.recipe_files(folders)} if elsewhere else ()
-    return [path for path in elsewhere if search.stem(path) not in names]
+def _installed_claims(
+    place: Place, recipes: Collection[str], applied: Collection[str] | None
+) -> tuple[Claim, ...]:
+    """The claims of installed units that an apply leaves as they are.
+
+    All others are written anew, or removed: those of recipes that compile, and those whose recipe is gone.
+    """
+    installed = Store(place.unit_folder).installed()
+    claims = []
+    for name, unit in installed.items():
+        if not unit.recipe or name != UnitNames(unit.recipe).service:
+            continue
+        stays = unit.recipe not in applied if applied is not None else unit.recipe in recipes
+        if stays or is_elsewhere(place, unit):
+            on_demand = UnitNames(unit.recipe).socket in installed
+            claims.append(claim_of_unit(unit, on_demand=on_demand))
+    return tuple(claims)
+
+
+def is_elsewhere(place: Place, unit: InstalledUnit) -> bool:
+    """True if a unit's recipe is outside the recipe folders: an earlier release let it stay there."""
+    source = Path(unit.source)
+    return bool(unit.source) and source.parent not in place.recipe_folders and source.is_file()
 
 
 def key(
@@ -61,10 +89,14 @@ def key(
     host_files: tuple[Path, ...],
     installation: Installation,
     release: str,
-    content: Callable[[Path], bytes] = Path.read_bytes,
+    content: Callable[[Path], bytes] = read_bounded,
+    together: Sequence[object] | None = None,
 ) -> str:
-    """A digest of everything that is read: recipes, drop-ins, locks, host files, and recipectl itself."""
-    digest = hashlib.sha256(json.dumps([release, installation._asdict()]).encode())
+    """A digest of everything that is read: recipes, drop-ins, locks, host files, and recipectl itself.
+
+    `together` has what else decides, when only some recipes are applied.
+    """
+    digest = hashlib.sha256(json.dumps([release, installation._asdict(), together]).encode())
     duplicates = [str(source.duplicate) for source in sources if source.duplicate]
     digest.update(json.dumps(duplicates).encode())
     recipes = [path for source in sources for path in (source.file, *source.drop_ins)]
@@ -78,13 +110,15 @@ def key(
     return digest.hexdigest()
 
 
-def recall(file: Path, wanted_key: str) -> CompileResult | None:
-    """The last result, if the key is the same and the disk looks the same."""
+def recall(file: Path, wanted_key: str, claims: Sequence[Claim] = ()) -> CompileResult | None:
+    """The last result, if the key is the same and the disk and the installed units look the same."""
     try:
         data = json.loads(file.read_text())
         if data["key"] != wanted_key:
             return None
         if any(fingerprint(path) != before for path, before in data["fingerprints"].items()):
+            return None
+        if data["claims"] != _counted(claims, {model["name"] for model in data["models"]}):
             return None
         failures = {name: _problems(problems) for name, problems in data["failures"].items()}
         return CompileResult(tuple(map(_model, data["models"])), failures, {})
@@ -106,11 +140,23 @@ def _problems(rows: Iterable[Iterable[Any]]) -> tuple[Problem, ...]:
     return tuple(Problem(*row) for row in rows)
 
 
-def keep(file: Path, wanted_key: str, result: CompileResult, fingerprints: Mapping[str, str]) -> None:
+def _counted(claims: Iterable[Claim], models: Collection[str]) -> str:
+    """The claims of units whose recipe is wrong or elsewhere. Others count only while the key is the same."""
+    return json.dumps([claim for claim in claims if claim.name not in models])
+
+
+def keep(
+    file: Path,
+    wanted_key: str,
+    result: CompileResult,
+    fingerprints: Mapping[str, str],
+    claims: Sequence[Claim] = (),
+) -> None:
     """Write the cache; a host where it cannot be written works without it."""
     data = {
         "key": wanted_key,
         "fingerprints": fingerprints,
+        "claims": _counted(claims, {model.name for model in result.models}),
         "models": [model._asdict() for model in result.models],
         "failures": result.failures,
     }

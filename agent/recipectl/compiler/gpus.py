@@ -5,6 +5,9 @@ from recipectl.recipe.gpu_selection import UNSET, GpuSelection, is_device, parse
 from recipectl.recipe.schema import Recipe
 from recipectl.recipe.yamlfile import LEGACY_GPUS
 
+PCI_VENDORS = {"cuda": "0x10de", "rocm": "0x1002"}  # as /sys/bus/pci/devices/*/vendor has them
+# CUDA opens them whichever GPU it uses.
+_NVIDIA_NEEDED = ("/dev/nvidiactl", "/dev/nvidia-uvm")
 _NVIDIA_COMMON = ("/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools", "/dev/nvidia-modeset")
 
 
@@ -43,9 +46,16 @@ def visible_variables(recipe: Recipe, gpus: GpuSelection) -> dict[str, str]:
     return order if gpus.mode == "all" else order | {"CUDA_VISIBLE_DEVICES": ",".join(gpus.devices)}
 
 
-def device_nodes(recipe: Recipe, gpus: GpuSelection) -> tuple[str, ...]:
-    """NVIDIA's device nodes of the GPUs that are named by index; they may appear late at boot."""
-    return tuple(f"/dev/nvidia{index}" for index in gpus.indices) if recipe.accelerator == "cuda" else ()
+def device_nodes(recipe: Recipe, gpus: GpuSelection, *, has_card: bool = False) -> tuple[str, ...]:
+    """The device nodes that the engine opens; they may appear late at boot.
+
+    A recipe that names no GPU uses those of a host that `has_card`s of its accelerator.
+    """
+    if gpus.mode == "none" or (gpus.mode == "unset" and not has_card):
+        return ()
+    if recipe.accelerator == "rocm":
+        return "/dev/kfd", *(f"/dev/dri/renderD{128 + int(index)}" for index in gpus.indices)
+    return (*_NVIDIA_NEEDED, *(f"/dev/nvidia{index}" for index in gpus.indices))
 
 
 def device_settings(recipe: Recipe, gpus: GpuSelection) -> list[str]:
@@ -55,10 +65,8 @@ def device_settings(recipe: Recipe, gpus: GpuSelection) -> list[str]:
     if gpus.mode not in ("none", "indices"):
         sentence = "`device_isolation` needs `gpus:` as indices, or `none`; write them so"
         raise UsageError(sentence, "device_isolation", kind="gpu")
-    if recipe.accelerator == "rocm":
-        nodes = ["/dev/kfd", *(f"/dev/dri/renderD{128 + int(index)}" for index in gpus.devices)]
-    else:
-        nodes = [*_NVIDIA_COMMON, *device_nodes(recipe, gpus)]
+    others = [node for node in _NVIDIA_COMMON if node not in _NVIDIA_NEEDED]
+    nodes = [*(others if recipe.accelerator == "cuda" else ()), *device_nodes(recipe, gpus)]
     return ["DevicePolicy=closed", *(f"DeviceAllow={node} rw" for node in nodes if gpus.devices)]
 
 

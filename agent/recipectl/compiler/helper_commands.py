@@ -1,15 +1,15 @@
-"""The command lines with which units run the helper (health.py) and systemctl."""
+"""The command lines with which units run the helper (helper.py) and systemctl."""
 
 from dataclasses import dataclass
 
-from recipectl.compiler import gpus
+from recipectl.compiler import gpus, service_settings
 from recipectl.compiler.model import ResolvedRecipe
 from recipectl.compiler.relations import Relations
 from recipectl.engines.endpoint import Endpoint
 from recipectl.machine.distributions import ENGINE_DISTRIBUTIONS
 from recipectl.machine.installation import Installation
 from recipectl.recipe.hostfile import HostSettings
-from recipectl.recipe.schema import Watch
+from recipectl.recipe.schema import Recipe, Watch
 from recipectl.systemd import quoting
 from recipectl.systemd.unitfile import UnitNames
 
@@ -24,28 +24,24 @@ class HelperCommands:
     def _manager(self) -> tuple[str, ...]:
         return ("--user",) if self.installation.user else ()
 
-    def _command(self, *words: str | int | None) -> str:
+    def _helper(self, verb: str, *words: str | int | None) -> str:
         """A command line; an option whose value is None is left out."""
-        given = [*words]
+        given = [*self.installation.helper, verb, *words]
         while None in given:
             index = given.index(None)
             del given[index - 1 : index + 1]
-        command = quoting.command_line(tuple(map(str, given)))
-        # `+`: as root, to see which process holds a port. A user's manager cannot do that.
-        return command if self.installation.user else f"+{command}"
-
-    def _helper(self, verb: str, *words: str | int | None) -> str:
-        return self._command(*self.installation.helper, verb, *words)
+        return quoting.command_line(tuple(map(str, given)))
 
     def systemctl(self, *words: str) -> str:
         """systemctl with the unit's own manager."""
-        return self._command("/usr/bin/systemctl", *self._manager, "--quiet", *words)
+        return quoting.command_line(("/usr/bin/systemctl", *self._manager, "--quiet", *words))
 
     def before_start(
         self, resolved: ResolvedRecipe, relations: Relations, settings: HostSettings
     ) -> list[str]:
         """The ExecStartPre= of a model: pins, lock, devices, other loads, and whether its port is free."""
         recipe, runtime, endpoint = resolved.recipe, resolved.runtime, resolved.endpoint
+        common = self._common(recipe)
         names = ENGINE_DISTRIBUTIONS[recipe.backend]
         interpreter = runtime.interpreter or runtime.command[0]
         commands = []
@@ -54,32 +50,46 @@ class HelperCommands:
             commands.append(
                 self._helper(
                     "check-pins",
+                    *common,
                     *("--engine", recipe.engine_version),
                     *("--compiled-for", runtime.engine_version),
                     *("--python", recipe.python_version),
                     *("--interpreter", interpreter),
                     *("--folder", runtime.installed_in),
-                    *("--libraries", self.installation.libraries),
                     *names,
                 )
             )
         if resolved.lock:
             options = ("--lock", resolved.lock, "--policy", settings.drift, "--interpreter", interpreter)
-            commands.append(self._helper("check-lock", *options, "--folder", runtime.installed_in, *names))
-        if nodes := gpus.device_nodes(recipe, resolved.gpus):
-            commands.append(self._helper("wait-for-devices", *nodes))
+            commands.append(
+                self._helper("check-lock", *common, *options, "--folder", runtime.installed_in, *names)
+            )
+        vendor = gpus.PCI_VENDORS[recipe.accelerator]
+        has_card = vendor in self.installation.gpu_vendors
+        if nodes := gpus.device_nodes(recipe, resolved.gpus, has_card=has_card):
+            commands.append(self._helper("wait-for-devices", *common, "--vendor", vendor, *nodes))
         # Only one of two models has After=. The model without it waits here while the other one loads.
         loads = [UnitNames(other).service for other in relations.taking_turns if other not in relations.after]
         if loads:
-            commands.append(self._helper("wait-for-loads", *self._manager, *loads))
+            commands.append(self._helper("wait-for-loads", *common, *loads))
         if endpoint.path:
-            commands.append(self._helper("check-port", "--address", endpoint.host, "--port", endpoint.port))
+            address = ("--address", endpoint.host, "--port", endpoint.port)
+            commands.append(self._helper("check-port", *common, *address))
         return commands
 
-    def wait_until_ready(self, endpoint: Endpoint) -> str:
+    def _common(self, recipe: Recipe) -> tuple[str, ...]:
+        """What every command of a model's own unit is told."""
+        number = service_settings.kill_signal(recipe)
+        return (*self._manager, *(("--stop-signal", number) if number else ()))
+
+    def wait_until_ready(self, recipe: Recipe, endpoint: Endpoint, digest: str) -> str:
         """The ExecStartPost= that ends when the engine answers."""
         address = ("--address", endpoint.connect, "--port", endpoint.port)
-        return self._helper("wait-until-ready", *address, "--path", endpoint.path)
+        patient = ("--patient",) if recipe.service.keys() & {"TimeoutStopSec", "TimeoutSec"} else ()
+        # The system's manager keeps the digest itself (LogExtraFields=).
+        note = ("--note", digest) if self.installation.user else ()
+        options = (*self._common(recipe), *address, "--path", endpoint.path, *patient, *note)
+        return self._helper("wait-until-ready", *options)
 
     def wait_until_idle(self, stopped: tuple[tuple[str, int], ...], patience_sec: int) -> str:
         """The ExecStartPre= of a proxy that waits for the models which a start would stop."""
@@ -90,16 +100,15 @@ class HelperCommands:
         """The ExecStartPost= of a proxy, from which on it counts idle time."""
         return self._helper("connect-once", "--address", endpoint.connect, "--port", endpoint.port)
 
-    def probe(self, endpoint: Endpoint, watch: Watch, service: str) -> str:
+    def watch(self, endpoint: Endpoint, watch: Watch, service: str) -> str:
         """The ExecStart= of a watch."""
         return self._helper(
-            "probe",
-            *self._manager,
+            "watch",
             *("--address", endpoint.connect),
             *("--port", endpoint.port),
             *("--path", endpoint.path),
+            *("--every-sec", watch.every),
             *("--timeout-sec", watch.timeout),
             *("--failures", watch.failures),
-            *("--action", watch.action),
             service,
         )

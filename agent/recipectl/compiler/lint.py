@@ -8,6 +8,7 @@ from recipectl.compiler.model import ResolvedRecipe, Variable
 from recipectl.engines.registry import ENGINES
 from recipectl.errors import UsageError
 
+_KEY_VARIABLES = {name for engine in ENGINES.values() for name in engine.key_variables}
 _RECIPE_LAYERS = {"extra_args.env_vars", "env_vars", "gpus"}
 
 
@@ -30,13 +31,38 @@ def warnings(resolved: ResolvedRecipe) -> Iterator[UsageError]:
     words = resolved.words
     for word, shown_text in zip(words, secrets.redacted(resolved.argv), strict=True):
         if word.key and shown_text != word.text:
-            sentence = "a word of the command looks like a secret, and anyone may read it; use `secrets:`"
+            remedy = "use `secrets:`"
+            if recipe.backend == "sglang":
+                remedy = "SGLang reads no variable for it, so put a proxy that asks for a key before it"
+            sentence = f"a word of the command looks like a secret, and anyone may read it; {remedy}"
             yield UsageError(sentence, *word.key, kind="secret")
+    yield from _open_address(resolved)
     for sentence in gpus.spelling_problems(recipe, resolved.gpus):
         yield UsageError(sentence, "gpus", kind="gpu")
     if recipe.venv_path and recipe.extra_args.get("venv_path") not in (None, recipe.venv_path):
         sentence = "`venv_path` and `extra_args.venv_path` disagree; keep one of them"
         yield UsageError(sentence, "venv_path", kind="runtime")
+
+
+def _open_address(resolved: ResolvedRecipe) -> Iterator[UsageError]:
+    """Yield warnings about keys that nobody reads, and about an engine that everybody may use."""
+    recipe, endpoint = resolved.recipe, resolved.client_endpoint
+    engine = ENGINES[recipe.backend]
+    for name in sorted({*recipe.secrets} & _KEY_VARIABLES - {*engine.key_variables}):
+        fault = f"{recipe.backend} reads no {name}"
+        yield UsageError(f"{fault}, so it asks for no key; remove it", "secrets", name, kind="secret")
+    asks = {*engine.key_variables} & {*resolved.environment, *recipe.secrets}
+    asks |= {word.text for word in resolved.words if word.text.startswith(engine.key_flags)}
+    if endpoint.path is None or not endpoint.is_wildcard or asks:
+        return
+    cause = (
+        f"`host` is {endpoint.host}" if recipe.host else f"{recipe.backend} listens everywhere without `host`"
+    )
+    key = "put a proxy that asks for a key before it"
+    if engine.key_variables:
+        key = f"give it a key: `secrets: {{{engine.key_variables[0]}: /etc/recipectl/secrets/{recipe.name}}}`"
+    fault = f"{cause}, and no key is asked for, so everybody may use it"
+    yield UsageError(f"{fault}; set `host: 127.0.0.1`, or {key}", "host", kind="access")
 
 
 def _contradictions(name: str, variable: Variable) -> Iterator[UsageError]:

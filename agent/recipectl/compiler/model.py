@@ -27,6 +27,7 @@ class Variable(NamedTuple):
 
 
 Environment = dict[str, Variable]
+Values = dict[str, str | int | list[str]]  # of a template
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class ResolvedRecipe:
     positions: Positions = field(default_factory=dict)
     lock: str | None = None  # the file, where there is one
     lock_differences: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()  # of devices and older caches, besides the group of shared data
     warnings: tuple[Problem, ...] = ()
 
     @property
@@ -67,6 +69,7 @@ class CompiledModel(NamedTuple):
     file: str
     backend: str
     user: str | None  # of User=; None under a user's own manager
+    proxy_user: str | None  # of the proxy, where that needs a user that is always there
     units: tuple[Unit, ...]  # the service first
     digest: str
     autostart: bool | None

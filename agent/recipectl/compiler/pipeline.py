@@ -6,9 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from recipectl.compiler import environment, gpus, lint, preflight, relations, units
+from recipectl.compiler.claims import Claim, claim_of, gpus_cannot_be_compared, with_installed
 from recipectl.compiler.model import CompiledModel, CompileResult, Environment, ResolvedRecipe
 from recipectl.compiler.problems import ProblemCollector
-from recipectl.engines import argv
+from recipectl.engines import argv, overlaps
 from recipectl.engines.endpoint import client_endpoint, engine_endpoint
 from recipectl.errors import MultipleUsageError, Problem, RecipectlError, RecipeError, UsageError, on_host
 from recipectl.machine.disk import Disk
@@ -19,7 +20,7 @@ from recipectl.recipe.gpu_selection import UNSET
 from recipectl.recipe.hostfile import HostSettings
 from recipectl.recipe.load import load_with_positions
 from recipectl.recipe.schema import Recipe
-from recipectl.recipe.search import Source
+from recipectl.recipe.search import SUFFIXES, Source
 from recipectl.systemd import quoting
 
 _NO_RUNTIME = Runtime("none", ("/none",))
@@ -29,10 +30,21 @@ _MIXED_GPUS = (
 
 
 def compile_recipes(
-    sources: Sequence[Source], settings: HostSettings, installation: Installation, disk: Disk
+    sources: Sequence[Source],
+    settings: HostSettings,
+    installation: Installation,
+    disk: Disk,
+    installed: Sequence[Claim] = (),
+    *,
+    whole: bool = True,
 ) -> CompileResult:
-    """The units of some recipes together. A wrong recipe stops only those that require it."""
+    """The units of some recipes together. A wrong recipe stops only those that require it.
+
+    `installed` are the claims of units that stay: they count instead of wrong recipes, and where not the
+    `whole` host is applied, also beside right ones.
+    """
     by_name: dict[str, ResolvedRecipe] = {}
+    claims: Sequence[Claim] = ()
     failures: dict[str, tuple[Problem, ...]] = {}
     for source in sources:
         try:
@@ -41,7 +53,8 @@ def compile_recipes(
             failures[source.name] = error.problems
     while True:
         usable = {name: resolved for name, resolved in by_name.items() if name not in failures}
-        models, wrong = relate_and_render(usable, frozenset(failures), settings, installation)
+        claims = [claim for claim in installed if not whole or claim.name not in usable]
+        models, wrong = relate_and_render(usable, frozenset(failures), settings, installation, claims)
         if not wrong:
             return CompileResult(models, dict(sorted(failures.items())), by_name)
         failures |= wrong  # what requires a wrong recipe is wrong too: relate the others once more
@@ -53,6 +66,9 @@ def resolve(source: Source, settings: HostSettings, installation: Installation, 
         sentence = f"`{source.name}` is also {source.duplicate.name} in this folder; remove one of them"
         problem = Problem(file=str(source.file), line=1, column=1, kind="file", sentence=sentence)
         raise RecipeError((problem,))
+    if target := _recipe_behind(source.file):
+        sentence = f"it is a link to {target} in the same folder, a second model; copy the file, or remove it"
+        raise RecipeError((Problem(file=str(source.file), kind="file", sentence=sentence),))
     recipe, positions = load_with_positions((source.file, *source.drop_ins), settings.vars, disk.content)
     problems = ProblemCollector(str(source.file), positions)
     runtime = None
@@ -71,9 +87,13 @@ def resolve(source: Source, settings: HostSettings, installation: Installation, 
         resolved = resolve_purely(recipe, file, runtime or _NO_RUNTIME, settings, installation)
     if problems.problems or resolved is None:
         raise problems.error()
-    warnings = [
-        problems.placed(warning, "warning") for warning in _warnings(resolved, source, lock_differences, disk)
-    ]
+    groups = () if installation.user else preflight.supplementary_groups(resolved, disk)
+    resolved = replace(resolved, groups=groups)
+    found = (
+        *_warnings(resolved, source, lock_differences, disk),
+        *preflight.warnings(resolved, settings, installation, disk),
+    )
+    warnings = [problems.placed(warning, "warning") for warning in found]
     return replace(
         resolved,
         positions=positions,
@@ -81,6 +101,15 @@ def resolve(source: Source, settings: HostSettings, installation: Installation, 
         lock_differences=lock_differences,
         warnings=tuple(dict.fromkeys(warnings)),
     )
+
+
+def _recipe_behind(file: Path) -> str | None:
+    """The name of another recipe file in the same folder that this one is a link to."""
+    if not file.is_symlink():
+        return None
+    folder, name = os.path.split(os.path.realpath(file))
+    same = folder == os.path.realpath(file.parent) and name != file.name and name.endswith(SUFFIXES)
+    return name if same else None
 
 
 def resolve_purely(
@@ -97,6 +126,7 @@ def resolve_purely(
         errors.append(error)
     try:
         words = argv.words(recipe, runtime)
+        recipe = overlaps.settled(recipe, words)
         endpoint = engine_endpoint(recipe, [word.text for word in words])
         resolved = ResolvedRecipe(
             recipe=recipe,
@@ -121,11 +151,13 @@ def relate_and_render(
     broken: frozenset[str],
     settings: HostSettings,
     installation: Installation,
+    installed: Sequence[Claim] = (),
 ) -> tuple[tuple[CompiledModel, ...], dict[str, tuple[Problem, ...]]]:
     """The units of recipes by name, and the problems of the recipes that do not fit the others."""
-    claims = [relations.claim_of(resolved, settings) for resolved in by_name.values()]
+    own = [claim_of(resolved, settings) for resolved in by_name.values()]
+    claims = with_installed(own, installed, settings)
     decisions = relations.decide(claims, broken)
-    warn_of_gpus = relations.gpus_cannot_be_compared(claims, settings)
+    warn_of_gpus = gpus_cannot_be_compared(claims, settings)
     models: list[CompiledModel] = []
     failures: dict[str, tuple[Problem, ...]] = {}
     for name, resolved in sorted(by_name.items()):

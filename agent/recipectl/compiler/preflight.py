@@ -1,23 +1,27 @@
 """What only this host can tell about a recipe: access, pinned versions, locked runtimes, files of secrets."""
 
-import grp
 import os
-import pwd
 import re
 import stat
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from recipectl.compiler import secrets, service_settings
+from recipectl.compiler import gpus, identity, sandbox, secrets, service_settings
+from recipectl.compiler.model import ResolvedRecipe, Variable
 from recipectl.errors import UsageError
-from recipectl.machine import lockfile
+from recipectl.files import read_bounded
+from recipectl.machine import access, lockfile
 from recipectl.machine.disk import Disk
 from recipectl.machine.distributions import ENGINE_DISTRIBUTIONS, satisfies
 from recipectl.machine.installation import Installation
 from recipectl.machine.runtime import Runtime
 from recipectl.recipe.hostfile import HostSettings
 from recipectl.recipe.schema import Recipe
+
+# Debian's and Ubuntu's groups of GPUs.
+_DEVICE_GROUPS = ("render", "video")
+_NOT_SET = Variable("", "")
 
 
 def check(
@@ -37,70 +41,80 @@ def check_access(
     recipe: Recipe, runtime: Runtime, settings: HostSettings, disk: Disk
 ) -> Iterator[UsageError]:
     """Yield the files that the unit's user cannot reach, because it may not enter a folder above them."""
-    user = recipe.user or settings.user
-    if recipe.user and _identity(user, disk)[0] < 0:
+    user = identity.user_of(recipe, settings)
+    if recipe.user and access.identity(user, disk)[0] < 0:
         sentence = f"`user` is {user}, and there is no such user; create it or correct `user:`"
         yield UsageError(sentence, "user", kind="access")
         return
     if user == "root":
         return
     groups = tuple(word for value in recipe.service.get("SupplementaryGroups", ()) for word in value.split())
+    groups += (identity.DATA_GROUP, identity.EARLIER_USER)
     for path in (runtime.command[0], runtime.interpreter or "", recipe.model_path, *runtime.link_targets):
-        if path.startswith("/") and (folder := _closed_folder(user, groups, path, disk)):
+        if path.startswith("/") and (folder := access.closed_folder(user, groups, path, disk)):
             key = ("model_path",) if path == recipe.model_path else runtime.key
             fault = f"the unit's user {user} cannot reach {path} ({folder} is closed to it)"
             yield UsageError(f"{fault}; move it, open the folder, or set `user:`", *key, kind="access")
             return
 
 
-def _closed_folder(user: str, groups: tuple[str, ...], path: str, disk: Disk) -> str | None:
-    """The outermost folder above a path that a user with some more groups cannot enter."""
-    known = (user, groups, os.path.dirname(path))  # noqa: PTH120  (a thousand recipes share a few folders)
-    if known not in disk.closed_folders:
-        uid, gids = _identity(user, disk)
-        gids |= {gid for group in groups if (gid := _gid(group)) is not None}
-        folders = (
-            folder for folder in reversed(Path(path).parents) if not _may_enter(folder, uid, gids, disk)
-        )
-        closed = next(folders, None)
-        disk.closed_folders[known] = str(closed) if closed else None
-    return disk.closed_folders[known]
+def supplementary_groups(resolved: ResolvedRecipe, disk: Disk) -> tuple[str, ...]:
+    """The groups that a unit needs here besides that of shared data: for GPUs, and for older caches."""
+    groups = []
+    if resolved.gpus.mode != "none":
+        disk.fingerprint("/etc/group")
+        # Those that distributions give to GPUs, whose nodes may appear late, and those of other nodes.
+        groups += [group for group in _DEVICE_GROUPS if access.group_id(group) is not None]
+        groups += sorted(access.groups_of_nodes(disk) - {*groups})
+    earlier = access.group_id(identity.EARLIER_USER)
+    runtime = resolved.runtime
+    paths = (resolved.recipe.model_path, runtime.command[0], *runtime.link_targets)
+    paths += tuple(sandbox.moved_directories(resolved))
+    if earlier is not None and any(
+        access.has_group(path, earlier, disk) for path in paths if path[:1] == "/"
+    ):
+        groups.append(identity.EARLIER_USER)
+    return tuple(groups)
 
 
-def _may_enter(folder: Path, uid: int, gids: frozenset[int], disk: Disk) -> bool:
-    mode, owner, group, *_ = (*disk.fingerprint(folder).split(":"), "0", "0", "0")
-    bit = stat.S_IXUSR if owner == str(uid) else stat.S_IXGRP if int(group) in gids else stat.S_IXOTH
-    return bool(int(mode or "777", 8) & bit) or _has_acl(folder)
+def warnings(
+    resolved: ResolvedRecipe, settings: HostSettings, installation: Installation, disk: Disk
+) -> Iterator[UsageError]:
+    """Yield what the unit's user cannot open or write here: engines go on without it, or fail late."""
+    recipe = resolved.recipe
+    user = identity.user_of(recipe, settings)
+    if installation.user or user == "root":
+        return
+    uid, gids = access.identity(user, disk)
+    own = (identity.DATA_GROUP, *resolved.groups)
+    extra = (word for value in recipe.service.get("SupplementaryGroups", ()) for word in value.split())
+    gids |= {gid for group in (*own, *extra) if (gid := access.group_id(group)) is not None}
+    for node in gpus.device_nodes(recipe, resolved.gpus, has_card=True):
+        if (group := access.denied(Path(node), uid, gids, disk)) is not None:
+            fault = f"the unit's user {user} cannot open {node} (group {group}), so no GPU is used"
+            remedy = f"give `service: {{SupplementaryGroups: {group}}}`, or correct its mode"
+            yield UsageError(f"{fault}; {remedy}", "gpus", kind="device")
+    if resolved.environment.get("HF_HUB_OFFLINE", _NOT_SET).value in ("1", "true", "TRUE", "yes", "on"):
+        return  # it only reads
+    for folder in _cache_folders(resolved):
+        if (group := access.denied(folder, uid, gids, disk)) is not None:
+            fault = f"the unit's user {user} cannot write {folder}, so it cannot download there"
+            remedy = (
+                f"`chgrp -R {identity.DATA_GROUP} {folder}` and `chmod -R g+rwX`, or set HF_HUB_OFFLINE=1"
+            )
+            yield UsageError(f"{fault}; {remedy}", kind="access")
 
 
-def _identity(user: str, disk: Disk) -> tuple[int, frozenset[int]]:
-    """A user's id and groups; -1 and none for a user that apply is going to create."""
-    # The fingerprints make a cache check these files again.
-    return _passwd_entry(user, disk.fingerprint("/etc/passwd"), disk.fingerprint("/etc/group"))
-
-
-@cache
-def _passwd_entry(user: str, *_fingerprints: str) -> tuple[int, frozenset[int]]:
-    try:
-        entry = pwd.getpwnam(user)
-    except KeyError:
-        return -1, frozenset()
-    return entry.pw_uid, frozenset(os.getgrouplist(user, entry.pw_gid))
-
-
-def _gid(group: str) -> int | None:
-    try:
-        return grp.getgrnam(group).gr_gid
-    except KeyError:
-        return int(group) if group.isdigit() else None
-
-
-def _has_acl(folder: Path) -> bool:
-    """True if an ACL decides who may enter a folder; recipectl does not read it."""
-    try:
-        return "system.posix_acl_access" in os.listxattr(folder)
-    except OSError:
-        return False
+def _cache_folders(resolved: ResolvedRecipe) -> Iterator[Path]:
+    """The folders of a Hugging Face cache that a variable moves, as far as they exist."""
+    moved = sandbox.moved_directories(resolved)
+    home = resolved.environment.get("HF_HOME", _NOT_SET).value
+    if home in moved:
+        model = f"models--{resolved.recipe.model_path.replace('/', '--')}"
+        for part in ("", "hub", f"hub/{model}", "hub/.locks"):
+            if (folder := Path(home, part)).is_dir():
+                yield folder
+    yield from (Path(path) for path in moved if path != home and Path(path).is_dir())
 
 
 def check_pins(recipe: Recipe, runtime: Runtime) -> Iterator[UsageError]:
@@ -163,7 +177,7 @@ def check_lock(
     if lock is None:
         return ()
     try:
-        locked = lockfile.read_lock(lock)
+        locked = lockfile.read_lock(disk.content(lock))
     except (OSError, ValueError) as error:
         sentence = f"{lock} cannot be read as a lock ({error}); remove it, and run `recipectl lock` again"
         raise UsageError(sentence, kind="lock") from error
@@ -181,17 +195,17 @@ def check_lock(
 
 
 def check_secrets(recipe: Recipe, disk: Disk) -> Iterator[UsageError]:
-    """Yield what is wrong with the files of secrets: they are missing, open to others, or lack a line."""
+    """Yield what is wrong with the files of secrets: missing, open to others, empty, or in another form."""
     for variable, source in recipe.secrets.items():
         if source.startswith("/") and (sentence := _wrong_secret_file(source, disk)):
             yield UsageError(f"`secrets.{variable}`: {sentence}", "secrets", variable, kind="secret")
-    for variable, source in secrets.environment_files(recipe).items():
-        fault = f"`secrets.{variable}` is read from the environment only"
-        if not source.startswith("/"):
+        elif source.startswith("/") and not source.endswith(".cred"):
+            in_environment = source in secrets.environment_files(recipe).values()
+            if sentence := _wrong_content(variable, source, in_environment=in_environment):
+                yield UsageError(f"`secrets.{variable}`: {sentence}", "secrets", variable, kind="secret")
+        elif variable in secrets.environment_files(recipe):
+            fault = f"`secrets.{variable}` is read from the environment only"
             sentence = f"{fault}; give the absolute path of a file with a line `{variable}=…`"
-            yield UsageError(sentence, "secrets", variable, kind="secret")
-        elif not _has_line(source, variable):
-            sentence = f'{fault}; {source} must have a line `{variable}="…"`'
             yield UsageError(sentence, "secrets", variable, kind="secret")
 
 
@@ -208,9 +222,23 @@ def _wrong_secret_file(source: str, disk: Disk) -> str | None:
     return None
 
 
-def _has_line(source: str, variable: str) -> bool:
-    """True if a file of variables sets this one, or cannot be read here."""
-    if not os.path.isfile(source) or not os.access(source, os.R_OK):  # noqa: PTH113
-        return True
-    lines = Path(source).read_text(errors="replace").splitlines()
-    return any(line.startswith(f"{variable}=") for line in lines)
+def _wrong_content(variable: str, source: str, *, in_environment: bool) -> str | None:
+    """What is wrong with the content of a secret's file; None also when it cannot be read here."""
+    try:
+        text = read_bounded(source).decode(errors="replace")
+    except OSError:
+        return None
+    if in_environment:
+        values = re.findall(rf"^{variable}=(.*)$", text, re.M)
+        if not values:
+            return f'it is read from the environment only; {source} must have a line `{variable}="…"`'
+        if not values[-1].strip().strip("\"'"):
+            return f"{source} gives it an empty value; write the secret there"
+        return None
+    if not text.strip():
+        return f"{source} is empty; write the secret there"
+    if re.match(r"\s*(export\s+)?[A-Za-z_][A-Za-z0-9_]*=", text):
+        return (
+            f"{source} must hold the secret alone, without `{text.partition('=')[0].split()[-1]}=` before it"
+        )
+    return None

@@ -5,31 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import combinations, product
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from recipectl.compiler.model import ResolvedRecipe
+from recipectl.compiler.claims import SHARING, Claim
 from recipectl.errors import UsageError
 
-if TYPE_CHECKING:  # with pydantic, which a plan does not need
-    from recipectl.recipe.hostfile import HostSettings
-
-_SHARING = ("exclusive", "ordered", "free")  # the strictest first
 _WILDCARDS = ("0.0.0.0", "::", "")  # noqa: S104  (compared, not bound)
-
-
-class Claim(NamedTuple):
-    """What one recipe wants of the host; `ports` as (address, port), that of the clients first."""
-
-    name: str
-    ports: tuple[tuple[str, int], ...]
-    gpus: tuple[str, ...]
-    accelerator: str
-    gpu_sharing: str
-    on_demand: bool
-    at_boot: bool  # the engine itself, and not only a socket
-    after: tuple[str, ...]
-    requires: tuple[str, ...]
-    conflicts: tuple[str, ...]
 
 
 class Relations(NamedTuple):
@@ -65,26 +46,6 @@ def closure(start: Iterable[str], edges: Mapping[str, Iterable[str]]) -> set[str
     return reached
 
 
-def claim_of(resolved: ResolvedRecipe, settings: HostSettings) -> Claim:
-    """The claim of one recipe; GPU indices become UUIDs where the host file knows them."""
-    recipe = resolved.recipe
-    uuids = dict(enumerate(settings.gpus))
-    gpus = tuple(uuids.get(int(gpu), gpu) if gpu.isdigit() else gpu for gpu in resolved.gpus.words)
-    endpoints = dict.fromkeys((resolved.client_endpoint, resolved.endpoint))
-    return Claim(
-        name=resolved.name,
-        ports=tuple((endpoint.host, endpoint.port) for endpoint in endpoints if endpoint.path is not None),
-        gpus=gpus,
-        accelerator=recipe.accelerator,
-        gpu_sharing=recipe.gpu_sharing,
-        on_demand=recipe.on_demand is not None,
-        at_boot=recipe.autostart is True and recipe.on_demand is None,
-        after=recipe.after,
-        requires=recipe.requires,
-        conflicts=recipe.conflicts,
-    )
-
-
 def decide(claims: Iterable[Claim], broken: frozenset[str] = frozenset()) -> Decisions:
     """The relations of all recipes of a host; `broken` recipes exist, and have no claims."""
     by_name = {claim.name: claim for claim in sorted(claims, key=lambda claim: claim.name)}
@@ -110,12 +71,6 @@ def decide(claims: Iterable[Claim], broken: frozenset[str] = frozenset()) -> Dec
             stopped=_stopped_by(name, by_name, rivals, required),
         )
     return decisions
-
-
-def gpus_cannot_be_compared(claims: Iterable[Claim], settings: HostSettings) -> bool:
-    """True if GPUs are indices in some recipes and ids in others, and the host file has no `gpus:`."""
-    spellings = {gpu.isdigit() for claim in claims for gpu in claim.gpus if gpu != "all"}
-    return not settings.gpus and len(spellings) > 1
 
 
 _Names = Mapping[str, set[str]]
@@ -161,7 +116,7 @@ def _pairs_on_a_gpu(by_name: Mapping[str, Claim]) -> Iterator[tuple[Claim, Claim
 def _sharing(first: Claim, second: Claim, required: _Names) -> str:
     """The stricter wish of the two counts; but a recipe cannot stop what it requires."""
     wishes = {first.gpu_sharing, second.gpu_sharing}
-    strictest = next(wish for wish in _SHARING if wish in wishes)
+    strictest = next(wish for wish in SHARING if wish in wishes)
     related = second.name in required[first.name] or first.name in required[second.name]
     return "ordered" if related and strictest == "exclusive" else strictest
 

@@ -5,23 +5,34 @@ from recipectl.compiler.model import ResolvedRecipe
 from recipectl.machine.installation import Installation
 from recipectl.systemd import quoting
 
+_MPS_PIPES = "/tmp/nvidia-mps"  # noqa: S108  (CUDA's default of CUDA_MPS_PIPE_DIRECTORY)
 _TEMPORARY = "/tmp/"  # noqa: S108  (compared, not used); it also matches /var/tmp/
 _HOMES = ("/home/", "/root/", "/run/user/")
 
 
-def unit_lines(resolved: ResolvedRecipe, installation: Installation, level: str) -> list[str]:
+def unit_lines(
+    resolved: ResolvedRecipe, installation: Installation, level: str, *, own_user: bool
+) -> list[str]:
     """The lines that keep an engine away from the rest of the host; `level` is off, default or strict."""
     environment = resolved.environment
     values = [variable.value for variable in environment.values()]
     runtime = resolved.runtime
     used = "\n".join((*resolved.argv, *runtime.path, *runtime.link_targets, *values))
     # A private /tmp would hide a venv or a model that lies there; so would ProtectHome=yes.
-    lines = [f"PrivateTmp={'no' if _TEMPORARY in used else 'yes'}", "UMask=0027"]
-    if installation.user or level == "off":
+    private = _TEMPORARY not in used
+    lines = [f"PrivateTmp={'yes' if private else 'no'}", "UMask=0027"]
+    if private and uses_cuda(resolved):
+        lines.append(f"BindPaths=-{_MPS_PIPES}")
+    if installation.user:
+        return lines
+    lines += _ALWAYS
+    # A person's shared memory must survive the stop of a model.
+    lines += ["RemoveIPC=yes"] if own_user else []
+    if level == "off":
         return lines
     lines += _DEFAULT
     lines.append(f"ProtectHome={'read-only' if any(home in used for home in _HOMES) else 'yes'}")
-    lines += [f"ReadWritePaths={quoting.word(f'-{path}')}" for path in _moved_directories(resolved)]
+    lines += [f"ReadWritePaths={quoting.word(f'-{path}')}" for path in moved_directories(resolved)]
     if level == "strict":
         lines += _STRICT
         # Before 253 ProtectClock= hid every GPU (systemd#18142).
@@ -30,7 +41,18 @@ def unit_lines(resolved: ResolvedRecipe, installation: Installation, level: str)
     return lines
 
 
-def _moved_directories(resolved: ResolvedRecipe) -> list[str]:
+def uses_cuda(resolved: ResolvedRecipe) -> bool:
+    """True if an engine may open NVIDIA's devices."""
+    return resolved.recipe.accelerator == "cuda" and resolved.gpus.mode != "none"
+
+
+def helper_lines(user: str = "", *, limited: bool = True) -> list[str]:
+    """The sandbox of a unit of recipectl's own: of a user that exists while it runs, or of `user`."""
+    identity = [f"User={user}"] if user else ["DynamicUser=yes"]
+    return [*identity, *_HELPER, *(["MemoryMax=64M", "TasksMax=16"] if limited else [])]
+
+
+def moved_directories(resolved: ResolvedRecipe) -> list[str]:
     """The folders of caches and state that a variable moves elsewhere."""
     # They are written with `-`: a missing folder would fail the start with 226/NAMESPACE.
     environment = resolved.environment
@@ -43,8 +65,9 @@ def _moved_directories(resolved: ResolvedRecipe) -> list[str]:
     ]
 
 
+# With `hardening: off` too: one model must not read or signal another through a program with privileges.
+_ALWAYS = ["NoNewPrivileges=yes", "RestrictSUIDSGID=yes", "ProtectProc=invisible"]
 _DEFAULT = [
-    "NoNewPrivileges=yes",
     "CapabilityBoundingSet=",
     "ProtectSystem=strict",
     "ProtectControlGroups=yes",
@@ -52,17 +75,49 @@ _DEFAULT = [
     "ProtectKernelLogs=yes",
     "ProtectKernelModules=yes",
     "ProtectKernelTunables=yes",
-    "ProtectProc=invisible",
     "KeyringMode=private",
     "LockPersonality=yes",
-    "RemoveIPC=yes",
     "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK",  # NCCL and psutil use netlink
     "RestrictNamespaces=yes",
     "RestrictRealtime=yes",
-    "RestrictSUIDSGID=yes",
     "SystemCallArchitectures=native",
     # Not @debug (pidfd_getfd shares CUDA memory) nor @resources (mbind); a refusal is an error, not a kill.
     "SystemCallFilter=~@clock @cpu-emulation @module @mount @obsolete @raw-io @reboot @swap",
     "SystemCallErrorNumber=EPERM",
 ]
 _STRICT = ["PrivateIPC=yes", "IPAddressDeny=any", "IPAddressAllow=localhost"]
+# Not PrivateUsers=: hosts without user namespaces would not start the unit (217/USER).
+_HELPER = [
+    "NoNewPrivileges=yes",
+    "CapabilityBoundingSet=",
+    "PrivateTmp=yes",
+    "PrivateDevices=yes",
+    "PrivateIPC=yes",
+    "ProtectSystem=strict",
+    "ProtectHome=yes",
+    "ProtectProc=invisible",
+    "ProtectClock=yes",
+    "ProtectControlGroups=yes",
+    "ProtectHostname=yes",
+    "ProtectKernelLogs=yes",
+    "ProtectKernelModules=yes",
+    "ProtectKernelTunables=yes",
+    "KeyringMode=private",
+    "LockPersonality=yes",
+    "MemoryDenyWriteExecute=yes",
+    "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6",
+    "RestrictNamespaces=yes",
+    "RestrictRealtime=yes",
+    "RestrictSUIDSGID=yes",
+    "SystemCallArchitectures=native",
+    "SystemCallFilter=@system-service",
+    "SystemCallFilter=~@privileged @resources",
+    "SystemCallErrorNumber=EPERM",
+    "UMask=0077",
+]
+# The unit that kills a hung model is root's, to reach systemd; it has no network and no capabilities.
+KILLER = [
+    *(line for line in _HELPER if not line.startswith("RestrictAddressFamilies")),
+    "PrivateNetwork=yes",
+    "RestrictAddressFamilies=AF_UNIX",
+]

@@ -1,6 +1,7 @@
 """The settings of `service:`: which this systemd knows, and which would break what a unit promises."""
 
 import re
+import signal
 from collections.abc import Iterator
 
 from recipectl.errors import UnrepresentableError, UsageError
@@ -12,12 +13,16 @@ from recipectl.text import did_you_mean
 
 # These settings have recipe keys of their own, or they would break what a unit promises.
 _REASONS = {
-    "recipectl writes it; remove it": ("ExecStart", "ExecStartPre", "ExecStartPost", "SourcePath"),
-    "a stop must free the GPUs; remove it": ("KillMode", "SendSIGKILL", "ExecStop", "ExecStopPost"),
+    "recipectl writes it; remove it": (
+        "ExecStart", "ExecStartPre", "ExecStartPost", "SourcePath", "LogExtraFields",
+    ),
+    "a stop must free the GPUs; remove it": (
+        "KillMode", "SendSIGKILL", "FinalKillSignal", "ExecStop", "ExecStopPost", "SurviveFinalKillSignal",
+    ),
     "readiness depends on Type=exec; remove it": ("Type",),
-    "readiness depends on NotifyAccess=exec; remove it": ("NotifyAccess",),
+    "what an engine tells systemd must count for nothing; remove it": ("NotifyAccess",),
     "readiness depends on the unit's own cgroup; remove it": ("Delegate",),
-    "the helper watches the main process; remove it": ("GuessMainPID", "PIDFile"),
+    "the helper watches the main process; remove it": ("GuessMainPID", "PIDFile", "ExitType"),
     "engines cannot reload; remove it": ("ExecReload",),
     "an engine that has ended must be started again; remove it": ("RemainAfterExit",),
     "a load that was stopped must not be a failure; remove it": ("SuccessExitStatus",),
@@ -33,13 +38,15 @@ _REASONS = {
     "use `user:`": ("User", "DynamicUser"),
     "the group is that of `user:`; remove it": ("Group",),
     "use `description:`": ("Description",),
-}
+}  # fmt: skip
 _REFUSED = {name: reason for reason, names in _REASONS.items() for name in names}
+_NO_STOP_SIGNALS = ("SIGKILL", "SIGSTOP", "SIGCONT", "SIGCHLD", "SIGURG", "SIGWINCH")
 _PERCENTAGE = re.compile(r"[0-9]+(\.[0-9]+)?%")
 
 
 def check(recipe: Recipe, installation: Installation) -> Iterator[UsageError]:
     """Yield what is wrong with each setting of `service:`."""
+    yield from _wrong_stop(recipe)
     for name, values in recipe.service.items():
         if sentence := _wrong_name(name, installation.systemd_version):
             yield UsageError(sentence, "service", name, kind="setting")
@@ -48,6 +55,29 @@ def check(recipe: Recipe, installation: Installation) -> Iterator[UsageError]:
                 quoting.line(value)
             except UnrepresentableError as error:
                 yield UsageError(f"`service.{name}`: {error}", "service", name, kind="setting")
+
+
+def kill_signal(recipe: Recipe) -> str | None:
+    """KillSignal= of `service:` by its full name; None when it is not set."""
+    values = [value.strip() for value in recipe.service.get("KillSignal", ())]
+    if not values:
+        return None
+    text = values[-1].upper()
+    if text.isdigit() and int(text) in {*signal.Signals}:
+        return signal.Signals(int(text)).name
+    return text if text.startswith("SIG") else f"SIG{text}"
+
+
+def _wrong_stop(recipe: Recipe) -> Iterator[UsageError]:
+    """Yield what would make a stop a failure, or endless."""
+    number = kill_signal(recipe)
+    if number and (number not in signal.Signals.__members__ or number in _NO_STOP_SIGNALS):
+        fault = f"`service.KillSignal` cannot be {number}: an engine cannot end well after it"
+        yield UsageError(f"{fault}; give SIGTERM, SIGINT or SIGQUIT", "service", "KillSignal", kind="setting")
+    for name in ("TimeoutStopSec", "TimeoutSec"):
+        if any(value.strip() in ("infinity", "0") for value in recipe.service.get(name, ())):
+            sentence = f"`service.{name}` cannot be endless: a stop must free the GPUs; give a time"
+            yield UsageError(sentence, "service", name, kind="setting")
 
 
 def _wrong_name(name: str, systemd_version: int) -> str | None:

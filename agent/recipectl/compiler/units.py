@@ -10,28 +10,24 @@ from ipaddress import ip_address
 from jinja2 import Environment as Templates
 from jinja2 import PackageLoader, StrictUndefined
 
-from recipectl.compiler import gpus, sandbox, secrets, service_settings
+from recipectl.compiler import companions, gpus, identity, sandbox, secrets, service_settings
 from recipectl.compiler.environment import assignment
 from recipectl.compiler.helper_commands import HelperCommands
-from recipectl.compiler.model import CompiledModel, ResolvedRecipe
+from recipectl.compiler.model import CompiledModel, ResolvedRecipe, Values
 from recipectl.compiler.relations import Relations
 from recipectl.engines.endpoint import drain_sec
 from recipectl.errors import UnrepresentableError, UsageError
 from recipectl.machine.installation import Installation
 from recipectl.recipe.hostfile import HostSettings
-from recipectl.recipe.schema import OnDemand, Recipe
+from recipectl.recipe.schema import Recipe
 from recipectl.systemd import quoting
-from recipectl.systemd.unitfile import DIGEST_VARIABLE, Unit, UnitNames, sealed
+from recipectl.systemd.unitfile import DIGEST_FIELD, Unit, UnitNames, sealed
 
-_PROXYD = "/lib/systemd/systemd-socket-proxyd"
-_PROXY_SANDBOX = ["DynamicUser=yes", "PrivateDevices=yes", "PrivateTmp=yes"]
 _STARTS_BEFORE_LIMIT = 4
 _RESTART_SEC = 10
 _LONGEST_PAUSE_SEC = 60
 _CONTROL = re.compile("[\x00-\x1f\x7f]")
 _SORTED_JSON = json.JSONEncoder(sort_keys=True)
-
-Values = dict[str, str | int | list[str]]
 
 
 @cache
@@ -51,7 +47,13 @@ def _rendered(template: str, **values: str | int | list[str]) -> str:
             # Only a continued command line has line feeds.
             if not text.isprintable() and _CONTROL.search(text.replace(" \\\n", "")):
                 raise UnrepresentableError(f"a control character reached the {name} of a unit; remove it")
-    return templates().get_template(template).render(values)
+    text = templates().get_template(template).render(values)
+    if len(text) * 4 > quoting.MAX_LINE_BYTES:  # UTF-8 has at most four bytes for a character
+        for line in text.replace(" \\\n", "").split("\n"):
+            if len(line.encode(errors="surrogateescape")) > quoting.MAX_LINE_BYTES:
+                fault = f"{line.partition('=')[0][:40]}= is longer than the 1 MiB that systemd reads"
+                raise UnrepresentableError(f"{fault}; shorten it")
+    return text
 
 
 def listen_address(host: str) -> str | None:
@@ -71,6 +73,10 @@ def check_endpoint(resolved: ResolvedRecipe) -> None:
         if flag := re.fullmatch(r"--(uds|ssl[-_]certfile|ssl[-_]cert[-_]file)(=.*)?", word.text):
             fault = f"recipectl needs plain HTTP over TCP, which `--{flag[1]}` turns off"
             raise UsageError(f"{fault}; remove it, and use a proxy for TLS", *word.key, kind="argument")
+    for endpoint in (resolved.endpoint, resolved.client_endpoint):
+        if "/" in endpoint.host or endpoint.host.endswith(".sock"):
+            fault = f"recipectl needs plain HTTP over TCP, and `host` is the socket {endpoint.host}"
+            raise UsageError(f"{fault}; give an address", "host", kind="argument")
     if resolved.endpoint.path is None:
         rank = recipe.nodes.rank if recipe.nodes else 0
         for key in ("on_demand", "watch"):
@@ -90,33 +96,33 @@ def render(
     names = UnitNames(resolved.name)
     assignments = [assignment(name, variable) for name, variable in resolved.environment.items()]
     started = {"environment": assignments} | _started_with(resolved, settings, installation)
-    # The engine carries the digest: after a reload the unit on disk may be newer than the process.
     digest = hashlib.sha256(_SORTED_JSON.encode(started).encode()).hexdigest()[:12]
-    started["environment"] = sorted([*assignments, f"{DIGEST_VARIABLE}={digest}"])
     helper = HelperCommands(installation)
     values = started | _service_values(resolved, relations, settings, installation, helper)
+    values["wait_ready"] = helper.wait_until_ready(recipe, resolved.endpoint, digest)
+    # After a reload the unit on disk may be newer than the process: systemd keeps this field from its start.
+    values["digest_fields"] = [] if installation.user else [f"{DIGEST_FIELD}={digest}"]
     write = _Writer(names, quoting.line(resolved.file))
     units = [write.unit(names.service, "model.service.j2", **values, digest=digest)]
     if recipe.on_demand:
-        proxy = _proxy_values(recipe, recipe.on_demand, resolved, relations, installation, helper)
+        proxy = companions.proxy_values(recipe, recipe.on_demand, resolved, relations, installation, helper)
         endpoint = resolved.client_endpoint
         listen = f"{listen_address(endpoint.host)}:{endpoint.port}"
         units.append(write.unit(names.socket, "model.socket.j2", listen=listen))
         units.append(write.unit(names.proxy, "model-proxy.service.j2", **proxy))
-        units.append(write.unit(names.keep, "model-keep.service.j2"))
-    if watch := recipe.watch:
-        probe = helper.probe(resolved.endpoint, watch, names.service)
-        timeout_sec = watch.timeout + 10
-        units.append(write.unit(names.watch_timer, "model-watch.timer.j2", every_sec=watch.every))
-        units.append(
-            write.unit(names.watch_service, "model-watch.service.j2", probe=probe, timeout_sec=timeout_sec)
-        )
+        if proxy["wait"]:
+            own = [] if installation.user else sandbox.helper_lines()
+            units.append(write.unit(names.keep, "model-keep.service.j2", sandbox=own))
+    if recipe.watch:
+        watching, killing = companions.watch_values(recipe, recipe.watch, resolved, installation, helper)
+        units.append(write.unit(names.watch, "model-watch.service.j2", **watching))
+        units.append(write.unit(names.hung, "model-hung.service.j2", **killing))
     return _model(resolved, relations, settings, installation, tuple(units), digest)
 
 
 @dataclass(frozen=True)
 class _Writer:
-    """Writes the units of one recipe; `source` is its file as SourcePath= has it."""
+    """Writes the units of one recipe; `source` is its file as one line of a unit."""
 
     names: UnitNames
     source: str
@@ -143,7 +149,8 @@ def _model(
         name=resolved.name,
         file=resolved.file,
         backend=recipe.backend,
-        user=None if installation.user else recipe.user or settings.user,
+        user=None if installation.user else identity.user_of(recipe, settings),
+        proxy_user=companions.proxy_user(recipe, relations, installation),
         units=units,
         digest=digest,
         autostart=recipe.autostart,
@@ -163,14 +170,22 @@ def _started_with(resolved: ResolvedRecipe, settings: HostSettings, installation
     recipe = resolved.recipe
     level = recipe.hardening or settings.hardening
     return {
-        "users": [] if installation.user else [recipe.user or settings.user],
+        "identity": [] if installation.user else _identity(resolved, settings),
         "secrets": secrets.unit_lines(recipe),
         "command": quoting.command_line(resolved.argv),
         "directories": [] if installation.user else [f"models/{resolved.name}"],
-        "sandbox": sandbox.unit_lines(resolved, installation, level),
+        "sandbox": sandbox.unit_lines(
+            resolved, installation, level, own_user=identity.has_own_user(recipe, settings)
+        ),
         "devices": gpus.device_settings(recipe, resolved.gpus),
         "passed": service_settings.lines(recipe, "Service"),
     }
+
+
+def _identity(resolved: ResolvedRecipe, settings: HostSettings) -> list[str]:
+    """User= and the groups of a model; its private group stays the first."""
+    groups = " ".join((identity.DATA_GROUP, *resolved.groups))
+    return [f"User={identity.user_of(resolved.recipe, settings)}", f"SupplementaryGroups={groups}"]
 
 
 def _service_values(
@@ -187,6 +202,7 @@ def _service_values(
     description = recipe.description or f"Model {recipe.name} ({recipe.backend})"
     return {
         "description": quoting.text(description),
+        "mounts": " ".join(quoting.word(path) for path in _needed_paths(resolved)),
         "asserted_paths": [quoting.line(recipe.model_path)] if recipe.model_path.startswith("/") else [],
         "requires": [UnitNames(other).service for other in relations.requires],
         "after": [UnitNames(other).service for other in relations.after],
@@ -200,11 +216,10 @@ def _service_values(
         "on_failure": [settings.on_failure] if settings.on_failure else [],
         "lifetime": [
             *(["StopWhenUnneeded=yes"] if recipe.on_demand else []),
-            *([f"Wants={UnitNames(resolved.name).watch_timer}"] if recipe.watch else []),
+            *([f"Wants={UnitNames(resolved.name).watch}"] if recipe.watch else []),
         ],
         "unit_passed": service_settings.lines(recipe, "Unit"),
         "pre": helper.before_start(resolved, relations, settings),
-        "wait_ready": helper.wait_until_ready(resolved.endpoint),
         "timeout_start_sec": timeout_sec,
         # A stop may last as long as the engine needs to finish its requests.
         "timeout_stop_sec": max(60, drain_sec(recipe, resolved.argv) + 15),
@@ -214,9 +229,28 @@ def _service_values(
         "rule": quoting.text(runtime.rule),
         "engine_version": quoting.text(runtime.engine_version or "unknown"),
         "endpoint": quoting.text(endpoint.url if endpoint.path else "none"),
+        "host": quoting.text(endpoint.host if endpoint.path else "none"),
+        "engine_listens": quoting.text(_listens(resolved)),
+        "model_path": quoting.text(recipe.model_path),
         "model": quoting.text(recipe.served_model_name or recipe.model_path),
         "gpus": quoting.text(",".join(resolved.gpus.words)),
+        "accelerator": recipe.accelerator,
+        "gpu_sharing": recipe.gpu_sharing,
     }
+
+
+def _listens(resolved: ResolvedRecipe) -> str:
+    endpoint = resolved.endpoint
+    return f"{endpoint.host} {endpoint.port}" if endpoint.path else "none"
+
+
+def _needed_paths(resolved: ResolvedRecipe) -> list[str]:
+    """The model and the folders of programs and caches: their file systems may be mounted late."""
+    runtime = resolved.runtime
+    programs = (runtime.command[0], runtime.interpreter or "", *runtime.link_targets)
+    folders = (path.rpartition("/")[0] for path in programs)
+    paths = (resolved.recipe.model_path, *folders, *sandbox.moved_directories(resolved))
+    return sorted({path for path in paths if path.startswith("/")})
 
 
 def _restart_settings(recipe: Recipe, settings: HostSettings, installation: Installation) -> list[str]:
@@ -231,26 +265,3 @@ def _restart_settings(recipe: Recipe, settings: HostSettings, installation: Inst
         lines += ["RestartSteps=3", f"RestartMaxDelaySec={_LONGEST_PAUSE_SEC}"] if newer else []
     # 257 and newer run OnFailure= at every attempt, unless the restart is direct (systemd.service(5)).
     return lines + (["RestartMode=direct"] if settings.on_failure and newer else [])
-
-
-def _proxy_values(
-    recipe: Recipe,
-    on_demand: OnDemand,
-    resolved: ResolvedRecipe,
-    relations: Relations,
-    installation: Installation,
-    helper: HelperCommands,
-) -> Values:
-    engine = resolved.endpoint
-    waits = on_demand.evict == "idle" and bool(relations.stopped)
-    patience_sec = on_demand.patience if waits else 0
-    return {
-        "proxyd": _PROXYD,
-        "idle_sec": on_demand.idle,
-        "engine": f"{engine.connect}:{engine.port}",
-        "wait": [helper.wait_until_idle(relations.stopped, patience_sec)] if waits else [],
-        "start": helper.systemctl("start", UnitNames(resolved.name).keep),
-        "connect": helper.connect_once(resolved.client_endpoint),
-        "timeout_start_sec": patience_sec + recipe.ready.timeout_sec + 60,
-        "sandbox": [] if installation.user else _PROXY_SANDBOX,
-    }

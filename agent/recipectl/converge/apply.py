@@ -3,10 +3,13 @@
 import contextlib
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Protocol
 
-from recipectl.converge.plan import Action, Plan
+from recipectl.converge.values import Action, Plan
 from recipectl.errors import HostError, RecipectlError, on_host
+from recipectl.files import remove, write_whole
+from recipectl.machine import helperfile
 from recipectl.systemd.store import Store
 from recipectl.systemd.unitfile import TARGET
 
@@ -22,6 +25,9 @@ class JobRunner(Protocol):
 
     def reload(self) -> None:
         """daemon-reload."""
+
+    def reset_failed(self, unit: str) -> None:
+        """Forget a failure."""
 
     def enable(self, units: Sequence[str]) -> None:
         """Make the links of [Install]."""
@@ -40,9 +46,10 @@ def apply(
     after this returns. A failure of one unit stops no other; HostError has all of them at the end.
     """
     work = _Work(plan, store, manager, report)
-    if users := plan.of("create user"):
-        create_users(users)
-        work.each("create user", lambda _: None)
+    create_accounts(plan.of("create group"), plan.of("create user"))
+    work.each("create group", lambda _: None)
+    work.each("create user", lambda _: None)
+    work.each("write helper", lambda path: write_helper(Path(path)))
     changes_units = bool(plan.of("write", "remove", "enable", "disable", "reload"))
     if changes_units:
         store.note_reload_due()
@@ -61,6 +68,7 @@ def apply(
     work.each("restart", lambda unit: manager.start_without_waiting("Restart", unit))
     work.each("start", lambda unit: manager.start_without_waiting("Start", unit))
     work.check_sockets()
+    work.each("remove helper", lambda path: remove(Path(path)))
     if work.failures:
         raise HostError([on_host("unit", failure) for failure in work.failures])
 
@@ -106,7 +114,12 @@ class _Work:
     def remove(self, unit: str) -> str | None:
         if failure := _failure(unit, self.manager.job("Stop", unit), "could not be stopped, and stays"):
             return failure
-        self.manager.disable((unit,))
+        with contextlib.suppress(RecipectlError):  # it has not failed, or is not loaded
+            self.manager.reset_failed(unit)
+        try:
+            self.manager.disable((unit,))
+        except RecipectlError:  # systemd cannot read its [Install]
+            self.store.remove_link(unit)
         self.store.remove(unit)
         return None
 
@@ -124,16 +137,23 @@ def _failure(unit: str, result: str, fault: str) -> str | None:
     return None if result == "done" else f"{unit} {fault} (its job was {result}); see systemctl status {unit}"
 
 
-def create_users(names: Sequence[str]) -> None:
-    """Create system users with systemd-sysusers(8), which leaves existing users unchanged."""
-    lines = "".join(f'u {name} - "LLM inference" /var/lib/models\n' for name in names)
+def create_accounts(groups: Sequence[str], users: Sequence[str]) -> None:
+    """Create system groups and users with systemd-sysusers(8), which leaves existing ones unchanged."""
+    lines = [f"g {name} -" for name in groups]
+    lines += [f'u {name} - "LLM inference" /var/lib/models' for name in users]
+    if not lines:
+        return
     words = ["systemd-sysusers", "-"]
     try:
-        done = subprocess.run(words, input=lines, capture_output=True, text=True, check=False)  # noqa: S603
+        done = subprocess.run(words, input="\n".join(lines), capture_output=True, text=True, check=False)  # noqa: S603
         reason = done.stderr.strip() if done.returncode else ""
     except OSError as error:
         reason = f"systemd-sysusers cannot be run ({error.strerror})"
     if reason:
-        raise RecipectlError(
-            f"the users {', '.join(names)} could not be created: {reason}; create them yourself"
-        )
+        names = ", ".join((*groups, *users))
+        raise RecipectlError(f"the accounts {names} could not be created: {reason}; create them yourself")
+
+
+def write_helper(path: Path) -> None:
+    """Write the helper of this release, whole or not at all, so that it lasts."""
+    write_whole({path: helperfile.archive()}, durable=True)

@@ -1,64 +1,15 @@
 """What must change on the host, decided without touching anything. Pure."""
 
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 
 from recipectl.compiler.model import CompiledModel
 from recipectl.compiler.relations import closure
 from recipectl.converge.differences import reason_to_write
-from recipectl.systemd.states import UnitState
-from recipectl.systemd.unitfile import InstalledUnit, Unit, UnitNames
+from recipectl.converge.values import Action, Plan, Survey
+from recipectl.systemd.unitfile import Unit, UnitNames
 
-_RUNNING = ("active", "activating", "reloading")
 _RECIPE_CHANGED = "the recipe changed since the model started"
-
-
-@dataclass(frozen=True)
-class Survey:
-    """What is on the host. `states` has all units of all models; `gone` is unit -> why it must go."""
-
-    installed: Mapping[str, InstalledUnit]
-    states: Mapping[str, UnitState]
-    enabled: Collection[str] = ()
-    silent_sockets: Collection[str] = ()  # active, while nobody listens at the recipe's address
-    missing_users: Collection[str] = ()
-    gone: Mapping[str, str] = field(default_factory=dict)
-    reload_due: bool = False
-
-    def is_up(self, unit: str) -> bool:
-        """True if a unit runs, or is about to."""
-        return unit in self.states and self.states[unit].active_state in _RUNNING
-
-    def failed(self, unit: str) -> bool:
-        """True if a unit has failed."""
-        return unit in self.states and self.states[unit].active_state == "failed"
-
-
-@dataclass(frozen=True)
-class Action:
-    """One thing to do and why.
-
-    Verbs: create user, write, remove, reload, enable, disable, stop, restart, start.
-    """
-
-    verb: str
-    unit: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Actions in the order in which they are done, and the units that are written."""
-
-    actions: tuple[Action, ...] = ()
-    units: tuple[Unit, ...] = ()
-
-    def __bool__(self) -> bool:
-        return bool(self.actions)
-
-    def of(self, *verbs: str) -> tuple[str, ...]:
-        """The units of some verbs."""
-        return tuple(action.unit for action in self.actions if action.verb in verbs)
 
 
 def decide(
@@ -79,8 +30,15 @@ def decide(
     kept = [model for model in models if restart or not _must_skip(model, survey)]
     units = [*(shared if models else ()), *(unit for model in kept for unit in model.units)]
     changed = tuple(unit for unit in units if _text(unit.name, survey) != unit.text)
-    actions = [Action("create user", user, "units run as this user") for user in sorted(survey.missing_users)]
-    actions += [Action("remove", unit, why) for unit, why in gone.items()]
+    actions = [
+        *(Action("create group", name, "models share data by it") for name in sorted(survey.missing_groups)),
+        *(Action("create user", name, "a unit runs as this user") for name in sorted(survey.missing_users)),
+    ]
+    if survey.missing_helper and models:
+        actions.append(Action("write helper", survey.missing_helper, "units run it"))
+    for unit, why in gone.items():
+        stopped = ", and it ran until now" if survey.is_up(unit) else ""
+        actions.append(Action("remove", unit, why + stopped))
     actions += [
         Action("write", unit.name, reason_to_write(unit, survey.installed.get(unit.name))) for unit in changed
     ]
@@ -94,7 +52,17 @@ def decide(
     jobs: list[Action] = []
     for model in kept:
         jobs += _jobs(_Situation(model, neighbours[model.name], survey, written, restart))
-    return Plan((*actions, *sorted(jobs, key=lambda action: action.verb != "stop")), changed)
+    actions += sorted(jobs, key=lambda action: action.verb != "stop")
+    actions += _unused_helpers(survey, changed, gone)
+    return Plan(tuple(actions), changed)
+
+
+def _unused_helpers(survey: Survey, changed: Collection[Unit], gone: Collection[str]) -> list[Action]:
+    """Helpers that no unit runs any more, when this plan has been carried out."""
+    texts = {name: unit.text for name, unit in survey.installed.items() if name not in gone}
+    texts |= {unit.name: unit.text for unit in changed}
+    unused = (path for path in sorted(survey.other_helpers) if not any(path in t for t in texts.values()))
+    return [Action("remove helper", path, "no unit runs it any more") for path in unused]
 
 
 def _text(unit: str, survey: Survey) -> str | None:
@@ -204,8 +172,8 @@ class _Situation:
     @property
     def changed(self) -> bool:
         """True if the engine was started with an older unit."""
-        state = self.survey.states[self.names.service]
-        return self.running and state.started_digest not in (None, self.model.digest)
+        started = self.survey.started.get(self.names.service)
+        return self.running and started not in (None, self.model.digest)
 
     @property
     def proxy_changed(self) -> bool:
@@ -279,11 +247,11 @@ def _socket_jobs(model: _Situation) -> list[Action]:
 
 
 def _watch_jobs(model: _Situation) -> list[Action]:
-    timer = model.names.watch_timer
+    watch = model.names.watch
     if not (model.model.watched and model.running):
         return []
-    if not model.survey.is_up(timer):
-        return [Action("start", timer, "the model runs, and its recipe has `watch:`")]
-    if timer in model.written:
-        return [Action("restart", timer, "its unit changed")]
+    if not model.survey.is_up(watch):
+        return [Action("start", watch, "the model runs, and its recipe has `watch:`")]
+    if watch in model.written:
+        return [Action("restart", watch, "its unit changed")]
     return []

@@ -1,16 +1,21 @@
 """What is on the host: installed units, their states, links, sockets, users."""
 
+import grp
 import pwd
 from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
 
-from recipectl.compiler.cache import applied_files
+from recipectl.compiler.cache import is_elsewhere
+from recipectl.compiler.identity import DATA_GROUP
 from recipectl.compiler.model import CompiledModel
 from recipectl.compiler.relations import closure
-from recipectl.converge.plan import Survey
-from recipectl.machine import sockets
+from recipectl.converge.values import Survey
+from recipectl.files import failures_named
+from recipectl.machine import helperfile, sockets
 from recipectl.place import Place
 from recipectl.recipe import search
 from recipectl.systemd.dbus import Manager
+from recipectl.systemd.started import started_digest
 from recipectl.systemd.states import UnitState
 from recipectl.systemd.store import Store
 from recipectl.systemd.unitfile import InstalledUnit, UnitNames
@@ -32,12 +37,21 @@ def survey(
     recipes |= {installed[unit].recipe for unit in gone}
     names = sorted(unit for recipe in recipes for unit in UnitNames(recipe).every)
     states = {state.name: state for state in manager.states(names, brief=True)}
+    helper = None if helperfile.is_in_place(place) else str(helperfile.path(place))
     return Survey(
         installed=installed,
         states=states,
         enabled=store.enabled(),
         silent_sockets=set(_silent_sockets(models, states)),
         missing_users=set(_missing_users(models)),
+        missing_groups=set() if place.user or not models else set(_missing_groups()),
+        started={
+            state.name: started_digest(state.name, place.runtime_folder, user=place.user)
+            for state in states.values()
+            if state.main_pid
+        },
+        missing_helper=helper,
+        other_helpers=[str(path) for path in helperfile.others(place)],
         gone=gone,
         reload_due=store.reload_due,
     )
@@ -46,21 +60,35 @@ def survey(
 def _gone(place: Place, units: Iterable[InstalledUnit]) -> dict[str, str]:
     """Unit -> why it must go: its recipe is in no folder any more, and the file it came from is gone."""
     names = {search.stem(path) for path in search.recipe_files(place.recipe_folders)}
-    names |= {search.stem(path) for path in applied_files(place)}
     return {
         unit.name: f"its recipe {unit.source} is gone"
         for unit in units
-        if unit.recipe and unit.recipe not in names
+        if unit.recipe and unit.recipe not in names and not is_elsewhere(place, unit)
     }
 
 
 def _missing_users(models: Iterable[CompiledModel]) -> Iterator[str]:
-    """Missing users from the host file. Preflight refuses a recipe whose own `user:` is missing."""
-    for user in {model.user for model in models if model.user}:
+    """Missing users of units. Preflight refuses a recipe whose own `user:` is missing."""
+    local = _names_in("/etc/passwd")
+    for user in {user for model in models for user in (model.user, model.proxy_user) if user} - local:
         try:
             pwd.getpwnam(user)
         except KeyError:
             yield user
+
+
+def _names_in(file: str) -> set[str]:
+    """The names in /etc/passwd or /etc/group: one look is cheaper than a thousand questions."""
+    with failures_named("read", Path(file)):
+        return {line.partition(":")[0] for line in Path(file).read_text(errors="replace").splitlines()}
+
+
+def _missing_groups() -> Iterator[str]:
+    if DATA_GROUP not in _names_in("/etc/group"):
+        try:
+            grp.getgrnam(DATA_GROUP)
+        except KeyError:
+            yield DATA_GROUP
 
 
 def _silent_sockets(models: Iterable[CompiledModel], states: dict[str, UnitState]) -> Iterator[str]:

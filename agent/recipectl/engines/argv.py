@@ -86,12 +86,11 @@ def _list_words(engine: str, flag: str, values: list[Any]) -> tuple[str, ...]:
 def words(recipe: Recipe, runtime: Runtime) -> tuple[Word, ...]:
     """The words of ExecStart= with their keys; UsageError for what the engine or systemd cannot take."""
     if recipe.on_demand:
-        _check_on_demand_args(recipe)
         host, port = loopback_address(recipe)
         recipe = recipe.model_copy(update={"host": host, "port": port})
     errors: list[UsageError] = []
     fields = _field_words(recipe, errors)
-    nodes = _node_words(recipe, errors)
+    nodes = _node_words(recipe, runtime, errors)
     extra = _extra_words(recipe, fields, nodes, errors)
     if errors:
         raise MultipleUsageError(errors)
@@ -130,13 +129,6 @@ def _check_representable(words: tuple[Word, ...]) -> None:
         raise
 
 
-def _check_on_demand_args(recipe: Recipe) -> None:
-    for flag in ("--host", "--port"):
-        if any(word == flag or word.startswith(f"{flag}=") for word in recipe.args):
-            fault = f"`args` has {flag}, which `on_demand` sets"
-            raise UsageError(f"{fault}; use `{flag[2:]}:`", "args", kind="argument")
-
-
 _FieldWords = dict[str, tuple[str, tuple[str, ...]]]  # flag -> (field, words)
 
 
@@ -172,7 +164,12 @@ def _inferred_parser(recipe: Recipe, field: str, flag: str) -> str:
     return parser
 
 
-def _node_words(recipe: Recipe, errors: list[UsageError]) -> tuple[str, ...]:
+def _node_words(recipe: Recipe, runtime: Runtime, errors: list[UsageError]) -> tuple[str, ...]:
+    engine = ENGINES[recipe.backend]
+    if recipe.nodes and recipe.nodes.rank and engine.module_ignores_headless and not runtime.positional_model:
+        fault = f"rank {recipe.nodes.rank} needs `{engine.name} serve`: the module never reads --headless"
+        remedy = f"use a venv that has bin/{engine.name}"
+        errors.append(UsageError(f"`nodes`: {fault}; {remedy}", "nodes", "rank", kind="argument"))
     try:
         return ENGINES[recipe.backend].nodes(recipe.nodes) if recipe.nodes else ()
     except UsageError as error:

@@ -3,25 +3,30 @@
 import contextlib
 import hashlib
 import http.client
+import io
 import json
 import os
 import pwd
 import re
+import selectors
+import signal
 import subprocess
 import tempfile
-import urllib.error
-import urllib.request
+import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from recipectl.engines.endpoint import Endpoint
 from recipectl.engines.options import Options, parse_table, shipped_options
 from recipectl.engines.registry import ENGINES
 from recipectl.errors import RecipectlError
 from recipectl.files import write_whole
-from recipectl.machine import lockfile
+from recipectl.machine import lockfile, sockets
 from recipectl.machine.distributions import ENGINE_DISTRIBUTIONS
 from recipectl.machine.runtime import Runtime
+from recipectl.systemd.unitfile import InstalledUnit
 
+_MAX_OUTPUT_BYTES = 16 * 1024 * 1024
 TIMEOUT_SEC = 120  # the parsers of vLLM and SGLang take 6 s here, and more on a cold disk
 
 
@@ -80,7 +85,8 @@ def _run(words: list[str], runtime: Runtime, user: str, text: str = "") -> str:
             entry = pwd.getpwnam(user)
         except KeyError:  # apply has not created it yet
             entry = pwd.getpwnam("nobody")
-        identity = {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
+        groups = os.getgrouplist(entry.pw_name, entry.pw_gid)
+        identity = {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": groups}
     with tempfile.TemporaryDirectory(prefix="recipectl-") as home:  # SGLang makes folders in its home
         if identity:
             os.chown(home, identity["user"], identity["group"])
@@ -90,10 +96,44 @@ def _run(words: list[str], runtime: Runtime, user: str, text: str = "") -> str:
             "CUDA_VISIBLE_DEVICES": "",
             "LC_ALL": "C.UTF-8",
         }
-        output: str = subprocess.run(  # noqa: S603  (the interpreter that the recipe itself names)
-            words, input=text, capture_output=True, text=True, check=True, timeout=TIMEOUT_SEC,
-            env=environment, cwd="/", **identity,
-        ).stdout  # fmt: skip
+        # In a session of its own: a program with the caller's terminal could type into the caller's shell.
+        process = subprocess.Popen(  # noqa: S603  (the interpreter that the recipe itself names)
+            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            env=environment, cwd="/", start_new_session=True, **identity,
+        )  # fmt: skip
+        with process:
+            return _bounded_output(process, text)
+
+
+def _bounded_output(process: subprocess.Popen[bytes], text: str) -> str:
+    """The output of a program that gets a text; SubprocessError for a failure, and beyond its limits."""
+    end = time.monotonic() + TIMEOUT_SEC
+    outputs: dict[Any, bytes] = {process.stdout: b"", process.stderr: b""}
+    try:
+        with contextlib.suppress(BrokenPipeError), process.stdin as given:  # type: ignore[union-attr]
+            given.write(text.encode())
+        with selectors.DefaultSelector() as selector:
+            for pipe in outputs:
+                selector.register(pipe, selectors.EVENT_READ)
+            while selector.get_map():
+                ready = selector.select(max(end - time.monotonic(), 0))
+                if not ready:
+                    raise subprocess.TimeoutExpired(process.args, TIMEOUT_SEC)
+                for key, _ in ready:
+                    part = os.read(key.fd, 65536)
+                    outputs[key.fileobj] += part
+                    if not part:
+                        selector.unregister(key.fileobj)
+                    if len(outputs[key.fileobj]) > _MAX_OUTPUT_BYTES:
+                        raise subprocess.SubprocessError(f"it says more than {_MAX_OUTPUT_BYTES} bytes")
+        status = process.wait(max(end - time.monotonic(), 0))
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # also what it has left behind
+        process.wait()
+    output, error = (pipe.decode(errors="replace") for pipe in outputs.values())
+    if status:
+        raise subprocess.CalledProcessError(status, process.args, output, error)
     return output
 
 
@@ -132,21 +172,72 @@ def llama_options(text: str) -> dict[str, dict[str, Any]]:
     return table
 
 
-_VERSION_TIMEOUT_SEC = 2
-# Never through a proxy: the engine is on this host.
-_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+_TIMEOUT_SEC = 2  # of a whole answer
+_MAX_BYTES = 65536
 
 
-def answered_version(backend: str, url: str) -> str | None:
-    """The version that a running engine tells; empty when it tells none, None when it does not answer."""
-    engine = ENGINES[backend]
-    try:
-        with _OPENER.open(f"{url}{engine.version_path}", timeout=_VERSION_TIMEOUT_SEC) as answer:
-            version = json.load(answer).get(engine.version_key)
-    except urllib.error.HTTPError:
-        return ""
-    except (OSError, http.client.HTTPException):
+class Served(NamedTuple):
+    """What a running engine tells about itself; `answers` is False when it tells nothing at all."""
+
+    answers: bool
+    version: str = ""
+    models: tuple[str, ...] = ()  # the names that it serves
+    path: str = ""  # of the model
+
+
+def ask(unit: InstalledUnit) -> Served | None:
+    """What the running engine of a unit tells; None when it is not asked.
+
+    An on-demand engine is asked directly: a question to its socket would count as use.
+    """
+    if unit.endpoint is None or unit.backend not in ENGINES:  # it has none, or somebody edited the unit
         return None
-    except (ValueError, AttributeError):
-        return ""
-    return str(version) if version else ""
+    host, port = unit.listen or unit.endpoint_address
+    return served(unit.backend, Endpoint(host, port, None).connect, port)
+
+
+def served(backend: str, host: str, port: int) -> Served:
+    """The version and the models that a running engine tells. What it answers is not trusted."""
+    engine = ENGINES[backend]
+    status, version = _answer(host, port, engine.version_path)
+    if status is None:
+        return Served(answers=False)
+    _, models = _answer(host, port, "/v1/models")
+    rows = models.get("data") if isinstance(models, dict) else None
+    rows = [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+    names = [row.get("id") for row in rows]
+    text = version.get(engine.version_key) if isinstance(version, dict) else None
+    texts = tuple(name[:200] for name in names[:100] if isinstance(name, str))
+    # llama.cpp and SGLang tell the path beside the version, vLLM as the root of a model.
+    path = version.get("model_path") if isinstance(version, dict) else None
+    path = path or (rows[0].get("root") if names else None)
+    return Served(
+        answers=True,
+        version=text[:100] if isinstance(text, str) else "",
+        models=texts,
+        path=path[:4096] if isinstance(path, str) else "",
+    )
+
+
+def _answer(host: str, port: int, path: str) -> tuple[int | None, object]:
+    """(HTTP status, JSON) of one GET; the status is None without an answer, and 0 for what is no HTTP."""
+    text = sockets.http_answer(host, port, path, _TIMEOUT_SEC, _MAX_BYTES)
+    if text is None:
+        return None, None
+    received: Any = _Received(text)
+    response = http.client.HTTPResponse(received)
+    try:
+        response.begin()
+        return response.status, json.loads(response.read()) if response.status == 200 else None
+    except (http.client.HTTPException, OSError, ValueError, RecursionError):
+        return 0, None
+
+
+class _Received:
+    """What was received, in the form of a socket."""
+
+    def __init__(self, text: bytes) -> None:
+        self._text = text
+
+    def makefile(self, _mode: str) -> io.BytesIO:
+        return io.BytesIO(self._text)

@@ -25,6 +25,11 @@ class Endpoint(NamedTuple):
         return _WILDCARDS.get(self.host, self.host)
 
     @property
+    def is_wildcard(self) -> bool:
+        """True if it listens at every address of the host."""
+        return self.host in _WILDCARDS
+
+    @property
     def url(self) -> str:
         host = f"[{self.connect}]" if ":" in self.connect else self.connect
         return f"http://{host}:{self.port}"
@@ -65,8 +70,8 @@ def client_endpoint(recipe: Recipe, endpoint: Endpoint) -> Endpoint:
     """Where clients ask: the socket of an on-demand model, else the engine itself."""
     if not recipe.on_demand:
         return endpoint
-    engine = ENGINES[recipe.backend]
-    return Endpoint(recipe.host or engine.host, recipe.port or engine.port, endpoint.path)
+    # A socket without an address of its own is for this host: an engine's default may be every address.
+    return Endpoint(recipe.host or "127.0.0.1", recipe.port or ENGINES[recipe.backend].port, endpoint.path)
 
 
 def drain_sec(recipe: Recipe, argv: Sequence[str]) -> int:

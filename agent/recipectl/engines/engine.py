@@ -23,7 +23,11 @@ class Engine(NamedTuple):
     flags: dict[str, str | None]  # field -> flag, in the customary order; None where the field means nothing
     nodes: Callable[[Nodes], tuple[str, ...]]  # the words for one host of several
     # Variables that people take for --host and --port, and that mean something else (vllm#8791).
+    key_variables: tuple[str, ...] = ()  # what it reads the key of its API from
+    key_flags: tuple[str, ...] = ("--api-key", "--api_key")  # or its beginning
+    model_sources: tuple[str, ...] = ()  # flags that name a model in another way
     misleading_variables: tuple[str, ...] = ()
+    module_ignores_headless: bool = False  # where it has no script, it cannot be a follower
     abbreviates_flags: bool = True  # argparse takes the beginning of a flag
     takes_underscores: bool = False  # `--max_model_len` is `--max-model-len`
     list_repeats_flag: bool = False  # a list whose option is unknown repeats its flag, instead of JSON

@@ -25,6 +25,8 @@ ENGINE = Engine(
         "quantization": None, "dtype": None,
     },
     nodes=_nodes,
+    key_variables=("LLAMA_API_KEY",),
+    model_sources=("--model-url", "--hf-repo", "--docker-repo", "--models-dir", "--models-preset"),
     misleading_variables=("LLAMA_ARG_PORT", "LLAMA_ARG_HOST"),
     abbreviates_flags=False,
     list_repeats_flag=True,

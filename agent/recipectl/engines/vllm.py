@@ -37,7 +37,7 @@ def infer_parser(field: str, model: str) -> str | None:
 ENGINE = Engine(
     name="vllm",
     model_flag="--model",
-    host="127.0.0.1",
+    host="0.0.0.0",  # noqa: S104  (`--host` is None: create_server_socket() then binds "")
     port=8000,
     health_path="/health",
     version_path="/version",
@@ -52,6 +52,8 @@ ENGINE = Engine(
         "reasoning_parser": "--reasoning-parser", "quantization": "--quantization", "dtype": "--dtype",
     },
     nodes=_nodes,
+    key_variables=("VLLM_API_KEY",),
+    module_ignores_headless=True,
     misleading_variables=("VLLM_PORT", "VLLM_HOST_IP"),
     takes_underscores=True,
     dotted_options=True,

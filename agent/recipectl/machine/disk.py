@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from recipectl.files import read_bounded
 from recipectl.machine import distributions
 from recipectl.machine.distributions import ENGINE_DISTRIBUTIONS
 
@@ -23,7 +24,7 @@ def fingerprint(path: str) -> str:
 class Disk:
     """Looks at each path of the disk once. `fingerprints` has them all, so that a cache can check again."""
 
-    def __init__(self, content: Callable[[Path], bytes] = Path.read_bytes) -> None:
+    def __init__(self, content: Callable[[Path], bytes] = read_bounded) -> None:
         self.content = content
         self.fingerprints: dict[str, str] = {}
         self.runtimes: dict[object, Any] = {}  # of runtime.resolve: many recipes share a runtime
@@ -86,7 +87,7 @@ class Disk:
             debian = [Path("/usr/local")] if system == Path("/usr") else []
             return self._packages([program.parent.parent, *debian, system], python)
         folders = self._packages([venv], python)
-        config = (venv / "pyvenv.cfg").read_text(errors="replace")
+        config = distributions.text_of(venv / "pyvenv.cfg")
         if re.search(r"(?im)^include-system-site-packages *= *true", config):
             home = re.search(r"(?m)^home *= *(/\S+)", config)
             folders += self.site_packages(Path(home[1], "python3")) if home else ()
@@ -140,7 +141,7 @@ def interpreter_of(program: Path) -> Path | None:
     if re.match(r"python[0-9.]*\Z", program.name):
         return program
     try:
-        with program.open("rb") as file:
+        with os.fdopen(os.open(program, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
             first, second = (os.fsdecode(file.readline(4096)) for _ in range(2))
     except OSError:
         return None

@@ -3,6 +3,7 @@
 Standard library only, except `satisfies`: the helper of the units reads it too, just before an engine starts.
 """
 
+import os
 import re
 from pathlib import Path
 
@@ -26,12 +27,19 @@ def python_version(python: str) -> str | None:
     named = re.match(r"python(3\.[0-9]+)", real.name)
     written = None
     if config.is_file():
-        written = re.search(
-            r"^version(?:_info)? *= *([0-9]+\.[0-9]+[0-9.]*)", config.read_text(errors="replace"), re.M
-        )
+        written = re.search(r"^version(?:_info)? *= *([0-9]+\.[0-9]+[0-9.]*)", text_of(config), re.M)
     if written and (not named or re.match(rf"{re.escape(named[1])}(\.|\Z)", written[1])):
         return written[1].rstrip(".")
     return named[1] if named else None
+
+
+def text_of(file: Path) -> str:
+    """The beginning of a small text file in somebody's venv; empty for what cannot be read, or is no file."""
+    try:
+        with os.fdopen(os.open(file, os.O_RDONLY | os.O_NONBLOCK), "rb") as opened:
+            return opened.read(65536).decode(errors="replace")
+    except OSError:
+        return ""
 
 
 def satisfies(version: str | None, specifier: str) -> bool:

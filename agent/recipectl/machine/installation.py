@@ -1,5 +1,6 @@
 """How recipectl and systemd are installed here, as far as a unit depends on it."""
 
+import contextlib
 import os
 import re
 import sys
@@ -7,6 +8,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import recipectl
+from recipectl.errors import RecipectlError
+from recipectl.machine import helperfile
+from recipectl.place import Place
 
 _SYSTEM_PYTHON = "/usr/bin/python3"
 
@@ -17,22 +21,28 @@ class Installation(NamedTuple):
     helper: tuple[str, ...]
     user: bool = False
     systemd_version: int = 252
-    libraries: str = ""  # the folder of recipectl's own libraries, where the helper finds `packaging`
+    gpu_vendors: tuple[str, ...] = ()  # the PCI ids of those whose cards are in this host
 
 
-def current_installation(*, user: bool) -> Installation:
-    """The installation that runs now."""
-    import click
+def current_installation(place: Place) -> Installation:
+    """The installation that runs now; RecipectlError on a host without a Python that units can rely on."""
+    # The system's own Python: recipectl's venv may be upgraded or moved, and may belong to anybody.
+    python = _SYSTEM_PYTHON
+    if not os.access(python, os.X_OK):
+        if not place.user:
+            raise RecipectlError(f"units run their helper with {python}, which is missing; install python3")
+        python = sys.executable
+    helper = (python, "-I", "-S", str(helperfile.path(place)))
+    return Installation(helper, place.user, systemd_version(), gpu_vendors())
 
-    helper = str(Path(recipectl.__file__).with_name("health.py"))
-    # The system's own Python: recipectl's venv may be upgraded or moved.
-    python = _SYSTEM_PYTHON if os.access(_SYSTEM_PYTHON, os.X_OK) else sys.executable
-    return Installation(
-        helper=(python, "-I", "-S", helper),
-        user=user,
-        systemd_version=systemd_version(),
-        libraries=str(Path(click.__file__).parent.parent),
-    )
+
+def gpu_vendors() -> tuple[str, ...]:
+    """The PCI ids of NVIDIA and AMD, as far as this host has their cards."""
+    ids = set()
+    for file in Path("/sys/bus/pci/devices").glob("*/vendor"):
+        with contextlib.suppress(OSError):  # it was unplugged
+            ids.add(file.read_text().strip())
+    return tuple(sorted(ids & {"0x10de", "0x1002"}))
 
 
 def systemd_version() -> int:

@@ -5,7 +5,9 @@ Standard library only: the helper of the units reads it too, just before an engi
 
 import hashlib
 import json
+import os
 import re
+import stat
 from collections.abc import Collection
 from pathlib import Path
 from typing import TypedDict
@@ -71,13 +73,19 @@ def _record_digest(folder: Path, name: str, version: str) -> str:
 
 
 def _digest(path: Path) -> str:
-    with path.open("rb") as file:
+    """The SHA-256 of a regular file; `none` for anything else, such as a pipe in somebody's venv."""
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            return "none"
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_lock(path: Path) -> Lock:
-    """The content of a NAME.lock; OSError or ValueError when it is not one."""
-    data = json.loads(path.read_text())
+def read_lock(content: bytes) -> Lock:
+    """The content of a NAME.lock; ValueError when it is not one."""
+    try:
+        data = json.loads(content)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
     missing = {*Lock.__annotations__} - {*(data if isinstance(data, dict) else ())}
     if missing:
         raise ValueError(f"it lacks {', '.join(sorted(missing))}")
@@ -85,6 +93,11 @@ def read_lock(path: Path) -> Lock:
     entries = distributions.values() if isinstance(distributions, dict) else [None]
     if not all(isinstance(entry, dict) and {*Distribution.__annotations__} <= {*entry} for entry in entries):
         raise ValueError("its distributions are not names with a version and a record")
+    texts = [data[key] for key in ("interpreter", "interpreter_file", "interpreter_sha256")]
+    texts += [value for entry in distributions.values() for value in entry.values()]
+    texts += [data[key] or "" for key in ("python_version", "folder")]
+    if not all(isinstance(value, str) for value in texts):
+        raise ValueError("it has values that are no text")
     lock: Lock = data
     return lock
 

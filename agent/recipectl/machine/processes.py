@@ -6,6 +6,7 @@ Standard library only: the helper of the units reads it too.
 import contextlib
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,7 +36,24 @@ def cgroup(pid: int | str) -> str:
     return "/"
 
 
-def unit_of(pid: int) -> str:
+def cgroup_folder(unit: str) -> Path | None:
+    """The folder of a unit's control group; None when there is none: nothing of the unit runs."""
+    root = Path("/sys/fs/cgroup")
+    sibling = root / cgroup("self").strip("/") / ".." / unit
+    if sibling.is_dir():
+        return sibling.resolve()
+    return next((Path(folder, unit) for folder, names, _ in os.walk(root) if unit in names), None)
+
+
+def has_processes(folder: Path) -> bool:
+    """True while a process is in a control group."""
+    try:
+        return bool((folder / "cgroup.procs").read_text())
+    except OSError:
+        return False
+
+
+def unit_of(pid: int | str) -> str:
     """The unit whose cgroup holds a process; empty when none does."""
     names = [name for name in cgroup(pid).split("/") if name.endswith((".service", ".scope"))]
     return names[-1] if names else ""
@@ -49,11 +67,39 @@ def is_alive(pid: int) -> bool:
         return False
 
 
+def user_of(pid: int) -> int | None:
+    """The id of the user that a process runs as."""
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("Uid:"):
+                return int(line.split()[1])
+    return None
+
+
+def started_sec(pid: int) -> float | None:
+    """When a process was started, in seconds since the epoch; None when it is gone."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return _boot_sec() + int(fields[19]) / os.sysconf("SC_CLK_TCK")
+
+
+def rotated_secrets(pid: int, files: Iterable[str]) -> list[str]:
+    """The files of secrets that were changed after a process had read them at its start."""
+    start_sec = started_sec(pid)
+    changed = []
+    for file in files if start_sec else ():
+        with contextlib.suppress(OSError):
+            if os.stat(file).st_ctime > (start_sec or 0) + 1:  # noqa: PTH116  (btime is a whole second)
+                changed.append(file)
+    return changed
+
+
 def read_process(pid: int) -> Process | None:
     """One process, None when it is gone."""
     folder = Path(f"/proc/{pid}")
     try:
-        fields = (folder / "stat").read_text().rpartition(")")[2].split()
         words = (folder / "cmdline").read_bytes()
     except OSError:
         return None
@@ -69,7 +115,7 @@ def read_process(pid: int) -> Process | None:
         executable=executable,
         argv=argv,
         environment=environment,
-        started_sec=_boot_sec() + int(fields[19]) / os.sysconf("SC_CLK_TCK"),
+        started_sec=started_sec(pid),
         unit=unit_of(pid),
     )
 

@@ -6,6 +6,8 @@ Standard library only: the helper of the units reads it too.
 import contextlib
 import os
 import socket
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,17 +30,25 @@ class PortHolder(NamedTuple):
         return f"process {self.pid} ({self.command})" + (f" of {self.unit}" if self.unit else "")
 
 
-def inodes(port: int, state: str, host: str = "") -> set[str]:
-    """The inodes of the TCP sockets at a local port (of one address, when `host` is given)."""
-    numbers = set()
+def _rows(port: int, state: str, host: str) -> Iterator[list[str]]:
+    """The fields of the TCP sockets at a local port (of one address, when `host` is given)."""
     for table in ("tcp", "tcp6"):
         with contextlib.suppress(FileNotFoundError):
             for line in Path("/proc/net", table).read_text().splitlines()[1:]:
                 fields = line.split()
                 address, _, port_hex = fields[1].rpartition(":")
                 if fields[3] == state and int(port_hex, 16) == port and _is_in_the_way(address, host):
-                    numbers.add(fields[9])
-    return numbers
+                    yield fields
+
+
+def inodes(port: int, state: str, host: str = "") -> set[str]:
+    """The inodes of the TCP sockets at a local port (of one address, when `host` is given)."""
+    return {fields[9] for fields in _rows(port, state, host)}
+
+
+def listening_users(port: int, host: str = "") -> set[int]:
+    """The ids of the users whose processes listen at a port."""
+    return {int(fields[7]) for fields in _rows(port, LISTEN, host)}
 
 
 def _is_in_the_way(address: str, host: str) -> bool:
@@ -87,6 +97,27 @@ def holder(port: int, host: str = "") -> PortHolder | None:
 def same_cgroup(pid: int) -> bool:
     """True if a process is in the cgroup of this process."""
     return cgroup(pid) == cgroup("self")
+
+
+def http_answer(host: str, port: int, path: str, timeout_sec: float, max_bytes: int) -> bytes | None:
+    """The answer to one GET as it was received, at most so many bytes; None when nobody answers.
+
+    The time limit is that of the whole answer, however slowly it comes.
+    """
+    end = time.monotonic() + timeout_sec
+    answer = b""
+    try:
+        with socket.create_connection((host, port), timeout=timeout_sec) as sock:
+            sock.sendall(f"GET {path} HTTP/1.0\r\nHost: {host}\r\n\r\n".encode())
+            while len(answer) < max_bytes and (left_sec := end - time.monotonic()) > 0:
+                sock.settimeout(left_sec)
+                part = sock.recv(min(65536, max_bytes - len(answer)))
+                if not part:
+                    break
+                answer += part
+    except OSError:
+        return answer or None
+    return answer
 
 
 def http_status(host: str, port: int, path: str, timeout_sec: float = 2) -> int | None:

@@ -1,10 +1,12 @@
 """The host file: the settings that all recipes of a host share."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from recipectl.files import read_bounded
 from recipectl.recipe.load import validate
 from recipectl.recipe.positions import Positions
 from recipectl.recipe.schema import USER, Text, variable_names
@@ -27,10 +29,10 @@ class HostSettings(BaseModel):
     drift: Literal["warn", "refuse"] = Field(
         default="warn", description="what to do when a runtime differs from its NAME.lock"
     )
-    user: str = Field(
-        default="recipectl",
+    user: str | None = Field(
+        default=None,
         pattern=USER,
-        description="User= of the units, created by apply when it is missing",
+        description="one User= for all units, made by apply when it is missing; left out: one for each",
     )
     hardening: Literal["strict", "default", "off"] = "default"
     on_failure: str | None = Field(
@@ -54,9 +56,11 @@ class HostSettings(BaseModel):
         return folders
 
 
-def load_host_settings(paths: tuple[Path, ...]) -> tuple[HostSettings, Positions]:
+def load_host_settings(
+    paths: tuple[Path, ...], content: Callable[[Path], bytes] = read_bounded
+) -> tuple[HostSettings, Positions]:
     """The settings of a host file with its drop-ins, and the positions of its values; else RecipeError."""
     if not paths:
         return HostSettings.model_construct(), {}
-    data, reader = read_document(paths)
+    data, reader = read_document(paths, content=content)
     return validate(HostSettings, data, reader), reader.positions

@@ -7,6 +7,7 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 
 from recipectl.errors import Problem, RecipeError
+from recipectl.files import read_bounded
 from recipectl.recipe.positions import Positions, nearest_position
 from recipectl.recipe.schema import ALIASES, Recipe
 from recipectl.recipe.search import NAME_RULE, RECIPE_NAME
@@ -117,7 +118,7 @@ def load(path: Path, *drop_ins: Path) -> Recipe:
 def load_with_positions(
     paths: tuple[Path, ...],
     variables: Mapping[str, str],
-    content: Callable[[Path], bytes] = Path.read_bytes,
+    content: Callable[[Path], bytes] = read_bounded,
 ) -> tuple[Recipe, Positions]:
     """One recipe (its `name` is the file's stem) and where each of its values stands."""
     path = paths[0]

@@ -30,7 +30,9 @@ def _as_list(value: object) -> object:
 # One word, or a list of them.
 Texts = Annotated[tuple[Text, ...], BeforeValidator(_as_list), WithJsonSchema(_ONE_OR_MORE)]
 # How the tokens of well-known services begin.
-TOKEN = re.compile(r"(hf_|sk-|ghp_|glpat-|xox[bp]-|AKIA)[A-Za-z0-9_-]{12,}")
+TOKEN = re.compile(r"(hf_|sk-|ghp_|glpat-|xox[bp]-|AKIA|gsk_|nvapi-|r8_|AIza|xai-|eyJ)[A-Za-z0-9_-]{12,}")
+# A long word of letters and digits where the name of a credential belongs.
+_LIKE_A_TOKEN = re.compile(r"(?=.*[0-9])(?=.*[A-Za-z])[A-Za-z0-9_.-]{24,}|[0-9a-fA-F-]{32,}")
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 USER = r"^[a-z_][a-z0-9_-]*$"
 Positive = Annotated[int, Field(strict=True, ge=1)]
@@ -265,7 +267,7 @@ class Recipe(BaseModel):
     @classmethod
     def _are_files_or_credentials(cls, secrets: dict[str, str]) -> dict[str, str]:
         for variable, source in variable_names(secrets).items():
-            if TOKEN.match(source):
+            if TOKEN.match(source) or _LIKE_A_TOKEN.fullmatch(source):
                 raise ValueError(
                     f"gives `{variable}` what looks like the secret itself; give the path of its file"
                 )
@@ -274,6 +276,10 @@ class Recipe(BaseModel):
                 raise ValueError(
                     f"gives `{variable}` neither an absolute path nor the name of a credential; give one"
                 )
+        if {"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"} <= {*secrets}:
+            raise ValueError(
+                "has HF_TOKEN and HUGGING_FACE_HUB_TOKEN, which are one credential; keep HF_TOKEN"
+            )
         return secrets
 
     @field_validator("env_vars")

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from recipectl.errors import Problem, RecipeError
+from recipectl.files import read_bounded
 from recipectl.recipe.positions import KeyPath, Position, Positions
 from recipectl.recipe.schema import ALIASES, INTERNAL_ALIASES
 from recipectl.recipe.yamlsyntax import Loader, compose, read_text
@@ -30,8 +31,9 @@ _MISREAD = re.compile(r"[-+]?(0[0-9_]+|[0-9_]+(:[0-9]+)+(\.[0-9_]*)?)\Z")
 # A number to JSON and YAML 1.2, text to YAML 1.1.
 _EXPONENT = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?[eE][-+]?[0-9]+\Z")
 _REFERENCE = re.compile(r"\$\$\{|\$\{(?:([A-Za-z_][A-Za-z0-9_]*)\})?")
+_MAX_NUMBER = 10**300  # below what a float can hold
 _MAX_LEVELS = 50
-_MAX_VALUES = 100_000
+_MAX_VALUES = 20_000
 _STRING_TAG = "tag:yaml.org,2002:str"
 
 
@@ -198,6 +200,8 @@ def _given_twice(key_node: Any, first_node: Any) -> str:
 def _not_a_plain_number(value: float, text: str) -> str | None:
     if _MISREAD.match(text):
         return f"YAML reads `{display(text)}` as {display(value)}; write that, or put it in quotes"
+    if isinstance(value, int) and abs(value) >= _MAX_NUMBER:
+        return f"`{display(text)}` is too large a number; put it in quotes"
     if not math.isfinite(value):
         return f"an engine cannot take `{display(text)}` as a number; correct it"
     return None
@@ -218,7 +222,7 @@ def _with_drop_in(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any
 def read_document(
     paths: tuple[Path, ...],
     variables: Mapping[str, str] | None = None,
-    content: Callable[[Path], bytes] = Path.read_bytes,
+    content: Callable[[Path], bytes] = read_bounded,
 ) -> tuple[dict[str, Any], Reader]:
     """The mapping in a file with its drop-ins merged over it, and the positions of its parts.
 

@@ -1,5 +1,6 @@
 """The text of a YAML or JSON file as nodes, or a plain sentence about its syntax."""
 
+import errno
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -8,16 +9,36 @@ from typing import Any
 import yaml
 
 from recipectl.errors import Problem, RecipeError
+from recipectl.files import read_bounded
 
-Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_MAX_NODES = 20_000
+_Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-def read_text(path: Path, content: Callable[[Path], bytes] = Path.read_bytes) -> str:
+class Loader(_Base):  # type: ignore[misc]
+    """A safe loader that ends at a number of nodes: a file of a MiB may have half a million."""
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self.nodes = 0
+
+    def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:
+        """The tag of a node; the parser asks for it once a node."""
+        self.nodes += 1
+        if self.nodes > _MAX_NODES:
+            raise yaml.YAMLError("too many nodes")
+        return super().resolve(kind, value, implicit)
+
+
+def read_text(path: Path, content: Callable[[Path], bytes] = read_bounded) -> str:
     """The text of one file; RecipeError when it cannot be read."""
     try:
         return content(path).decode()
     except OSError as error:
-        sentence = f"cannot be read: {error.strerror}; correct its path or its mode"
+        remedy = (
+            "correct its owner and mode" if error.errno == errno.EPERM else "correct its path or its mode"
+        )
+        sentence = f"cannot be read: {error.strerror}; {remedy}"
     except UnicodeDecodeError as error:
         sentence = f"is not UTF-8 at byte {error.start}; save it as UTF-8"
     raise RecipeError((Problem(file=str(path), kind="file", sentence=sentence),))
@@ -56,6 +77,8 @@ _SYNTAX = {
 
 def _syntax_error(error: yaml.YAMLError, text: str) -> tuple[int, int, str]:
     """Line, column and sentence of a YAML error."""
+    if str(error) == "too many nodes":
+        return 1, 1, f"the file has more than {_MAX_NODES} values; write less"
     mark = getattr(error, "problem_mark", None)
     line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
     problem = str(getattr(error, "problem", None) or error)

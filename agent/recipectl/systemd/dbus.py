@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from recipectl.errors import BusError
-from recipectl.systemd.states import ALL, BRIEF, UnitRow, UnitState
+from recipectl.systemd.states import ALL, BRIEF, BRIEF_LOADING, CONDITIONS, UnitRow, UnitState
 
 _SERVICE = b"org.freedesktop.systemd1"
 _PATH = b"/org/freedesktop/systemd1"
@@ -154,7 +154,7 @@ class Manager:
     def queue(self, verb: str, unit: str) -> bytes:
         """Queue the Start, Stop or Restart of a unit; returns the job, for `result`."""
         self._subscribe()
-        if verb == "Stop" and self._row(unit).load_state == b"not-found":
+        if verb == "Stop" and not _can_be_stopped(self._row(unit)):
             return _NOT_LOADED
         return bytes(self._queue(verb, unit))
 
@@ -233,12 +233,16 @@ class Manager:
         name, load, active, sub = (word.decode() for word in words)
         if active == "inactive" and (brief or load == "not-found"):
             return UnitState(name, load, active, sub)
-        properties = BRIEF if brief else ALL
+        properties = (BRIEF_LOADING if active == "activating" else BRIEF) if brief else ALL
         fields = {
             item.field: item.convert(self._property(row.path, item.interface, item.name, item.type))
             for item in properties
             if name.endswith(".service") or item.interface == b"Unit"
         }
+        if not fields.get("condition_result", True):
+            fields["failed_checks"] = CONDITIONS.convert(
+                self._property(row.path, CONDITIONS.interface, CONDITIONS.name, CONDITIONS.type)
+            )
         return UnitState(name, load, active, sub, **fields)
 
     def _row(self, unit: str) -> UnitRow:
@@ -273,6 +277,11 @@ class Manager:
         """The manager's own major version."""
         text = self._property(_PATH, b"Manager", b"Version", b"s").decode()
         return int(re.split(r"[^0-9]", text)[0])
+
+
+def _can_be_stopped(row: UnitRow) -> bool:
+    """False for a unit that systemd cannot load and that does not run: there is nothing to stop."""
+    return row.load_state not in (b"not-found", b"error", b"bad-setting") or row.active_state != b"inactive"
 
 
 def _attempt(request: Callable[..., Any], *arguments: Any) -> Any:

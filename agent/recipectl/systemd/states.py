@@ -1,10 +1,10 @@
 """What systemd says about one unit, as values."""
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+_INFINITE = 2**64 - 1
 _ACCOUNTING_OFF = 2**64 - 1  # systemd's value of MemoryCurrent= where nothing is counted
 
 
@@ -16,7 +16,6 @@ class UnitState:
     load_state: str
     active_state: str
     sub_state: str
-    status_text: str = ""
     result: str = ""
     main_pid: int = 0
     since_sec: float | None = None
@@ -27,6 +26,13 @@ class UnitState:
     drop_ins: tuple[str, ...] = ()
     assert_result: bool = True
     condition_result: bool = True
+    started_sec: float | None = None  # of the main process
+    ended_sec: float | None = None
+    ready_sec: float | None = None  # when the unit became active last
+    start_limit_sec: float | None = None  # TimeoutStartSec=
+    start_limit_burst: int = 0
+    check_status: int = 0  # of the ExecStartPre= that failed
+    failed_checks: tuple[str, ...] = ()  # Assert… and Condition… that are not met, as `AssertPathExists=/x`
 
     @property
     def waits_to_restart(self) -> bool:
@@ -42,10 +48,14 @@ class UnitState:
         return words.get(self.active_state, self.active_state)
 
     @property
-    def started_digest(self) -> str | None:
-        """The digest of the unit that the engine was started with; the helper puts it into STATUS=."""
-        match = re.search(r"\[([0-9a-f]{12})\]", self.status_text)
-        return match[1] if match else None
+    def crashes(self) -> int:
+        """How often systemd has started it again so far, while it is not up."""
+        return self.restarts if self.active_state == "activating" else 0
+
+    @property
+    def shown(self) -> str:
+        """The word, with the count of a model between two crashes."""
+        return f"{self.word} (crash {self.crashes})" if self.crashes else self.word
 
 
 class UnitRow(NamedTuple):
@@ -63,6 +73,28 @@ class UnitRow(NamedTuple):
     job_path: bytes
 
 
+def _span_sec(usec: int) -> float | None:
+    return None if usec == _INFINITE else usec / 1e6
+
+
+def _time_sec(usec: int) -> float | None:
+    return usec / 1e6 or None
+
+
+def _failed_status(commands: Any) -> int:
+    """The exit status of the first command that failed: its code and status are its last two fields."""
+    return next((int(command[-1]) for command in commands if command[-2] == 1 and command[-1]), 0)
+
+
+def _not_met(checks: Any) -> tuple[str, ...]:
+    """The checks that failed when they were made: (name, trigger, negated, parameter, result) each."""
+    return tuple(
+        f"{name.decode()}={'!' if negated else ''}{parameter.decode(errors='replace')}"
+        for name, _, negated, parameter, result in checks
+        if result < 0
+    )
+
+
 class Property(NamedTuple):
     """A property on D-Bus, the field of UnitState that it becomes, and how its value is converted."""
 
@@ -73,14 +105,12 @@ class Property(NamedTuple):
     convert: Callable[[Any], Any]
 
 
-# The first two are enough for a list.
-BRIEF = (
-    Property(b"Service", b"StatusText", b"s", "status_text", bytes.decode),
-    Property(b"Service", b"MainPID", b"u", "main_pid", int),
-)
+_MAIN_PID = Property(b"Service", b"MainPID", b"u", "main_pid", int)
+_RESTARTS = Property(b"Service", b"NRestarts", b"u", "restarts", int)
+BRIEF = (_MAIN_PID,)  # enough for a list
+BRIEF_LOADING = (_MAIN_PID, _RESTARTS)  # of a unit that is not up yet
 ALL = (
-    *BRIEF,
-    Property(b"Service", b"NRestarts", b"u", "restarts", int),
+    *BRIEF_LOADING,
     Property(b"Service", b"Result", b"s", "result", bytes.decode),
     Property(b"Service", b"ExecMainCode", b"i", "exit_code", int),
     Property(b"Service", b"ExecMainStatus", b"i", "exit_status", int),
@@ -91,10 +121,18 @@ ALL = (
         "memory_bytes",
         lambda size: None if size == _ACCOUNTING_OFF else size,
     ),
-    Property(b"Unit", b"StateChangeTimestamp", b"t", "since_sec", lambda usec: usec / 1e6 or None),
+    Property(b"Service", b"ExecStartPre", b"a(sasbttttuii)", "check_status", _failed_status),
+    Property(b"Service", b"ExecMainStartTimestamp", b"t", "started_sec", _time_sec),
+    Property(b"Service", b"ExecMainExitTimestamp", b"t", "ended_sec", _time_sec),
+    Property(b"Service", b"TimeoutStartUSec", b"t", "start_limit_sec", _span_sec),
+    Property(b"Unit", b"StartLimitBurst", b"u", "start_limit_burst", int),
+    Property(b"Unit", b"ActiveEnterTimestamp", b"t", "ready_sec", _time_sec),
+    Property(b"Unit", b"StateChangeTimestamp", b"t", "since_sec", _time_sec),
     Property(
         b"Unit", b"DropInPaths", b"as", "drop_ins", lambda paths: tuple(path.decode() for path in paths)
     ),
     Property(b"Unit", b"AssertResult", b"b", "assert_result", bool),
     Property(b"Unit", b"ConditionResult", b"b", "condition_result", bool),
+    Property(b"Unit", b"Asserts", b"a(sbbsi)", "failed_checks", _not_met),
 )
+CONDITIONS = Property(b"Unit", b"Conditions", b"a(sbbsi)", "failed_checks", _not_met)

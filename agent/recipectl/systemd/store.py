@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO
 
 from recipectl.errors import RecipectlError
-from recipectl.files import SUFFIX, failures_named, sync, write_whole
+from recipectl.files import SUFFIX, failures_named, remove, sync, write_whole
 from recipectl.systemd.unitfile import RESERVED_ENDINGS, SECTION, SLICE, TARGET, InstalledUnit, Unit
 
 _RELOAD_DUE = ".recipectl.reload-due"
@@ -136,15 +136,12 @@ class Store:
 
     def note_reloaded(self) -> None:
         """Remember that systemd was reloaded."""
-        path = self.folder / _RELOAD_DUE
-        with failures_named("removed", path):
-            path.unlink(missing_ok=True)
+        remove(self.folder / _RELOAD_DUE)
 
     def remove_temporary_files(self) -> None:
         """Remove what a killed apply left behind. Call it with the lock held."""
         for path in self.folder.glob(f".model*{SUFFIX}"):
-            with failures_named("removed", path):
-                path.unlink(missing_ok=True)
+            remove(path)
 
     def write(self, *units: Unit) -> None:
         """Put units in place so that they last, each whole or not at all; an equal file stays untouched.
@@ -160,11 +157,13 @@ class Store:
         changed = (unit for unit in units if texts.get(unit.name) != unit.text)
         write_whole({self.folder / unit.name: unit.text for unit in changed}, durable=True)
 
+    def remove_link(self, name: str) -> None:
+        """Disable a unit that systemd cannot read."""
+        remove(self.folder / f"{TARGET}.wants" / name)
+
     def remove(self, name: str) -> None:
         """Remove a unit that recipectl wrote."""
-        path = self.folder / name
-        with failures_named("removed", path):
-            path.unlink(missing_ok=True)
+        remove(self.folder / name)
 
 
 def _wait_for_lock(file: IO[str], report_wait: Callable[[], None]) -> None:

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 SECTION = "[X-Recipectl]"  # systemd ignores sections that begin with X- (systemd.unit(5))
-# The variable that tells which unit started a process: a digest of what the process keeps from its start.
-DIGEST_VARIABLE = "RECIPECTL_DIGEST"
+# The field of the journal that tells which unit started a process: a digest of what it keeps from its start.
+# Earlier releases had a variable of this name.
+DIGEST_FIELD = "RECIPECTL_DIGEST"
 # No recipe's name may end like this: the unit would belong to another model.
-RESERVED_ENDINGS = ("-proxy", "-keep", "-watch")
+RESERVED_ENDINGS = ("-proxy", "-keep", "-watch", "-hung", ".service", ".socket")
 
 _TARGET = """# Written by recipectl; changes belong in drop-ins (systemctl edit models.target).
 [Unit]
@@ -41,10 +42,11 @@ class UnitNames:
         self.socket = f"{self.stem}.socket"
         self.proxy = f"{self.stem}-proxy.service"
         self.keep = f"{self.stem}-keep.service"
-        self.watch_timer = f"{self.stem}-watch.timer"
-        self.watch_service = f"{self.stem}-watch.service"
+        self.watch = f"{self.stem}-watch.service"
+        self.hung = f"{self.stem}-hung.service"  # kills a model whose watch found it hung
+        self.watch_timer = f"{self.stem}-watch.timer"  # of earlier releases
         self.every = (
-            self.service, self.socket, self.proxy, self.keep, self.watch_timer, self.watch_service,
+            self.service, self.socket, self.proxy, self.keep, self.watch_timer, self.watch, self.hung,
         )  # fmt: skip
 
     @classmethod
@@ -104,19 +106,48 @@ class InstalledUnit:
         _, _, section = text.partition(f"\n{SECTION}\n")
         facts = {key: value.replace("%%", "%") for key, _, value in map(_pair, section.split("\n"))}
         body, ending, digest = text.rpartition("\nText=")
-        source = re.search(r"^SourcePath=(.*)$", text, re.M)
+        earlier = re.search(r"^SourcePath=(.*)$", text, re.M)
         endpoint = facts.get("Endpoint", "none")
         self.name = name
         self.text = text
-        self.source = source[1].replace("%%", "%") if source else ""  # the recipe's file
+        source = facts.get("Source") or (earlier[1].replace("%%", "%") if earlier else "")
+        self.source = source  # the recipe's file
         self.recipe = facts.get("Recipe", "")
         self.backend = facts.get("Backend")
         self.engine_version = facts.get("EngineVersion")  # when it was compiled; `unknown` if nothing told it
         self.endpoint = None if endpoint == "none" else endpoint  # the URL where clients ask
+        self.host = facts.get("Host")  # where it listens for clients, as the recipe or the engine has it
         self.model = facts.get("Model")
+        self.model_path = facts.get("ModelPath")
+        address, _, port = facts.get("Listen", "").rpartition(" ")
+        self.listen = (address, int(port)) if port.isdigit() else None  # where the engine itself listens
         self.gpus = facts.get("Gpus")
+        self.accelerator = facts.get("Accelerator", "cuda")
+        self.gpu_sharing = facts.get("GpuSharing", "exclusive")
         self.digest = facts.get("Digest")  # a process that was started with this unit carries it
         self.edited_by_hand = bool(ending) and digest != _digest(f"{body}\n") + "\n"
+
+    @property
+    def secret_files(self) -> tuple[str, ...]:
+        """The files of its secrets, which a process reads at its start."""
+        credentials = (*self.setting("LoadCredential"), *self.setting("LoadCredentialEncrypted"))
+        files = (*(value.partition(":")[2] for value in credentials), *self.setting("EnvironmentFile"))
+        return tuple(file for file in files if file.startswith("/"))
+
+    @property
+    def program(self) -> str:
+        """The file that ExecStart= runs, as it is written."""
+        return next(iter(self.setting("ExecStart")), "").removeprefix(":").removesuffix(" \\")
+
+    @property
+    def endpoint_address(self) -> tuple[str, int]:
+        """Address and port of its URL; an empty address and 0 where it has none."""
+        host, _, port = (self.endpoint or "").removeprefix("http://").rpartition(":")
+        return host.strip("[]"), int(port) if port.isdigit() else 0
+
+    def setting(self, name: str) -> tuple[str, ...]:
+        """The values of a setting of the unit, in its order."""
+        return tuple(re.findall(rf"^{name}=(.*)$", self.text, re.M))
 
 
 def _pair(line: str) -> tuple[str, str, str]:

@@ -1,0 +1,71 @@
+"""What has changed since a unit was written, or since its engine ran last."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from recipectl.compiler.cache import compile_place
+from recipectl.converge.differences import changed_settings
+from recipectl.errors import RecipectlError
+from recipectl.place import Place
+from recipectl.recipe import search
+from recipectl.systemd.states import UnitState
+from recipectl.systemd.store import Store
+from recipectl.systemd.unitfile import InstalledUnit
+
+
+def of_recipe(place: Place, unit: InstalledUnit) -> str | None:
+    """How the recipe differs from its units, in words; None when it does not, or cannot be read.
+
+    It is compiled only if a file that it is made of was changed after its unit was written.
+    """
+    store = Store(place.unit_folder)
+    written_sec = _changed_sec(store.folder / unit.name)
+    if all(_changed_sec(path) <= written_sec for path in _sources(place, unit)):
+        return None
+    try:
+        result = compile_place(place)
+    except RecipectlError:
+        return None  # a wrong host file: the verbs that need it report it
+    if unit.recipe in result.failures:
+        return "the recipe has errors; see `recipectl apply`"
+    model = next((model for model in result.models if model.name == unit.recipe), None)
+    for compiled in model.units if model else ():
+        installed = store.read(compiled.name)
+        if installed is None or installed.text != compiled.text:
+            change = changed_settings(installed.text if installed else "", compiled.text)
+            return f"the recipe has changed ({change}); run `recipectl apply`"
+    return None
+
+
+def _sources(place: Place, unit: InstalledUnit) -> Iterator[Path]:
+    """The files that a recipe is made of, and the folders whose names decide."""
+    yield Path(unit.source)
+    yield from place.recipe_folders
+    yield from (folder / f"{unit.recipe}.yaml.d" for folder in place.recipe_folders)
+    yield from search.drop_ins(unit.recipe, place.recipe_folders)
+    yield from search.host_files(place.bases)
+
+
+def _changed_sec(path: Path) -> float:
+    """When a path was changed in any way, in seconds since the epoch; 0 where nothing is."""
+    try:
+        return os.stat(path).st_ctime  # noqa: PTH116
+    except OSError:
+        return 0.0
+
+
+def since_last_run(place: Place, unit: InstalledUnit, state: UnitState) -> Iterator[str]:
+    """What has changed since a model was started last, in words."""
+    if change := of_recipe(place, unit):
+        yield change
+    started_sec = state.started_sec or 0
+    if started_sec and _changed_sec(place.unit_folder / unit.name) > started_sec:
+        yield "its unit was written after that start"
+    program = Path(unit.program)
+    packages = (path for path in program.parent.parent.glob("lib/python3*/site-packages/*.dist-info"))
+    if started_sec and any(_changed_sec(path) > started_sec for path in packages):
+        yield f"packages of {program.parent.parent} were installed after that start"
+    for secret in unit.secret_files:
+        if started_sec and _changed_sec(Path(secret)) > started_sec:
+            yield f"{secret} was changed after that start"

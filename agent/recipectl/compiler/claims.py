@@ -1,0 +1,101 @@
+"""What recipes and installed units want of a host: ports and GPUs. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from recipectl.systemd.unitfile import InstalledUnit, UnitNames
+
+if TYPE_CHECKING:  # with pydantic, which a plan does not need
+    from recipectl.compiler.model import ResolvedRecipe
+    from recipectl.recipe.hostfile import HostSettings
+
+SHARING = ("exclusive", "ordered", "free")  # the strictest first
+
+
+class Claim(NamedTuple):
+    """What one recipe wants of the host; `ports` as (address, port), that of the clients first."""
+
+    name: str
+    ports: tuple[tuple[str, int], ...]
+    gpus: tuple[str, ...]
+    accelerator: str
+    gpu_sharing: str
+    on_demand: bool
+    at_boot: bool  # the engine itself, and not only a socket
+    after: tuple[str, ...]
+    requires: tuple[str, ...]
+    conflicts: tuple[str, ...]
+
+
+def claim_of(resolved: ResolvedRecipe, settings: HostSettings) -> Claim:
+    """The claim of one recipe."""
+    recipe = resolved.recipe
+    endpoints = dict.fromkeys((resolved.client_endpoint, resolved.endpoint))
+    return Claim(
+        name=resolved.name,
+        ports=tuple((endpoint.host, endpoint.port) for endpoint in endpoints if endpoint.path is not None),
+        gpus=_as_ids(resolved.gpus.words, settings),
+        accelerator=recipe.accelerator,
+        gpu_sharing=recipe.gpu_sharing,
+        on_demand=recipe.on_demand is not None,
+        at_boot=recipe.autostart is True and recipe.on_demand is None,
+        after=recipe.after,
+        requires=recipe.requires,
+        conflicts=recipe.conflicts,
+    )
+
+
+def claim_of_unit(unit: InstalledUnit, *, on_demand: bool) -> Claim:
+    """The claim of a unit as it is installed, whatever its recipe says by now."""
+    listens = [unit.listen] if unit.listen else []
+    if unit.endpoint:
+        listens = [unit.endpoint_address, *listens]
+    conflicts = (UnitNames.of_service(name).recipe for name in unit.setting("Conflicts"))
+    return Claim(
+        name=unit.recipe,
+        ports=tuple(dict.fromkeys(listens)),
+        gpus=tuple(word for word in (unit.gpus or "").split(",") if word),
+        accelerator=unit.accelerator,
+        gpu_sharing=unit.gpu_sharing,
+        on_demand=on_demand,
+        at_boot=False,
+        after=(),
+        requires=(),
+        conflicts=tuple(sorted(conflicts)),
+    )
+
+
+def with_installed(
+    claims: Sequence[Claim], installed: Iterable[Claim], settings: HostSettings
+) -> list[Claim]:
+    """The claims of recipes, and of installed units: what a model has now counts until its unit is gone.
+
+    Two claims of one name count together, the stricter wish first.
+    """
+    by_name = {claim.name: claim for claim in claims}
+    for claim in installed:
+        claim = claim._replace(gpus=_as_ids(claim.gpus, settings))
+        own = by_name.get(claim.name)
+        if own is None:
+            by_name[claim.name] = claim
+        elif own.accelerator == claim.accelerator:
+            by_name[claim.name] = own._replace(
+                gpus=tuple(dict.fromkeys((*own.gpus, *claim.gpus))),
+                ports=tuple(dict.fromkeys((*own.ports, *claim.ports))),
+                gpu_sharing=min(own.gpu_sharing, claim.gpu_sharing, key=SHARING.index),
+            )
+    return [*by_name.values()]
+
+
+def _as_ids(gpus: Iterable[str], settings: HostSettings) -> tuple[str, ...]:
+    """GPU indices become UUIDs where the host file knows them."""
+    uuids = dict(enumerate(settings.gpus))
+    return tuple(uuids.get(int(gpu), gpu) if gpu.isdigit() else gpu for gpu in gpus)
+
+
+def gpus_cannot_be_compared(claims: Iterable[Claim], settings: HostSettings) -> bool:
+    """True if GPUs are indices in some recipes and ids in others, and the host file has no `gpus:`."""
+    spellings = {gpu.isdigit() for claim in claims for gpu in claim.gpus if gpu != "all"}
+    return not settings.gpus and len(spellings) > 1

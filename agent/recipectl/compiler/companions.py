@@ -1,0 +1,73 @@
+"""The values of the units beside a model's service: its proxy, its watch, its killer. Pure."""
+
+from recipectl.compiler import identity, sandbox
+from recipectl.compiler.helper_commands import HelperCommands
+from recipectl.compiler.model import ResolvedRecipe, Values
+from recipectl.compiler.relations import Relations
+from recipectl.machine.installation import Installation
+from recipectl.recipe.schema import OnDemand, Recipe, Watch
+from recipectl.systemd import quoting
+from recipectl.systemd.unitfile import UnitNames
+
+_PROXYD = "/lib/systemd/systemd-socket-proxyd"
+
+
+def waits(recipe: Recipe, relations: Relations) -> bool:
+    """True if a request must wait until other models are idle."""
+    return bool(recipe.on_demand and recipe.on_demand.evict == "idle" and relations.stopped)
+
+
+def proxy_user(recipe: Recipe, relations: Relations, installation: Installation) -> str | None:
+    """The user of a proxy that asks the bus: dbus-daemon knows no dynamic users (systemd#22737)."""
+    return identity.PROXY_USER if waits(recipe, relations) and not installation.user else None
+
+
+def proxy_values(
+    recipe: Recipe,
+    on_demand: OnDemand,
+    resolved: ResolvedRecipe,
+    relations: Relations,
+    installation: Installation,
+    helper: HelperCommands,
+) -> Values:
+    """The values of the proxy behind an on-demand model's socket."""
+    engine, names = resolved.endpoint, UnitNames(resolved.name)
+    values: Values = {
+        "proxyd": _PROXYD,
+        "idle_sec": on_demand.idle,
+        "engine": f"{engine.connect}:{engine.port}",
+        "connect": helper.connect_once(resolved.client_endpoint),
+    }
+    user = proxy_user(recipe, relations, installation)
+    values["sandbox"] = [] if installation.user else sandbox.helper_lines(user or "", limited=False)
+    if not waits(recipe, relations):
+        bound = [f"BindsTo={names.service}", "PartOf=models.target"]
+        return values | {"bound": bound, "wait": [], "timeout_start_sec": 60}
+    # As root, with fixed words: nothing of an engine is in this unit.
+    start = ("" if installation.user else "+") + helper.systemctl("start", names.keep)
+    return values | {
+        "bound": [f"PartOf=models.target {names.keep}"],
+        "wait": [helper.wait_until_idle(relations.stopped, on_demand.patience), start],
+        "timeout_start_sec": on_demand.patience + recipe.ready.timeout_sec + 60,
+    }
+
+
+def watch_values(
+    recipe: Recipe, watch: Watch, resolved: ResolvedRecipe, installation: Installation, helper: HelperCommands
+) -> tuple[Values, Values]:
+    """The values of the unit that asks, and of the unit that kills."""
+    names = UnitNames(resolved.name)
+    slices = [quoting.line(value) for value in recipe.service.get("Slice", ())] or ["models.slice"]
+    command = helper.watch(resolved.endpoint, watch, names.service)
+    manager = "--user " if installation.user else ""
+    stop = f"/usr/bin/systemctl {manager}--quiet stop --no-block {names.service}"
+    asks: Values = {
+        "watch": command, "slices": slices, "sandbox": [] if installation.user else sandbox.helper_lines(),
+    }  # fmt: skip
+    kills: Values = {
+        "mark": f"%t/{names.stem}-watch/hung",
+        "manager": manager,
+        "stop": [stop] if watch.action == "stop" else [],
+        "sandbox": [] if installation.user else sandbox.KILLER,
+    }
+    return asks, kills

@@ -1,0 +1,49 @@
+"""Recipes that are applied from elsewhere are copied to the host's recipes, which only root can change."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from recipectl.errors import UsageError
+from recipectl.files import failures_named, read_bounded, write_whole
+from recipectl.place import Place
+from recipectl.recipe import search
+
+
+def in_recipe_folder(place: Place, argument: str, say: Callable[[str], None]) -> str:
+    """The argument of apply; a file from elsewhere is copied to the recipe folder, and the copy returned.
+
+    UsageError when a recipe of that name is there already, and was not copied from the same file.
+    """
+    if not search.is_file(argument):
+        return argument
+    path = search.find(argument, ()).absolute()
+    if path.parent in place.recipe_folders:
+        return argument
+    target = place.recipe_folders[0] / path.name
+    notes = place.state_folder / "copies.json"
+    sources = _read_notes(notes)
+    by_name = {search.stem(other): other for other in search.recipe_files(place.recipe_folders)}
+    other = by_name.get(search.stem(path))
+    if other and (other != target or sources.get(str(target)) != str(path)):
+        fault = f"{path} has the name of {other}, which is not a copy of it"
+        raise UsageError(f"{fault}; rename it, or replace that file yourself", kind="file")
+    if drop_ins := search.drop_ins(search.stem(path), (path.parent,)):
+        fault = f"{drop_ins[0]} belongs to {path}"
+        raise UsageError(f"{fault}; copy both to {target.parent} yourself", kind="file")
+    with failures_named("read", path):
+        content = read_bounded(path)
+    if other is None or read_bounded(target) != content:
+        write_whole({notes: json.dumps(sources | {str(target): str(path)})}, durable=True)
+        write_whole({target: content}, durable=True)
+        say(f"copied {path} to {target}")
+    return str(target)
+
+
+def _read_notes(notes: Path) -> dict[str, str]:
+    """Copy -> the file that it was copied from."""
+    try:
+        noted = json.loads(read_bounded(notes))
+    except (OSError, ValueError):
+        return {}
+    return noted if isinstance(noted, dict) else {}

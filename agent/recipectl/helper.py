@@ -1,0 +1,297 @@
+"""The helper that units run: is the port free, does the engine answer, are other models idle?
+
+A program of its own, in an archive that `apply` writes (machine/helperfile); standard library only, except
+for pins. It runs as the unit's own user in the unit's sandbox. `--help` lists its verbs. What it prints is
+the unit's journal.
+"""
+
+import argparse
+import contextlib
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from recipectl.machine import distributions, lockfile, processes, sockets
+
+# Signal of the helper to a load that ignores SIGTERM. Its default action ends a process, and no engine
+# handles it. The units say SuccessExitStatus= for it: a SIGKILL that nobody asked for stays a failure.
+_END_LOAD = signal.SIGRTMIN + 11
+_HUNG_STATUS = 42  # of a watch whose engine does not answer; the watch has RestartPreventExitStatus= for it
+_POLL_SEC = 0.05
+_SLOW_POLL_SEC = 0.2
+_DEVICES_SEC = 60
+_LOADING = ("start-pre", "start", "start-post")
+
+
+def _error(text: str) -> int:
+    print(text, file=sys.stderr, flush=True)
+    return 1
+
+
+def _properties(options: argparse.Namespace, units: list[str], *names: str) -> list[dict[str, str]]:
+    """The properties of units, in the order of the units."""
+    import subprocess  # two verbs need it
+
+    manager = ["--user"] if options.user else []
+    # By its path: PATH= is the engine's.
+    command = ["/usr/bin/systemctl", *manager, "show", "-p", ",".join(names), *units]
+    text = subprocess.run(command, capture_output=True, text=True, check=False).stdout  # noqa: S603  (fixed words)
+    return [
+        dict(line.split("=", 1) for line in part.splitlines() if "=" in line) for part in text.split("\n\n")
+    ]
+
+
+def check_port(options: argparse.Namespace) -> int:
+    """Fail when a process listens at the engine's address already."""
+    if holder := sockets.holder(options.port, options.address):
+        return _error(f"port {options.port} is taken by {holder}; stop it or choose another `port:`")
+    return 0
+
+
+def check_pins(options: argparse.Namespace) -> int:
+    """Fail when Python or the engine is no longer what the recipe pins."""
+    installed = distributions.versions(options.folder) if options.folder else {}
+    version = next((installed[name] for name in options.names if name in installed), None)
+    # The compiler has checked its own version: the common case costs no import of packaging.
+    changed = options.engine and version != options.compiled_for
+    if changed and not distributions.satisfies(version, options.engine):
+        return _error(
+            f"the recipe pins {options.names[0]} {options.engine}, and {options.folder} now has "
+            f"{version or 'none'} (the unit was compiled for {options.compiled_for}); "
+            "install the pinned version or correct `engine_version:`"
+        )
+    python = distributions.python_version(options.interpreter) if options.python else None
+    if options.python and not distributions.satisfies(python, options.python):
+        return _error(
+            f"the recipe pins Python {options.python}, and {options.interpreter} is now "
+            f"{python or 'of unknown version'}; create the venv again or correct `python_version:`"
+        )
+    return 0
+
+
+def check_lock(options: argparse.Namespace) -> int:
+    """Name every difference between the unit's runtime and its lock; fail when the policy is `refuse`."""
+    refuse = options.policy == "refuse"
+    try:
+        lock = lockfile.read_lock(Path(options.lock).read_bytes())
+    except (OSError, ValueError) as error:
+        _error(f"{options.lock} cannot be read as a lock ({error}); run `recipectl lock` and apply again")
+        return int(refuse)
+    clauses = lockfile.differences(lock, lockfile.record(options.interpreter, options.folder, options.names))
+    for clause in clauses:
+        _error(f"the runtime differs from {options.lock}: {clause}")
+    return int(bool(clauses) and refuse)
+
+
+def wait_for_devices(options: argparse.Namespace) -> int:
+    """Wait a minute for device nodes, if the host has cards of the vendor: their driver may load late."""
+    vendors = Path("/sys/bus/pci/devices").glob("*/vendor")
+    if not any(path.read_text().strip() == options.vendor for path in vendors):
+        return 0
+    end = time.monotonic() + _DEVICES_SEC
+    while missing := [path for path in options.paths if not Path(path).exists()]:
+        if time.monotonic() > end:
+            return _error(
+                f"{missing[0]} does not exist; load the driver, or correct `gpus:` (`none` needs none)"
+            )
+        time.sleep(_SLOW_POLL_SEC)
+    return 0
+
+
+def wait_for_loads(options: argparse.Namespace) -> int:
+    """Wait while a unit of the list loads; the limit is this unit's own TimeoutStartSec=."""
+    told = False
+    while any(unit.get("SubState") in _LOADING for unit in _properties(options, options.units, "SubState")):
+        if not told:
+            _error("waiting for another model on this GPU to finish loading")
+            told = True
+        time.sleep(_SLOW_POLL_SEC)
+    return 0
+
+
+def _is_stopped(options: argparse.Namespace) -> bool:
+    """True if systemd stops this unit; also when nothing tells it, as at shutdown."""
+    state = _properties(options, [processes.unit_of("self")], "ActiveState")[0].get("ActiveState")
+    return state in (None, "deactivating")
+
+
+def _end_as_told(options: argparse.Namespace) -> NoReturn:
+    """After the stop signal: a helper that died by it would leave a stopped unit `failed`.
+
+    Without a stop of the unit, somebody else sent it: the start must not go on as if all were well.
+    """
+    stopped = _is_stopped(options)
+    os._exit(0 if stopped else _error("the helper was killed, and its unit was not stopped"))
+
+
+def _end_load(pid: int, number: int, last: int | None) -> None:
+    """End a loading engine that got the stop signal: vLLM ignores the first SIGTERM, and obeys the second."""
+    for again, wait_sec in ((None, 1.0), (number, 2.0), (last, 0.5)):
+        if again:
+            with contextlib.suppress(OSError):
+                os.kill(pid, again)
+        end = time.monotonic() + wait_sec
+        while time.monotonic() < end and processes.is_alive(pid):
+            time.sleep(0.02)
+        if not processes.is_alive(pid):
+            return
+
+
+def wait_until_ready(options: argparse.Namespace) -> int:
+    """Return once the engine itself answers 200; without --path, once it runs."""
+    engine = int(os.environ.get("MAINPID", "0"))
+    number = signal.Signals[options.stop_signal]
+    last = signal.Signals[options.last_signal] if options.last_signal else _END_LOAD
+    stops: list[int] = []
+    signal.signal(number, lambda *_: stops.append(1))
+    if options.note:  # for apply: a user's manager does not keep which unit started a process
+        path = Path(os.environ["XDG_RUNTIME_DIR"], "recipectl/started", processes.unit_of("self"))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(options.note)
+    told = None
+    while True:
+        status = sockets.http_status(options.address, options.port, options.path) if options.path else 200
+        if stops and _is_stopped(options):
+            # With a TimeoutStopSec= of the recipe, systemd ends it.
+            _end_load(engine, number, None if options.patient else last)
+            return 0
+        stops.clear()  # somebody's signal is no stop, and no readiness either
+        if not processes.is_alive(engine):
+            return 0 if _is_stopped(options) else _error("the engine ended before it was ready")
+        if status == 200:
+            if stranger := _stranger(options, engine):
+                return _error(f"port {options.port} is answered by {stranger}, not by this engine")
+            return 0
+        if status not in (None, told):
+            told = status
+            _error(f"{options.path} answers {status} so far")
+        time.sleep(_POLL_SEC)
+
+
+def _stranger(options: argparse.Namespace, engine: int) -> str | None:
+    """Who listens at the engine's address instead of the engine; None when the engine does."""
+    if not options.path:
+        return None
+    if strangers := sockets.listening_users(options.port, options.address) - {processes.user_of(engine)}:
+        return f"a process of user {strangers.pop()}"
+    pid = sockets.owner(sockets.inodes(options.port, sockets.LISTEN, options.address))
+    if pid is None or sockets.same_cgroup(pid):
+        return None
+    return str(sockets.holder(options.port, options.address))
+
+
+def wait_until_idle(options: argparse.Namespace) -> int:
+    """Wait until units that a start would stop are idle: not loading, and nobody is connected to their port.
+
+    After --patience-sec the start stops busy units.
+    """
+    ports = {unit: int(port) for unit, _, port in (word.rpartition("=") for word in options.units)}
+    end = time.monotonic() + options.patience_sec
+    told = False
+    while time.monotonic() < end:
+        states = _properties(options, [*ports], "ActiveState", "SubState")
+        busy = [unit for unit, state in zip(ports, states, strict=True) if _is_busy(state, ports[unit])]
+        if not busy:
+            return 0
+        if not told:
+            _error(f"waiting at most {options.patience_sec} s for idle: {', '.join(busy)}")
+            told = True
+        time.sleep(_SLOW_POLL_SEC)
+    return 0
+
+
+def _is_busy(state: dict[str, str], port: int) -> bool:
+    if state.get("SubState") in _LOADING:
+        return True
+    return state.get("ActiveState") == "active" and bool(sockets.inodes(port, sockets.ESTABLISHED))
+
+
+def connect_once(options: argparse.Namespace) -> int:
+    """Open a connection and close it: systemd-socket-proxyd counts idle time from the end of a connection."""
+    with contextlib.suppress(OSError), socket.create_connection((options.address, options.port), timeout=2):
+        pass
+    return 0
+
+
+def watch(options: argparse.Namespace) -> int:
+    """Ask a running engine again and again; after --failures failures in a row, leave a mark and end with 42.
+
+    Without privilege and without the bus: the unit that kills the engine looks only for the mark.
+    """
+    unit = options.units[0]
+    mark = Path(os.environ["RUNTIME_DIRECTORY"], "hung")
+    mark.unlink(missing_ok=True)
+    folder = processes.cgroup_folder(unit)
+    failures = 0
+    while folder and processes.has_processes(folder):
+        time.sleep(options.every_sec)
+        status = sockets.http_status(options.address, options.port, options.path, options.timeout_sec)
+        if not processes.has_processes(folder):
+            break
+        failures = 0 if status == 200 else failures + 1
+        if failures:
+            _error(f"{unit} does not answer {options.path} ({failures} of {options.failures})")
+        if failures >= options.failures:
+            mark.touch()
+            return _HUNG_STATUS
+    return 0  # it has ended: it starts its watch again
+
+
+# Verb -> (function, its arguments).
+_VERBS: dict[str, tuple[Callable[[argparse.Namespace], int], str]] = {
+    "check-port": (check_port, "--address --port"),
+    "check-pins": (check_pins, "--engine --compiled-for --python --interpreter --folder names"),
+    "check-lock": (check_lock, "--lock --policy --interpreter --folder names"),
+    "wait-for-devices": (wait_for_devices, "--vendor paths"),
+    "wait-for-loads": (wait_for_loads, "units"),
+    "wait-until-idle": (wait_until_idle, "--patience-sec units"),
+    "wait-until-ready": (
+        wait_until_ready,
+        "--address --port --path --last-signal --patient --note",
+    ),
+    "connect-once": (connect_once, "--address --port"),
+    "watch": (watch, "--address --port --path --every-sec --timeout-sec --failures units"),
+}
+_SWITCHES = ("--user", "--patient")  # ask the caller's own manager; leave the end of a load to systemd
+_TYPES: dict[str, Callable[[str], object]] = {
+    "--port": int, "--patience-sec": int, "--failures": int, "--timeout-sec": float, "--every-sec": float,
+}  # fmt: skip
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        sys.exit(_error(f"{message}; another version of recipectl wrote this unit: run `recipectl apply`"))
+
+
+def main(words: list[str], stops: Sequence[int] = ()) -> int:
+    """Run one verb; the exit status of the helper. `stops` is not empty when a stop came before this."""
+    if words[:1] in ([], ["-h"], ["--help"]):
+        lines = (f"{verb} {arguments}: {function.__doc__}" for verb, (function, arguments) in _VERBS.items())
+        print(__doc__, *lines, sep="\n")
+        return 0
+    parser = _Parser(prog="helper", allow_abbrev=False)
+    if words[0] not in _VERBS:
+        parser.error(f"`{words[0]}` is not a verb of this helper")
+    function, arguments = _VERBS[words[0]]
+    parser.add_argument("--stop-signal", default="SIGTERM")
+    for name in ("--user", *arguments.split()):
+        if name in _SWITCHES:
+            parser.add_argument(name, action="store_true")
+        elif name.startswith("--"):
+            parser.add_argument(name, type=_TYPES.get(name, str))
+        else:
+            parser.add_argument(name, nargs="+")
+    options = parser.parse_args(words[1:])
+    if function is watch:  # systemd starts it again
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    else:
+        # KillSignal= of the unit: systemd sends it to the helper too.
+        signal.signal(signal.Signals[options.stop_signal], lambda *_: _end_as_told(options))
+        if stops:
+            _end_as_told(options)
+    return function(options)
