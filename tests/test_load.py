@@ -174,7 +174,7 @@ def test_a_folder_in_place_of_a_recipe_is_told_and_not_taken_for_a_recipe_that_i
 ) -> None:
     (tmp_path / "a.yaml").mkdir()
     assert [source.name for source in search.sources((tmp_path,))] == ["a"]
-    with pytest.raises(UsageError, match=r"a.yaml: cannot be read: it is a folder"):
+    with pytest.raises(UsageError, match=r"a.yaml: cannot be read: Is a directory"):
         load.load(tmp_path / "a.yaml")
 
 

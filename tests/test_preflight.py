@@ -10,7 +10,7 @@ from conftest import make_venv
 
 from recipectl.compiler import preflight
 from recipectl.errors import UsageError
-from recipectl.machine import lockfile
+from recipectl.machine import lockfile, nvidia
 from recipectl.machine.disk import Disk
 from recipectl.machine.runtime import Runtime
 from recipectl.recipe.hostfile import HostSettings
@@ -101,6 +101,8 @@ FILES = {
     "readable by all": (0o604, "VLLM_API_KEY=x\n", ["others may read or change"]),
     "writable by its group": (0o620, "VLLM_API_KEY=x\n", ["others may read or change"]),
     "without the variable": (0o600, "OTHER=x\n", ["must have a line `VLLM_API_KEY="]),
+    "an empty value": (0o600, "VLLM_API_KEY=\n", ["gives it an empty value"]),
+    "an empty value in quotes": (0o600, "VLLM_API_KEY=x\nVLLM_API_KEY=''\n", ["gives it an empty value"]),
 }
 
 
@@ -113,6 +115,63 @@ def test_the_file_of_a_secret_is_checked(tmp_path: Path, mode: int, text: str, p
     )
     assert len(problems) == len(parts)
     assert all(part in sentence for part, sentence in zip(parts, problems, strict=True))
+
+
+TOKENS = {
+    "a token": ("hf_x\n", []),
+    "nothing": ("", ["is empty; write the secret there"]),
+    "blanks": (" \n\n", ["is empty; write the secret there"]),
+    "an assignment": ('HF_TOKEN="hf_x"\n', ["must hold the secret alone, without `HF_TOKEN=`"]),
+    "an export": ("export HF_TOKEN=hf_x\n", ["must hold the secret alone, without `HF_TOKEN=`"]),
+}
+
+
+@pytest.mark.parametrize(("text", "parts"), TOKENS.values(), ids=TOKENS.keys())
+def test_the_file_of_a_token_holds_the_token_alone(tmp_path: Path, text: str, parts: list[str]) -> None:
+    file = tmp_path / "token"
+    file.write_text(text)
+    file.chmod(0o600)
+    problems = sentences(preflight.check_secrets(recipe(secrets={"HF_TOKEN": str(file)}), Disk()))
+    assert [part in problem for part, problem in zip(parts, problems, strict=True)] == [True] * len(parts)
+    assert not any("hf_x" in problem for problem in problems)
+    encrypted = file.rename(tmp_path / "token.cred")
+    assert sentences(preflight.check_secrets(recipe(secrets={"HF_TOKEN": str(encrypted)}), Disk())) == []
+
+
+@pytest.mark.parametrize("pasted", [
+    "hf_abcdefghijklmnop", "sk-abcdefghijklmnop", "eyJhbGciOiJIUzI1NiJ9", "A1b2C3d4E5f6G7h8I9j0K1l2", "0123456789abcdef0123456789abcdef",
+])  # fmt: skip
+def test_a_token_where_a_path_belongs_is_refused_and_not_repeated(pasted: str) -> None:
+    with pytest.raises(ValueError, match="looks like the secret itself") as refused:
+        recipe(secrets={"HF_TOKEN": pasted})
+    assert pasted not in str(refused.value).partition("[type=")[0]
+
+
+def test_two_names_of_one_secret_are_refused() -> None:
+    with pytest.raises(ValueError, match="which are one credential"):
+        recipe(secrets={"HF_TOKEN": "/a", "HUGGING_FACE_HUB_TOKEN": "/b"})
+
+
+def test_nvidias_driver_is_compared_with_its_library(tmp_path: Path) -> None:
+    module, library = tmp_path / "version", tmp_path / "lib"
+    library.mkdir()
+    assert nvidia.driver_fault(module, (library,)) is None
+    module.write_text("550.54.14\n")
+    assert nvidia.driver_fault(module, (library,)) is None
+    (library / "libnvidia-ml.so.1").touch()
+    (library / "libnvidia-ml.so.550.54.15").touch()
+    fault = nvidia.driver_fault(module, (library, tmp_path))
+    assert fault is not None
+    assert fault.startswith("NVIDIA's kernel module is 550.54.14, and the installed library is 550.54.15")
+    (library / "libnvidia-ml.so.550.54.14").touch()
+    assert nvidia.driver_fault(module, (library,)) is None
+
+
+def test_the_ids_of_gpus_are_read_from_the_driver(tmp_path: Path) -> None:
+    (tmp_path / "0000:01:00.0").mkdir()
+    (tmp_path / "0000:01:00.0/information").write_text("Model: \t\tX\nGPU UUID:   \tGPU-12ab\nIRQ: 1\n")
+    assert nvidia.gpu_ids(tmp_path) == {"GPU-12ab"}
+    assert nvidia.gpu_ids(tmp_path / "none") == set()
 
 
 def test_a_missing_or_wrong_file_of_a_secret_is_told(tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def test_what_is_missing_is_told_by_reading(tmp_path: Path) -> None:
 def test_only_regular_files_of_a_mib_are_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", Path("/dev/zero"), tmp_path):
-        with pytest.raises(OSError, match=r"it is (a folder|not a regular file)"):
+        with pytest.raises(OSError, match=r"(Is a directory|it is not a regular file)"):
             read_bounded(path)
     large = tmp_path / "large"
     large.write_bytes(b"x" * MAX_BYTES)

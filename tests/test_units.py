@@ -1,10 +1,11 @@
 """Settings of units that depend on the host: systemd's version, the manager, the level of the sandbox."""
 
+import hashlib
 from typing import Any
 
 import pytest
 
-from recipectl.compiler import gpus, service_settings, units
+from recipectl.compiler import gpus, identity, service_settings, units
 from recipectl.compiler.pipeline import resolve_purely
 from recipectl.compiler.relations import Relations
 from recipectl.errors import UsageError
@@ -18,10 +19,16 @@ RUNTIME = Runtime("test", ("/v/bin/vllm", "serve"), positional_model=True)
 
 
 def unit(
-    version: int = 252, *, user: bool = False, host: dict[str, Any] | None = None, **fields: Any
+    version: int = 252,
+    *,
+    user: bool = False,
+    host: dict[str, Any] | None = None,
+    user_name: str = "",
+    **fields: Any,
 ) -> list[str]:
     """The lines of the service of a recipe."""
-    recipe = Recipe.model_validate({"name": "a", "model_path": "org/m"} | fields)
+    own = {"user": user_name} if user_name else {}
+    recipe = Recipe.model_validate({"name": "a", "model_path": "org/m"} | own | fields)
     installation = Installation(("/h",), user, version)
     settings = HostSettings.model_validate(host or {})
     resolved = resolve_purely(recipe, "/r/a.yaml", RUNTIME, settings, installation)
@@ -192,3 +199,57 @@ def test_a_setting_needs_a_systemd_that_has_it(version: int, sentences: list[str
     target = recipe(None, service={"RestartSteps": "3"})
     errors = service_settings.check(target, Installation(("/h",), systemd_version=version))
     assert [str(error) for error in errors] == sentences
+
+
+REFUSED = {
+    "a privileged condition": ({"ExecCondition": "-+/bin/true"}, "cannot have privileges beside an engine's environment"),
+    "the helper as root": ({"PermissionsStartOnly": "yes"}, "it would run the helper as root; remove it"),
+    "a signal that frees nothing": ({"FinalKillSignal": "SIGCONT"}, "a stop must free the GPUs; remove it"),
+    "a stop without end": ({"TimeoutStopSec": "infinity"}, "cannot be endless"),
+    "a signal that nobody ends well after": ({"KillSignal": "KILL"}, "`service.KillSignal` cannot be SIGKILL"),
+    "no signal": ({"KillSignal": "SIGNOTHING"}, "`service.KillSignal` cannot be SIGNOTHING"),
+    "words of the engine": ({"NotifyAccess": "all"}, "must count for nothing"),
+    "another end": ({"ExitType": "cgroup"}, "the helper watches the main process"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("service", "sentence"), REFUSED.values(), ids=REFUSED.keys())
+def test_a_setting_that_breaks_what_a_unit_promises_is_refused(
+    service: dict[str, str], sentence: str
+) -> None:
+    errors = service_settings.check(recipe(None, service=service), Installation(("/h",), systemd_version=257))
+    assert [sentence in str(error) for error in errors] == [True]
+
+
+@pytest.mark.parametrize(
+    ("value", "name"), [("SIGINT", "SIGINT"), ("int", "SIGINT"), ("2", "SIGINT"), (None, None)]
+)
+def test_a_stop_signal_is_known_by_its_name(value: str | None, name: str | None) -> None:
+    assert service_settings.kill_signal(recipe(None, service={"KillSignal": value} if value else {})) == name
+    lines = unit(service={"KillSignal": value} if value else {})
+    assert (f"    {name} \\" in lines) == (name is not None)
+
+
+USERS = {
+    "small": ("qwen3-8b", "model-qwen3-8b"),
+    "25 characters": ("a" * 25, "model-" + "a" * 25),
+    "longer": ("a" * 26, "model-" + "a" * 16 + "-" + hashlib.sha256(b"a" * 26).hexdigest()[:8]),
+    "a dot": ("qwen.3", "model-qwen-3-" + hashlib.sha256(b"qwen.3").hexdigest()[:8]),
+    "a large letter": ("Qwen", "model-qwen-" + hashlib.sha256(b"Qwen").hexdigest()[:8]),
+    "the group of shared data": ("data", "model-data-" + hashlib.sha256(b"data").hexdigest()[:8]),
+    "like a digest": ("a-01234567", "model-a-01234567-" + hashlib.sha256(b"a-01234567").hexdigest()[:8]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "user"), USERS.values(), ids=USERS.keys())
+def test_each_model_has_a_user_of_its_own(name: str, user: str) -> None:
+    assert identity.own_user(name) == user
+    assert len(user) <= 31
+
+
+def test_a_user_that_is_named_is_used_and_its_shared_memory_left() -> None:
+    own, shared, named = unit(), unit(host={"user": "llm"}), unit(host={"user": "llm"}, user_name="ann")
+    assert [line for lines in (own, shared, named) for line in lines if line.startswith("User=")] == [
+        "User=model-a", "User=llm", "User=ann",
+    ]  # fmt: skip
+    assert ["RemoveIPC=yes" in lines for lines in (own, shared, named)] == [True, False, False]

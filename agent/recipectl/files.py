@@ -49,7 +49,7 @@ def read_bounded(path: Path | str, limit: int = MAX_BYTES) -> bytes:
     mode = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(mode):
         os.close(descriptor)
-        fault = "it is a folder" if stat.S_ISDIR(mode) else "it is not a regular file"
+        fault = os.strerror(errno.EISDIR) if stat.S_ISDIR(mode) else "it is not a regular file"
         raise OSError(errno.EINVAL, fault, str(path))
     with os.fdopen(descriptor, "rb") as file:
         content = file.read(limit + 1)

@@ -298,7 +298,7 @@ def test_a_unit_with_a_lock_refuses_a_changed_runtime_by_itself() -> None:
 
 
 def test_a_healthy_host_satisfies_the_doctor() -> None:
-    start()
+    start(host="127.0.0.1")  # without a host, everybody could use it
     result = recipectl("doctor", "--json")
     assert {entry["check"]: entry["problems"] for entry in json.loads(result.stdout)} == {
         "recipes": [], "secrets": [], "permissions": [], "gpus": [], "systemd": [], "units": [], "drift": [], "ports": [], "orphans": [],

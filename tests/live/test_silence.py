@@ -232,6 +232,16 @@ def test_a_gpu_that_the_units_user_cannot_open_is_told() -> None:
             node.unlink()
 
 
+def test_cudas_mps_can_be_reached() -> None:
+    pipes = Path("/tmp/nvidia-mps")
+    pipes.mkdir(exist_ok=True)
+    (pipes / "control").touch()
+    looks = "import os\nprint('MPS', os.path.exists('/tmp/nvidia-mps/control'), len(os.listdir('/tmp')), flush=True)\n"
+    recipe("a", port=18201, binary=script(Path("/opt/looks"), looks + SERVES))
+    recipectl("apply"), recipectl("start", "a")
+    assert "MPS True 1" in recipectl("logs", "a", "--no-pager").stdout
+
+
 def test_a_cache_that_the_units_user_cannot_write_is_told() -> None:
     cache = Path("/srv/closed-hf/hub")
     cache.mkdir(parents=True, exist_ok=True)
@@ -281,10 +291,10 @@ def test_a_socket_that_failed_is_shown_as_failed() -> None:
     holder = subprocess.Popen([sys.executable, "-c", taken])
     time.sleep(0.5)
     systemctl("start", "model-a.socket")
-    table = recipectl("status").stdout
+    tables = [recipectl(verb).stdout for verb in ("status", "list")]
     holder.kill()
     holder.wait()
-    assert "stopped, socket failed" in table
+    assert ["stopped, socket failed" in table for table in tables] == [True, True]
     recipectl("apply")
 
 

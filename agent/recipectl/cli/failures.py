@@ -161,7 +161,7 @@ def _next_command(state: UnitState, name: str) -> str:
 def why_not_started(place: Place, state: UnitState, result: str, since_sec: float) -> str:
     """Why a start has failed: a sentence, and the last lines of the log since then."""
     unit = None if place.remote else Store(place.unit_folder).read(state.name)
-    check = state.failed_checks[0] if state.failed_checks else ""
+    check = _failed_check(state, unit) or ""
     if result == "done" and not state.condition_result:
         reason = f"{check or 'a condition'} of its unit is not met; see systemctl status {state.name}"
     elif result == "canceled":

@@ -57,8 +57,8 @@ def list_(place: Place, as_json: bool, by_gpu: bool) -> int:
     states: dict[str, UnitState] = {}
     try:
         with Manager(user=place.user) as manager:
-            services = [UnitNames(name).service for name in names]
-            states = {state.name: state for state in manager.states(services, brief=True)}
+            units = [unit for name in names for unit in (UnitNames(name).service, UnitNames(name).socket)]
+            states = {state.name: state for state in manager.states(units, brief=True)}
     except BusError as error:
         warn(f"states are unknown: {error}")
         status = 1
@@ -73,6 +73,11 @@ def list_(place: Place, as_json: bool, by_gpu: bool) -> int:
         ]
         table([[str(word) for word in row] for row in columns], ["NAME", "STATE", "HOST", "FILE"])
     return status
+
+
+def shown(state: UnitState, socket: UnitState) -> str:
+    """The state in a table: a socket that failed is told, for no request starts its model any more."""
+    return f"{state.shown}, socket failed" if socket.active_state == "failed" else state.shown
 
 
 def _list_row(
@@ -97,7 +102,7 @@ def _list_row(
     return {
         "name": name,
         "state": state.word if state else "unknown",
-        "state_shown": state.shown if state else "unknown",
+        "state_shown": shown(state, states[UnitNames(name).socket]) if state else "unknown",
         "differs": differs,
         "file": file,
         "gpus": list(model.gpus.words) if model and model.gpus.mode != "unset" else None,

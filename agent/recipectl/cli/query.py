@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from recipectl.cli.failures import Reason, how_it_ended, reason_not_ready
+from recipectl.cli.listing import shown
 from recipectl.cli.options import (
     SOME_RECIPES,
     json_option,
@@ -45,7 +46,6 @@ def _row(
         "name": unit.recipe if unit else names.recipe,
         "unit": state.name,
         "state": state.word,
-        "state_shown": state.shown,
         "active_state": state.active_state,
         "sub_state": state.sub_state,
         "since_sec": state.since_sec,
@@ -96,7 +96,7 @@ def status_(place: Place, recipes: tuple[str, ...], as_json: bool, no_pager: boo
         row = _row(state, unit, store, enabled)
         exists = socket.load_state != "unloaded" or (store and (store.folder / socket.name).exists())
         row["socket"] = socket.active_state if exists else None
-        row["state_shown"] = _shown(str(row["state_shown"]), socket)
+        row["state_shown"] = shown(state, socket)
         rows.append(row | (_details(place, state, unit) if recipes else {}))
     if as_json:
         print_json(rows)
@@ -117,11 +117,6 @@ def _endpoint_shown(unit: InstalledUnit) -> str:
     if unit.endpoint and unit.host in ("0.0.0.0", "::"):  # noqa: S104  (compared, not bound)
         return f"http://*:{unit.endpoint_address[1]}"
     return unit.endpoint or "none"
-
-
-def _shown(state: str, socket: UnitState) -> str:
-    """The state in a table: a socket that failed is told, for no request starts its model any more."""
-    return f"{state}, socket failed" if socket.active_state == "failed" else state
 
 
 def _details(place: Place, state: UnitState, unit: InstalledUnit | None) -> dict[str, object]:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:  # with pydantic, which an apply from the cache does not need
     from recipectl.recipe.schema import Recipe
 
 DATA_GROUP = "model-data"  # for weights and caches that models share on purpose
+OPERATORS_GROUP = "models"  # may start and stop models, by the polkit rule: no engine belongs there
 PROXY_USER = "recipectl-proxy"  # of proxies that wait until other models are idle: they ask the bus
 # Earlier releases ran all models as this user; its files stay readable to those who need them.
 EARLIER_USER = "recipectl"
@@ -21,7 +22,7 @@ _HASHED = re.compile(r".*-[0-9a-f]{8}\Z")
 
 def own_user(name: str) -> str:
     """The user of a recipe that names none: `model-NAME`, with a digest where the name does not fit."""
-    if _PLAIN.match(name) and not _HASHED.match(name):
+    if _PLAIN.match(name) and not _HASHED.match(name) and f"model-{name}" != DATA_GROUP:
         return f"model-{name}"
     slug = re.sub(r"[^a-z0-9_-]", "-", name.lower())[:16]
     return f"model-{slug}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

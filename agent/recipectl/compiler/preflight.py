@@ -89,6 +89,10 @@ def warnings(
     own = (identity.DATA_GROUP, *resolved.groups)
     extra = (word for value in recipe.service.get("SupplementaryGroups", ()) for word in value.split())
     gids |= {gid for group in (*own, *extra) if (gid := access.group_id(group)) is not None}
+    if user == identity.OPERATORS_GROUP or access.group_id(identity.OPERATORS_GROUP) in gids:
+        fault = f"the unit's user {user} is in the group {identity.OPERATORS_GROUP}"
+        remedy = "so the engine may start and stop models too; give it another user"
+        yield UsageError(f"{fault}, {remedy}", "user", kind="access")
     for node in gpus.device_nodes(recipe, resolved.gpus, has_card=True):
         if (group := access.denied(Path(node), uid, gids, disk)) is not None:
             fault = f"the unit's user {user} cannot open {node} (group {group}), so no GPU is used"

@@ -20,6 +20,8 @@ _REASONS = {
         "KillMode", "SendSIGKILL", "FinalKillSignal", "ExecStop", "ExecStopPost", "SurviveFinalKillSignal",
     ),
     "readiness depends on Type=exec; remove it": ("Type",),
+    "it would run the helper as root; remove it": ("PermissionsStartOnly",),
+    "use `KillSignal`, for a restart ends an engine as a stop does": ("RestartKillSignal",),
     "what an engine tells systemd must count for nothing; remove it": ("NotifyAccess",),
     "readiness depends on the unit's own cgroup; remove it": ("Delegate",),
     "the helper watches the main process; remove it": ("GuessMainPID", "PIDFile", "ExitType"),
@@ -74,6 +76,11 @@ def _wrong_stop(recipe: Recipe) -> Iterator[UsageError]:
     if number and (number not in signal.Signals.__members__ or number in _NO_STOP_SIGNALS):
         fault = f"`service.KillSignal` cannot be {number}: an engine cannot end well after it"
         yield UsageError(f"{fault}; give SIGTERM, SIGINT or SIGQUIT", "service", "KillSignal", kind="setting")
+    for value in recipe.service.get("ExecCondition", ()):
+        if re.match(r"[-@:]*[+!|]", value.strip()):
+            fault = "`service.ExecCondition` cannot have privileges beside an engine's environment"
+            sentence = f"{fault}; leave out its `+` or `!`, or write a unit of its own"
+            yield UsageError(sentence, "service", "ExecCondition", kind="setting")
     for name in ("TimeoutStopSec", "TimeoutSec"):
         if any(value.strip() in ("infinity", "0") for value in recipe.service.get(name, ())):
             sentence = f"`service.{name}` cannot be endless: a stop must free the GPUs; give a time"

@@ -22,6 +22,9 @@ _NUMERICS = re.compile(
 )
 
 
+_MAX_BYTES = 512 * 1024 * 1024  # of an interpreter or a RECORD
+
+
 class Distribution(TypedDict):
     """One installed wheel; `record` is the SHA-256 of its RECORD, which names the digest of every file."""
 
@@ -73,9 +76,10 @@ def _record_digest(folder: Path, name: str, version: str) -> str:
 
 
 def _digest(path: Path) -> str:
-    """The SHA-256 of a regular file; `none` for anything else, such as a pipe in somebody's venv."""
+    """The SHA-256 of a regular file; `none` for a pipe in somebody's venv, and for what is absurdly large."""
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_BYTES:
             return "none"
         return hashlib.file_digest(file, "sha256").hexdigest()
 
