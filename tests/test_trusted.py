@@ -2,12 +2,21 @@
 
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import hostile
 import pytest
+from conftest import make_venv
 
-from recipectl.files import MAX_BYTES, read_bounded
+from recipectl.engines import ask
+from recipectl.errors import RecipeError, UsageError
+from recipectl.files import MAX_BYTES, read_bounded, refuse_planted_links
+from recipectl.machine import lockfile, processes
+from recipectl.machine.disk import Disk
+from recipectl.machine.runtime import Runtime
+from recipectl.recipe.load import load
 from recipectl.recipe.trusted import Trust, content_for
 
 OWN = frozenset({os.geteuid(), 0})
@@ -110,3 +119,103 @@ def test_only_regular_files_of_a_mib_are_read(tmp_path: Path) -> None:
 
 def test_no_hostile_file_is_a_traceback() -> None:
     assert hostile.slowest(60, hostile.SEED)[0] > 0
+
+
+def test_every_link_on_the_way_counts(file: Path, tmp_path: Path) -> None:
+    """Root's link leads to somebody's link, and that to a file of root's: whoever turns it decides."""
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    (theirs / "hop").symlink_to(file)
+    (tmp_path / "x.yaml").symlink_to(theirs / "hop")
+    assert fault_of(tmp_path / "x.yaml", OWN) is None
+    os.chown(theirs, 1, 0)
+    assert fault_of(tmp_path / "x.yaml", OWN) == f"user daemon can change {theirs} (mode 0755)"
+    (theirs / "folder").symlink_to(file.parent)
+    (tmp_path / "link").symlink_to(theirs / "folder")
+    assert fault_of(tmp_path / "link/a.yaml", OWN) == f"user daemon can change {theirs} (mode 0755)"
+
+
+def test_a_circle_of_links_ends(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").symlink_to(tmp_path / "b")
+    (tmp_path / "b").symlink_to(tmp_path / "a.yaml")
+    with pytest.raises(OSError, match="Too many levels"):
+        content_for(OWN)(tmp_path / "a.yaml")
+
+
+def test_an_output_does_not_go_through_somebodys_link(tmp_path: Path) -> None:
+    (tmp_path / "out").symlink_to("/etc")
+    refuse_planted_links(tmp_path / "out")
+    os.lchown(tmp_path / "out", 1, 1)
+    refuse_planted_links(tmp_path / "out")  # in a folder of ours
+    os.chown(tmp_path, 1, 1)
+    with pytest.raises(UsageError, match="is a link in a folder that others can write"):
+        refuse_planted_links(tmp_path / "out/below")
+
+
+HOSTILE_VENVS = {
+    "a venv of its own": ("pyvenv.cfg", "home = {venv}/bin\ninclude-system-site-packages = true\n"),
+    "a NUL in a script": ("bin/vllm", "#!/x\0y/bin/python3\n"),
+    "a circle of links": ("bin/vllm", "#!{venv}/bin/python9\n"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "text"), HOSTILE_VENVS.values(), ids=HOSTILE_VENVS.keys())
+def test_a_hostile_venv_is_read_without_harm(tmp_path: Path, name: str, text: str) -> None:
+    venv = make_venv(tmp_path / "v", "vllm")
+    (venv / "bin/python9").symlink_to(venv / "bin/python9")
+    (venv / name).write_text(text.format(venv=venv))
+    disk = Disk()
+    disk.engine_version(venv / "bin/vllm", "vllm")
+    disk.engine_version(venv / "bin/python", "vllm")
+    disk.python_version(venv / "bin/python9")
+    (tmp_path / "p/torch-1**.dist-info").mkdir(parents=True)
+    (tmp_path / "p/vllm-1.dist-info").mkdir()
+    os.mkfifo(tmp_path / "p/vllm-1.dist-info/RECORD")
+    recorded = lockfile.record(str(venv / "bin/python"), str(tmp_path / "p"), ("vllm",))["distributions"]
+    assert recorded["vllm"] == {"version": "1", "record": "none"}
+
+
+def test_a_process_may_have_any_name() -> None:
+    code = "import ctypes, time; ctypes.CDLL(None).prctl(15, b'\\xff\\xfe', 0, 0, 0); print(1, flush=True); time.sleep(20)"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        process.stdout.readline()
+        assert processes.read_process(process.pid)
+        assert processes.is_alive(process.pid)
+        assert processes.started_sec(process.pid)
+        process.kill()
+
+
+@pytest.mark.parametrize(
+    "table", ['{"version": 1, "options": []}', '{"version": 1, "options": {"a": "b"}}', "[" * 100_000]
+)
+def test_a_hostile_table_of_options_is_none(
+    table: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ask, "_ask_python", lambda *_: table)
+    runtime = Runtime("test", ("/nowhere/vllm", "serve"), interpreter="/nowhere/python")
+    assert not ask.options_of("vllm", runtime, "root", tmp_path).asked
+
+
+def test_a_long_line_of_help_is_passed_over() -> None:
+    text = "-a" + " " * 100_000 + "-\n--model FILE  the model\n"
+    assert list(ask.llama_options(text)) == ["--model"]
+
+
+@pytest.mark.parametrize("text", [
+    "max_num_seqs: " + "1:" * 200 + "1.0", 'max_num_seqs: !!int ""', 'gpu_memory_utilization: !!float ""',
+    "max_num_seqs: " + "1:" * 300_000 + "1", 'model_path: "/a\\0b"', 'binary: "/a\\0b"', 'secrets: {A: "/a\\0b"}',
+])  # fmt: skip
+def test_hostile_values_are_sentences(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text(f"model_path: m\n{text}\n" if not text.startswith("model_path") else f"{text}\n")
+    with pytest.raises(RecipeError):
+        load(file)
+
+
+def test_too_many_values_beside_a_drop_in_are_a_sentence(tmp_path: Path) -> None:
+    base, drop_in = tmp_path / "a.yaml", tmp_path / "b.yaml"
+    base.write_text("model_path: m\ntags: &t [" + "x, " * 9_990 + "x]\nafter: *t\n")
+    drop_in.write_text("port: 1\n")
+    with pytest.raises(RecipeError, match="too large"):
+        load(base, drop_in, drop_in, drop_in, drop_in, drop_in, drop_in, drop_in, drop_in)

@@ -209,6 +209,9 @@ REFUSED = {
     "a signal that nobody ends well after": ({"KillSignal": "KILL"}, "`service.KillSignal` cannot be SIGKILL"),
     "no signal": ({"KillSignal": "SIGNOTHING"}, "`service.KillSignal` cannot be SIGNOTHING"),
     "words of the engine": ({"NotifyAccess": "all"}, "must count for nothing"),
+    "a privileged second condition": ({"ExecCondition": "/bin/true ; +/bin/true"}, "cannot have privileges"),
+    "a stop of zero seconds": ({"TimeoutStopSec": "0s"}, "cannot be endless"),
+    "an endless abort": ({"TimeoutAbortSec": "infinity"}, "a stop must free the GPUs"),
     "another end": ({"ExitType": "cgroup"}, "the helper watches the main process"),
 }  # fmt: skip
 

@@ -43,9 +43,10 @@ def failures_named(action: str, path: Path) -> Iterator[None]:
 MAX_BYTES = 1024 * 1024  # of a file that recipectl reads whole
 
 
-def read_bounded(path: Path | str, limit: int = MAX_BYTES) -> bytes:
+def read_bounded(path: Path | str, limit: int = MAX_BYTES, *, follow: bool = True) -> bytes:
     """The content of a regular file; OSError for anything else, such as a pipe, and for a larger file."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    descriptor = os.open(path, flags if follow else flags | os.O_NOFOLLOW)
     mode = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(mode):
         os.close(descriptor)
@@ -65,7 +66,8 @@ def refuse_planted_links(path: Path) -> None:
             status, above = place.lstat(), place.parent.lstat()
         except OSError:
             continue  # it does not exist yet
-        open_to_others = above.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+        others = above.st_uid not in (0, os.geteuid())
+        open_to_others = others or above.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
         if stat.S_ISLNK(status.st_mode) and open_to_others and status.st_uid != os.geteuid():
             fault = f"{place} is a link in a folder that others can write"
             raise UsageError(f"{fault}; give another folder", kind="file")

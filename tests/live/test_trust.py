@@ -84,6 +84,10 @@ def test_a_recipe_from_a_home_is_copied_and_what_happens_there_later_counts_for_
     assert (RECIPES / "x.yaml").stat().st_uid == 0
     home.write_text(home.read_text().replace("18201", "18202"))
     assert recipectl("apply", "--check").returncode == 0
+    owned_by("root", home)
+    home.parent.chmod(0o755), owned_by("root", home.parent)
+    assert recipectl("apply", "--check", str(home)).returncode == 3
+    owned_by("alice", home.parent), owned_by("alice", home)
     again = recipectl("apply", str(home))  # its own copy is replaced
     assert (again.returncode, "18202" in (RECIPES / "x.yaml").read_text()) == (0, True), again.stderr
     home.unlink()
@@ -304,3 +308,49 @@ def test_a_unit_that_systemd_cannot_load_is_refused_and_can_be_removed() -> None
     assert systemctl("show", "-P", "LoadState", "model-a.service") in ("error", "bad-setting")
     removed = recipectl("remove", "a")
     assert (removed.returncode, unit.exists()) == (0, False), removed.stderr
+
+
+def test_a_copy_publishes_nothing_that_was_closed() -> None:
+    secret = Path("/etc/recipectl/secrets/b")
+    secret.parent.mkdir(parents=True, exist_ok=True)
+    secret.write_text("hf_thisisnottobeseen0123456789\n")
+    secret.chmod(0o600)
+    link = Path("/home/alice/l.yaml")
+    link.symlink_to(secret)
+    refused = recipectl("apply", str(link))
+    assert (refused.returncode, "is a link; give the file behind it" in refused.stderr) == (2, True)
+    link.unlink()
+    closed = Path("/opt/closed.yaml")
+    closed.write_text("model_path: m\n")
+    closed.chmod(0o600)
+    recipectl("apply", str(closed))
+    assert (RECIPES / "closed.yaml").stat().st_mode & 0o777 == 0o600
+    bad = Path("/opt/a b.yaml")
+    bad.write_text("model_path: m\n")
+    assert recipectl("apply", str(bad)).returncode == 2
+    assert not (RECIPES / "a b.yaml").exists()
+
+
+def test_a_secret_that_somebody_else_could_replace_is_refused() -> None:
+    token = Path("/home/alice/token")
+    token.write_text("hf_thisisnottobeseen0123456789\n")
+    token.chmod(0o600)
+    owned_by("alice", token)
+    recipe("a", port=18201, secrets={"HF_TOKEN": str(token)})
+    refused = recipectl("apply")
+    assert (refused.returncode, f"user alice can change {token}" in refused.stderr) == (2, True), (
+        refused.stderr
+    )
+
+
+def test_the_helper_can_be_run_whatever_roots_umask_is() -> None:
+    subprocess.run(["rm", "-rf", "/var/lib/recipectl"], check=True)
+    recipe("a", port=18201)
+    command = f"umask 077; exec {sys.executable} -m recipectl apply"
+    subprocess.run(["sh", "-c", command], check=True)
+    assert Path("/var/lib/recipectl").stat().st_mode & 0o777 == 0o755
+    assert recipectl("start", "a").returncode == 0
+    Path("/var/lib/recipectl").chmod(0o700)
+    assert recipectl("apply", "--check").returncode == 3
+    recipectl("apply")
+    assert recipectl("restart", "a").returncode == 0

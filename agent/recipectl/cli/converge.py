@@ -123,6 +123,8 @@ def _refuse_files_with_a_recipes_name(place: Place, recipes: Sequence[str]) -> N
     by_name = {search.stem(path): path for path in search.recipe_files(place.recipe_folders)}
     for path in (search.find(name, ()) for name in recipes if search.is_file(name)):
         other = by_name.get(search.stem(path), path)
+        if copies.is_copy(place, other, path):
+            continue
         if path.exists() and os.path.realpath(path) != os.path.realpath(other):
             fault = f"{path} has the name of {other}, so the next apply would undo it"
             raise UsageError(f"{fault}; rename it", kind="file")
@@ -200,11 +202,10 @@ def apply_(
     changes = not (check or dry_run)
     if not recipes:
         _refuse_a_host_without_recipes(place)
-    if changes:
-        say = partial(click.echo, err=as_json)
-        recipes = tuple(copies.in_recipe_folder(place, name, say) for name in recipes)
+    say = partial(click.echo, err=as_json)
     with store.lock(_report_wait) if changes else nullcontext(), Manager(user=place.user) as manager:
         if changes:
+            recipes = tuple(copies.in_recipe_folder(place, name, say) for name in recipes)
             store.remove_temporary_files()
         decision = _decide(place, recipes, manager, restart=not no_restart)
         failure = None

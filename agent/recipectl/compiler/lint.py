@@ -9,6 +9,7 @@ from recipectl.engines.registry import ENGINES
 from recipectl.errors import UsageError
 
 _KEY_VARIABLES = {name for engine in ENGINES.values() for name in engine.key_variables}
+_GPU_VARIABLES = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
 _RECIPE_LAYERS = {"extra_args.env_vars", "env_vars", "gpus"}
 
 
@@ -27,6 +28,7 @@ def warnings(resolved: ResolvedRecipe) -> Iterator[UsageError]:
         if name in misleading:
             fault = f"`{name}` does not set where the engine listens"
             yield UsageError(f"{fault}; use `host:` and `port:`", *key, kind="variable")
+        yield from _chosen_elsewhere(recipe.backend, name, variable)
         yield from _contradictions(name, variable)
     words = resolved.words
     for word, shown_text in zip(words, secrets.redacted(resolved.argv), strict=True):
@@ -42,6 +44,17 @@ def warnings(resolved: ResolvedRecipe) -> Iterator[UsageError]:
     if recipe.venv_path and recipe.extra_args.get("venv_path") not in (None, recipe.venv_path):
         sentence = "`venv_path` and `extra_args.venv_path` disagree; keep one of them"
         yield UsageError(sentence, "venv_path", kind="runtime")
+
+
+def _chosen_elsewhere(backend: str, name: str, variable: Variable) -> Iterator[UsageError]:
+    """Yield a warning about a variable that chooses a GPU or a model behind the recipe's back."""
+    key = key_of(variable.layer, name)
+    if name in _GPU_VARIABLES and variable.layer not in ("gpus", "secrets"):
+        fault = f"`{name}` chooses GPUs that recipectl does not know of, so others may run there too"
+        yield UsageError(f"{fault}; use `gpus:`", *key, kind="gpu")
+    if name in ENGINES[backend].model_variables:
+        fault = f"`{name}` names another model than `model_path`"
+        yield UsageError(f"{fault}; remove it", *key, kind="variable")
 
 
 def _open_address(resolved: ResolvedRecipe) -> Iterator[UsageError]:

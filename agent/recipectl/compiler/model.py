@@ -45,6 +45,7 @@ class ResolvedRecipe:
     positions: Positions = field(default_factory=dict)
     lock: str | None = None  # the file, where there is one
     lock_differences: tuple[str, ...] = ()
+    mps_pipes: str | None = None  # the folder of CUDA's MPS, where it is root's
     groups: tuple[str, ...] = ()  # of devices and older caches, besides the group of shared data
     warnings: tuple[Problem, ...] = ()
 

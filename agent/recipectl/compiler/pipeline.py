@@ -88,7 +88,7 @@ def resolve(source: Source, settings: HostSettings, installation: Installation, 
     if problems.problems or resolved is None:
         raise problems.error()
     groups = () if installation.user else preflight.supplementary_groups(resolved, disk)
-    resolved = replace(resolved, groups=groups)
+    resolved = replace(resolved, groups=groups, mps_pipes=preflight.mps_pipes(resolved, disk))
     found = (
         *_warnings(resolved, source, lock_differences, disk),
         *preflight.warnings(resolved, settings, installation, disk),

@@ -18,9 +18,12 @@ from recipectl.machine.installation import Installation
 from recipectl.machine.runtime import Runtime
 from recipectl.recipe.hostfile import HostSettings
 from recipectl.recipe.schema import Recipe
+from recipectl.recipe.trusted import Trust
 
 # Debian's and Ubuntu's groups of GPUs.
 _DEVICE_GROUPS = ("render", "video")
+_TOKEN_NAMES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+_MPS_PIPES = "/tmp/nvidia-mps"  # noqa: S108  (the default of CUDA_MPS_PIPE_DIRECTORY)
 _NOT_SET = Variable("", "")
 
 
@@ -28,7 +31,8 @@ def check(
     recipe: Recipe, runtime: Runtime | None, settings: HostSettings, installation: Installation, disk: Disk
 ) -> Iterator[UsageError]:
     """Yield what is wrong with a recipe on this host; without a runtime, what does not depend on it."""
-    yield from check_secrets(recipe, disk)
+    owned_by_root = os.geteuid() == 0 and not installation.user
+    yield from check_secrets(recipe, disk, Trust(frozenset({0})) if owned_by_root else None)
     unknown_settings = tuple(service_settings.check(recipe, installation))
     yield from unknown_settings or check_service_values(recipe)
     if runtime and not installation.user:
@@ -109,6 +113,15 @@ def warnings(
             yield UsageError(f"{fault}; {remedy}", kind="access")
 
 
+def mps_pipes(resolved: ResolvedRecipe, disk: Disk) -> str | None:
+    """CUDA's default folder of MPS pipes, if it is root's: anybody may make one in /tmp."""
+    if resolved.recipe.accelerator != "cuda" or resolved.gpus.mode == "none":
+        return None
+    mode, owner, *_ = (*disk.fingerprint(_MPS_PIPES).split(":"), "0", "0")
+    is_folder = stat.S_ISDIR(int(mode or "0", 8)) and not os.path.islink(_MPS_PIPES)  # noqa: PTH114
+    return _MPS_PIPES if is_folder and owner == "0" else None
+
+
 def _cache_folders(resolved: ResolvedRecipe) -> Iterator[Path]:
     """The folders of a Hugging Face cache that a variable moves, as far as they exist."""
     moved = sandbox.moved_directories(resolved)
@@ -116,9 +129,9 @@ def _cache_folders(resolved: ResolvedRecipe) -> Iterator[Path]:
     if home in moved:
         model = f"models--{resolved.recipe.model_path.replace('/', '--')}"
         for part in ("", "hub", f"hub/{model}", "hub/.locks"):
-            if (folder := Path(home, part)).is_dir():
-                yield folder
-    yield from (Path(path) for path in moved if path != home and Path(path).is_dir())
+            if os.path.isdir(folder := f"{home}/{part}".rstrip("/")):  # noqa: PTH112  (a long name is no error)
+                yield Path(folder)
+    yield from (Path(path) for path in moved if path != home and os.path.isdir(path))  # noqa: PTH112
 
 
 def check_pins(recipe: Recipe, runtime: Runtime) -> Iterator[UsageError]:
@@ -198,13 +211,13 @@ def check_lock(
     return clauses
 
 
-def check_secrets(recipe: Recipe, disk: Disk) -> Iterator[UsageError]:
+def check_secrets(recipe: Recipe, disk: Disk, trust: Trust | None = None) -> Iterator[UsageError]:
     """Yield what is wrong with the files of secrets: missing, open to others, empty, or in another form."""
     for variable, source in recipe.secrets.items():
-        if source.startswith("/") and (sentence := _wrong_secret_file(source, disk)):
+        if source.startswith("/") and (sentence := _wrong_secret_file(source, disk, trust)):
             yield UsageError(f"`secrets.{variable}`: {sentence}", "secrets", variable, kind="secret")
         elif source.startswith("/") and not source.endswith(".cred"):
-            in_environment = source in secrets.environment_files(recipe).values()
+            in_environment = variable in secrets.environment_files(recipe)
             if sentence := _wrong_content(variable, source, in_environment=in_environment):
                 yield UsageError(f"`secrets.{variable}`: {sentence}", "secrets", variable, kind="secret")
         elif variable in secrets.environment_files(recipe):
@@ -213,7 +226,7 @@ def check_secrets(recipe: Recipe, disk: Disk) -> Iterator[UsageError]:
             yield UsageError(sentence, "secrets", variable, kind="secret")
 
 
-def _wrong_secret_file(source: str, disk: Disk) -> str | None:
+def _wrong_secret_file(source: str, disk: Disk, trust: Trust | None) -> str | None:
     fingerprint = disk.fingerprint(source)  # first of all, so that a cache checks it again
     if not fingerprint:
         visible = os.geteuid() == 0 or os.access(Path(source).parent, os.X_OK)
@@ -223,7 +236,9 @@ def _wrong_secret_file(source: str, disk: Disk) -> str | None:
         return f"{source} is not a file; give a file"
     if mode & (stat.S_IRWXO | stat.S_IWGRP):
         return f"others may read or change {source}; set mode 0600"
-    return None
+    # systemd reads it as root at each start: nobody else may put another file, or a link, in its place.
+    fault = trust.fault(Path(source)) if trust else None
+    return f"{fault}; move it to where only root can write" if fault else None
 
 
 def _wrong_content(variable: str, source: str, *, in_environment: bool) -> str | None:
@@ -241,8 +256,7 @@ def _wrong_content(variable: str, source: str, *, in_environment: bool) -> str |
         return None
     if not text.strip():
         return f"{source} is empty; write the secret there"
-    if re.match(r"\s*(export\s+)?[A-Za-z_][A-Za-z0-9_]*=", text):
-        return (
-            f"{source} must hold the secret alone, without `{text.partition('=')[0].split()[-1]}=` before it"
-        )
+    name = re.match(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)=", text)
+    if name and (name[1] in (variable, *_TOKEN_NAMES) or text[name.end() :][:1] in ("'", '"')):
+        return f"{source} must hold the secret alone, without `{variable}=` before it"
     return None

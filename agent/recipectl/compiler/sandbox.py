@@ -5,7 +5,6 @@ from recipectl.compiler.model import ResolvedRecipe
 from recipectl.machine.installation import Installation
 from recipectl.systemd import quoting
 
-_MPS_PIPES = "/tmp/nvidia-mps"  # noqa: S108  (CUDA's default of CUDA_MPS_PIPE_DIRECTORY)
 _TEMPORARY = "/tmp/"  # noqa: S108  (compared, not used); it also matches /var/tmp/
 _HOMES = ("/home/", "/root/", "/run/user/")
 
@@ -21,8 +20,8 @@ def unit_lines(
     # A private /tmp would hide a venv or a model that lies there; so would ProtectHome=yes.
     private = _TEMPORARY not in used
     lines = [f"PrivateTmp={'yes' if private else 'no'}", "UMask=0027"]
-    if private and uses_cuda(resolved):
-        lines.append(f"BindPaths=-{_MPS_PIPES}")
+    if private and resolved.mps_pipes:
+        lines.append(f"BindPaths=-{resolved.mps_pipes}")
     if installation.user:
         return lines
     lines += _ALWAYS
@@ -39,11 +38,6 @@ def unit_lines(
         lines += ["ProtectClock=yes"] if installation.systemd_version >= 253 else []
         lines += ["PrivateDevices=yes"] if resolved.gpus.mode == "none" else []
     return lines
-
-
-def uses_cuda(resolved: ResolvedRecipe) -> bool:
-    """True if an engine may open NVIDIA's devices."""
-    return resolved.recipe.accelerator == "cuda" and resolved.gpus.mode != "none"
 
 
 def helper_lines(user: str = "", *, limited: bool = True) -> list[str]:

@@ -18,6 +18,7 @@ _REASONS = {
     ),
     "a stop must free the GPUs; remove it": (
         "KillMode", "SendSIGKILL", "FinalKillSignal", "ExecStop", "ExecStopPost", "SurviveFinalKillSignal",
+        "TimeoutAbortSec", "TimeoutStopFailureMode",
     ),
     "readiness depends on Type=exec; remove it": ("Type",),
     "it would run the helper as root; remove it": ("PermissionsStartOnly",),
@@ -25,7 +26,7 @@ _REASONS = {
     "what an engine tells systemd must count for nothing; remove it": ("NotifyAccess",),
     "readiness depends on the unit's own cgroup; remove it": ("Delegate",),
     "the helper watches the main process; remove it": ("GuessMainPID", "PIDFile", "ExitType"),
-    "engines cannot reload; remove it": ("ExecReload",),
+    "engines cannot reload; remove it": ("ExecReload", "ExecReloadPost"),
     "an engine that has ended must be started again; remove it": ("RemainAfterExit",),
     "a load that was stopped must not be a failure; remove it": ("SuccessExitStatus",),
     "no engine notifies it; use `watch:`": ("WatchdogSec",),
@@ -43,6 +44,7 @@ _REASONS = {
 }  # fmt: skip
 _REFUSED = {name: reason for reason, names in _REASONS.items() for name in names}
 _NO_STOP_SIGNALS = ("SIGKILL", "SIGSTOP", "SIGCONT", "SIGCHLD", "SIGURG", "SIGWINCH")
+_ENDLESS = re.compile(r"\s*(infinity|[0.]+\s*[a-z]*)?\s*")  # systemd.time(7); 0 is without a limit too
 _PERCENTAGE = re.compile(r"[0-9]+(\.[0-9]+)?%")
 
 
@@ -77,12 +79,12 @@ def _wrong_stop(recipe: Recipe) -> Iterator[UsageError]:
         fault = f"`service.KillSignal` cannot be {number}: an engine cannot end well after it"
         yield UsageError(f"{fault}; give SIGTERM, SIGINT or SIGQUIT", "service", "KillSignal", kind="setting")
     for value in recipe.service.get("ExecCondition", ()):
-        if re.match(r"[-@:]*[+!|]", value.strip()):
+        if re.search(r"(^|;)\s*[-@:]*[+!|]", value):
             fault = "`service.ExecCondition` cannot have privileges beside an engine's environment"
             sentence = f"{fault}; leave out its `+` or `!`, or write a unit of its own"
             yield UsageError(sentence, "service", "ExecCondition", kind="setting")
     for name in ("TimeoutStopSec", "TimeoutSec"):
-        if any(value.strip() in ("infinity", "0") for value in recipe.service.get(name, ())):
+        if any(_ENDLESS.fullmatch(value) for value in recipe.service.get(name, ())):
             sentence = f"`service.{name}` cannot be endless: a stop must free the GPUs; give a time"
             yield UsageError(sentence, "service", name, kind="setting")
 

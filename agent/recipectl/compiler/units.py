@@ -15,7 +15,9 @@ from recipectl.compiler.environment import assignment
 from recipectl.compiler.helper_commands import HelperCommands
 from recipectl.compiler.model import CompiledModel, ResolvedRecipe, Values
 from recipectl.compiler.relations import Relations
+from recipectl.engines import flags
 from recipectl.engines.endpoint import drain_sec
+from recipectl.engines.options import shipped_options
 from recipectl.errors import UnrepresentableError, UsageError
 from recipectl.machine.installation import Installation
 from recipectl.recipe.hostfile import HostSettings
@@ -23,6 +25,7 @@ from recipectl.recipe.schema import Recipe
 from recipectl.systemd import quoting
 from recipectl.systemd.unitfile import DIGEST_FIELD, Unit, UnitNames, sealed
 
+_NO_PLAIN_HTTP = ("--uds", "--ssl-certfile", "--ssl-cert-file")
 _STARTS_BEFORE_LIMIT = 4
 _RESTART_SEC = 10
 _LONGEST_PAUSE_SEC = 60
@@ -69,10 +72,13 @@ def listen_address(host: str) -> str | None:
 def check_endpoint(resolved: ResolvedRecipe) -> None:
     """UsageError when the endpoint of an engine does not fit what the recipe asks for."""
     recipe = resolved.recipe
-    for word in resolved.words:
-        if flag := re.fullmatch(r"--(uds|ssl[-_]certfile|ssl[-_]cert[-_]file)(=.*)?", word.text):
-            fault = f"recipectl needs plain HTTP over TCP, which `--{flag[1]}` turns off"
-            raise UsageError(f"{fault}; remove it, and use a proxy for TLS", *word.key, kind="argument")
+    words = [word for word in resolved.words if word.key]
+    options, _ = flags.parse(recipe.backend, [word.text for word in words], shipped_options(recipe.backend))
+    for option in options:
+        if option.flag in _NO_PLAIN_HTTP:
+            fault = f"recipectl needs plain HTTP over TCP, which `{option.flag}` turns off"
+            origin = words[option.index].key
+            raise UsageError(f"{fault}; remove it, and use a proxy for TLS", *origin, kind="argument")
     for endpoint in (resolved.endpoint, resolved.client_endpoint):
         if "/" in endpoint.host or endpoint.host.endswith(".sock"):
             fault = f"recipectl needs plain HTTP over TCP, and `host` is the socket {endpoint.host}"

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from recipectl.converge.values import Action, Plan
 from recipectl.errors import HostError, RecipectlError, on_host
-from recipectl.files import remove, write_whole
+from recipectl.files import failures_named, remove, write_whole
 from recipectl.machine import helperfile
 from recipectl.systemd.store import Store
 from recipectl.systemd.unitfile import TARGET
@@ -156,4 +156,7 @@ def create_accounts(groups: Sequence[str], users: Sequence[str]) -> None:
 
 def write_helper(path: Path) -> None:
     """Write the helper of this release, whole or not at all, so that it lasts."""
+    with failures_named("written", path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.chmod(0o755)  # the users of units run it, whatever root's umask is
     write_whole({path: helperfile.archive()}, durable=True)

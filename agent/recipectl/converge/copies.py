@@ -22,22 +22,32 @@ def in_recipe_folder(place: Place, argument: str, say: Callable[[str], None]) ->
         return argument
     target = place.recipe_folders[0] / path.name
     notes = place.state_folder / "copies.json"
-    sources = _read_notes(notes)
     by_name = {search.stem(other): other for other in search.recipe_files(place.recipe_folders)}
     other = by_name.get(search.stem(path))
-    if other and (other != target or sources.get(str(target)) != str(path)):
+    if other and (other != target or not is_copy(place, target, path)):
         fault = f"{path} has the name of {other}, which is not a copy of it"
         raise UsageError(f"{fault}; rename it, or replace that file yourself", kind="file")
     if drop_ins := search.drop_ins(search.stem(path), (path.parent,)):
         fault = f"{drop_ins[0]} belongs to {path}"
         raise UsageError(f"{fault}; copy both to {target.parent} yourself", kind="file")
+    if not search.RECIPE_NAME.match(search.stem(path)):
+        raise UsageError(f"{path} cannot be a recipe's name; a name has {search.NAME_RULE}", kind="file")
+    if path.is_symlink():
+        raise UsageError(f"{path} is a link; give the file behind it", kind="file")
     with failures_named("read", path):
-        content = read_bounded(path)
+        content = read_bounded(path, follow=False)
+        mode = path.stat().st_mode & 0o644  # a copy is open to nobody who could not read the file
     if other is None or read_bounded(target) != content:
-        write_whole({notes: json.dumps(sources | {str(target): str(path)})}, durable=True)
-        write_whole({target: content}, durable=True)
+        noted = _read_notes(notes) | {str(target): str(path)}
+        write_whole({notes: json.dumps(noted)}, durable=True)
+        write_whole({target: content}, mode=mode, durable=True)
         say(f"copied {path} to {target}")
     return str(target)
+
+
+def is_copy(place: Place, copy: Path, path: Path) -> bool:
+    """True if a recipe was copied from a file: that file may be applied again."""
+    return _read_notes(place.state_folder / "copies.json").get(str(copy)) == str(path.absolute())
 
 
 def _read_notes(notes: Path) -> dict[str, str]:

@@ -26,7 +26,10 @@ from recipectl.machine.distributions import ENGINE_DISTRIBUTIONS
 from recipectl.machine.runtime import Runtime
 from recipectl.systemd.unitfile import InstalledUnit
 
-_MAX_OUTPUT_BYTES = 16 * 1024 * 1024
+_MAX_OUTPUT_BYTES = 4 * 1024 * 1024
+_MAX_HELP_LINE = 1000
+# What a hostile venv's answer may raise when it is read as a table.
+_NO_TABLE = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 TIMEOUT_SEC = 120  # the parsers of vLLM and SGLang take 6 s here, and more on a cold disk
 
 
@@ -42,13 +45,13 @@ def options_of(backend: str, runtime: Runtime, user: str, cache: Path) -> Answer
     """The options of the installed engine; the shipped table when it cannot be asked."""
     program = runtime.command[0]
     file = cache / f"{backend}-{_runtime_digest(backend, runtime)}.json"
-    with contextlib.suppress(OSError, ValueError, KeyError):
+    with contextlib.suppress(OSError, *_NO_TABLE):
         return Answer(parse_table(file.read_text()), f"the parser of {program} (asked before)", asked=True)
     try:
         ask = _ask_binary if ENGINES[backend].is_binary else _ask_python
         text = ask(backend, runtime, user)
         options = parse_table(text)
-    except (OSError, ValueError, KeyError, subprocess.SubprocessError) as error:
+    except (OSError, subprocess.SubprocessError, *_NO_TABLE) as error:
         shipped = shipped_options(backend)
         table = " ".join(filter(None, (backend, shipped.version)))
         origin = f"recipectl's own table of {table}, because {_reason(runtime, error)}"
@@ -152,7 +155,7 @@ def _ask_binary(_: str, runtime: Runtime, user: str) -> str:
 def llama_options(text: str) -> dict[str, dict[str, Any]]:
     """The options in `llama-server --help`: names, then what they take, then two spaces and the rest."""
     table: dict[str, dict[str, Any]] = {}
-    for line in text.splitlines():
+    for line in (line for line in text.splitlines() if len(line) <= _MAX_HELP_LINE):
         head = re.match(r"\s*(-{1,2}[A-Za-z].*?)(?:\s{2,}(?=[^-\s])|$)", line)
         names = re.findall(r"(?<![\w-])(--?[A-Za-z][\w-]*)", head[1]) if head else []
         long = [name for name in names if name.startswith("--")]

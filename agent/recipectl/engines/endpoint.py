@@ -50,7 +50,8 @@ def loopback_address(recipe: Recipe) -> tuple[str, int]:
 def engine_endpoint(recipe: Recipe, argv: Sequence[str]) -> Endpoint:
     """Where the engine listens, read from its argv, so that `host`, `extra_args` and `args` all count."""
     engine = ENGINES[recipe.backend]
-    values = {"--host": engine.host, "--port": str(engine.port)}
+    own = (None, None) if recipe.on_demand else (recipe.host, recipe.port)
+    values = {"--host": own[0] or engine.host, "--port": str(own[1] or engine.port)}
     for index, word in enumerate(argv):
         name, equals, value = word.partition("=")
         if engine.abbreviates_flags and len(name) > 4:

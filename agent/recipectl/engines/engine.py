@@ -23,6 +23,7 @@ class Engine(NamedTuple):
     flags: dict[str, str | None]  # field -> flag, in the customary order; None where the field means nothing
     nodes: Callable[[Nodes], tuple[str, ...]]  # the words for one host of several
     # Variables that people take for --host and --port, and that mean something else (vllm#8791).
+    model_variables: tuple[str, ...] = ()  # what it reads another model from
     key_variables: tuple[str, ...] = ()  # what it reads the key of its API from
     key_flags: tuple[str, ...] = ("--api-key", "--api_key")  # or its beginning
     model_sources: tuple[str, ...] = ()  # flags that name a model in another way

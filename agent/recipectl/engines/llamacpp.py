@@ -25,6 +25,10 @@ ENGINE = Engine(
         "quantization": None, "dtype": None,
     },
     nodes=_nodes,
+    model_variables=(
+        "LLAMA_ARG_MODEL", "LLAMA_ARG_MODEL_URL", "LLAMA_ARG_HF_REPO", "LLAMA_ARG_DOCKER_REPO",
+        "LLAMA_ARG_ALIAS", "LLAMA_ARG_MODELS_DIR", "LLAMA_ARG_MODELS_PRESET",
+    ),
     key_variables=("LLAMA_API_KEY",),
     model_sources=("--model-url", "--hf-repo", "--docker-repo", "--models-dir", "--models-preset"),
     misleading_variables=("LLAMA_ARG_PORT", "LLAMA_ARG_HOST"),

@@ -16,7 +16,7 @@ def fingerprint(path: str) -> str:
     """A path's mode, owner, group, size and mtime in ns, joined by `:`; empty when nothing is there."""
     try:
         status = os.stat(path)  # noqa: PTH116  (a thousand of them)
-    except OSError:
+    except (OSError, ValueError):  # a NUL is in no path
         return ""
     return f"{status.st_mode:o}:{status.st_uid}:{status.st_gid}:{status.st_size}:{status.st_mtime_ns}"
 
@@ -90,7 +90,9 @@ class Disk:
         config = distributions.text_of(venv / "pyvenv.cfg")
         if re.search(r"(?im)^include-system-site-packages *= *true", config):
             home = re.search(r"(?m)^home *= *(/\S+)", config)
-            folders += self.site_packages(Path(home[1], "python3")) if home else ()
+            base = Path(home[1], "python3") if home else None
+            # A venv of a venv is none: its base is a Python of its own, and a circle would never end.
+            folders += self.site_packages(base) if base and not self.venv(base) else ()
         return folders
 
     def _packages(self, prefixes: list[Path], python: Path) -> tuple[Path, ...]:
@@ -150,5 +152,5 @@ def interpreter_of(program: Path) -> Path | None:
         re.match(r"'''exec'\s+(\"?)(/.+?)\1\s+\"\$0\"", second) if first.strip() == "#!/bin/sh" else None
     )
     direct = re.match(r"#!\s*(\S+)", first)
-    python = Path(through_sh[2] if through_sh else direct[1] if direct else "")
+    python = Path((through_sh[2] if through_sh else direct[1] if direct else "").replace("\0", ""))
     return python if python.is_absolute() and python.name.startswith("python") else None

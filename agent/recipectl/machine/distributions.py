@@ -22,7 +22,7 @@ def python_version(python: str) -> str | None:
 
     pyvenv.cfg is written once. After an upgrade of the system's Python, the file behind the link counts.
     """
-    real = Path(python).resolve()
+    real = Path(os.path.realpath(python))
     config = Path(python).parent.parent / "pyvenv.cfg"
     named = re.match(r"python(3\.[0-9]+)", real.name)
     written = None

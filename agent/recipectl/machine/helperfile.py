@@ -58,9 +58,11 @@ def path(place: Place) -> Path:
 def is_in_place(place: Place) -> bool:
     """True if the helper exists, and nobody else can have changed it. It is written whole or not at all."""
     try:
-        status = path(place).lstat()
+        status, folder = path(place).lstat(), place.state_folder.stat()
     except OSError:
         return False
+    if not place.user and not folder.st_mode & stat.S_IXOTH:
+        return False  # the users of units cannot reach it
     others = stat.S_IWGRP | stat.S_IWOTH
     return stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & others
 

@@ -22,7 +22,9 @@ _NUMERICS = re.compile(
 )
 
 
-_MAX_BYTES = 512 * 1024 * 1024  # of an interpreter or a RECORD
+_MAX_BYTES = 512 * 1024 * 1024  # of an interpreter
+_MAX_RECORD_BYTES = 16 * 1024 * 1024  # that of torch, the longest, has 2
+_MAX_DISTRIBUTIONS = 300
 
 
 class Distribution(TypedDict):
@@ -50,10 +52,10 @@ def is_recorded(name: str, engine: Collection[str]) -> bool:
 
 def record(interpreter: str, folder: str | None, engine: Collection[str]) -> Lock:
     """The exact runtime now; `engine` are the distribution names that the engine may have."""
-    real = Path(interpreter).resolve()
+    real = Path(os.path.realpath(interpreter))
     distributions: dict[str, Distribution] = {}
     for name, version in versions(folder).items() if folder else ():
-        if is_recorded(name, engine):
+        if is_recorded(name, engine) and len(distributions) < _MAX_DISTRIBUTIONS:
             distributions[name] = {
                 "version": version,
                 "record": _record_digest(Path(folder or ""), name, version),
@@ -69,19 +71,21 @@ def record(interpreter: str, folder: str | None, engine: Collection[str]) -> Loc
 
 
 def _record_digest(folder: Path, name: str, version: str) -> str:
-    for path in folder.glob(f"*-{version}.dist-info/RECORD"):
-        if path.parent.name.lower() == f"{name}-{version}.dist-info".lower():
-            return _digest(path)
-    return "none"
+    wanted = f"{name}-{version}.dist-info".lower()
+    found = next((entry for entry in os.listdir(folder) if entry.lower() == wanted), None)  # noqa: PTH208  (names)
+    return _digest(folder / found / "RECORD", _MAX_RECORD_BYTES) if found else "none"
 
 
-def _digest(path: Path) -> str:
+def _digest(path: Path, limit: int = _MAX_BYTES) -> str:
     """The SHA-256 of a regular file; `none` for a pipe in somebody's venv, and for what is absurdly large."""
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_BYTES:
-            return "none"
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode) or status.st_size > limit:
+                return "none"
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return "none"
 
 
 def read_lock(content: bytes) -> Lock:

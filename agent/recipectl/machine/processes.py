@@ -30,7 +30,7 @@ class Process(NamedTuple):
 def cgroup(pid: int | str) -> str:
     """The unified cgroup of a process, `/` when it is unknown."""
     with contextlib.suppress(OSError):
-        for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+        for line in Path(f"/proc/{pid}/cgroup").read_text(errors="replace").splitlines():
             if line.startswith("0::"):
                 return line[3:]
     return "/"
@@ -62,7 +62,7 @@ def unit_of(pid: int | str) -> str:
 def is_alive(pid: int) -> bool:
     """True while a process runs; a zombie does not."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0] not in "ZX"
     except OSError:
         return False
 
@@ -70,7 +70,7 @@ def is_alive(pid: int) -> bool:
 def user_of(pid: int) -> int | None:
     """The id of the user that a process runs as."""
     with contextlib.suppress(OSError):
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        for line in Path(f"/proc/{pid}/status").read_text(errors="replace").splitlines():
             if line.startswith("Uid:"):
                 return int(line.split()[1])
     return None
@@ -79,7 +79,7 @@ def user_of(pid: int) -> int | None:
 def started_sec(pid: int) -> float | None:
     """When a process was started, in seconds since the epoch; None when it is gone."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
     except OSError:
         return None
     return _boot_sec() + int(fields[19]) / os.sysconf("SC_CLK_TCK")
@@ -121,7 +121,7 @@ def read_process(pid: int) -> Process | None:
 
 
 def _boot_sec() -> float:
-    for line in Path("/proc/stat").read_text().splitlines():
+    for line in Path("/proc/stat").read_text(errors="replace").splitlines():
         if line.startswith("btime "):
             return float(line.split()[1])
     return 0.0

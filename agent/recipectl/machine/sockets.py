@@ -34,7 +34,7 @@ def _rows(port: int, state: str, host: str) -> Iterator[list[str]]:
     """The fields of the TCP sockets at a local port (of one address, when `host` is given)."""
     for table in ("tcp", "tcp6"):
         with contextlib.suppress(FileNotFoundError):
-            for line in Path("/proc/net", table).read_text().splitlines()[1:]:
+            for line in Path("/proc/net", table).read_text(errors="replace").splitlines()[1:]:
                 fields = line.split()
                 address, _, port_hex = fields[1].rpartition(":")
                 if fields[3] == state and int(port_hex, 16) == port and _is_in_the_way(address, host):
@@ -90,7 +90,7 @@ def holder(port: int, host: str = "") -> PortHolder | None:
         return PortHolder(None)
     command = "it has ended"
     with contextlib.suppress(OSError):
-        command = Path(f"/proc/{pid}/comm").read_text().strip()
+        command = Path(f"/proc/{pid}/comm").read_text(errors="replace").strip()
     return PortHolder(pid, command, unit_of(pid))
 
 

@@ -131,7 +131,7 @@ class OnDemand(BaseModel):
 
 
 class Watch(BaseModel):
-    """A repeated question to the running engine, asked by a systemd timer."""
+    """A repeated question to the running engine, asked by a unit without privilege."""
 
     model_config = _PART
 

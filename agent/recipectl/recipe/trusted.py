@@ -10,6 +10,7 @@ from pathlib import Path
 from recipectl.files import read_bounded
 
 Content = Callable[[Path], bytes]
+_MAX_LINKS = 40  # as the kernel has it (path_resolution(7))
 
 
 def content_for(owners: frozenset[int] | None) -> Content:
@@ -35,19 +36,18 @@ class Trust:
 
     def __init__(self, owners: frozenset[int]) -> None:
         self.owners = owners
-        self._real: dict[str, str] = {}
+        self._hops: dict[str, tuple[str, ...]] = {}
         self._folders: dict[tuple[str, int | None], str | None] = {}
 
     def fault(self, path: Path) -> str | None:
-        """Why a file is not trusted: somebody else can write it, or a folder above it; None when it is."""
+        """Why a file is not trusted: somebody else can write it, a link to it, or a folder above them."""
         folder, name = os.path.split(os.path.abspath(path))  # noqa: PTH100  (a thousand files)
-        if folder not in self._real:
-            self._real[folder] = os.path.realpath(folder)
-        written, real = f"{folder}/{name}", f"{self._real[folder]}/{name}"
-        if os.path.islink(real):  # noqa: PTH114
-            real = os.path.realpath(real)
-        places = dict.fromkeys((written, real))
-        return next((fault for place in places if (fault := self._of_place(place))), None)
+        if folder not in self._hops:
+            self._hops[folder] = _hops(folder)
+        places = [f"{hop}/{name}" for hop in self._hops[folder]]
+        if os.path.islink(places[-1]):  # noqa: PTH114
+            places += _hops(places[-1])
+        return next((fault for place in dict.fromkeys(places) if (fault := self._of_place(place))), None)
 
     def _of_place(self, path: str) -> str | None:
         owner, fault = _look_at(path, self.owners, None)
@@ -61,6 +61,20 @@ class Trust:
             above = None if folder == "/" else self._of_folder(os.path.dirname(folder), owner)  # noqa: PTH120
             self._folders[key] = fault or above
         return self._folders[key]
+
+
+def _hops(path: str) -> tuple[str, ...]:
+    """A path, and every path that the links on it lead to in turn; the last one has no link."""
+    hops = [path]
+    for _ in range(_MAX_LINKS):
+        parts = hops[-1].split("/")
+        prefixes = ("/".join(parts[:count]) for count in range(2, len(parts) + 1))
+        link = next((prefix for prefix in prefixes if os.path.islink(prefix)), None)  # noqa: PTH114
+        if link is None:
+            return tuple(hops)
+        target = os.path.join(os.path.dirname(link), os.readlink(link))  # noqa: PTH115, PTH118, PTH120
+        hops.append(os.path.normpath(target + hops[-1][len(link) :]))
+    return tuple(hops)
 
 
 def _look_at(path: str, owners: frozenset[int], owner_below: int | None) -> tuple[int | None, str | None]:
@@ -80,7 +94,7 @@ def _look_at(path: str, owners: frozenset[int], owner_below: int | None) -> tupl
         return status.st_uid, None
     if status.st_mode & stat.S_IWOTH:
         return status.st_uid, f"everybody can change {path} ({mode})"
-    if status.st_mode & stat.S_IWGRP and not _is_private(status.st_gid, owners):
+    if status.st_mode & stat.S_IWGRP and (_has_acl(path) or not _is_private(status.st_gid, owners)):
         return status.st_uid, f"group {_group_name(status.st_gid)} can change {path} ({mode})"
     return status.st_uid, None
 
@@ -91,14 +105,20 @@ def _is_private(gid: int, owners: frozenset[int]) -> bool:
     import grp
     import pwd
 
-    if gid == 0:
-        return True
     try:
         group = grp.getgrgid(gid)
         names = {pwd.getpwuid(uid).pw_name for uid in owners}
     except KeyError:
         return False
     return group.gr_name in names and {*group.gr_mem} <= names
+
+
+def _has_acl(path: str) -> bool:
+    """True if an ACL decides; its mask is shown in place of the group's bits."""
+    try:
+        return "system.posix_acl_access" in os.listxattr(path)
+    except OSError:
+        return False
 
 
 def _user_name(uid: int) -> str:

@@ -32,6 +32,7 @@ _MISREAD = re.compile(r"[-+]?(0[0-9_]+|[0-9_]+(:[0-9]+)+(\.[0-9_]*)?)\Z")
 _EXPONENT = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?[eE][-+]?[0-9]+\Z")
 _REFERENCE = re.compile(r"\$\$\{|\$\{(?:([A-Za-z_][A-Za-z0-9_]*)\})?")
 _MAX_NUMBER = 10**300  # below what a float can hold
+_MAX_DIGITS = 400
 _MAX_LEVELS = 50
 _MAX_VALUES = 20_000
 _STRING_TAG = "tag:yaml.org,2002:str"
@@ -88,6 +89,11 @@ class Reader:
         """The value of a node; what is wrong is noted in `problems`."""
         self.positions[path] = self._position(node)
         self._check_size(node, path)
+        if isinstance(node, yaml.ScalarNode) and "\0" in node.value:
+            where = ".".join(map(str, path))
+            sentence = f"`{where}`: a value has a NUL byte, which no program can be given; remove it"
+            self.report(self._position(node), path, "value", sentence)
+            return None
         if self.variables is not None and isinstance(node, yaml.ScalarNode) and "${" in node.value:
             node = self._with_variables(node, path)
         if isinstance(node, yaml.MappingNode):
@@ -103,7 +109,8 @@ class Reader:
         if len(path) > _MAX_LEVELS or self._count > _MAX_VALUES:
             # An alias may contain itself, and nested aliases multiply the values.
             fault = "nested too deeply" if len(path) > _MAX_LEVELS else "too large"
-            self.report(self._position(node), path[:1], "value", f"`{path[0]}` is {fault}; write less")
+            name = f"`{path[0]}`" if path else "the file"
+            self.report(self._position(node), path[:1], "value", f"{name} is {fault}; write less")
             raise RecipeError(self.problems[-1:])
 
     def _with_variables(self, node: Any, path: KeyPath) -> Any:
@@ -140,11 +147,19 @@ class Reader:
 
     def _scalar(self, node: Any, path: KeyPath) -> Any:
         text = node.value
+        if node.tag.endswith((":int", ":float")) and len(text) > _MAX_DIGITS:
+            self.report(
+                self._position(node),
+                path,
+                "value",
+                f"`{display(text)}` is too large a number; put it in quotes",
+            )
+            return None
         try:
             value = text if node.tag == _STRING_TAG else self._yaml.construct_object(node)
             if isinstance(value, str) and not node.style and _EXPONENT.match(text):
                 value = float(text)
-        except (yaml.YAMLError, ValueError, KeyError, AttributeError, TypeError):
+        except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, ArithmeticError):
             sentence = f"`{display(text)}` cannot be read; put it in quotes"
             self.report(self._position(node), path, "value", sentence)
             return None
