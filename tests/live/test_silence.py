@@ -107,7 +107,8 @@ def test_signals_and_limits_are_named() -> None:
 def test_a_stop_that_timed_out_is_called_that() -> None:
     ignores = "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + SERVES
     recipe("a", port=18201, binary=script(Path("/opt/ignores"), ignores), service={"TimeoutStopSec": "2"})
-    recipectl("apply"), recipectl("start", "a"), recipectl("stop", "a")
+    recipectl("apply"), recipectl("start", "a")
+    assert "did not stop within TimeoutStopSec=, and was killed" in recipectl("stop", "a").stderr
     assert status()["reason"] == "the engine did not stop within TimeoutStopSec=, and was killed"
 
 
@@ -306,6 +307,27 @@ def test_an_engine_that_everybody_can_reach_is_shown_and_warned_of() -> None:
         in applied.stderr
     )
     assert "http://*:18201" in recipectl("status").stdout
+
+
+def test_status_and_versions_compare_what_the_engine_serves() -> None:
+    other = """
+import http.server, json, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200); self.end_headers()
+        if self.path == "/v1/models": self.wfile.write(json.dumps({"data": [{"id": "other"}]}).encode())
+        if self.path == "/props": self.wfile.write(json.dumps({"model_path": "/models/other.gguf"}).encode())
+    def log_message(self, *a): pass
+http.server.HTTPServer(("127.0.0.1", 18201), Handler).serve_forever()
+"""
+    recipe("a", port=18201, binary=script(Path("/opt/other"), other), served_model_name="a")
+    recipectl("apply"), recipectl("start", "a")
+    said = "the engine serves `other`, and the unit says `a`"
+    assert said in recipectl("status", "a").stdout
+    assert said in recipectl("versions", "a").stdout
+    recipe("a", port=18201, binary="/opt/other", served_model_name="other")
+    recipectl("apply"), recipectl("start", "a")
+    assert "the engine has loaded /models/other.gguf, and the unit says" in recipectl("status", "a").stdout
 
 
 def test_a_load_may_take_longer_than_systemds_own_limit() -> None:

@@ -1,4 +1,4 @@
-"""start, stop, restart, switch, wait, enable, disable: verbs that give systemd a job."""
+"""start, stop, restart, switch, wait: verbs that give systemd a job, or wait for one."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING
 import click
 
 from recipectl.cli.failures import log_lines, reason_not_ready, why_not_started
-from recipectl.cli.options import RECIPES, service_name, warn
-from recipectl.errors import BusError, HostError, JobError, Problem, RecipectlError, UsageError, on_host
-from recipectl.place import lingering_fault
+from recipectl.cli.options import RECIPES, service_name
+from recipectl.errors import BusError, HostError, JobError, Problem, UsageError, on_host
 from recipectl.systemd.dbus import Manager
 from recipectl.systemd.store import Store
-from recipectl.systemd.unitfile import TARGET, UnitNames
+from recipectl.systemd.unitfile import UnitNames
 from recipectl.text import printable
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from recipectl.systemd.states import UnitState
 
 
-def _existing(manager: Manager, service: str) -> UnitState:
+def existing(manager: Manager, service: str) -> UnitState:
     """The state of a unit that systemd can load; UsageError or JobError when it cannot."""
     state = manager.states((service,))[0]
     if state.load_state == "not-found":
@@ -37,7 +36,7 @@ def _existing(manager: Manager, service: str) -> UnitState:
     return state
 
 
-def _socket_state(manager: Manager, service: str) -> UnitState:
+def socket_state(manager: Manager, service: str) -> UnitState:
     """The state of a model's socket; it is not loaded where the model is not on demand."""
     return manager.states((UnitNames.of_service(service).socket,))[0]
 
@@ -79,7 +78,7 @@ def _run_jobs(place: Place, verb: str, recipes: tuple[str, ...]) -> int:
     with Manager(user=place.user, host=place.remote) as manager:
         if verb != "Stop":
             _refuse_foreign_and_rivals(place, manager, services)
-        states = [_existing(manager, service) for service in services]
+        states = [existing(manager, service) for service in services]
         if verb != "Stop" and not place.remote:
             _tell_of_edits(place, services)
         jobs: dict[str, bytes] = {}
@@ -115,6 +114,8 @@ def _failure(
 ) -> str | None:
     """A sentence about a job that did not end well; None when it did."""
     if verb == "Stop":
+        if result == "done" and manager.states((service,))[0].result == "timeout":
+            click.echo(f"{service} did not stop within TimeoutStopSec=, and was killed", err=True)
         fault = f"{service} did not stop: its job was {result}"
         return None if result == "done" else f"{fault}; see systemctl status {service}"
     if result == "done" and manager.states((service,), brief=True)[0].active_state == "active":
@@ -136,7 +137,7 @@ def _refuse_foreign_and_rivals(place: Place, manager: Manager, services: tuple[s
 def _queue(manager: Manager, verb: str, state: UnitState) -> bytes:
     """The job of a verb; a message says what the caller may not expect."""
     service = state.name
-    socket = _socket_state(manager, service)
+    socket = socket_state(manager, service)
     on_demand = socket.load_state == "loaded"
     if verb == "Stop":
         if socket.active_state == "active":
@@ -194,7 +195,7 @@ def switch_(place: Place, recipe: str) -> int:
     down = ("inactive", "failed")
     service = service_name(recipe)
     with Manager(user=place.user, host=place.remote) as manager:
-        _existing(manager, service)
+        existing(manager, service)
         states = manager.states(manager.rivals(service), brief=True)
         running = [state.name for state in states if state.active_state not in down]
     begin = time.monotonic()
@@ -218,7 +219,7 @@ def wait_(place: Place, recipes: tuple[str, ...], timeout: float) -> int:
         for service in map(service_name, recipes):
             while not _is_ready(place, manager, service):
                 if time.monotonic() > end:
-                    word = _existing(manager, service).word
+                    word = existing(manager, service).word
                     raise JobError(
                         f"{service} is still {word} after {timeout:g} s; see systemctl status {service}"
                     )
@@ -230,71 +231,10 @@ def _is_ready(place: Place, manager: Manager, service: str) -> bool:
     """True if a model is ready; JobError when it cannot become ready any more."""
     # A job that waits or runs may be a restart: `active` is then about the old process.
     has_job = manager.has_job(service)
-    state = _existing(manager, service)
+    state = existing(manager, service)
     if state.active_state in ("failed", "inactive") and not has_job:
         unit = None if place.remote else Store(place.unit_folder).read(service)
         reason = reason_not_ready(place, state, unit)
         why = f": {reason.sentence}" if reason else ""
         raise JobError(f"{service} is {state.word}, and nothing starts it{why}; use `recipectl start`")
     return state.word == "ready" and not has_job
-
-
-def _enabled_units(manager: Manager, recipes: tuple[str, ...]) -> tuple[str, ...]:
-    """The units that [Install] belongs to: the socket of an on-demand model, else its service."""
-    services = [_existing(manager, service_name(recipe)).name for recipe in recipes]
-    sockets = [_socket_state(manager, service) for service in services]
-    return tuple(
-        socket.name if socket.load_state == "loaded" else service
-        for service, socket in zip(services, sockets, strict=True)
-    )
-
-
-def _warn_of_autostart(place: Place, recipes: tuple[str, ...], *, enabled: bool) -> None:
-    """Warn about recipes whose `autostart:` makes the next apply undo this."""
-    from recipectl.compiler.cache import compile_place
-
-    try:
-        models = {model.name: model for model in compile_place(place).models}
-    except RecipectlError:  # a wrong host file: the verbs that need it report it
-        return
-    for recipe in recipes:
-        model = models.get(UnitNames.of_service(service_name(recipe)).recipe)
-        if model and model.autostart not in (None, enabled):
-            verb = "disables" if enabled else "enables"
-            fault = f"{model.file} says `autostart: {str(not enabled).lower()}`"
-            warn(f"{fault}, so the next apply {verb} {model.name} again")
-
-
-@click.command("enable")
-@RECIPES
-@click.pass_obj
-def enable_(place: Place, recipes: tuple[str, ...]) -> int:
-    """Start models at boot, with models.target."""
-    enabled = Store(place.unit_folder).enabled()
-    with Manager(user=place.user) as manager:
-        units = _enabled_units(manager, recipes)
-        for unit in units:
-            rivals = {*manager.rivals(unit)} if unit.endswith(".service") else set()
-            for rival in sorted(rivals & {*enabled, *units}):
-                fault = f"{unit} and {rival} stop each other, so only one would run after a boot"
-                remedy = f"disable {UnitNames.of_service(rival).recipe} first"
-                raise UsageError(f"{fault}; {remedy}", kind="relation")
-        manager.enable((*units, TARGET))
-        manager.reload()
-    if place.user and (lingering := lingering_fault()):
-        warn(lingering)
-    _warn_of_autostart(place, recipes, enabled=True)
-    return 0
-
-
-@click.command("disable")
-@RECIPES
-@click.pass_obj
-def disable_(place: Place, recipes: tuple[str, ...]) -> int:
-    """Do not start models at boot any more."""
-    place.require_local()
-    with Manager(user=place.user) as manager:
-        manager.disable(_enabled_units(manager, recipes))
-        manager.reload()
-    _warn_of_autostart(place, recipes, enabled=False)
-    return 0

@@ -119,6 +119,19 @@ def _endpoint_shown(unit: InstalledUnit) -> str:
     return unit.endpoint or "none"
 
 
+def _wrong_answers(unit: InstalledUnit) -> list[str]:
+    """What the engine itself answers that its unit does not say."""
+    from recipectl.audit import drift
+    from recipectl.engines.ask import ask
+
+    answer = ask(unit)
+    if answer is None:
+        return []
+    if not answer.answers:
+        return [drift.of_silence(unit.name).what]
+    return [difference.what for difference in drift.of_model(unit, answer.models, answer.path)]
+
+
 def _details(place: Place, state: UnitState, unit: InstalledUnit | None) -> dict[str, object]:
     """What only a question about one model is worth: why it is not ready, and what has changed."""
     reason = reason_not_ready(place, state, unit) or Reason("", (), "")
@@ -130,6 +143,7 @@ def _details(place: Place, state: UnitState, unit: InstalledUnit | None) -> dict
         changed = [change] if change else []
         changed += edits.since_last_run(place, unit, state) if state.word != "ready" else []
     return {
+        "answers": _wrong_answers(unit) if unit and state.word == "ready" else [],
         "reason": reason.sentence or None,
         "log": list(reason.log),
         "changed": changed,
@@ -144,10 +158,12 @@ def _print_details(row: Mapping[str, object]) -> None:
         since = time.strftime(" since %Y-%m-%d %H:%M:%S", time.localtime(since_sec))
     log = row["log"] if isinstance(row["log"], list) else []
     changed = row["changed"] if isinstance(row["changed"], list) else []
+    answers = row["answers"] if isinstance(row["answers"], list) else []
     lines = {
         "why": row["reason"],
         "log": "\n             ".join(log),
         "changed": "\n             ".join(changed),
+        "answers": "\n             ".join(answers),
         "next": row["next"],
         "state": f"{row['state_shown']}{since}",
         "pid": row["pid"],

@@ -59,11 +59,7 @@ def moved_directories(resolved: ResolvedRecipe) -> list[str]:
     ]
 
 
-# With `hardening: off` too: one model must not read or signal another through a program with privileges.
-_ALWAYS = ["NoNewPrivileges=yes", "RestrictSUIDSGID=yes", "ProtectProc=invisible"]
-_DEFAULT = [
-    "CapabilityBoundingSet=",
-    "ProtectSystem=strict",
+_KERNEL = [
     "ProtectControlGroups=yes",
     "ProtectHostname=yes",
     "ProtectKernelLogs=yes",
@@ -71,6 +67,13 @@ _DEFAULT = [
     "ProtectKernelTunables=yes",
     "KeyringMode=private",
     "LockPersonality=yes",
+]
+# With `hardening: off` too: one model must not read or signal another through a program with privileges.
+_ALWAYS = ["NoNewPrivileges=yes", "RestrictSUIDSGID=yes", "ProtectProc=invisible"]
+_DEFAULT = [
+    "CapabilityBoundingSet=",
+    "ProtectSystem=strict",
+    *_KERNEL,
     "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK",  # NCCL and psutil use netlink
     "RestrictNamespaces=yes",
     "RestrictRealtime=yes",
@@ -91,13 +94,7 @@ _HELPER = [
     "ProtectHome=yes",
     "ProtectProc=invisible",
     "ProtectClock=yes",
-    "ProtectControlGroups=yes",
-    "ProtectHostname=yes",
-    "ProtectKernelLogs=yes",
-    "ProtectKernelModules=yes",
-    "ProtectKernelTunables=yes",
-    "KeyringMode=private",
-    "LockPersonality=yes",
+    *_KERNEL,
     "MemoryDenyWriteExecute=yes",
     "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6",
     "RestrictNamespaces=yes",

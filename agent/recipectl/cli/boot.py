@@ -1,0 +1,79 @@
+"""enable, disable: which models start at boot."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from recipectl.cli.jobs import existing, socket_state
+from recipectl.cli.options import RECIPES, service_name, warn
+from recipectl.errors import RecipectlError, UsageError
+from recipectl.place import lingering_fault
+from recipectl.systemd.dbus import Manager
+from recipectl.systemd.store import Store
+from recipectl.systemd.unitfile import TARGET, UnitNames
+
+if TYPE_CHECKING:
+    from recipectl.place import Place
+
+
+def _enabled_units(manager: Manager, recipes: tuple[str, ...]) -> tuple[str, ...]:
+    """The units that [Install] belongs to: the socket of an on-demand model, else its service."""
+    services = [existing(manager, service_name(recipe)).name for recipe in recipes]
+    sockets = [socket_state(manager, service) for service in services]
+    return tuple(
+        socket.name if socket.load_state == "loaded" else service
+        for service, socket in zip(services, sockets, strict=True)
+    )
+
+
+def _warn_of_autostart(place: Place, recipes: tuple[str, ...], *, enabled: bool) -> None:
+    """Warn about recipes whose `autostart:` makes the next apply undo this."""
+    from recipectl.compiler.cache import compile_place
+
+    try:
+        models = {model.name: model for model in compile_place(place).models}
+    except RecipectlError:  # a wrong host file: the verbs that need it report it
+        return
+    for recipe in recipes:
+        model = models.get(UnitNames.of_service(service_name(recipe)).recipe)
+        if model and model.autostart not in (None, enabled):
+            verb = "disables" if enabled else "enables"
+            fault = f"{model.file} says `autostart: {str(not enabled).lower()}`"
+            warn(f"{fault}, so the next apply {verb} {model.name} again")
+
+
+@click.command("enable")
+@RECIPES
+@click.pass_obj
+def enable_(place: Place, recipes: tuple[str, ...]) -> int:
+    """Start models at boot, with models.target."""
+    enabled = Store(place.unit_folder).enabled()
+    with Manager(user=place.user) as manager:
+        units = _enabled_units(manager, recipes)
+        for unit in units:
+            rivals = {*manager.rivals(unit)} if unit.endswith(".service") else set()
+            for rival in sorted(rivals & {*enabled, *units}):
+                fault = f"{unit} and {rival} stop each other, so only one would run after a boot"
+                remedy = f"disable {UnitNames.of_service(rival).recipe} first"
+                raise UsageError(f"{fault}; {remedy}", kind="relation")
+        manager.enable((*units, TARGET))
+        manager.reload()
+    if place.user and (lingering := lingering_fault()):
+        warn(lingering)
+    _warn_of_autostart(place, recipes, enabled=True)
+    return 0
+
+
+@click.command("disable")
+@RECIPES
+@click.pass_obj
+def disable_(place: Place, recipes: tuple[str, ...]) -> int:
+    """Do not start models at boot any more."""
+    place.require_local()
+    with Manager(user=place.user) as manager:
+        manager.disable(_enabled_units(manager, recipes))
+        manager.reload()
+    _warn_of_autostart(place, recipes, enabled=False)
+    return 0
