@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,20 @@ def test_a_boot_that_writes_and_cleans_leaves_the_machine_as_it_was(tmp_path: Pa
 
 def test_the_status_is_the_commands_own() -> None:
     assert subprocess.run([TOOL, "sh", "-c", "exit 7"], check=False, timeout=60).returncode == 7
+
+
+def test_the_machines_devices_and_clock_are_out_of_reach() -> None:
+    before = [
+        (path.name, path.lstat().st_mode, path.lstat().st_mtime_ns) for path in sorted(Path("/dev").iterdir())
+    ]
+    doing = "rm /dev/zero; chmod 600 /dev/full; touch /dev/here; mknod /dev/sda b 8 0; date -s 2020-01-01; date +%Y"
+    run = subprocess.run([TOOL, "sh", "-c", doing], capture_output=True, text=True, check=True, timeout=60)
+    assert "Operation not permitted" in run.stdout
+    assert run.stdout.splitlines()[-1] == time.strftime("%Y")
+    after = [
+        (path.name, path.lstat().st_mode, path.lstat().st_mtime_ns) for path in sorted(Path("/dev").iterdir())
+    ]
+    assert after == before
 
 
 # What an image or configuration management has put on a disk before its first boot; nothing was applied yet.
