@@ -16,10 +16,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from recipectl.machine import distributions, lockfile, processes, sockets
+from recipectl.machine import processes, sockets
 
-# Signal of the helper to a load that ignores SIGTERM. Its default action ends a process, and no engine
-# handles it. The units say SuccessExitStatus= for it: a SIGKILL that nobody asked for stays a failure.
+# The helper's signal to a load that ignores SIGTERM: it ends a process by default, and no engine handles it.
+# The units say SuccessExitStatus= for it: a SIGKILL that nobody asked for stays a failure.
 _END_LOAD = signal.SIGRTMIN + 11
 _HUNG_STATUS = 42  # of a watch whose engine does not answer; the watch has RestartPreventExitStatus= for it
 _POLL_SEC = 0.05
@@ -38,8 +38,7 @@ def _properties(options: argparse.Namespace, units: list[str], *names: str) -> l
     import subprocess  # two verbs need it
 
     manager = ["--user"] if options.user else []
-    # By its path: PATH= is the engine's.
-    command = ["/usr/bin/systemctl", *manager, "show", "-p", ",".join(names), *units]
+    command = ["/usr/bin/systemctl", *manager, "show", "-p", ",".join(names), *units]  # PATH= is the engine's
     text = subprocess.run(command, capture_output=True, text=True, check=False).stdout  # noqa: S603  (fixed words)
     return [
         dict(line.split("=", 1) for line in part.splitlines() if "=" in line) for part in text.split("\n\n")
@@ -55,6 +54,8 @@ def check_port(options: argparse.Namespace) -> int:
 
 def check_pins(options: argparse.Namespace) -> int:
     """Fail when Python or the engine is no longer what the recipe pins."""
+    from recipectl.machine import distributions  # the other verbs start sooner without it
+
     installed = distributions.versions(options.folder) if options.folder else {}
     version = next((installed[name] for name in options.names if name in installed), None)
     # The compiler has checked its own version: the common case costs no import of packaging.
@@ -76,6 +77,8 @@ def check_pins(options: argparse.Namespace) -> int:
 
 def check_lock(options: argparse.Namespace) -> int:
     """Name every difference between the unit's runtime and its lock; fail when the policy is `refuse`."""
+    from recipectl.machine import lockfile  # likewise
+
     refuse = options.policy == "refuse"
     try:
         lock = lockfile.read_lock(Path(options.lock).read_bytes())
