@@ -74,9 +74,8 @@ def supplementary_groups(resolved: ResolvedRecipe, disk: Disk) -> tuple[str, ...
     runtime = resolved.runtime
     paths = (resolved.recipe.model_path, runtime.command[0], *runtime.link_targets)
     paths += tuple(sandbox.moved_directories(resolved))
-    if earlier is not None and any(
-        access.has_group(path, earlier, disk) for path in paths if path[:1] == "/"
-    ):
+    absolute = [path for path in paths if path.startswith("/")]
+    if earlier is not None and any(access.has_group(path, earlier, disk) for path in absolute):
         groups.append(identity.EARLIER_USER)
     return tuple(groups)
 
@@ -100,16 +99,17 @@ def warnings(
     for node in gpus.device_nodes(recipe, resolved.gpus, has_card=True):
         if (group := access.denied(Path(node), uid, gids, disk)) is not None:
             fault = f"the unit's user {user} cannot open {node} (group {group}), so no GPU is used"
-            remedy = f"give `service: {{SupplementaryGroups: {group}}}`, or correct its mode"
+            remedy = "correct its group and mode"
+            if group != "root":  # no engine belongs there
+                remedy = f"give `service: {{SupplementaryGroups: {group}}}`, or correct its mode"
             yield UsageError(f"{fault}; {remedy}", "gpus", kind="device")
     if resolved.environment.get("HF_HUB_OFFLINE", _NOT_SET).value in ("1", "true", "TRUE", "yes", "on"):
         return  # it only reads
     for folder in _cache_folders(resolved):
         if (group := access.denied(folder, uid, gids, disk)) is not None:
             fault = f"the unit's user {user} cannot write {folder}, so it cannot download there"
-            remedy = (
-                f"`chgrp -R {identity.DATA_GROUP} {folder}` and `chmod -R g+rwX`, or set HF_HUB_OFFLINE=1"
-            )
+            change = f"`chgrp -R {identity.DATA_GROUP} {folder}` and `chmod -R g+rwX {folder}`"
+            remedy = f"run {change}, or set HF_HUB_OFFLINE=1"
             yield UsageError(f"{fault}; {remedy}", kind="access")
 
 
