@@ -43,6 +43,22 @@ def test_the_status_is_the_commands_own() -> None:
     assert subprocess.run([TOOL, "sh", "-c", "exit 7"], check=False, timeout=60).returncode == 7
 
 
+def test_what_is_mounted_below_the_root_is_there_and_stays_as_it_was(tmp_path: Path) -> None:
+    """A disk and a file of its own, as /home, a driver's folder or a container's /etc/hosts."""
+    below, single = Path("/srv/throwaway below"), Path("/srv/throwaway-file")
+    below.mkdir(exist_ok=True), single.touch()
+    (tmp_path / "driver").write_text("580")
+    inside = "cat '/srv/throwaway below/driver' /srv/throwaway-file; touch '/srv/throwaway below/new'"
+    doing = 'mount --bind "$1" "$2"; mount --bind "$1/driver" "$3"; exec "$4" sh -c "$5"'
+    words = ["unshare", "--mount", "sh", "-euc", doing, "-", *map(str, (tmp_path, below, single, TOOL)), inside]
+    try:
+        run = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60)
+        assert run.stdout == "580580"
+        assert [path.name for path in tmp_path.iterdir()] == ["driver"]
+    finally:
+        below.rmdir(), single.unlink()
+
+
 def test_the_machines_devices_and_clock_are_out_of_reach() -> None:
     before = [
         (path.name, path.lstat().st_mode, path.lstat().st_mtime_ns) for path in sorted(Path("/dev").iterdir())
