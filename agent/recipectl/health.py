@@ -18,7 +18,7 @@ from recipectl.machine import sockets
 
 # The options of an earlier verb in the order of its words, and the verb as it is called now; `-` is no value.
 _EARLIER = {
-    "free": ("check-port", "--address --port"),
+    "free": ("wait-until-free", "--address --port"),
     "pinned": ("check-pins", "LIBRARIES --interpreter --python --engine --compiled-for --folder"),
     "locked": ("check-lock", "--lock --policy --interpreter --folder"),
     "devices": ("wait-for-devices", ""),
@@ -40,7 +40,7 @@ def _translated(words: list[str]) -> list[str]:
             index = given.index("--libraries")
             sys.path.append(given[index + 1])
             del given[index : index + 2]
-        return [verb, *_FIXED.get(verb, ()), *given]
+        return ["wait-until-free" if verb == "check-port" else verb, *_FIXED.get(verb, ()), *given]
     rest = [word for word in given if word != "--user"]
     today, names = _EARLIER[verb]
     options: list[str] = []

@@ -1,8 +1,7 @@
-"""The helper that units run: is the port free, does the engine answer, are other models idle?
+"""The helper that units run: has the last run ended, does the engine answer, are other models idle?
 
 A program of its own, in an archive that `apply` writes (machine/helperfile); standard library only, except
-for pins. It runs as the unit's own user in the unit's sandbox. `--help` lists its verbs. What it prints is
-the unit's journal.
+for pins. It runs as the unit's user in its sandbox, and prints into its journal. `--help` lists its verbs.
 """
 
 import argparse
@@ -24,7 +23,7 @@ _END_LOAD = signal.SIGRTMIN + 11
 _HUNG_STATUS = 42  # of a watch whose engine does not answer; the watch has RestartPreventExitStatus= for it
 _POLL_SEC = 0.05
 _SLOW_POLL_SEC = 0.2
-_DEVICES_SEC = 60
+_LONGEST_SEC = 60  # for device nodes, and for the end of what ran before
 _LOADING = ("start-pre", "start", "start-post")
 
 
@@ -45,9 +44,14 @@ def _properties(options: argparse.Namespace, units: list[str], *names: str) -> l
     ]
 
 
-def check_port(options: argparse.Namespace) -> int:
-    """Fail when a process listens at the engine's address already."""
-    if holder := sockets.holder(options.port, options.address):
+def wait_until_free(options: argparse.Namespace) -> int:
+    """Wait until what ran before, here or in a unit that this start stops, has ended; then check the port."""
+    end = time.monotonic() + _LONGEST_SEC
+    while ending := processes.ending([processes.unit_of("self"), *options.units]):
+        if time.monotonic() > end:
+            return _error(f"a process of {ending} does not end, and may hold its GPU; `dmesg` may say why")
+        time.sleep(_POLL_SEC)
+    if options.port and (holder := sockets.holder(options.port, options.address)):
         return _error(f"port {options.port} is taken by {holder}; stop it or choose another `port:`")
     return 0
 
@@ -96,7 +100,7 @@ def wait_for_devices(options: argparse.Namespace) -> int:
     vendors = Path("/sys/bus/pci/devices").glob("*/vendor")
     if not any(path.read_text().strip() == options.vendor for path in vendors):
         return 0
-    end = time.monotonic() + _DEVICES_SEC
+    end = time.monotonic() + _LONGEST_SEC
     while missing := [path for path in options.paths if not Path(path).exists()]:
         if time.monotonic() > end:
             return _error(
@@ -209,9 +213,8 @@ def wait_until_idle(options: argparse.Namespace) -> int:
 
 
 def _is_busy(state: dict[str, str], port: int) -> bool:
-    if state.get("SubState") in _LOADING:
-        return True
-    return state.get("ActiveState") == "active" and bool(sockets.inodes(port, sockets.ESTABLISHED))
+    connected = state.get("ActiveState") == "active" and sockets.inodes(port, sockets.ESTABLISHED)
+    return state.get("SubState") in _LOADING or bool(connected)
 
 
 def connect_once(options: argparse.Namespace) -> int:
@@ -247,16 +250,13 @@ def watch(options: argparse.Namespace) -> int:
 
 # Verb -> (function, its arguments).
 _VERBS: dict[str, tuple[Callable[[argparse.Namespace], int], str]] = {
-    "check-port": (check_port, "--address --port"),
+    "wait-until-free": (wait_until_free, "--address --port units*"),
     "check-pins": (check_pins, "--engine --compiled-for --python --interpreter --folder names"),
     "check-lock": (check_lock, "--lock --policy --interpreter --folder names"),
     "wait-for-devices": (wait_for_devices, "--vendor paths"),
     "wait-for-loads": (wait_for_loads, "units"),
     "wait-until-idle": (wait_until_idle, "--patience-sec units"),
-    "wait-until-ready": (
-        wait_until_ready,
-        "--address --port --path --last-signal --patient --note",
-    ),
+    "wait-until-ready": (wait_until_ready, "--address --port --path --last-signal --patient --note"),
     "connect-once": (connect_once, "--address --port"),
     "watch": (watch, "--address --port --path --every-sec --timeout-sec --failures units"),
 }
@@ -288,7 +288,7 @@ def main(words: list[str], stops: Sequence[int] = ()) -> int:
         elif name.startswith("--"):
             parser.add_argument(name, type=_TYPES.get(name, str))
         else:
-            parser.add_argument(name, nargs="+")
+            parser.add_argument(name.rstrip("*"), nargs="*" if name.endswith("*") else "+")
     options = parser.parse_args(words[1:])
     if function is watch:  # systemd starts it again
         signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -1,18 +1,22 @@
 """Recipes that share a GPU, and models that start at the first request."""
 
 import concurrent.futures
+import contextlib
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 from pathlib import Path
 
 import pytest
 
-from live.common import RECIPES, ask, recipe, recipectl, script, show, systemctl, until
+from live.common import RECIPES, ask, journal, recipe, recipectl, script, show, systemctl, until
+from recipectl.machine import processes
 
 pytestmark = pytest.mark.systemd
 # A loading engine says when it began and when it ended; it answers after a second.
@@ -54,6 +58,77 @@ def test_starting_one_stops_the_other_and_waits_until_it_is_gone() -> None:
     assert start_time >= gone
     assert recipectl("start", "a").returncode == 0
     assert (show("a", "ActiveState"), show("b", "ActiveState")) == ("active", "inactive")
+
+
+# A worker whose first thread is gone, and whose memory takes long to free: as CUDA's threads free a GPU's.
+HOLDS = """
+import ctypes, mmap, os, signal, sys, threading, time
+libc = ctypes.CDLL(None)
+def work():
+    libc.prctl(41, 1, 0, 0, 0)  # small pages
+    memory = mmap.mmap(-1, 3 << 30, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE)
+    os.write(ready[1], b"x"), time.sleep(1000)
+ready = os.pipe()
+if os.fork() == 0:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    threading.Thread(target=work).start()
+    libc.syscall(60, 0)
+os.read(ready[0], 1)
+"""
+
+
+def last_thread(pid: int, ends: list[float]) -> None:
+    """When a process was last seen with a thread that is no zombie."""
+    while True:
+        at = time.monotonic()
+        states = []
+        for path in Path(f"/proc/{pid}/task").glob("*/stat"):
+            with contextlib.suppress(OSError):
+                states.append(path.read_text().rpartition(")")[2].split()[0])
+        if not {*states} - {"Z", "X"}:
+            return
+        ends.append(at)
+        time.sleep(0.002)
+
+
+def holder(unit: str) -> tuple[int, int]:
+    """The main process of a unit, and the worker of HOLDS."""
+    folder = Path("/sys/fs/cgroup") / systemctl("show", "-P", "ControlGroup", unit).lstrip("/")
+    main, worker = sorted(int(pid) for pid in (folder / "cgroup.procs").read_text().split())
+    return main, worker
+
+
+def test_a_successor_waits_for_threads_that_systemd_no_longer_sees() -> None:
+    """systemd 255 starts it 0.2 s too early (packaging/gpu-proof, stage memory)."""
+    common = {"gpus": ["0"], "env_vars": {"LOAD_SEC": "0"}}
+    slow("a", port=18201, **common | {"binary": script(Path("/opt/holds"), HOLDS + SLOW)})
+    slow("b", port=18202, **common)
+    recipectl("apply"), recipectl("start", "a")
+    ends: list[float] = []
+    watching = threading.Thread(target=last_thread, args=(holder("model-a.service")[1], ends))
+    watching.start()
+    assert recipectl("switch", "b").returncode == 0
+    watching.join(timeout=60)
+    assert ends[-1] < int(show("b", "ExecMainStartTimestampMonotonic")) / 1e6
+
+
+def test_a_process_that_is_ending_counts_until_its_last_thread_is_gone() -> None:
+    holds = script(Path("/opt/holds-alone"), HOLDS + "print('ready', flush=True); time.sleep(1000)")
+    subprocess.run(["systemd-run", "-q", "--unit", "holds", "-p", "KillMode=mixed", holds], check=True)
+    end = time.monotonic() + 30
+    while "ready" not in journal("holds.service") and time.monotonic() < end:
+        time.sleep(0.05)
+    main, worker = holder("holds.service")
+    folder = processes.cgroup_folder("holds.service")
+    assert folder
+    os.kill(main, signal.SIGKILL), os.kill(worker, signal.SIGKILL)
+    hidden = 0
+    while processes.ending(["holds.service"]):
+        with contextlib.suppress(OSError):
+            hidden += (folder / "cgroup.procs").read_text() == ""
+    ends: list[float] = []
+    last_thread(worker, ends)
+    assert (hidden > 0, ends) == (True, [])
 
 
 def test_switch_says_whom_it_stopped() -> None:

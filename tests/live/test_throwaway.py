@@ -50,7 +50,16 @@ def test_what_is_mounted_below_the_root_is_there_and_stays_as_it_was(tmp_path: P
     (tmp_path / "driver").write_text("580")
     inside = "cat '/srv/throwaway below/driver' /srv/throwaway-file; touch '/srv/throwaway below/new'"
     doing = 'mount --bind "$1" "$2"; mount --bind "$1/driver" "$3"; exec "$4" sh -c "$5"'
-    words = ["unshare", "--mount", "sh", "-euc", doing, "-", *map(str, (tmp_path, below, single, TOOL)), inside]
+    words = [
+        "unshare",
+        "--mount",
+        "sh",
+        "-euc",
+        doing,
+        "-",
+        *map(str, (tmp_path, below, single, TOOL)),
+        inside,
+    ]
     try:
         run = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60)
         assert run.stdout == "580580"

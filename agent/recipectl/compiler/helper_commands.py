@@ -39,7 +39,7 @@ class HelperCommands:
     def before_start(
         self, resolved: ResolvedRecipe, relations: Relations, settings: HostSettings
     ) -> list[str]:
-        """The ExecStartPre= of a model: pins, lock, devices, other loads, and whether its port is free."""
+        """The ExecStartPre= of a model: pins, lock, devices, other loads, what ran before, and its port."""
         recipe, runtime, endpoint = resolved.recipe, resolved.runtime, resolved.endpoint
         common = self._common(recipe)
         names = ENGINE_DISTRIBUTIONS[recipe.backend]
@@ -72,9 +72,9 @@ class HelperCommands:
         loads = [UnitNames(other).service for other in relations.taking_turns if other not in relations.after]
         if loads:
             commands.append(self._helper("wait-for-loads", *common, *loads))
-        if endpoint.path:
-            address = ("--address", endpoint.host, "--port", endpoint.port)
-            commands.append(self._helper("check-port", *common, *address))
+        address = ("--address", endpoint.host, "--port", endpoint.port) if endpoint.path else ()
+        rivals = [UnitNames(other).service for other in relations.rivals]
+        commands.append(self._helper("wait-until-free", *common, *address, *rivals))
         return commands
 
     def _common(self, recipe: Recipe) -> tuple[str, ...]:
