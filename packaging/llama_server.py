@@ -6,6 +6,8 @@ import sys
 
 import xllamacpp
 
+_STOPS = {signal.SIGTERM, signal.SIGINT}
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="llama-server", allow_abbrev=False)
@@ -27,14 +29,14 @@ def main() -> int:
     parameters.endpoint_metrics, parameters.cpuparams.n_threads = arguments.metrics, arguments.threads
     if arguments.alias:
         parameters.model_alias = {arguments.alias}
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: sys.exit(0))
+    # A handler and pause() would lose a signal that comes between them. All threads inherit the mask.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
     server = xllamacpp.Server(
         parameters
     )  # loads, binds, serves from threads of its own; raises when it cannot
     print("listening on", server.listening_address, flush=True)
-    while True:
-        signal.pause()
+    signal.sigwait(_STOPS)
+    return 0
 
 
 if __name__ == "__main__":
