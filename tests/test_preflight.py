@@ -152,6 +152,16 @@ def test_two_names_of_one_secret_are_refused() -> None:
         recipe(secrets={"HF_TOKEN": "/a", "HUGGING_FACE_HUB_TOKEN": "/b"})
 
 
+def test_an_mps_that_serves_one_user_is_known(tmp_path: Path) -> None:
+    assert not nvidia.mps_of_one_user(tmp_path)
+    process = tmp_path / "12"
+    process.mkdir()
+    (process / "cmdline").write_bytes(b"/usr/bin/nvidia-cuda-mps-control\0-d\0")
+    assert nvidia.mps_of_one_user(tmp_path)
+    (process / "cmdline").write_bytes(b"nvidia-cuda-mps-control\0-d\0-multiuser-server\0")
+    assert not nvidia.mps_of_one_user(tmp_path)
+
+
 def test_nvidias_driver_is_compared_with_its_library(tmp_path: Path) -> None:
     module, library = tmp_path / "version", tmp_path / "lib"
     library.mkdir()

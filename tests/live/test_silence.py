@@ -243,6 +243,28 @@ def test_cudas_mps_can_be_reached() -> None:
     assert "MPS True 1" in recipectl("logs", "a", "--no-pager").stdout
 
 
+def test_an_mps_that_makes_the_second_model_wait_is_told() -> None:
+    """Seen on an H200: see docs/gpu-proof.md. The process here has the name and the words of the real one."""
+    Path("/tmp/nvidia-mps").mkdir(exist_ok=True)
+    for index, name in enumerate("ab"):
+        recipe(name, port=18201 + index, gpus=["0"], gpu_sharing="free")
+    recipectl("apply")
+    link = Path("/opt/nvidia-cuda-mps-control")
+    link.unlink(missing_ok=True), link.symlink_to("/bin/sleep")
+    with subprocess.Popen([link, "100"]) as control:
+        told = recipectl("doctor").stdout
+        control.kill()
+    assert (
+        "a (model-a) and b (model-b) share a GPU through CUDA's MPS, which serves one user at a time" in told
+    )
+    for index, name in enumerate("ab"):
+        recipe(name, port=18201 + index, gpus=["0"], gpu_sharing="free", user="nobody")
+    with subprocess.Popen([link, "100"]) as control:
+        told = recipectl("doctor").stdout
+        control.kill()
+    assert "MPS" not in told
+
+
 def test_a_cache_that_the_units_user_cannot_write_is_told() -> None:
     cache = Path("/srv/closed-hf/hub")
     cache.mkdir(parents=True, exist_ok=True)

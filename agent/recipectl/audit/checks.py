@@ -3,10 +3,11 @@
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
+from itertools import combinations
 from pathlib import Path
 
 from recipectl.audit import versions
-from recipectl.compiler import secrets
+from recipectl.compiler import identity, secrets
 from recipectl.compiler.cache import compile_place
 from recipectl.compiler.model import CompiledModel, CompileResult
 from recipectl.errors import Problem, on_host
@@ -15,6 +16,7 @@ from recipectl.machine import helperfile, nvidia, processes
 from recipectl.machine.installation import systemd_version
 from recipectl.place import Place, lingering_fault
 from recipectl.recipe import search
+from recipectl.recipe.hostfile import HostSettings, load_host_settings
 from recipectl.recipe.trusted import content_for
 from recipectl.systemd.dbus import Manager
 from recipectl.systemd.store import Store
@@ -36,11 +38,9 @@ class Subject:
         return compile_place(self.place, with_resolved=True)
 
     @cached_property
-    def host_gpus(self) -> tuple[str, ...]:
-        from recipectl.recipe.hostfile import load_host_settings
-
+    def settings(self) -> HostSettings:
         files = search.host_files(self.place.bases)
-        return load_host_settings(files, content_for(self.place.owners))[0].gpus
+        return load_host_settings(files, content_for(self.place.owners))[0]
 
     @cached_property
     def rows(self) -> list[versions.Row]:
@@ -91,7 +91,7 @@ def check_permissions(subject: Subject) -> Iterator[Problem]:
 def check_gpus(subject: Subject) -> Iterator[Problem]:
     """GPUs that recipes name and this host does not have, and a driver of two versions."""
     present = {path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia[0-9]*")}
-    ids = nvidia.gpu_ids() | {gpu for gpu in subject.host_gpus if gpu.startswith("GPU-")}
+    ids = nvidia.gpu_ids() | {gpu for gpu in subject.settings.gpus if gpu.startswith("GPU-")}
     for name, resolved in sorted(subject.result.resolved.items()):
         missing = sorted({*resolved.gpus.indices} - present)
         if resolved.recipe.accelerator != "cuda":
@@ -108,6 +108,21 @@ def check_gpus(subject: Subject) -> Iterator[Problem]:
             yield on_host("gpu", f"{fault}; correct `gpus:`, or `gpus:` of the host file", file=resolved.file)
     if driver := nvidia.driver_fault():
         yield on_host("device", driver)
+    if nvidia.mps_of_one_user():
+        yield from _users_of_mps(subject)
+
+
+def _users_of_mps(subject: Subject) -> Iterator[Problem]:
+    """Models that use one GPU at once through CUDA's MPS, as users that it does not serve at once."""
+    shares = [resolved for resolved in subject.result.resolved.values() if resolved.mps_pipes]
+    for first, second in combinations(shares, 2):
+        one, other = (identity.user_of(resolved.recipe, subject.settings) for resolved in (first, second))
+        exclusive = "exclusive" in (first.recipe.gpu_sharing, second.recipe.gpu_sharing)
+        if one != other and not exclusive and {*first.gpus.words} & {*second.gpus.words}:
+            models = f"{first.recipe.name} ({one}) and {second.recipe.name} ({other})"
+            fault = f"{models} share a GPU through CUDA's MPS, which serves one user at a time: the second waits"
+            remedy = "start it with `nvidia-cuda-mps-control -d -multiuser-server`, or give them one `user:`"
+            yield on_host("gpu", f"{fault}; {remedy}")
 
 
 def check_systemd(subject: Subject) -> Iterator[Problem]:

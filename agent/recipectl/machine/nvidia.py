@@ -24,6 +24,16 @@ def gpu_ids(folder: Path = _GPUS) -> set[str]:
     return ids
 
 
+def mps_of_one_user(processes: Path = Path("/proc")) -> bool:
+    """True if CUDA's MPS runs here and serves one user at a time: clients of another wait (driver 580)."""
+    for file in processes.glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            words = file.read_bytes().split(b"\0")
+            if words[0].endswith(b"nvidia-cuda-mps-control") and b"-multiuser-server" not in words:
+                return True
+    return False
+
+
 def driver_fault(module: Path = _MODULE, libraries: tuple[Path, ...] = _LIBRARIES) -> str | None:
     """A sentence when the loaded kernel module is not the version of the installed library."""
     try:
