@@ -43,7 +43,7 @@ SHARDS = (
 def live(python: str, *root: str) -> int:
     """Run the shards side by side, each in a throwaway systemd of its own; print them one after the other."""
     there = {path.stem.removeprefix("test_") for path in (ROOT / "tests/live").glob("test_*.py")}
-    named = {name for shard in SHARDS for name in shard} | {"throwaway", "vllm", "sglang"}
+    named = {name for shard in SHARDS for name in shard} | {"throwaway", "gpu_proof", "vllm", "sglang"}
     if there != named:
         print(f"no shard runs {', '.join(sorted(there ^ named))}; correct SHARDS", file=sys.stderr)
         return 1
