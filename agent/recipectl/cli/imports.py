@@ -13,8 +13,8 @@ import yaml
 
 from recipectl.errors import RecipectlError, UsageError
 from recipectl.files import refuse_planted_links
-from recipectl.importers import llama_swap, shell, systemd_unit, vllm_recipes, vllm_studio
-from recipectl.importers.draft import Draft, redacted, render, unique_name
+from recipectl.importers import llama_swap, running, shell, systemd_unit, vllm_recipes, vllm_studio
+from recipectl.importers.draft import AS_IT_RUNS, Draft, redacted, render, unique_name
 from recipectl.importers.from_command import draft_from_command
 from recipectl.importers.programs import program, runs_container, unwrapped
 from recipectl.recipe.yamlsyntax import read_text
@@ -53,7 +53,8 @@ def command_(words: tuple[str, ...], output: Path | None) -> int:
             lost_before_engine += command.not_carried_over
             not_carried_over.append(f"`{shlex.join(command.words)}`, which runs no engine")
     if not drafts:
-        raise UsageError(f"{words[0]} runs no engine (vllm, sglang, llama-server); give an engine's command")
+        fault = f"{words[0]} runs no engine (vllm, sglang, llama-server)"
+        raise UsageError(f"{fault}; give an engine's command, {AS_IT_RUNS}")
     return _output(drafts, output, not_carried_over)
 
 
@@ -146,6 +147,20 @@ def unit_(source: str, output: Path | None) -> int:
         path = _unit_file(name)
     texts = [_text(str(path)), *Store(path.parent).drop_ins(f"{name}.service").values()]
     return _output([systemd_unit.draft("\n".join(texts), name, str(path))], output)
+
+
+@import_.command("process")
+@click.argument("pid", required=False, type=click.IntRange(min=1), metavar="PID")
+@click.option("--port", type=click.IntRange(1, 65535), help="Whatever listens there.")
+@_OUTPUT
+def process_(pid: int | None, port: int | None, output: Path | None) -> int:
+    """An engine that runs, whatever started it.
+
+    Its command, environment, user, limits and address are read from /proc, as root or as its own user.
+    """
+    if (pid is None) == (port is None):
+        raise UsageError("give a PID or --port, not both")
+    return _output([running.draft(pid or running.pid_on_port(port or 0))], output)
 
 
 def _output(drafts: Iterable[Draft], folder: Path | None, not_carried_over: Iterable[str] = ()) -> int:

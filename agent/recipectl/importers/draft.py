@@ -16,6 +16,8 @@ VARIABLE_START = "\ue000"
 VARIABLE_END = "\ue001"
 # It stands for a value that only a running shell knows, such as the output of `$(date)`.
 UNKNOWN_VALUE = "\ue002"
+# The way around what no importer reads: the end of a refusal.
+AS_IT_RUNS = "or start it, then run `recipectl import process PID`"
 _HOST_VARIABLE = re.compile(f"{VARIABLE_START}([A-Za-z_][A-Za-z0-9_]*){VARIABLE_END}")
 _SECRET = re.compile(
     rf"({TOKEN.pattern})|((?:key|token|secret|passw(?:or)?d|bearer|auth)[\"']?[=: ]+[\"']?)[^\s\"']+", re.I

@@ -13,6 +13,7 @@ from recipectl.engines.registry import ENGINES
 from recipectl.errors import UsageError
 from recipectl.importers.containers import command_in_container
 from recipectl.importers.draft import (
+    AS_IT_RUNS,
     UNKNOWN_VALUE,
     VARIABLE_END,
     VARIABLE_START,
@@ -60,9 +61,8 @@ def draft_from_command(command: Command, name: str | None = None, origin: str = 
         start = redacted(" ".join(redacted_words(command.words)[:3]))
         raise UsageError(f"`{start}` does not run a known engine (vllm, sglang, llama-server); correct it")
     if any(UNKNOWN_VALUE in text for text in (*command.words, *command.environment.values())):
-        raise UsageError(
-            f"line {command.line} of the command: recipectl does not run substitutions; write the result"
-        )
+        fault = f"line {command.line} of the command: recipectl does not run substitutions"
+        raise UsageError(f"{fault}; write the result, {AS_IT_RUNS}")
     draft = Draft(name or "", not_carried_over=list(command.not_carried_over))
     draft.comments[""] = "\n".join([origin, *notes] if origin else notes)
     draft.set("backend", engine.backend)

@@ -1,6 +1,7 @@
 """A shell script as text: a position in it, and what ends a quote, a bracket and a here-document."""
 
 from recipectl.errors import UsageError
+from recipectl.importers.draft import AS_IT_RUNS
 
 
 class ScriptText:
@@ -17,7 +18,7 @@ class ScriptText:
         return self.position >= len(self.text)
 
     def error(self, sentence: str) -> UsageError:
-        return UsageError(f"line {self.line} of the command: {sentence}")
+        return UsageError(f"line {self.line} of the command: {sentence}; {AS_IT_RUNS}")
 
     def report(self, text: str) -> None:
         """Note what is not carried over, with the current line."""

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from recipectl.compiler import service_settings
 from recipectl.errors import UsageError
-from recipectl.importers.draft import Draft, host_variable
+from recipectl.importers.draft import AS_IT_RUNS, Draft, host_variable
 from recipectl.importers.from_command import draft_from_command, model_name
 from recipectl.importers.programs import program, runs_container, unwrapped
 from recipectl.importers.shell import Command, commands, script_in
@@ -114,7 +114,8 @@ def _command_in_script(script: str, environment: dict[str, str], not_carried_ove
         if program(words) or runs_container(words):
             engines.append(command)
     if not engines:
-        raise UsageError("the shell of its ExecStart= does not run a known engine; name the engine there")
+        fault = "the shell of its ExecStart= does not run a known engine"
+        raise UsageError(f"{fault}; name the engine there, {AS_IT_RUNS}")
     not_carried_over += [
         f"`{' '.join(command.words)}` of its shell" for command in script_commands if command != engines[-1]
     ]

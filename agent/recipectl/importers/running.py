@@ -1,0 +1,265 @@
+"""The recipe of an engine that runs, from /proc: what its process was given, whatever started it."""
+
+import contextlib
+import grp
+import os
+import pwd
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from recipectl.errors import UsageError
+from recipectl.importers.draft import Draft
+from recipectl.importers.from_command import draft_from_command
+from recipectl.importers.programs import program
+from recipectl.importers.shell import Command
+from recipectl.machine import processes, sockets
+from recipectl.recipe.hostfile import DEFAULT_PATH
+
+# What a shell, a login or systemd gives to every process, and the unit gives anew or has no use for.
+_OF_SESSION = re.compile(
+    r"_|PWD|OLDPWD|SHLVL|SHELL|TERM|TERM_PROGRAM.*|COLORTERM|USER|USERNAME|LOGNAME|MAIL|HOME|HOSTNAME|LS_COLORS"
+    r"|LESS.*|EDITOR|PAGER|DISPLAY|PS1|PROMPT_COMMAND|SUDO_.*|SSH_.*|XDG_(RUNTIME_DIR|SEAT|VTNR|SESSION_.*|CURRENT_DESKTOP)|DBUS_.*|TMUX.*|STY|WINDOW|GPG_.*"
+    r"|CONDA_.*|_CE_.*|VIRTUAL_ENV_PROMPT|INVOCATION_ID|JOURNAL_STREAM|SYSTEMD_.*|LISTEN_.*|NOTIFY_SOCKET|MAINPID"
+    r"|CREDENTIALS_DIRECTORY|(CACHE|STATE|RUNTIME|LOGS|CONFIGURATION)_DIRECTORY|MEMORY_PRESSURE_.*|DEBUGINFOD_.*"
+)
+_DEFAULT_NOFILE = 1048576  # what a compiled unit may open at most
+
+
+def pid_on_port(port: int) -> int:
+    """The process that listens on a port; UsageError when none does, or when this user may not see it."""
+    numbers = sockets.inodes(port, sockets.LISTEN)
+    if not numbers:
+        raise UsageError(f"nothing listens on port {port}; start the engine, or give its PID")
+    pid = sockets.owner(numbers)
+    if pid is None:
+        raise UsageError(f"the process on port {port} belongs to another user; run this as root")
+    return pid
+
+
+def draft(pid: int) -> Draft:
+    """The recipe of the engine that a process runs, or that one of its parents runs.
+
+    UsageError when there is no such process, it cannot be read, or no parent shows an engine's command.
+    """
+    found = _engine(pid)
+    words, environment = list(found.argv or ()), dict(found.environment or {})
+    folder = _link(found.pid, "cwd")
+    contained = not os.path.samefile(f"/proc/{found.pid}/root", "/")  # noqa: PTH121  (pathlib follows it elsewhere)
+    words = _with_interpreter(words, environment)
+    words = [*words[:1], *(_absolute(word, folder, found.pid) for word in words[1:])]
+    foreign: list[str] = []
+    if contained:
+        words = [_of_host(word, found.pid, foreign) for word in words]
+    kept = {name: value for name, value in environment.items() if not _OF_SESSION.fullmatch(name)}
+    path = kept.pop("PATH", None)
+    if contained:
+        path = None
+        kept.pop("VIRTUAL_ENV", None)
+    command = Command(kept, words, venv=None if contained else environment.get("VIRTUAL_ENV"), path=path)
+    result = draft_from_command(command, origin=f"From process {found.pid}{_where(found)}.")
+    _set_identity(result, found, environment, contained=contained)
+    _set_limits(result, found)
+    _set_address(result, found.pid)
+    if folder not in ("/", environment.get("HOME")):
+        result.not_carried_over.append(
+            f"the working directory {folder}; paths of the command that are relative to it are absolute here"
+        )
+    for word in foreign:
+        result.not_carried_over.append(f"`{word}`, a path of its container that this host does not have")
+    for key in ("python_path", "venv_path", "binary"):
+        if any(str(result.fields.get(key, "")).startswith(os.path.dirname(word)) for word in foreign):  # noqa: PTH120
+            del result.fields[key]  # it is named above
+    return result
+
+
+def _engine(pid: int) -> processes.Process:
+    """The process itself, or the nearest parent, whose words run an engine."""
+    first = processes.read_process(pid)
+    if first is None:
+        raise UsageError(f"there is no process {pid}; give the PID of an engine that runs")
+    current: processes.Process | None = first
+    while current and current.pid > 1:
+        if current.unreadable:
+            raise UsageError(f"process {current.pid} belongs to another user; run this as root")
+        if current.argv and program(list(current.argv)):
+            return current
+        current = processes.read_process(_parent(current.pid))
+    shown = " ".join(first.argv or ())[:60] or first.executable or "?"
+    fault = f"process {pid} (`{shown}`) and its parents do not show an engine's command"
+    raise UsageError(f"{fault} (vllm, sglang, llama-server); give the PID of the process that started it")
+
+
+def _parent(pid: int) -> int:
+    fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    return int(fields[1])
+
+
+def _link(pid: int, name: str) -> str:
+    with contextlib.suppress(OSError):
+        return os.readlink(f"/proc/{pid}/{name}")  # noqa: PTH115  (it may end in ` (deleted)`)
+    return "/"
+
+
+def _where(process: processes.Process) -> str:
+    return f" of {process.unit}" if process.unit else ""
+
+
+def _with_interpreter(words: list[str], environment: dict[str, str]) -> list[str]:
+    """The words with the program's path: the process found it in the PATH that it was given."""
+    if "/" in words[0]:
+        return words
+    folders = environment.get("PATH", ":".join(DEFAULT_PATH)).split(":")
+    found = next((path for folder in folders if os.access(path := f"{folder}/{words[0]}", os.X_OK)), words[0])
+    return [found, *words[1:]]
+
+
+def _absolute(word: str, folder: str, pid: int) -> str:
+    """A word that names a file in the process's folder, as a path that is the same from everywhere."""
+    flag, separator, value = word.partition("=") if word.startswith("-") else ("", "", word)
+    if not value or value.startswith(("/", "-")) or "/" not in value.strip("."):
+        return word
+    with contextlib.suppress(OSError, ValueError):
+        if Path(f"/proc/{pid}/root{folder}", value).exists():
+            return f"{flag}{separator}{os.path.normpath(f'{folder}/{value}')}"
+    return word
+
+
+def _set_identity(
+    draft: Draft, process: processes.Process, environment: dict[str, str], *, contained: bool
+) -> None:
+    """Set `user:` and its groups, and the Hugging Face cache that was in use."""
+    status = _status(process.pid)
+    uid, groups = int(status["Uid"].split()[1]), [int(gid) for gid in status.get("Groups", "").split()]
+    try:
+        name = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        name = str(uid)
+    if uid == 0:
+        draft.not_carried_over.append("it ran as root; it will run as a user of its own, see `user:`")
+    elif contained or name == str(uid):
+        draft.not_carried_over.append(f"it ran as user {name}, which is no user of this host; see `user:`")
+    else:
+        draft.set("user", name)
+        own = {*os.getgrouplist(name, pwd.getpwuid(uid).pw_gid)}
+        if more := [_group(gid) for gid in groups if gid not in own]:
+            _service(draft, "SupplementaryGroups", " ".join(more))
+    variables = draft.fields.get("env_vars", {})
+    home = environment.get("HOME", "")
+    cache = f"{home}/.cache/huggingface"
+    if (
+        home
+        and not {"HF_HOME", "HF_HUB_CACHE"} & {*variables}
+        and Path(f"/proc/{process.pid}/root{cache}").is_dir()
+    ):
+        if contained or uid == 0:
+            draft.not_carried_over.append(f"the Hugging Face cache {cache}; see `HF_HOME` in recipe(5)")
+        else:
+            draft.set("env_vars", {**variables, "HF_HOME": cache})
+
+
+def _group(gid: int) -> str:
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return str(gid)
+
+
+def _status(pid: int) -> dict[str, str]:
+    """The fields of /proc/PID/status."""
+    lines = Path(f"/proc/{pid}/status").read_text(errors="replace").splitlines()
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+def _service(draft: Draft, name: str, value: str) -> None:
+    draft.set("service", {**draft.fields.get("service", {}), name: value})
+
+
+def _set_limits(draft: Draft, process: processes.Process) -> None:
+    """Set what binds the process: its cgroup, its processors and memory nodes, its priority."""
+    for name, value in (*_cgroup_limits(process.pid), *_placement(process.pid)):
+        _service(draft, name, value)
+
+
+def _cgroup_limits(pid: int) -> Iterator[tuple[str, str]]:
+    """The limits of the process's own control group, as settings of systemd.resource-control(5)."""
+    path = processes.cgroup(pid)
+    folder = next((base / path.strip("/") for base in (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified"))
+                   if (base / path.strip("/") / "cgroup.procs").exists()), None)  # fmt: skip
+    if path == "/" or folder is None:
+        return
+    files = {"memory.max": "MemoryMax", "memory.high": "MemoryHigh", "memory.swap.max": "MemorySwapMax",
+             "cpuset.cpus": "AllowedCPUs", "cpuset.mems": "AllowedMemoryNodes"}  # fmt: skip
+    for file, name in files.items():
+        with contextlib.suppress(OSError):
+            if (value := (folder / file).read_text().strip()) not in ("", "max"):
+                yield name, value
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = (folder / "cpu.max").read_text().split()
+        if quota != "max":
+            yield "CPUQuota", f"{round(100 * int(quota) / int(period))}%"
+
+
+def _placement(pid: int) -> Iterator[tuple[str, str]]:
+    """Affinity, NUMA policy and priority, where they are not those of every process."""
+    processors = os.sched_getaffinity(pid)
+    if processors != os.sched_getaffinity(1):
+        yield "CPUAffinity", " ".join(map(str, sorted(processors)))
+    with contextlib.suppress(OSError, IndexError):
+        policy, _, nodes = Path(f"/proc/{pid}/numa_maps").read_text().split(maxsplit=2)[1].partition(":")
+        names = {"bind": "bind", "interleave": "interleave", "prefer": "preferred", "local": "local"}
+        if policy in names:
+            yield "NUMAPolicy", names[policy]
+            if nodes:
+                yield "NUMAMask", nodes
+    if nice := os.getpriority(os.PRIO_PROCESS, pid):
+        yield "Nice", str(nice)
+    with contextlib.suppress(OSError):
+        if (score := Path(f"/proc/{pid}/oom_score_adj").read_text().strip()) != "0":
+            yield "OOMScoreAdjust", score
+    for line in Path(f"/proc/{pid}/limits").read_text().splitlines():
+        if line.startswith("Max open files") and int((line.split()[3:4] or ["0"])[0]) > _DEFAULT_NOFILE:
+            yield "LimitNOFILE", line.split()[3]
+
+
+def _set_address(draft: Draft, pid: int) -> None:
+    """Set `host:` and `port:` where the engine listens, if its command leaves that to a default."""
+    if listening := sorted(sockets.listening(pid)):
+        host, port = listening[0]
+        if "port" not in draft.fields:
+            draft.set("port", port)
+        if "host" not in draft.fields:
+            draft.set("host", host)
+        if draft.fields["port"] not in {other for _, other in listening}:
+            places = ", ".join(f"{address}:{number}" for address, number in listening)
+            draft.not_carried_over.append(
+                f"it listens at {places}, and its command says {draft.fields['port']}"
+            )
+
+
+def _of_host(word: str, pid: int, foreign: list[str]) -> str:
+    """A word of a container's process with the host's path instead of the container's, where there is one."""
+    flag, separator, value = word.partition("=") if word.startswith("-") else ("", "", word)
+    inside = f"/proc/{pid}/root{value}"
+    if not value.startswith("/") or not os.path.exists(inside):  # noqa: PTH110  (a long word is no error)
+        return word
+    mounts = sorted(_mounts(pid), key=lambda mount: len(mount[2]))
+    device, root, point = [mount for mount in mounts if f"{value}/".startswith(f"{mount[2].rstrip('/')}/")][
+        -1
+    ]
+    source = root.rstrip("/") + value.removeprefix(point.rstrip("/"))
+    for host_device, host_root, host_point in _mounts("self"):
+        if host_device == device and f"{source}/".startswith(f"{host_root.rstrip('/')}/"):
+            path = host_point.rstrip("/") + source.removeprefix(host_root.rstrip("/"))
+            with contextlib.suppress(OSError):
+                if os.path.samefile(path, inside):  # noqa: PTH121  (hot loop)
+                    return f"{flag}{separator}{path}"
+    foreign.append(value)
+    return word
+
+
+def _mounts(pid: int | str) -> list[tuple[str, str, str]]:
+    """The mounts that a process sees: device, folder of the file system, place (proc_pid_mountinfo(5))."""
+    lines = Path(f"/proc/{pid}/mountinfo").read_text(errors="replace").splitlines()
+    rows = [re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), line).split(" ") for line in lines]
+    return [(row[2], row[3], row[4]) for row in rows]
