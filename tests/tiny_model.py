@@ -67,31 +67,25 @@ def weights(sentence: list[int], vocabulary: int) -> dict[str, np.ndarray]:
     return tensors
 
 
-def main(folder: Path) -> None:
+def write(
+    folder: Path, tokenizer_: Tokenizer, tensors: dict[str, np.ndarray], hidden: int, inner: int, layers: int, heads: int
+) -> None:  # fmt: skip
+    """A folder as Hugging Face lays it out, which vLLM, SGLang and transformers load."""
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer_ = tokenizer()
-    sentence = tokenizer_.encode(SENTENCE).ids
-    if len(set(sentence)) != len(sentence):
-        raise SystemExit("the sentence repeats a token, so that its successor is ambiguous")
     tokenizer_.save(str(folder / "tokenizer.json"))
-    save_file(
-        weights(sentence, tokenizer_.get_vocab_size()),
-        folder / "model.safetensors",
-        metadata={"format": "pt"},
-    )
-    (folder / "model.safetensors").chmod(
-        0o644
-    )  # safetensors leaves 0600, which a unit with User= cannot read
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    # safetensors leaves 0600, which a unit with User= cannot read.
+    (folder / "model.safetensors").chmod(0o644)
     config = {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
         "vocab_size": tokenizer_.get_vocab_size(),
-        "hidden_size": HIDDEN,
-        "intermediate_size": 2 * HIDDEN,
-        "num_hidden_layers": LAYERS,
-        "num_attention_heads": HEADS,
-        "num_key_value_heads": HEADS,
-        "head_dim": HIDDEN // HEADS,
+        "hidden_size": hidden,
+        "intermediate_size": inner,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": heads,
+        "head_dim": hidden // heads,
         "hidden_act": "silu",
         "max_position_embeddings": 512,
         "rms_norm_eps": 1e-5,
@@ -99,12 +93,21 @@ def main(folder: Path) -> None:
         "tie_word_embeddings": False,
         "bos_token_id": 1,
         "eos_token_id": EOS,
-        "torch_dtype": "float32",
+        "torch_dtype": str(tensors["lm_head.weight"].dtype),
     }
     names = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "</s>"}
     kind = {"tokenizer_class": "PreTrainedTokenizerFast", "chat_template": CHAT, "model_max_length": 512}
     for name, content in {"config": config, "tokenizer_config": kind | names}.items():
         (folder / f"{name}.json").write_text(json.dumps(content, indent=2))
+
+
+def main(folder: Path) -> None:
+    tokenizer_ = tokenizer()
+    sentence = tokenizer_.encode(SENTENCE).ids
+    if len(set(sentence)) != len(sentence):
+        raise SystemExit("the sentence repeats a token, so that its successor is ambiguous")
+    tensors = weights(sentence, tokenizer_.get_vocab_size())
+    write(folder, tokenizer_, tensors, HIDDEN, 2 * HIDDEN, LAYERS, HEADS)
 
 
 if __name__ == "__main__":

@@ -196,7 +196,7 @@ def wait_for_answer(port: int, process: "subprocess.Popen[bytes]", timeout_sec: 
     end = time.monotonic() + timeout_sec
     while time.monotonic() < end:
         with contextlib.suppress(OSError):
-            get(port, "/health", 5)
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
             return
         if process.poll() is not None:
             raise SystemExit(f"gpu-proof: the server ended with {process.returncode}")

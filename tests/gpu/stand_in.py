@@ -18,6 +18,7 @@ def install(linger_ms: str | None) -> None:
     subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(cards)], check=True)
     (cards / "0000:01:00.0").mkdir()
     (cards / "0000:01:00.0/vendor").write_text("0x10de\n")
+    (cards / "0000:01:00.0/class").write_text("0x030200\n")  # Gloo reads it of every card
     library = "/usr/local/lib/libnvidia-ml.so.1"
     subprocess.run(
         ["gcc", "-shared", "-fPIC", "-O1", "-o", library, str(HERE / "stand_in_nvml.c")], check=True

@@ -114,13 +114,18 @@ def check_gpus(subject: Subject) -> Iterator[Problem]:
 
 def _users_of_mps(subject: Subject) -> Iterator[Problem]:
     """Models that use one GPU at once through CUDA's MPS, as users that it does not serve at once."""
-    shares = [resolved for resolved in subject.result.resolved.values() if resolved.mps_pipes]
+    shares = [
+        resolved for resolved in subject.result.resolved.values()
+        if resolved.mps_pipes or "CUDA_MPS_PIPE_DIRECTORY" in resolved.environment
+    ]  # fmt: skip
     for first, second in combinations(shares, 2):
         one, other = (identity.user_of(resolved.recipe, subject.settings) for resolved in (first, second))
         exclusive = "exclusive" in (first.recipe.gpu_sharing, second.recipe.gpu_sharing)
         if one != other and not exclusive and {*first.gpus.words} & {*second.gpus.words}:
             models = f"{first.recipe.name} ({one}) and {second.recipe.name} ({other})"
-            fault = f"{models} share a GPU through CUDA's MPS, which serves one user at a time: the second waits"
+            fault = (
+                f"{models} share a GPU through CUDA's MPS, which serves one user at a time: the second waits"
+            )
             remedy = "start it with `nvidia-cuda-mps-control -d -multiuser-server`, or give them one `user:`"
             yield on_host("gpu", f"{fault}; {remedy}")
 
