@@ -1,6 +1,7 @@
 """Recipes from commands, units and other tools' files; and back to just the same words."""
 
 import json
+import pwd
 import re
 import shlex
 import sqlite3
@@ -26,6 +27,7 @@ from recipectl.machine.runtime import Runtime
 from recipectl.recipe.hostfile import HostSettings
 from recipectl.recipe.load import load_with_positions
 from recipectl.recipe.yamlfile import read_document
+from recipectl.systemd import quoting
 
 RUNTIMES = {
     "vllm": Runtime("test", ("/v/bin/vllm", "serve"), positional_model=True),
@@ -572,7 +574,7 @@ def test_a_hand_written_unit_becomes_a_recipe() -> None:
     assert draft.fields["extra_args"]["chat-template"] == "a\tb"
     assert draft.variables == ("SEED",)
     assert draft.not_carried_over == [
-        "the variables in /etc/default/vllm; set them in `env_vars:` or `secrets:`"
+        "the variables in /etc/default/vllm, which cannot be read here and win over Environment=; set them in `env_vars:` or `secrets:`"
     ]
 
 
@@ -623,6 +625,66 @@ def test_a_unit_that_goes_through_a_shell_is_read_too() -> None:
     }
 
 
+def test_a_units_file_of_variables_wins_over_its_variables(tmp_path: Path) -> None:
+    file = tmp_path / "engine.env"
+    text = f"[Service]\nUser=u\nEnvironment=MODEL=/models/small B=1\nEnvironmentFile=-{file}\nExecStart=/v/bin/vllm serve ${{MODEL}}\n"
+    unknown = systemd_unit.draft(text, "m", "m.service")
+    assert (unknown.variables, "/models/small" in str(unknown.fields)) == (("MODEL",), False)
+    assert any(str(file) in note for note in unknown.not_carried_over)
+    file.write_text("# MODEL=no\nMODEL=/models/big\nC='x y' \n")
+    known = systemd_unit.draft(text, "m", "m.service")
+    assert known.fields["model_path"] == "/models/big"
+    assert known.fields["env_vars"] == {"MODEL": "/models/big", "B": "1", "C": "x y"}
+
+
+@pytest.mark.parametrize(
+    ("content", "value"),
+    [("A=b c ", "b c"), ('A="b\\"c"d', 'b"cd'), ("A='b\\c'", "b\\c"), ("A=b\\\n  c", "b  c"), ("A=\\x", "x"), ("A=", ""),
+     ("#A=b", None), ("export A=b", None), ("A='b\nc'", "b\nc"), ("A=b#c", "b#c"), ("  A= b", "b")],
+)  # fmt: skip
+def test_a_file_of_variables_is_read_as_systemd_reads_it(content: str, value: str | None) -> None:
+    assert dict(quoting.environment_file(f"{content}\n")).get("A") == value
+
+
+def test_what_a_unit_says_about_restarts_and_its_user_is_kept_or_named() -> None:
+    text = "[Service]\nExecStart=/v/bin/vllm serve /m\nRestart=on-failure\nRestartSec=15\nStartLimitBurst=3\nKillMode=process\nTimeoutStopSec=30\nSyslogIdentifier=a\n[Install]\nAlias=b.service\n"
+    draft = systemd_unit.draft(text, "m", "m.service")
+    assert draft.fields["service"] == {
+        "RestartSec": "15", "StartLimitBurst": "3", "TimeoutStopSec": "30", "SyslogIdentifier": "a",
+    }  # fmt: skip
+    told = "\n".join(draft.not_carried_over)
+    for part in ("Restart=on-failure", "KillMode=process", "Alias=b.service", "it ran as root"):
+        assert part in told
+    assert "ran as root" not in str(
+        systemd_unit.draft(text + "[Service]\nUser=u\n", "m", "m.service").not_carried_over
+    )
+
+
+def test_the_cache_of_the_user_that_ran_it_stays_in_use_or_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "[Service]\nUser=someone\nExecStart=/v/bin/vllm serve org/m\n"
+    assert "cache of user someone" in str(systemd_unit.draft(text, "m", "m.service").not_carried_over)
+    (tmp_path / ".cache/huggingface").mkdir(parents=True)
+    entry = pwd.struct_passwd(("someone", "x", 1, 1, "", str(tmp_path), "/bin/sh"))
+    monkeypatch.setattr(pwd, "getpwnam", lambda _: entry)
+    draft = systemd_unit.draft(text, "m", "m.service")
+    assert (draft.fields["env_vars"], draft.not_carried_over) == (
+        {"HF_HOME": f"{tmp_path}/.cache/huggingface"},
+        [],
+    )
+
+
+def test_a_units_own_script_is_read_with_the_units_variables(tmp_path: Path) -> None:
+    script = tmp_path / "start.sh"
+    text = f"[Service]\nUser=u\nEnvironment=PORT=8001\nExecStart={script}\n"
+    with pytest.raises(UsageError, match=f"recipectl import command {script}"):
+        systemd_unit.draft(text, "m", "m.service")
+    script.write_text("#!/bin/bash\nexec /v/bin/vllm serve /m --port ${PORT:-8000}\n")
+    draft = systemd_unit.draft(text, "m", "m.service")
+    assert (draft.fields["port"], draft.fields["user"]) == (8001, "u")
+
+
 def test_what_a_unit_waits_for_and_writes_to_is_carried_over() -> None:
     text = (
         "[Unit]\nAfter=network-online.target data.mount\n[Service]\nExecStart=/opt/v/bin/vllm serve m\n"
@@ -636,8 +698,125 @@ def test_words_in_ansi_quotes_follow_what_stands_before_them() -> None:
     assert shell.commands("vllm serve m --x=$'\u00e9'", {})[0].words[-1] == "--x=\u00e9"
 
 
+WRAPPED = {
+    "nice": ("nice -n 5", {"Nice": "5"}),
+    "nice, in one word": ("nice -n5", {"Nice": "5"}),
+    "taskset": ("taskset -c 0,2-4", {"CPUAffinity": "0 2-4"}),
+    "taskset with a mask": ("taskset 0x5", {"CPUAffinity": "0 2"}),
+    "ionice": ("ionice -c2 -n 7", {"IOSchedulingClass": "best-effort", "IOSchedulingPriority": "7"}),
+    "numactl": ("numactl --membind=1", {"NUMAPolicy": "bind", "NUMAMask": "1"}),
+    "numactl, both": ("numactl -N 0 -m 0", {"NUMAPolicy": "bind", "NUMAMask": "0", "CPUAffinity": "numa"}),
+    "systemd-run": ("systemd-run --user --scope -p MemoryMax=90% --property CPUQuota=50%", {"MemoryMax": "90%", "CPUQuota": "50%"}),
+    "two": ("numactl --interleave=0-1 nice -n 3", {"NUMAPolicy": "interleave", "NUMAMask": "0-1", "Nice": "3"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("wrapper", "settings"), WRAPPED.values(), ids=WRAPPED.keys())
+def test_what_stands_before_an_engine_becomes_settings(wrapper: str, settings: dict[str, str]) -> None:
+    draft = from_command.draft_from_command(shell.commands(f"{wrapper} /v/bin/vllm serve /m", {})[0])
+    assert (draft.fields["service"], draft.not_carried_over) == (settings, [])
+
+
+def test_what_systemd_run_gives_besides_settings_is_kept() -> None:
+    text = "systemd-run -E A=b --setenv=C=d --uid bob --on-calendar=daily /v/bin/vllm serve /m"
+    draft = from_command.draft_from_command(shell.commands(text, {})[0])
+    assert (draft.fields["env_vars"], draft.fields["user"]) == ({"A": "b", "C": "d"}, "bob")
+    assert draft.not_carried_over == ["`systemd-run --on-calendar=daily` before the program"]
+
+
+@pytest.mark.parametrize("own", [
+    "$(pwd)", "$(dirname $0)", '$(dirname "$0")', '$(cd "$(dirname "$0")" && pwd)', "$( cd -- \"$(dirname -- \"${BASH_SOURCE[0]}\")\" &> /dev/null && pwd )",
+    '$(dirname "$(readlink -f "$0")")', '$(dirname $(realpath "$0"))',
+])  # fmt: skip
+def test_a_script_that_finds_its_own_folder_has_it_in_its_recipe(own: str) -> None:
+    text = f'DIR="{own}"\nexec "$DIR/venv/bin/vllm" serve "$DIR/weights"'
+    draft = from_command.draft_from_command(shell.commands(text, folder="/srv/a")[0])
+    assert (draft.fields["model_path"], draft.variables) == ("/srv/a/weights", ())
+    unknown = from_command.draft_from_command(shell.commands(text)[0])
+    assert unknown.variables == ("WEIGHTS_DIR",)
+
+
+def test_what_vllm_studio_keeps_for_itself_is_no_flag() -> None:
+    common = {"model_path": "/m", "vision": True, "crash_loop": {"blocked": False}, "docker_image": "i:1", "thinking_mode": None,
+              "launch_command": "x", "metadata": {"a": 1}, "visible_devices": "1,2"}  # fmt: skip
+    runtimes = {
+        "python": ("vllm", {"kind": "system", "ref": "/v/bin/python3.12"}, {"python_path": "/v/bin/python3.12"}),
+        "venv": ("sglang", {"kind": "venv", "ref": "/v"}, {"venv_path": "/v"}),
+        "binary": ("llamacpp", {"kind": "binary", "ref": "/l/llama-server"}, {"binary": "/l/llama-server"}),
+        "docker": ("vllm", {"kind": "docker", "ref": "i:1"}, {}),
+    }  # fmt: skip
+    for name, (backend, runtime, expected) in runtimes.items():
+        draft = vllm_studio.draft({"id": name, "backend": backend, "runtime": runtime, **common}, "s")
+        assert "extra_args" not in draft.fields
+        assert draft.fields["gpus"] == [1, 2]
+        assert {
+            key: draft.fields[key] for key in ("python_path", "venv_path", "binary") if key in draft.fields
+        } == expected
+        told = str(draft.not_carried_over)
+        assert all(key in told for key in ("vision", "docker_image", "launch_command", "metadata"))
+        assert ("`i:1` (docker)" in told, "crash_loop" in told) == (name == "docker", False)
+
+
+def test_a_conda_environment_is_its_python() -> None:
+    for text, python in (
+        ("source ~/conda/etc/profile.d/conda.sh\nconda activate x", f"{from_command.host_variable('HOME')}/conda/envs/x/bin/python"),
+        (". /opt/conda/etc/profile.d/conda.sh; conda activate base", "/opt/conda/bin/python"),
+        ("conda activate /srv/env", "/srv/env/bin/python"),
+    ):  # fmt: skip
+        draft = from_command.draft_from_command(
+            shell.commands(f"{text}\npython -m sglang.launch_server --model-path /m")[0]
+        )
+        assert (draft.fields["python_path"], draft.not_carried_over) == (python, [])
+    draft = from_command.draft_from_command(shell.commands("conda activate x\nvllm serve /m")[0])
+    assert "`conda activate x`; give its `bin/python`" in str(draft.not_carried_over)
+    assert "conda run" in str(
+        from_command.draft_from_command(shell.commands("conda run -n x vllm serve /m")[0]).not_carried_over
+    )
+
+
+def test_a_variable_from_a_substitution_is_never_dropped() -> None:
+    text = 'export CUDA_VISIBLE_DEVICES=$(pick)\nexport A="`date`" B=1\nX="$(id)/y" /v/bin/vllm serve /m'
+    draft = from_command.draft_from_command(shell.commands(text)[0])
+    names = {"CUDA_VISIBLE_DEVICES": "M_CUDA_VISIBLE_DEVICES", "A": "M_A", "X": "M_X"}
+    recipe = yaml.safe_load(render(draft))
+    assert recipe["env_vars"] == {name: f"${{{variable}}}" for name, variable in names.items()} | {"B": "1"}
+    assert draft.variables == tuple(sorted(names.values()))
+    assert sum("set from a substitution" in note for note in draft.not_carried_over) == 3
+
+
+def test_a_persistent_group_is_stopped_by_nobody() -> None:
+    models = {name: {"cmd": f"llama-server -m /{name}.gguf --port ${{PORT}}"} for name in "ab"}
+    always = {"persistent": True, "swap": False, "exclusive": False, "members": ["a"]}
+    drafts, _ = llama_swap.drafts({"models": models, "groups": {"always": always}}, "c")
+    assert [draft.fields.get("conflicts") for draft in drafts] == [None, None]
+    drafts, _ = llama_swap.drafts(
+        {"models": models, "groups": {"other": always | {"persistent": False}}}, "c"
+    )
+    assert [draft.fields.get("conflicts") for draft in drafts] == [["b"], None]  # the GPUs say it too
+    assert "`a` did not stop `b`; here each stops the other" in drafts[0].not_carried_over
+
+
+def test_a_configuration_of_which_nothing_was_imported_fails(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("models: {a: {cmd: 'llama-server -hf o/a --port ${PORT}'}}\n")
+    assert (
+        CliRunner()
+        .invoke(recipectl, ["import", "llama-swap", str(tmp_path / "c.yaml")], standalone_mode=False)
+        .return_value
+        == 2
+    )
+
+
+def test_a_container_that_comes_up_with_the_host_starts_at_boot() -> None:
+    text = "docker run -d --restart {} vllm/vllm-openai --model /m"
+    drafts = {word: from_command.draft_from_command(shell.commands(text.format(word))[0]) for word in ("always", "unless-stopped", "no", "on-failure:3")}  # fmt: skip
+    assert {word: draft.fields.get("autostart") for word, draft in drafts.items()} == {"always": True, "unless-stopped": True, "no": None, "on-failure:3": None}  # fmt: skip
+    assert "--restart on-failure:3" in str(drafts["on-failure:3"].not_carried_over)
+    assert all("published no port" in str(draft.not_carried_over) for draft in drafts.values())
+    assert "published" not in str(from_command.draft_from_command(shell.commands("docker run --network host vllm/vllm-openai --model /m")[0]).not_carried_over)  # fmt: skip
+
+
 def test_a_devices_container_name_is_a_gpu() -> None:
-    text = "podman run --device nvidia.com/gpu=0 --device nvidia.com/gpu=2 vllm/vllm-openai --model /m"
+    text = "podman run -p 8000:8000 --device nvidia.com/gpu=0 --device nvidia.com/gpu=2 vllm/vllm-openai --model /m"
     draft = from_command.draft_from_command(shell.commands(text, {})[0])
     assert (draft.fields["gpus"], draft.not_carried_over) == ([0, 2], [])
 

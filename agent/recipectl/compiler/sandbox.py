@@ -1,7 +1,10 @@
 """The sandbox of a unit: as tight as CUDA, NCCL and JIT compilers allow."""
 
+from itertools import pairwise
+
 from recipectl.compiler.environment import directories
 from recipectl.compiler.model import ResolvedRecipe
+from recipectl.engines.registry import ENGINES
 from recipectl.machine.installation import Installation
 from recipectl.systemd import quoting
 
@@ -47,16 +50,23 @@ def helper_lines(user: str = "", *, limited: bool = True) -> list[str]:
 
 
 def moved_directories(resolved: ResolvedRecipe) -> list[str]:
-    """The folders of caches and state that a variable moves elsewhere."""
+    """The folders that the engine writes and that a variable or a flag puts elsewhere."""
     # They are written with `-`: a missing folder would fail the start with 226/NAMESPACE.
     environment = resolved.environment
-    return [
+    return _written_by_flags(resolved) + [
         environment[name].value
         for name, folder in directories(resolved.recipe).items()
         if name in environment
         and environment[name].value != folder
         and environment[name].value.startswith("/")
     ]
+
+
+def _written_by_flags(resolved: ResolvedRecipe) -> list[str]:
+    words = [part for word in resolved.argv for part in word.split("=", 1 if word.startswith("--") else 0)]
+    flags = ENGINES[resolved.recipe.backend].written_flags
+    pairs = pairwise(words)
+    return [value for flag, value in pairs if flag.replace("_", "-") in flags and value.startswith("/")]
 
 
 _KERNEL = [

@@ -26,6 +26,7 @@ class Engine(NamedTuple):
     model_variables: tuple[str, ...] = ()  # what it reads another model from
     key_variables: tuple[str, ...] = ()  # what it reads the key of its API from
     key_flags: tuple[str, ...] = ("--api-key", "--api_key")  # or its beginning
+    written_flags: tuple[str, ...] = ()  # flags that name a folder which it writes
     model_sources: tuple[str, ...] = ()  # flags that name a model in another way
     misleading_variables: tuple[str, ...] = ()
     module_ignores_headless: bool = False  # where it has no script, it cannot be a follower

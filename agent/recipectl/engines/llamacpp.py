@@ -15,6 +15,7 @@ ENGINE = Engine(
     host="127.0.0.1",
     port=8080,
     health_path="/health",
+    written_flags=("--slot-save-path", "--log-prompts-dir"),
     version_path="/props",
     version_key="build_info",
     flags={

@@ -16,6 +16,10 @@ ENGINE = Engine(
     host="127.0.0.1",
     port=30000,
     health_path="/health",
+    written_flags=(
+        "--download-dir", "--file-storage-path", "--crash-dump-folder", "--debug-tensor-dump-output-folder",
+        "--export-metrics-to-file-dir", "--ple-offload-dir", "--spec-trace-dir",
+    ),
     version_path="/server_info",
     version_key="version",
     flags={

@@ -40,6 +40,7 @@ ENGINE = Engine(
     host="0.0.0.0",  # noqa: S104  (`--host` is None: create_server_socket() then binds "")
     port=8000,
     health_path="/health",
+    written_flags=("--download-dir",),
     version_path="/version",
     version_key="version",
     flags={

@@ -43,6 +43,8 @@ class _Container:
     mounts: list[tuple[str, str]] = field(default_factory=list)  # (path in the container, path on the host)
     ports: dict[str, tuple[str, str]] = field(default_factory=dict)  # container port -> host address and port
     entrypoint: tuple[str, ...] | None = None
+    network: str = ""
+    restart: str = ""
 
     def add_variable(self, value: str) -> None:
         if pair := assignment(value):
@@ -88,6 +90,14 @@ class _Container:
     def set_entrypoint(self, value: str) -> None:
         self.entrypoint = (value,)
 
+    def set_network(self, value: str) -> None:
+        self.network = value
+
+    def set_restart(self, value: str) -> None:
+        self.restart = value
+        if value.startswith("on-failure"):
+            self._leave_out(f"`--restart {value}`: recipectl always restarts a model that ends")
+
     def add_other(self, name: str, value: str) -> None:
         if name not in _CONTAINER_ONLY:
             self._leave_out(f"`{name} {value}` of the container; see `service:` for a similar setting")
@@ -116,6 +126,9 @@ _HANDLERS: Mapping[str, Callable[[_Container, str], None]] = {
     "--gpus": _Container.add_gpus,
     "--device": _Container.add_device,
     "--entrypoint": _Container.set_entrypoint,
+    "--network": _Container.set_network,
+    "--net": _Container.set_network,
+    "--restart": _Container.set_restart,
 }
 
 
@@ -132,6 +145,9 @@ def command_in_container(command: Command) -> tuple[Command, list[str]] | None:
     entrypoint = _entrypoint(container, image, arguments)
     words = _inside_shell([*entrypoint, *arguments], container)
     words = _with_host_port([container.host_path(word) for word in words], container.ports)
+    if not container.ports and container.network != "host":
+        fault = "the container published no port: only its own networks reached the engine"
+        container.not_carried_over.append(f"{fault}; see `host:`")
     if container.mounts:
         pairs = ", ".join(f"{target} is {source}" for target, source in container.mounts)
         notes.append(f"Paths of the container are replaced by the host's: {pairs}.")
@@ -142,6 +158,7 @@ def command_in_container(command: Command) -> tuple[Command, list[str]] | None:
         environment={name: container.host_path(value) for name, value in container.environment.items()},
         words=words,
         not_carried_over=container.not_carried_over,
+        autostart=container.restart in ("always", "unless-stopped"),
         # A container does not inherit these from the caller.
         path=None,
         venv=None,

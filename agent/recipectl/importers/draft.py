@@ -41,10 +41,22 @@ class Draft:
         if comment:
             self.comments[key] = comment
 
+    def rename_variable(self, name: str, new: str) -> None:
+        """Give a variable of the host a name that no other recipe uses."""
+        self.fields = _renamed(self.fields, host_variable(name), host_variable(new))
+
     @property
     def variables(self) -> tuple[str, ...]:
         """The names that the host file must define under `vars:`, sorted."""
         return tuple(sorted({name for text in _texts(self.fields) for name in _HOST_VARIABLE.findall(text)}))
+
+
+def _renamed(value: Any, old: str, new: str) -> Any:
+    if isinstance(value, dict):
+        return {key: _renamed(item, old, new) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_renamed(item, old, new) for item in value]
+    return type(value)(value.replace(old, new)) if isinstance(value, str) else value
 
 
 def _texts(value: Any) -> list[str]:

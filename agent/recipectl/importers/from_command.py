@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from recipectl.compiler import service_settings
 from recipectl.compiler.secrets import redacted as redacted_words
 from recipectl.engines import flags
 from recipectl.engines.flags import GivenOption
@@ -75,13 +76,23 @@ def draft_from_command(command: Command, name: str | None = None, origin: str = 
     draft.set("model_path", model)
     _set_arguments(draft, engine.backend, options, stray_words)
     set_environment(draft, command.environment)
+    if command.autostart:
+        draft.set("autostart", True, "The container was started with the host.")
     if command.user:
         draft.set("user", command.user)
+    allowed = {name: value for name, value in command.service.items() if service_settings.is_allowed(name)}
+    draft.not_carried_over += [
+        f"{name}={command.service[name]}" for name in command.service.keys() - allowed.keys()
+    ]
+    if allowed:
+        draft.set("service", allowed)
     if command.folder:
         draft.not_carried_over.append(
             f"`cd {command.folder}`: a unit has its own folder; make relative paths absolute"
         )
     draft.name = name or model_name(str(draft.fields.get("served_model_name") or model))
+    for variable in command.substituted:
+        draft.rename_variable(variable, f"{re.sub('[^A-Z0-9]', '_', draft.name.upper())}_{variable}")
     return draft
 
 
@@ -97,7 +108,9 @@ def _set_runtime(draft: Draft, engine: Program, command: Command) -> None:
         if folder.startswith("/") and folder not in DEFAULT_PATH and VARIABLE_START not in folder
     ]
     fields = engine.runtime_fields
-    if not fields and command.venv:
+    if not fields and command.conda_environment:
+        fields = {"python_path": f"{command.conda_environment}/bin/python"}
+    elif not fields and command.venv:
         fields = {"venv_path": command.venv}
     elif not fields:
         fields = _runtime_on_path(engine.backend, path_folders)

@@ -211,12 +211,16 @@ def _set_conflicts(drafts: Mapping[str, Draft], groups: Mapping[str, _Group]) ->
             conflicts = stopped + (siblings if group.swap else [])
             if conflicts:
                 draft.set("conflicts", sorted(drafts[other].name for other in conflicts))
-        if group.persistent:
-            draft.not_carried_over.append(
-                f"group {group.name} is persistent: no other group stops its members"
-            )
+        for other in stopped:
+            if not _unloads(group, groups.get(other, _Group())):
+                draft.not_carried_over.append(f"`{name}` did not stop `{other}`; here each stops the other")
+
+
+def _unloads(group: _Group, other: _Group) -> bool:
+    """Whether llama-swap ends the models of another group when it loads one of this group."""
+    return group.exclusive and not other.persistent
 
 
 def _stops(group: _Group, other: _Group) -> bool:
-    """Whether the start of a group's model stops the models of another group."""
-    return group.name != other.name and (group.exclusive or other.exclusive) and not other.persistent
+    """Whether models of two groups never run at once; `conflicts:` works in both directions."""
+    return group.name != other.name and (_unloads(group, other) or _unloads(other, group))

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from recipectl.importers.shell import Command, assignment
+from recipectl.importers.wrappers import settings
 from recipectl.recipe.hostfile import DEFAULT_PATH
 
 _MODULES = {
@@ -16,8 +17,17 @@ _MODULES = {
 _WRAPPERS = {
     "exec": "", "nohup": "", "time": "", "setsid": "", "command": "", "sudo": "ugpCDRTh", "doas": "u",
     "stdbuf": "", "nice": "n", "ionice": "cn", "numactl": "", "taskset": "", "timeout": "ks", "chrt": "",
-    "systemd-inhibit": "", "uv": "", "uvx": "", "conda": "np", "mamba": "np", "poetry": "",
+    "systemd-inhibit": "", "systemd-run": "puEMHGt", "uv": "", "uvx": "", "conda": "np", "mamba": "np",
+    "poetry": "",
 }  # fmt: skip
+_LONG_WITH_WORD = frozenset(
+    """
+    --property --setenv --unit --uid --slice --nice --description --membind --cpunodebind --interleave
+    --physcpubind --preferred --cpu-list --adjustment
+    """.split()  # noqa: SIM905  (a list one can read)
+)
+# Their options become settings of the unit.
+_WITH_SETTINGS = ("nice", "ionice", "taskset", "numactl", "systemd-run")
 # Without options, these wrappers do nothing that a unit does not do.
 _NEEDLESS_WRAPPERS = ("exec", "nohup", "time", "setsid", "command")
 
@@ -88,6 +98,7 @@ def unwrapped(command: Command) -> Command:
         environment=dict(command.environment),
         words=list(command.words),
         not_carried_over=list(command.not_carried_over),
+        service=dict(command.service),
     )
     while inner.words and not _is_program(inner.words):
         if not _remove_wrapper(inner):
@@ -114,12 +125,28 @@ def _remove_wrapper(command: Command) -> bool:
     wrapper = command.words[:length]
     if wrapper and name in ("sudo", "doas"):
         command.user = _sudo_user(wrapper[1:]) or command.user
+    elif wrapper and name in _WITH_SETTINGS:
+        _take_settings(command, wrapper)
     elif wrapper and (name not in _NEEDLESS_WRAPPERS or wrapper[1:]):
         command.not_carried_over.append(
             f"`{' '.join(wrapper)}` before the program; see `service:` for a similar setting"
         )
     command.words = command.words[length:]
     return bool(wrapper)
+
+
+def _take_settings(command: Command, wrapper: list[str]) -> None:
+    """Keep what a wrapper means as settings of the unit; name the rest."""
+    found, rest = settings(wrapper)
+    for name, value in found:
+        if name == "Environment":
+            command.environment |= [assignment(value) or (value, "")]
+        elif name == "User":
+            command.user = value
+        else:
+            command.service[name] = value
+    if rest:
+        command.not_carried_over.append(f"`{program_name(wrapper)} {' '.join(rest)}` before the program")
 
 
 def _remove_env(command: Command) -> None:
@@ -140,6 +167,7 @@ def _wrapper_length(words: list[str]) -> int:
     for length in range(1, len(words)):
         option = words[length - 1]
         takes_word = re.fullmatch(r"-[A-Za-z]", option) and option[1] in options_with_word
+        takes_word = takes_word or option in _LONG_WITH_WORD
         if _begins_command(words[length:]) and not takes_word:
             return length
     return 0

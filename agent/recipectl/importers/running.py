@@ -13,6 +13,7 @@ from recipectl.importers.draft import Draft
 from recipectl.importers.from_command import draft_from_command
 from recipectl.importers.programs import program
 from recipectl.importers.shell import Command
+from recipectl.importers.variables import keep_cache
 from recipectl.machine import processes, sockets
 from recipectl.recipe.hostfile import DEFAULT_PATH
 
@@ -144,18 +145,11 @@ def _set_identity(
         own = {*os.getgrouplist(name, pwd.getpwuid(uid).pw_gid)}
         if more := [_group(gid) for gid in groups if gid not in own]:
             _service(draft, "SupplementaryGroups", " ".join(more))
-    variables = draft.fields.get("env_vars", {})
-    home = environment.get("HOME", "")
-    cache = f"{home}/.cache/huggingface"
-    if (
-        home
-        and not {"HF_HOME", "HF_HUB_CACHE"} & {*variables}
-        and Path(f"/proc/{process.pid}/root{cache}").is_dir()
-    ):
-        if contained or uid == 0:
-            draft.not_carried_over.append(f"the Hugging Face cache {cache}; see `HF_HOME` in recipe(5)")
-        else:
-            draft.set("env_vars", {**variables, "HF_HOME": cache})
+    home = environment.get("HOME")
+    if not contained and uid != 0:
+        keep_cache(draft, name, home)
+    elif home and Path(f"/proc/{process.pid}/root{home}/.cache/huggingface").is_dir():
+        draft.not_carried_over.append(f"the Hugging Face cache in {home}/.cache; see HF_HOME in recipe(5)")
 
 
 def _group(gid: int) -> str:

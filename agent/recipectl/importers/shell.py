@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import ClassVar
 
-from recipectl.importers.draft import UNKNOWN_VALUE, VARIABLE_START
-from recipectl.importers.shell_words import ASSIGNMENT, Scope, WordReader
+from recipectl.importers.draft import UNKNOWN_VALUE, VARIABLE_START, host_variable
+from recipectl.importers.shell_text import Scope
+from recipectl.importers.shell_words import ASSIGNMENT, WordReader
 
 SHELLS = ("sh", "bash", "dash", "zsh")
 # Commands that do not change what an engine is given.
@@ -34,14 +35,22 @@ class Command:
     not_carried_over: list[str] = field(default_factory=list)
     line: int = 1  # counts from 1
     user: str | None = None
+    autostart: bool = False
+    conda_environment: str | None = None
+    service: dict[str, str] = field(default_factory=dict)  # settings of its unit
+    substituted: frozenset[str] = (
+        frozenset()
+    )  # variables of the host that stand for what a substitution gives
 
 
 class _Script(WordReader):
     """Follows the assignments and builtins of a script, and collects the programs that it runs."""
 
-    def __init__(self, text: str, environment: Mapping[str, str]) -> None:
-        super().__init__(text, Scope(variables={**environment}, exported_names={*environment}))
+    def __init__(self, text: str, environment: Mapping[str, str], folder: str | None) -> None:
+        scope = Scope(variables={**environment}, exported_names={*environment}, script_folder=folder)
+        super().__init__(text, scope)
         self.commands: list[Command] = []
+        self.substituted: set[str] = set()
         self.exports_all = False  # `set -a`
         self.follows_test = False  # `[ … ] &&` precedes
 
@@ -71,7 +80,9 @@ class _Script(WordReader):
         assignments, words = self._split_assignments(words)
         if not words:
             self._assign(assignments)
-        elif words[0] in self._BUILTINS and words != ["cd"]:  # a bare `cd` is reported like a program
+        elif (
+            words[0] in self._BUILTINS and words != ["cd"] and words[1:2] != ["run"]
+        ):  # a bare `cd` is reported like a program
             self._BUILTINS[words[0]](self, words)
         elif words[0] not in _WITHOUT_EFFECT:
             self._add_command(assignments, words, line)
@@ -79,16 +90,16 @@ class _Script(WordReader):
     def _split_assignments(self, words: list[str]) -> tuple[dict[str, str], list[str]]:
         """The assignments in front of some words, and the other words.
 
-        Where only a running shell knows the value, the variable is unset instead.
+        Where only a running shell knows the value, it is a variable of the host.
         """
         assignments: dict[str, str] = {}
         while words and (match := ASSIGNMENT.match(words[0])):
             name, appends, value = match.groups()
             words = words[1:]
             if UNKNOWN_VALUE in value:
-                assignments.pop(name, None)
-                self.scope.variables.pop(name, None)
-                continue
+                self.report(f"`{name}` is set from a substitution, which recipectl does not run")
+                self.substituted.add(name)
+                value = host_variable(name)
             start = assignments.get(name, self.scope.variables.get(name, "")) if appends else ""
             assignments[name] = start + value
         return assignments, words
@@ -111,10 +122,12 @@ class _Script(WordReader):
                 environment=environment,
                 words=words,
                 venv=self.scope.venv,
+                conda_environment=self.scope.conda_environment,
                 folder=self.scope.folder,
                 path=path,
                 not_carried_over=self.not_carried_over,
                 line=line,
+                substituted=frozenset(self.substituted),
             )
         )
         self.not_carried_over = []
@@ -132,10 +145,25 @@ class _Script(WordReader):
         self.exports_all = "-a" in words or (self.exports_all and "+a" not in words)
 
     def _run_source(self, words: list[str]) -> None:
-        if words[1:] and words[1].endswith("/bin/activate"):
+        if words[1:] and words[1].endswith("/etc/profile.d/conda.sh"):
+            self.scope.conda_folder = self._from_folder(words[1].removesuffix("/etc/profile.d/conda.sh"))
+        elif words[1:] and words[1].endswith("/bin/activate"):
             self.scope.venv = self._from_folder(words[1].removesuffix("/bin/activate"))
         else:
             self.report(f"`{' '.join(words)}`, which may set variables")
+
+    def _run_conda(self, words: list[str]) -> None:
+        """`conda activate NAME`: an environment in the folder that conda was loaded from, or at a path."""
+        name = words[2] if words[1:2] == ["activate"] and len(words) > 2 else ""
+        if not name:
+            self.report(f"`{' '.join(words)}`, which may set variables")
+        elif "/" in name:
+            self.scope.conda_environment = self._from_folder(name)
+        elif self.scope.conda_folder:
+            folder = self.scope.conda_folder
+            self.scope.conda_environment = folder if name == "base" else f"{folder}/envs/{name}"
+        else:
+            self.report(f"`{' '.join(words)}`; give its `bin/python` as `python_path:`")
 
     def _run_unset(self, words: list[str]) -> None:
         for name in words[1:]:
@@ -158,12 +186,15 @@ class _Script(WordReader):
         "set": _run_set,
         "unset": _run_unset,
         "cd": _run_cd,
+        **dict.fromkeys(("conda", "mamba", "micromamba"), _run_conda),
     }
 
 
-def commands(text: str, environment: Mapping[str, str] | None = None) -> list[Command]:
+def commands(
+    text: str, environment: Mapping[str, str] | None = None, folder: str | None = None
+) -> list[Command]:
     """The programs that a script runs, without a shell's own commands; UsageError for an unclosed quote."""
-    return _Script(text.replace("\r\n", "\n"), environment or {}).run()
+    return _Script(text.replace("\r\n", "\n"), environment or {}, folder).run()
 
 
 def assignment(word: str) -> tuple[str, str] | None:

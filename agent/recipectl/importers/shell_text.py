@@ -1,7 +1,38 @@
 """A shell script as text: a position in it, and what ends a quote, a bracket and a here-document."""
 
+import re
+from dataclasses import dataclass, field
+
 from recipectl.errors import UsageError
 from recipectl.importers.draft import AS_IT_RUNS
+
+_FILE = r"\$(?:0|\{0\}|BASH_SOURCE|\{BASH_SOURCE(?:\[0\])?\})"
+_DIRNAME = rf"dirname(?:--)?(?:{_FILE}|\$\((?:realpath|readlink-f)(?:--)?{_FILE}\))"
+_OWN_FOLDER = re.compile(
+    rf"pwd(?:-P)?|{_DIRNAME}|cd(?:-P)?(?:--)?\$\({_DIRNAME}\)(?:&?>/dev/null(?:2>&1)?)?(?:&&|;)pwd(?:-P)?"
+)
+
+
+def own_folder(substitution: str, folder: str | None, script_folder: str | None) -> str | None:
+    """The folder that a script finds with `$(…)`: its own, from which most are started, or where it is."""
+    text = re.sub(r"[\s\"']", "", substitution)
+    if text == "pwd" and folder:
+        return folder
+    return script_folder if _OWN_FOLDER.fullmatch(text) else None
+
+
+@dataclass
+class Scope:
+    """What a subshell gets from its parent; a change in the subshell does not reach the parent."""
+
+    variables: dict[str, str] = field(default_factory=dict)
+    exported_names: set[str] = field(default_factory=set)
+    arrays: dict[str, list[str]] = field(default_factory=dict)
+    folder: str | None = None
+    venv: str | None = None
+    script_folder: str | None = None  # where the script's file is
+    conda_folder: str | None = None
+    conda_environment: str | None = None
 
 
 class ScriptText:

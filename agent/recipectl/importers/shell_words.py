@@ -3,11 +3,10 @@
 import re
 from collections.abc import Callable, Mapping
 from copy import deepcopy
-from dataclasses import dataclass, field
 from typing import ClassVar
 
 from recipectl.importers.draft import UNKNOWN_VALUE, host_variable
-from recipectl.importers.shell_text import ScriptText
+from recipectl.importers.shell_text import Scope, ScriptText, own_folder
 
 _NAME = r"[A-Za-z_][A-Za-z0-9_]*"
 ASSIGNMENT = re.compile(rf"({_NAME})(\+?)=(.*)\Z", re.S)  # name, `+` when it appends, value
@@ -23,17 +22,6 @@ _HEREDOC = re.compile(r"<-?\s*(['\"]?)([\w.-]+)\1")
 _SEPARATOR = re.compile(r"&&|\|\||;;|[;&|\n]")
 # It separates the elements of an array within a word. The character is private: no script has it.
 _ELEMENT_END = "\ue003"
-
-
-@dataclass
-class Scope:
-    """What a subshell gets from its parent; a change in the subshell does not reach the parent."""
-
-    variables: dict[str, str] = field(default_factory=dict)
-    exported_names: set[str] = field(default_factory=set)
-    arrays: dict[str, list[str]] = field(default_factory=dict)
-    folder: str | None = None
-    venv: str | None = None
 
 
 class WordReader(ScriptText):
@@ -246,7 +234,8 @@ class WordReader(ScriptText):
             case "brace":
                 return self._expand_braced(self.read_to_closing("{", "}"))
             case "substitution":
-                self.read_to_closing("(", ")")
+                text = self.read_to_closing("(", ")")
+                return own_folder(text, self.scope.folder, self.scope.script_folder) or UNKNOWN_VALUE
             case "arguments":
                 self.report(f"`${expansion[0]}`, the arguments of the script")
                 return _ELEMENT_END
@@ -255,9 +244,7 @@ class WordReader(ScriptText):
         return UNKNOWN_VALUE
 
     def _value(self, name: str) -> str:
-        if name in self.scope.variables:
-            return self.scope.variables[name]
-        return host_variable(f"ARG{name}" if name.isdigit() else name)
+        return self.scope.variables.get(name, host_variable(f"ARG{name}" if name.isdigit() else name))
 
     def _expand_braced(self, text: str) -> str:
         """The value of `${text}`."""

@@ -1,25 +1,28 @@
 """A hand-written systemd service that runs an engine."""
 
+import contextlib
+import glob
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from recipectl.compiler import service_settings
-from recipectl.errors import UsageError
+from recipectl.errors import RecipectlError, UsageError
 from recipectl.importers.draft import AS_IT_RUNS, Draft, host_variable
 from recipectl.importers.from_command import draft_from_command, model_name
-from recipectl.importers.programs import program, runs_container, unwrapped
-from recipectl.importers.shell import Command, commands, script_in
+from recipectl.importers.programs import program, program_name, runs_container, unwrapped
+from recipectl.importers.shell import SHELLS, Command, commands, script_in
+from recipectl.importers.variables import keep_cache
 from recipectl.recipe.schema import LONGEST_SEC, span_sec
+from recipectl.recipe.yamlsyntax import read_text
 from recipectl.systemd import quoting
 from recipectl.systemd.unitfile import Setting, parse_settings
 
 # Settings that every compiled unit has in its own way, or that the functions below read.
 _COMPILED = frozenset(
     """
-    Type Restart RestartSec ExecStart KillMode TimeoutStopSec SendSIGKILL NotifyAccess
-    StartLimitIntervalSec StartLimitBurst StartLimitInterval SyslogIdentifier
-    LimitMEMLOCK TasksMax Description Documentation User Environment EnvironmentFile
-    TimeoutStartSec TimeoutSec Alias
+    Type Restart ExecStart NotifyAccess LimitMEMLOCK Description Documentation User Environment
+    EnvironmentFile TimeoutStartSec TimeoutSec
     """.split()  # noqa: SIM905  (a list one can read)
 )
 # Values that change nothing: the compiled unit has them too, or they are systemd's defaults.
@@ -31,6 +34,10 @@ _DEFAULT_VALUES = {
     "StandardOutput": _JOURNAL,
     "StandardError": _JOURNAL,
     "KillSignal": frozenset(("SIGTERM", "TERM", "15")),
+    "KillMode": frozenset(("mixed", "control-group")),
+    "SendSIGKILL": frozenset(("yes", "true", "on", "1")),
+    "RestartSec": frozenset(("10", "10s")),
+    "TasksMax": frozenset(("infinity",)),
 }
 _COMPILED_LIMIT_NOFILE = 1048576
 _MAX_STOP_SEC = 60
@@ -44,12 +51,19 @@ def draft(text: str, name: str, source: str) -> Draft:
     if not command_lines:
         raise UsageError(f"{source} has no ExecStart=; give a service that runs an engine")
     environment = _environment(unit_settings, name, not_carried_over)
+    environment |= _variables_of_files(unit_settings, name, environment, not_carried_over)
     command = _command(command_lines[-1], environment, name, not_carried_over)
     if len(command_lines) > 1:
         not_carried_over.append(f"{len(command_lines) - 1} ExecStart= before the last one")
     result = draft_from_command(command, model_name(name.replace("@", "-")), f"From {source}.")
     result.not_carried_over += not_carried_over
     _set_keys(result, unit_settings, name)
+    users = {key: value for _, key, value in unit_settings if key in ("User", "DynamicUser")}
+    if users.get("User", "root") == "root" and "DynamicUser" not in users and "/user/" not in source:
+        result.fields.pop("user", None)
+        result.not_carried_over.append("it ran as root; it will run as a user of its own, see `user:`")
+    else:
+        keep_cache(result, users.get("User", ""))
     return result
 
 
@@ -68,10 +82,34 @@ def _environment(unit_settings: Sequence[Setting], name: str, not_carried_over: 
             words = quoting.split(_without_specifiers(value, name, not_carried_over))
             assignments = {variable: text for variable, _, text in (word.partition("=") for word in words)}
             environment = environment | assignments if words else {}
-        elif key == "EnvironmentFile" and value:
-            file = value.lstrip("-")
-            not_carried_over.append(f"the variables in {file}; set them in `env_vars:` or `secrets:`")
     return environment
+
+
+def _variables_of_files(
+    unit_settings: Sequence[Setting], name: str, environment: Mapping[str, str], not_carried_over: list[str]
+) -> dict[str, str]:
+    """What EnvironmentFile= sets: it wins over Environment= (systemd.exec(5)).
+
+    Of a file that is not here nothing is known: what the command takes of Environment= may be another value.
+    """
+    variables: dict[str, str] = {}
+    values = [value for _, key, value in unit_settings if key == "EnvironmentFile"]
+    while "" in values:  # an empty value removes those before it
+        values = values[values.index("") + 1 :]
+    for value in values:
+        pattern = _without_specifiers(value.removeprefix("-"), name, not_carried_over)
+        texts = []
+        for file in sorted(glob.glob(pattern)):  # noqa: PTH207  (absolute)
+            with contextlib.suppress(OSError, RecipectlError):
+                texts.append(read_text(Path(file)))
+        variables |= {key: text for content in texts for key, text in quoting.environment_file(content)}
+        if not texts:
+            fault = f"the variables in {pattern}, which cannot be read here and win over Environment="
+            not_carried_over.append(f"{fault}; set them in `env_vars:` or `secrets:`")
+            commands = " ".join(_command_lines(unit_settings)[-1:])
+            used = re.findall(r"\$\{?([A-Za-z_][A-Za-z0-9_]*)", commands)
+            variables |= {key: host_variable(key) for key in used if key in environment}
+    return variables
 
 
 def _without_specifiers(text: str, name: str, not_carried_over: list[str]) -> str:
@@ -103,11 +141,37 @@ def _command(line: str, environment: dict[str, str], name: str, not_carried_over
         return _command_in_script(script, environment, not_carried_over)
     path = environment.get("PATH")
     variables = {variable: value for variable, value in environment.items() if variable != "PATH"}
-    return Command(variables, words, path=path)
+    command = Command(variables, words, path=path)
+    inner = unwrapped(command).words
+    if not inner or program(inner) or runs_container(inner):
+        return command
+    file, script = _own_script(inner)
+    return _command_in_script(script, environment, not_carried_over, str(Path(file).parent))
 
 
-def _command_in_script(script: str, environment: dict[str, str], not_carried_over: list[str]) -> Command:
-    script_commands = commands(script, environment)
+def _own_script(words: list[str]) -> tuple[str, str]:
+    """The path and text of the script that a command is; UsageError when it is none, or cannot be read."""
+    file = next(
+        (word for word in words[:3] if word.startswith("/") and program_name([word]) not in SHELLS), ""
+    )
+    text = ""
+    with contextlib.suppress(OSError, RecipectlError):
+        text = read_text(Path(file))
+    if program_name(words) in SHELLS or re.match(r"#!.*\b(ba|da|z)?sh\b", text):
+        if text:
+            return file, text
+        fault = f"`{file}` cannot be read here"
+    else:
+        fault = f"`{file or words[0]}` is no engine (vllm, sglang, llama-server)"
+    raise UsageError(
+        f"{fault}; if it is a script, run `recipectl import command {file or 'FILE'}`, {AS_IT_RUNS}"
+    )
+
+
+def _command_in_script(
+    script: str, environment: dict[str, str], not_carried_over: list[str], folder: str | None = None
+) -> Command:
+    script_commands = commands(script, environment, folder)
     engines = []
     for command in script_commands:
         words = unwrapped(command).words
@@ -149,7 +213,7 @@ def _set_keys(draft: Draft, unit_settings: Sequence[Setting], name: str) -> None
 def _reason_to_leave_out(setting: Setting) -> str | None:
     """The sentence for a setting that no recipe can have; None for any other."""
     _, key, value = setting
-    if key == "Restart" and value in ("no", "on-abnormal", "on-abort", "on-watchdog"):
+    if key == "Restart" and value not in ("always", ""):
         return f"Restart={value}: recipectl always restarts a model that ends"
     seconds = span_sec(value) if key == "TimeoutStopSec" else 0
     if seconds and (not isinstance(seconds, int) or seconds > _MAX_STOP_SEC):
@@ -193,11 +257,11 @@ def _add_to_service(draft: Draft, service: dict[str, list[str]], setting: Settin
         value = " ".join(word for word in value.split() if word not in _DEFAULT_VALUES[key])
         if not value:
             return
-    elif key in _COMPILED or is_low_limit or section not in ("Service", "Unit"):
+    elif key in _COMPILED or is_low_limit:
         return
     if not value:
         service.pop(key, None)
-    elif key in _DEFAULT_VALUES or service_settings.is_allowed(key):
+    elif service_settings.is_allowed(key) and section in ("Service", "Unit"):
         text = _without_specifiers(value, name, draft.not_carried_over)
         service.setdefault(key, []).append(text)
     else:

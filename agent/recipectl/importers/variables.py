@@ -1,6 +1,8 @@
 """The environment of a command as `gpus:`, `secrets:` and `env_vars:`."""
 
 import hashlib
+import pwd
+from pathlib import Path
 
 from recipectl.compiler import secrets as secret_rules
 from recipectl.importers.draft import Draft
@@ -23,6 +25,24 @@ def set_environment(draft: Draft, variables: dict[str, str]) -> None:
     if remaining:
         draft.set("env_vars", remaining)
         move_secrets(draft)
+
+
+def keep_cache(draft: Draft, user: str, home: str | None = None) -> None:
+    """Keep the Hugging Face cache in the home of the user that ran the engine, or name it."""
+    variables = draft.fields.get("env_vars", {})
+    if {"HF_HOME", "HF_HUB_CACHE"} & {*variables} or str(draft.fields.get("model_path")).startswith("/"):
+        return
+    if home is None:
+        try:
+            home = pwd.getpwnam(user).pw_dir
+        except KeyError:
+            home = ""
+    if home and Path(home, ".cache/huggingface").is_dir():
+        draft.set("env_vars", {**variables, "HF_HOME": f"{home}/.cache/huggingface"})
+    elif not home:
+        draft.not_carried_over.append(
+            f"the Hugging Face cache of user {user}; set HF_HOME to it in `env_vars:`"
+        )
 
 
 def _set_gpus(draft: Draft, variables: dict[str, str]) -> None:

@@ -26,10 +26,16 @@ _DEFAULTS: dict[str, Any] = {
 # Keys that VLLM Studio keeps for itself.
 _STUDIO_KEYS = {"id", "name", "status", "tags", "description", "created_at", "updated_at"}
 _STUDIO_EXTRA_ARGS = {*_STUDIO_KEYS, "engine_args", "launched_at", "running"}
+# Keys of its own that are no flags of an engine, and what becomes of them.
+_NO_FLAGS = {
+    "thinking_mode": "a setting of its chat", "vision": "a setting of its chat", "metadata": "its own notes",
+    "crash_loop": "its own state", "docker_image": "the engine now runs from this host",
+    "launch_command": "see `recipectl import command`",
+}  # fmt: skip
 _VLLM_ONLY = ("tool_call_parser", "reasoning_parser", "enable_auto_tool_choice", "dtype")
 _PARSERS = ("tool_call_parser", "reasoning_parser")
 _JSON_OPTIONS = ("speculative_config", "default_chat_template_kwargs")
-_GPU_KEYS = ("cuda_visible_devices", "cuda-visible-devices", "CUDA_VISIBLE_DEVICES")
+_GPU_KEYS = ("visible_devices", "cuda_visible_devices", "cuda-visible-devices", "CUDA_VISIBLE_DEVICES")
 
 
 def recipes(data: Any) -> list[Mapping[str, Any]]:
@@ -86,23 +92,30 @@ def _set_backend(draft: Draft, settings: Mapping[str, Any], source: str) -> str:
     if backend == "transformers":
         draft.not_carried_over.append("`backend: transformers`, for which VLLM Studio also ran vLLM")
         backend = "vllm"
-    if backend not in ("vllm", "sglang"):
-        raise UsageError(
-            f"recipe {settings['id']} in {source} has `backend: {backend}`; only vllm and sglang are imported"
-        )
+    if backend not in ENGINES:
+        fault = f"recipe {settings['id']} in {source} has `backend: {backend}`"
+        raise UsageError(f"{fault}; only {', '.join(ENGINES)} are imported")
     draft.set("backend", backend)
     return str(backend)
 
 
 def _set_runtime(draft: Draft, settings: Mapping[str, Any], extra_args: dict[str, Any]) -> None:
+    runtime = extra_args.pop("runtime", None) or {}
+    ref = str(runtime.get("ref") or "") if isinstance(runtime, Mapping) else str(runtime)
+    kind = runtime.get("kind") if isinstance(runtime, Mapping) else None
+    if ref and (kind == "docker" or not ref.startswith("/")):
+        draft.not_carried_over.append(f"the runtime `{ref}` ({kind}); the engine now runs from this host")
+    elif ref and (kind == "binary" or draft.fields["backend"] == "llamacpp"):
+        draft.set("binary", ref)
+    elif ref:
+        draft.set("python_path" if ref.rpartition("/")[2].startswith("python") else "venv_path", ref)
     for key in ("python_path", "venv_path"):
         in_extra_args = [extra_args.pop(name, None) for name in (key, key.replace("_", "-"))]
         if value := settings.get(key) or in_extra_args[0] or in_extra_args[1]:
             draft.set(key, value)
-    if "python_path" not in draft.fields and "venv_path" not in draft.fields:
-        draft.comments["backend"] = (
-            "The recipe names no runtime: set `python_path:`, or the host's PATH decides."
-        )
+    if not {"python_path", "venv_path", "binary"} & {*draft.fields}:
+        key = "binary" if draft.fields["backend"] == "llamacpp" else "python_path"
+        draft.comments["backend"] = f"The recipe names no runtime: set `{key}:`, or the host's PATH decides."
 
 
 def _prefer_extra_args(
@@ -123,7 +136,7 @@ def _set_fields(draft: Draft, settings: Mapping[str, Any], backend: str) -> None
         value = settings.get(field)
         if isinstance(value, str) and re.fullmatch(r"[0-9]+", value):
             value = int(value)
-        if value is None and field in _DEFAULTS:
+        if value is None and field in _DEFAULTS and (backend != "llamacpp" or field in ("host", "port")):
             value = _DEFAULTS[field]
             draft.comments[field] = "VLLM Studio's default."
         if _is_passed(draft, field, value, backend) and flag is not None:
@@ -149,9 +162,9 @@ def _is_passed(draft: Draft, field: str, value: Any, backend: str) -> bool:
 
 def _set_parsers(draft: Draft, settings: Mapping[str, Any], backend: str) -> None:
     """Set the parsers of vLLM, also those that VLLM Studio inferred from the model's name."""
-    if backend == "sglang":
+    if backend != "vllm":
         draft.not_carried_over += [
-            f"`{key}: {settings[key]}`, which VLLM Studio did not pass to SGLang"
+            f"`{key}: {settings[key]}`, which VLLM Studio did not pass to {backend}"
             for key in _PARSERS
             if settings.get(key)
         ]
@@ -220,6 +233,10 @@ def _set_extra_args(draft: Draft, studio_extra_args: Mapping[str, Any], backend:
         if name == "description" and isinstance(value, str):
             draft.fields.setdefault("description", " ".join(value.split()))
         if name in _STUDIO_EXTRA_ARGS or value is None:
+            continue
+        if name in _NO_FLAGS:
+            if value and value != {"blocked": False}:
+                draft.not_carried_over.append(f"`{key}: {json.dumps(value)}`, {_NO_FLAGS[name]}")
             continue
         if name in _JSON_OPTIONS and isinstance(value, str):
             try:

@@ -1,6 +1,7 @@
 """systemd's quoting rules (systemd.syntax(7), systemd.service(5); tried on systemd 247, 252, 257 and 262)."""
 
 import re
+from collections.abc import Iterator
 from functools import lru_cache
 
 from recipectl.errors import UnrepresentableError
@@ -142,3 +143,22 @@ def split(value: str) -> tuple[str, ...]:
         else:
             word = (word or "") + text
     return (*words, *([] if word is None else [word]))
+
+
+_FILE_PART = r"""'[^']*'|"(?:\\.|[^"\\])*"|\\.|[^'"\\\n]+"""
+_FILE_LINE = re.compile(rf"^[ \t]*([A-Za-z_][A-Za-z0-9_]*)=((?:{_FILE_PART})*)", re.MULTILINE | re.DOTALL)
+
+
+def environment_file(content: str) -> Iterator[tuple[str, str]]:
+    """The variables of a file for EnvironmentFile=, as systemd reads it (systemd.exec(5))."""
+    for match in _FILE_LINE.finditer(content.replace("\\\n", "")):
+        parts = re.findall(_FILE_PART, match[2].strip(), re.DOTALL)
+        yield match[1], "".join(_file_part(part) for part in parts)
+
+
+def _file_part(part: str) -> str:
+    if part[0] == "'":
+        return part[1:-1]
+    if part[0] == '"':
+        return re.sub(r'\\(["\\`$])', r"\1", part[1:-1])
+    return part.removeprefix("\\")

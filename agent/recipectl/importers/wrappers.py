@@ -1,0 +1,85 @@
+"""Wrappers of an engine as settings of its unit: `nice`, `ionice`, `taskset`, `numactl`, `systemd-run`."""
+
+import re
+from collections.abc import Iterator
+
+# systemd-run's options that change nothing of what runs.
+_WITHOUT_EFFECT = frozenset(
+    """
+    --user --scope -q --quiet -G --collect --no-block -u --unit --description -t --pty -P --pipe -d --same-dir
+    -r --remain-after-exit --wait --no-ask-password --service-type
+    """.split()  # noqa: SIM905  (a list one can read)
+)
+_NUMA_POLICIES = {
+    "-m": "bind", "--membind": "bind", "-i": "interleave", "--interleave": "interleave",
+    "-p": "preferred", "--preferred": "preferred",
+}  # fmt: skip
+_SETTINGS = {
+    ("nice", "-n"): "Nice", ("nice", "--adjustment"): "Nice", ("systemd-run", "--nice"): "Nice",
+    ("ionice", "-c"): "IOSchedulingClass", ("ionice", "--class"): "IOSchedulingClass",
+    ("ionice", "-n"): "IOSchedulingPriority", ("ionice", "--classdata"): "IOSchedulingPriority",
+    ("taskset", "-c"): "CPUAffinity", ("taskset", "--cpu-list"): "CPUAffinity",
+    ("numactl", "-C"): "CPUAffinity", ("numactl", "--physcpubind"): "CPUAffinity",
+    ("systemd-run", "--slice"): "Slice", ("systemd-run", "--uid"): "User",
+    ("systemd-run", "-E"): "Environment", ("systemd-run", "--setenv"): "Environment",
+}  # fmt: skip
+_IO_CLASSES = {"1": "realtime", "2": "best-effort", "3": "idle"}
+
+
+def settings(wrapper: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
+    """The settings of a unit that a wrapper's words mean, and the words that mean none.
+
+    `wrapper` begins with the program and ends before the engine.
+    """
+    program = wrapper[0].rpartition("/")[2]
+    found: list[tuple[str, str]] = []
+    rest: list[str] = []
+    options = list(_options(wrapper[1:]))
+    memory = {value for option, value, _ in options if option in _NUMA_POLICIES}
+    for option, value, written in options:
+        if program == "numactl" and option in _NUMA_POLICIES and re.fullmatch(r"[0-9,-]+", value):
+            found += [("NUMAPolicy", _NUMA_POLICIES[option]), ("NUMAMask", value)]
+        elif program == "numactl" and option in ("-N", "--cpunodebind") and memory == {value}:
+            found.append(("CPUAffinity", "numa"))
+        elif pair := _setting(program, option, value):
+            found.append(pair)
+        elif program != "systemd-run" or option not in _WITHOUT_EFFECT:
+            rest.append(written)
+    return found, rest
+
+
+def _options(words: list[str]) -> Iterator[tuple[str, str, str]]:
+    """(option, value, both as written) of each option; a word without one has the option ''."""
+    remaining = list(words)
+    while remaining:
+        word = remaining.pop(0)
+        name, equals, value = word.partition("=")
+        if not word.startswith("-"):
+            yield "", word, word
+        elif equals:
+            yield name, value, word
+        elif remaining and not remaining[0].startswith("-"):
+            value = remaining.pop(0)
+            yield word, value, f"{word} {value}"
+        elif match := re.fullmatch(r"(-[A-Za-z])(.+)", word) if not word.startswith("--") else None:
+            yield match[1], match[2], word
+        else:
+            yield word, "", word
+
+
+def _setting(program: str, option: str, value: str) -> tuple[str, str] | None:
+    if program == "taskset" and re.fullmatch(r"(0x)?[0-9a-fA-F]+", value) and not option:
+        mask = int(value, 16)
+        return "CPUAffinity", " ".join(str(bit) for bit in range(mask.bit_length()) if mask >> bit & 1)
+    if program == "systemd-run" and option in ("-p", "--property"):
+        name, _, value = value.partition("=")
+        return name, value
+    match _SETTINGS.get((program, option)):
+        case None:
+            return None
+        case "CPUAffinity":
+            return "CPUAffinity", value.replace(",", " ")
+        case "IOSchedulingClass":
+            return "IOSchedulingClass", _IO_CLASSES.get(value, value)
+        case name:
+            return name, value
