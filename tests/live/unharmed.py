@@ -34,8 +34,8 @@ def machine() -> dict[str, object]:
 
 # Three systems at once: most tests wait for an engine. The long ones first, each to the shortest run.
 SHARDS = (
-    ("storm", "supervision", "drift", "bus"),
-    ("convergence", "silence", "quoting", "access", "running", "user"),
+    ("storm", "supervision", "drift", "bus", "running"),
+    ("convergence", "silence", "quoting", "access", "user"),
     ("gpus", "identity", "trust", "upgrade", "secrets", "ansible"),
 )
 

@@ -20,7 +20,8 @@ from recipectl.recipe.hostfile import DEFAULT_PATH
 # What a shell, a login or systemd gives to every process, and the unit gives anew or has no use for.
 _OF_SESSION = re.compile(
     r"_|PWD|OLDPWD|SHLVL|SHELL|TERM|TERM_PROGRAM.*|COLORTERM|USER|USERNAME|LOGNAME|MAIL|HOME|HOSTNAME|LS_COLORS"
-    r"|LESS.*|EDITOR|PAGER|DISPLAY|PS1|PROMPT_COMMAND|SUDO_.*|SSH_.*|XDG_(RUNTIME_DIR|SEAT|VTNR|SESSION_.*|CURRENT_DESKTOP)|DBUS_.*|TMUX.*|STY|WINDOW|GPG_.*"
+    r"|LESS.*|EDITOR|PAGER|DISPLAY|PS1|PROMPT_COMMAND|SUDO_.*|SSH_.*|DBUS_.*|TMUX.*|STY|WINDOW"
+    r"|GPG_.*|XDG_(RUNTIME_DIR|SEAT|VTNR|SESSION_.*|CURRENT_DESKTOP)"
     r"|CONDA_.*|_CE_.*|VIRTUAL_ENV_PROMPT|INVOCATION_ID|JOURNAL_STREAM|SYSTEMD_.*|LISTEN_.*|NOTIFY_SOCKET|MAINPID"
     r"|CREDENTIALS_DIRECTORY|(CACHE|STATE|RUNTIME|LOGS|CONFIGURATION)_DIRECTORY|MEMORY_PRESSURE_.*|DEBUGINFOD_.*"
 )
@@ -43,7 +44,15 @@ def draft(pid: int) -> Draft:
 
     UsageError when there is no such process, it cannot be read, or no parent shows an engine's command.
     """
-    found = _engine(pid)
+    try:
+        return _draft(_engine(pid))
+    except OSError as error:
+        raise UsageError(
+            f"process {pid} cannot be read ({error.strerror}); see whether it still runs"
+        ) from error
+
+
+def _draft(found: processes.Process) -> Draft:
     words, environment = list(found.argv or ()), dict(found.environment or {})
     folder = _link(found.pid, "cwd")
     contained = not os.path.samefile(f"/proc/{found.pid}/root", "/")  # noqa: PTH121  (pathlib follows it elsewhere)
