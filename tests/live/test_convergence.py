@@ -345,8 +345,22 @@ def test_a_watch_that_is_added_to_a_running_model_works_at_once() -> None:
     until("a", "NRestarts", "1")
 
 
+# SIGSTOP makes it hang, and the SIGCONT of systemd's stop wakes it: like one that hangs, it does not obey SIGTERM.
+HANGS = """
+import http.server, signal, sys
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200); self.end_headers()
+    def log_message(self, *a): pass
+port = int(sys.argv[sys.argv.index("--port") + 1])
+http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever()
+"""
+
+
 def test_a_watch_may_stop_a_hung_model() -> None:
-    recipe("a", port=18201, watch={"every": "1s", "failures": 2, "timeout": "1s", "action": "stop"})
+    watch = {"every": "1s", "failures": 2, "timeout": "1s", "action": "stop"}
+    recipe("a", port=18201, binary=script(Path("/opt/hangs"), HANGS), watch=watch)
     recipectl("apply"), recipectl("start", "a")
     os.kill(int(show("a", "MainPID")), signal.SIGSTOP)
     until("a", "ActiveState", "failed")
