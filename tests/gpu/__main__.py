@@ -47,6 +47,10 @@ def main() -> int:
         words.server,
         words.model,
     )
+    if words.stage != "place" and (used := host.used_mib(host.gpu())) > 1024:
+        raise SystemExit(
+            f"gpu-proof: {used} MiB of GPU 0 are in use; stop what uses it (nvidia-smi names it)"
+        )
     signal.signal(signal.SIGALRM, _stop)
     signal.alarm(LIMIT_SEC)
     table = host.Table(words.stage, words.results)
