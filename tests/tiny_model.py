@@ -32,22 +32,30 @@ def tokenizer() -> Tokenizer:
     return tokenizer_
 
 
+def ends(
+    random: np.random.Generator, sentence: list[int], vocabulary: int, hidden: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The embedding, and the output head in which every token of the sentence points at the next one."""
+    directions = random.standard_normal((vocabulary, hidden))
+    directions[:, 0] = 0
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    embedding = directions.copy()
+    embedding[:, 0] = 0.5
+    head = 0.01 * random.standard_normal((vocabulary, hidden))
+    head[:, 0] = -8
+    head[sentence[0], 0] = 17
+    for token, following in zip(sentence, [*sentence[1:], EOS], strict=True):
+        head[following] += 16 * directions[token]
+    return embedding, head
+
+
 def weights(sentence: list[int], vocabulary: int) -> dict[str, np.ndarray]:
     random = np.random.default_rng(0)
 
     def noise(*shape: int) -> np.ndarray:
         return (random.standard_normal(shape) * 0.01).astype(np.float32)
 
-    directions = random.standard_normal((vocabulary, HIDDEN))
-    directions[:, 0] = 0
-    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    embedding = directions.copy()
-    embedding[:, 0] = 0.5
-    head = 0.01 * random.standard_normal((vocabulary, HIDDEN))
-    head[:, 0] = -8
-    head[sentence[0], 0] = 17
-    for token, following in zip(sentence, [*sentence[1:], EOS], strict=True):
-        head[following] += 16 * directions[token]
+    embedding, head = ends(random, sentence, vocabulary, HIDDEN)
     tensors = {
         "model.embed_tokens.weight": embedding.astype(np.float32),
         "model.norm.weight": np.ones(HIDDEN, np.float32),

@@ -30,15 +30,7 @@ def tensors(layers: int, sentence: list[int], vocabulary: int) -> dict[str, np.n
     """All weights by their names in a Hugging Face folder."""
     random = np.random.default_rng(0)
     noise = (random.standard_normal(BLOCK) * 5e-4).astype(np.float16)
-    directions = random.standard_normal((vocabulary, HIDDEN))
-    directions[:, 0] = 0
-    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    embedding, head = directions.copy(), 0.01 * random.standard_normal((vocabulary, HIDDEN))
-    embedding[:, 0] = 0.5
-    head[:, 0] = -8
-    head[sentence[0], 0] = 17
-    for token, following in zip(sentence, [*sentence[1:], tiny_model.EOS], strict=True):
-        head[following] += 16 * directions[token]
+    embedding, head = tiny_model.ends(random, sentence, vocabulary, HIDDEN)
     found = {
         "model.embed_tokens.weight": embedding.astype(np.float16),
         "model.norm.weight": np.ones(HIDDEN, np.float16),

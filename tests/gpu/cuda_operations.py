@@ -2,7 +2,6 @@
 
 import os
 import sys
-import tempfile
 from pathlib import Path
 
 import torch
@@ -118,14 +117,7 @@ def nvml() -> str:
     return f"{pynvml.nvmlDeviceGetName(handle)}, {used} MiB used"
 
 
-def shared() -> str:
-    """Shared memory and semaphores, as NCCL and multiprocessing use them."""
-    with tempfile.NamedTemporaryFile(dir="/dev/shm") as file:
-        file.write(b"x" * (1 << 20))
-    return "1 MiB in /dev/shm"
-
-
 OPERATIONS = {
     "devices": devices, "allocate": allocate, "matmul": matmul, "triton": triton, "pinned": pinned,
-    "nccl": nccl, "ipc": ipc, "nvml": nvml, "shared": shared,
+    "nccl": nccl, "ipc": ipc, "nvml": nvml,
 }  # fmt: skip

@@ -5,7 +5,6 @@ import mmap
 import os
 import socket
 import subprocess
-import tempfile
 from pathlib import Path
 
 
@@ -85,13 +84,7 @@ def nvml() -> str:
     return str(pynvml.nvmlDeviceGetName(pynvml.nvmlDeviceGetHandleByIndex(0)))
 
 
-def shared() -> str:
-    with tempfile.NamedTemporaryFile(dir="/dev/shm") as file:
-        file.write(b"x" * (1 << 20))
-    return "1 MiB in /dev/shm"
-
-
 OPERATIONS = {
     "devices": devices, "allocate": allocate, "matmul": matmul, "triton": triton, "pinned": pinned,
-    "nccl": nccl, "ipc": ipc, "nvml": nvml, "shared": shared,
+    "nccl": nccl, "ipc": ipc, "nvml": nvml,
 }  # fmt: skip

@@ -15,6 +15,7 @@ import os
 import pwd
 import signal
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -54,7 +55,14 @@ def _opened() -> dict[str, int | None]:
     return errors
 
 
-OPERATIONS = {"identity": identity, "nodes": nodes, "refused": refused} | DEVICE.OPERATIONS
+def shared() -> str:
+    """Shared memory, as NCCL and multiprocessing use it."""
+    with tempfile.NamedTemporaryFile(dir="/dev/shm") as file:
+        file.write(b"x" * (1 << 20))
+    return "1 MiB in /dev/shm"
+
+
+OPERATIONS = {"identity": identity, "nodes": nodes, "refused": refused, "shared": shared} | DEVICE.OPERATIONS
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
