@@ -1,6 +1,7 @@
 """What units ask, where no systemd is needed for the answer."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -170,3 +171,26 @@ def test_units_of_earlier_releases_find_their_verbs(
 def test_the_user_that_listens_is_known() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         assert sockets.listening_users(server.getsockname()[1], "127.0.0.1") == {os.getuid()}
+
+
+def test_a_watch_that_was_told_to_end_before_it_began_ends() -> None:
+    words = [
+        "watch",
+        *[
+            "--address",
+            "127.0.0.1",
+            "--port",
+            "9",
+            "--path",
+            "/x",
+            "--every-sec",
+            "9",
+            "--timeout-sec",
+            "1",
+            "--failures",
+            "2",
+            "model-a.service",
+        ],
+    ]
+    code = f"from recipectl import helper; helper.main({words!r}, [1])"
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=30).returncode == -signal.SIGTERM

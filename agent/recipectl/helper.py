@@ -103,9 +103,7 @@ def wait_for_devices(options: argparse.Namespace) -> int:
     end = time.monotonic() + _LONGEST_SEC
     while missing := [path for path in options.paths if not Path(path).exists()]:
         if time.monotonic() > end:
-            return _error(
-                f"{missing[0]} does not exist; load the driver, or correct `gpus:` (`none` needs none)"
-            )
+            return _error(f"{missing[0]} does not exist; load the driver, or correct `gpus:`")
         time.sleep(_SLOW_POLL_SEC)
     return 0
 
@@ -292,8 +290,9 @@ def main(words: list[str], stops: Sequence[int] = ()) -> int:
     options = parser.parse_args(words[1:])
     if function is watch:  # systemd starts it again
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    else:
-        # KillSignal= of the unit: systemd sends it to the helper too.
+        if stops:
+            signal.raise_signal(signal.SIGTERM)
+    else:  # KillSignal= of the unit: systemd sends it to the helper too
         signal.signal(signal.Signals[options.stop_signal], lambda *_: _end_as_told(options))
         if stops:
             _end_as_told(options)
