@@ -18,7 +18,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="gpu-proof", allow_abbrev=False)
     parser.add_argument("stage", choices=["place", "sandbox", "memory", "waiting", "engine", "table"])
     parser.add_argument("--results", type=Path, required=True)
-    parser.add_argument("--parts", type=Path, required=True)
     parser.add_argument("--python", required=True)
     parser.add_argument("--server", type=Path)
     parser.add_argument("--model", type=Path)
@@ -39,7 +38,6 @@ def main() -> int:
         stand_in.install(breaks.pop("linger", None))
     options = host.Options(
         words.results,
-        words.parts,
         words.python,
         words.stand_in,
         breaks,

@@ -61,7 +61,6 @@ class Options:
     """`python` has PyTorch; `breaks` are settings that tests add to every unit, to see a stage fail."""
 
     results: Path
-    parts: Path
     python: str
     stand_in: bool
     breaks: dict[str, str]

@@ -55,12 +55,8 @@ def run(options: Options, table: Table) -> None:
               next(line.split()[1] for line in _text("/proc/self/status").splitlines() if "CapEff" in line))  # fmt: skip
     module = _text("/proc/driver/nvidia/version").split("\n")[0]
     table.add("module", "kernel module", module, None if options.stand_in else "NVRM" in module)
-    table.add(
-        "nodes",
-        "device nodes",
-        _nodes(),
-        "nvidiactl" in _nodes() or None if options.stand_in else "nvidiactl" in _nodes(),
-    )
+    nodes = _nodes()
+    table.add("nodes", "device nodes", nodes, None if options.stand_in else "nvidiactl" in nodes)
     persistenced = output("pgrep", "-a", "nvidia-persiste") or "does not run"
     table.add("persistenced", "nvidia-persistenced", persistenced)
     try:

@@ -26,7 +26,7 @@ def running() -> Iterator[int]:
     subprocess.run(["groupadd", "-f", "more"], check=True)
     script = Path("/srv/serve.sh")
     script.write_text(
-        f'cd {MODEL.parent}\nport=$(echo 18205)\nexec {SERVER} -m ./{MODEL.name} --port $port "$@"\n'
+        f'cd {MODEL.parent}\nport=$(echo 18205)\nexec {SERVER} -m {MODEL.name} --port $port "$@"\n'
     )
     settings = ("User=server", "SupplementaryGroups=more", "Nice=3", "CPUAffinity=0", "OOMScoreAdjust=100")
     variables = ("GREETING=two words", "HF_TOKEN=hf_abcdefghijklmnopqrstuvwx", "CUDA_VISIBLE_DEVICES=0")
@@ -57,7 +57,7 @@ def facts(pid: int) -> dict[str, object]:
     status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
     environment = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
     return {
-        "words": sorted(word.replace("./", f"{MODEL.parent}/") for word in words if word),
+        "words": sorted(str(MODEL) if word == MODEL.name else word for word in words if word),
         "user": status["Uid"].split(), "groups": sorted(set(status["Groups"].split())),
         "affinity": os.sched_getaffinity(pid), "nice": os.getpriority(os.PRIO_PROCESS, pid),
         "oom": Path(f"/proc/{pid}/oom_score_adj").read_text(),
@@ -96,6 +96,9 @@ def test_what_runs_becomes_a_recipe_that_runs_the_same(running: int) -> None:
 def test_a_worker_leads_to_its_engine_and_another_process_to_none(running: int) -> None:
     text = recipectl("import", "process", str(running)).stdout
     assert text.startswith(f"# From process {running} of by-hand.service.\n")
+    with subprocess.Popen(["--api-key=hidden", "60"], executable="/bin/sleep") as wrong:
+        assert "hidden" not in recipectl("import", "process", str(wrong.pid)).stderr
+        wrong.kill()
     other = recipectl("import", "process", str(os.getpid()))
     assert (other.returncode, "do not show an engine's command" in other.stderr) == (2, True)
     titled = "import os,sys,time\nif os.fork() == 0:\n    os.execvp('sleep', ['sglang::scheduler', '60'])\nsys.argv\ntime.sleep(60)"

@@ -8,8 +8,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from recipectl.compiler.secrets import redacted as redacted_words
 from recipectl.errors import UsageError
-from recipectl.importers.draft import Draft
+from recipectl.importers.draft import Draft, redacted
 from recipectl.importers.from_command import draft_from_command
 from recipectl.importers.programs import program
 from recipectl.importers.shell import Command
@@ -73,7 +74,7 @@ def _draft(found: processes.Process) -> Draft:
     _set_address(result, found.pid)
     if folder not in ("/", environment.get("HOME")):
         result.not_carried_over.append(
-            f"the working directory {folder}; paths of the command that are relative to it are absolute here"
+            f"the working directory {folder}; what the command names in it by relative paths is absolute"
         )
     for word in foreign:
         result.not_carried_over.append(f"`{word}`, a path of its container that this host does not have")
@@ -95,7 +96,7 @@ def _engine(pid: int) -> processes.Process:
         if current.argv and program(list(current.argv)):
             return current
         current = processes.read_process(_parent(current.pid))
-    shown = " ".join(first.argv or ())[:60] or first.executable or "?"
+    shown = redacted(" ".join(redacted_words(first.argv or ())[:3])) or first.executable or "?"
     fault = f"process {pid} (`{shown}`) and its parents do not show an engine's command"
     raise UsageError(f"{fault} (vllm, sglang, llama-server); give the PID of the process that started it")
 
@@ -127,7 +128,7 @@ def _with_interpreter(words: list[str], environment: dict[str, str]) -> list[str
 def _absolute(word: str, folder: str, pid: int) -> str:
     """A word that names a file in the process's folder, as a path that is the same from everywhere."""
     flag, separator, value = word.partition("=") if word.startswith("-") else ("", "", word)
-    if not value or value.startswith(("/", "-")) or "/" not in value.strip("."):
+    if value.startswith(("/", "-")) or not re.search(r"[^./][./]|[./][^./]", value):  # `auto` is no path
         return word
     with contextlib.suppress(OSError, ValueError):
         if Path(f"/proc/{pid}/root{folder}", value).exists():
