@@ -28,7 +28,7 @@ _UNIT_FOLDERS = tuple(Path(base, "systemd/system") for base in ("/etc", "/run", 
 
 @click.group("import")
 def import_() -> None:
-    """Turn a command, a unit or another tool's file into recipes.
+    """Turn what runs, a command, a unit or another tool's file into recipes.
 
     They are printed, or written with -o; what is not carried over is reported on standard error.
     """
@@ -150,7 +150,7 @@ def unit_(source: str, output: Path | None) -> int:
 
 
 @import_.command("process")
-@click.argument("pid", required=False, type=click.IntRange(min=1), metavar="PID")
+@click.argument("pid", required=False, type=click.IntRange(min=1), metavar="[PID]")
 @click.option("--port", type=click.IntRange(1, 65535), help="Whatever listens there.")
 @_OUTPUT
 def process_(pid: int | None, port: int | None, output: Path | None) -> int:
