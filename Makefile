@@ -35,6 +35,7 @@ golden:
 	$(PY) -m pytest -q tests/test_golden.py --rewrite-golden
 storm: setup
 	PYTHONPATH=agent:tests $(PY) tests/hostile.py 1000
+	SHELL_MUTATIONS=10000 $(PY) -m pytest -q tests/test_shell_oracle.py
 	$(SUDO) packaging/throwaway-systemd env STORM_FAULTS=2000 RANDOM_WORDS=100000 "$(CURDIR)/$(PY)" -m pytest -q \
 	    -p no:cacheprovider -m systemd -k "storm or random_words" tests/live/test_storm.py tests/live/test_quoting.py
 mutants:

@@ -76,9 +76,12 @@ def test_every_official_command_comes_back_as_it_was(tmp_path: Path) -> None:
     rows = [json.loads(line) for line in corpus.COMMANDS.read_text().splitlines()]
     counts: Counter[str] = Counter()
     differ = []
+    lines = []
     for row in rows:
         variables = [f"{name}={typed_in(str(value))}" for name, value in row["env"].items()]
-        draft = drafted(" ".join([*variables, *map(typed_in, row["argv"])]), "a")
+        lines.append(" ".join([*variables, *map(typed_in, row["argv"])]))
+    for row, command in zip(rows, shell.commands("\n".join(lines)), strict=True):
+        draft = from_command.draft_from_command(command, "a")
         outcome = compiled(draft, tmp_path)
         # PATH is the runtime's, and `gpus:` counts as nvidia-smi does.
         added = {"PATH", *({"CUDA_DEVICE_ORDER"} if "gpus" in draft.fields else ())}
@@ -162,9 +165,17 @@ COMMANDS = {
         "ARGS=(--port 1\n  --seed '2 3')\nARGS+=(--headless)\nvllm serve /m \"${ARGS[@]}\"",
         {"backend": "vllm", "model_path": "/m", "port": 1, "extra_args": {"seed": "2 3", "headless": True}},
     ),
-    "set -a, local, tilde, defaults": (
-        "set -a; A=1\nset +a; run() { local port=8; : \"${M:=/m}\"; vllm serve $M --port $port; }",
+    "set -a, a default that is kept": (
+        "set -a; A=1\nset +a; port=8; : \"${M:=/m}\"; vllm serve $M --port $port",
         {"backend": "vllm", "model_path": "/m", "port": 8, "env_vars": {"A": "1"}},
+    ),
+    "a fallback does not hide the interpreter that is known": (
+        "PY=/opt/v/bin/python; [ -x \"$PY\" ] || PY=python3\n[ ! -x \"$PY\" ] && PY=python3\nif [ -z \"$PY\" ]; then PY=python3; fi\n$PY -m sglang.launch_server --model-path /m",
+        {"backend": "sglang", "python_path": "/opt/v/bin/python", "model_path": "/m"},
+    ),
+    "a venv that is there, or the next one": (
+        "if [ -d /a ]; then . /a/bin/activate; else . /b/bin/activate; fi\nvllm serve /m",
+        {"backend": "vllm", "venv_path": "/a", "model_path": "/m"},
     ),
     "substitutions that the engine does not use": (
         "DIR=\"$(cd \"$(dirname \"$0\")\"; pwd)\"\nLOG=`date`.log\nvllm serve /m --port $((1+1 > 0 ? 1 : 2)) >$LOG" .replace(" --port $((1+1 > 0 ? 1 : 2))", ""),
@@ -273,8 +284,15 @@ def test_a_secret_is_named_and_not_repeated() -> None:
 
 REFUSED = {
     "vllm serve $(cat x)": "line 1 of the command: recipectl does not run substitutions; write the result",
-    "vllm serve 'x": "line 1 of the command: a `'` is never closed; close it",
-    "\nvllm serve ${X%y}": "line 2 of the command: recipectl does not run substitutions; write the result",
+    "vllm serve 'x": "line 1 of the command: bash cannot read it (reached EOF without closing quote `'`); correct it",
+    "\nvllm serve ${X%y}": "line 2 of the command: the value of `${X%…}` is for a shell to find; write the result",
+    "vllm serve --port <PORT>": "line 1 of the command: fill in `<PORT>`",
+    "vllm serve --port <PORT> \\\n --served-model-name x": "line 1 of the command: fill in `<PORT>`",
+    "vllm serve /m --x {a,b}": "line 1 of the command: `{a,b}` has braces that a shell expands",
+    "run() { vllm serve /m; }; run": "line 1 of the command: it is in a function (line 1)",
+    "for i in 0 1; do\n vllm serve /m --port 800$i &\ndone": "line 2 of the command: `i` is set in a loop (line 1)",
+    "while true; do vllm serve /m; done": "line 1 of the command: it is in a loop (line 1)",
+    "port=$((8000+1)); vllm serve /m; exit\nvllm serve /n": "line 2 of the command: line 1 ends the script before it",
     "vllm serve --port 1": "the command names no model; add it (`--model PATH`)",
     "ls -l": "`ls -l` does not run a known engine (vllm, sglang, llama-server); correct it",
     "llama-server -hf org/m": "`-hf` downloads a model; fetch it, and name the file with --model",
@@ -816,7 +834,7 @@ def test_a_container_that_comes_up_with_the_host_starts_at_boot() -> None:
 
 
 def test_a_devices_container_name_is_a_gpu() -> None:
-    text = "podman run -p 8000:8000 --device nvidia.com/gpu=0 --device nvidia.com/gpu=2 vllm/vllm-openai --model /m"
+    text = "podman run -p 8000:8000 --device nvidia.com/gpu=0 --device nvidia.com/gpu=2 vllm/vllm-openai --model org/m"
     draft = from_command.draft_from_command(shell.commands(text, {})[0])
     assert (draft.fields["gpus"], draft.not_carried_over) == ([0, 2], [])
 

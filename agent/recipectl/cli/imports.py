@@ -14,8 +14,9 @@ import yaml
 from recipectl.errors import RecipectlError, UsageError
 from recipectl.files import refuse_planted_links
 from recipectl.importers import llama_swap, running, shell, systemd_unit, vllm_recipes, vllm_studio
+from recipectl.importers.command import Command, command_from_words
 from recipectl.importers.draft import AS_IT_RUNS, Draft, redacted, render, unique_name
-from recipectl.importers.from_command import draft_from_command
+from recipectl.importers.from_command import NoEngineError, draft_from_command
 from recipectl.importers.programs import program, runs_container, unwrapped
 from recipectl.recipe.yamlsyntax import read_text
 from recipectl.systemd.store import Store
@@ -39,23 +40,32 @@ def import_() -> None:
 @_OUTPUT
 def command_(words: tuple[str, ...], output: Path | None) -> int:
     """A shell script's engine commands, or one after `--`."""
-    commands = _commands(words)
     drafts: list[Draft] = []
     not_carried_over: list[str] = []
+    refusals: list[str] = []
     lost_before_engine: list[str] = []  # what the script lost at commands of other programs
-    for command in commands:
+    for command in _commands(words):
         program_words = unwrapped(command).words
-        if program(program_words) or runs_container(program_words) or len(commands) == 1:
-            command.not_carried_over[:0] = lost_before_engine
-            lost_before_engine = []
+        try:
+            if program_words and not program(program_words) and not runs_container(program_words):
+                raise NoEngineError(shlex.join(command.words))
             drafts.append(draft_from_command(command))
-        else:
+            drafts[-1].not_carried_over[:0] = lost_before_engine
+            lost_before_engine = []
+        except NoEngineError:
             lost_before_engine += command.not_carried_over
-            not_carried_over.append(f"`{shlex.join(command.words)}`, which runs no engine")
-    if not drafts:
+            words_shown = redacted(shlex.join(command.words))
+            not_carried_over.append(f"line {command.line}: `{words_shown}`, which runs no engine")
+        except UsageError as error:
+            refusals.append(str(error))
+    if not drafts and not refusals:
         fault = f"{words[0]} runs no engine (vllm, sglang, llama-server)"
         raise UsageError(f"{fault}; give an engine's command, {AS_IT_RUNS}")
-    return _output(drafts, output, not_carried_over)
+    if drafts:
+        _output(drafts, output, not_carried_over)
+    for refusal in refusals:
+        click.echo(refusal, err=True)
+    return 2 if refusals else 0
 
 
 @import_.command("vllm-studio")
@@ -212,10 +222,10 @@ def _text(source: str) -> str:
     return sys.stdin.read() if source == "-" else read_text(Path(source))
 
 
-def _commands(words: tuple[str, ...]) -> list[shell.Command]:
+def _commands(words: tuple[str, ...]) -> list[Command]:
     """The commands of a script, or the one command in the words, or in a single quoted word."""
     if len(words) > 1:
-        return [shell.command_from_words(list(words))]
+        return [command_from_words(list(words))]
     source = words[0]
     if source == "-" or Path(source).exists():
         folder = None if source == "-" else str(Path(source).absolute().parent)

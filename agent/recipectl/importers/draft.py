@@ -99,8 +99,8 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
-    # In quotes, the value of a host variable stays text.
-    style = '"' if "\n" in text or VARIABLE_START in text else None
+    # In quotes, the value of a host variable stays text, and a line's end is written as an escape.
+    style = '"' if re.search(f"[\n\x85\u2028\u2029{VARIABLE_START}]", text) else None
     return dumper.represent_scalar(_STRING_TAG, recipe_text(text), style=style)
 
 

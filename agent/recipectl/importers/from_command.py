@@ -12,10 +12,9 @@ from recipectl.engines.flags import GivenOption
 from recipectl.engines.options import shipped_options
 from recipectl.engines.registry import ENGINES
 from recipectl.errors import UsageError
+from recipectl.importers.command import Command
 from recipectl.importers.containers import command_in_container
 from recipectl.importers.draft import (
-    AS_IT_RUNS,
-    UNKNOWN_VALUE,
     VARIABLE_END,
     VARIABLE_START,
     Draft,
@@ -24,7 +23,6 @@ from recipectl.importers.draft import (
 )
 from recipectl.importers.programs import Program, program, unwrapped
 from recipectl.importers.recipe_keys import extra_arg, field_value, nodes_value
-from recipectl.importers.shell import Command
 from recipectl.importers.variables import set_environment, set_secret
 from recipectl.machine.distributions import ENGINE_SCRIPTS
 from recipectl.recipe.hostfile import DEFAULT_PATH
@@ -42,6 +40,10 @@ _SECRET_FLAG = re.compile(r"(^|-)(api-keys?|token|password|passwd|secret)$")
 _DOWNLOAD_FLAGS = ("-hf", "--hf-repo", "-hfr", "-mu", "--model-url")
 
 
+class NoEngineError(UsageError):
+    """A command that runs another program, or an image of one."""
+
+
 def model_name(text: str) -> str:
     """A recipe's name from a model's: `Qwen/Qwen3-8B` and `/models/Qwen3-8B/` are `qwen3-8b`."""
     path = re.sub(f"[{VARIABLE_START}{VARIABLE_END}]", "", text).rstrip("/")
@@ -51,7 +53,9 @@ def model_name(text: str) -> str:
 
 
 def draft_from_command(command: Command, name: str | None = None, origin: str = "") -> Draft:
-    """The recipe of one engine command, `origin` above it; UsageError when it runs no known engine."""
+    """The recipe of one engine command, `origin` above it; NoEngineError when it runs no known engine."""
+    if command.refusal:
+        raise UsageError(command.refusal)
     command = unwrapped(command)
     notes: list[str] = []
     if container_command := command_in_container(command):
@@ -60,10 +64,7 @@ def draft_from_command(command: Command, name: str | None = None, origin: str = 
     engine = program(command.words)
     if engine is None:
         start = redacted(" ".join(redacted_words(command.words)[:3]))
-        raise UsageError(f"`{start}` does not run a known engine (vllm, sglang, llama-server); correct it")
-    if any(UNKNOWN_VALUE in text for text in (*command.words, *command.environment.values())):
-        fault = f"line {command.line} of the command: recipectl does not run substitutions"
-        raise UsageError(f"{fault}; write the result, {AS_IT_RUNS}")
+        raise NoEngineError(f"`{start}` does not run a known engine (vllm, sglang, llama-server); correct it")
     draft = Draft(name or "", not_carried_over=list(command.not_carried_over))
     draft.comments[""] = "\n".join([origin, *notes] if origin else notes)
     draft.set("backend", engine.backend)
@@ -76,6 +77,18 @@ def draft_from_command(command: Command, name: str | None = None, origin: str = 
     draft.set("model_path", model)
     _set_arguments(draft, engine.backend, options, stray_words)
     set_environment(draft, command.environment)
+    for variable, source in command.secrets.items():
+        set_secret(draft, variable, source)
+        draft.not_carried_over.append(f"the value of `{variable}`, {source}: write it into its file")
+    _set_service(draft, command)
+    draft.name = name or model_name(str(draft.fields.get("served_model_name") or model))
+    for variable in command.substituted:
+        draft.rename_variable(variable, f"{re.sub('[^A-Z0-9]', '_', draft.name.upper())}_{variable}")
+    return draft
+
+
+def _set_service(draft: Draft, command: Command) -> None:
+    """Set what stands around the command: its start at boot, its user, the settings of its unit."""
     if command.autostart:
         draft.set("autostart", True, "The container was started with the host.")
     if command.user:
@@ -90,10 +103,6 @@ def draft_from_command(command: Command, name: str | None = None, origin: str = 
         draft.not_carried_over.append(
             f"`cd {command.folder}`: a unit has its own folder; make relative paths absolute"
         )
-    draft.name = name or model_name(str(draft.fields.get("served_model_name") or model))
-    for variable in command.substituted:
-        draft.rename_variable(variable, f"{re.sub('[^A-Z0-9]', '_', draft.name.upper())}_{variable}")
-    return draft
 
 
 def _join(folder: str, path: str) -> str:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from recipectl.errors import UsageError
+from recipectl.importers.command import command_from_words
 from recipectl.importers.draft import Draft, host_variable, unique_name
 from recipectl.importers.from_command import draft_from_command, model_name
-from recipectl.importers.shell import command_from_words
 
 _Map = Mapping[str, Any]
 

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from recipectl.importers.shell import Command, assignment
+from recipectl.importers.command import Command, assignment
 from recipectl.importers.wrappers import settings
 from recipectl.recipe.hostfile import DEFAULT_PATH
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from recipectl.compiler.secrets import redacted as redacted_words
 from recipectl.errors import UsageError
+from recipectl.importers.command import Command
 from recipectl.importers.draft import Draft, redacted
 from recipectl.importers.from_command import draft_from_command
 from recipectl.importers.programs import program
-from recipectl.importers.shell import Command
 from recipectl.importers.variables import keep_cache
 from recipectl.machine import processes, sockets
 from recipectl.recipe.hostfile import DEFAULT_PATH

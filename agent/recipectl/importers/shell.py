@@ -1,221 +1,190 @@
-"""The commands of a shell script, each with its environment: enough of bash for what people paste."""
+"""The commands of a shell script, each with its environment; what needs a running shell is refused."""
 
-import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from pathlib import PurePosixPath
+from collections.abc import Callable, Iterable, Mapping
+from copy import deepcopy
+from dataclasses import replace
 from typing import ClassVar
 
-from recipectl.importers.draft import UNKNOWN_VALUE, VARIABLE_START, host_variable
-from recipectl.importers.shell_text import Scope
-from recipectl.importers.shell_words import ASSIGNMENT, WordReader
+from recipectl.errors import UsageError
+from recipectl.importers.command import Command
+from recipectl.importers.draft import AS_IT_RUNS
+from recipectl.importers.shell_commands import SimpleCommands, refusal_at
+from recipectl.importers.shell_syntax import Fault, Node, statements
+from recipectl.importers.shell_words import PRIVATE, Scope, Variable, Words
 
-SHELLS = ("sh", "bash", "dash", "zsh")
-# Commands that do not change what an engine is given.
-_WITHOUT_EFFECT = frozenset(
-    """
-    [ test [[ exit return mkdir kill pkill tail shift echo printf sleep wait trap shopt true : pwd which date
-    nvidia-smi ulimit rm cat break continue read tee
-    """.split()  # noqa: SIM905  (a list one can read)
-)
-# Words that may stand before a command, and how they change the number of open conditions.
-_KEYWORDS = {"if": 1, "while": 1, "until": 1, "fi": -1, "done": -1, "esac": -1}
-_KEYWORDS |= dict.fromkeys(("then", "elif", "else", "do", "{", "}", "!"), 0)
-
-
-@dataclass
-class Command:
-    """One command; `not_carried_over` is what cannot be kept of it and of the script before it."""
-
-    environment: dict[str, str]
-    words: list[str]
-    venv: str | None = None
-    folder: str | None = None
-    path: str | None = None  # the value of PATH
-    not_carried_over: list[str] = field(default_factory=list)
-    line: int = 1  # counts from 1
-    user: str | None = None
-    autostart: bool = False
-    conda_environment: str | None = None
-    service: dict[str, str] = field(default_factory=dict)  # settings of its unit
-    substituted: frozenset[str] = (
-        frozenset()
-    )  # variables of the host that stand for what a substitution gives
-
-
-class _Script(WordReader):
-    """Follows the assignments and builtins of a script, and collects the programs that it runs."""
-
-    def __init__(self, text: str, environment: Mapping[str, str], folder: str | None) -> None:
-        scope = Scope(variables={**environment}, exported_names={*environment}, script_folder=folder)
-        super().__init__(text, scope)
-        self.commands: list[Command] = []
-        self.substituted: set[str] = set()
-        self.exports_all = False  # `set -a`
-        self.follows_test = False  # `[ … ] &&` precedes
-
-    def run(self) -> list[Command]:
-        while not self.at_end:
-            line = self.line
-            separator = self.separator
-            words = self.command_words()
-            if words:
-                self.follows_test = self.follows_test and separator in ("&&", "||")
-                self._run_command(words, line)
-                self.follows_test = self.follows_test or words[0] in ("[", "[[", "test", "!")
-            self.leave_subshells()
-        return self.commands
-
-    def _run_command(self, words: list[str], line: int) -> None:
-        while words and words[0] in _KEYWORDS:
-            self.condition_depth += _KEYWORDS[words[0]]
-            self.case_depth -= words[0] == "esac"
-            words = words[1:]
-        if words[:1] in (["for"], ["case"]):
-            self.condition_depth += 1
-            self.case_depth += words[0] == "case"
-            return
-        if words[:1] == ["function"]:
-            return
-        assignments, words = self._split_assignments(words)
-        if not words:
-            self._assign(assignments)
-        elif (
-            words[0] in self._BUILTINS and words != ["cd"] and words[1:2] != ["run"]
-        ):  # a bare `cd` is reported like a program
-            self._BUILTINS[words[0]](self, words)
-        elif words[0] not in _WITHOUT_EFFECT:
-            self._add_command(assignments, words, line)
-
-    def _split_assignments(self, words: list[str]) -> tuple[dict[str, str], list[str]]:
-        """The assignments in front of some words, and the other words.
-
-        Where only a running shell knows the value, it is a variable of the host.
-        """
-        assignments: dict[str, str] = {}
-        while words and (match := ASSIGNMENT.match(words[0])):
-            name, appends, value = match.groups()
-            words = words[1:]
-            if UNKNOWN_VALUE in value:
-                self.report(f"`{name}` is set from a substitution, which recipectl does not run")
-                self.substituted.add(name)
-                value = host_variable(name)
-            start = assignments.get(name, self.scope.variables.get(name, "")) if appends else ""
-            assignments[name] = start + value
-        return assignments, words
-
-    def _assign(self, assignments: Mapping[str, str]) -> None:
-        for name, value in assignments.items():
-            if self.condition_depth > 0 or self.follows_test:
-                self.report(f"`{name}` is set under a condition; its value here is `{value}`")
-            self.scope.variables[name] = value
-            if self.exports_all:
-                self.scope.exported_names.add(name)
-
-    def _add_command(self, assignments: Mapping[str, str], words: list[str], line: int) -> None:
-        variables = self.scope.variables
-        exported = {name: variables[name] for name in sorted(self.scope.exported_names) if name in variables}
-        environment = {**exported, **assignments}
-        path = environment.pop("PATH", None) or variables.get("PATH")
-        self.commands.append(
-            Command(
-                environment=environment,
-                words=words,
-                venv=self.scope.venv,
-                conda_environment=self.scope.conda_environment,
-                folder=self.scope.folder,
-                path=path,
-                not_carried_over=self.not_carried_over,
-                line=line,
-                substituted=frozenset(self.substituted),
-            )
-        )
-        self.not_carried_over = []
-
-    def _run_declare(self, words: list[str]) -> None:
-        declarations = [word for word in words[1:] if not word.startswith("-")]
-        if words[0] != "local":
-            self.scope.exported_names |= {ASSIGNMENT.sub(r"\1", word) for word in declarations}
-        while declarations:
-            assignments, declarations = self._split_assignments(declarations)
-            self._assign(assignments)
-            declarations = declarations[1:]  # a name without a value
-
-    def _run_set(self, words: list[str]) -> None:
-        self.exports_all = "-a" in words or (self.exports_all and "+a" not in words)
-
-    def _run_source(self, words: list[str]) -> None:
-        if words[1:] and words[1].endswith("/etc/profile.d/conda.sh"):
-            self.scope.conda_folder = self._from_folder(words[1].removesuffix("/etc/profile.d/conda.sh"))
-        elif words[1:] and words[1].endswith("/bin/activate"):
-            self.scope.venv = self._from_folder(words[1].removesuffix("/bin/activate"))
-        else:
-            self.report(f"`{' '.join(words)}`, which may set variables")
-
-    def _run_conda(self, words: list[str]) -> None:
-        """`conda activate NAME`: an environment in the folder that conda was loaded from, or at a path."""
-        name = words[2] if words[1:2] == ["activate"] and len(words) > 2 else ""
-        if not name:
-            self.report(f"`{' '.join(words)}`, which may set variables")
-        elif "/" in name:
-            self.scope.conda_environment = self._from_folder(name)
-        elif self.scope.conda_folder:
-            folder = self.scope.conda_folder
-            self.scope.conda_environment = folder if name == "base" else f"{folder}/envs/{name}"
-        else:
-            self.report(f"`{' '.join(words)}`; give its `bin/python` as `python_path:`")
-
-    def _run_unset(self, words: list[str]) -> None:
-        for name in words[1:]:
-            self.scope.variables.pop(name, None)
-            self.scope.exported_names.discard(name)
-
-    def _run_cd(self, words: list[str]) -> None:
-        self.scope.folder = self._from_folder(words[1])
-
-    def _from_folder(self, path: str) -> str:
-        """A path relative to the script's current folder, as far as that folder is known."""
-        folder = self.scope.folder
-        if path.startswith(("/", VARIABLE_START)) or not folder:
-            return path
-        return f"{folder.rstrip('/')}/{path.removeprefix('./')}"
-
-    _BUILTINS: ClassVar[Mapping[str, Callable[["_Script", list[str]], None]]] = {
-        **dict.fromkeys(("export", "declare", "typeset", "readonly", "local"), _run_declare),
-        **dict.fromkeys(("source", "."), _run_source),
-        "set": _run_set,
-        "unset": _run_unset,
-        "cd": _run_cd,
-        **dict.fromkeys(("conda", "mamba", "micromamba"), _run_conda),
-    }
+# Programs that scripts run for their exit status.
+_TESTS = frozenset("[ test grep pgrep which type hash command diff cmp false mountpoint curl nc".split())  # noqa: SIM905
+_OPAQUE = {
+    "ForClause": "a loop",
+    "WhileClause": "a loop",
+    "FuncDecl": "a function",
+    "ArithmCmd": "arithmetic",
+    "LetClause": "arithmetic",
+}
 
 
 def commands(
     text: str, environment: Mapping[str, str] | None = None, folder: str | None = None
 ) -> list[Command]:
-    """The programs that a script runs, without a shell's own commands; UsageError for an unclosed quote."""
-    return _Script(text.replace("\r\n", "\n"), environment or {}, folder).run()
+    """The programs that a script runs, without a shell's own commands; UsageError for what is no script."""
+    if PRIVATE.search(text):
+        raise UsageError("the script has characters of Unicode's private area; remove them")
+    given = {name: Variable(value) for name, value in (environment or {}).items()}
+    shell = _Shell(Scope(given, {*given}, script_folder=folder))
+    try:
+        # With the last newline, a backslash before the end continues a line.
+        shell.run(statements(text.replace("\r\n", "\n") + "\n"))
+    except RecursionError as error:
+        raise UsageError(f"the script is nested too deeply; {AS_IT_RUNS[3:]}") from error
+    return shell.commands
 
 
-def assignment(word: str) -> tuple[str, str] | None:
-    """(name, value) of `NAME=value`; None for any other word."""
-    match = ASSIGNMENT.match(word)
-    return (match[1], match[3]) if match and not match[2] else None
+class _Shell(SimpleCommands):
+    """Follows the control flow of a script."""
+
+    def run(self, script: Iterable[Node | Fault]) -> None:
+        for statement in script:
+            if isinstance(statement, Fault):
+                self.commands.append(Command({}, [], refusal=refusal_at(statement.line, statement.reason)))
+            elif self.scope.ended is not None:
+                self._apart([statement], f"line {self.scope.ended} ends the script before it")
+            else:
+                self._statement(statement)
+
+    # ── statements
+
+    def _statement(self, statement: Node) -> None:
+        node = statement.Cmd
+        first = len(self.commands)
+        if node and statement.Background:
+            self._apart([Node({"Cmd": node, "Pos": statement.Pos})])
+        elif node:
+            self._STATEMENTS.get(node.Type, _Shell._opaque)(self, node)
+        for redirection in statement.Redirs or ():
+            self._refuse_input(redirection, self.commands[first:])
+
+    def _refuse_input(self, redirection: Node, commands: list[Command]) -> None:
+        """Refuse commands that read from a file: most of these files are placeholders."""
+        word, operator = Words(self.scope).value(redirection.Word), str(redirection.Op)
+        is_output = ">" in operator and operator != "<>"
+        if word == "/dev/null" or (
+            is_output and (not redirection.N or "&" not in operator or word in ("1", "2", "-"))
+        ):
+            return
+        remedy = f"fill in `<{word}>`" if operator == "<" else f"it has `{operator}{word}`; remove that"
+        for command in commands:
+            command.refusal = refusal_at(redirection.line, remedy)
+
+    def _apart(self, nodes: list[Node] | None, reason: str = "", condition: int | None = None) -> Scope:
+        """Run statements with a copy of the variables; the copy as it is afterwards.
+
+        A `reason` refuses all their commands. `condition` is the line of the test that decides about them.
+        """
+        first = len(self.commands)
+        before = self.scope, self.condition
+        self.scope, self.condition = deepcopy(self.scope), condition or self.condition
+        self.scope.ended = None
+        self.run(nodes or ())
+        after = self.scope
+        self.scope, self.condition = before
+        for command in self.commands[first:] if reason else ():
+            command.refusal = command.refusal or refusal_at(command.line, reason)
+        return after
+
+    def _opaque(self, node: Node) -> None:
+        """A loop, a function or another part that only a shell can run; its variables are unknown then."""
+        reason = f"in {_OPAQUE.get(node.Type, 'a part that only a shell can run')} (line {node.line})"
+        if node.Loop and node.Loop.Name:
+            self.forget([node.Loop.Name.Value], reason)
+        if node.Type in ("ArithmCmd", "LetClause"):
+            self.forget({*node.texts("Lit")}, reason)
+        nodes = [*(node.Cond or ()), *(node.Do or ()), *filter(None, (node.Stmt, node.Body))]
+        after = self._apart(nodes, f"it is {reason}")
+        changed = {
+            name for name, variable in after.variables.items() if self.scope.variables.get(name) != variable
+        }
+        if node.Type == "FuncDecl":
+            self.functions[node.Name.Value] = changed
+        else:
+            self.forget(changed, reason)
+
+    def _branches(self, branches: list[list[Node]], line: int, *, is_presumed: bool = False) -> None:
+        """Parts that run under a condition, the first one presumably; the others add what is unknown else."""
+        for nodes in branches:
+            after = self._apart(nodes, condition=line)
+            wins = is_presumed and nodes is branches[0] and after.ended is None
+            self.scope.exported_names |= after.exported_names
+            for name, variable in after.variables.items():
+                known = self.scope.variables.get(name)
+                if known != variable:
+                    kept = variable if wins or known is None else known
+                    remark = (
+                        f"line {line}: `{name}` is set under a condition; its value here is `{kept.text}`"
+                    )
+                    self.scope.variables[name] = replace(kept, remarks=(*kept.remarks, remark))
+            for place in ("venv", "conda_environment", "folder"):
+                known_place, new = getattr(self.scope, place), getattr(after, place)
+                if known_place != new:
+                    kept_place = new if wins else known_place or new
+                    setattr(self.scope, place, kept_place)
+                    self._lost.append(
+                        f"line {line}: `{new}` is used under a condition; here it is `{kept_place}`"
+                    )
+
+    def _if(self, node: Node) -> None:
+        branches: list[list[Node]] = []
+        clause: Node | None = node
+        while clause is not None:
+            for condition in clause.Cond or ():
+                self._statement(condition)
+            branches.append(clause.Then)
+            clause = clause.Else
+        self._branches(branches, node.line, is_presumed=not _is_negative(node.Cond[-1]))
+
+    def _binary(self, node: Node) -> None:
+        if node.Op in ("|", "|&"):
+            self._apart([node.X])
+            self._apart([node.Y])
+            return
+        self._statement(node.X)
+        if node.Op == "&&" and not _is_test(node.X):
+            self._statement(node.Y)
+        else:
+            is_presumed = node.Op == "&&" and not _is_negative(node.X)
+            self._branches([[node.Y]], node.line, is_presumed=is_presumed)
+
+    _STATEMENTS: ClassVar[Mapping[str, Callable[["_Shell", Node], object]]] = {
+        "CallExpr": SimpleCommands.call,
+        "TestClause": lambda _shell, _node: None,
+        "DeclClause": SimpleCommands.declare,
+        "BinaryCmd": _binary,
+        "IfClause": _if,
+        "CaseClause": lambda shell, node: shell._branches(
+            [item.Stmts or [] for item in node.Items or ()], node.line
+        ),
+        "TimeClause": lambda shell, node: shell.run([node.Stmt] if node.Stmt else ()),
+        "Block": lambda shell, node: shell.run(node.Stmts),
+        "Subshell": lambda shell, node: shell._apart(node.Stmts),
+    }
 
 
-def script_in(words: list[str]) -> str | None:
-    """The script of `bash -c SCRIPT`; None for any other command."""
-    for index, word in enumerate(words[1:-1], start=1):
-        if PurePosixPath(words[0]).name in SHELLS and re.fullmatch(r"-[a-z]*c", word):
-            return words[index + 1]
-    return None
+def _literals(command: Node) -> list[str]:
+    """The first part of each word of a command."""
+    return [str(word.Parts[0].Value) for word in command.Args or () if word.Parts]
 
 
-def command_from_words(words: list[str]) -> Command:
-    """A command that a shell has split already: `NAME=value` before the program is its environment."""
-    environment: dict[str, str] = {}
-    while words and (pair := assignment(words[0])):
-        environment |= [pair]
-        words = words[1:]
-    path = environment.pop("PATH", None)
-    return Command(environment, list(words), path=path)
+def _is_test(statement: Node) -> bool:
+    """Whether a statement is run for its exit status."""
+    command = statement.Cmd
+    if command and command.Type == "BinaryCmd" and command.Op == "&&":
+        return _is_test(command.X) or _is_test(command.Y)
+    is_simple = command and command.Type in ("CallExpr", "DeclClause")
+    return not is_simple or statement.Negated or bool(_TESTS & {*_literals(command)[:1]})
+
+
+def _is_negative(statement: Node) -> bool:
+    """Whether a test asks for what is missing: what depends on it is a fallback."""
+    command = statement.Cmd or statement
+    if statement.Negated or (command.Type == "TestClause" and command.X.Op in ("!", "-z")):
+        return True
+    return {"!", "-z"} & {*_literals(command)[1:2]} != set()

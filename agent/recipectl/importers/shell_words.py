@@ -1,287 +1,245 @@
-"""The words of a shell script's commands, after the expansions that need no running shell."""
+"""The words of a shell's command: quotes, variables, arrays and defaults, as bash expands them."""
 
 import re
-from collections.abc import Callable, Mapping
-from copy import deepcopy
-from typing import ClassVar
+from dataclasses import dataclass, field
 
-from recipectl.importers.draft import UNKNOWN_VALUE, host_variable
-from recipectl.importers.shell_text import Scope, ScriptText, own_folder
+from recipectl.importers.draft import UNKNOWN_VALUE, VARIABLE_START, host_variable
+from recipectl.importers.shell_syntax import Node
 
-_NAME = r"[A-Za-z_][A-Za-z0-9_]*"
-ASSIGNMENT = re.compile(rf"({_NAME})(\+?)=(.*)\Z", re.S)  # name, `+` when it appends, value
-_ARRAY_ASSIGNMENT = re.compile(rf"({_NAME})(\+?)=")
-_ARRAY_ELEMENTS = re.compile(rf"({_NAME})\[[@*]\]\Z")
-# What may follow a `$`.
-_EXPANSION = re.compile(
-    rf"(?P<name>{_NAME}|[1-9])|(?P<brace>\{{)|(?P<substitution>\()|(?P<arguments>[@*])|(?P<special>[#?!$0-])"
+ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)\Z", re.S)
+# Private characters, which no script may have: the end of a field, and the place of a quoted text.
+_FIELD_END = "\ue003"
+_QUOTED = "\ue004"
+PRIVATE = re.compile("[\ue000-\ue00f]")
+_ANSI_ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{1,2}|u[0-9a-fA-F]{1,4}|U[0-9a-fA-F]{1,8}|[0-7]{1,3}|c.|.)", re.S)
+_ANSI = {
+    "a": "\a", "b": "\b", "e": "\x1b", "E": "\x1b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v",
+    "\\": "\\", "'": "'", '"': '"', "?": "?",
+}  # fmt: skip
+_PATTERN = re.compile(r"[*?[]")
+_SUBSTITUTION = "recipectl does not run substitutions"
+_BRACES = re.compile(r"\{[^{}\s]*(,|\.\.)[^{}\s]*\}")
+_FILE = r"\$(?:0|\{0\}|BASH_SOURCE|\{BASH_SOURCE(?:\[0\])?\})"
+_DIRNAME = rf"dirname(?:--)?(?:{_FILE}|\$\((?:realpath|readlink-f)(?:--)?{_FILE}\))"
+_OWN_FOLDER = re.compile(
+    rf"pwd(?:-P)?|{_DIRNAME}|cd(?:-P)?(?:--)?\$\({_DIRNAME}\)(?:&?>/dev/null(?:2>&1)?)?(?:&&|;)pwd(?:-P)?"
 )
-# Within `${…}`: name, operator, default.
-_BRACED = re.compile(rf"({_NAME}|[0-9]+)(?:(:?[-=+?])(.*))?\Z", re.S)
-_HEREDOC = re.compile(r"<-?\s*(['\"]?)([\w.-]+)\1")
-_SEPARATOR = re.compile(r"&&|\|\||;;|[;&|\n]")
-# It separates the elements of an array within a word. The character is private: no script has it.
-_ELEMENT_END = "\ue003"
 
 
-class WordReader(ScriptText):
-    """Reads a script once, from left to right, and expands each word with the values known at that point."""
+@dataclass(frozen=True)
+class Variable:
+    """A variable's value, or an array's elements; `remarks` is what an import must say when it is used."""
 
-    def __init__(self, text: str, scope: Scope) -> None:
-        super().__init__(text)
+    value: str = ""
+    elements: tuple[str, ...] | None = None
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        return self.value if self.elements is None else " ".join(self.elements)
+
+
+@dataclass
+class Scope:
+    """What a subshell gets from its parent; a change in the subshell does not reach the parent."""
+
+    variables: dict[str, Variable] = field(default_factory=dict)
+    exported_names: set[str] = field(default_factory=set)
+    shifted: int = 0  # arguments that `shift` has taken
+    folder: str | None = None
+    venv: str | None = None
+    ended: int | None = None  # the line that ends the shell
+    script_folder: str | None = None  # where the script's file is
+    conda_folder: str | None = None
+    conda_environment: str | None = None
+
+
+class Words:
+    """Expands words with the variables of a scope; `remarks` collects what must be said of the result.
+
+    What only a running shell knows becomes UNKNOWN_VALUE, with the reason in `remarks`.
+    """
+
+    def __init__(self, scope: Scope) -> None:
         self.scope = scope
-        self.outer_scopes: list[Scope] = []
-        self.subshells_to_leave = 0  # subshells that end with the current command
-        self.condition_depth = 0  # open `if`, `while`, `for` and `case`
-        self.case_depth = 0  # open `case`
-        self.separator = "\n"  # the end of the last command
-        self._heredocs: list[str] = []  # delimiters of the here-documents that follow this line
-        self._start_command()
+        self.remarks: list[str] = []
 
-    def _start_command(self) -> None:
-        self._words: list[str] = []
-        self._word: str | None = None  # None between two words
-        self._skips_next_word = False  # the target of a redirection
-        self._command_ended = False
+    def fields(self, words: list[Node]) -> list[str]:
+        """The words of a command: split at blanks outside quotes."""
+        return [field for word in words for field in self._fields_of(word)]
 
-    def command_words(self) -> list[str]:
-        """Read up to the next separator; returns the words of one command, none when it is empty.
+    def value(self, word: Node | None) -> str:
+        """The value of an assignment, which is not split."""
+        text = self._text(word, splits=False, is_assignment=True) if word else ""
+        return _plain(text.replace(_FIELD_END, " "))
 
-        UsageError when a quote or a bracket is not closed.
-        """
-        self._start_command()
-        while not self.at_end and not self._command_ended:
-            self._read_next()
-        self._end_word()
-        return self._words
+    def _fields_of(self, word: Node) -> list[str]:
+        is_assignment = bool(
+            word.Parts and word.Parts[0].Type == "Lit" and ASSIGNMENT.match(word.Parts[0].Value)
+        )
+        text = self._text(word, splits=True, is_assignment=is_assignment)
+        literal = "".join(_unescaped(part.Value, "_") if part.Type == "Lit" else "_" for part in word.Parts)
+        if _BRACES.search(literal):
+            return [self.unknown(word, f"`{_plain(text)}` has braces that a shell expands")]
+        if _PATTERN.search(literal):
+            self._remark(word, f"`{_plain(text)}` is a pattern of file names, kept as it is written")
+        return [_plain(part) for part in text.split(_FIELD_END) if part]
 
-    def leave_subshells(self) -> None:
-        """Restore the variables of the shell around each subshell that has ended."""
-        while self.subshells_to_leave and self.outer_scopes:
-            self.scope = self.outer_scopes.pop()
-            self.subshells_to_leave -= 1
-        self.subshells_to_leave = 0
+    def _text(self, word: Node, *, splits: bool, is_assignment: bool) -> str:
+        texts = []
+        for index, part in enumerate(word.Parts or ()):
+            if part.Type != "Lit":
+                texts.append(self._part(part, splits=splits))
+                continue
+            is_first, is_last = index == 0, index == len(word.Parts) - 1
+            texts.append(self._literal(part, is_first=is_first, is_last=is_last, is_assignment=is_assignment))
+        return "".join(texts)
 
-    def _add(self, text: str) -> None:
-        """Append to the current word, or begin one."""
-        self._word = (self._word or "") + text
+    def _literal(self, part: Node, *, is_first: bool, is_last: bool, is_assignment: bool) -> str:
+        """A text without quotes; `~` is the home folder at its start, and in the paths of an assignment."""
+        text = str(part.Value)
+        if "~" in text:
+            start = r"(?:^|(?<=[:=]))" if is_assignment else "^"
+            start = start if is_first else r"(?<=:)" if is_assignment else "(?!)"
+            end = r"(?=[/:]|$)" if is_last else "(?=[/:])"
+            text = re.sub(f"{start}~{end}", host_variable("HOME"), text)
+            if is_first and re.match(r"~[\w+-]", text):
+                return self.unknown(part, f"`{text}` begins with a folder that a shell finds")
+        return _unescaped(text, r"\1")
 
-    def _end_word(self) -> None:
-        if self._word is None:
-            return
-        # An array without elements gives no word.
-        if self._word != _ELEMENT_END and not self._skips_next_word:
-            self._words.extend(self._word.split(_ELEMENT_END))
-        self._skips_next_word = False
-        self._word = None
+    def _part(self, part: Node, *, splits: bool) -> str:
+        match part.Type:
+            case "SglQuoted":
+                text = _ansi(part.Value or "") if part.Dollar else part.Value or ""
+                return _QUOTED + text if "\ufffd" not in text else self.unknown(part, "a byte is no text")
+            case "DblQuoted":
+                return self._double_quoted(part)
+            case "ParamExp":
+                return self._parameter(part, splits=splits)
+            case "CmdSubst":
+                return self._split(part, self._substitution(part), splits=splits)
+            case _:
+                return self.unknown(part, _SUBSTITUTION)
 
-    def _read_next(self) -> None:
-        """Read one separator, or one character with what belongs to it."""
-        if self.text.startswith("\\\n", self.position):  # a continued line
-            self.position += 2
-            self.line += 1
-            return
-        if separator := _SEPARATOR.match(self.text, self.position):
-            self.position = separator.end()
-            self._read_separator(separator[0])
-            return
-        character = self.take()
-        if handler := self._HANDLERS.get(character):
-            handler(self)
-        else:
-            self._add(character)
-
-    def _read_separator(self, separator: str) -> None:
-        if separator == "&" and self.next_is(">"):  # `&> FILE`
-            self._end_word()
-            self.position += 1
-            self._skips_next_word = True
-            return
-        if separator == "&" and self._word is None and self._skips_next_word:  # the `&` of `>&2`
-            return
-        self._end_word()
-        self.separator = separator
-        self._command_ended = True
-        if separator == "\n":
-            self.line += 1
-            self.skip_heredocs(self._heredocs)
-            self._heredocs = []
-
-    def _read_comment(self) -> None:
-        if self._word is not None:
-            self._add("#")
-            return
-        end_of_line = self.text.find("\n", self.position)
-        self.position = len(self.text) if end_of_line < 0 else end_of_line
-
-    def _read_opening_parenthesis(self) -> None:
-        """An array, a function or a subshell."""
-        if self._word and (array := _ARRAY_ASSIGNMENT.fullmatch(self._word)):
-            self._read_array(array[1], appends=bool(array[2]))
-        elif self.next_is(")") and (self._word or self._words):
-            # The name of a function is dropped; its body is read like any other commands.
-            self.position += 1
-            self._word = None
-            self._words = []
-        else:
-            self._end_word()
-            self.outer_scopes.append(self.scope)
-            self.scope = deepcopy(self.scope)
-            self._end_command_at_parenthesis("(")
-
-    def _read_closing_parenthesis(self) -> None:
-        if self.case_depth:  # a pattern of `case`
-            self._word = None
-            self._words = []
-            return
-        self._end_word()
-        if self.outer_scopes:
-            self.subshells_to_leave += 1
-        self._end_command_at_parenthesis(")")
-
-    def _end_command_at_parenthesis(self, parenthesis: str) -> None:
-        """End the command; when there is none, go on reading."""
-        if self._words:
-            self.separator = parenthesis
-            self._command_ended = True
-        else:
-            self.leave_subshells()
-
-    def _read_array(self, name: str, *, appends: bool) -> None:
-        elements_text = self.read_to_closing("(", ")").replace("\n", " ")
-        scope = Scope(variables={**self.scope.variables}, arrays=self.scope.arrays)
-        elements = WordReader(elements_text, scope).command_words()
-        if self.condition_depth > 0:
-            self.report(f"`{name}` is set under a condition; its value here is `{' '.join(elements)}`")
-        self.scope.arrays[name] = [*(self.scope.arrays.get(name, []) if appends else []), *elements]
-        self._word = None
-
-    def _read_less_than(self) -> None:
-        heredoc = _HEREDOC.match(self.text, self.position)
-        if heredoc is None:
-            self._read_redirection()
-            return
-        self._end_word()
-        self.position = heredoc.end()
-        self._heredocs.append(heredoc[2])
-
-    def _read_redirection(self) -> None:
-        if self._word is not None and self._word.isdigit():  # the number of a file descriptor
-            self._word = None
-        self._end_word()
-        while self.next_is("<", ">", "&", "|"):
-            self.position += 1
-        self._skips_next_word = True
-
-    def _read_backslash(self) -> None:
-        self._add("" if self.at_end else self.take())
-
-    def _read_single_quotes(self) -> None:
-        self._add(self.read_to_single_quote())
-
-    def _read_double_quotes(self) -> None:
+    def _double_quoted(self, quoted: Node) -> str:
         text = ""
-        while not self.at_end:
-            character = self.take()
-            if character == '"':
-                self._add(text)
-                return
-            if character == "\\" and self.next_is('"', "\\", "$", "`", "\n"):
-                text += self.take().removeprefix("\n")
-            elif character == "`":
-                self.read_to_closing("`", "`")
-                text += UNKNOWN_VALUE
-            else:
-                text += self._expand() if character == "$" else character
-        raise self.error('a `"` is never closed; close it')
+        parts: list[Node] = quoted.Parts or []
+        for part in parts:
+            is_text = part.Type == "Lit"
+            text += re.sub(r'\\(["\\$`])', r"\1", part.Value) if is_text else self._part(part, splits=False)
+        if not text and len(parts) == 1 and _all_elements(parts[0]):
+            return ""  # an array without elements is no word
+        return _QUOTED + text.replace(_FIELD_END, f"{_QUOTED}{_FIELD_END}{_QUOTED}")
 
-    def _read_backticks(self) -> None:
-        self.read_to_closing("`", "`")
-        self._add(UNKNOWN_VALUE)
+    def _split(self, node: Node, text: str, *, splits: bool) -> str:
+        """A value outside quotes is split at blanks, and a pattern in it finds files."""
+        if not splits:
+            return text
+        if _PATTERN.search(text):
+            self._remark(node, f"`{text}` is a pattern of file names, kept as it is written")
+        return re.sub(r"[ \t\n]+", _FIELD_END, text)
 
-    def _read_tilde(self) -> None:
-        """`~` is the home folder at the start of a word, or of a part of an assigned path list."""
-        before_path = self.next_is("/", "", " ", "\n", ":")
-        word = self._word
-        starts_path = word is None or (word.endswith(("=", ":")) and ASSIGNMENT.match(word))
-        self._add(host_variable("HOME") if before_path and starts_path else "~")
+    def _substitution(self, node: Node) -> str:
+        """The script's own folder, as scripts find it; it is the folder that most are started from."""
+        text = re.sub(r"[\s\"']|^\$\(|\)$|^`|`$", "", node.Source)
+        scope = self.scope
+        if text in ("pwd", "pwd-P") and scope.folder:
+            return scope.folder
+        if scope.script_folder and _OWN_FOLDER.fullmatch(text):
+            return scope.script_folder
+        return self.unknown(node, _SUBSTITUTION)
 
-    def _read_dollar(self) -> None:
-        if self.next_is("'"):  # ANSI-C quotes
-            self.position += 1
-            text = self.read_to_single_quote()
-            self._add(text.encode().decode("unicode_escape") if text.isascii() else text)
-            return
-        value = self._expand()
-        # Without quotes, a value with blanks is several words, but not in an assignment.
-        in_assignment = self._word is not None and ASSIGNMENT.match(self._word)
-        first, *other_parts = [value] if in_assignment else re.split(r"[ \t\n]+", value)
-        if first or self._word is not None:
-            self._add(first)
-        for part in other_parts:
-            self._end_word()
-            self._word = part or None
-
-    def _expand(self) -> str:
-        """What follows a `$`: a known value, a variable of the host, or UNKNOWN_VALUE."""
-        expansion = _EXPANSION.match(self.text, self.position)
-        if expansion is None:
-            return "$"
-        self.position = expansion.end()
-        match expansion.lastgroup:
-            case "name":
-                return self._value(expansion[0])
-            case "brace":
-                return self._expand_braced(self.read_to_closing("{", "}"))
-            case "substitution":
-                text = self.read_to_closing("(", ")")
-                return own_folder(text, self.scope.folder, self.scope.script_folder) or UNKNOWN_VALUE
-            case "arguments":
-                self.report(f"`${expansion[0]}`, the arguments of the script")
-                return _ELEMENT_END
-            case _:  # `$?`, `$#` and the like
-                pass
+    def unknown(self, node: Node, reason: str) -> str:
+        """The value that stands for what only a running shell knows."""
+        self._remark(node, reason)
         return UNKNOWN_VALUE
 
-    def _value(self, name: str) -> str:
-        return self.scope.variables.get(name, host_variable(f"ARG{name}" if name.isdigit() else name))
+    def _remark(self, node: Node, text: str) -> None:
+        self.remarks.append(f"line {node.line}: {text}")
 
-    def _expand_braced(self, text: str) -> str:
-        """The value of `${text}`."""
-        if array := _ARRAY_ELEMENTS.match(text):
-            elements = self.scope.arrays.get(array[1])
-            if elements is None:
-                return self._value(array[1])
-            return _ELEMENT_END.join(elements) if elements else _ELEMENT_END
-        match = _BRACED.match(text)
-        if match is None or match[2] in ("+", ":+"):
-            return UNKNOWN_VALUE
-        name, operator, default = match.groups()
-        if name in self.scope.variables or not operator or "?" in operator:
-            return self._value(name)
-        return self._expand_default(name, operator, default)
+    def _parameter(self, node: Node, *, splits: bool) -> str:
+        """The value of `$NAME`, `${NAME}`, `${NAME[@]}` or `${NAME:-default}`."""
+        name = str(node.Param.Value)
+        if any((node.Excl, node.Length, node.Slice, node.Repl, node.Names, node.NestedParam)):
+            return self.unknown(node, f"the value of `${{{name}}}` here is for a shell to find")
+        variable = self.scope.variables.get(name)
+        if name == "PWD" and self.scope.folder:
+            variable = Variable(self.scope.folder)
+        self.remarks += variable.remarks if variable else ()
+        elements = _all_elements(node)
+        if elements and variable and variable.elements is not None and not node.Exp:
+            return (" " if elements == "*" and not splits else _FIELD_END).join(
+                self._split(node, element, splits=splits) for element in variable.elements
+            )
+        if name in "@*" or (node.Index and not elements) or name in "#?-$!0":
+            if name in "@*" and not node.Exp:
+                self._remark(node, f"`${name}`, the arguments of the script")
+                return ""
+            return self.unknown(node, f"the value of `${name}` here is for a shell to find")
+        if node.Exp:
+            return self._with_operator(node, name, variable, splits=splits)
+        if variable is None:
+            return self._from_caller(name)
+        value = variable.value if variable.elements is None else (*variable.elements, "")[0]
+        return self._split(node, value, splits=splits)
 
-    def _expand_default(self, name: str, operator: str, default: str) -> str:
-        """The value of `${name:-default}`; `${name:=default}` also sets the variable."""
-        scope = Scope(variables={**self.scope.variables})
-        value = next(iter(WordReader(f'"{default}"', scope).command_words()), "")
-        self.report(f"`${{{name}}}` has its default value here, `{value}`")
-        if "=" in operator:
-            self.scope.variables[name] = value
-        return value
+    def _from_caller(self, name: str) -> str:
+        """What the caller gives to the script: an argument, or a variable of its environment."""
+        return host_variable(f"ARG{int(name) + self.scope.shifted}" if name.isdigit() else name)
 
-    _HANDLERS: ClassVar[Mapping[str, Callable[["WordReader"], None]]] = {
-        " ": _end_word,
-        "\t": _end_word,
-        "#": _read_comment,
-        "(": _read_opening_parenthesis,
-        ")": _read_closing_parenthesis,
-        "<": _read_less_than,
-        ">": _read_redirection,
-        "'": _read_single_quotes,
-        '"': _read_double_quotes,
-        "`": _read_backticks,
-        "\\": _read_backslash,
-        "$": _read_dollar,
-        "~": _read_tilde,
-    }
+    def _with_operator(self, node: Node, name: str, variable: Variable | None, *, splits: bool) -> str:
+        """`${NAME:-default}`, `${NAME:=default}`, `${NAME:?…}`, and `${NAME:+…}` of what the script sets."""
+        operator = str(node.Exp.Op)
+        word = node.Exp.Word or Node({})
+        is_set = variable is not None and bool(variable.value or ":" not in operator)
+        match operator.strip(":"):
+            case "-" | "=" if not is_set:
+                default = self._text(word, splits=splits, is_assignment=False)
+                if variable is None:
+                    shown = _plain(default.replace(_FIELD_END, " "))
+                    self._remark(node, f"`${{{name}}}` has its default value here, `{shown}`")
+                if "=" in operator:
+                    self.scope.variables[name] = Variable(_plain(default.replace(_FIELD_END, " ")))
+                return self._split(node, default, splits=splits and _QUOTED not in default)
+            case "-" | "=" | "?" if variable is not None:
+                return self._split(node, variable.value, splits=splits)
+            case "?":
+                return self._from_caller(name)
+            case "+" if variable is not None and VARIABLE_START not in variable.value:
+                return self._text(word, splits=splits, is_assignment=False) if is_set else ""
+        return self.unknown(node, f"the value of `${{{name}{operator}…}}` is for a shell to find")
+
+
+def _plain(text: str) -> str:
+    return text.replace(_QUOTED, "")
+
+
+def _unescaped(text: str, replacement: str) -> str:
+    return re.sub(r"\\(.)", replacement, text, flags=re.S)
+
+
+def _all_elements(node: Node) -> str:
+    """`@` or `*` of `${NAME[@]}`, `$@` and the like; "" of any other expansion."""
+    if node.Type != "ParamExp":
+        return ""
+    index = node.Index.Parts[0].Value if node.Index and node.Index.Parts else None
+    text = index if node.Index else node.Param.Value
+    return text if text in ("@", "*") else ""
+
+
+def _ansi(text: str) -> str:
+    """The text of `$'…'` (bash(1), QUOTING); its escapes give bytes."""
+
+    def character(match: re.Match[str]) -> str:
+        code = match[1]
+        if code[0] in "01234567":
+            return chr(int(code, 8) & 255)
+        if code[0] in "xuU" and len(code) > 1:
+            number = int(code[1:], 16)
+            return chr(number) if code[0] == "x" else chr(number).encode().decode("latin-1")
+        if code[0] == "c" and len(code) > 1:
+            return chr(ord(code[1]) & 31)
+        return _ANSI.get(code, match[0])
+
+    text = _ANSI_ESCAPE.sub(character, text.encode().decode("latin-1"))
+    return text.partition("\0")[0].encode("latin-1").decode(errors="replace")

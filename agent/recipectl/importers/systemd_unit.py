@@ -8,10 +8,11 @@ from pathlib import Path
 
 from recipectl.compiler import service_settings
 from recipectl.errors import RecipectlError, UsageError
+from recipectl.importers.command import SHELLS, Command, script_in
 from recipectl.importers.draft import AS_IT_RUNS, Draft, host_variable
 from recipectl.importers.from_command import draft_from_command, model_name
 from recipectl.importers.programs import program, program_name, runs_container, unwrapped
-from recipectl.importers.shell import SHELLS, Command, commands, script_in
+from recipectl.importers.shell import commands
 from recipectl.importers.variables import keep_cache
 from recipectl.recipe.schema import LONGEST_SEC, span_sec
 from recipectl.recipe.yamlsyntax import read_text

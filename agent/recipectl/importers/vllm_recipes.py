@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from recipectl.errors import UsageError
+from recipectl.importers.command import Command
 from recipectl.importers.draft import Draft
 from recipectl.importers.from_command import draft_from_command
-from recipectl.importers.shell import Command, commands
+from recipectl.importers.shell import commands
 from recipectl.text import did_you_mean
 
 _Map = Mapping[str, Any]

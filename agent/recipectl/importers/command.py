@@ -1,0 +1,52 @@
+"""One command as it was given to a shell, a unit or a process: the values that importers pass on."""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+
+SHELLS = ("sh", "bash", "dash", "zsh")
+_ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)\Z", re.S)
+
+
+@dataclass
+class Command:
+    """One command; `not_carried_over` is what cannot be kept of it, `refusal` why it cannot be imported."""
+
+    environment: dict[str, str]
+    words: list[str]
+    venv: str | None = None
+    folder: str | None = None
+    path: str | None = None  # the value of PATH
+    not_carried_over: list[str] = field(default_factory=list)
+    line: int = 1  # counts from 1
+    user: str | None = None
+    autostart: bool = False
+    conda_environment: str | None = None
+    service: dict[str, str] = field(default_factory=dict)  # settings of its unit
+    secrets: dict[str, str] = field(default_factory=dict)  # variable -> where its value was kept
+    substituted: frozenset[str] = frozenset()  # variables of the host for what a substitution gives
+    refusal: str = ""
+
+
+def assignment(word: str) -> tuple[str, str] | None:
+    """(name, value) of `NAME=value`; None for any other word."""
+    match = _ASSIGNMENT.match(word)
+    return (match[1], match[2]) if match else None
+
+
+def script_in(words: list[str]) -> str | None:
+    """The script of `bash -c SCRIPT`; None for any other command."""
+    for index, word in enumerate(words[1:-1], start=1):
+        if PurePosixPath(words[0]).name in SHELLS and re.fullmatch(r"-[a-z]*c", word):
+            return words[index + 1]
+    return None
+
+
+def command_from_words(words: list[str]) -> Command:
+    """A command that a shell has split already: `NAME=value` before the program is its environment."""
+    environment: dict[str, str] = {}
+    while words and (pair := assignment(words[0])):
+        environment |= [pair]
+        words = words[1:]
+    path = environment.pop("PATH", None)
+    return Command(environment, list(words), path=path)

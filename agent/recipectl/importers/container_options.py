@@ -1,0 +1,209 @@
+"""The options of `docker run` and `podman run`: what they mean for an engine without the container."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from recipectl.errors import RecipectlError
+from recipectl.importers.command import assignment
+from recipectl.importers.draft import VARIABLE_START
+from recipectl.recipe.yamlsyntax import read_text
+
+_FLAGS = frozenset(
+    """
+    --rm --init --privileged --detach --interactive --tty --read-only --oom-kill-disable --publish-all
+    --no-healthcheck --sig-proxy --quiet --replace --rmi --no-hosts --no-hostname --env-host -d -i -t -q -P
+    """.split()  # noqa: SIM905  (a list one can read)
+)
+_SHORT_FLAGS = re.compile(r"-[ditqP]+\Z")
+_SHORT_FLAGS_AND_PORT = re.compile(r"-[ditqP]+p\Z")
+# Options that only matter to a container: leaving them out loses nothing.
+_CONTAINER_ONLY = frozenset(
+    """
+    --name --ipc --shm-size --network --net --runtime --restart --pull --label -l --log-driver --log-opt
+    --hostname -h --network-alias --platform --cidfile --pidfile --tmpfs --stop-signal
+    """.split()  # noqa: SIM905  (a list one can read)
+)
+_ULIMIT = re.compile(r"(nofile|stack|nproc|core)=(-?\d+(?::-?\d+)?)\Z")
+_CACHE = "/.cache/huggingface"
+# Options that are settings of a unit, systemd.exec(5) and systemd.resource-control(5).
+_SETTINGS = {
+    "--memory": "MemoryMax", "-m": "MemoryMax", "--memory-reservation": "MemoryLow",
+    "--cpuset-cpus": "AllowedCPUs", "--cpuset-mems": "AllowedMemoryNodes", "--pids-limit": "TasksMax",
+    "--oom-score-adj": "OOMScoreAdjust",
+}  # fmt: skip
+
+
+@dataclass
+class Container:
+    """The meaning of the options of `docker run`."""
+
+    caller_environment: Mapping[str, str]
+    not_carried_over: list[str]
+    environment: dict[str, str] = field(default_factory=dict)
+    mounts: list[tuple[str, str]] = field(default_factory=list)  # (path in the container, path on the host)
+    ports: dict[str, tuple[str, str]] = field(default_factory=dict)  # container port -> host address and port
+    entrypoint: tuple[str, ...] | None = None
+    network: str = ""
+    restart: str = ""
+    service: dict[str, str] = field(default_factory=dict)
+    secrets: dict[str, str] = field(default_factory=dict)  # variable -> the container's secret
+
+    def add_variable(self, value: str) -> None:
+        if pair := assignment(value):
+            self.environment |= [pair]
+        elif value in self.caller_environment:
+            self.environment[value] = self.caller_environment[value]
+        else:
+            self.leave_out(f"the variable {value} of the caller; set it in `env_vars:` or `secrets:`")
+
+    def add_environment_file(self, value: str) -> None:
+        """Add the variables of a file, as `docker run` reads it; those of `-e` win over them."""
+        try:
+            lines = read_text(Path(value)).splitlines()
+        except RecipectlError:
+            self.leave_out(f"the variables in {value}; set them in `env_vars:` or `secrets:`")
+            return
+        pairs = (assignment(line) for line in lines if not line.startswith("#"))
+        self.environment = dict(pair for pair in pairs if pair) | self.environment
+
+    def add_secret(self, value: str) -> None:
+        """`--secret NAME,type=env,target=VARIABLE` of podman."""
+        name, *parts = value.split(",")
+        options = dict(part.partition("=")[::2] for part in parts)
+        if options.get("type") == "env":
+            self.secrets[options.get("target") or name] = f"the secret `{name}` of podman"
+        else:
+            self.leave_out(f"the secret `{name}`, a file of the container; see `secrets:`")
+
+    def add_volume(self, value: str) -> None:
+        source, _, target = value.partition(":")
+        self.mounts.append((target.split(":")[0], source))
+
+    def add_mount(self, value: str) -> None:
+        parts = dict(part.partition("=")[::2] for part in value.split(","))
+        source = parts.get("source") or parts.get("src") or ""
+        target = parts.get("target") or parts.get("dst") or parts.get("destination") or ""
+        self.mounts.append((target, source))
+
+    def add_port(self, value: str) -> None:
+        parts = value.replace("[::1]", "::1").rsplit(":", 2)
+        address, host_port, container_port = ["", "", *parts][-3:]
+        container_port = container_port.split("/")[0]
+        self.ports[container_port] = (address, host_port or container_port)
+
+    def add_gpus(self, value: str) -> None:
+        if devices := re.search(r"device=([^\"']+?)(?:\"|'|$)", value):
+            self.environment["CUDA_VISIBLE_DEVICES"] = devices[1]
+        elif value.strip("\"'") not in ("all", "-1", ""):
+            self.leave_out(f"`--gpus {value}`: it takes any free GPUs; name them in `gpus:`")
+
+    def add_device(self, value: str) -> None:
+        gpu = value.removeprefix("nvidia.com/gpu=")
+        if gpu == value:
+            self.add_other("--device", value)
+        elif gpu != "all":
+            gpus = self.environment.get("CUDA_VISIBLE_DEVICES")
+            self.environment["CUDA_VISIBLE_DEVICES"] = f"{gpus},{gpu}" if gpus else gpu
+
+    def set_entrypoint(self, value: str) -> None:
+        self.entrypoint = (value,)
+
+    def set_network(self, value: str) -> None:
+        self.network = value
+
+    def set_restart(self, value: str) -> None:
+        self.restart = value
+        if value.startswith("on-failure"):
+            self.leave_out(f"`--restart {value}`: recipectl always restarts a model that ends")
+
+    def add_other(self, name: str, value: str) -> None:
+        if name in _SETTINGS:
+            self.service[_SETTINGS[name]] = (
+                value.upper().removesuffix("B") if "emory" in _SETTINGS[name] else value
+            )
+        elif name == "--cpus" and re.fullmatch(r"[0-9.]+", value):
+            self.service["CPUQuota"] = f"{float(value) * 100:g}%"
+        elif name == "--ulimit" and (
+            match := re.match(r"(nofile|stack|nproc|core)=(-?\d+(?::-?\d+)?)$", value)
+        ):
+            self.service[f"Limit{match[1].upper()}"] = match[2].replace("-1", "infinity")
+        elif name not in _CONTAINER_ONLY and (name, value) != ("--ulimit", "memlock=-1"):
+            self.leave_out(f"`{name} {value}` of the container; see `service:` for a similar setting")
+
+    def leave_out(self, text: str) -> None:
+        self.not_carried_over.append(text)
+
+    def keep_cache(self, model: str) -> None:
+        """Name the host's folder of the Hugging Face cache, unless the model is a file."""
+        if model.startswith("/") or {"HF_HOME", "HF_HUB_CACHE"} & {*self.environment}:
+            return
+        for target, source in self.mounts:
+            inside = _CACHE if target.endswith("/.cache") else ""
+            if f"{target}{inside}".endswith(_CACHE) and source.startswith(("/", VARIABLE_START)):
+                self.environment["HF_HOME"] = f"{source.rstrip('/')}{inside.removeprefix('/.cache')}"
+
+    def own_paths(self, words: list[str]) -> list[str]:
+        """The words with the program's name alone where its file is the image's; such paths are named."""
+        sources = [source for _, source in self.mounts]
+        kept = []
+        for index, word in enumerate(words):
+            path = word.partition("=")[2] if word.startswith("-") else word
+            if path.startswith("/") and not path.startswith(tuple(sources)):
+                self.leave_out(f"`{path}`, a path of the image that this host does not have")
+                word = PurePosixPath(path).name if index == 0 else word
+            kept.append(word)
+        return kept
+
+    def host_path(self, word: str) -> str:
+        """A word with the paths of the host, where a path begins: in front, after `=` and within JSON."""
+        for target, source in self.mounts:
+            if target and source.startswith(("/", VARIABLE_START)):
+                pattern = rf"(?<![^=:,\"'\s]){re.escape(target.rstrip('/'))}(?=/|$|[\"',:\s])"
+                word = re.sub(pattern, source.rstrip("/").replace("\\", r"\\"), word)
+        return word
+
+
+_HANDLERS: Mapping[str, Callable[[Container, str], None]] = {
+    "-e": Container.add_variable,
+    "--env": Container.add_variable,
+    "--env-file": Container.add_environment_file,
+    "-v": Container.add_volume,
+    "--volume": Container.add_volume,
+    "--mount": Container.add_mount,
+    "-p": Container.add_port,
+    "--publish": Container.add_port,
+    "--gpus": Container.add_gpus,
+    "--device": Container.add_device,
+    "--entrypoint": Container.set_entrypoint,
+    "--network": Container.set_network,
+    "--net": Container.set_network,
+    "--restart": Container.set_restart,
+    "--secret": Container.add_secret,
+}
+
+
+def read_options(words: list[str], container: Container) -> list[str]:
+    """Read the options of `docker run`; returns the image and its arguments."""
+    while words and words[0].startswith("-"):
+        name, equals, value = words[0].partition("=")
+        words = words[1:]
+        if name in _FLAGS or _SHORT_FLAGS.match(name):
+            continue
+        if _SHORT_FLAGS_AND_PORT.match(name):
+            name = "-p"
+        if not name.startswith("--") and len(name) > 2:  # `-p8000:8000`
+            value = name[2:] + equals + value
+            name = name[:2]
+        elif not equals:
+            value = "".join(words[:1])
+            words = words[1:]
+        if handler := _HANDLERS.get(name):
+            handler(container, value)
+        else:
+            container.add_other(name, value)
+    gpus = container.environment.pop("NVIDIA_VISIBLE_DEVICES", None)
+    if gpus not in (None, "all", "void"):
+        container.environment.setdefault("CUDA_VISIBLE_DEVICES", str(gpus))
+    return words

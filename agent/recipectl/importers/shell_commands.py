@@ -1,0 +1,225 @@
+"""The simple commands of a shell: assignments, builtins, and the programs that it runs."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from copy import deepcopy
+from dataclasses import replace
+from typing import ClassVar
+
+from recipectl.importers.command import Command
+from recipectl.importers.draft import AS_IT_RUNS, UNKNOWN_VALUE, VARIABLE_START, host_variable
+from recipectl.importers.shell_syntax import Node
+from recipectl.importers.shell_words import ASSIGNMENT, Scope, Variable, Words
+
+# Programs that change nothing of what an engine is given.
+_WITHOUT_EFFECT = frozenset(
+    """
+    [ test mkdir kill pkill tail echo sleep wait trap shopt true false : pwd which date nvidia-smi ulimit rm
+    cat break continue tee printf pgrep grep type hash diff cmp
+    """.split()  # noqa: SIM905  (a list one can read)
+)
+
+
+def refusal_at(line: int, reason: str) -> str:
+    """The sentence for a command that is not imported."""
+    return f"line {line} of the command: {reason}, {AS_IT_RUNS}"
+
+
+class SimpleCommands:
+    """Follows assignments and builtins in a scope, and collects the programs that a script runs."""
+
+    def __init__(self, scope: Scope) -> None:
+        self.scope = scope
+        self.commands: list[Command] = []
+        self.condition: int | None = None  # the line of the test that decides about this command
+        self.functions: dict[str, set[str]] = {}  # name -> variables that it sets
+        self._lost: list[str] = []  # what the next command must name
+        self._exports_all = False  # `set -a`
+        self._substituted: set[str] = set()
+
+    def forget(self, names: Iterable[str], reason: str) -> None:
+        for name in names:
+            self.scope.variables[name] = Variable(UNKNOWN_VALUE, remarks=(f"`{name}` is set {reason}",))
+
+    def declare(self, node: Node) -> None:
+        words, options = Words(self.scope), ""
+        for argument in node.Args or ():
+            text = words.value(argument.Value) if argument.Naked else ""
+            match = ASSIGNMENT.match(text)
+            name = match[1] if match else argument.Name.Value if argument.Name else ""
+            if text.startswith("-"):
+                options += text[1:]
+            elif not name:
+                self._lose([node.Variant.Value, text], node.line)
+            elif {*options} - {*"xrgap"}:  # integers, references, maps, and `export -n`
+                self._lost.append(f"line {node.line}: `{node.Variant.Value} -{options} {name}`")
+                self.forget([name], f"with -{options} (line {node.line})")
+            elif match:
+                self._set(name, Variable(match[2], remarks=tuple(words.remarks)), node.line)
+            elif not argument.Naked:
+                self._assign(argument)
+            if name and (node.Variant.Value == "export" or "x" in options):
+                self.scope.exported_names.add(name)
+
+    def _assign(self, node: Node) -> None:
+        name, words = node.Name.Value, Words(self.scope)
+        before = self.scope.variables.get(name, Variable(host_variable(name)))
+        elements = (node.Array.Elems or ()) if node.Array else ()
+        if (
+            node.Index
+            or any(element.Index for element in elements)
+            or (node.Append and bool(before.elements) != bool(node.Array))
+        ):
+            self.forget([name], f"with an index (line {node.line})")
+            return
+        if node.Array:
+            added = tuple(words.fields([element.Value for element in elements]))
+            variable = Variable(elements=((before.elements or ()) if node.Append else ()) + added)
+        else:
+            variable = Variable((before.value if node.Append else "") + words.value(node.Value))
+        remarks = (*(before.remarks if node.Append else ()), *words.remarks)
+        self._set(name, replace(variable, remarks=remarks), node.line)
+
+    def _set(self, name: str, variable: Variable, line: int) -> None:
+        """Set a variable; what a substitution gives is a variable of the host."""
+        if UNKNOWN_VALUE in variable.value:
+            remark = f"line {line}: `{name}` is set from a substitution, which recipectl does not run"
+            variable = Variable(host_variable(name), remarks=(remark,))
+            self._substituted.add(name)
+        self.scope.variables[name] = variable
+        if self._exports_all:
+            self.scope.exported_names.add(name)
+
+    def call(self, node: Node) -> None:
+        words = Words(self.scope)
+        fields = words.fields(node.Args or [])
+        outer = self.scope
+        self.scope = deepcopy(outer) if fields else outer
+        for item in node.Assigns or ():
+            self._assign(item)
+        inner, self.scope = self.scope, outer
+        name = fields[0] if fields else ""
+        if name in self.functions:
+            self.forget(self.functions[name], f"in the function `{name}`")
+        elif name in self._BUILTINS and fields[1:2] != ["run"]:  # `conda run`
+            self._BUILTINS[name](self, fields, node.line)
+        elif name and name not in _WITHOUT_EFFECT:
+            names = inner.exported_names | {item.Name.Value for item in node.Assigns or ()}
+            self._add_command(fields, inner, names, words.remarks, node.line)
+
+    def _add_command(
+        self, words: list[str], scope: Scope, names: set[str], remarks: list[str], line: int
+    ) -> None:
+        variables = {name: scope.variables[name] for name in sorted(names) if name in scope.variables}
+        environment = {
+            name: variable.value for name, variable in variables.items() if variable.elements is None
+        }
+        unknown = {name for name, value in environment.items() if UNKNOWN_VALUE in value}  # as of a loop
+        environment |= {name: host_variable(name) for name in unknown}
+        own_path = scope.variables.get("PATH", Variable()).value or None
+        lost = [*remarks, *(remark for variable in variables.values() for remark in variable.remarks)]
+        if self.condition is not None:
+            lost.append(f"line {line}: it runs under a condition (line {self.condition})")
+        refusal = ""
+        if any(UNKNOWN_VALUE in word for word in words):
+            reasons = "; ".join(remark.removeprefix(f"line {line}: ") for remark in remarks)
+            refusal = refusal_at(line, f"{reasons}; write the result")
+        self.commands.append(
+            Command(
+                environment,
+                words,
+                venv=scope.venv,
+                conda_environment=scope.conda_environment,
+                folder=scope.folder,
+                path=environment.pop("PATH", own_path),
+                not_carried_over=[*self._lost, *dict.fromkeys(lost)],
+                line=line,
+                substituted=frozenset(self._substituted | unknown),
+                refusal=refusal,
+            )
+        )
+        self._lost = []
+        self.scope.ended = line if words[0] == "exec" else self.scope.ended
+
+    # ── builtins
+
+    def _run_set(self, words: list[str], line: int) -> None:
+        self._exports_all = "-a" in words or (self._exports_all and "+a" not in words)
+        options = [word for word in words[1:] if word != "pipefail"]
+        if not re.fullmatch(
+            r"([+-]([aeuxvo]+|-) ?)*", " ".join(options[: options.index("--") if "--" in options else None])
+        ):
+            self._lose(words, line)
+        if "--" in words:
+            self.forget("@*123456789", f"by `set` (line {line})")
+
+    def _run_source(self, words: list[str], line: int) -> None:
+        file = words[1] if len(words) > 1 else ""
+        if file.endswith("/etc/profile.d/conda.sh"):
+            self.scope.conda_folder = self._from_folder(file.removesuffix("/etc/profile.d/conda.sh"))
+        elif file.endswith("/bin/activate"):
+            self.scope.venv = self._from_folder(file.removesuffix("/bin/activate"))
+        else:
+            self._lose(words, line)
+
+    def _lose(self, words: list[str], line: int) -> None:
+        self._lost.append(f"line {line}: `{' '.join(words)}`, which may set variables")
+
+    def _run_conda(self, words: list[str], line: int) -> None:
+        """`conda activate NAME`: an environment in the folder that conda was loaded from, or at a path."""
+        name = words[2] if words[1:2] == ["activate"] and len(words) > 2 else ""
+        if not name:
+            self._lose(words, line)
+        elif "/" in name:
+            self.scope.conda_environment = self._from_folder(name)
+        elif self.scope.conda_folder:
+            folder = self.scope.conda_folder
+            self.scope.conda_environment = folder if name == "base" else f"{folder}/envs/{name}"
+        else:
+            self._lost.append(f"line {line}: `{' '.join(words)}`; give its `bin/python` as `python_path:`")
+
+    def _run_eval(self, words: list[str], line: int) -> None:
+        self._lose(words, line)
+        if re.search("vllm|sglang|llama", " ".join(words)):
+            self.commands.append(Command({}, [], refusal=refusal_at(line, "`eval` is for a shell to run")))
+
+    def _run_unset(self, words: list[str], line: int) -> None:
+        for name in words[1:]:
+            self.scope.variables.pop(name, None)
+            self.scope.exported_names.discard(name)
+
+    def _run_cd(self, words: list[str], line: int) -> None:
+        if len(words) != 2 or words[1] == "-" or UNKNOWN_VALUE in words[1]:
+            self._lost.append(f"line {line}: `{' '.join(words)}`, to a folder that only a shell knows")
+            self.scope.folder = None
+        else:
+            self.scope.folder = self._from_folder(words[1])
+
+    def _run_read(self, words: list[str], line: int) -> None:
+        self.forget([word for word in words[1:] if word.isidentifier()], f"by `{words[0]}` (line {line})")
+
+    def _run_shift(self, words: list[str], line: int) -> None:
+        self.scope.shifted += int(words[1]) if words[1:] and words[1].isdigit() else 1
+
+    def _run_exit(self, words: list[str], line: int) -> None:
+        self.scope.ended = line
+
+    def _from_folder(self, path: str) -> str:
+        """A path relative to the script's current folder, as far as that folder is known."""
+        folder = self.scope.folder
+        if path.startswith(("/", VARIABLE_START)) or not folder:
+            return path
+        return f"{folder.rstrip('/')}/{path.removeprefix('./')}"
+
+    _BUILTINS: ClassVar[Mapping[str, Callable[["SimpleCommands", list[str], int], None]]] = {
+        **dict.fromkeys(("source", "."), _run_source),
+        **dict.fromkeys(("conda", "mamba", "micromamba"), _run_conda),
+        **dict.fromkeys(("exit", "return"), _run_exit),
+        **dict.fromkeys(("read", "mapfile", "readarray", "getopts"), _run_read),
+        **dict.fromkeys(("alias", "pushd", "popd"), _lose),
+        "eval": _run_eval,
+        "set": _run_set,
+        "unset": _run_unset,
+        "shift": _run_shift,
+        "cd": _run_cd,
+    }

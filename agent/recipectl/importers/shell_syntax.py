@@ -1,0 +1,110 @@
+"""A shell script as the syntax tree of `shfmt --to-json`, statement by statement; nothing is run."""
+
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from functools import cache
+from importlib.metadata import files
+from typing import Any, NamedTuple
+
+from recipectl.errors import UsageError
+
+_TIMEOUT_SEC = 30
+_MAX_FAULTS = 50  # lines of a script that cannot be read; a file with more is no script
+_PLACEHOLDER = re.compile(r"<[A-Za-z][\w. -]*>")
+
+
+class Node:
+    """A node of the tree, with the names of mvdan.cc/sh/v3/syntax; a field that it lacks is None."""
+
+    def __init__(self, fields: dict[str, Any]) -> None:
+        self.__dict__.update(fields)
+
+    def __getattr__(self, name: str) -> Any:
+        return None
+
+    @property
+    def line(self) -> int:
+        return int(self.Pos.Line)
+
+    def texts(self, kind: str) -> Iterator[str]:
+        """The values of all nodes of a kind within this node."""
+        for value in self.__dict__.values():
+            for child in value if isinstance(value, list) else [value]:
+                if isinstance(child, Node):
+                    if child.Type == kind:
+                        yield str(child.Value)
+                    yield from child.texts(kind)
+
+
+class Fault(NamedTuple):
+    """A line that bash itself could not read, and why."""
+
+    line: int
+    reason: str
+
+
+@cache
+def _shfmt() -> str:
+    """The program of the installed distribution: what PATH has may be anybody's."""
+    return next(str(file.locate()) for file in files("shfmt-py") or () if file.name == "shfmt")
+
+
+def _tree(text: str) -> tuple[list[Node], Fault | None]:
+    """The statements of a text, or its first fault; UsageError for what is no text of a script."""
+    try:
+        data = text.encode()
+        done = subprocess.run(  # noqa: S603  (the program of our own dependency)
+            [_shfmt(), "-ln=bash", "--to-json"], input=data, capture_output=True, timeout=_TIMEOUT_SEC
+        )
+        if done.returncode == 0:
+            return json.loads(done.stdout, object_hook=lambda fields: _node(fields, data)).Stmts or [], None
+    except (UnicodeError, RecursionError, subprocess.TimeoutExpired) as error:
+        raise UsageError(f"the script cannot be read ({error}); correct it") from error
+    message = done.stderr.decode(errors="replace").strip()
+    match = re.match(r"(?:<standard input>:)?(\d+):\d+: (.+)", message)
+    if match is None:
+        raise UsageError(f"the script cannot be read ({message}); correct it")
+    return [], Fault(int(match[1]), match[2])
+
+
+def _node(fields: dict[str, Any], data: bytes) -> Node:
+    if fields.get("Type") == "CmdSubst":
+        fields["Source"] = data[fields["Pos"].Offset : fields["End"].Offset].decode()
+    return Node(fields)
+
+
+def statements(text: str) -> Iterator[Node | Fault]:
+    """The statements of a script in their order; a line that cannot be read is left out, the rest is read."""
+    lines = text.split("\n")
+    begin = 0
+    for _ in range(_MAX_FAULTS):
+        # Empty lines in front keep the numbers of the lines.
+        nodes, fault = _tree("\n" * begin + "\n".join(lines[begin:]))
+        if fault is None:
+            yield from nodes
+            return
+        first, end = _command_lines(lines, fault.line - 1)
+        before, is_within = _tree("\n" * begin + "\n".join(lines[begin:first]))
+        yield from before
+        whole = "\n".join(lines[first:end])
+        placeholder = _PLACEHOLDER.search(whole)
+        if placeholder and not is_within:
+            yield Fault(first + 1, f"fill in `{placeholder[0]}`")
+        else:
+            yield Fault(fault.line, f"bash cannot read it ({fault.reason}); correct it")
+            # What an open quote or an open `if` holds is unknown.
+            if is_within or "reached EOF" in fault.reason:
+                return
+        begin = end
+
+
+def _command_lines(lines: list[str], number: int) -> tuple[int, int]:
+    """The lines, first and end, of a command with its continued lines."""
+    first = end = number
+    while first > 0 and lines[first - 1].endswith("\\"):
+        first -= 1
+    while end < len(lines) and lines[end].endswith("\\"):
+        end += 1
+    return first, end + 1

@@ -1,0 +1,154 @@
+"""What the importer reads in a script, beside what bash runs for it: exact, or named; never silently different."""
+
+import os
+import random
+import re
+from collections import Counter
+
+import bash_oracle
+import pytest
+
+from recipectl.errors import UsageError
+from recipectl.importers import shell
+from recipectl.importers.command import Command
+from recipectl.importers.draft import UNKNOWN_VALUE, VARIABLE_START
+from recipectl.importers.programs import program, runs_container, unwrapped
+
+FOLDER = "/srv/a"  # of the script, and the one that it is started from
+MUTATIONS = int(os.environ.get("SHELL_MUTATIONS", "400")) // 2  # for each of the two seeds
+_BASE = {"PATH": "/bin", "LC_ALL": "C.UTF-8"}
+_Engine = tuple[tuple[str, ...], tuple[tuple[str, str], ...]]
+
+
+def is_engine(words: list[str]) -> bool:
+    inner = unwrapped(Command({}, words)).words
+    return bool(inner) and (program(inner) is not None or runs_container(inner))
+
+
+def engine(words: list[str], environment: dict[str, str]) -> _Engine:
+    while words[0] in ("exec", "command", "builtin"):
+        words = words[1:]
+    return (words[0].removeprefix("/bin/"), *words[1:]), tuple(sorted(environment.items()))
+
+
+def read(text: str) -> tuple[list[_Engine], bool, list[str]]:
+    """The engines that the importer reads, whether it says that something differs, and their programs."""
+    commands = shell.commands(text, folder=FOLDER)
+    says = any(command.refusal for command in commands)
+    engines, programs = [], []
+    for command in commands:
+        if command.refusal or not is_engine(command.words):
+            programs += command.words[:1]
+            says |= bool(command.words)  # the verb names programs that are no engine
+            continue
+        path = {"PATH": command.path} if command.path else {}
+        texts = [*command.words, *command.environment.values(), command.path or ""]
+        says |= bool(command.not_carried_over)
+        says |= any(mark in word for word in texts for mark in (VARIABLE_START, UNKNOWN_VALUE))
+        engines.append(engine(list(command.words), _BASE | command.environment | path))
+        programs += command.words[:1]
+    return engines, says, [program for program in programs if "/" in program and "\n" not in program]
+
+
+def outcomes(texts: list[str]) -> list[str]:
+    """exact, named, refused, crashed or different, for each script."""
+    results = []
+    for text in texts:
+        try:
+            results.append(read(text))
+        except UsageError:
+            results.append(([], True, []))
+        except Exception as error:
+            results.append(([(("crash", repr(error)), ())], False, []))
+    runs = bash_oracle.record(
+        [(text, programs) for text, (_, _, programs) in zip(texts, results, strict=True)]
+    )
+    answers = []
+    for (engines, says, _), ran in zip(results, runs, strict=True):
+        real = [engine(list(run.words), run.environment) for run in ran if is_engine(list(run.words))]
+        if engines and engines[0][0][0] == "crash":
+            answers.append(f"crashed {engines[0][0][1]}")
+        elif Counter(engines) == Counter(real):
+            answers.append("exact")
+        elif says:
+            answers.append("named" if engines else "refused")
+        else:
+            answers.append(f"different: {engines} {real}")
+    return answers
+
+
+SCRIPTS = [
+    "vllm serve /m --port 8001",
+    "A=1 B='x y' vllm serve \"/m n\" --json '{\"a\": [1, 2]}' --empty '' \\\n  --x=a\\ b",
+    "export A=1\nM=/m; O='--port 1 --seed 2'\nsource /opt/v/bin/activate\nvllm serve \"$M\" \\\n  $O",
+    "ARGS=(--port 1\n  --seed '2 3' # why\n)\nARGS+=(--headless)\nexec vllm serve /m \"${ARGS[@]}\"",
+    'HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"\n"$HERE/venv/bin/vllm" serve "$HERE/weights" --port 1',
+    "#!/bin/bash\nset -euo pipefail\nset -a; A=1; set +a\nB=2\ncd /srv/llm && vllm serve ./m > log 2>&1 &\nwait",
+    "if [ -d /m ]; then\n  X=--trust-remote-code\nelse\n  X=''\nfi\nvllm serve /m $X\n",
+    "case \"$1\" in\n  a) M=/a ;;\n  *) M=/b ;;\nesac\nvllm serve $M\n",
+    "for i in 0 1; do\n  CUDA_VISIBLE_DEVICES=$i vllm serve /m --port $((8000 + i)) &\ndone\nwait\n",
+    "start() {\n  local port=$1\n  vllm serve /m --port \"$port\"\n}\nstart 8001\n",
+    "(cd /a; export A=1; vllm serve ./m) &\n(cd /b; vllm serve ./m --port 1) &\nwait",
+    "cat > x.conf <<EOF\nport=1\nEOF\nvllm serve /m 2>&1 | tee log.txt",
+    "PY=/opt/v/bin/python3\n$PY -m sglang.launch_server --model-path /m --host 0.0.0.0 \\\n    --port 30000 --tp 2\n",
+    "P=${PORT:-8000}\nT=${TOKEN:?set it}\nvllm serve /m --port $P --x \"${Y:=a b}\" --y $Y",
+    "docker run --gpus all -v ~/.cache:/root/.cache -p 8000:8000 \\\n  -e A=\"b c\" vllm/vllm-openai:latest --model org/m",
+    "export LD_LIBRARY_PATH=/x${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}\nexport PATH=/opt/cuda/bin:$PATH\nllama-server -m ~/m.gguf -c 4096",
+    "nohup env A=1 numactl -N 0 /opt/v/bin/vllm serve /m --x $'a\\tb\\'c' < /dev/null &> log &\necho $! > pid",
+    "vllm serve /m --port <PORT> --served-model-name x\n",
+    "which vllm || pip install vllm\n[ -n \"$DEBUG\" ] && E=--enforce-eager\nvllm serve /m $E || vllm serve /n",
+    "A=1; B=$A A=2 vllm serve /m$A \"${A}x\" '$A' \\$A \"\\$A\" \"\\\\\" 'it'\\''s'; vllm serve /n",
+    "x=(a b); x[1]=c; vllm serve /m ${x[@]} \"${x[0]}\" $x; unset x; vllm serve /n",
+    "while true; do vllm serve /m; sleep 5; done",
+    "time vllm serve /m; ! vllm serve /n; { vllm serve /o; } ; eval vllm serve /p; exit 0\nvllm serve /q",
+    "export A B=1; A=2; readonly C=3; declare -x D=\"4 5\" E; E=6; declare -i F=1+1; export F; vllm serve /m",
+    "vllm serve /m *.x a?b [ab] {a,b} ~ ~/x x=~/y 'a'*b \"*\" #comment\nvllm serve /n a#b # c",
+    "N=${M##*/}; K=${#N}; L=${M/a/b}; vllm serve /m --served-model-name \"$N\" `date` $(date)",
+]  # fmt: skip
+_INSERTED = [
+    '"', "'", "\\", "$", "`", "(", ")", ";", "&", "|", "<", ">", "{", "}", "#", "\n", " ", "=", "~", "*", "!", "[",
+    "$A", "${B:-c}", '"$@"', "$(date)", "$'", " && ", " || ", "<<E", "\nfi\n", "\ndone\n", " exec ", "export ",
+    "A=1 ", "a+=1;", "if true; then ", "é", "\t", "$((1+1))", "\\\n", "set -a;", "unset A;", "2>&1", "$1", ":",
+]  # fmt: skip
+
+
+def mutated(text: str, chance: random.Random) -> str:
+    for _ in range(chance.randint(1, 3)):
+        place = chance.randrange(len(text) + 1)
+        match chance.randrange(5):
+            case 0:
+                text = text[:place] + text[place + chance.randint(1, 4) :]
+            case 1 | 2:
+                text = text[:place] + chance.choice(_INSERTED) + text[place:]
+            case 3:
+                lines = text.split("\n")
+                chance.shuffle(lines)
+                text = "\n".join(lines)
+            case _:
+                words = re.split(r"(\s+)", text)
+                words.insert(chance.randrange(len(words)), chance.choice(words))
+                text = "".join(words)
+    return text
+
+
+NEEDED = pytest.mark.skipif(not bash_oracle.can_run(), reason="this user may not make namespaces")
+
+
+@NEEDED
+def test_a_script_is_read_as_bash_runs_it() -> None:
+    answers = outcomes(SCRIPTS)
+    assert [answer for answer in answers if answer.startswith(("different", "crashed"))] == []
+
+
+@NEEDED
+@pytest.mark.parametrize("seed", range(2))
+def test_a_mutated_script_is_read_as_bash_runs_it_or_the_difference_is_named(seed: int) -> None:
+    chance = random.Random(seed)
+    texts = [mutated(chance.choice(SCRIPTS), chance) for _ in range(MUTATIONS)]
+    answers = outcomes(texts)
+    silent = [
+        (text, answer)
+        for text, answer in zip(texts, answers, strict=True)
+        if answer.startswith(("different", "crashed"))
+    ]
+    assert silent == []
