@@ -40,8 +40,10 @@ for script in /scripts/*.sh; do
     /bin/cp "$script" /srv/a/start.sh
     . "${script%.sh}.prepare"
     cd /srv/a
-    BASH_ENV=/bash_env /bin/timeout -s KILL SECONDS /bin/bash /srv/a/start.sh </dev/null >/dev/null 2>&1
-    /bin/sleep 0.01
+    # The pipe ends with the last process that the script has started.
+    BASH_ENV=/bash_env /bin/timeout -s KILL SECONDS /bin/bash /srv/a/start.sh </dev/null 9>&1 >/dev/null 2>&1 |
+        /bin/timeout 5 /bin/cat >/dev/null
+    kill -KILL -1
     builtin printf '\\3\\0%s\\0' "${script##*/}" >&7
     for file in /records/*; do [ -e "$file" ] && /bin/cat "$file" >&7; done
     /bin/rm -rf /records /srv

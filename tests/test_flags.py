@@ -1,9 +1,11 @@
 """What an engine would refuse, told before it starts."""
 
+import getpass
 import subprocess
 import sys
 from pathlib import Path
 
+import imported
 import pytest
 
 from recipectl.engines import ask, flags, parser_probe
@@ -12,16 +14,16 @@ from recipectl.engines.options import parse_table, shipped_options
 from recipectl.machine.runtime import Runtime
 
 CASES = {
-    "a flag that is gone": ("vllm", "--swap-space 4", "`--swap-space` is not an option of vllm 0.32.0; remove it (the nearest is `--"),
-    "a misspelt flag": ("vllm", "--max-modle-len 4", "`--max-modle-len` is not an option of vllm 0.32.0; did you mean `--max-model-len`?"),
-    "a value that is no choice": ("vllm", "--dtype floaty", "`--dtype` cannot be `floaty` in vllm 0.32.0; did you mean `float`?"),
+    "a flag that is gone": ("vllm", "--swap-space 4", "`--swap-space` is not an option of vllm 0.33.0; remove it (the nearest is `--"),
+    "a misspelt flag": ("vllm", "--max-modle-len 4", "`--max-modle-len` is not an option of vllm 0.33.0; did you mean `--max-model-len`?"),
+    "a value that is no choice": ("vllm", "--dtype floaty", "`--dtype` cannot be `floaty` in vllm 0.33.0; did you mean `float`?"),
     "a choice with `=`": ("vllm", "--dtype=floaty", "`--dtype` cannot be `floaty`"),
-    "a deprecated flag": ("vllm", "--disable-cascade-attn", "`--disable-cascade-attn` is deprecated in vllm 0.32.0"),
-    "a flag with a value": ("vllm", "--headless=yes", "`--headless` takes no value in vllm 0.32.0; give `true` or `false`, not `yes`"),
-    "a word of no option": ("vllm", "--headless yes", "`yes` belongs to no option of vllm 0.32.0; remove it"),
-    "no value": ("vllm", "--port", "`--port` needs a value in vllm 0.32.0; give one"),
+    "a deprecated flag": ("vllm", "--disable-cascade-attn", "`--disable-cascade-attn` is deprecated in vllm 0.33.0"),
+    "a flag with a value": ("vllm", "--headless=yes", "`--headless` takes no value in vllm 0.33.0; give `true` or `false`, not `yes`"),
+    "a word of no option": ("vllm", "--headless yes", "`yes` belongs to no option of vllm 0.33.0; remove it"),
+    "no value": ("vllm", "--port", "`--port` needs a value in vllm 0.33.0; give one"),
     "the beginning of a flag": ("vllm", "--enable-prefix-cachin", "abbreviates `--enable-prefix-caching`"),
-    "a part of an unknown option": ("vllm", "--compilation.mode 3", "`--compilation` is not an option of vllm 0.32.0"),
+    "a part of an unknown option": ("vllm", "--compilation.mode 3", "`--compilation` is not an option of vllm 0.33.0"),
     "SGLang knows no underscores": ("sglang", "--mem_fraction_static 0.5", "`--mem_fraction_static` is not an option of sglang 0.5.23; did you mean `--mem-fraction-static`?"),
 }  # fmt: skip
 
@@ -43,6 +45,11 @@ FINE = {
     "a short flag": ("vllm", "-tp 2"),
     "a part of a JSON option": ("vllm", "--compilation-config.mode 3 -cc.pass_config.x=True"),
     "several words": ("vllm", "--served-model-name a b"),
+    "negated with underscores": ("vllm", "--no_enable_prefix_caching"),
+    "negated in another way": ("vllm", "--disable-prefix-caching"),
+    "a level that follows at once": ("vllm", "-O3 --port 1"),
+    "whole words of a flag": ("sglang", "--tp 2"),
+    "a short negation": ("llamacpp", "-nkvo --port 1"),
     "an alias": ("sglang", "--tensor-parallel-size 2"),
     "a negative number": ("llamacpp", "--n-gpu-layers -1"),
 }
@@ -61,6 +68,10 @@ HELP = """----- common params -----
 -fa,   --flash-attn [on|off|auto]       set Flash Attention use ('on', 'off', or 'auto', default: 'auto')
 --rope-scaling {none,linear,yarn}       RoPE frequency scaling method, defaults to linear
 --mmap, --no-mmap                       whether to memory-map model
+-kvo,  --kv-offload, -nkvo, --no-kv-offload
+                                        whether to enable KV cache offloading (default: enabled)
+                                        --no-perf is no option here
+--tags STRING                           set model tags, comma-separated (informational, not used for routing)
 -ngl,  --gpu-layers, --n-gpu-layers N   max. number of layers to store in VRAM
 --jinja                                 use jinja template for chat (default: disabled)
 """
@@ -72,10 +83,38 @@ def test_llama_servers_help_is_read() -> None:
         "--threads": {"kind": "value", "aliases": ["-t"]},
         "--flash-attn": {"kind": "value", "aliases": ["-fa"], "choices": ["on", "off", "auto"]},
         "--rope-scaling": {"kind": "value", "choices": ["none", "linear", "yarn"]},
-        "--mmap": {"kind": "negatable"},
+        "--mmap": {"kind": "negatable", "negations": ["--no-mmap"]},
+        "--kv-offload": {"kind": "negatable", "aliases": ["-kvo"], "negations": ["--no-kv-offload", "-nkvo"]},
+        "--tags": {"kind": "commas"},
         "--gpu-layers": {"kind": "value", "aliases": ["-ngl", "--n-gpu-layers"]},
         "--jinja": {"kind": "flag"},
     }
+
+
+LLAMA_SERVER = Path(__file__).parents[1] / ".build/llama-server/bin/llama-server-vulkan"
+
+
+@pytest.mark.skipif(not LLAMA_SERVER.exists(), reason="`make setup-test` installs a real llama-server")
+def test_every_negation_of_llama_server_means_no_after_an_import(tmp_path: Path) -> None:
+    """A router tells what the engine's own parser makes of its words."""
+    runtime = Runtime("test", (str(LLAMA_SERVER),), path=("/usr/bin",))
+    answer = ask.options_of("llamacpp", runtime, getpass.getuser(), tmp_path / "cache")
+    assert answer.asked
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models/m.gguf").touch()
+    for options in (answer.options, shipped_options("llamacpp")):
+        known = {*answer.options.by_flag, *answer.options.aliases, *answer.options.negations}
+        booleans = [
+            [spelling for spelling in (name, *option.aliases, *option.negations) if spelling in known]
+            for name, option in options.by_flag.items()
+            if option.kind == "negatable" and name in known
+        ]
+        assert len(booleans) > 20
+        for number in range(max(map(len, booleans))):
+            words = [names[number % len(names)] for names in booleans]
+            again = imported.again("llamacpp", words, tmp_path)
+            same = [imported.router_args(LLAMA_SERVER, text, tmp_path / "models") for text in (words, again)]
+            assert same[0] == same[1]
 
 
 def server(folder: Path, body: str) -> Runtime:

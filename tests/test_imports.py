@@ -15,35 +15,15 @@ import yaml
 from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from imported import compiled
 
 from recipectl.cli import recipectl
-from recipectl.compiler.model import ResolvedRecipe
-from recipectl.compiler.pipeline import resolve_purely
 from recipectl.errors import UsageError
 from recipectl.importers import from_command, llama_swap, shell, systemd_unit, vllm_recipes, vllm_studio
 from recipectl.importers.draft import Draft, render
-from recipectl.machine.installation import Installation
-from recipectl.machine.runtime import Runtime
-from recipectl.recipe.hostfile import HostSettings
 from recipectl.recipe.load import load_with_positions
 from recipectl.recipe.yamlfile import read_document
 from recipectl.systemd import quoting
-
-RUNTIMES = {
-    "vllm": Runtime("test", ("/v/bin/vllm", "serve"), positional_model=True),
-    "sglang": Runtime("test", ("/v/bin/python", "-m", "sglang.launch_server")),
-    "llamacpp": Runtime("test", ("/v/bin/llama-server",)),
-}
-
-
-def compiled(draft: Draft, folder: Path) -> ResolvedRecipe:
-    """The draft written as YAML, read again and compiled, on a host whose variables are `$NAME` themselves."""
-    path = folder / "a.yaml"
-    path.write_text(render(draft))
-    host_settings = HostSettings(vars={name: f"${name}" for name in draft.variables})
-    recipe, _ = load_with_positions((path,), host_settings.vars)
-    installation = Installation(("/h",), user=True)
-    return resolve_purely(recipe, str(path), RUNTIMES[recipe.backend], host_settings, installation)
 
 
 def drafted(text: str, name: str | None = None) -> Draft:
@@ -290,7 +270,7 @@ REFUSED = {
     "vllm serve --port <PORT> \\\n --served-model-name x": "line 1 of the command: fill in `<PORT>`",
     "vllm serve /m --x {a,b}": "line 1 of the command: `{a,b}` has braces that a shell expands",
     "run() { vllm serve /m; }; run": "line 1 of the command: it is in a function (line 1)",
-    "for i in 0 1; do\n vllm serve /m --port 800$i &\ndone": "line 2 of the command: `i` is set in a loop (line 1)",
+    "for i in 0 1; do\n vllm serve /m --port 800$i &\ndone": "line 2 of the command: it is in a loop (line 1)",
     "while true; do vllm serve /m; done": "line 1 of the command: it is in a loop (line 1)",
     "port=$((8000+1)); vllm serve /m; exit\nvllm serve /n": "line 2 of the command: line 1 ends the script before it",
     "vllm serve --port 1": "the command names no model; add it (`--model PATH`)",

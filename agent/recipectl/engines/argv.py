@@ -66,9 +66,9 @@ def _boolean_words(engine: str, key: str, flag: str, *, value: bool) -> tuple[st
         raise UsageError(f"`extra_args.{key}` {fault}; put it in quotes", "extra_args", key, kind="argument")
     if value:
         return (flag,)
-    is_negation = flag.startswith("--no-") and canonical != flag
-    can_be_negated = kind == "negatable" and flag.startswith("--") and not is_negation
-    return (f"--no-{flag[2:]}",) if can_be_negated else ()
+    same_spelling = f"--no-{flag[2:]}"  # an older engine may have no other
+    negation = same_spelling if same_spelling in options.negations else options.negation(canonical)
+    return (negation,) if negation and flag not in options.negations else ()
 
 
 def _list_words(engine: str, flag: str, values: list[Any]) -> tuple[str, ...]:

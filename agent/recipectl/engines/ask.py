@@ -28,6 +28,7 @@ from recipectl.systemd.unitfile import InstalledUnit
 
 _MAX_OUTPUT_BYTES = 4 * 1024 * 1024
 _MAX_HELP_LINE = 1000
+_TABLE_FORMAT = 2  # of the cached answers
 # What a hostile venv's answer may raise when it is read as a table.
 _NO_TABLE = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 TIMEOUT_SEC = 120  # the parsers of vLLM and SGLang take 6 s here, and more on a cold disk
@@ -77,7 +78,7 @@ def _runtime_digest(backend: str, runtime: Runtime) -> str:
     lock = lockfile.record(runtime.interpreter or runtime.command[0], runtime.installed_in, names)
     engine = {name: item for name, item in lock["distributions"].items() if name in names}
     known = json.dumps(engine or lock["interpreter_sha256"], sort_keys=True)
-    return hashlib.sha256(f"{runtime.command[0]} {known}".encode()).hexdigest()[:20]
+    return hashlib.sha256(f"{_TABLE_FORMAT} {runtime.command[0]} {known}".encode()).hexdigest()[:20]
 
 
 def _run(words: list[str], runtime: Runtime, user: str, text: str = "") -> str:
@@ -153,20 +154,32 @@ def _ask_binary(_: str, runtime: Runtime, user: str) -> str:
 
 
 def llama_options(text: str) -> dict[str, dict[str, Any]]:
-    """The options in `llama-server --help`: names, then what they take, then two spaces and the rest."""
+    """The options in `llama-server --help`: names, then what they take, then two spaces and the rest.
+
+    Names that mean "no" follow the others (`common_arg::to_string` of llama.cpp).
+    """
     table: dict[str, dict[str, Any]] = {}
+    option: dict[str, Any] = {}
     for line in (line for line in text.splitlines() if len(line) <= _MAX_HELP_LINE):
-        head = re.match(r"\s*(-{1,2}[A-Za-z].*?)(?:\s{2,}(?=[^-\s])|$)", line)
-        names = re.findall(r"(?<![\w-])(--?[A-Za-z][\w-]*)", head[1]) if head else []
+        if option.get("kind") == "value" and line.startswith(" ") and "comma-separated" in line:
+            option["kind"] = "commas"
+        head = re.match(r"(-{1,2}[A-Za-z].*?)(?:\s{2,}(?=[^-\s])|$)", line)
+        names = re.findall(r"(?<![\w-])(--?[A-Za-z][\w.-]*)", head[1]) if head else []
         long = [name for name in names if name.startswith("--")]
         if not head or not long:
             continue
-        takes = re.sub(r"--?[A-Za-z][\w-]*", "", head[1]).strip(" ,")
-        negatives = [name for name in long if name.startswith("--no-") and f"--{name[5:]}" in long]
-        first = next(name for name in long if name not in negatives)
-        option: dict[str, Any] = {"kind": "negatable" if negatives else "value" if takes else "flag"}
-        if aliases := [name for name in names if name != first and name not in negatives]:
+        takes = re.sub(r"(?<![\w-])--?[A-Za-z][\w.-]*", "", head[1]).strip(" ,")
+        first = long[0]
+        negation = f"--no-{first[2:]}"
+        is_negatable = negation in long
+        positive = [name for name in long if not is_negatable or not name.startswith("--no-")]
+        end = names.index(positive[-1]) + 1
+        kind = "negatable" if is_negatable else "value" if takes else "flag"
+        option = {"kind": "commas" if kind == "value" and "comma-separated" in line else kind}
+        if aliases := [name for name in names[: end if is_negatable else None] if name != first]:
             option["aliases"] = aliases
+        if is_negatable:
+            option["negations"] = [negation, *(name for name in names[end:] if name != negation)]
         if choices := re.fullmatch(r"[\[{]([a-z0-9_]+(?:[,|][a-z0-9_]+)+)[\]}]", takes):
             option["choices"] = re.split(r"[,|]", choices[1])
         table[first] = option

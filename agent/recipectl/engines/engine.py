@@ -31,6 +31,7 @@ class Engine(NamedTuple):
     misleading_variables: tuple[str, ...] = ()
     module_ignores_headless: bool = False  # where it has no script, it cannot be a follower
     abbreviates_flags: bool = True  # argparse takes the beginning of a flag
+    joined_flags: tuple[str, ...] = ()  # short flags whose value may follow at once: `-O3`
     takes_underscores: bool = False  # `--max_model_len` is `--max-model-len`
     list_repeats_flag: bool = False  # a list whose option is unknown repeats its flag, instead of JSON
     dotted_options: bool = False  # `--compilation-config.mode` is a part of a JSON option

@@ -24,6 +24,7 @@ class GivenOption:
     name: str  # as written, without `=value`
     flag: str  # the engine's long flag, when it has such an option
     values: tuple[str, ...]
+    negated: bool = False  # it says "no"
 
 
 class DeprecatedError(UsageError):
@@ -32,12 +33,14 @@ class DeprecatedError(UsageError):
 
 def _long_flag(engine: str, name: str, known: Options) -> str:
     """The engine's long flag for a flag as written: an alias, with underscores, or only its beginning."""
+    if ENGINES[engine].takes_underscores and name.startswith("--") and not _is_known(name, known):
+        dashed = flag_of(name[2:])
+        name = dashed if _is_known(dashed, known) else name
     flag = known.aliases.get(name, name)
-    if known.kind(flag) is not None or _is_negation(flag, known):
+    if name in known.negations:
+        return name if name.startswith("--") else known.negation(known.negations[name]) or name
+    if known.kind(flag) is not None:
         return flag
-    dashed = flag_of(flag[2:])
-    if ENGINES[engine].takes_underscores and flag.startswith("--") and known.kind(dashed) is not None:
-        return dashed
     if ENGINES[engine].abbreviates_flags and name.startswith("--") and len(name) > 3 and "." not in name:
         # argparse takes the beginning of a flag when only one flag begins like it.
         candidates = (option for option in (*known.by_flag, *known.aliases) if option.startswith(name))
@@ -46,8 +49,8 @@ def _long_flag(engine: str, name: str, known: Options) -> str:
     return flag
 
 
-def _is_negation(flag: str, known: Options) -> bool:
-    return flag.startswith("--no-") and known.kind(f"--{flag[5:]}") == "negatable"
+def _is_known(name: str, known: Options) -> bool:
+    return name in known.by_flag or name in known.aliases or name in known.negations
 
 
 def parse(engine: str, words: Sequence[str], known: Options) -> tuple[list[GivenOption], list[int]]:
@@ -62,10 +65,16 @@ def parse(engine: str, words: Sequence[str], known: Options) -> tuple[list[Given
             index += 1
             continue
         name, equals, value = word.partition("=")
+        if any(name != flag and name.startswith(flag) for flag in ENGINES[engine].joined_flags):
+            options.append(GivenOption(index, (word,), word, word, ()))
+            index += 1
+            continue
         flag = _long_flag(engine, name, known)
         end = index + 1 if equals else _end_of_values(words, index + 1, flag, known)
         values = (value,) if equals else tuple(words[index + 1 : end])
-        options.append(GivenOption(index, tuple(words[index:end]), name, flag, values))
+        options.append(
+            GivenOption(index, tuple(words[index:end]), name, flag, values, negated=flag in known.negations)
+        )
         index = end
     return options, stray
 
@@ -78,7 +87,7 @@ def _end_of_values(words: Sequence[str], start: int, flag: str, known: Options) 
         return min(start + 1, len(words))
     if kind == "optional":
         return min(start + 1, next_flag)
-    if kind == "words" or (kind is None and not _is_negation(flag, known)):
+    if kind == "words" or (kind is None and flag not in known.negations):
         return next_flag
     return start
 
@@ -114,9 +123,8 @@ def check_false(engine: str, keys: Sequence[str], known: Options) -> list[UsageE
                 UsageError(_unknown(flag_of(key), engine_words, known), "extra_args", key, kind="argument")
             )
         elif known.kind(flag) == "negatable":
-            sentence = (
-                f"`{key}: false` is left out, and {engine_words} has `--no-{flag[2:]}`; write that in `args:`"
-            )
+            fault = f"`{key}: false` is left out, and {engine_words} has `{known.negation(flag)}`"
+            sentence = f"{fault}; write that in `args:`"
             findings.append(UsageError(sentence, "extra_args", key, kind="argument"))
     return findings
 
@@ -130,9 +138,11 @@ def _refusal(engine: str, engine_words: str, option: GivenOption, known: Options
     known_option = known.by_flag.get(option.flag)
     if known_option:
         return _abbreviation(engine, option, known_option) or _wrong_value(engine_words, option, known_option)
-    if _is_negation(option.flag, known):
+    if option.negated:
         remedy = f"remove `{option.values[0]}`" if option.values else ""
         return f"`{option.name}` takes no value in {engine_words}; {remedy}" if remedy else None
+    if option.name.startswith(ENGINES[engine].joined_flags or " "):
+        return None
     base, _, dotted = option.flag.partition(".")
     if dotted and ENGINES[engine].dotted_options:
         base = known.aliases.get(base, flag_of(base[2:]) if base.startswith("--") else base)
@@ -144,6 +154,8 @@ def _abbreviation(engine: str, option: GivenOption, known_option: Option) -> str
     spellings = (option.flag, *known_option.aliases)
     if not option.name.startswith("--") or option.name.replace("_", "-") in spellings:
         return None
+    if any(spelling.startswith(f"{option.name}-") for spelling in spellings):
+        return None  # `--tp` of `--tp-size`: whole words are no slip, and the engine takes them
     if "_" in option.name and not ENGINES[engine].takes_underscores:
         return None
     return f"`{option.name}` abbreviates `{option.flag}`, and may become ambiguous; write the full name"
@@ -166,8 +178,7 @@ def _wrong_value(engine_words: str, option: GivenOption, known_option: Option) -
 
 
 def _unknown(name: str, engine_words: str, known: Options) -> str:
-    negations = (f"--no-{flag[2:]}" for flag in known.by_flag if known.kind(flag) == "negatable")
-    flags = (*known.by_flag, *known.aliases, *negations)
+    flags = (*known.by_flag, *known.aliases, *known.negations)
     word = name.replace("_", "-")
     likely = nearest(word, flags, cutoff=_LIKELY)
     closest = likely or nearest(word, flags, cutoff=0)

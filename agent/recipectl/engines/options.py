@@ -8,10 +8,11 @@ from typing import NamedTuple
 
 
 class Option(NamedTuple):
-    """One option. Kinds: flag, negatable (has --no-x), value, optional, words, repeated, commas."""
+    """One option. Kinds: flag, negatable (has `negations`), value, optional, words, repeated, commas."""
 
     kind: str
     aliases: tuple[str, ...] = ()
+    negations: tuple[str, ...] = ()  # spellings that mean "no", `--no-x` first
     choices: tuple[str, ...] | None = None
     deprecated: str | None = None  # what its help says about that
 
@@ -28,6 +29,16 @@ class Options:
         """Another spelling -> the long flag."""
         return {alias: name for name, option in self.by_flag.items() for alias in option.aliases}
 
+    @cached_property
+    def negations(self) -> dict[str, str]:
+        """A spelling that means "no" -> the long flag."""
+        return {spelling: name for name, option in self.by_flag.items() for spelling in option.negations}
+
+    def negation(self, name: str) -> str | None:
+        """The flag that means "no" of a long flag."""
+        option = self.by_flag.get(name)
+        return option.negations[0] if option and option.negations else None
+
     def kind(self, name: str) -> str | None:
         """What a long flag takes, None for an unknown flag."""
         option = self.by_flag.get(name)
@@ -41,11 +52,7 @@ class Options:
     def canonical(self, name: str) -> str:
         """The long flag of an alias or of a negation; an unknown name unchanged."""
         name = flag_of(name[2:]) if name.startswith("--") else name
-        name = self.aliases.get(name, name)
-        if name.startswith("--no-"):
-            positive = self.aliases.get(f"--{name[5:]}", f"--{name[5:]}")
-            return positive if self.kind(positive) == "negatable" else name
-        return name
+        return self.aliases.get(name) or self.negations.get(name, name)
 
 
 def parse_table(text: str) -> Options:
@@ -55,6 +62,7 @@ def parse_table(text: str) -> Options:
         name: Option(
             kind=option["kind"],
             aliases=tuple(option.get("aliases", ())),
+            negations=tuple(option.get("negations", ())),
             choices=tuple(option["choices"]) if "choices" in option else None,
             deprecated=option.get("deprecated"),
         )

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from recipectl.engines.argv import Word
-from recipectl.engines.flags import GivenOption, parse
+from recipectl.engines.flags import parse
 from recipectl.engines.options import Options, shipped_options
 from recipectl.engines.registry import ENGINES
 from recipectl.errors import MultipleUsageError, UsageError
@@ -87,8 +87,4 @@ def _flags(engine: str, words: list[Word], options: Options) -> Iterator[_Said]:
     for option in given:
         flag = options.canonical(option.flag)
         if options.kind(flag) is not None:
-            yield _Said(flag, option.values, _is_negation(option, flag), words[option.index].key)
-
-
-def _is_negation(option: GivenOption, flag: str) -> bool:
-    return option.flag.startswith("--no-") and option.flag != flag
+            yield _Said(flag, option.values, option.negated, words[option.index].key)

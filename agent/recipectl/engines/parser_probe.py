@@ -1,6 +1,6 @@
 """The options of an engine by its own parser: `python -I parser_probe.py ENGINE`, with its python.
 
-A program of its own. It prints JSON: {"version", "options": {flag: {kind, aliases, choices, deprecated}}}.
+A program of its own. It prints JSON: {"version", "options": {flag: {kind, aliases, negations, ...}}}.
 Kinds: flag, negatable (has --no-x), value, optional, words (several), repeated.
 """
 
@@ -27,7 +27,10 @@ def vllm() -> tuple[str, argparse.ArgumentParser]:
 
     parser = imported("FlexibleArgumentParser", "vllm.utils.argparse_utils", "vllm.utils")
     add_options = imported(
-        "make_arg_parser", "vllm.entrypoints.launchers.cli_args", "vllm.entrypoints.openai.cli_args"
+        "make_arg_parser",
+        "vllm.entrypoints.common.cli_args",
+        "vllm.entrypoints.launchers.cli_args",
+        "vllm.entrypoints.openai.cli_args",
     )
     return engine.__version__, add_options(parser(prog="vllm serve"))
 
@@ -52,6 +55,19 @@ def _kind(action: argparse.Action) -> str:
     return "flag" if action.nargs == 0 else "optional" if action.nargs == "?" else "value"
 
 
+def _negations(parser: argparse.ArgumentParser, action: argparse.Action, spellings: list[str]) -> list[str]:
+    """The spellings that set a boolean to False, as the action itself does: vLLM 0.33 has `--disable-x`."""
+    if not isinstance(action, argparse.BooleanOptionalAction):
+        return []
+    negations = []
+    for flag in spellings:
+        namespace = argparse.Namespace()
+        action(parser, namespace, None, flag)
+        if getattr(namespace, action.dest) is False:
+            negations.append(flag)
+    return negations
+
+
 def _is_deprecated(action: argparse.Action, flag: str) -> bool:
     text = action.help or ""
     by_help = f"{flag} is deprecated" in text or text.lower().lstrip("([ ").startswith("deprecated")
@@ -62,14 +78,17 @@ def options(parser: argparse.ArgumentParser) -> dict[str, dict[str, Any]]:
     """Each option under its first long flag; defaults are left out."""
     table = {}
     for action in parser._actions:
-        negatable = isinstance(action, argparse.BooleanOptionalAction)
-        flags = [flag for flag in action.option_strings if not (negatable and flag.startswith("--no-"))]
+        spellings = [flag for flag, owner in parser._option_string_actions.items() if owner is action]
+        negations = _negations(parser, action, spellings)
+        flags = [flag for flag in spellings if flag not in negations]
         long = [flag for flag in flags if flag.startswith("--")]
         if not long or isinstance(action, argparse._HelpAction):
             continue
         option: dict[str, Any] = {"kind": _kind(action)}
         if len(flags) > 1:
             option["aliases"] = [flag for flag in flags if flag != long[0]]
+        if negations:
+            option["negations"] = sorted(negations, key=lambda flag: flag != f"--no-{long[0][2:]}")
         if action.choices is not None:
             option["choices"] = sorted(str(choice) for choice in action.choices)
         if _is_deprecated(action, long[0]):

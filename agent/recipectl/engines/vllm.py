@@ -56,6 +56,7 @@ ENGINE = Engine(
     key_variables=("VLLM_API_KEY",),
     module_ignores_headless=True,
     misleading_variables=("VLLM_PORT", "VLLM_HOST_IP"),
+    joined_flags=("-O",),
     takes_underscores=True,
     dotted_options=True,
     drain_flag="--shutdown-timeout",

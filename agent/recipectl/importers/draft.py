@@ -80,7 +80,7 @@ def recipe_text(text: str) -> str:
 def redacted(text: str) -> str:
     """A draft's text for a comment or a message: one line, without secrets."""
     line = text.replace(UNKNOWN_VALUE, "$(…)").replace("\n", " ")
-    return recipe_text(_SECRET.sub(lambda match: f"{match[3] or ''}…", line))
+    return _HOST_VARIABLE.sub(r"${\1}", _SECRET.sub(lambda match: f"{match[3] or ''}…", line))
 
 
 def unique_name(name: str, names: Collection[str]) -> str:

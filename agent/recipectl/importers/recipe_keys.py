@@ -69,8 +69,8 @@ def extra_arg(backend: str, option: GivenOption) -> tuple[str, Any] | None:
     key = option.flag.removeprefix("--")
     candidates: list[tuple[str, Any]] = []
     if not option.values:
-        if option.flag.startswith("--no-") and engine.kind(f"--{key[3:]}") == "negatable":
-            candidates.append((key[3:], False))
+        if option.negated:
+            candidates.append((key.removeprefix("no-"), False))
         candidates.append((key, True))
     elif len(option.values) == 1 and engine.kind(option.flag) not in ("words", "repeated"):
         candidates.append((key, typed(option.values[0])))

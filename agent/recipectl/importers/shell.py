@@ -88,7 +88,7 @@ class _Shell(SimpleCommands):
         after = self.scope
         self.scope, self.condition = before
         for command in self.commands[first:] if reason else ():
-            command.refusal = command.refusal or refusal_at(command.line, reason)
+            command.refusal = refusal_at(command.line, reason)
         return after
 
     def _opaque(self, node: Node) -> None:
