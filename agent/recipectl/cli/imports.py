@@ -4,25 +4,32 @@ import json
 import shlex
 import sqlite3
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import click
 import yaml
 
+from recipectl.cli.import_output import output, output_of_several
 from recipectl.errors import RecipectlError, UsageError
-from recipectl.files import refuse_planted_links
-from recipectl.importers import llama_swap, running, shell, systemd_unit, vllm_recipes, vllm_studio
+from recipectl.importers import (
+    container_files,
+    llama_swap,
+    running,
+    shell,
+    systemd_unit,
+    vllm_recipes,
+    vllm_studio,
+)
 from recipectl.importers.command import Command, command_from_words
-from recipectl.importers.draft import AS_IT_RUNS, Draft, redacted, render, unique_name
+from recipectl.importers.draft import AS_IT_RUNS, Draft, redacted
 from recipectl.importers.from_command import NoEngineError, draft_from_command
 from recipectl.importers.programs import program, runs_container, unwrapped
 from recipectl.recipe.yamlsyntax import read_text
 from recipectl.systemd.store import Store
 
 _OUTPUT = click.option(
-    "-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="Write files here."
+    "-o", "--output", "folder", type=click.Path(path_type=Path), metavar="DIR", help="Write files here."
 )
 _UNIT_FOLDERS = tuple(Path(base, "systemd/system") for base in ("/etc", "/run", "/usr/local/lib", "/usr/lib"))
 
@@ -38,7 +45,7 @@ def import_() -> None:
 @import_.command("command", context_settings={"ignore_unknown_options": True})
 @click.argument("words", nargs=-1, required=True, metavar="FILE|-|-- WORD...", type=click.UNPROCESSED)
 @_OUTPUT
-def command_(words: tuple[str, ...], output: Path | None) -> int:
+def command_(words: tuple[str, ...], folder: Path | None) -> int:
     """A shell script's engine commands, or one after `--`."""
     drafts: list[Draft] = []
     not_carried_over: list[str] = []
@@ -62,7 +69,7 @@ def command_(words: tuple[str, ...], output: Path | None) -> int:
         fault = f"{words[0]} runs no engine (vllm, sglang, llama-server)"
         raise UsageError(f"{fault}; give an engine's command, {AS_IT_RUNS}")
     if drafts:
-        _output(drafts, output, not_carried_over)
+        output(drafts, folder, not_carried_over)
     for refusal in refusals:
         click.echo(refusal, err=True)
     return 2 if refusals else 0
@@ -71,7 +78,7 @@ def command_(words: tuple[str, ...], output: Path | None) -> int:
 @import_.command("vllm-studio")
 @click.argument("source", metavar="FILE|-")
 @_OUTPUT
-def vllm_studio_(source: str, output: Path | None) -> int:
+def vllm_studio_(source: str, folder: Path | None) -> int:
     """VLLM Studio's JSON or database.
 
     FILE is the JSON of `GET /recipes`, or controller.db, which is only read.
@@ -88,7 +95,7 @@ def vllm_studio_(source: str, output: Path | None) -> int:
         except RecipectlError as error:
             click.echo(str(error), err=True)
             status = error.status
-    return _output(drafts, output) or status
+    return output(drafts, folder) or status
 
 
 @import_.command("vllm-recipe")
@@ -108,7 +115,7 @@ def vllm_studio_(source: str, output: Path | None) -> int:
 @_OUTPUT
 def vllm_recipe_(
     source: Path, variant: str, hardware: str | None, strategy: str | None,
-    features: tuple[str, ...], no_features: bool, modes: tuple[str, ...], output: Path | None,
+    features: tuple[str, ...], no_features: bool, modes: tuple[str, ...], folder: Path | None,
 ) -> int:  # fmt: skip
     """One of vLLM's official recipes.
 
@@ -132,90 +139,63 @@ def vllm_recipe_(
         features=() if no_features else features or None,
         modes=dict(mode.partition("=")[::2] for mode in modes),
     )
-    return _output([vllm_recipes.draft(recipe, taxonomy, strategies, choice, str(source))], output)
+    return output([vllm_recipes.draft(recipe, taxonomy, strategies, choice, str(source))], folder)
 
 
 @import_.command("llama-swap")
 @click.argument("source", metavar="FILE", type=click.Path(path_type=Path))
 @_OUTPUT
-def llama_swap_(source: Path, output: Path | None) -> int:
+def llama_swap_(source: Path, folder: Path | None) -> int:
     """The models of llama-swap's config.yaml."""
-    drafts, not_carried_over = llama_swap.drafts(_mapping(source), str(source))
-    return _output(drafts, output, not_carried_over) if drafts else _output((), None, not_carried_over) or 2
+    return output_of_several(*llama_swap.drafts(_mapping(source), str(source)), folder)
 
 
 @import_.command("unit")
 @click.argument("source", metavar="FILE|-|UNIT")
 @_OUTPUT
-def unit_(source: str, output: Path | None) -> int:
+def unit_(source: str, folder: Path | None) -> int:
     """A systemd service that runs an engine, with its drop-ins."""
     if source == "-":
-        return _output([systemd_unit.draft(_text(source), "model", source)], output)
+        return output([systemd_unit.draft(_text(source), "model", source)], folder)
     path = Path(source)
     name = path.name.removesuffix(".service")
+    if path.suffix == ".container":
+        return output([container_files.quadlet_draft(_text(source), path.stem, source)], folder)
     if "/" not in source and not path.exists():
         path = _unit_file(name)
     texts = [_text(str(path)), *Store(path.parent).drop_ins(f"{name}.service").values()]
-    return _output([systemd_unit.draft("\n".join(texts), name, str(path))], output)
+    return output([systemd_unit.draft("\n".join(texts), name, str(path))], folder)
+
+
+@import_.command("compose")
+@click.argument("source", metavar="FILE|-")
+@_OUTPUT
+def compose_(source: str, folder: Path | None) -> int:
+    """The engines among the services of a Compose file."""
+    return output_of_several(*container_files.compose_drafts(_text(source), source), folder)
+
+
+@import_.command("quadlet")
+@click.argument("source", metavar="FILE|-")
+@_OUTPUT
+def quadlet_(source: str, folder: Path | None) -> int:
+    """An engine's .container file of Podman's Quadlet."""
+    name = "model" if source == "-" else Path(source).name.removesuffix(".container")
+    return output([container_files.quadlet_draft(_text(source), name, source)], folder)
 
 
 @import_.command("process")
 @click.argument("pid", required=False, type=click.IntRange(min=1), metavar="[PID]")
 @click.option("--port", type=click.IntRange(1, 65535), help="Whatever listens there.")
 @_OUTPUT
-def process_(pid: int | None, port: int | None, output: Path | None) -> int:
+def process_(pid: int | None, port: int | None, folder: Path | None) -> int:
     """An engine that runs, whatever started it.
 
     Its command, environment, user, limits and address are read from /proc, as root or as its own user.
     """
     if (pid is None) == (port is None):
         raise UsageError("give a PID or --port, not both")
-    return _output([running.draft(pid or running.pid_on_port(port or 0))], output)
-
-
-def _output(drafts: Iterable[Draft], folder: Path | None, not_carried_over: Iterable[str] = ()) -> int:
-    """Print recipes, or write each to a file; what is not carried over goes to standard error."""
-    recipes = _named(drafts)
-    for name, draft in recipes.items():
-        text = render(draft)
-        if folder:
-            click.echo(_write(folder / f"{name}.yaml", text))
-        elif len(recipes) > 1:
-            click.echo(f"# ── {name}.yaml\n{text}")
-        else:
-            click.echo(text, nl=False)
-        for item in draft.not_carried_over:
-            click.echo(f"{name}: not carried over: {redacted(item)}", err=True)
-        if draft.variables:
-            variables = ", ".join(draft.variables)
-            click.echo(f"{name}: define under `vars:` of the host file: {variables}", err=True)
-    for item in not_carried_over:
-        click.echo(f"not carried over: {redacted(item)}", err=True)
-    return 0
-
-
-def _named(drafts: Iterable[Draft]) -> dict[str, Draft]:
-    """Drafts by names that differ; different secrets of one variable get different files."""
-    by_name: dict[str, Draft] = {}
-    digests: dict[str, str] = {}
-    for draft in drafts:
-        name = unique_name(draft.name, by_name)
-        by_name[name] = draft
-        for variable, digest in draft.secrets.items():
-            if digests.setdefault(variable, digest) != digest:
-                draft.fields["secrets"][variable] += f"-{name}"
-    return by_name
-
-
-def _write(path: Path, text: str) -> Path:
-    refuse_planted_links(path.parent)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with path.open("x", encoding="utf-8") as file:
-            file.write(text)
-    except FileExistsError as error:
-        raise UsageError(f"{path} exists already; remove it or give another -o") from error
-    return path
+    return output([running.draft(pid or running.pid_on_port(port or 0))], folder)
 
 
 def _text(source: str) -> str:

@@ -73,7 +73,7 @@ class Container:
         name, *parts = value.split(",")
         options = dict(part.partition("=")[::2] for part in parts)
         if options.get("type") == "env":
-            self.secrets[options.get("target") or name] = f"the secret `{name}` of podman"
+            self.secrets[options.get("target") or name] = f"which podman keeps as `{name}`"
         else:
             self.leave_out(f"the secret `{name}`, a file of the container; see `secrets:`")
 
@@ -118,7 +118,14 @@ class Container:
         if value.startswith("on-failure"):
             self.leave_out(f"`--restart {value}`: recipectl always restarts a model that ends")
 
-    def add_other(self, name: str, value: str) -> None:
+    def add(self, option: str, value: str, written: str = "") -> None:
+        """Add one option of `docker run`; `written` is how the user wrote it."""
+        if handler := _HANDLERS.get(option):
+            handler(self, value)
+        else:
+            self.add_other(option, value, written)
+
+    def add_other(self, name: str, value: str, written: str = "") -> None:
         if name in _SETTINGS:
             self.service[_SETTINGS[name]] = (
                 value.upper().removesuffix("B") if "emory" in _SETTINGS[name] else value
@@ -130,7 +137,8 @@ class Container:
         ):
             self.service[f"Limit{match[1].upper()}"] = match[2].replace("-1", "infinity")
         elif name not in _CONTAINER_ONLY and (name, value) != ("--ulimit", "memlock=-1"):
-            self.leave_out(f"`{name} {value}` of the container; see `service:` for a similar setting")
+            shown = written or f"`{name} {value}` of the container"
+            self.leave_out(f"{shown}; see `service:` for a similar setting")
 
     def leave_out(self, text: str) -> None:
         self.not_carried_over.append(text)
@@ -199,11 +207,5 @@ def read_options(words: list[str], container: Container) -> list[str]:
         elif not equals:
             value = "".join(words[:1])
             words = words[1:]
-        if handler := _HANDLERS.get(name):
-            handler(container, value)
-        else:
-            container.add_other(name, value)
-    gpus = container.environment.pop("NVIDIA_VISIBLE_DEVICES", None)
-    if gpus not in (None, "all", "void"):
-        container.environment.setdefault("CUDA_VISIBLE_DEVICES", str(gpus))
+        container.add(name, value)
     return words

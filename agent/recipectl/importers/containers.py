@@ -29,7 +29,16 @@ def command_in_container(command: Command) -> tuple[Command, list[str]] | None:
     image_and_arguments = read_options(command.words[command.words.index("run") + 1 :], container)
     if not image_and_arguments:
         return None
-    image, *arguments = image_and_arguments
+    return engine_command(command, container, image_and_arguments[0], image_and_arguments[1:])
+
+
+def engine_command(
+    command: Command, container: Container, image: str, arguments: list[str]
+) -> tuple[Command, list[str]]:
+    """The command that a container runs, with what is around `command`; and notes on the container."""
+    gpus = container.environment.pop("NVIDIA_VISIBLE_DEVICES", None)
+    if gpus not in (None, "all", "void"):
+        container.environment.setdefault("CUDA_VISIBLE_DEVICES", str(gpus))
     notes = [f"The image was {image}. The engine now runs from this host: install it, and pin it below."]
     entrypoint = _entrypoint(container, image, arguments)
     words = _inside_shell([*entrypoint, *arguments], container)

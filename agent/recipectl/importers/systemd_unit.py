@@ -58,7 +58,7 @@ def draft(text: str, name: str, source: str) -> Draft:
         not_carried_over.append(f"{len(command_lines) - 1} ExecStart= before the last one")
     result = draft_from_command(command, model_name(name.replace("@", "-")), f"From {source}.")
     result.not_carried_over += not_carried_over
-    _set_keys(result, unit_settings, name)
+    set_keys(result, unit_settings, name)
     users = {key: value for _, key, value in unit_settings if key in ("User", "DynamicUser")}
     if users.get("User", "root") == "root" and "DynamicUser" not in users and "/user/" not in source:
         result.fields.pop("user", None)
@@ -80,7 +80,7 @@ def _environment(unit_settings: Sequence[Setting], name: str, not_carried_over: 
     environment: dict[str, str] = {}
     for _, key, value in unit_settings:
         if key == "Environment":
-            words = quoting.split(_without_specifiers(value, name, not_carried_over))
+            words = quoting.split(without_specifiers(value, name, not_carried_over))
             assignments = {variable: text for variable, _, text in (word.partition("=") for word in words)}
             environment = environment | assignments if words else {}
     return environment
@@ -98,7 +98,7 @@ def _variables_of_files(
     while "" in values:  # an empty value removes those before it
         values = values[values.index("") + 1 :]
     for value in values:
-        pattern = _without_specifiers(value.removeprefix("-"), name, not_carried_over)
+        pattern = without_specifiers(value.removeprefix("-"), name, not_carried_over)
         texts = []
         for file in sorted(glob.glob(pattern)):  # noqa: PTH207  (absolute)
             with contextlib.suppress(OSError, RecipectlError):
@@ -113,7 +113,7 @@ def _variables_of_files(
     return variables
 
 
-def _without_specifiers(text: str, name: str, not_carried_over: list[str]) -> str:
+def without_specifiers(text: str, name: str, not_carried_over: list[str]) -> str:
     """Replace the specifiers of systemd.unit(5) that are the same for every service of the system."""
     prefix, _, instance = name.partition("@")
     values = {"%": "%", "n": f"{name}.service", "N": name, "p": prefix, "t": "/run", "S": "/var/lib"}
@@ -135,7 +135,7 @@ def _command(line: str, environment: dict[str, str], name: str, not_carried_over
     """The command of one ExecStart=; UsageError when its shell runs no engine."""
     command_line = line.lstrip("-@:+!|")
     prefix = line.removesuffix(command_line)
-    words = list(quoting.split(_without_specifiers(command_line, name, not_carried_over)))
+    words = list(quoting.split(without_specifiers(command_line, name, not_carried_over)))
     if ":" not in prefix:  # systemd does not expand variables after this prefix
         words = [part for word in words for part in _expanded(word, environment)]
     if (script := script_in(words[:5])) is not None:
@@ -199,7 +199,7 @@ def _expanded(word: str, environment: Mapping[str, str]) -> list[str]:
     return [re.sub(r"\$\$|\$\{([A-Za-z_][A-Za-z0-9_]*)\}", value, word)]
 
 
-def _set_keys(draft: Draft, unit_settings: Sequence[Setting], name: str) -> None:
+def set_keys(draft: Draft, unit_settings: Sequence[Setting], name: str) -> None:
     """Set the fields for the settings of a service; settings without a field go to `service:`."""
     service: dict[str, list[str]] = {}
     for setting in unit_settings:
@@ -230,7 +230,7 @@ def _set_field(draft: Draft, setting: Setting, name: str) -> bool:
     """Whether a setting has a field of its own in a recipe; if so, set it."""
     match setting:
         case ("Unit", "Description", value):
-            draft.fields = {"description": _without_specifiers(value, name, []), **draft.fields}
+            draft.fields = {"description": without_specifiers(value, name, []), **draft.fields}
         case (_, "User", value):
             draft.set("user", value)
         case (_, "TimeoutStartSec" | "TimeoutSec" as key, value):
@@ -263,7 +263,7 @@ def _add_to_service(draft: Draft, service: dict[str, list[str]], setting: Settin
     if not value:
         service.pop(key, None)
     elif service_settings.is_allowed(key) and section in ("Service", "Unit"):
-        text = _without_specifiers(value, name, draft.not_carried_over)
+        text = without_specifiers(value, name, draft.not_carried_over)
         service.setdefault(key, []).append(text)
     else:
         draft.not_carried_over.append(f"{key}={value}")

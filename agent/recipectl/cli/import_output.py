@@ -1,0 +1,61 @@
+"""What `import` prints and writes: recipes, and what they lack."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import click
+
+from recipectl.errors import UsageError
+from recipectl.files import refuse_planted_links
+from recipectl.importers.draft import Draft, redacted, render, unique_name
+
+
+def output_of_several(drafts: list[Draft], not_carried_over: list[str], folder: Path | None) -> int:
+    """As `output`; the status is 2 when nothing was imported."""
+    output(drafts, folder, not_carried_over)
+    return 0 if drafts else 2
+
+
+def output(drafts: Iterable[Draft], folder: Path | None, not_carried_over: Iterable[str] = ()) -> int:
+    """Print recipes, or write each to a file; what is not carried over goes to standard error."""
+    recipes = _named(drafts)
+    for name, draft in recipes.items():
+        text = render(draft)
+        if folder:
+            click.echo(_write(folder / f"{name}.yaml", text))
+        elif len(recipes) > 1:
+            click.echo(f"# ── {name}.yaml\n{text}")
+        else:
+            click.echo(text, nl=False)
+        for item in draft.not_carried_over:
+            click.echo(f"{name}: not carried over: {redacted(item)}", err=True)
+        if draft.variables:
+            variables = ", ".join(draft.variables)
+            click.echo(f"{name}: define under `vars:` of the host file: {variables}", err=True)
+    for item in not_carried_over:
+        click.echo(f"not carried over: {redacted(item)}", err=True)
+    return 0
+
+
+def _named(drafts: Iterable[Draft]) -> dict[str, Draft]:
+    """Drafts by names that differ; different secrets of one variable get different files."""
+    by_name: dict[str, Draft] = {}
+    digests: dict[str, str] = {}
+    for draft in drafts:
+        name = unique_name(draft.name, by_name)
+        by_name[name] = draft
+        for variable, digest in draft.secrets.items():
+            if digests.setdefault(variable, digest) != digest:
+                draft.fields["secrets"][variable] += f"-{name}"
+    return by_name
+
+
+def _write(path: Path, text: str) -> Path:
+    refuse_planted_links(path.parent)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError as error:
+        raise UsageError(f"{path} exists already; remove it or give another -o") from error
+    return path

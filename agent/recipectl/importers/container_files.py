@@ -1,0 +1,222 @@
+"""Compose's services and Quadlet's `.container` files: what `docker run` would be given for them."""
+
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from recipectl.errors import UsageError
+from recipectl.importers.command import Command, assignment
+from recipectl.importers.container_options import Container
+from recipectl.importers.containers import engine_command
+from recipectl.importers.draft import Draft, host_variable
+from recipectl.importers.from_command import NoEngineError, draft_from_command, model_name
+from recipectl.importers.systemd_unit import set_keys, without_specifiers
+from recipectl.recipe.yamlsyntax import Loader, read_text
+from recipectl.systemd import quoting
+from recipectl.systemd.unitfile import parse_settings
+
+# Keys of a Compose service with one value or a list of them -> the option of `docker run`.
+_COMPOSE_OPTIONS = {
+    "restart": "--restart", "network_mode": "--network", "networks": "--network", "env_file": "--env-file",
+    "environment": "-e", "ports": "-p", "volumes": "-v", "devices": "--device", "mem_limit": "--memory",
+    "mem_reservation": "--memory-reservation", "cpus": "--cpus", "cpuset": "--cpuset-cpus",
+    "pids_limit": "--pids-limit", "oom_score_adj": "--oom-score-adj", "ulimits": "--ulimit", "gpus": "--gpus",
+}  # fmt: skip
+# What only matters to a container, or to the tool that makes it.
+_COMPOSE_QUIET = frozenset(
+    """
+    image command entrypoint deploy container_name hostname domainname labels annotations logging pull_policy
+    tty stdin_open ipc shm_size runtime platform expose build stop_signal develop
+    """.split()  # noqa: SIM905  (a list one can read)
+)
+_VARIABLE = re.compile(r"\$(?:(\$)|([A-Za-z_]\w*)|\{([A-Za-z_]\w*)(?:(:?[-?+])([^}]*))?\})")
+_QUADLET_OPTIONS = {
+    "Environment": "-e", "EnvironmentFile": "--env-file", "Volume": "-v", "Mount": "--mount",
+    "PublishPort": "-p", "AddDevice": "--device", "Network": "--network", "Secret": "--secret",
+    "Ulimit": "--ulimit", "Memory": "--memory", "PidsLimit": "--pids-limit",
+}  # fmt: skip
+_QUADLET_QUIET = frozenset(
+    """
+    Image Exec Entrypoint PodmanArgs ContainerName HostName Label Annotation AutoUpdate Pull Notify RunInit
+    ShmSize LogDriver NetworkAlias Timezone Tmpfs StopSignal
+    """.split()  # noqa: SIM905  (a list one can read)
+)
+_Words = list[str]
+
+
+def compose_drafts(text: str, source: str) -> tuple[list[Draft], list[str]]:
+    """The recipes of a Compose file, and what was left out: services of other programs.
+
+    UsageError when the file is not Compose's.
+    """
+    try:
+        root = yaml.compose(text, Loader)
+        data = yaml.load(text, Loader)  # noqa: S506  (it is a safe loader)
+    except yaml.YAMLError as error:
+        raise UsageError(f"{source}: is not YAML ({error}); correct it") from error
+    services = data.get("services") if isinstance(data, dict) else None
+    if not isinstance(services, dict):
+        raise UsageError(f"{source}: has no `services:`; give a Compose file")
+    folder = Path(source).absolute().parent
+    drafts: list[Draft] = []
+    left_out: list[str] = []
+    for name, service in services.items():
+        lines = _lines(root, str(name))
+        try:
+            drafts.append(_service_draft(str(name), service, lines, folder, source))
+        except UsageError as error:
+            fault = "runs no engine" if isinstance(error, NoEngineError) else str(error)
+            left_out.append(f"line {lines.get('image', lines.get('', 1))}: the service `{name}`: {fault}")
+    return drafts, left_out
+
+
+def _lines(root: Any, name: str) -> dict[str, int]:
+    """The line of each key of a service; "" is the service itself."""
+    services = next((value for key, value in root.value if key.value == "services"), None)
+    for key, service in services.value if services else ():
+        if key.value == name and isinstance(service, yaml.MappingNode):
+            return {"": key.start_mark.line + 1} | {
+                item.value: item.start_mark.line + 1 for item, _ in service.value
+            }
+    return {}
+
+
+def _service_draft(name: str, service: Any, lines: Mapping[str, int], folder: Path, source: str) -> Draft:
+    if not isinstance(service, dict) or not isinstance(service.get("image"), str):
+        raise UsageError("it has no `image:`; give it one, or import its command")
+    lost: list[str] = []
+    variables: dict[str, str] = {}
+    if (folder / ".env").is_file():  # Compose reads it for `${NAME}`
+        variables = dict(filter(None, map(assignment, read_text(folder / ".env").splitlines())))
+    service = _interpolated(service, variables, lost)
+    container = Container({}, lost)
+    for key, value in service.items():
+        written = f"line {lines.get(key, 1)}: `{key}:` of the service"
+        if key in _COMPOSE_OPTIONS:
+            for text in _texts(key, value, folder):
+                container.add(_COMPOSE_OPTIONS[key], text, written)
+        elif key == "deploy":
+            _add_resources(container, value, written)
+        elif key not in _COMPOSE_QUIET and not key.startswith("x-"):
+            container.leave_out(written)
+    if "entrypoint" in service:
+        container.entrypoint = tuple(_split(service["entrypoint"]))
+    image, arguments = service["image"], _split(service.get("command"))
+    command, notes = engine_command(Command({}, [], line=lines.get("", 1)), container, image, arguments)
+    origin = "\n".join((f"From {source}, service {name}.", *notes))
+    return draft_from_command(command, model_name(name), origin)
+
+
+def _interpolated(value: Any, variables: Mapping[str, str], lost: list[str]) -> Any:
+    """A value of a Compose file with `${NAME}` and `${NAME:-default}` replaced."""
+    if isinstance(value, dict):
+        return {key: _interpolated(item, variables, lost) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_interpolated(item, variables, lost) for item in value]
+
+    def text(match: re.Match[str]) -> str:
+        name, operator, default = match[2] or match[3], match[4] or "", match[5]
+        if match[1]:
+            return "$"
+        if name in variables:
+            return variables[name]
+        if "-" in operator:
+            lost.append(f"`${{{name}}}` has its default value here, `{default}`")
+            return default
+        return host_variable(name)
+
+    return _VARIABLE.sub(text, value) if isinstance(value, str) else value
+
+
+def _texts(key: str, value: Any, folder: Path) -> Iterator[str]:
+    """The values of one key, each as the option of `docker run` has it."""
+    if key == "environment" and isinstance(value, dict):
+        yield from (name if text is None else f"{name}={_scalar(text)}" for name, text in value.items())
+        return
+    if key == "ulimits":
+        for name, limit in value.items():
+            yield f"{name}={limit['soft']}:{limit['hard']}" if isinstance(limit, dict) else f"{name}={limit}"
+        return
+    for item in value if isinstance(value, list | dict) else [value]:
+        if not isinstance(item, dict):
+            text = str(item)
+        elif key == "ports":
+            parts = (item.get("host_ip"), item.get("published"), item.get("target"))
+            text = ":".join(str(part) for part in parts if part is not None)
+        elif key == "volumes":
+            text = f"{item.get('source', '')}:{item.get('target', '')}"
+        elif key == "gpus":
+            text = _gpus(item)
+        else:
+            text = str(item.get("path", ""))
+        if key in ("volumes", "env_file"):
+            text = re.sub(r"^~(?=/)", host_variable("HOME"), text)
+            text = str(folder / text) if text.startswith(".") or key == "env_file" else text
+        yield text
+
+
+def _scalar(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _gpus(device: Mapping[str, Any]) -> str:
+    """A device of Compose as `--gpus` has it."""
+    if ids := device.get("device_ids"):
+        return f"device={','.join(map(str, ids))}"
+    return str(device.get("count", "all"))
+
+
+def _add_resources(container: Container, deploy: Any, written: str) -> None:
+    resources = dict((deploy or {}).get("resources") or {})
+    limits, reserved = resources.get("limits") or {}, resources.get("reservations") or {}
+    for device in reserved.get("devices") or ():
+        if "gpu" in (device.get("capabilities") or ()):
+            container.add("--gpus", _gpus(device), written)
+        else:
+            container.leave_out(f"{written}: a device of `{device.get('driver')}`")
+    for key, option in (("memory", "--memory"), ("cpus", "--cpus"), ("pids", "--pids-limit")):
+        if key in limits:
+            container.add(option, str(limits[key]), written)
+    if "memory" in reserved:
+        container.add("--memory-reservation", str(reserved["memory"]), written)
+    if others := [key for key in deploy or () if key not in ("resources", "labels")]:
+        container.leave_out(f"{written}: {', '.join(others)}")
+
+
+def _split(value: Any) -> _Words:
+    """The words of `command:` or `entrypoint:`, a list or one text; UsageError for an open quote."""
+    try:
+        return shlex.split(value) if isinstance(value, str) else [_scalar(item) for item in value or ()]
+    except ValueError as error:
+        raise UsageError(f"its words cannot be split ({error}); correct its quotes") from error
+
+
+def quadlet_draft(text: str, name: str, source: str) -> Draft:
+    """The recipe of a Quadlet file, `name` without `.container`; UsageError when it runs no engine."""
+    lost: list[str] = []
+    settings = parse_settings(without_specifiers(text, name, lost))
+    values = {key: value for section, key, value in settings if section == "Container"}
+    container = Container({}, lost)
+    for section, key, value in settings:
+        if section != "Container" or key in _QUADLET_QUIET:
+            continue
+        for word in quoting.split(value) if key == "Environment" else [value]:
+            text = re.sub(r"^([^:]+:[^:]+):[zZUro,]+$", r"\1", word) if key == "Volume" else word
+            container.add(_QUADLET_OPTIONS.get(key, ""), text, f"`{key}={value}`")
+    if not values.get("Image"):
+        raise UsageError(f"{source} has no Image=; give a Quadlet file, X.container")
+    for word in quoting.split(values.get("PodmanArgs", "")):
+        container.leave_out(f"`{word}` of PodmanArgs=")
+    if "Entrypoint" in values:
+        container.entrypoint = tuple(quoting.split(values["Entrypoint"]))
+    arguments = list(quoting.split(values.get("Exec", "")))
+    command, notes = engine_command(Command({}, []), container, values["Image"], arguments)
+    draft = draft_from_command(command, model_name(name), "\n".join((f"From {source}.", *notes)))
+    set_keys(
+        draft, [setting for setting in settings if setting.section in ("Unit", "Service", "Install")], name
+    )
+    return draft
