@@ -106,6 +106,22 @@ COMMANDS = {
         "/l/llama-server -m /m.gguf -c 4096 --jinja",
         {"backend": "llamacpp", "binary": "/l/llama-server", "model_path": "/m.gguf", "max_model_len": 4096, "extra_args": {"jinja": True}},
     ),
+    "llama.cpp with a model of the hub": (
+        "/l/llama-server -hf org/m-GGUF:Q4_K_M -hff m-Q4.gguf",
+        {"backend": "llamacpp", "binary": "/l/llama-server", "model_path": "org/m-GGUF:Q4_K_M", "extra_args": {"hf-file": "m-Q4.gguf"}},
+    ),
+    "llama.cpp's short negations": (
+        "/l/llama-server -m /m.gguf -nkvo -nocb -no-kvu --no-mmap",
+        {"backend": "llamacpp", "binary": "/l/llama-server", "model_path": "/m.gguf", "extra_args": {
+            "kv-offload": False, "cont-batching": False, "kv-unified": False, "mmap": False}},
+    ),
+    "a fork of llama.cpp": (
+        "/opt/ik/ik-llama-server -m /m.gguf", {"backend": "llamacpp", "binary": "/opt/ik/ik-llama-server", "model_path": "/m.gguf"},
+    ),
+    "flags with underscores": (
+        "vllm serve /m --max_model_len 4096 --tensor_parallel_size=2 --no_enable_prefix_caching",
+        {"backend": "vllm", "model_path": "/m", "tensor_parallel_size": 2, "max_model_len": 4096, "extra_args": {"enable-prefix-caching": False}},
+    ),
     "env, exec and wrappers": (
         "exec env A=1 nohup vllm serve /m > log 2>&1",
         {"backend": "vllm", "model_path": "/m", "env_vars": {"A": "1"}},
@@ -185,6 +201,31 @@ def test_a_command_becomes_a_recipe(text: str, fields: dict[str, Any]) -> None:
 def test_what_a_script_takes_becomes_a_variable_of_the_host() -> None:
     draft = drafted('MODEL=$1; shift; vllm serve "$MODEL" --port ${2:-8000} --x ${PWD}/y')
     assert (draft.variables, draft.fields["port"]) == (("ARG1", "PWD"), 8000)
+
+
+def test_a_model_of_the_hub_compiles_to_llama_servers_own_flag(tmp_path: Path) -> None:
+    assert argv("llama-server -hf org/m-GGUF:Q4_K_M --jinja", tmp_path) == [
+        "--hf-repo",
+        "org/m-GGUF:Q4_K_M",
+        "--jinja",
+    ]
+    assert argv("llama-server -m sub/m.gguf", tmp_path) == ["--model", "sub/m.gguf"]
+
+
+def test_the_file_of_config_counts_like_flags(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(
+        "model: /m\nport: 9001\ntensor-parallel-size: 4\nenable-prefix-caching: false\nasync-scheduling: true\n"
+        "compilation-config: {mode: 3}\nallowed-media-domains: [a, b]\nseed: 1\n"
+    )
+    draft = drafted(f"vllm serve --config {tmp_path}/c.yaml -tp 2 --seed 2")
+    assert draft.fields == {
+        "backend": "vllm", "model_path": "/m", "port": 9001, "tensor_parallel_size": 2, "extra_args": {
+            "seed": 2, "enable-prefix-caching": False, "async-scheduling": True, "compilation-config": {"mode": 3},
+            "allowed-media-domains": ["a", "b"]},
+    }  # fmt: skip
+    assert f"The options of {tmp_path}/c.yaml are written out here." in draft.comments[""]
+    kept = drafted("vllm serve /m --config /no/such.yaml")
+    assert kept.fields["extra_args"] == {"config": "/no/such.yaml"}
 
 
 def test_a_relative_interpreter_is_told_by_the_host() -> None:
@@ -275,7 +316,10 @@ REFUSED = {
     "port=$((8000+1)); vllm serve /m; exit\nvllm serve /n": "line 2 of the command: line 1 ends the script before it",
     "vllm serve --port 1": "the command names no model; add it (`--model PATH`)",
     "ls -l": "`ls -l` does not run a known engine (vllm, sglang, llama-server); correct it",
-    "llama-server -hf org/m": "`-hf` downloads a model; fetch it, and name the file with --model",
+    "llama-server -mu http://x/m.gguf": "`-mu` downloads a model; fetch it, and name the file with --model",
+    "llama-server --models-dir /m": "`--models-dir` makes llama-server a router",
+    "llama-server --port 1": "the command names no model, which makes llama-server a router",
+    "vllm serve --config /no/such.yaml": "the model is in /no/such.yaml, which cannot be read here",
 }
 
 
@@ -795,7 +839,7 @@ def test_a_persistent_group_is_stopped_by_nobody() -> None:
 
 
 def test_a_configuration_of_which_nothing_was_imported_fails(tmp_path: Path) -> None:
-    (tmp_path / "c.yaml").write_text("models: {a: {cmd: 'llama-server -hf o/a --port ${PORT}'}}\n")
+    (tmp_path / "c.yaml").write_text("models: {a: {cmd: 'llama-server -mu http://o/a --port ${PORT}'}}\n")
     assert (
         CliRunner()
         .invoke(recipectl, ["import", "llama-swap", str(tmp_path / "c.yaml")], standalone_mode=False)

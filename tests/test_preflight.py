@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from conftest import make_venv
 
+from recipectl.cli import recipectl
 from recipectl.compiler import preflight
 from recipectl.errors import UsageError
 from recipectl.machine import lockfile, nvidia
@@ -215,3 +217,17 @@ def test_closed_folders_are_found_from_the_outside(tmp_path: Path) -> None:
     assert [*preflight.check_access(target, RUNTIME, HostSettings(), Disk())] == []
     (unknown,) = preflight.check_access(recipe(user="vlmm"), RUNTIME, HostSettings(), Disk())
     assert unknown.key == ("user",)
+
+
+def test_what_the_engines_own_file_says_of_the_address_is_told(tmp_path: Path) -> None:
+    config = tmp_path / "c.yaml"
+    config.write_text("port: 9000\nserved-model-name: x\nseed: 1\n")
+    python = make_venv(tmp_path / "v", "vllm") / "bin/python"
+    recipe = tmp_path / "a.yaml"
+    recipe.write_text(
+        f"{{model_path: org/m, python_path: {python}, user: root, host: 127.0.0.1, extra_args: {{config: {config}}}}}\n"
+    )
+    errors = CliRunner().invoke(recipectl, ["compile", str(recipe)], catch_exceptions=False).stderr
+    assert f"{config} sets `port`, which recipectl does not read there; write it as `port:`" in errors
+    assert "write it as `served_model_name:`" in errors
+    assert "seed" not in errors

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from recipectl.compiler import secrets
+from recipectl.engines.registry import ENGINES
 from recipectl.machine.processes import Process
 from recipectl.systemd import quoting
 from recipectl.systemd.unitfile import DIGEST_FIELD, InstalledUnit, UnitNames, parse_settings
@@ -280,6 +281,10 @@ def of_model(unit: InstalledUnit, models: Sequence[str], path: str) -> Iterator[
     """How the model that an engine answers for differs from that of its unit."""
     restart = f"recipectl restart {unit.recipe}"
     cause = "another process answers at its address, or it was started with other arguments"
+    engine = ENGINES.get(unit.backend or "")
+    if engine and unit.model_path and engine.model_flag_of(unit.model_path) == engine.hub_flag:
+        path = ""  # it tells the file in its cache
+        models = () if unit.model == unit.model_path else models
     if models and unit.model and unit.model not in models:
         fault = f"the engine serves `{display(models[0])}`, and the unit says `{display(unit.model)}`"
         yield Difference("answers", fault, cause, restart)

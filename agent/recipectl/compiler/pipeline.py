@@ -186,6 +186,7 @@ def _warnings(
     resolved: ResolvedRecipe, source: Source, lock_differences: tuple[str, ...], disk: Disk
 ) -> Iterator[UsageError]:
     yield from lint.warnings(resolved)
+    yield from preflight.unread_options(resolved, disk)
     model_path = resolved.recipe.model_path
     if model_path.startswith("/") and not disk.fingerprint(model_path):
         fault = f"`model_path` {model_path} does not exist on this host"

@@ -1,5 +1,6 @@
 """What only this host can tell about a recipe: access, pinned versions, locked runtimes, files of secrets."""
 
+import contextlib
 import os
 import re
 import stat
@@ -7,8 +8,13 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+import yaml
+
 from recipectl.compiler import gpus, identity, sandbox, secrets, service_settings
 from recipectl.compiler.model import ResolvedRecipe, Variable
+from recipectl.engines import flags
+from recipectl.engines.options import flag_of, shipped_options
+from recipectl.engines.registry import ENGINES
 from recipectl.errors import UsageError
 from recipectl.files import read_bounded
 from recipectl.machine import access, lockfile
@@ -19,6 +25,7 @@ from recipectl.machine.runtime import Runtime
 from recipectl.recipe.hostfile import HostSettings
 from recipectl.recipe.schema import Recipe
 from recipectl.recipe.trusted import Trust
+from recipectl.recipe.yamlsyntax import Loader
 
 # Debian's and Ubuntu's groups of GPUs.
 _DEVICE_GROUPS = ("render", "video")
@@ -132,6 +139,32 @@ def _cache_folders(resolved: ResolvedRecipe) -> Iterator[Path]:
             if os.path.isdir(folder := f"{home}/{part}".rstrip("/")):  # noqa: PTH112  (a long name is no error)
                 yield Path(folder)
     yield from (Path(path) for path in moved if path != home and os.path.isdir(path))  # noqa: PTH112
+
+
+def unread_options(resolved: ResolvedRecipe, disk: Disk) -> Iterator[UsageError]:
+    """Yield what the file of the engine's `--config` says of the address and the model: nobody reads it."""
+    recipe, engine = resolved.recipe, ENGINES[resolved.recipe.backend]
+    texts = [word.text for word in resolved.words]
+    if not any(text.startswith(engine.config_flag or " ") for text in texts):
+        return
+    options = shipped_options(recipe.backend)
+    given, _ = flags.parse(recipe.backend, texts, options)
+    fields = ("host", "port", "served_model_name")
+    owned = {options.canonical(engine.flags[name] or ""): name for name in fields}
+    owned |= {engine.model_flag: "model_path", "--model": "model_path"}
+    for option in given:
+        if option.flag != engine.config_flag or not "".join(option.values).startswith("/"):
+            continue
+        path = Path(option.values[0])
+        data: object = None
+        if disk.fingerprint(path):
+            with contextlib.suppress(OSError, UnicodeDecodeError, yaml.YAMLError):
+                data = yaml.load(disk.content(path).decode(), Loader)  # noqa: S506  (it is a safe loader)
+        for key in data if isinstance(data, dict) else ():
+            if field := owned.get(options.canonical(flag_of(str(key)))):
+                fault = f"{path} sets `{key}`, which recipectl does not read there"
+                place = resolved.words[option.index].key
+                yield UsageError(f"{fault}; write it as `{field}:`", *place, kind="argument")
 
 
 def check_pins(recipe: Recipe, runtime: Runtime) -> Iterator[UsageError]:

@@ -94,10 +94,8 @@ def words(recipe: Recipe, runtime: Runtime) -> tuple[Word, ...]:
     extra = _extra_words(recipe, fields, nodes, errors)
     if errors:
         raise MultipleUsageError(errors)
-    positional = (recipe.model_path,)
-    model = (
-        positional if runtime.positional_model else (ENGINES[recipe.backend].model_flag, recipe.model_path)
-    )
+    model_flag = ENGINES[recipe.backend].model_flag_of(recipe.model_path)
+    model = (recipe.model_path,) if runtime.positional_model else (model_flag, recipe.model_path)
     moved = ("host", "port") if recipe.on_demand else ()
     words = (
         *(Word(text, ()) for text in runtime.command),

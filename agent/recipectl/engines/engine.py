@@ -1,9 +1,13 @@
 """What recipectl must know about an engine; a file for each engine fills it in."""
 
+import re
 from collections.abc import Callable
 from typing import NamedTuple
 
 from recipectl.recipe.schema import Nodes
+
+# A name of the Hugging Face hub, with a quantization or without: `org/name-GGUF:Q4_K_M`.
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(:[\w.-]+)?\Z")
 
 
 def _infers_nothing(_field: str, _model: str) -> str | None:
@@ -27,6 +31,8 @@ class Engine(NamedTuple):
     key_variables: tuple[str, ...] = ()  # what it reads the key of its API from
     key_flags: tuple[str, ...] = ("--api-key", "--api_key")  # or its beginning
     written_flags: tuple[str, ...] = ()  # flags that name a folder which it writes
+    hub_flag: str | None = None  # instead of `model_flag`, for a model of the hub
+    config_flag: str | None = None  # names a YAML file whose keys are flags
     model_sources: tuple[str, ...] = ()  # flags that name a model in another way
     misleading_variables: tuple[str, ...] = ()
     module_ignores_headless: bool = False  # where it has no script, it cannot be a follower
@@ -38,3 +44,8 @@ class Engine(NamedTuple):
     is_binary: bool = False  # `binary:` names it, and its options come from --help
     drain_flag: str | None = None  # how long it may finish its requests after SIGTERM, in seconds
     infer_parser: Callable[[str, str], str | None] = _infers_nothing  # (field, model) -> parser, for `auto`
+
+    def model_flag_of(self, model: str) -> str:
+        """The flag for a model: llama-server has one for files, and another one for names of the hub."""
+        is_hub_name = _HUB_NAME.match(model) and not model.endswith(".gguf")
+        return self.hub_flag if self.hub_flag and is_hub_name else self.model_flag

@@ -12,6 +12,7 @@ def _nodes(_: Nodes) -> tuple[str, ...]:
 ENGINE = Engine(
     name="llamacpp",
     model_flag="--model",
+    hub_flag="--hf-repo",
     host="127.0.0.1",
     port=8080,
     health_path="/health",

@@ -20,6 +20,7 @@ ENGINE = Engine(
         "--download-dir", "--file-storage-path", "--crash-dump-folder", "--debug-tensor-dump-output-folder",
         "--export-metrics-to-file-dir", "--ple-offload-dir", "--spec-trace-dir",
     ),
+    config_flag="--config",
     version_path="/server_info",
     version_key="version",
     flags={

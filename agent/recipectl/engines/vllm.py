@@ -41,6 +41,7 @@ ENGINE = Engine(
     port=8000,
     health_path="/health",
     written_flags=("--download-dir",),
+    config_flag="--config",
     version_path="/version",
     version_key="version",
     flags={

@@ -73,7 +73,7 @@ def engine_command(
 
 def _model(words: list[str]) -> str:
     """The model of an engine's words, as far as it stands where it usually does."""
-    for flag in ("--model", "--model-path", "-m"):
+    for flag in ("--model", "--model-path", "-m", "-hf", "-hfr", "--hf-repo"):
         if flag in words[:-1]:
             return words[words.index(flag) + 1]
     return words[2] if words[:2] == ["vllm", "serve"] and len(words) > 2 else ""

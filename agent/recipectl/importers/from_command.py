@@ -1,6 +1,7 @@
 """The recipe of one engine command."""
 
 import re
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from recipectl.engines.options import shipped_options
 from recipectl.engines.registry import ENGINES
 from recipectl.errors import UsageError
 from recipectl.importers.command import Command
+from recipectl.importers.config_file import expanded
 from recipectl.importers.containers import command_in_container
 from recipectl.importers.draft import (
     VARIABLE_END,
@@ -37,7 +39,12 @@ _SECRET_VARIABLES = {
     ("llamacpp", "--hf-token"): "HF_TOKEN",
 }
 _SECRET_FLAG = re.compile(r"(^|-)(api-keys?|token|password|passwd|secret)$")
-_DOWNLOAD_FLAGS = ("-hf", "--hf-repo", "-hfr", "-mu", "--model-url")
+_DOWNLOAD_FLAGS = ("--model-url", "--docker-repo")
+_ROUTER = (
+    "llama-server a router, which starts its models as processes of its own; write a recipe for each model,"
+    " with `on_demand:`, and systemd starts them at their first request"
+)
+_ROUTER_FLAGS = ("--models-dir", "--models-preset", "--models-max")
 
 
 class NoEngineError(UsageError):
@@ -66,11 +73,14 @@ def draft_from_command(command: Command, name: str | None = None, origin: str = 
         start = redacted(" ".join(redacted_words(command.words)[:3]))
         raise NoEngineError(f"`{start}` does not run a known engine (vllm, sglang, llama-server); correct it")
     draft = Draft(name or "", not_carried_over=list(command.not_carried_over))
+    arguments, config_file = expanded(engine.backend, engine.arguments, command.folder)
+    if config_file:
+        notes.append(f"The options of {config_file} are written out here.")
     draft.comments[""] = "\n".join([origin, *notes] if origin else notes)
     draft.set("backend", engine.backend)
     _set_runtime(draft, engine, command)
-    options, stray_positions = flags.parse(engine.backend, engine.arguments, shipped_options(engine.backend))
-    stray_words = [engine.arguments[position] for position in stray_positions]
+    options, stray_positions = flags.parse(engine.backend, arguments, shipped_options(engine.backend))
+    stray_words = [arguments[position] for position in stray_positions]
     model = _take_model(engine, options, stray_words)
     if command.folder and model.startswith(("./", "../")):
         model = _join(command.folder, model)
@@ -125,6 +135,7 @@ def _set_runtime(draft: Draft, engine: Program, command: Command) -> None:
         fields = _runtime_on_path(engine.backend, path_folders)
     for key, value in fields.items():
         # A unit does not start in a folder: the host file says where a relative path begins.
+        value = (shutil.which(value) or value) if "/" not in value else value
         is_absolute = value.startswith(("/", VARIABLE_START))
         draft.set(key, value if is_absolute else _join(command.folder or host_variable("FOLDER"), value))
     # The runtime's folder is the first of the unit's PATH= in any case.
@@ -151,17 +162,25 @@ def _take_model(engine: Program, options: list[GivenOption], stray_words: list[s
     """Remove the model from the options or the stray words; UsageError when the command names none."""
     if stray_words and (engine.has_positional_model or engine.arguments[0] == stray_words[0]):
         return stray_words.pop(0)
-    flag = ENGINES[engine.backend].model_flag
-    known_option = shipped_options(engine.backend).by_flag.get(flag)
-    model_flags = (flag, "--model", *(known_option.aliases if known_option else ()))
+    facts = ENGINES[engine.backend]
+    for flag in (facts.model_flag, "--model", facts.hub_flag):
+        for option in options:
+            if option.flag == flag and option.values:
+                options.remove(option)
+                return option.values[0]
     for option in options:
-        if option.name in model_flags and option.values:
-            options.remove(option)
-            return option.values[0]
-    for option in options:
-        if option.name in _DOWNLOAD_FLAGS:
+        if option.flag in _DOWNLOAD_FLAGS:
             raise UsageError(f"`{option.name}` downloads a model; fetch it, and name the file with --model")
-    raise UsageError(f"the command names no model; add it (`{flag} PATH`)")
+        if option.flag in _ROUTER_FLAGS:
+            raise UsageError(f"`{option.name}` makes {_ROUTER}")
+        if option.flag == facts.config_flag:
+            fault = f"the model is in {' '.join(option.values)}, which cannot be read here"
+            raise UsageError(f"{fault}; run this where it is, or name the model")
+    if facts.hub_flag:
+        raise UsageError(
+            f"the command names no model, which makes {_ROUTER}; or add it (`{facts.model_flag} PATH`)"
+        )
+    raise UsageError(f"the command names no model; add it (`{facts.model_flag} PATH`)")
 
 
 @dataclass
@@ -193,8 +212,6 @@ class _Arguments:
     def _field(self, option: GivenOption) -> tuple[str | None, str | None]:
         """The field for an option and the field's flag; (None, None) when the option is in no field."""
         aliases = shipped_options(self.backend).aliases
-        if option.name != option.flag and option.name not in aliases and "_" in option.name:
-            return None, None  # a flag with an underscore stays as it is written
         for key, flag in ENGINES[self.backend].flags.items():
             if flag and aliases.get(flag, flag) == option.flag:
                 return key, flag

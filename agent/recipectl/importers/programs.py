@@ -50,8 +50,9 @@ def program(words: list[str]) -> Program | None:
         return Program("vllm", _script_runtime(words[0]), arguments[1:], has_positional_model=True)
     if name == "sglang" and arguments[:1] == ["serve"]:
         return Program("sglang", _script_runtime(words[0]), arguments[1:])
-    if re.fullmatch(r"llama-server([-_.].*)?", name):
-        return Program("llamacpp", {"binary": words[0]} if "/" in words[0] else {}, arguments)
+    if re.fullmatch(r"(.*[-_.])?llama[-_]server([-_.].*)?", name) and not name.endswith((".sh", ".py")):
+        is_fork = name != "llama-server"  # the host's PATH would decide for another one
+        return Program("llamacpp", {"binary": words[0]} if "/" in words[0] or is_fork else {}, arguments)
     return _python_program(words[0], arguments) if re.fullmatch(r"python[0-9.]*", name) else None
 
 

@@ -78,7 +78,7 @@ def extra_arg(backend: str, option: GivenOption) -> tuple[str, Any] | None:
         candidates.append((key, [typed(value) for value in option.values]))
     # The last candidate also with the name as written: with an underscore, or a short flag.
     candidates.append((option.name, candidates[-1][1]))
-    has_engine_name = "_" not in option.name and "." not in option.name
+    has_engine_name = option.negated or not {"_", "."} & {*option.name}
     words = (option.flag if has_engine_name else option.name, *option.values)
     return next((pair for pair in candidates if option_words(backend, *pair) == words), None)
 

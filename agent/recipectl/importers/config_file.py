@@ -1,0 +1,57 @@
+"""The YAML file that `--config` of vLLM and SGLang names, as the flags that the engine makes of it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from recipectl.engines import flags
+from recipectl.engines.options import flag_of, shipped_options
+from recipectl.engines.registry import ENGINES
+from recipectl.errors import RecipectlError
+from recipectl.recipe.yamlsyntax import Loader, read_text
+
+
+def expanded(backend: str, arguments: list[str], folder: str | None) -> tuple[list[str], str | None]:
+    """The arguments with a file's flags instead of `--config`, and the file; unchanged when it is not here.
+
+    A flag of the command line wins over the file's (`FlexibleArgumentParser` of vLLM, `ConfigArgumentMerger`
+    of SGLang).
+    """
+    known = shipped_options(backend)
+    given, _ = flags.parse(backend, arguments, known)
+    config = next((option for option in given if option.flag == ENGINES[backend].config_flag), None)
+    if config is None or len(config.values) != 1:
+        return arguments, None
+    path = Path(folder or "", config.values[0])
+    try:
+        data = yaml.load(read_text(path), Loader)  # noqa: S506  (it is a safe loader)
+    except (RecipectlError, yaml.YAMLError):
+        return arguments, None
+    if not isinstance(data, dict):
+        return arguments, None
+    written = {known.canonical(option.flag) for option in given}
+    words = [
+        word
+        for key, value in data.items()
+        if known.canonical(flag_of(str(key))) not in written
+        for word in _words(backend, str(key), value)
+    ]
+    others = [*arguments[: config.index], *arguments[config.index + len(config.raw) :]]
+    return [*others, *words], str(path)
+
+
+def _words(backend: str, key: str, value: Any) -> list[str]:
+    known = shipped_options(backend)
+    flag = f"--{key}"
+    if isinstance(value, bool) and known.kind(known.canonical(flag_of(key))) == "value":
+        value = str(value).lower()
+    if isinstance(value, bool):
+        negation = f"--no-{key}"  # vLLM leaves `false` out where it does not know this spelling
+        return [flag] if value else [negation] if negation in known.negations else []
+    if isinstance(value, dict):
+        return [flag, json.dumps(value)]
+    if isinstance(value, list):
+        return [flag, *map(str, value)] if value else []
+    return [flag, str(value)]
