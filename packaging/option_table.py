@@ -29,9 +29,12 @@ def main() -> None:
             sys.exit(f"{program} was not asked: {answer.origin}")
         (file,) = Path(cache).iterdir()
         table = json.loads(file.read_text())
+    table_file = Path(ask.__file__).with_name(f"{engine}.json")
+    # Options that an earlier table had stay: engines that have them are in use.
+    table["options"] = json.loads(table_file.read_text())["options"] | table["options"]
     lines = [f"{json.dumps(name)}: {json.dumps(option)}" for name, option in sorted(table["options"].items())]
     text = f'{{"version": {json.dumps(table["version"])}, "options": {{\n' + ",\n".join(lines) + "\n}}\n"
-    Path(ask.__file__).with_name(f"{engine}.json").write_text(text)
+    table_file.write_text(text)
     print(f"{engine} {table['version'] or ''}: {len(lines)} options")
 
 

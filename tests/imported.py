@@ -86,12 +86,15 @@ def again(engine: str, words: list[str], folder: Path) -> list[str] | None:
 
 # It reads pairs of command lines, and prints those that its parser takes for two different things.
 _COMPARE = """
-import json, runpy, sys
+import json, re, runpy, sys
 probe = runpy.run_path(sys.argv[1])
 parser = probe[sys.argv[2]]()[1]
 def meaning(words):
     try:
-        return {name: repr(value) for name, value in vars(parser.parse_args(words)).items()}
+        values = vars(parser.parse_args(words))
+        values["model"] = values.pop("model_tag", None) or values.get("model")  # positional, or by its flag
+        # A parser may add an id of its own.
+        return {name: re.sub(r"[0-9a-f]{8}(-?[0-9a-f]{4}){3}-?[0-9a-f]{12}", "ID", repr(value)) for name, value in values.items()}
     except (SystemExit, Exception):
         return None
 answers = [(words, again, meaning(words), meaning(again)) for words, again in json.load(sys.stdin)]

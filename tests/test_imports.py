@@ -209,7 +209,12 @@ def test_a_model_of_the_hub_compiles_to_llama_servers_own_flag(tmp_path: Path) -
         "org/m-GGUF:Q4_K_M",
         "--jinja",
     ]
-    assert argv("llama-server -m sub/m.gguf", tmp_path) == ["--model", "sub/m.gguf"]
+    assert argv("cd /s; llama-server -m sub/m.gguf --mmproj=../p.gguf", tmp_path) == [
+        "--model",
+        "/s/sub/m.gguf",
+        "--mmproj=/s/../p.gguf",
+    ]
+    assert drafted("llama-server -m ./m.gguf").variables == ("FOLDER",)
 
 
 def test_the_file_of_config_counts_like_flags(tmp_path: Path) -> None:

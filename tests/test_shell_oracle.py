@@ -4,8 +4,10 @@ import os
 import random
 import re
 from collections import Counter
+from pathlib import Path
 
 import bash_oracle
+import documentation
 import pytest
 
 from recipectl.errors import UsageError
@@ -14,6 +16,7 @@ from recipectl.importers.command import Command
 from recipectl.importers.draft import UNKNOWN_VALUE, VARIABLE_START
 from recipectl.importers.programs import program, runs_container, unwrapped
 
+DOCUMENTATION = Path(__file__).parents[1] / ".build/documentation"
 FOLDER = "/srv/a"  # of the script, and the one that it is started from
 MUTATIONS = int(os.environ.get("SHELL_MUTATIONS", "400")) // 2  # for each of the two seeds
 _BASE = {"PATH": "/bin", "LC_ALL": "C.UTF-8"}
@@ -152,3 +155,15 @@ def test_a_mutated_script_is_read_as_bash_runs_it_or_the_difference_is_named(see
         if answer.startswith(("different", "crashed"))
     ]
     assert silent == []
+
+
+@NEEDED
+@pytest.mark.skipif(not DOCUMENTATION.exists(), reason="`make setup-test` fetches the documentation")
+def test_the_commands_of_the_engines_documentation_are_read_as_bash_runs_them() -> None:
+    texts = documentation.scripts([DOCUMENTATION])
+    answers = outcomes(texts)
+    kinds = Counter(answer.partition(" ")[0].rstrip(":") for answer in answers)
+    commands = sum(len(documentation.ENGINE.findall(text)) for text in texts)
+    print(f"{commands} commands in {len(texts)} blocks of documentation: {dict(kinds)}")
+    assert commands >= 400
+    assert [answer for answer in answers if answer.startswith(("different", "crashed"))] == []

@@ -8,6 +8,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import documentation
 import imported
 import pytest
 
@@ -19,6 +20,7 @@ from recipectl.machine.runtime import Runtime
 pytestmark = pytest.mark.vllm
 ROOT = Path(__file__).parents[2]
 SENTENCE = " a recipe names an engine and its model"
+DOCUMENTATION = ROOT / ".build/documentation"
 RECIPE = f"""
 backend: vllm
 python_path: {ROOT}/.build/vllm/bin/python
@@ -144,3 +146,12 @@ def test_every_spelling_of_every_option_means_the_same_after_an_import(tmp_path:
         taken, differ = imported.compare("vllm", python, imported.pairs("vllm", options, tmp_path))
         assert differ == []
         assert taken > 400  # the others want values of their own
+
+
+@pytest.mark.skipif(not DOCUMENTATION.exists(), reason="`make setup-test` fetches the documentation")
+def test_a_command_of_vllms_documentation_means_the_same_after_an_import() -> None:
+    counts, by_engine = documentation.pairs(documentation.scripts([DOCUMENTATION]))
+    taken, differ = imported.compare("vllm", ROOT / ".build/vllm/bin/python", by_engine["vllm"])
+    print(f"in the same words {counts['exact']}, in others {taken}, of which {len(differ)} differ; {counts}")
+    assert differ == []
+    assert counts["exact"] + taken > 200

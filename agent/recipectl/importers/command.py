@@ -15,7 +15,8 @@ class Command:
     environment: dict[str, str]
     words: list[str]
     venv: str | None = None
-    folder: str | None = None
+    folder: str | None = None  # where the script went with `cd`
+    script_folder: str | None = None  # from which most scripts are started
     path: str | None = None  # the value of PATH
     not_carried_over: list[str] = field(default_factory=list)
     line: int = 1  # counts from 1

@@ -74,6 +74,7 @@ def draft_from_command(command: Command, name: str | None = None, origin: str = 
         raise NoEngineError(f"`{start}` does not run a known engine (vllm, sglang, llama-server); correct it")
     draft = Draft(name or "", not_carried_over=list(command.not_carried_over))
     arguments, config_file = expanded(engine.backend, engine.arguments, command.folder)
+    arguments = [_absolute(word, command) for word in arguments]
     if config_file:
         notes.append(f"The options of {config_file} are written out here.")
     draft.comments[""] = "\n".join([origin, *notes] if origin else notes)
@@ -82,8 +83,12 @@ def draft_from_command(command: Command, name: str | None = None, origin: str = 
     options, stray_positions = flags.parse(engine.backend, arguments, shipped_options(engine.backend))
     stray_words = [arguments[position] for position in stray_positions]
     model = _take_model(engine, options, stray_words)
-    if command.folder and model.startswith(("./", "../")):
-        model = _join(command.folder, model)
+    if (
+        engine.backend == "llamacpp"
+        and model.endswith(".gguf")
+        and not model.startswith(("/", VARIABLE_START))
+    ):
+        model = _join(_folder(command), model)
     draft.set("model_path", model)
     _set_arguments(draft, engine.backend, options, stray_words)
     set_environment(draft, command.environment)
@@ -115,6 +120,17 @@ def _set_service(draft: Draft, command: Command) -> None:
         )
 
 
+def _folder(command: Command) -> str:
+    """The folder that the relative paths of a command begin at; the host file says what no script tells."""
+    return command.folder or command.script_folder or host_variable("FOLDER")
+
+
+def _absolute(word: str, command: Command) -> str:
+    """A word whose path begins at the folder, `./x` or `--flag=../x`, with the folder."""
+    option, equals, path = word.partition("=") if word.startswith("-") else ("", "", word)
+    return f"{option}{equals}{_join(_folder(command), path)}" if path.startswith(("./", "../")) else word
+
+
 def _join(folder: str, path: str) -> str:
     return f"{folder.rstrip('/')}/{path.removeprefix('./')}"
 
@@ -137,7 +153,7 @@ def _set_runtime(draft: Draft, engine: Program, command: Command) -> None:
         # A unit does not start in a folder: the host file says where a relative path begins.
         value = (shutil.which(value) or value) if "/" not in value else value
         is_absolute = value.startswith(("/", VARIABLE_START))
-        draft.set(key, value if is_absolute else _join(command.folder or host_variable("FOLDER"), value))
+        draft.set(key, value if is_absolute else _join(_folder(command), value))
     # The runtime's folder is the first of the unit's PATH= in any case.
     runtime_folders = [value.rpartition("/")[0] for value in fields.values()]
     runtime_folders.append(f"{fields.get('venv_path')}/bin")
@@ -174,7 +190,7 @@ def _take_model(engine: Program, options: list[GivenOption], stray_words: list[s
         if option.flag in _ROUTER_FLAGS:
             raise UsageError(f"`{option.name}` makes {_ROUTER}")
         if option.flag == facts.config_flag:
-            fault = f"the model is in {' '.join(option.values)}, which cannot be read here"
+            fault = f"the model is in {redacted(' '.join(option.values))}, which cannot be read here"
             raise UsageError(f"{fault}; run this where it is, or name the model")
     if facts.hub_flag:
         raise UsageError(

@@ -131,6 +131,7 @@ class SimpleCommands:
                 venv=scope.venv,
                 conda_environment=scope.conda_environment,
                 folder=scope.folder,
+                script_folder=scope.script_folder,
                 path=environment.pop("PATH", own_path),
                 not_carried_over=[*self._lost, *dict.fromkeys(lost)],
                 line=line,
