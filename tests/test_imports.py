@@ -374,6 +374,39 @@ def test_a_printed_command_is_imported_as_it_was(
     assert (grouped(after.words), after.environment) == (grouped(before.words), before.environment)
 
 
+OFFERS = {
+    "a strategy": ({"strategy": "single_node_dep"}, "the recipe does not offer `single_node_dep`; it offers single_node_tp: give one"),
+    "hardware of a variant": ({"variant": "amd"}, "variant `amd` does not offer `h200`; it offers mi300x: give one with --hardware"),
+    "hardware that is unsupported": ({"hardware": "h100"}, "the recipe does not offer `h100` with single_node_tp; it names h200: give one"),
+    "hardware for few": ({"hardware": "spark"}, "the recipe does not offer `spark` with single_node_tp; it names h200: give one"),
+}  # fmt: skip
+OFFICIAL = {
+    "model": {"model_id": "org/m", "min_vllm_version": "0.11.0"},
+    "compatible_strategies": ["single_node_tp", "multi_node_tp"],
+    "meta": {"hardware": {"h200": "verified", "h100": "unsupported"}},
+    "variants": {"default": {}, "amd": {"supported_hardware": ["mi300x"]}, "new": {"min_vllm_version": "0.22.0"},
+                 "odd": {"min_vllm_version": "nightly", "nightly_required": True}},
+}  # fmt: skip
+TAXONOMY = {"hardware_profiles": {"h200": {}, "h100": {}, "mi300x": {}, "spark": {"restricted": True}}}
+STRATEGIES: dict[str, Any] = {"single_node_tp": {}, "single_node_dep": {}}
+
+
+@pytest.mark.parametrize(("choice", "sentence"), OFFERS.values(), ids=OFFERS.keys())
+def test_what_vllms_site_does_not_offer_is_refused(choice: dict[str, str], sentence: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(sentence)):
+        vllm_recipes.draft(OFFICIAL, TAXONOMY, STRATEGIES, vllm_recipes.Choice(**choice), "m.yaml")  # type: ignore[arg-type]
+
+
+def test_the_oldest_version_of_a_variant_counts_and_nightly_is_none() -> None:
+    drafts = {
+        name: vllm_recipes.draft(OFFICIAL, TAXONOMY, STRATEGIES, vllm_recipes.Choice(name), "m.yaml")
+        for name in ("default", "new", "odd")
+    }
+    versions = {name: draft.fields.get("engine_version") for name, draft in drafts.items()}
+    assert versions == {"default": ">=0.11.0", "new": ">=0.22.0", "odd": None}
+    assert len(drafts["odd"].not_carried_over) == 2
+
+
 # ── other tools
 
 
@@ -521,7 +554,7 @@ groups: {one: {swap: false, members: [a, b]}, two: {swap: false, members: [c]}}
         ("a", ["c"], 5800), ("b", ["c"], 5801), ("c", ["a", "b"], 5802)
     ]  # fmt: skip
     assert result[0].fields["served_model_name"] == "x,a,y"
-    assert lost == ["model `d`: it has no settings; give it a `cmd`"]
+    assert lost[1:] == ["model `d`: it has no settings; give it a `cmd`"]
 
 
 def test_vllm_studios_last_word_counts() -> None:
@@ -575,7 +608,8 @@ models:
   broken: {cmd: "ls"}
 groups: {together: {swap: false, members: [other]}}
 """)
-    (chat, other), lost = llama_swap.drafts(config, "c.yaml")
+    (chat, other), (address, *lost) = llama_swap.drafts(config, "c.yaml")
+    assert address == "the one address of all models: clients ask each model at its own port"
     assert chat.fields == {
         "backend": "llamacpp", "binary": "/l/llama-server", "model_path": "/m/chat.gguf", "port": 9000, "max_model_len": 4096,
         "gpus": [0], "served_model_name": "chat,gpt", "ready": {"timeout_sec": 500}, "on_demand": {"idle": 60},

@@ -44,7 +44,8 @@ def drafts(config: _Map, source: str) -> tuple[list[Draft], list[str]]:
     if not isinstance(models, Mapping):
         raise UsageError(f"{source} has no `models:`; give llama-swap's config.yaml")
     router = _router(config)
-    not_carried_over = [f"`{key}:`, a setting of the proxy" for key in _PROXY_KEYS if config.get(key)]
+    not_carried_over = ["the one address of all models: clients ask each model at its own port"]
+    not_carried_over += [f"`{key}:`, a setting of the proxy" for key in _PROXY_KEYS if config.get(key)]
     if router.get("use") == "matrix":
         not_carried_over.append("`routing.router.settings.matrix`: use `gpus:` and `gpu_sharing:`")
     try:
@@ -141,7 +142,8 @@ def _draft(name: str, model: Any, config: _Map, *, port: int, source: str) -> Dr
         for key in _MODEL_PROXY_KEYS
         if model.get(key) and not (key == "proxy" and model[key] == _DEFAULT_PROXY)
     ]
-    if name in (((config.get("hooks") or {}).get("on_startup") or {}).get("preload") or ()):
+    preloaded = ((config.get("hooks") or {}).get("on_startup") or {}).get("preload") or ()
+    if {name, *map(str, model.get("aliases") or ())} & {*map(str, preloaded)}:
         draft.not_carried_over.append(
             "`hooks.on_startup.preload`: an on-demand model loads at its first request"
         )

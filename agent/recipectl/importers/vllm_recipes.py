@@ -5,6 +5,7 @@ arguments for the strategy, the hardware (generation, then profile), the feature
 strategy replace those of the recipe and the variant.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -117,6 +118,26 @@ def _select(recipe: _Map, taxonomy: _Map, strategies: _Map, choice: Choice) -> _
         strategy_name=strategy_name,
         strategy=strategy,
     )
+
+
+def _check_offered(recipe: _Map, variant: _Map, profile: _Map, choice: Choice) -> None:
+    """UsageError for a combination that vLLM's site does not offer, with what it offers."""
+    strategy, hardware = choice.strategy or DEFAULT_STRATEGY, choice.hardware
+    compatible = recipe.get("compatible_strategies") or ()
+    strategies = [name for name in compatible if name.startswith("single_node")]
+    if strategies and strategy not in strategies:
+        fault = f"the recipe does not offer `{strategy}`"
+        raise UsageError(f"{fault}; it offers {', '.join(strategies)}: give one with --strategy")
+    supported = list(variant.get("supported_hardware") or ())
+    if supported and hardware not in supported:
+        fault = f"variant `{choice.variant}` does not offer `{hardware}`"
+        raise UsageError(f"{fault}; it offers {', '.join(supported)}: give one with --hardware")
+    known = _map(recipe, "meta", "hardware")
+    states = (known.get(hardware), _map(recipe, "strategy_hardware", strategy).get(hardware))
+    if "unsupported" in states or (profile.get("restricted") and hardware not in known):
+        offered = ", ".join(name for name, state in known.items() if state != "unsupported")
+        fault = f"the recipe does not offer `{hardware}` with {strategy}"
+        raise UsageError(f"{fault}; it names {offered or 'no hardware'}: give one with --hardware")
 
 
 def _parallel_size(selection: _Selection) -> int:
@@ -238,6 +259,8 @@ def draft(recipe: _Map, taxonomy: _Map, strategies: _Map, choice: Choice, source
     if "omni" in (meta.get("tasks") or ()):
         raise UsageError("recipes of vllm-omni cannot be imported: it is another engine; see its own command")
     argv, environment = official_command(recipe, taxonomy, strategies, choice)
+    variant = _map(recipe, "variants", choice.variant)
+    _check_offered(recipe, variant, _map(taxonomy, "hardware_profiles", choice.hardware), choice)
     command = Command(
         environment={name: _with_site_variable(value) for name, value in environment.items()},
         words=[_with_site_variable(word) for word in argv],
@@ -245,11 +268,23 @@ def draft(recipe: _Map, taxonomy: _Map, strategies: _Map, choice: Choice, source
     strategy = choice.strategy or DEFAULT_STRATEGY
     parts = f"variant {choice.variant}, hardware {choice.hardware}, {strategy}"
     official_draft = draft_from_command(command, origin=f"vLLM's official recipe {source}: {parts}")
-    if version := _map(recipe, "model").get("min_vllm_version"):
-        official_draft.set("engine_version", f">={version}", "The recipe's min_vllm_version.")
+    _set_version(official_draft, _map(recipe, "model"), variant)
     if title := meta.get("title"):
         official_draft.fields = {"description": str(title), **official_draft.fields}
     return official_draft
+
+
+def _set_version(draft: Draft, model: _Map, variant: _Map) -> None:
+    """Pin the oldest version that the variant, else the model, runs with; name what is no release."""
+    version = str(variant.get("min_vllm_version") or model.get("min_vllm_version") or "")
+    if re.fullmatch(r"v?[0-9]+(\.[0-9]+)*((a|b|rc|\.post|\.dev)[0-9]+)?", version):
+        draft.set("engine_version", f">={version.removeprefix('v')}", "The recipe's min_vllm_version.")
+    elif version:
+        draft.not_carried_over.append(
+            f"min_vllm_version `{version}`, which is no release; pin `engine_version:`"
+        )
+    if variant.get("nightly_required", model.get("nightly_required")):
+        draft.not_carried_over.append("nightly_required: the recipe needs a nightly build of vLLM")
 
 
 def _with_site_variable(text: str) -> str:
