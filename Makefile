@@ -2,50 +2,55 @@ PY = .venv/bin/python
 SUITES = trixie sid
 SUDO = $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: demo test test-vllm test-sglang live-matrix setup setup-test lint pure live fmt golden mutants storm bench man dist
-demo: setup
+.PHONY: help
+help:
+	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' Makefile | expand -t 14
+
+.PHONY: demo test test-vllm test-sglang live-matrix setup setup-test lint pure live fmt golden mutants storm bench man deb dist
+demo: setup  ## a real small model: recipe, unit, start, question, answer, status, stop
 	@packaging/demo
-test: setup-test lint pure live
+test: setup-test lint pure live  ## all tests, with a real systemd
 setup:
 	@packaging/setup
 setup-test:
 	@packaging/setup test
-lint:
+lint:  ## ruff and mypy
 	.venv/bin/ruff check agent tests packaging
 	.venv/bin/ruff format --check agent tests packaging
 	.venv/bin/mypy agent/recipectl
-pure:
+pure:  ## the tests without a system
 	$(PY) -m pytest -q
-live:
+live:  ## the tests on a real systemd
 	$(SUDO) $(PY) -m pytest -q -p no:cacheprovider -m boots tests/live
 	$(SUDO) $(PY) tests/live/unharmed.py "$(CURDIR)/$(PY)"
-test-vllm: setup
+test-vllm: setup-test  ## the tests with real vLLM
 	@packaging/setup-vllm
 	$(SUDO) packaging/throwaway-systemd "$(CURDIR)/$(PY)" -m pytest -q -p no:cacheprovider -m vllm tests/live
-test-sglang: setup
+test-sglang: setup-test  ## the tests with real SGLang
 	@packaging/setup-sglang
 	$(SUDO) packaging/throwaway-systemd "$(CURDIR)/$(PY)" -m pytest -q -p no:cacheprovider -m sglang tests/live
-live-matrix:
+live-matrix:  ## the same on other releases of Debian
 	for suite in $(SUITES); do $(SUDO) packaging/matrix-root $$suite && \
 	    $(SUDO) chroot .build/roots/$$suite systemctl --version | head -n 1 && \
 	    $(SUDO) $(PY) tests/live/unharmed.py /srv/recipectl/.venv/bin/python .build/roots/$$suite || exit 1; done
-fmt:
+fmt:  ## format the code
 	.venv/bin/ruff check --fix agent tests packaging; .venv/bin/ruff format agent tests packaging
-golden:
+golden:  ## write the golden units again
 	$(PY) -m pytest -q tests/test_golden.py --rewrite-golden
-storm: setup
+storm: setup-test  ## faults, mutated scripts, random words
 	PYTHONPATH=agent:tests $(PY) tests/hostile.py 1000
 	SHELL_MUTATIONS=10000 $(PY) -m pytest -q tests/test_shell_oracle.py
 	$(SUDO) packaging/throwaway-systemd env STORM_FAULTS=2000 RANDOM_WORDS=100000 "$(CURDIR)/$(PY)" -m pytest -q \
 	    -p no:cacheprovider -m systemd -k "storm or random_words" tests/live/test_storm.py tests/live/test_quoting.py
-mutants:
+mutants:  ## how many changes of the code no test notices
 	$(PY) tests/mutants.py $(COUNT) $(SEED)
-bench: setup
+bench: setup-test  ## timings, beside something real
 	@mkdir -p .build/bench
 	$(SUDO) packaging/throwaway-systemd --keep .build/bench "$(CURDIR)/$(PY)" tests/bench.py
-man:
-	@command -v pandoc >/dev/null || $(SUDO) apt-get install -y -qq --no-install-recommends pandoc >/dev/null
-	mkdir -p .build/man
-	for page in recipectl.1 recipe.5 recipectl-host.5; do pandoc -s -t man -o .build/man/$$page docs/$$page.md; done
-dist: setup
-	$(PY) -m pip wheel -q --no-deps -w .build/dist .
+man:  ## the man pages
+	packaging/man
+deb:  ## the Debian package for this release, in .build/deb
+	packaging/deb
+dist: setup-test man  ## a wheel and an sdist, in .build/dist
+	$(PY) -m pip install -q build
+	$(PY) -m build -q -o .build/dist .

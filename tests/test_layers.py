@@ -27,7 +27,7 @@ HOUSE = {
     "converge": ("values", "differences", "copies", "plan", "survey", "apply"),
     "audit": ("edits", "drift", "versions", "checks"),
     "importers": (),
-    "cli": ("options", "explanation", "failures", "jobs", "boot", "listing", "query", "show", "converge", "fidelity", "doctor", "import_output", "imports"),
+    "cli": ("options", "explanation", "failures", "jobs", "boot", "listing", "query", "show", "converge", "fidelity", "doctor", "import_output", "imports", "setup", "version"),
 }  # fmt: skip
 ORDER = [name for room, files in HOUSE.items() for name in (room, *(f"{room}.{file}" for file in files))]
 # Programs of their own: they print, and exit.

@@ -26,7 +26,7 @@ def operator() -> str:
     subprocess.run(["useradd", "-m", "-G", "models", "olga"], check=False, capture_output=True)
     rules = Path("/etc/polkit-1/rules.d")
     rules.mkdir(parents=True, exist_ok=True)
-    (rules / "50-recipectl.rules").write_text((ROOT / "packaging/polkit/50-recipectl.rules").read_text())
+    (rules / "50-recipectl.rules").write_text((ROOT / "agent/recipectl/share/50-recipectl.rules").read_text())
     subprocess.run(["systemctl", "reset-failed", "polkit"], check=False, capture_output=True)
     subprocess.run(["systemctl", "restart", "polkit"], check=True)
     return "olga"

@@ -30,7 +30,7 @@ def site(tmp_path: Path) -> Path:
 
 
 def play(site: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    service = str(ROOT / "packaging/recipectl-apply.service")
+    service = str(ROOT / "agent/recipectl/share/recipectl-apply.service")
     variables = {"recipectl_wait_for": ["ansible"], "recipectl_install_packages": False}
     variables |= {"recipectl_at_boot": True, "recipectl_apply_service": service}
     playbook = str(ROOT / ".build/ansible/bin/ansible-playbook")

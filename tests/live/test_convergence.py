@@ -228,7 +228,7 @@ def test_the_boot_service_brings_models_up_in_their_order_and_names_the_broken_o
         recipe(f"m{index}", port=18210 + index, autostart=True)
     recipe("rag", port=18220, autostart=True, requires=["m3"], gpus=["0"])
     recipe("broken", port=0)
-    service = (Path(__file__).parents[2] / "packaging/recipectl-apply.service").read_text()
+    service = (Path(__file__).parents[2] / "agent/recipectl/share/recipectl-apply.service").read_text()
     (UNITS / "recipectl-apply.service").write_text(
         service.replace("ExecStart=recipectl", f"ExecStart={sys.executable} -m recipectl")
     )

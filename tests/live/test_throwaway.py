@@ -96,7 +96,7 @@ for index in range(9):
     needs = dict(requires=[f"m{{index - 1}}"]) if index in (7, 8) else {{}}
     (recipes / f"m{{index}}.json").write_text(json.dumps(common | dict(port=18210 + index) | needs))
 (recipes / "broken.yaml").write_text("model_path: /m\\nport: 0\\n")
-service = (root / "packaging/recipectl-apply.service").read_text()
+service = (root / "agent/recipectl/share/recipectl-apply.service").read_text()
 text = service.replace("ExecStart=recipectl", f"ExecStart={{sys.executable}} -m recipectl")
 pathlib.Path("/etc/systemd/system/recipectl-apply.service").write_text(text)
 """

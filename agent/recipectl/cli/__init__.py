@@ -29,6 +29,7 @@ _VERBS = {
     "status": ("query", "Show models as systemd sees them."),
     "list": ("listing", "List all recipes, and how host and recipe differ."),
     "logs": ("query", "Show a model's journal."),
+    "setup": ("setup", "Put man pages, completions and rules in their places."),
 }
 
 
@@ -50,8 +51,21 @@ class _Verbs(click.Group):
             formatter.write_dl([(verb, text) for verb, (_, text) in _VERBS.items()])
 
 
+def _print_version(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
+    if asked and not ctx.resilient_parsing:
+        click.echo(importlib.import_module("recipectl.cli.version").text())
+        ctx.exit()
+
+
 @click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(None, "--version", package_name="recipectl", prog_name="recipectl")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Print the release.",
+)
 @click.option("--user", is_flag=True, help="Talk to your own service manager, with your own recipes.")
 @click.option(
     "-H", "--host", "remote", metavar="[USER@]HOST", help="Talk to another host's systemd, over ssh."

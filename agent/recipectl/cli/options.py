@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from recipectl.errors import Problem, RecipectlError, UsageError, on_host
 from recipectl.recipe import search
@@ -21,8 +22,26 @@ if TYPE_CHECKING:  # pydantic and jinja2 are slow to import, and half of the ver
 _Verb = TypeVar("_Verb", bound=Callable[..., Any])
 _SGLANG_VARIABLE = "VLLM_STUDIO_SGLANG_PYTHON"
 
-RECIPES = click.argument("recipes", nargs=-1, required=True, metavar="RECIPE...")
-SOME_RECIPES = click.argument("recipes", nargs=-1, metavar="[RECIPE]...")
+
+def complete_recipe(ctx: click.Context, _: click.Parameter, start: str) -> list[CompletionItem]:
+    """The names of recipes for TAB; files, where a path begins."""
+    from recipectl.place import Place
+
+    if "/" in start or start.startswith("."):
+        return [CompletionItem(start, type="file")]
+    place = Place(user=bool(ctx.find_root().params.get("user")))
+    files = search.recipe_files(place.recipe_folders)
+    return [
+        CompletionItem(name)
+        for name in sorted({search.stem(file) for file in files})
+        if name.startswith(start)
+    ]
+
+
+RECIPES = click.argument(
+    "recipes", nargs=-1, required=True, metavar="RECIPE...", shell_complete=complete_recipe
+)
+SOME_RECIPES = click.argument("recipes", nargs=-1, metavar="[RECIPE]...", shell_complete=complete_recipe)
 
 
 def json_option(container: str = "list") -> Callable[[_Verb], _Verb]:
