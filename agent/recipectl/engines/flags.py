@@ -83,6 +83,8 @@ def _end_of_values(words: Sequence[str], start: int, flag: str, known: Options) 
     """The index after the values of an option; they begin at `start`."""
     next_flag = next((n for n in range(start, len(words)) if _FLAG.match(words[n])), len(words))
     kind = known.kind(flag)
+    if kind == "value" and next_flag == start and known.choices(flag):
+        return start  # `-fa` of an older llama-server; a choice is no flag
     if kind in ("value", "repeated", "commas"):
         return min(start + 1, len(words))
     if kind == "optional":

@@ -20,7 +20,7 @@ def expanded(backend: str, arguments: list[str], folder: str | None) -> tuple[li
     of SGLang).
     """
     known = shipped_options(backend)
-    given, _ = flags.parse(backend, arguments, known)
+    given, stray = flags.parse(backend, arguments, known)
     config = next((option for option in given if option.flag == ENGINES[backend].config_flag), None)
     if config is None or len(config.values) != 1:
         return arguments, None
@@ -32,6 +32,7 @@ def expanded(backend: str, arguments: list[str], folder: str | None) -> tuple[li
     if not isinstance(data, dict):
         return arguments, None
     written = {known.canonical(option.flag) for option in given}
+    written |= {"--model"} if stray else set()  # the model of the command line
     words = [
         word
         for key, value in data.items()
@@ -55,3 +56,29 @@ def _words(backend: str, key: str, value: Any) -> list[str]:
     if isinstance(value, list):
         return [flag, *map(str, value)] if value else []
     return [flag, str(value)]
+
+
+def of_environment(backend: str, arguments: list[str], environment: dict[str, str]) -> list[str]:
+    """The flags that llama-server reads from `LLAMA_ARG_…`; they are taken out of the environment.
+
+    A flag of the command line wins (`common_params_parse` of llama.cpp).
+    """
+    known = shipped_options(backend)
+    given, _ = flags.parse(backend, arguments, known)
+    written = {known.canonical(option.flag) for option in given}
+    words: list[str] = []
+    for name in [name for name in environment if backend == "llamacpp" and name.startswith("LLAMA_ARG_")]:
+        flag = flag_of(name.removeprefix("LLAMA_ARG_").lower())
+        kind = known.kind(known.canonical(flag))
+        if kind is None:
+            continue
+        value = environment.pop(name)
+        if known.canonical(flag) in written:
+            continue
+        if kind in ("flag", "negatable"):
+            is_true = value.lower() in ("1", "true", "on", "enabled")
+            negation = known.negation(known.canonical(flag))
+            words += [flag] if is_true else [negation] if negation else []
+        else:
+            words += [flag, value]
+    return words

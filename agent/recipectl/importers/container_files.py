@@ -10,7 +10,7 @@ import yaml
 
 from recipectl.errors import UsageError
 from recipectl.importers.command import Command, assignment
-from recipectl.importers.container_options import Container
+from recipectl.importers.container_options import Container, read_options
 from recipectl.importers.containers import engine_command
 from recipectl.importers.draft import Draft, host_variable
 from recipectl.importers.from_command import NoEngineError, draft_from_command, model_name
@@ -24,28 +24,48 @@ _COMPOSE_OPTIONS = {
     "restart": "--restart", "network_mode": "--network", "networks": "--network", "env_file": "--env-file",
     "environment": "-e", "ports": "-p", "volumes": "-v", "devices": "--device", "mem_limit": "--memory",
     "mem_reservation": "--memory-reservation", "cpus": "--cpus", "cpuset": "--cpuset-cpus",
-    "pids_limit": "--pids-limit", "oom_score_adj": "--oom-score-adj", "ulimits": "--ulimit", "gpus": "--gpus",
+    "pids_limit": "--pids-limit", "oom_score_adj": "--oom-score-adj", "ulimits": "--ulimit",
+    "gpus": "--gpus", "group_add": "--group-add", "stop_signal": "--stop-signal",
+    "security_opt": "--security-opt", "user": "--user",
 }  # fmt: skip
 # What only matters to a container, or to the tool that makes it.
 _COMPOSE_QUIET = frozenset(
     """
     image command entrypoint deploy container_name hostname domainname labels annotations logging pull_policy
-    tty stdin_open ipc shm_size runtime platform expose build stop_signal develop
+    tty stdin_open ipc shm_size runtime platform expose build develop extends
     """.split()  # noqa: SIM905  (a list one can read)
 )
 _VARIABLE = re.compile(r"\$(?:(\$)|([A-Za-z_]\w*)|\{([A-Za-z_]\w*)(?:(:?[-?+])([^}]*))?\})")
 _QUADLET_OPTIONS = {
     "Environment": "-e", "EnvironmentFile": "--env-file", "Volume": "-v", "Mount": "--mount",
     "PublishPort": "-p", "AddDevice": "--device", "Network": "--network", "Secret": "--secret",
-    "Ulimit": "--ulimit", "Memory": "--memory", "PidsLimit": "--pids-limit",
+    "Ulimit": "--ulimit", "Memory": "--memory", "PidsLimit": "--pids-limit", "StopSignal": "--stop-signal",
+    "User": "--user", "HealthCmd": "--health-cmd", "GroupAdd": "--group-add",
 }  # fmt: skip
 _QUADLET_QUIET = frozenset(
     """
     Image Exec Entrypoint PodmanArgs ContainerName HostName Label Annotation AutoUpdate Pull Notify RunInit
-    ShmSize LogDriver NetworkAlias Timezone Tmpfs StopSignal
+    ShmSize LogDriver NetworkAlias Timezone Tmpfs SecurityLabelDisable
     """.split()  # noqa: SIM905  (a list one can read)
 )
 _Words = list[str]
+
+
+class _ComposeLoader(Loader):
+    """Knows the tags with which a Compose file changes another one."""
+
+
+def _tagged(loader: Any, tag: str, node: yaml.Node) -> Any:
+    if tag == "reset":
+        return None
+    if isinstance(node, yaml.MappingNode):
+        return loader.construct_mapping(node, deep=True)
+    if isinstance(node, yaml.SequenceNode):
+        return loader.construct_sequence(node, deep=True)
+    return loader.construct_scalar(node)
+
+
+_ComposeLoader.add_multi_constructor("!", _tagged)
 
 
 def compose_drafts(text: str, source: str) -> tuple[list[Draft], list[str]]:
@@ -55,8 +75,8 @@ def compose_drafts(text: str, source: str) -> tuple[list[Draft], list[str]]:
     """
     try:
         root = yaml.compose(text, Loader)
-        data = yaml.load(text, Loader)  # noqa: S506  (it is a safe loader)
-    except yaml.YAMLError as error:
+        data = yaml.load(text, _ComposeLoader)  # noqa: S506  (it is a safe loader)
+    except (yaml.YAMLError, RecursionError) as error:
         raise UsageError(f"{source}: is not YAML ({error}); correct it") from error
     services = data.get("services") if isinstance(data, dict) else None
     if not isinstance(services, dict):
@@ -87,7 +107,11 @@ def _lines(root: Any, name: str) -> dict[str, int]:
 
 def _service_draft(name: str, service: Any, lines: Mapping[str, int], folder: Path, source: str) -> Draft:
     if not isinstance(service, dict) or not isinstance(service.get("image"), str):
-        raise UsageError("it has no `image:`; give it one, or import its command")
+        remedy = (
+            "import what `docker compose config` prints" if "extends" in (service or ()) else "give it one"
+        )
+        raise UsageError(f"it has no `image:` here; {remedy}")
+    _check_shape(service)
     lost: list[str] = []
     variables: dict[str, str] = {}
     if (folder / ".env").is_file():  # Compose reads it for `${NAME}`
@@ -124,12 +148,40 @@ def _interpolated(value: Any, variables: Mapping[str, str], lost: list[str]) -> 
             return "$"
         if name in variables:
             return variables[name]
-        if "-" in operator:
+        if "-" in operator and default:
             lost.append(f"`${{{name}}}` has its default value here, `{default}`")
             return default
         return host_variable(name)
 
     return _VARIABLE.sub(text, value) if isinstance(value, str) else value
+
+
+_MAPPINGS = ("deploy", "ulimits", "environment", "healthcheck")
+_LISTS = (
+    "environment",
+    "ports",
+    "volumes",
+    "devices",
+    "env_file",
+    "networks",
+    "gpus",
+    "group_add",
+    "security_opt",
+)
+
+
+def _check_shape(service: Mapping[str, Any]) -> None:
+    """UsageError for a value of another kind than Compose takes."""
+    for key, value in service.items():
+        kinds = (*((dict,) if key in _MAPPINGS else ()), *((list, str) if key in _LISTS else ()))
+        if key == "networks":
+            kinds = (dict, list)
+        if kinds and value is not None and not isinstance(value, kinds):
+            raise UsageError(f"`{key}:` is `{value}`; correct it")
+    resources = (service.get("deploy") or {}).get("resources") or {}
+    parts = [resources, *(resources.values() if isinstance(resources, dict) else ())]
+    if not all(isinstance(part, dict) for part in parts):
+        raise UsageError("`deploy.resources:` is no mapping of mappings; correct it")
 
 
 def _texts(key: str, value: Any, folder: Path) -> Iterator[str]:
@@ -141,22 +193,29 @@ def _texts(key: str, value: Any, folder: Path) -> Iterator[str]:
         for name, limit in value.items():
             yield f"{name}={limit['soft']}:{limit['hard']}" if isinstance(limit, dict) else f"{name}={limit}"
         return
-    for item in value if isinstance(value, list | dict) else [value]:
-        if not isinstance(item, dict):
-            text = str(item)
-        elif key == "ports":
-            parts = (item.get("host_ip"), item.get("published"), item.get("target"))
-            text = ":".join(str(part) for part in parts if part is not None)
-        elif key == "volumes":
-            text = f"{item.get('source', '')}:{item.get('target', '')}"
-        elif key == "gpus":
-            text = _gpus(item)
-        else:
-            text = str(item.get("path", ""))
+    items = value if isinstance(value, list | dict) else [] if value is None else [value]
+    for item in items:
+        text = _item_text(key, item) if isinstance(item, dict) else str(item)
         if key in ("volumes", "env_file"):
             text = re.sub(r"^~(?=/)", host_variable("HOME"), text)
             text = str(folder / text) if text.startswith(".") or key == "env_file" else text
-        yield text
+        is_optional = isinstance(item, dict) and not item.get("required", True)
+        if not is_optional or Path(text).exists():
+            yield text
+
+
+def _item_text(key: str, item: Mapping[str, Any]) -> str:
+    """A port, volume, GPU or file in its long form, as the option of `docker run` has it."""
+    match key:
+        case "ports":
+            parts = (item.get("host_ip"), item.get("published"), item.get("target"))
+            return ":".join(str(part) for part in parts if part is not None)
+        case "volumes":
+            return f"{item.get('source', '')}:{item.get('target', '')}"
+        case "gpus":
+            return _gpus(item)
+        case _:
+            return str(item.get("path", ""))
 
 
 def _scalar(value: Any) -> str:
@@ -174,10 +233,10 @@ def _add_resources(container: Container, deploy: Any, written: str) -> None:
     resources = dict((deploy or {}).get("resources") or {})
     limits, reserved = resources.get("limits") or {}, resources.get("reservations") or {}
     for device in reserved.get("devices") or ():
-        if "gpu" in (device.get("capabilities") or ()):
+        if isinstance(device, dict) and "gpu" in (device.get("capabilities") or ()):
             container.add("--gpus", _gpus(device), written)
         else:
-            container.leave_out(f"{written}: a device of `{device.get('driver')}`")
+            container.leave_out(f"{written}: the device {device}")
     for key, option in (("memory", "--memory"), ("cpus", "--cpus"), ("pids", "--pids-limit")):
         if key in limits:
             container.add(option, str(limits[key]), written)
@@ -209,8 +268,7 @@ def quadlet_draft(text: str, name: str, source: str) -> Draft:
             container.add(_QUADLET_OPTIONS.get(key, ""), text, f"`{key}={value}`")
     if not values.get("Image"):
         raise UsageError(f"{source} has no Image=; give a Quadlet file, X.container")
-    for word in quoting.split(values.get("PodmanArgs", "")):
-        container.leave_out(f"`{word}` of PodmanArgs=")
+    read_options(list(quoting.split(values.get("PodmanArgs", ""))), container)
     if "Entrypoint" in values:
         container.entrypoint = tuple(quoting.split(values["Entrypoint"]))
     arguments = list(quoting.split(values.get("Exec", "")))

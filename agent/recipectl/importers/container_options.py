@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from recipectl.compiler.secrets import looks_secret
 from recipectl.errors import RecipectlError
 from recipectl.importers.command import assignment
 from recipectl.importers.draft import VARIABLE_START
@@ -22,16 +23,23 @@ _SHORT_FLAGS_AND_PORT = re.compile(r"-[ditqP]+p\Z")
 _CONTAINER_ONLY = frozenset(
     """
     --name --ipc --shm-size --network --net --runtime --restart --pull --label -l --log-driver --log-opt
-    --hostname -h --network-alias --platform --cidfile --pidfile --tmpfs --stop-signal
+    --hostname -h --network-alias --platform --cidfile --pidfile --tmpfs --security-opt --cgroups --userns
     """.split()  # noqa: SIM905  (a list one can read)
 )
 _ULIMIT = re.compile(r"(nofile|stack|nproc|core)=(-?\d+(?::-?\d+)?)\Z")
-_CACHE = "/.cache/huggingface"
+# What every unit has in any case: (option, value).
+_COMPILED = {
+    ("--ulimit", "memlock=-1"),
+    *(("--group-add", name) for name in ("video", "render", "keep-groups")),
+}
+# Where a recipe has a key for something similar.
+_KEYS = {"--user": "user", "-u": "user", "--health-cmd": "watch", "--healthcheck-command": "watch"}
 # Options that are settings of a unit, systemd.exec(5) and systemd.resource-control(5).
 _SETTINGS = {
     "--memory": "MemoryMax", "-m": "MemoryMax", "--memory-reservation": "MemoryLow",
     "--cpuset-cpus": "AllowedCPUs", "--cpuset-mems": "AllowedMemoryNodes", "--pids-limit": "TasksMax",
     "--oom-score-adj": "OOMScoreAdjust",
+    "--stop-signal": "KillSignal",
 }  # fmt: skip
 
 
@@ -55,8 +63,10 @@ class Container:
             self.environment |= [pair]
         elif value in self.caller_environment:
             self.environment[value] = self.caller_environment[value]
+        elif looks_secret(value, "x"):
+            self.secrets[value] = "which the caller had"
         else:
-            self.leave_out(f"the variable {value} of the caller; set it in `env_vars:` or `secrets:`")
+            self.leave_out(f"the variable `{value}` of the caller; set it in `env_vars:`")
 
     def add_environment_file(self, value: str) -> None:
         """Add the variables of a file, as `docker run` reads it; those of `-e` win over them."""
@@ -102,7 +112,8 @@ class Container:
     def add_device(self, value: str) -> None:
         gpu = value.removeprefix("nvidia.com/gpu=")
         if gpu == value:
-            self.add_other("--device", value)
+            if not value.startswith(("/dev/kfd", "/dev/dri", "/dev/nvidia")):  # units have the nodes of GPUs
+                self.add_other("--device", value)
         elif gpu != "all":
             gpus = self.environment.get("CUDA_VISIBLE_DEVICES")
             self.environment["CUDA_VISIBLE_DEVICES"] = f"{gpus},{gpu}" if gpus else gpu
@@ -126,40 +137,63 @@ class Container:
             self.add_other(option, value, written)
 
     def add_other(self, name: str, value: str, written: str = "") -> None:
-        if name in _SETTINGS:
-            self.service[_SETTINGS[name]] = (
-                value.upper().removesuffix("B") if "emory" in _SETTINGS[name] else value
-            )
+        size = re.fullmatch(r"([0-9.]+)([kmgt]?)(i?b)?", value.lower())
+        if name in _SETTINGS and (size or not _SETTINGS[name].startswith("Memory")):
+            self.service[_SETTINGS[name]] = size[1] + size[2].upper() if size else value
         elif name == "--cpus" and re.fullmatch(r"[0-9.]+", value):
             self.service["CPUQuota"] = f"{float(value) * 100:g}%"
         elif name == "--ulimit" and (
             match := re.match(r"(nofile|stack|nproc|core)=(-?\d+(?::-?\d+)?)$", value)
         ):
             self.service[f"Limit{match[1].upper()}"] = match[2].replace("-1", "infinity")
-        elif name not in _CONTAINER_ONLY and (name, value) != ("--ulimit", "memlock=-1"):
+        elif name not in _CONTAINER_ONLY and (name, value.split(":")[0]) not in _COMPILED:
             shown = written or f"`{name} {value}` of the container"
-            self.leave_out(f"{shown}; see `service:` for a similar setting")
+            self.leave_out(f"{shown}; see `{_KEYS.get(name, 'service')}:`")
 
     def leave_out(self, text: str) -> None:
         self.not_carried_over.append(text)
 
-    def keep_cache(self, model: str) -> None:
-        """Name the host's folder of the Hugging Face cache, unless the model is a file."""
+    def keep_cache(self, model: str, program: str) -> None:
+        """Name the host's folder of the cache that a model of the hub is in."""
         if model.startswith("/") or {"HF_HOME", "HF_HUB_CACHE"} & {*self.environment}:
             return
+        caches = {"HF_HOME": "/huggingface"} | ({"LLAMA_CACHE": "/llama.cpp"} if "llama" in program else {})
+        for target, source in self._host_mounts():
+            for name, folder in caches.items():
+                if target.endswith(f"/.cache{folder}"):
+                    self.environment.setdefault(name, source.rstrip("/"))
+                elif target.endswith("/.cache"):
+                    self.environment.setdefault(name, source.rstrip("/") + folder)
+
+    def _host_mounts(self) -> list[tuple[str, str]]:
+        return [
+            (target, source) for target, source in self.mounts if source.startswith(("/", VARIABLE_START))
+        ]
+
+    def name_mounts(self) -> list[str]:
+        """Notes on the folders of the host; volumes, whose data is the container engine's, are named."""
+        pairs = [f"{target} is {source}" for target, source in self._host_mounts()]
         for target, source in self.mounts:
-            inside = _CACHE if target.endswith("/.cache") else ""
-            if f"{target}{inside}".endswith(_CACHE) and source.startswith(("/", VARIABLE_START)):
-                self.environment["HF_HOME"] = f"{source.rstrip('/')}{inside.removeprefix('/.cache')}"
+            if target and (target, source) not in self._host_mounts():
+                remedy = "set HF_HOME to it" if target.endswith("/.cache/huggingface") else "name it"
+                fault = (
+                    f"the volume `{source or target}` at {target}, whose folder `docker volume inspect` tells"
+                )
+                self.leave_out(f"{fault}; {remedy}")
+        return [f"Paths of the container are replaced by the host's: {', '.join(pairs)}."] if pairs else []
 
     def own_paths(self, words: list[str]) -> list[str]:
         """The words with the program's name alone where its file is the image's; such paths are named."""
-        sources = [source for _, source in self.mounts]
+        sources = [source for _, source in self.mounts if source]
+        volumes = tuple(
+            target for target, source in self.mounts if (target, source) not in self._host_mounts() and target
+        )
         kept = []
         for index, word in enumerate(words):
             path = word.partition("=")[2] if word.startswith("-") else word
             if path.startswith("/") and not path.startswith(tuple(sources)):
-                self.leave_out(f"`{path}`, a path of the image that this host does not have")
+                place = "a volume" if path.startswith(volumes or ("\0",)) else "the image"
+                self.leave_out(f"`{path}`, a path of {place} that this host does not have")
                 word = PurePosixPath(path).name if index == 0 else word
             kept.append(word)
         return kept

@@ -45,14 +45,12 @@ def engine_command(
     if words[:2] in (["tools.sh", "--server"], ["tools.sh", "-s"]):
         words = ["llama-server", *words[2:]]
     host_words = [container.host_path(word) for word in words]
-    words = _with_host_port(container.own_paths(host_words), container.ports)
-    container.keep_cache(_model(words))
+    words = _with_host_port(container.own_paths(host_words), container.ports, container.not_carried_over)
+    container.keep_cache(_model(words), "".join(words[:1]))
     if not container.ports and container.network != "host":
         fault = "the container published no port: only its own networks reached the engine"
         container.not_carried_over.append(f"{fault}; see `host:`")
-    if container.mounts:
-        pairs = ", ".join(f"{target} is {source}" for target, source in container.mounts)
-        notes.append(f"Paths of the container are replaced by the host's: {pairs}.")
+    notes += container.name_mounts()
     if entrypoint == ("vllm", "serve") and "--model" in words:
         words = ["python3", "-m", "vllm.entrypoints.openai.api_server", *words[2:]]
     engine_command = replace(
@@ -102,7 +100,7 @@ def _inside_shell(words: list[str], container: Container) -> list[str]:
     return engine.words
 
 
-def _with_host_port(words: list[str], ports: Mapping[str, tuple[str, str]]) -> list[str]:
+def _with_host_port(words: list[str], ports: Mapping[str, tuple[str, str]], lost: list[str]) -> list[str]:
     """The words with the published port and address of the host in place of the container's."""
     if not ports:
         return words
@@ -121,6 +119,9 @@ def _with_host_port(words: list[str], ports: Mapping[str, tuple[str, str]]) -> l
         if name == "--port":
             container_port = value
     address, host_port = ports.get(container_port, (address, container_port))
+    lost += [
+        f"the published port {port}, which is not the engine's" for port in ports if port != container_port
+    ]
     if address and address not in ("0.0.0.0", "::"):  # noqa: S104  (read)
         host_words += ["--host", address]
     return [*host_words, "--port", host_port]

@@ -20,7 +20,9 @@ UNKNOWN_VALUE = "\ue002"
 AS_IT_RUNS = "or start it, then run `recipectl import process PID`"
 _HOST_VARIABLE = re.compile(f"{VARIABLE_START}([A-Za-z_][A-Za-z0-9_]*){VARIABLE_END}")
 _SECRET = re.compile(
-    rf"({TOKEN.pattern})|((?:key|token|secret|passw(?:or)?d|bearer|auth)[\"']?[=: ]+[\"']?)[^\s\"']+", re.I
+    rf"({TOKEN.pattern})|((?:(?:key|token|secret|passw(?:or)?d|auth)[\"']?[=:]\s*|bearer\s+"
+    rf"|--?[\w-]*(?:key|token|secret|passw(?:or)?d)\s+)[\"']?)[^\s\"'`]+",
+    re.I,
 )
 _STRING_TAG = "tag:yaml.org,2002:str"
 

@@ -2,19 +2,20 @@
 
 import re
 import shutil
-from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 from recipectl.compiler import service_settings
 from recipectl.compiler.secrets import redacted as redacted_words
 from recipectl.engines import flags
+from recipectl.engines.engine import Engine
 from recipectl.engines.flags import GivenOption
 from recipectl.engines.options import shipped_options
 from recipectl.engines.registry import ENGINES
 from recipectl.errors import UsageError
+from recipectl.importers.arguments import set_arguments
 from recipectl.importers.command import Command
-from recipectl.importers.config_file import expanded
+from recipectl.importers.config_file import expanded, of_environment
 from recipectl.importers.containers import command_in_container
 from recipectl.importers.draft import (
     VARIABLE_END,
@@ -24,21 +25,14 @@ from recipectl.importers.draft import (
     redacted,
 )
 from recipectl.importers.programs import Program, program, unwrapped
-from recipectl.importers.recipe_keys import extra_arg, field_value, nodes_value
 from recipectl.importers.variables import set_environment, set_secret
 from recipectl.machine.distributions import ENGINE_SCRIPTS
 from recipectl.recipe.hostfile import DEFAULT_PATH
-from recipectl.recipe.schema import TOKEN
 from recipectl.systemd.unitfile import RESERVED_ENDINGS
 
-# Flags whose value is a secret, and the variable that the engine reads instead.
-_SECRET_VARIABLES = {
-    ("vllm", "--api-key"): "VLLM_API_KEY",
-    ("vllm", "--hf-token"): "HF_TOKEN",
-    ("llamacpp", "--api-key"): "LLAMA_API_KEY",
-    ("llamacpp", "--hf-token"): "HF_TOKEN",
-}
-_SECRET_FLAG = re.compile(r"(^|-)(api-keys?|token|password|passwd|secret)$")
+# A relative path, by its ending, and words that somebody must replace.
+_FILE = re.compile(r"[\w.-]+(/[\w.-]+)*\.(jinja2?|py|ya?ml|pem|key|crt|gguf|json|txt)")
+_PLACEHOLDER = re.compile(r"^<[A-Za-z][\w .-]*>$|\{\{.*\}\}|\bYOUR[_-]|^/path/to/|^\.\.\.$")
 _DOWNLOAD_FLAGS = ("--model-url", "--docker-repo")
 _ROUTER = (
     "llama-server a router, which starts its models as processes of its own; write a recipe for each model,"
@@ -69,12 +63,19 @@ def draft_from_command(command: Command, name: str | None = None, origin: str = 
         command = unwrapped(container_command[0])
         notes = container_command[1]
     engine = program(command.words)
+    if engine is None and command.words and VARIABLE_START in command.words[0]:
+        fault = f"`{redacted(command.words[0])}` is not known here, so neither is its engine"
+        raise UsageError(f"{fault}; write the program's path")
     if engine is None:
         start = redacted(" ".join(redacted_words(command.words)[:3]))
         raise NoEngineError(f"`{start}` does not run a known engine (vllm, sglang, llama-server); correct it")
     draft = Draft(name or "", not_carried_over=list(command.not_carried_over))
     arguments, config_file = expanded(engine.backend, engine.arguments, command.folder)
-    arguments = [_absolute(word, command) for word in arguments]
+    relative = [word for before, word in pairwise(("", *arguments)) if _is_file(before, word)]
+    arguments = [_absolute(word, command, relative) for word in arguments]
+    if placeholder := next((word for word in arguments if _PLACEHOLDER.search(word)), None):
+        raise UsageError(f"line {command.line} of the command: fill in `{redacted(placeholder)}`")
+    arguments += of_environment(engine.backend, arguments, command.environment)
     if config_file:
         notes.append(f"The options of {config_file} are written out here.")
     draft.comments[""] = "\n".join([origin, *notes] if origin else notes)
@@ -83,19 +84,18 @@ def draft_from_command(command: Command, name: str | None = None, origin: str = 
     options, stray_positions = flags.parse(engine.backend, arguments, shipped_options(engine.backend))
     stray_words = [arguments[position] for position in stray_positions]
     model = _take_model(engine, options, stray_words)
-    if (
-        engine.backend == "llamacpp"
-        and model.endswith(".gguf")
-        and not model.startswith(("/", VARIABLE_START))
-    ):
-        model = _join(_folder(command), model)
     draft.set("model_path", model)
-    _set_arguments(draft, engine.backend, options, stray_words)
+    set_arguments(draft, engine.backend, options, stray_words)
     set_environment(draft, command.environment)
     for variable, source in command.secrets.items():
         set_secret(draft, variable, source)
         draft.not_carried_over.append(f"the value of `{variable}`, {source}: write it into its file")
     _set_service(draft, command)
+    if not (command.folder or command.script_folder):
+        files = [word for word in relative if not word.endswith(".gguf")]
+        draft.not_carried_over += [
+            f"`{redacted(word)}`, a relative path; a unit has its own folder" for word in files
+        ]
     draft.name = name or model_name(str(draft.fields.get("served_model_name") or model))
     for variable in command.substituted:
         draft.rename_variable(variable, f"{re.sub('[^A-Z0-9]', '_', draft.name.upper())}_{variable}")
@@ -125,10 +125,23 @@ def _folder(command: Command) -> str:
     return command.folder or command.script_folder or host_variable("FOLDER")
 
 
-def _absolute(word: str, command: Command) -> str:
-    """A word whose path begins at the folder, `./x` or `--flag=../x`, with the folder."""
+def _is_file(before: str, word: str) -> bool:
+    """Whether a word is likely the relative path of a file, by its ending."""
+    value = word.partition("=")[2] if word.startswith("-") else word
+    return bool(_FILE.fullmatch(value)) and before not in (
+        "--hf-file",
+        "-hff",
+        "--alias",
+        "--served-model-name",
+    )
+
+
+def _absolute(word: str, command: Command, files: list[str]) -> str:
+    """A word with a path that begins at the folder, `./x` or `--flag=../x`, or a file where that is known."""
     option, equals, path = word.partition("=") if word.startswith("-") else ("", "", word)
-    return f"{option}{equals}{_join(_folder(command), path)}" if path.startswith(("./", "../")) else word
+    is_known_file = word in files and (command.folder or command.script_folder or path.endswith(".gguf"))
+    is_relative = path.startswith(("./", "../")) or is_known_file
+    return f"{option}{equals}{_join(_folder(command), path)}" if is_relative else word
 
 
 def _join(folder: str, path: str) -> str:
@@ -184,85 +197,21 @@ def _take_model(engine: Program, options: list[GivenOption], stray_words: list[s
             if option.flag == flag and option.values:
                 options.remove(option)
                 return option.values[0]
+    raise UsageError(_no_model(facts, options))
+
+
+def _no_model(facts: Engine, options: list[GivenOption]) -> str:
+    """Why a command names no model, and what to do."""
     for option in options:
         if option.flag in _DOWNLOAD_FLAGS:
-            raise UsageError(f"`{option.name}` downloads a model; fetch it, and name the file with --model")
+            return f"`{option.name}` downloads a model; fetch it, and name the file with --model"
         if option.flag in _ROUTER_FLAGS:
-            raise UsageError(f"`{option.name}` makes {_ROUTER}")
+            return f"`{option.name}` makes {_ROUTER}"
         if option.flag == facts.config_flag:
             fault = f"the model is in {redacted(' '.join(option.values))}, which cannot be read here"
-            raise UsageError(f"{fault}; run this where it is, or name the model")
+            return f"{fault}; run this where it is, or name the model"
+        if option.name.endswith("-default"):
+            return f"`{option.name}` is a model of llama.cpp's choice; name it with -hf"
     if facts.hub_flag:
-        raise UsageError(
-            f"the command names no model, which makes {_ROUTER}; or add it (`{facts.model_flag} PATH`)"
-        )
-    raise UsageError(f"the command names no model; add it (`{facts.model_flag} PATH`)")
-
-
-@dataclass
-class _Arguments:
-    """The keys of a recipe that give an engine its options."""
-
-    backend: str
-    fields: dict[str, Any] = field(default_factory=dict)
-    extra_args: dict[str, Any] = field(default_factory=dict)
-    args: list[str] = field(default_factory=list)
-
-    def add(self, option: GivenOption) -> None:
-        """Add an option to a field, else to `extra_args`, else as it is to `args`."""
-        key, flag = self._field(option)
-        if key and flag and key not in self.fields:
-            value = field_value(self.backend, key, flag, option)
-            if value is not None:
-                self.fields[key] = value
-                return
-        pair = None if "=" in option.raw[0] else extra_arg(self.backend, option)
-        is_repeated = shipped_options(self.backend).kind(option.flag) == "repeated"
-        if pair and pair[0] not in self.extra_args and key not in self.fields:
-            self.extra_args[pair[0]] = pair[1]
-        elif pair and is_repeated and isinstance(self.extra_args.get(pair[0]), list):
-            self.extra_args[pair[0]] += pair[1]
-        else:
-            self.args += option.raw
-
-    def _field(self, option: GivenOption) -> tuple[str | None, str | None]:
-        """The field for an option and the field's flag; (None, None) when the option is in no field."""
-        aliases = shipped_options(self.backend).aliases
-        for key, flag in ENGINES[self.backend].flags.items():
-            if flag and aliases.get(flag, flag) == option.flag:
-                return key, flag
-        return None, None
-
-
-def _set_arguments(draft: Draft, backend: str, options: list[GivenOption], stray_words: list[str]) -> None:
-    nodes, node_options = nodes_value(backend, options)
-    arguments = _Arguments(backend)
-    for option in options:
-        if option not in node_options and not _take_secret(draft, backend, option):
-            arguments.add(option)
-    for key, _ in ENGINES[backend].flags.items():
-        if key in arguments.fields:
-            draft.set(key, arguments.fields[key])
-    if nodes:
-        draft.set("nodes", nodes)
-    if arguments.extra_args:
-        draft.set("extra_args", arguments.extra_args)
-    if args := [*stray_words, *arguments.args]:
-        draft.set("args", args, "As written: no key gives exactly these words.")
-
-
-def _take_secret(draft: Draft, backend: str, option: GivenOption) -> bool:
-    """Whether an option holds a secret; if so, it becomes an entry of `secrets:` or is not carried over."""
-    if variable := _SECRET_VARIABLES.get((backend, option.flag)):
-        if option.values:
-            set_secret(draft, variable, ",".join(option.values))
-        return True
-    values = option.values or (option.raw[0].partition("=")[2],)
-    if not any(values):
-        return False
-    is_secret = bool(_SECRET_FLAG.search(option.flag)) or any(TOKEN.search(value) for value in values)
-    if is_secret:
-        draft.not_carried_over.append(
-            f"the secret of `{option.name}`: {backend} reads it from its command line, which anyone may read"
-        )
-    return is_secret
+        return f"the command names no model, which makes {_ROUTER}; or add it (`{facts.model_flag} PATH`)"
+    return f"the command names no model; add it (`{facts.model_flag} PATH`)"

@@ -1,5 +1,6 @@
 """One option of an engine as a key of a recipe; a key is used only if it gives the same words back."""
 
+import contextlib
 import json
 import re
 from collections.abc import Sequence
@@ -80,7 +81,11 @@ def extra_arg(backend: str, option: GivenOption) -> tuple[str, Any] | None:
     candidates.append((option.name, candidates[-1][1]))
     has_engine_name = option.negated or not {"_", "."} & {*option.name}
     words = (option.flag if has_engine_name else option.name, *option.values)
-    return next((pair for pair in candidates if option_words(backend, *pair) == words), None)
+    for pair in candidates:
+        with contextlib.suppress(UsageError):  # `on` without quotes, for an option with choices
+            if option_words(backend, *pair) == words:
+                return pair
+    return None
 
 
 def nodes_value(

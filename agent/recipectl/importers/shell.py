@@ -47,7 +47,7 @@ class _Shell(SimpleCommands):
             if isinstance(statement, Fault):
                 self.commands.append(Command({}, [], refusal=refusal_at(statement.line, statement.reason)))
             elif self.scope.ended is not None:
-                self._apart([statement], f"line {self.scope.ended} ends the script before it")
+                self._apart([statement], f"line {self.scope.ended} ends the script before it; move it")
             else:
                 self._statement(statement)
 
@@ -99,7 +99,7 @@ class _Shell(SimpleCommands):
         if node.Type in ("ArithmCmd", "LetClause"):
             self.forget({*node.texts("Lit")}, reason)
         nodes = [*(node.Cond or ()), *(node.Do or ()), *filter(None, (node.Stmt, node.Body))]
-        after = self._apart(nodes, f"it is {reason}")
+        after = self._apart(nodes, f"it is {reason}; write it out")
         changed = {
             name for name, variable in after.variables.items() if self.scope.variables.get(name) != variable
         }

@@ -14,10 +14,16 @@ from recipectl.importers.shell_words import ASSIGNMENT, Scope, Variable, Words
 # Programs that change nothing of what an engine is given.
 _WITHOUT_EFFECT = frozenset(
     """
-    [ test mkdir kill pkill tail echo sleep wait trap shopt true false : pwd which date nvidia-smi ulimit rm
+    [ test mkdir kill pkill tail echo sleep wait trap shopt true false : pwd which date nvidia-smi rm
     cat break continue tee printf pgrep grep type hash diff cmp
     """.split()  # noqa: SIM905  (a list one can read)
 )
+
+
+_LIMITS = {
+    "-n": ("LimitNOFILE", ""), "-u": ("LimitNPROC", ""), "-s": ("LimitSTACK", "K"), "-c": ("LimitCORE", "K"),
+    "-v": ("LimitAS", "K"), "-l": ("LimitMEMLOCK", "K"),
+}  # fmt: skip
 
 
 def refusal_at(line: int, reason: str) -> str:
@@ -105,10 +111,10 @@ class SimpleCommands:
             self._BUILTINS[name](self, fields, node.line)
         elif name and name not in _WITHOUT_EFFECT:
             names = inner.exported_names | {item.Name.Value for item in node.Assigns or ()}
-            self._add_command(fields, inner, names, words.remarks, node.line)
+            self._add_command(fields, inner, names, words.remarks, words.reasons, node.line)
 
     def _add_command(
-        self, words: list[str], scope: Scope, names: set[str], remarks: list[str], line: int
+        self, words: list[str], scope: Scope, names: set[str], remarks: list[str], why: list[str], line: int
     ) -> None:
         variables = {name: scope.variables[name] for name in sorted(names) if name in scope.variables}
         environment = {
@@ -122,7 +128,7 @@ class SimpleCommands:
             lost.append(f"line {line}: it runs under a condition (line {self.condition})")
         refusal = ""
         if any(UNKNOWN_VALUE in word for word in words):
-            reasons = "; ".join(remark.removeprefix(f"line {line}: ") for remark in remarks)
+            reasons = "; ".join(dict.fromkeys(reason.removeprefix(f"line {line}: ") for reason in why))
             refusal = refusal_at(line, f"{reasons}; write the result")
         self.commands.append(
             Command(
@@ -135,6 +141,7 @@ class SimpleCommands:
                 path=environment.pop("PATH", own_path),
                 not_carried_over=[*self._lost, *dict.fromkeys(lost)],
                 line=line,
+                service=dict(scope.service),
                 substituted=frozenset(self._substituted | unknown),
                 refusal=refusal,
             )
@@ -158,6 +165,10 @@ class SimpleCommands:
         file = words[1] if len(words) > 1 else ""
         if file.endswith("/etc/profile.d/conda.sh"):
             self.scope.conda_folder = self._from_folder(file.removesuffix("/etc/profile.d/conda.sh"))
+        elif file.endswith("/bin/activate") and len(words) > 2:  # conda's own script, with an environment
+            self.scope.conda_environment = self._from_folder(
+                f"{file.removesuffix('/bin/activate')}/envs/{words[2]}"
+            )
         elif file.endswith("/bin/activate"):
             self.scope.venv = self._from_folder(file.removesuffix("/bin/activate"))
         else:
@@ -183,6 +194,18 @@ class SimpleCommands:
         self._lose(words, line)
         if re.search("vllm|sglang|llama", " ".join(words)):
             self.commands.append(Command({}, [], refusal=refusal_at(line, "`eval` is for a shell to run")))
+
+    def _run_ulimit(self, words: list[str], line: int) -> None:
+        """`ulimit -n N` and the like (bash(1)): limits of the unit."""
+        letter = (words[1] if len(words) == 3 else "").replace("S", "").replace("H", "")
+        name, unit = _LIMITS.get(letter, ("", ""))
+        if name and re.fullmatch("[0-9]+|unlimited", words[2]):
+            self.scope.service[name] = "infinity" if words[2] == "unlimited" else words[2] + unit
+        else:
+            self._lost.append(f"line {line}: `{' '.join(words)}`; see `service:` for a similar setting")
+
+    def _run_umask(self, words: list[str], line: int) -> None:
+        self.scope.service |= {"UMask": words[1]} if len(words) == 2 else {}
 
     def _run_unset(self, words: list[str], line: int) -> None:
         for name in words[1:]:
@@ -220,6 +243,8 @@ class SimpleCommands:
         **dict.fromkeys(("alias", "pushd", "popd"), _lose),
         "eval": _run_eval,
         "set": _run_set,
+        "ulimit": _run_ulimit,
+        "umask": _run_umask,
         "unset": _run_unset,
         "shift": _run_shift,
         "cd": _run_cd,

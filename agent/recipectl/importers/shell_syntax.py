@@ -53,13 +53,15 @@ def _shfmt() -> str:
 
 def _tree(text: str) -> tuple[list[Node], Fault | None]:
     """The statements of a text, or its first fault; UsageError for what is no text of a script."""
+    joined: list[int] = []  # where a comment ends with a backslash: shfmt joins the next line, bash does not
     try:
         data = text.encode()
         done = subprocess.run(  # noqa: S603  (the program of our own dependency)
             [_shfmt(), "-ln=bash", "--to-json"], input=data, capture_output=True, timeout=_TIMEOUT_SEC
         )
         if done.returncode == 0:
-            return json.loads(done.stdout, object_hook=lambda fields: _node(fields, data)).Stmts or [], None
+            tree = json.loads(done.stdout, object_hook=lambda fields: _node(fields, data, joined))
+            return _tree(_without(data, joined)) if joined else (tree.Stmts or [], None)
     except (UnicodeError, RecursionError, subprocess.TimeoutExpired) as error:
         raise UsageError(f"the script cannot be read ({error}); correct it") from error
     message = done.stderr.decode(errors="replace").strip()
@@ -69,7 +71,17 @@ def _tree(text: str) -> tuple[list[Node], Fault | None]:
     return [], Fault(int(match[1]), match[2])
 
 
-def _node(fields: dict[str, Any], data: bytes) -> Node:
+def _without(data: bytes, places: list[int]) -> str:
+    """A text with blanks at some places."""
+    for place in places:
+        data = data[:place] + b" " + data[place + 1 :]
+    return data.decode()
+
+
+def _node(fields: dict[str, Any], data: bytes, joined: list[int]) -> Node:
+    comment, backslash, _ = str(fields.get("Text", "")).partition("\\\n")
+    if "Hash" in fields and backslash:
+        joined.append(fields["Hash"].Offset + 1 + len(comment.encode()))
     if fields.get("Type") == "CmdSubst":
         fields["Source"] = data[fields["Pos"].Offset : fields["End"].Offset].decode()
     return Node(fields)

@@ -48,6 +48,7 @@ class Scope:
     shifted: int = 0  # arguments that `shift` has taken
     folder: str | None = None
     venv: str | None = None
+    service: dict[str, str] = field(default_factory=dict)  # limits, as settings of a unit
     ended: int | None = None  # the line that ends the shell
     script_folder: str | None = None  # where the script's file is
     conda_folder: str | None = None
@@ -63,6 +64,7 @@ class Words:
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
         self.remarks: list[str] = []
+        self.reasons: list[str] = []  # why a value is unknown
 
     def fields(self, words: list[Node]) -> list[str]:
         """The words of a command: split at blanks outside quotes."""
@@ -152,6 +154,7 @@ class Words:
     def unknown(self, node: Node, reason: str) -> str:
         """The value that stands for what only a running shell knows."""
         self._remark(node, reason)
+        self.reasons.append(f"line {node.line}: {reason}")
         return UNKNOWN_VALUE
 
     def _remark(self, node: Node, text: str) -> None:
@@ -166,6 +169,8 @@ class Words:
         if name == "PWD" and self.scope.folder:
             variable = Variable(self.scope.folder)
         self.remarks += variable.remarks if variable else ()
+        if variable and UNKNOWN_VALUE in variable.text:
+            self.reasons += variable.remarks
         elements = _all_elements(node)
         if elements and variable and variable.elements is not None and not node.Exp:
             return (" " if elements == "*" and not splits else _FIELD_END).join(

@@ -40,6 +40,7 @@ _DEFAULT_VALUES = {
     "RestartSec": frozenset(("10", "10s")),
     "TasksMax": frozenset(("infinity",)),
 }
+_EARLIER_NAMES = {"StartLimitInterval": "StartLimitIntervalSec", "MemoryLimit": "MemoryMax"}
 _COMPILED_LIMIT_NOFILE = 1048576
 _MAX_STOP_SEC = 60
 
@@ -53,7 +54,9 @@ def draft(text: str, name: str, source: str) -> Draft:
         raise UsageError(f"{source} has no ExecStart=; give a service that runs an engine")
     environment = _environment(unit_settings, name, not_carried_over)
     environment |= _variables_of_files(unit_settings, name, environment, not_carried_over)
-    command = _command(command_lines[-1], environment, name, not_carried_over)
+    folder = next((value for _, key, value in unit_settings if key == "WorkingDirectory"), "")
+    folder = without_specifiers(folder.lstrip("-"), name, not_carried_over)
+    command = _command(command_lines[-1], environment, name, not_carried_over, folder or None)
     if len(command_lines) > 1:
         not_carried_over.append(f"{len(command_lines) - 1} ExecStart= before the last one")
     result = draft_from_command(command, model_name(name.replace("@", "-")), f"From {source}.")
@@ -131,7 +134,9 @@ def without_specifiers(text: str, name: str, not_carried_over: list[str]) -> str
     return re.sub(r"%([A-Za-z%])", value, text)
 
 
-def _command(line: str, environment: dict[str, str], name: str, not_carried_over: list[str]) -> Command:
+def _command(
+    line: str, environment: dict[str, str], name: str, not_carried_over: list[str], folder: str | None
+) -> Command:
     """The command of one ExecStart=; UsageError when its shell runs no engine."""
     command_line = line.lstrip("-@:+!|")
     prefix = line.removesuffix(command_line)
@@ -139,10 +144,10 @@ def _command(line: str, environment: dict[str, str], name: str, not_carried_over
     if ":" not in prefix:  # systemd does not expand variables after this prefix
         words = [part for word in words for part in _expanded(word, environment)]
     if (script := script_in(words[:5])) is not None:
-        return _command_in_script(script, environment, not_carried_over)
+        return _command_in_script(script, environment, not_carried_over, folder)
     path = environment.get("PATH")
     variables = {variable: value for variable, value in environment.items() if variable != "PATH"}
-    command = Command(variables, words, path=path)
+    command = Command(variables, words, path=path, script_folder=folder)
     inner = unwrapped(command).words
     if not inner or program(inner) or runs_container(inner):
         return command
@@ -207,8 +212,14 @@ def set_keys(draft: Draft, unit_settings: Sequence[Setting], name: str) -> None:
             draft.not_carried_over.append(reason)
         elif not _set_field(draft, setting, name):
             _add_to_service(draft, service, setting, name)
-    if service:
-        draft.set("service", {key: texts[0] if len(texts) == 1 else texts for key, texts in service.items()})
+    # What stands in the command itself, as `nice`, wins over the unit's.
+    own = draft.fields.get("service", {})
+    draft.not_carried_over += [
+        f"{key}={' '.join(service[key])}, which the command replaces" for key in own.keys() & service.keys()
+    ]
+    kept = {key: texts[0] if len(texts) == 1 else texts for key, texts in service.items()} | own
+    if kept:
+        draft.set("service", kept)
 
 
 def _reason_to_leave_out(setting: Setting) -> str | None:
@@ -232,7 +243,7 @@ def _set_field(draft: Draft, setting: Setting, name: str) -> bool:
         case ("Unit", "Description", value):
             draft.fields = {"description": without_specifiers(value, name, []), **draft.fields}
         case (_, "User", value):
-            draft.set("user", value)
+            draft.set("user", without_specifiers(value, name, draft.not_carried_over))
         case (_, "TimeoutStartSec" | "TimeoutSec" as key, value):
             _set_start_timeout(draft, key, value)
         case ("Install", "WantedBy", value):
@@ -253,6 +264,7 @@ def _set_start_timeout(draft: Draft, key: str, value: str) -> None:
 
 def _add_to_service(draft: Draft, service: dict[str, list[str]], setting: Setting, name: str) -> None:
     section, key, value = setting
+    key = _EARLIER_NAMES.get(key, key)
     is_low_limit = key == "LimitNOFILE" and value.isdigit() and int(value) <= _COMPILED_LIMIT_NOFILE
     if key in _DEFAULT_VALUES and value:
         value = " ".join(word for word in value.split() if word not in _DEFAULT_VALUES[key])

@@ -1,0 +1,110 @@
+"""The options of an engine's command as keys of a recipe: fields, `extra_args`, `args`, `secrets`."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from recipectl.engines.flags import GivenOption
+from recipectl.engines.options import shipped_options
+from recipectl.engines.registry import ENGINES
+from recipectl.importers.draft import VARIABLE_END, VARIABLE_START, Draft, redacted
+from recipectl.importers.recipe_keys import extra_arg, field_value, nodes_value
+from recipectl.importers.variables import set_secret
+from recipectl.recipe.schema import TOKEN
+
+# Flags whose value is a secret, and the variable that the engine reads instead.
+_SECRET_VARIABLES = {
+    ("vllm", "--api-key"): "VLLM_API_KEY",
+    ("vllm", "--hf-token"): "HF_TOKEN",
+    ("llamacpp", "--api-key"): "LLAMA_API_KEY",
+    ("llamacpp", "--hf-token"): "HF_TOKEN",
+}
+_SECRET_FLAG = re.compile(r"(^|-)(api-keys?|token|password|passwd|secret)$")
+
+
+@dataclass
+class _Arguments:
+    """The keys of a recipe that give an engine its options."""
+
+    backend: str
+    fields: dict[str, Any] = field(default_factory=dict)
+    extra_args: dict[str, Any] = field(default_factory=dict)
+    args: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, option: GivenOption) -> None:
+        """Add an option to a field, else to `extra_args`, else as it is to `args`."""
+        if not option.values and "on" in (shipped_options(self.backend).choices(option.flag) or ()):
+            self.notes.append(f"`{option.name}` alone, which means `on` in older releases")
+            option = replace(option, values=("on",), raw=(*option.raw, "on"))
+        key, flag = self._field(option)
+        if key and flag and key not in self.fields:
+            value = field_value(self.backend, key, flag, option)
+            if value is not None:
+                self.fields[key] = value
+                return
+        pair = None if "=" in option.raw[0] else extra_arg(self.backend, option)
+        is_repeated = shipped_options(self.backend).kind(option.flag) == "repeated"
+        if pair and pair[0] not in self.extra_args and key not in self.fields:
+            self.extra_args[pair[0]] = pair[1]
+        elif pair and is_repeated and isinstance(self.extra_args.get(pair[0]), list):
+            self.extra_args[pair[0]] += pair[1]
+        else:
+            self.args += option.raw
+
+    def _field(self, option: GivenOption) -> tuple[str | None, str | None]:
+        """The field for an option and the field's flag; (None, None) when the option is in no field."""
+        aliases = shipped_options(self.backend).aliases
+        for key, flag in ENGINES[self.backend].flags.items():
+            if flag and aliases.get(flag, flag) == option.flag:
+                return key, flag
+        return None, None
+
+
+def set_arguments(draft: Draft, backend: str, options: list[GivenOption], stray_words: list[str]) -> None:
+    """Set the keys of a draft that give the engine its options; what they lose is named."""
+    nodes, node_options = nodes_value(backend, options)
+    arguments = _Arguments(backend)
+    for option in options:
+        if option not in node_options and not _take_secret(draft, backend, option):
+            arguments.add(option)
+    for key, _ in ENGINES[backend].flags.items():
+        if key in arguments.fields:
+            draft.set(key, arguments.fields[key])
+    if nodes:
+        draft.set("nodes", nodes)
+    if arguments.extra_args:
+        draft.set("extra_args", arguments.extra_args)
+    draft.not_carried_over += [*arguments.notes, *_unknown_words(backend, options, stray_words)]
+    if args := [*stray_words, *arguments.args]:
+        draft.set("args", args, "As written: no key gives exactly these words.")
+
+
+def _unknown_words(backend: str, options: list[GivenOption], stray_words: list[str]) -> Iterator[str]:
+    """What must be said of words whose meaning only the host knows."""
+    for word in stray_words:
+        if re.fullmatch(f"{VARIABLE_START}[^{VARIABLE_END}]*{VARIABLE_END}", word):
+            fault = f"`{redacted(word)}` stands alone, and may be several words or none"
+            yield f"{fault}; write them in `args:` instead"
+    for option in options:
+        if option.flag == ENGINES[backend].config_flag:
+            fault = f"what {redacted(' '.join(option.values))} sets, which cannot be read here"
+            yield f"{fault}; write the port and the names in the recipe"
+
+
+def _take_secret(draft: Draft, backend: str, option: GivenOption) -> bool:
+    """Whether an option holds a secret; if so, it becomes an entry of `secrets:` or is not carried over."""
+    if variable := _SECRET_VARIABLES.get((backend, option.flag)):
+        if option.values:
+            set_secret(draft, variable, ",".join(option.values))
+        return True
+    values = option.values or (option.raw[0].partition("=")[2],)
+    if not any(values):
+        return False
+    is_secret = bool(_SECRET_FLAG.search(option.flag)) or any(TOKEN.search(value) for value in values)
+    if is_secret:
+        draft.not_carried_over.append(
+            f"the secret of `{option.name}`: {backend} reads it from its command line, which anyone may read"
+        )
+    return is_secret
