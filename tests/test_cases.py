@@ -123,3 +123,60 @@ def test_a_units_own_script_has_the_units_variables(tmp_path: Path) -> None:
     assert has(port=8001, user="someone", venv_path=f"{tmp_path}/.venv", ready={"timeout_sec": 1800})(
         result
     ), result.stderr
+
+
+# verb, text, and what must stand in the recipes and on standard error.
+INLINE = {
+    "settings of the unit and of its wrappers": (
+        "unit", "[Service]\nUser=ai\nNoNewPrivileges=true\nExecStart=/usr/bin/taskset -c 0-7 /usr/bin/nice -n 5 /l/llama-server -m /x.gguf\n",
+        ["NoNewPrivileges: 'true'", "CPUAffinity: 0-7", "Nice: '5'"], []),
+    "a bare -fa": ("command", "llama-server -m /m/b.gguf -fa --port 8081 -ngl 99\n", ["flash-attn: 'on'", "port: 8081", "gpu-layers: 99"], ["`-fa` alone"]),
+    "a bare -fa at the end": ("command", "llama-server -m /m/b.gguf -fa\n", ["flash-attn: 'on'"], []),
+    "a volume": (
+        "compose", 'services: {v: {image: vllm/vllm-openai, command: --model a/b, volumes: ["hub:/root/.cache/huggingface"], ports: ["8000:8000"]}}\n',
+        ["model_path: a/b"], ["the volume `hub` at /root/.cache/huggingface", "set HF_HOME to it"]),
+    "a relative file": ("command", "cd /srv; vllm serve a/b --chat-template t/x.jinja\n", ["chat-template: /srv/t/x.jinja"], []),
+    "conda's own script": ("command", "source /c/bin/activate vllm\nvllm serve a/b\n", ["python_path: /c/envs/vllm/bin/python"], []),
+    "a variable that stands alone": ("command", "vllm serve a/b $EXTRA\n", ['args: ["${EXTRA}"]'], ["`${EXTRA}` stands alone"]),
+    "a file of options that is not here": ("command", "vllm serve a/b --config /no/such.yaml\n", ["config: /no/such.yaml"], ["what /no/such.yaml sets"]),
+    "limits of a shell": ("command", "ulimit -n 4096; umask 002; vllm serve a/b\n", ["LimitNOFILE: '4096'", "UMask: '002'"], []),
+    "limits of a service": (
+        "compose", 'services: {v: {image: vllm/vllm-openai, command: --model a/b, stop_signal: SIGINT, cpus: "${C}", mem_limit: 24Gi, ports: ["1:8000", "2:2"]}}\n',
+        ["KillSignal: SIGINT", "MemoryMax: 24G", "port: 1"], ["`cpus:` of the service", "the published port 2"]),
+    "a token of the caller": ("command", "docker run -e HF_TOKEN -p 1:8000 vllm/vllm-openai --model a/b\n", ["HF_TOKEN: /etc/recipectl/secrets/HF_TOKEN"], ["`HF_TOKEN`, which the caller had"]),
+    "llama-server's variables": (
+        "command", "docker run -e LLAMA_ARG_MODEL=/m/a.gguf -e LLAMA_ARG_CTX_SIZE=4096 -v /srv:/m -p 80:8080 ghcr.io/ggml-org/llama.cpp:server\n",
+        ["model_path: /srv/a.gguf", "port: 80", "max_model_len: 4096"], []),
+    "llama.cpp's cache": ("command", "docker run -v /c:/root/.cache/llama.cpp -p 1:8080 ghcr.io/ggml-org/llama.cpp:server -hf a/b-GGUF:Q4\n", ["LLAMA_CACHE: /c", "model_path: a/b-GGUF:Q4"], []),
+    "all of llama.cpp's image": ("command", "docker run -v /m:/models -p 1:8080 ghcr.io/ggml-org/llama.cpp:full --server -m /models/a.gguf\n", ["model_path: /m/a.gguf"], []),
+    "no entrypoint": ("command", 'docker run -p 1:8000 --entrypoint "" vllm/vllm-openai vllm serve a/b\n', ["model_path: a/b", "port: 1"], []),
+    "a comment in a continued command": ("command", "vllm serve a/b \\\n  --port 1 \\\n  # --x 2 \\\n  --max-model-len 3\n", ["port: 1\n"], ["line 4: `--max-model-len 3`, which runs no engine"]),
+    "the folder of a unit's shell": (
+        "unit", '[Service]\nUser=%i\nWorkingDirectory=/h/llm\nExecStart=/bin/bash -lc "source venv/bin/activate; vllm serve a/b"\n',
+        ["venv_path: /h/llm/venv", 'user: "${INSTANCE}"'], []),
+    "tags and services of a Compose file": (
+        "compose", "services:\n  v:\n    image: vllm/vllm-openai\n    command: --model a/b\n    ports: !reset []\n  w: {extends: {file: x}}\n  x: {image: vllm/vllm-openai, deploy: 3}\n  y: {image: redis}\n",
+        ["model_path: a/b"], ["line 6: the service `w`", "docker compose config", "line 7: the service `x`: `deploy:` is `3`", "line 8: the service `y`: runs no engine"]),
+    "keys that llama-swap does not have": (
+        "llama-swap", 'models: {a: {cmd: "llama-server -m /a.gguf --port ${PORT}", foo: 1, aliases: gpt}, b: {cmd: "llama-server -m /b.gguf", ttl: 5m}}\nmatrix: {x: 1}\n',
+        ["served_model_name: a,gpt"], ["`foo`, which recipectl does not know", "`matrix:`", "model `b`: `ttl` is `5m`"]),
+    "an entry that is no recipe": (
+        "vllm-studio", '[5, {"id": "g", "name": "G", "model_path": "/g.gguf", "backend": "llamacpp", "extra_args": {"flash_attn": true}}]',
+        ["flash-attn: 'on'"], ["one entry, `5`, is no recipe"]),
+    "an engine in a terminal of its own": ("command", "tmux new -d 'llama-server -m /a.gguf'\nvllm serve a/b\n", ["model_path: a/b"], ["line 1 of the command: `tmux new …` runs an engine", AS_IT_RUNS]),
+    "what podman is given besides": (
+        "quadlet", "[Container]\nImage=vllm/vllm-openai\nPodmanArgs=--memory 48g --gpus=all\nExec=--model a/b\nUlimit=stack=1:1\n[Service]\nCPUWeight=20\n",
+        ["MemoryMax: 48G", "LimitSTACK: '1:1'", "CPUWeight: '20'"], []),
+    "a placeholder": ("command", "vllm serve a/b --port '<PORT>'\nvllm serve c/d\n", ["model_path: c/d"], ["line 1 of the command: fill in `<PORT>`"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", INLINE)
+def test_what_readers_have_found_is_imported_or_named(case: str, tmp_path: Path) -> None:
+    verb, text, in_recipe, in_errors = INLINE[case]
+    path = tmp_path / {"unit": "a.service", "quadlet": "a.container"}.get(verb, "a.txt")
+    path.write_text(text)
+    result = imported(verb, path)
+    assert [part for part in in_recipe if part not in result.stdout] == [], result.stdout
+    assert [part for part in in_errors if part not in result.stderr] == [], result.stderr
+    assert "Traceback" not in result.stderr

@@ -1,6 +1,7 @@
 """import: recipes from commands, units and other tools' files."""
 
 import json
+import re
 import shlex
 import sqlite3
 import sys
@@ -31,6 +32,9 @@ from recipectl.systemd.store import Store
 _OUTPUT = click.option(
     "-o", "--output", "folder", type=click.Path(path_type=Path), metavar="DIR", help="Write files here."
 )
+_RUNS_ENGINE = re.compile(
+    r"\b(vllm serve|vllm\.entrypoints|sglang serve|sglang\.launch_server|llama-server)\b"
+)
 _UNIT_FOLDERS = tuple(Path(base, "systemd/system") for base in ("/etc", "/run", "/usr/local/lib", "/usr/lib"))
 
 
@@ -60,6 +64,12 @@ def command_(words: tuple[str, ...], folder: Path | None) -> int:
             drafts[-1].not_carried_over[:0] = lost_before_engine
             lost_before_engine = []
         except NoEngineError:
+            if _RUNS_ENGINE.search(" ".join(program_words)):
+                shown = redacted(shlex.join(program_words[:2]))
+                fault = f"`{shown} …` runs an engine in a way that cannot be read"
+                where = f"line {command.line} of the command"
+                refusals.append(f"{where}: {fault}; give its own command, {AS_IT_RUNS}")
+                continue
             lost_before_engine += command.not_carried_over
             words_shown = redacted(shlex.join(command.words))
             not_carried_over.append(f"line {command.line}: `{words_shown}`, which runs no engine")

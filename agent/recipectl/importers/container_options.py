@@ -137,7 +137,7 @@ class Container:
             self.add_other(option, value, written)
 
     def add_other(self, name: str, value: str, written: str = "") -> None:
-        size = re.fullmatch(r"([0-9.]+)([kmgt]?)(i?b)?", value.lower())
+        size = re.fullmatch(r"([0-9.]+)([kmgt]?)(i?b?)", value.lower())
         if name in _SETTINGS and (size or not _SETTINGS[name].startswith("Memory")):
             self.service[_SETTINGS[name]] = size[1] + size[2].upper() if size else value
         elif name == "--cpus" and re.fullmatch(r"[0-9.]+", value):

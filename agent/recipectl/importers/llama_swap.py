@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from recipectl.errors import UsageError
-from recipectl.importers.command import command_from_words
+from recipectl.importers.command import Command, command_from_words, script_in
 from recipectl.importers.draft import Draft, host_variable, unique_name
 from recipectl.importers.from_command import draft_from_command, model_name
+from recipectl.importers.programs import program, unwrapped
+from recipectl.importers.shell import commands
 
 _Map = Mapping[str, Any]
 
@@ -19,7 +21,14 @@ _MODEL_PROXY_KEYS = """
     cmdStop proxy filters metadata concurrencyLimit timeouts capabilities compat unlisted useModelName
     unloadTimeout sendLoadingState
     """.split()  # noqa: SIM905  (a list one can read)
-_DEFAULT_PROXY = "http://127.0.0.1:${PORT}"
+_KEYS = {
+    *_PROXY_KEYS, "models", "groups", "macros", "startPort", "healthCheckTimeout", "hooks", "globalTTL",
+    "routing", "matrix", "logLevel", "logTimeFormat", "logToStdout", "logRequests", "includeAliasesInList",
+    "metricsMaxInMemory", "captureBuffer", "sendLoadingState",
+}  # fmt: skip
+_MODEL_KEYS = {
+    *_MODEL_PROXY_KEYS, "cmd", "aliases", "env", "checkEndpoint", "ttl", "name", "description", "macros",
+}  # fmt: skip
 _MACRO = re.compile(r"\$\{([A-Za-z0-9_.-]+)\}")
 _MAX_MACRO_DEPTH = 10
 _NEVER = "365d"
@@ -46,6 +55,11 @@ def drafts(config: _Map, source: str) -> tuple[list[Draft], list[str]]:
     router = _router(config)
     not_carried_over = ["the one address of all models: clients ask each model at its own port"]
     not_carried_over += [f"`{key}:`, a setting of the proxy" for key in _PROXY_KEYS if config.get(key)]
+    not_carried_over += [f"`{key}:`, which recipectl does not know" for key in config if key not in _KEYS]
+    if config.get("matrix"):
+        not_carried_over.append(
+            "`matrix:`: use `gpus:` and `gpu_sharing:`; `conflicts:` are those without it"
+        )
     if router.get("use") == "matrix":
         not_carried_over.append("`routing.router.settings.matrix`: use `gpus:` and `gpu_sharing:`")
     try:
@@ -119,11 +133,11 @@ def _draft(name: str, model: Any, config: _Map, *, port: int, source: str) -> Dr
     macros = {**(config.get("macros") or {}), **(model.get("macros") or {}), "PORT": port, "MODEL_ID": name}
     # Comments go before macros are replaced: a comment may name an unknown macro.
     command_line = _joined_lines(_with_macros(_joined_lines(str(model.get("cmd") or "")), macros))
-    try:
-        command = command_from_words(shlex.split(command_line))  # llama-swap runs it without a shell
-    except ValueError as error:
-        raise UsageError(f"its `cmd` cannot be split into words ({error}); correct its quotes") from error
-    for entry in model.get("env") or ():
+    command = _command(command_line)
+    entries = model.get("env") or ()
+    if isinstance(entries, Mapping):
+        entries = [f"{variable}={value}" for variable, value in entries.items()]
+    for entry in _list(entries, "env"):
         variable, _, value = _with_macros(str(entry), macros).partition("=")
         command.environment[variable] = value
     draft = draft_from_command(command, model_name(name), f"From llama-swap ({source}), model {name}.")
@@ -134,20 +148,56 @@ def _draft(name: str, model: Any, config: _Map, *, port: int, source: str) -> Dr
         draft.set(
             "port", port, "llama-swap's port for this model. Clients ask it directly: there is no proxy."
         )
-    _set_served_names(draft, [name, *map(str, model.get("aliases") or ())])
+    aliases = [
+        alias.get("id", "") if isinstance(alias, Mapping) else alias
+        for alias in _list(model.get("aliases"), "aliases")
+    ]
+    _set_served_names(draft, [name, *(str(alias) for alias in aliases if alias)])
     _set_readiness(draft, model, config)
     _set_idle_time(draft, model, config)
     draft.not_carried_over += [
         f"`{key}`"
         for key in _MODEL_PROXY_KEYS
-        if model.get(key) and not (key == "proxy" and model[key] == _DEFAULT_PROXY)
+        if model.get(key) and not _is_ours(key, str(model[key]), draft)
     ]
     preloaded = ((config.get("hooks") or {}).get("on_startup") or {}).get("preload") or ()
-    if {name, *map(str, model.get("aliases") or ())} & {*map(str, preloaded)}:
+    draft.not_carried_over += [
+        f"`{key}`, which recipectl does not know" for key in model if key not in _MODEL_KEYS
+    ]
+    if {name, *map(str, aliases)} & {*map(str, preloaded)}:
         draft.not_carried_over.append(
             "`hooks.on_startup.preload`: an on-demand model loads at its first request"
         )
     return draft
+
+
+def _command(line: str) -> Command:
+    """The words of `cmd`, which llama-swap runs without a shell; the engine in `bash -c SCRIPT`."""
+    try:
+        words = shlex.split(line)
+    except ValueError as error:
+        raise UsageError(f"its `cmd` cannot be split into words ({error}); correct its quotes") from error
+    if not words:
+        raise UsageError("it has no `cmd`; give it one")
+    script = commands(script_in(words) or "")
+    engines = [command for command in script if command.refusal or program(unwrapped(command).words)]
+    return engines[-1] if engines else command_from_words(words)
+
+
+def _list(value: Any, key: str) -> list[Any]:
+    """A list, or one text alone; UsageError for anything else."""
+    if value is None or isinstance(value, str):
+        return [value] if value else []
+    if not isinstance(value, list | tuple):
+        raise UsageError(f"`{key}` is `{value}`; give a list")
+    return list(value)
+
+
+def _is_ours(key: str, value: str, draft: Draft) -> bool:
+    """Whether a setting of the proxy says nothing that the recipe does not say."""
+    port = re.fullmatch(r"https?://(?:localhost|127\.0\.0\.1):([0-9]+|\$\{PORT\})/?", value)
+    stops = key == "cmdStop" and value.startswith(("docker stop", "docker kill", "podman stop", "kill "))
+    return stops or (key == "proxy" and bool(port) and port[1] in ("${PORT}", str(draft.fields.get("port"))))  # type: ignore[index]
 
 
 def _set_served_names(draft: Draft, llama_swap_names: list[str]) -> None:
@@ -189,6 +239,8 @@ def _set_idle_time(draft: Draft, model: _Map, config: _Map) -> None:
     idle_sec = model.get("ttl", -1)
     if idle_sec in (-1, None):
         idle_sec = config.get("globalTTL") or 0
+    if not re.fullmatch("[0-9]+", str(idle_sec)):
+        raise UsageError(f"`ttl` is `{idle_sec}`; give seconds")
     if idle_sec:
         draft.set("on_demand", {"idle": int(idle_sec)})
     else:

@@ -18,7 +18,7 @@ _WRAPPERS = {
     "exec": "", "nohup": "", "time": "", "setsid": "", "command": "", "sudo": "ugpCDRTh", "doas": "u",
     "stdbuf": "", "nice": "n", "ionice": "cn", "numactl": "", "taskset": "", "timeout": "ks", "chrt": "",
     "systemd-inhibit": "", "systemd-run": "puEMHGt", "uv": "", "uvx": "", "conda": "np", "mamba": "np",
-    "poetry": "",
+    "poetry": "", "flock": "wE", "runuser": "ugG", "setpriv": "", "unbuffer": "", "chronic": "",
 }  # fmt: skip
 _LONG_WITH_WORD = frozenset(
     """
@@ -124,7 +124,7 @@ def _remove_wrapper(command: Command) -> bool:
         return True
     length = _wrapper_length(command.words) if name in _WRAPPERS else 0
     wrapper = command.words[:length]
-    if wrapper and name in ("sudo", "doas"):
+    if wrapper and name in ("sudo", "doas", "runuser"):
         command.user = _sudo_user(wrapper[1:]) or command.user
     elif wrapper and name in _WITH_SETTINGS:
         _take_settings(command, wrapper)

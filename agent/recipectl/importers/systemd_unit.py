@@ -167,6 +167,10 @@ def _own_script(words: list[str]) -> tuple[str, str]:
         if text:
             return file, text
         fault = f"`{file}` cannot be read here"
+    elif "compose" in " ".join(words[:2]):
+        raise UsageError(
+            f"`{' '.join(words[:2])}` runs containers; run `recipectl import compose` with its file"
+        )
     else:
         fault = f"`{file or words[0]}` is no engine (vllm, sglang, llama-server)"
     raise UsageError(

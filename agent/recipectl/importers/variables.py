@@ -75,6 +75,8 @@ def set_secret(draft: Draft, name: str, value: str) -> None:
 def move_secrets(draft: Draft) -> None:
     """Move what looks like a secret from `env_vars:` to `secrets:`, and drop what systemd cannot carry."""
     variables: dict[str, str] = draft.fields["env_vars"]
+    if all(name in variables for name in _HF_TOKENS):
+        variables.pop(_HF_TOKENS[1])  # an earlier name of the same token
     for name, value in list(variables.items()):
         if secret_rules.looks_secret(name, value):
             set_secret(draft, name, variables.pop(name))

@@ -42,13 +42,15 @@ def recipes(data: Any) -> list[Mapping[str, Any]]:
     """The recipes in a JSON document: a recipe, a list, or the answer of `GET /recipes`."""
     entries = data.get("recipes", data) if isinstance(data, Mapping) else data
     entries = [entries] if isinstance(entries, Mapping) else entries
-    if not isinstance(entries, list) or not all(isinstance(entry, Mapping) for entry in entries):
+    if not isinstance(entries, list) or not any(isinstance(entry, Mapping) for entry in entries):
         raise UsageError("these are not recipes of VLLM Studio; give its JSON or controller.db")
     return entries
 
 
-def draft(studio_recipe: Mapping[str, Any], source: str) -> Draft:
+def draft(studio_recipe: Any, source: str) -> Draft:
     """One recipe; UsageError when it lacks what VLLM Studio requires, and for another engine."""
+    if not isinstance(studio_recipe, Mapping):
+        raise UsageError(f"{source}: one entry, `{str(studio_recipe)[:40]}`, is no recipe; it is left out")
     settings = _normalized(studio_recipe)
     for key in ("id", "model_path"):
         if not isinstance(settings.get(key), str) or not settings[key]:
@@ -225,6 +227,14 @@ def _set_environment(draft: Draft, settings: Mapping[str, Any], extra_args: dict
         move_secrets(draft)
 
 
+def _choice(key: str, value: Any, backend: str) -> Any:
+    """`on` or `off` for a boolean, where the engine takes these words: `flash-attn` of llama-server."""
+    options = shipped_options(backend)
+    choices = options.choices(options.canonical(flag_of(key))) or ()
+    is_choice = isinstance(value, bool) and {"on", "off"} <= {*choices}
+    return ("on" if value else "off") if is_choice else value
+
+
 def _set_extra_args(draft: Draft, studio_extra_args: Mapping[str, Any], backend: str) -> None:
     """Set `extra_args:`, with a comment where VLLM Studio passed something else to the engine."""
     extra_args: dict[str, Any] = draft.fields.get("extra_args", {})
@@ -244,7 +254,7 @@ def _set_extra_args(draft: Draft, studio_extra_args: Mapping[str, Any], backend:
             except ValueError:
                 draft.not_carried_over.append(f"`{key}` as JSON: it cannot be read, and is kept as text")
         recipe_key = _extra_key(key)
-        extra_args[recipe_key] = _with_underscores(value)
+        extra_args[recipe_key] = _with_underscores(_choice(key, value, backend))
         if comment := _difference(key, value, backend):
             draft.comments[f"extra_args.{recipe_key}"] = comment
     if extra_args:
@@ -274,5 +284,5 @@ def _difference(key: str, value: Any, backend: str) -> str | None:
     if isinstance(value, list) and options.kind(flag) in ("words", "repeated"):
         return "VLLM Studio passed a JSON list; the recipe passes words."
     if options.kind(flag.partition(".")[0]) is None and flag not in options.aliases:
-        return f"{backend} {options.version} has no {flag}; see `recipectl check`."
+        return f"{' '.join(filter(None, (backend, options.version)))} has no {flag}; see `recipectl check`."
     return None
