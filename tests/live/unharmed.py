@@ -36,7 +36,7 @@ def machine() -> dict[str, object]:
 SHARDS = (
     ("storm", "supervision", "drift", "bus", "running"),
     ("convergence", "silence", "quoting", "access", "user"),
-    ("gpus", "identity", "trust", "upgrade", "secrets", "ansible"),
+    ("gpus", "identity", "trust", "upgrade", "secrets", "ansible", "package"),
 )
 
 

@@ -1,0 +1,119 @@
+"""The Debian package: install, upgrade under a model that serves, remove, purge."""
+
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from live.common import ask, recipe, show, systemctl, until
+
+pytestmark = pytest.mark.systemd
+ROOT = Path(__file__).parents[2]
+PORT = 18850
+
+
+def run(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(words, capture_output=True, text=True, check=False, timeout=300)
+
+
+def dpkg(*words: str) -> str:
+    done = run("dpkg", *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def package() -> Path:
+    (file,) = (ROOT / ".build/deb").glob("recipectl_*.deb")
+    return file
+
+
+@pytest.fixture
+def installed(package: Path) -> Iterator[str]:
+    """The package on a system without any other recipectl; the path of its command."""
+    dpkg("-i", str(package))
+    yield "/usr/bin/recipectl"
+    run("dpkg", "-P", "recipectl")
+
+
+def newer(package: Path, folder: Path) -> Path:
+    """The same package with a later version, and a program that has changed."""
+    dpkg_deb = ["dpkg-deb", "-R", str(package), str(folder / "root")]
+    subprocess.run(dpkg_deb, check=True)
+    control = folder / "root/DEBIAN/control"
+    control.write_text(control.read_text().replace("\nVersion: ", "\nVersion: 9:"))
+    command = folder / "root/usr/bin/recipectl"
+    command.write_text(command.read_text() + "# later\n")
+    subprocess.run(
+        ["dpkg-deb", "--root-owner-group", "-b", str(folder / "root"), str(folder / "new.deb")],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    shutil.rmtree(folder / "root")
+    return folder / "new.deb"
+
+
+def test_an_installation_starts_nothing_and_has_its_pages_and_rules(installed: str) -> None:
+    assert run(installed, "--version").stdout.startswith("recipectl 0.1.0 (deb ")
+    assert systemctl("is-enabled", "recipectl-apply.service") == "disabled"
+    assert systemctl("is-active", "recipectl-apply.service") == "inactive"
+    for path in (
+        "/usr/share/man/man1/recipectl.1.gz", "/usr/share/man/man5/recipe.5.gz", "/usr/share/polkit-1/rules.d/50-recipectl.rules",
+        "/usr/share/bash-completion/completions/recipectl", "/usr/share/zsh/vendor-completions/_recipectl",
+        "/usr/share/fish/vendor_completions.d/recipectl.fish", "/usr/share/doc/recipectl/examples/recipe.schema.json",
+        "/etc/needrestart/conf.d/recipectl.conf",
+    ):  # fmt: skip
+        assert Path(path).exists(), path
+    assert run("getent", "group", "models").returncode == 0
+    assert "LGPL" in Path("/usr/share/doc/recipectl/copyright").read_text()
+    completing = "source /usr/share/bash-completion/completions/recipectl; COMP_WORDS=(recipectl sta); COMP_CWORD=1; _recipectl_completion recipectl; echo ${COMPREPLY[@]}"
+    assert run("bash", "-c", completing).stdout.split() == ["start", "status"]
+
+
+def test_models_outlive_an_upgrade_and_the_package(installed: str, package: Path, tmp_path: Path) -> None:
+    recipe("outlives", port=PORT, served_model_name="outlives", autostart=True)
+    done = run(installed, "apply")
+    assert done.returncode == 0, done.stderr
+    assert run(installed, "wait", "outlives").returncode == 0
+    unit = "model-outlives.service"
+    before = show("outlives", "MainPID")
+    failures: list[str] = []
+    ending = threading.Event()
+
+    def serve() -> None:
+        while not ending.is_set():
+            try:
+                assert ask(PORT) == "outlives"
+            except Exception as error:
+                failures.append(repr(error))
+            time.sleep(0.05)
+
+    asking = threading.Thread(target=serve)
+    asking.start()
+    dpkg("-i", str(newer(package, tmp_path)))
+    assert run(installed, "apply").returncode == 0
+    assert run(installed, "diff").returncode == 0
+    dpkg("-r", "recipectl")
+    ending.set()
+    asking.join()
+    assert failures == []
+    assert show("outlives", "MainPID") == before
+    assert not Path("/usr/bin/recipectl").exists()
+    # A crash, and all models down and up as at a boot.
+    systemctl("kill", "--signal=SIGKILL", unit)
+    until("outlives", "NRestarts", "1")
+    until("outlives", "ActiveState", "active")
+    assert show("outlives", "MainPID") != before
+    assert ask(PORT) == "outlives"
+    systemctl("stop", "models.target")
+    systemctl("start", "models.target")
+    until("outlives", "ActiveState", "active")
+    assert ask(PORT) == "outlives"
+    output = dpkg("-P", "recipectl")
+    assert "these are yours and stay: /etc/recipectl" in output
+    assert Path("/etc/recipectl/recipes/outlives.json").exists()
+    systemctl("disable", "--now", "models.target", unit)
