@@ -29,10 +29,13 @@ def site(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def play(site: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    service = str(ROOT / "agent/recipectl/share/recipectl-apply.service")
+WHEEL, DEB = ".build/wheels/recipectl-*.whl", ".build/deb/recipectl_*.deb"
+
+
+def play(site: Path, *words: str, package: str = WHEEL) -> subprocess.CompletedProcess[str]:
+    (file,) = ROOT.glob(package)
     variables = {"recipectl_wait_for": ["ansible"], "recipectl_install_packages": False}
-    variables |= {"recipectl_at_boot": True, "recipectl_apply_service": service}
+    variables |= {"recipectl_at_boot": True, "recipectl_package": str(file)}
     playbook = str(ROOT / ".build/ansible/bin/ansible-playbook")
     command = [playbook, "-i", "inventory", "site.yml", "-e", json.dumps(variables), *words]
     environ = os.environ | {
@@ -45,11 +48,12 @@ def play(site: Path, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_playbook_installs_converges_and_a_second_run_changes_nothing(site: Path) -> None:
-    first = play(site)
+@pytest.mark.parametrize("package", [WHEEL, DEB], ids=["wheel", "deb"])
+def test_the_playbook_installs_converges_and_a_second_run_changes_nothing(site: Path, package: str) -> None:
+    first = play(site, package=package)
     assert first.returncode == 0, first.stdout[-3000:]
     assert ask(18700) == "ansible"
-    second = play(site)
+    second = play(site, package=package)
     assert "changed=0" in second.stdout, second.stdout[-3000:]
     booting = ["systemctl", "start", "recipectl-apply.service"]  # as at boot, by the name in its ExecStart=
     assert subprocess.run(booting, check=False).returncode == 0
