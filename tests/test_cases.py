@@ -180,3 +180,32 @@ def test_what_readers_have_found_is_imported_or_named(case: str, tmp_path: Path)
     assert [part for part in in_recipe if part not in result.stdout] == [], result.stdout
     assert [part for part in in_errors if part not in result.stderr] == [], result.stderr
     assert "Traceback" not in result.stderr
+
+
+SECRET = "SeCr3tVaLu3xyz"
+# Inputs with a secret that nothing may show: verb and text.
+WITH_SECRETS = {
+    "under a condition": ("command", "if [ x ]; then export HF_TOKEN=@@; fi\nvllm serve a/b\n"),
+    "a default": ("command", "export API_KEY=${API_KEY:-@@}\nvllm serve a/b --api-key $API_KEY\n"),
+    "a variable of another name": ("command", "export K=@@\nvllm serve a/b --api-key $K\n"),
+    "words in a variable": ("command", "export EXTRA='--api-key @@'\nvllm serve a/b $EXTRA\n"),
+    "a unit's variable": ("unit", '[Service]\nEnvironment="K=@@"\nExecStart=/v/bin/vllm serve a/b --api-key ${K}\n'),
+    "a credential": ("command", "systemd-run -p 'SetCredential=x:@@' vllm serve a/b\n"),
+    "a URL without a user": ("command", "REDIS_URL=redis://:@@@h:1 vllm serve a/b\n"),
+    "a query": ("command", "OPENAI_API_BASE='http://h/?api_key=@@' vllm serve a/b\n"),
+    "other names": ("command", "MYSQL_PWD=@@ GIT_PAT=@@ X_AUTH=@@ vllm serve a/b\n"),
+    "a flag's URL": ("command", "vllm serve a/b --otlp-traces-endpoint https://u:@@@h:1/x\n"),
+    "a flag's JSON": ("command", "vllm serve a/b --hf-overrides '{\"token\": \"@@\"}' --model-loader-extra-config '{\"aws_secret_access_key\":\"@@\"}'\n"),
+    "a setting": ("unit", "[Service]\nExecCondition=/usr/bin/curl https://u:@@@h\nExecStartPre=/usr/bin/env DB_PASS=@@ x\nExecStart=/v/bin/vllm serve a/b\n"),
+    "other programs": ("command", "curl -u user:@@ http://x\nwget https://u:@@@h/x\ndocker login -p @@\nmysql -p@@\nvllm serve a/b\n"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WITH_SECRETS)
+def test_no_secret_is_shown(case: str, tmp_path: Path) -> None:
+    verb, text = WITH_SECRETS[case]
+    path = tmp_path / ("a.service" if verb == "unit" else "a.sh")
+    path.write_text(text.replace("@@", SECRET))
+    result = imported(verb, path)
+    assert "model_path: a/b" in result.stdout, result.stderr
+    assert SECRET not in result.stdout + result.stderr

@@ -907,3 +907,44 @@ def test_the_path_and_the_venv_of_the_engine_itself_are_no_loss() -> None:
     text = "PATH=/opt/l/bin:/usr/bin VIRTUAL_ENV=/opt/l /opt/l/bin/llama-server --model /m"
     draft = from_command.draft_from_command(shell.commands(text, {})[0])
     assert (draft.not_carried_over, "env_vars" in draft.fields) == ([], False)
+
+
+def test_a_variable_of_a_unit_is_split_as_systemd_splits_it() -> None:
+    text = """[Service]\nEnvironment="ARGS=--port 1 --chat-template 'a b'"\nExecStart=/v/bin/vllm serve a/b $ARGS\n"""
+    draft = systemd_unit.draft(text, "m", "m.service")
+    assert (draft.fields["port"], draft.fields["extra_args"]) == (1, {"chat-template": "a b"})
+
+
+def test_the_last_setting_of_a_unit_counts() -> None:
+    text = "[Unit]\nDescription=old\nDescription=new\n[Service]\nUser=u\nUser=\nExecStart=+/v/bin/vllm serve a/b ; /v/bin/vllm serve c/d\n[Install]\nWantedBy=\n"
+    draft = systemd_unit.draft(text, "m", "m.service")
+    assert (draft.fields["description"], draft.fields.get("user"), "autostart" in draft.fields) == (
+        "new",
+        None,
+        False,
+    )
+    told = str(draft.not_carried_over)
+    assert all(part in told for part in ("it ran as root", "the prefix `+`", "serve c/d"))
+
+
+WRAPPERS = {
+    "nice": {"Nice": "10"}, "nice -n -5": {"Nice": "-5"}, "nice -n 5 nice -n 3": {"Nice": "8"}, "nice -n 25": {"Nice": "19"},
+    "taskset -c 0-7:2": {"CPUAffinity": "0 2 4 6"}, "systemd-run --slice=a": {"Slice": "a.slice"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("wrapper", "service"), WRAPPERS.items())
+def test_a_wrapper_gives_what_it_gave(wrapper: str, service: dict[str, str]) -> None:
+    assert drafted(f"{wrapper} vllm serve a/b").fields["service"] == service
+
+
+def test_a_list_of_processors_that_systemd_has_no_form_for_is_named() -> None:
+    draft = drafted("numactl -C all vllm serve a/b")
+    assert ("service" in draft.fields, "numactl -C all" in str(draft.not_carried_over)) == (False, True)
+
+
+def test_an_endless_value_is_refused() -> None:
+    with pytest.raises(UsageError, match="longer than 128 KiB"):
+        shell.commands("A=aaaaaaaaaa\n" + 7 * "A=$A$A$A$A$A$A$A$A$A$A\n" + "vllm serve /m --x $A\n")
+    assert drafted(f"vllm serve a/b --port {'9' * 5000}").fields["model_path"] == "a/b"
+    assert "Group=ai" in drafted("sudo -u bob -g ai vllm serve a/b").not_carried_over

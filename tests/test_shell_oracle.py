@@ -106,6 +106,11 @@ SCRIPTS = [
     "time vllm serve /m; ! vllm serve /n; { vllm serve /o; } ; eval vllm serve /p; exit 0\nvllm serve /q",
     "export A B=1; A=2; readonly C=3; declare -x D=\"4 5\" E; E=6; declare -i F=1+1; export F; vllm serve /m",
     "vllm serve /m *.x a?b [ab] {a,b} ~ ~/x x=~/y 'a'*b \"*\" #comment\nvllm serve /n a#b # c",
+    "vllm serve /m \\\n  --port 1 \\\n  # --x 2 \\\n  --y 3\n",
+    "X=4096\nvllm serve /m ${X:+--max-model-len \"$X\"} ${Y:+--no} ${Z-a b \"c d\"}",
+    "f() { export CUDA_VISIBLE_DEVICES=1; }\nf\nvllm serve /m",
+    "export A=1; if true; then unset A; fi; vllm serve /m; printf -v P '%s' 8; vllm serve /n --port $P",
+    "A=(a b); IFS=,; vllm serve /m --x \"${A[*]}\"",
     "N=${M##*/}; K=${#N}; L=${M/a/b}; vllm serve /m --served-model-name \"$N\" `date` $(date)",
 ]  # fmt: skip
 _INSERTED = [

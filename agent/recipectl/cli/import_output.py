@@ -28,7 +28,7 @@ def output(drafts: Iterable[Draft], folder: Path | None, not_carried_over: Itera
         else:
             click.echo(text, nl=False)
         for item in draft.not_carried_over:
-            click.echo(f"{name}: not carried over: {redacted(item)}", err=True)
+            click.echo(f"{name}: not carried over: {draft.shown(item)}", err=True)
         if draft.variables:
             variables = ", ".join(draft.variables)
             click.echo(f"{name}: define under `vars:` of the host file: {variables}", err=True)

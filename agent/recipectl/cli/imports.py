@@ -139,12 +139,14 @@ def vllm_recipe_(
         raise UsageError(f"no taxonomy.yaml in a folder above {source}; give the file in its checkout")
     strategies = {path.stem: _mapping(path) for path in sorted((checkout / "strategies").glob("*.yaml"))}
     taxonomy = _mapping(checkout / "taxonomy.yaml")
+    if wrong := next((mode for mode in modes if not all(mode.partition("=")[::2])), None):
+        raise UsageError(f"--mode is `{wrong}`; give FEATURE=MODE")
     if no_features and features:
         raise UsageError("--no-features and --feature cannot be given together; give one of them")
     default_hardware = (recipe.get("meta") or {}).get("default_hardware") or vllm_recipes.DEFAULT_HARDWARE
     choice = vllm_recipes.Choice(
         variant=variant,
-        hardware=hardware or default_hardware,
+        hardware=default_hardware if hardware is None else hardware,
         strategy=strategy or recipe.get("default_strategy"),
         features=() if no_features else features or None,
         modes=dict(mode.partition("=")[::2] for mode in modes),
@@ -236,7 +238,7 @@ def _is_sqlite(source: str) -> bool:
 def _json(source: str) -> Any:
     try:
         return json.loads(_text(source))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{source}: is not JSON ({error}); give `GET /recipes` or controller.db") from error
 
 

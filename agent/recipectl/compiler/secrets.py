@@ -11,10 +11,18 @@ from recipectl.recipe.schema import TOKEN, Recipe
 _FILE_VARIABLES = {"HF_TOKEN": "HF_TOKEN_PATH", "HUGGING_FACE_HUB_TOKEN": "HF_TOKEN_PATH"}
 _FILE_ENDINGS = ("_FILE", "_PATH")
 _SECRET_NAME = re.compile(
-    r"(TOKEN|SECRET|PASSWORD|PASSWD|_PASS|API_?KEYS?|PRIVATE_KEY|ACCESS_KEY|CREDENTIALS?)(_ID)?\Z", re.I
+    r"(TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|_PASS|_PWD|_PAT|_AUTH|API_?KEYS?|PRIVATE_KEY|ACCESS_KEY|CREDENTIALS?)(_ID)?\Z",
+    re.I,
 )
 # User and password before an `@`. Both searches take time in proportion to the length of the value.
-_PASSWORD_IN_URL = re.compile(r"://[^/\s:@]+:[^/\s@]+@")
+_PASSWORD_IN_URL = re.compile(
+    r"://[^/\s:@]*:[^/\s@]+@|[?&](?:api_?key|key|token|secret|password)=[^&\s]", re.I
+)
+# A value of JSON under the name of a secret.
+_SECRET_IN_JSON = re.compile(
+    r'"[\w-]*(?:token|secret|passw(?:or)?d|api_?key|access_key|authorization|credential)[\w-]*"\s*:\s*"[^"]',
+    re.I,
+)
 _BEARER = re.compile(r"Bearer\s+\S{8,}", re.I)
 
 
@@ -61,13 +69,16 @@ def looks_secret(name: str, value: str) -> bool:
     if not value:
         return False
     by_name = _SECRET_NAME.search(name) and not name.startswith("TOKENIZERS_")
-    return bool(by_name or TOKEN.match(value) or _has_password(value))
+    return bool(by_name or TOKEN.match(value) or has_secret(value))
 
 
-def _has_password(value: str) -> bool:
+def has_secret(value: str) -> bool:
+    """True if a text holds a password of a URL, a bearer's token, or a secret in JSON."""
     # Plain text is by far the most common value: no regular expression looks at it.
-    return ("://" in value and _PASSWORD_IN_URL.search(value) is not None) or (
-        "earer" in value.lower() and _BEARER.search(value) is not None
+    return (
+        ("://" in value and _PASSWORD_IN_URL.search(value) is not None)
+        or ("earer" in value.lower() and _BEARER.search(value) is not None)
+        or (value.startswith("{") and _SECRET_IN_JSON.search(value) is not None)
     )
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from recipectl.compiler.secrets import has_secret
 from recipectl.engines.flags import GivenOption
 from recipectl.engines.options import shipped_options
 from recipectl.engines.registry import ENGINES
@@ -98,12 +99,16 @@ def _take_secret(draft: Draft, backend: str, option: GivenOption) -> bool:
     if variable := _SECRET_VARIABLES.get((backend, option.flag)):
         if option.values:
             set_secret(draft, variable, ",".join(option.values))
+            draft.hidden |= {*option.values}
         return True
     values = option.values or (option.raw[0].partition("=")[2],)
     if not any(values):
         return False
-    is_secret = bool(_SECRET_FLAG.search(option.flag)) or any(TOKEN.search(value) for value in values)
+    is_secret = bool(_SECRET_FLAG.search(option.flag)) or any(
+        TOKEN.search(value) or has_secret(value) for value in values
+    )
     if is_secret:
+        draft.hidden |= {*values}
         draft.not_carried_over.append(
             f"the secret of `{option.name}`: {backend} reads it from its command line, which anyone may read"
         )

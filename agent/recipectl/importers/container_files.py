@@ -14,7 +14,8 @@ from recipectl.importers.container_options import Container, read_options
 from recipectl.importers.containers import engine_command
 from recipectl.importers.draft import Draft, host_variable
 from recipectl.importers.from_command import NoEngineError, draft_from_command, model_name
-from recipectl.importers.systemd_unit import set_keys, without_specifiers
+from recipectl.importers.systemd_unit import set_keys
+from recipectl.importers.unit_text import without_specifiers
 from recipectl.recipe.yamlsyntax import Loader, read_text
 from recipectl.systemd import quoting
 from recipectl.systemd.unitfile import parse_settings

@@ -20,7 +20,7 @@ UNKNOWN_VALUE = "\ue002"
 AS_IT_RUNS = "or start it, then run `recipectl import process PID`"
 _HOST_VARIABLE = re.compile(f"{VARIABLE_START}([A-Za-z_][A-Za-z0-9_]*){VARIABLE_END}")
 _SECRET = re.compile(
-    rf"({TOKEN.pattern})|((?:(?:key|token|secret|passw(?:or)?d|auth)[\"']?[=:]\s*|bearer\s+"
+    rf"({TOKEN.pattern})|((?:(?:key|token|secret|pass(?:w(?:or)?d|phrase)?|pwd|auth)[\"']?[=:]\s*|bearer\s+"
     rf"|--?[\w-]*(?:key|token|secret|passw(?:or)?d)\s+)[\"']?)[^\s\"'`]+",
     re.I,
 )
@@ -36,12 +36,29 @@ class Draft:
     comments: dict[str, str] = field(default_factory=dict)
     not_carried_over: list[str] = field(default_factory=list)
     secrets: dict[str, str] = field(default_factory=dict)  # variable -> digest of its value, never the value
+    hidden: set[str] = field(default_factory=set)  # values that are in nothing that is written or printed
 
     def set(self, key: str, value: Any, comment: str | None = None) -> None:
         """Set a field, and the comment above it."""
         self.fields[key] = value
         if comment:
             self.comments[key] = comment
+
+    def hide_secrets(self) -> None:
+        """Remove the variables that hold a secret of the command: its value is in nothing that is written."""
+        variables = self.fields.get("env_vars", {})
+        for name, text in [*variables.items()]:
+            if any(value in str(text) for value in self.hidden if len(value) > 3):
+                del variables[name]
+                self.not_carried_over.append(f"the variable `{name}`, which holds a secret of the command")
+        if variables == {}:
+            self.fields.pop("env_vars", None)
+
+    def shown(self, text: str) -> str:
+        """A text for a comment or a message: one line, without secrets."""
+        for value in self.hidden:
+            text = text.replace(value, "…") if len(value) > 3 else text
+        return redacted(text)
 
     def rename_variable(self, name: str, new: str) -> None:
         """Give a variable of the host a name that no other recipe uses."""
@@ -82,6 +99,9 @@ def recipe_text(text: str) -> str:
 def redacted(text: str) -> str:
     """A draft's text for a comment or a message: one line, without secrets."""
     line = text.replace(UNKNOWN_VALUE, "$(…)").replace("\n", " ")
+    line = re.sub(r"(://)[^/\s:@]*:[^/\s@]+@", r"\1…@", line)
+    line = re.sub(r"(\s-u\s*[^\s:]+:|\b(?:login|mysql\w*|sshpass)\b[^`]*?\s-p\s*)[^\s`]+", r"\1…", line)
+    line = re.sub(r"([?&](?:api_?key|key|token|secret|password)=)[^&\s`]+", r"\1…", line, flags=re.I)
     return _HOST_VARIABLE.sub(r"${\1}", _SECRET.sub(lambda match: f"{match[3] or ''}…", line))
 
 
@@ -161,10 +181,10 @@ def _mapping(draft: Draft, key: str, mapping: dict[str, Any]) -> list[str]:
 
 def render(draft: Draft) -> str:
     """The recipe's YAML: its origin, what is not carried over, and the fields with their comments."""
-    lines = [redacted(line) for line in _comment(draft, "")]
+    lines = [draft.shown(line) for line in _comment(draft, "")]
     if draft.variables:
         lines.append(f"# Define under `vars:` of the host file: {', '.join(draft.variables)}")
-    lines += [f"# Not carried over: {redacted(item)}" for item in draft.not_carried_over]
+    lines += [f"# Not carried over: {draft.shown(item)}" for item in draft.not_carried_over]
     for key, value in draft.fields.items():
         lines += _comment(draft, key)
         lines += _mapping(draft, key, value) if isinstance(value, dict) else _entry(key, value)

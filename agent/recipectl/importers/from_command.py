@@ -6,6 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from recipectl.compiler import service_settings
+from recipectl.compiler.secrets import has_secret
 from recipectl.compiler.secrets import redacted as redacted_words
 from recipectl.engines import flags
 from recipectl.engines.engine import Engine
@@ -62,44 +63,57 @@ def draft_from_command(command: Command, name: str | None = None, origin: str = 
     if container_command := command_in_container(command):
         command = unwrapped(container_command[0])
         notes = container_command[1]
-    engine = program(command.words)
-    if engine is None and command.words and VARIABLE_START in command.words[0]:
-        fault = f"`{redacted(command.words[0])}` is not known here, so neither is its engine"
-        raise UsageError(f"{fault}; write the program's path")
-    if engine is None:
-        start = redacted(" ".join(redacted_words(command.words)[:3]))
-        raise NoEngineError(f"`{start}` does not run a known engine (vllm, sglang, llama-server); correct it")
+    engine = _engine(command)
     draft = Draft(name or "", not_carried_over=list(command.not_carried_over))
-    arguments, config_file = expanded(engine.backend, engine.arguments, command.folder)
-    relative = [word for before, word in pairwise(("", *arguments)) if _is_file(before, word)]
-    arguments = [_absolute(word, command, relative) for word in arguments]
-    if placeholder := next((word for word in arguments if _PLACEHOLDER.search(word)), None):
-        raise UsageError(f"line {command.line} of the command: fill in `{redacted(placeholder)}`")
-    arguments += of_environment(engine.backend, arguments, command.environment)
-    if config_file:
-        notes.append(f"The options of {config_file} are written out here.")
+    arguments = _arguments(engine, command, draft, notes)
     draft.comments[""] = "\n".join([origin, *notes] if origin else notes)
     draft.set("backend", engine.backend)
     _set_runtime(draft, engine, command)
     options, stray_positions = flags.parse(engine.backend, arguments, shipped_options(engine.backend))
     stray_words = [arguments[position] for position in stray_positions]
     model = _take_model(engine, options, stray_words)
+    if has_secret(model) or not model:
+        raise UsageError("the model's address holds a secret, or is empty; correct it")
     draft.set("model_path", model)
     set_arguments(draft, engine.backend, options, stray_words)
     set_environment(draft, command.environment)
     for variable, source in command.secrets.items():
         set_secret(draft, variable, source)
         draft.not_carried_over.append(f"the value of `{variable}`, {source}: write it into its file")
+    draft.hide_secrets()
     _set_service(draft, command)
-    if not (command.folder or command.script_folder):
-        files = [word for word in relative if not word.endswith(".gguf")]
-        draft.not_carried_over += [
-            f"`{redacted(word)}`, a relative path; a unit has its own folder" for word in files
-        ]
     draft.name = name or model_name(str(draft.fields.get("served_model_name") or model))
     for variable in command.substituted:
         draft.rename_variable(variable, f"{re.sub('[^A-Z0-9]', '_', draft.name.upper())}_{variable}")
     return draft
+
+
+def _engine(command: Command) -> Program:
+    """The engine of a command; NoEngineError when it runs another program, UsageError for an unknown one."""
+    engine = program(command.words)
+    if engine is not None:
+        return engine
+    if command.words and VARIABLE_START in command.words[0]:
+        fault = f"`{redacted(command.words[0])}` is not known here, so neither is its engine"
+        raise UsageError(f"{fault}; write the program's path")
+    start = redacted(" ".join(redacted_words(command.words)[:3]))
+    raise NoEngineError(f"`{start}` does not run a known engine (vllm, sglang, llama-server); correct it")
+
+
+def _arguments(engine: Program, command: Command, draft: Draft, notes: list[str]) -> list[str]:
+    """The engine's arguments with those of its files and variables; UsageError for a placeholder."""
+    arguments, config_file = expanded(engine.backend, engine.arguments, command.folder)
+    if config_file:
+        notes.append(f"The options of {config_file} are written out here.")
+    relative = [word for before, word in pairwise(("", *arguments)) if _is_file(before, word)]
+    arguments = [_absolute(word, command, relative) for word in arguments]
+    if placeholder := next((word for word in arguments if _PLACEHOLDER.search(word)), None):
+        raise UsageError(f"line {command.line} of the command: fill in `{redacted(placeholder)}`")
+    if not (command.folder or command.script_folder):
+        files = [word for word in relative if not word.endswith(".gguf")]
+        notes_of_files = [f"`{redacted(word)}`, a relative path; a unit has its own folder" for word in files]
+        draft.not_carried_over += notes_of_files
+    return [*arguments, *of_environment(engine.backend, arguments, command.environment)]
 
 
 def _set_service(draft: Draft, command: Command) -> None:
@@ -108,10 +122,14 @@ def _set_service(draft: Draft, command: Command) -> None:
         draft.set("autostart", True, "The container was started with the host.")
     if command.user:
         draft.set("user", command.user)
-    allowed = {name: value for name, value in command.service.items() if service_settings.is_allowed(name)}
-    draft.not_carried_over += [
-        f"{name}={command.service[name]}" for name in command.service.keys() - allowed.keys()
-    ]
+    allowed = {
+        name: value
+        for name, value in command.service.items()
+        if service_settings.is_allowed(name) and not has_secret(str(value))
+    }
+    for name in command.service.keys() - allowed.keys():
+        is_secret = "Credential" in name or has_secret(str(command.service[name]))
+        draft.not_carried_over.append(f"{name}={'…' if is_secret else command.service[name]}")
     if allowed:
         draft.set("service", allowed)
     if command.folder:

@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 from recipectl.importers.command import Command, assignment
 from recipectl.importers.wrappers import settings
 from recipectl.recipe.hostfile import DEFAULT_PATH
+from recipectl.systemd import quoting
 
 _MODULES = {
     "vllm.entrypoints.openai.api_server": "vllm",
@@ -46,6 +47,7 @@ def program(words: list[str]) -> Program | None:
     """The engine of a command without wrappers; None for any other program."""
     name = program_name(words)
     arguments = words[1:]
+    arguments = [word for word in arguments if word != "--"]  # argparse takes the words after it as they are
     if name == "vllm" and arguments[:1] == ["serve"]:
         return Program("vllm", _script_runtime(words[0]), arguments[1:], has_positional_model=True)
     if name == "sglang" and arguments[:1] == ["serve"]:
@@ -126,6 +128,7 @@ def _remove_wrapper(command: Command) -> bool:
     wrapper = command.words[:length]
     if wrapper and name in ("sudo", "doas", "runuser"):
         command.user = _sudo_user(wrapper[1:]) or command.user
+        _take_sudo(command, wrapper)
     elif wrapper and name in _WITH_SETTINGS:
         _take_settings(command, wrapper)
     elif wrapper and (name not in _NEEDLESS_WRAPPERS or wrapper[1:]):
@@ -136,12 +139,28 @@ def _remove_wrapper(command: Command) -> bool:
     return bool(wrapper)
 
 
+def _take_sudo(command: Command, wrapper: list[str]) -> None:
+    """The group and folder that `sudo -g GROUP -D FOLDER` gives."""
+    for index, word in enumerate(wrapper[1:], start=1):
+        name, equals, value = word.partition("=")
+        value = value if equals else "".join(wrapper[index + 1 : index + 2])
+        if name in ("-g", "--group"):
+            command.service["Group"] = value
+        elif name in ("-D", "--chdir"):
+            command.folder = value
+
+
 def _take_settings(command: Command, wrapper: list[str]) -> None:
     """Keep what a wrapper means as settings of the unit; name the rest."""
     found, rest = settings(wrapper)
     for name, value in found:
         if name == "Environment":
-            command.environment |= [assignment(value) or (value, "")]
+            command.environment |= [assignment(word) or (word, "") for word in quoting.split(value)]
+        elif name == "Nice":
+            level = int(command.service.get("Nice", "0")) + int(value)
+            command.service["Nice"] = str(max(-20, min(19, level)))
+        elif name in command.service and name.startswith(("Device", "Bind", "ReadWrite", "IODevice")):
+            command.not_carried_over.append(f"{name}={value}, besides the one that is kept")
         elif name == "User":
             command.user = value
         else:
@@ -155,8 +174,11 @@ def _remove_env(command: Command) -> None:
     words = command.words[1:]
     while words and words[0].startswith("-"):
         option = words.pop(0)
-        if option in ("-u", "--unset"):
-            command.environment.pop(words.pop(0) if words else "", None)
+        name, _, value = option.partition("=")
+        if name in ("-u", "--unset"):
+            command.environment.pop(value or (words.pop(0) if words else ""), None)
+        elif name in ("-C", "--chdir"):
+            command.folder = value or (words.pop(0) if words else None)
         elif option in ("-i", "-", "--ignore-environment"):
             command.environment.clear()
     command.words = words

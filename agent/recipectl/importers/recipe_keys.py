@@ -24,7 +24,7 @@ _VARIABLE_ALONE = re.compile(f"{VARIABLE_START}[^{VARIABLE_END}]*{VARIABLE_END}"
 
 def typed(text: str) -> Any:
     """A number or a JSON object where a recipe gives it back as this text; else the text."""
-    if re.fullmatch(r"0|-?[1-9][0-9]*", text):
+    if re.fullmatch(r"0|-?[1-9][0-9]{0,99}", text):
         return int(text)
     is_float = _LOADER.resolve(yaml.ScalarNode, text, (True, False)).endswith(":float")
     try:
@@ -33,7 +33,7 @@ def typed(text: str) -> Any:
         if not text.startswith("{"):
             return text
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
     return value if json.dumps(value, ensure_ascii=False) == text and not _has_float(value) else text
 

@@ -6,6 +6,7 @@ import os
 import pwd
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 from recipectl.compiler.secrets import redacted as redacted_words
@@ -58,7 +59,7 @@ def _draft(found: processes.Process) -> Draft:
     folder = _link(found.pid, "cwd")
     contained = not os.path.samefile(f"/proc/{found.pid}/root", "/")  # noqa: PTH121  (pathlib follows it elsewhere)
     words = _with_interpreter(words, environment)
-    words = [*words[:1], *(_absolute(word, folder, found.pid) for word in words[1:])]
+    words = [*words[:1], *(_absolute(word, folder, found.pid, before) for before, word in pairwise(words))]
     foreign: list[str] = []
     if contained:
         words = [_of_host(word, found.pid, foreign) for word in words]
@@ -125,10 +126,14 @@ def _with_interpreter(words: list[str], environment: dict[str, str]) -> list[str
     return [found, *words[1:]]
 
 
-def _absolute(word: str, folder: str, pid: int) -> str:
+_MODEL_WORDS = ("serve", "-m", "--model", "--model-path")
+
+
+def _absolute(word: str, folder: str, pid: int, before: str) -> str:
     """A word that names a file in the process's folder, as a path that is the same from everywhere."""
     flag, separator, value = word.partition("=") if word.startswith("-") else ("", "", word)
-    if value.startswith(("/", "-")) or not re.search(r"[^./][./]|[./][^./]", value):  # `auto` is no path
+    is_path = before in _MODEL_WORDS or re.search(r"[^./][./]|[./][^./]", value)  # `auto` is no path
+    if value.startswith(("/", "-")) or not value or not is_path:
         return word
     with contextlib.suppress(OSError, ValueError):
         if Path(f"/proc/{pid}/root{folder}", value).exists():
@@ -181,7 +186,7 @@ def _service(draft: Draft, name: str, value: str) -> None:
 
 def _set_limits(draft: Draft, process: processes.Process) -> None:
     """Set what binds the process: its cgroup, its processors and memory nodes, its priority."""
-    for name, value in (*_cgroup_limits(process.pid), *_placement(process.pid)):
+    for name, value in (*_cgroup_limits(process.pid), *_placement(process.pid), *_scheduling(process.pid)):
         _service(draft, name, value)
 
 
@@ -222,8 +227,20 @@ def _placement(pid: int) -> Iterator[tuple[str, str]]:
         if (score := Path(f"/proc/{pid}/oom_score_adj").read_text().strip()) != "0":
             yield "OOMScoreAdjust", score
     for line in Path(f"/proc/{pid}/limits").read_text().splitlines():
+        if line.startswith("Max address space") and line.split()[3] != "unlimited":
+            yield "LimitAS", line.split()[3]
         if line.startswith("Max open files") and int((line.split()[3:4] or ["0"])[0]) > _DEFAULT_NOFILE:
             yield "LimitNOFILE", line.split()[3]
+
+
+def _scheduling(pid: int) -> Iterator[tuple[str, str]]:
+    """The scheduler and the umask, where they are not those of every process."""
+    policies = {os.SCHED_BATCH: "batch", os.SCHED_IDLE: "idle", os.SCHED_FIFO: "fifo", os.SCHED_RR: "rr"}
+    if policy_name := policies.get(os.sched_getscheduler(pid)):
+        yield "CPUSchedulingPolicy", policy_name
+    umask = re.search(r"^Umask:\s*([0-7]+)", Path(f"/proc/{pid}/status").read_text(), re.M)
+    if umask and umask[1] != "0022":
+        yield "UMask", umask[1]
 
 
 def _set_address(draft: Draft, pid: int) -> None:

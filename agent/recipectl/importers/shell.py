@@ -5,6 +5,7 @@ from copy import deepcopy
 from dataclasses import replace
 from typing import ClassVar
 
+from recipectl.compiler.secrets import looks_secret
 from recipectl.errors import UsageError
 from recipectl.importers.command import Command
 from recipectl.importers.draft import AS_IT_RUNS
@@ -33,7 +34,7 @@ def commands(
     shell = _Shell(Scope(given, {*given}, script_folder=folder))
     try:
         # With the last newline, a backslash before the end continues a line.
-        shell.run(statements(text.replace("\r\n", "\n") + "\n"))
+        shell.run(statements(text.removeprefix("\ufeff").replace("\r\n", "\n") + "\n"))
     except RecursionError as error:
         raise UsageError(f"the script is nested too deeply; {AS_IT_RUNS[3:]}") from error
     return shell.commands
@@ -104,7 +105,7 @@ class _Shell(SimpleCommands):
             name for name, variable in after.variables.items() if self.scope.variables.get(name) != variable
         }
         if node.Type == "FuncDecl":
-            self.functions[node.Name.Value] = changed
+            self.functions[node.Name.Value] = changed, after.exported_names
         else:
             self.forget(changed, reason)
 
@@ -114,13 +115,16 @@ class _Shell(SimpleCommands):
             after = self._apart(nodes, condition=line)
             wins = is_presumed and nodes is branches[0] and after.ended is None
             self.scope.exported_names |= after.exported_names
+            for name in self.scope.variables.keys() - after.variables.keys():  # `unset`
+                remark = f"line {line}: `{name}` is unset under a condition"
+                unset = self.scope.variables[name]
+                self.scope.variables[name] = replace(unset, remarks=(*unset.remarks, remark))
             for name, variable in after.variables.items():
                 known = self.scope.variables.get(name)
                 if known != variable:
                     kept = variable if wins or known is None else known
-                    remark = (
-                        f"line {line}: `{name}` is set under a condition; its value here is `{kept.text}`"
-                    )
+                    shown = "…" if looks_secret(name, kept.text) else kept.text
+                    remark = f"line {line}: `{name}` is set under a condition; its value here is `{shown}`"
                     self.scope.variables[name] = replace(kept, remarks=(*kept.remarks, remark))
             for place in ("venv", "conda_environment", "folder"):
                 known_place, new = getattr(self.scope, place), getattr(after, place)

@@ -6,6 +6,8 @@ from copy import deepcopy
 from dataclasses import replace
 from typing import ClassVar
 
+from recipectl.compiler.secrets import looks_secret
+from recipectl.errors import UsageError
 from recipectl.importers.command import Command
 from recipectl.importers.draft import AS_IT_RUNS, UNKNOWN_VALUE, VARIABLE_START, host_variable
 from recipectl.importers.shell_syntax import Node
@@ -38,7 +40,9 @@ class SimpleCommands:
         self.scope = scope
         self.commands: list[Command] = []
         self.condition: int | None = None  # the line of the test that decides about this command
-        self.functions: dict[str, set[str]] = {}  # name -> variables that it sets
+        self.functions: dict[
+            str, tuple[set[str], set[str]]
+        ] = {}  # name -> variables that it sets, and exports
         self._lost: list[str] = []  # what the next command must name
         self._exports_all = False  # `set -a`
         self._substituted: set[str] = set()
@@ -93,6 +97,12 @@ class SimpleCommands:
             variable = Variable(host_variable(name), remarks=(remark,))
             self._substituted.add(name)
         self.scope.variables[name] = variable
+        if name == "IFS":
+            self._lost.append(f"line {line}: `IFS` is set, which changes how words are split")
+        if sum(map(len, variable.elements or ())) > 128 * 1024:
+            raise UsageError(
+                "an array of the script is longer than 128 KiB, which no program takes; shorten it"
+            )
         if self._exports_all:
             self.scope.exported_names.add(name)
 
@@ -106,7 +116,9 @@ class SimpleCommands:
         inner, self.scope = self.scope, outer
         name = fields[0] if fields else ""
         if name in self.functions:
-            self.forget(self.functions[name], f"in the function `{name}`")
+            changed, exported = self.functions[name]
+            self.forget(changed, f"in the function `{name}`")
+            self.scope.exported_names |= exported
         elif name in self._BUILTINS and fields[1:2] != ["run"]:  # `conda run`
             self._BUILTINS[name](self, fields, node.line)
         elif name and name not in _WITHOUT_EFFECT:
@@ -123,6 +135,9 @@ class SimpleCommands:
         unknown = {name for name, value in environment.items() if UNKNOWN_VALUE in value}  # as of a loop
         environment |= {name: host_variable(name) for name in unknown}
         own_path = scope.variables.get("PATH", Variable()).value or None
+        secrets = {
+            name: "which the caller had" for name in names - variables.keys() if looks_secret(name, "x")
+        }
         lost = [*remarks, *(remark for variable in variables.values() for remark in variable.remarks)]
         if self.condition is not None:
             lost.append(f"line {line}: it runs under a condition (line {self.condition})")
@@ -142,6 +157,7 @@ class SimpleCommands:
                 not_carried_over=[*self._lost, *dict.fromkeys(lost)],
                 line=line,
                 service=dict(scope.service),
+                secrets=secrets,
                 substituted=frozenset(self._substituted | unknown),
                 refusal=refusal,
             )
@@ -205,7 +221,10 @@ class SimpleCommands:
             self._lost.append(f"line {line}: `{' '.join(words)}`; see `service:` for a similar setting")
 
     def _run_umask(self, words: list[str], line: int) -> None:
-        self.scope.service |= {"UMask": words[1]} if len(words) == 2 else {}
+        if len(words) == 2 and re.fullmatch("[0-7]{1,4}", words[1]):
+            self.scope.service["UMask"] = words[1]
+        else:
+            self._lost.append(f"line {line}: `{' '.join(words)}`; see `UMask` of `service:`")
 
     def _run_unset(self, words: list[str], line: int) -> None:
         for name in words[1:]:
@@ -218,6 +237,10 @@ class SimpleCommands:
             self.scope.folder = None
         else:
             self.scope.folder = self._from_folder(words[1])
+
+    def _run_printf(self, words: list[str], line: int) -> None:
+        if words[1:2] == ["-v"]:
+            self.forget(words[2:3], f"by `printf` (line {line})")
 
     def _run_read(self, words: list[str], line: int) -> None:
         self.forget([word for word in words[1:] if word.isidentifier()], f"by `{words[0]}` (line {line})")
@@ -243,6 +266,7 @@ class SimpleCommands:
         **dict.fromkeys(("alias", "pushd", "popd"), _lose),
         "eval": _run_eval,
         "set": _run_set,
+        "printf": _run_printf,
         "ulimit": _run_ulimit,
         "umask": _run_umask,
         "unset": _run_unset,

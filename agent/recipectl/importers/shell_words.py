@@ -3,6 +3,8 @@
 import re
 from dataclasses import dataclass, field
 
+from recipectl.compiler.secrets import looks_secret
+from recipectl.errors import UsageError
 from recipectl.importers.draft import UNKNOWN_VALUE, VARIABLE_START, host_variable
 from recipectl.importers.shell_syntax import Node
 
@@ -16,6 +18,7 @@ _ANSI = {
     "a": "\a", "b": "\b", "e": "\x1b", "E": "\x1b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v",
     "\\": "\\", "'": "'", '"': '"', "?": "?",
 }  # fmt: skip
+_MAX_VALUE = 128 * 1024  # of a word that is executed (execve(2), MAX_ARG_STRLEN)
 _PATTERN = re.compile(r"[*?[]")
 _SUBSTITUTION = "recipectl does not run substitutions"
 _BRACES = re.compile(r"\{[^{}\s]*(,|\.\.)[^{}\s]*\}")
@@ -95,7 +98,10 @@ class Words:
                 continue
             is_first, is_last = index == 0, index == len(word.Parts) - 1
             texts.append(self._literal(part, is_first=is_first, is_last=is_last, is_assignment=is_assignment))
-        return "".join(texts)
+        text = "".join(texts)
+        if len(text) > _MAX_VALUE:
+            raise _too_long()
+        return text
 
     def _literal(self, part: Node, *, is_first: bool, is_last: bool, is_assignment: bool) -> str:
         """A text without quotes; `~` is the home folder at its start, and in the paths of an assignment."""
@@ -188,6 +194,15 @@ class Words:
         value = variable.value if variable.elements is None else (*variable.elements, "")[0]
         return self._split(node, value, splits=splits)
 
+    def _operand(self, word: Node, *, splits: bool) -> str:
+        """The text after an operator, which is split at the blanks that are outside quotes."""
+        texts = []
+        for part in word.Parts or ():
+            text = self._text(Node({"Parts": [part]}), splits=splits, is_assignment=False)
+            is_split = splits and part.Type == "Lit"
+            texts.append(re.sub(r"[ \t\n]+", _FIELD_END, text) if is_split else text)
+        return "".join(texts)
+
     def _from_caller(self, name: str) -> str:
         """What the caller gives to the script: an argument, or a variable of its environment."""
         return host_variable(f"ARG{int(name) + self.scope.shifted}" if name.isdigit() else name)
@@ -199,20 +214,25 @@ class Words:
         is_set = variable is not None and bool(variable.value or ":" not in operator)
         match operator.strip(":"):
             case "-" | "=" if not is_set:
-                default = self._text(word, splits=splits, is_assignment=False)
+                default = self._operand(word, splits=splits)
                 if variable is None:
                     shown = _plain(default.replace(_FIELD_END, " "))
+                    shown = "…" if looks_secret(name, shown) else shown
                     self._remark(node, f"`${{{name}}}` has its default value here, `{shown}`")
                 if "=" in operator:
                     self.scope.variables[name] = Variable(_plain(default.replace(_FIELD_END, " ")))
-                return self._split(node, default, splits=splits and _QUOTED not in default)
+                return default
             case "-" | "=" | "?" if variable is not None:
                 return self._split(node, variable.value, splits=splits)
             case "?":
                 return self._from_caller(name)
             case "+" if variable is not None and VARIABLE_START not in variable.value:
-                return self._text(word, splits=splits, is_assignment=False) if is_set else ""
+                return self._operand(word, splits=splits) if is_set else ""
         return self.unknown(node, f"the value of `${{{name}{operator}…}}` is for a shell to find")
+
+
+def _too_long() -> UsageError:
+    return UsageError("a value of the script is longer than 128 KiB, which no program takes; shorten it")
 
 
 def _plain(text: str) -> str:

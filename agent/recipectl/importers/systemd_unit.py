@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from recipectl.compiler import service_settings
+from recipectl.compiler.secrets import has_secret
 from recipectl.errors import RecipectlError, UsageError
 from recipectl.importers.command import SHELLS, Command, script_in
 from recipectl.importers.draft import AS_IT_RUNS, Draft, host_variable
 from recipectl.importers.from_command import draft_from_command, model_name
 from recipectl.importers.programs import program, program_name, runs_container, unwrapped
 from recipectl.importers.shell import commands
+from recipectl.importers.unit_text import expanded, without_specifiers
 from recipectl.importers.variables import keep_cache
 from recipectl.recipe.schema import LONGEST_SEC, span_sec
 from recipectl.recipe.yamlsyntax import read_text
@@ -56,6 +58,7 @@ def draft(text: str, name: str, source: str) -> Draft:
     environment |= _variables_of_files(unit_settings, name, environment, not_carried_over)
     folder = next((value for _, key, value in unit_settings if key == "WorkingDirectory"), "")
     folder = without_specifiers(folder.lstrip("-"), name, not_carried_over)
+    folder = host_variable("HOME") if folder == "~" else folder
     command = _command(command_lines[-1], environment, name, not_carried_over, folder or None)
     if len(command_lines) > 1:
         not_carried_over.append(f"{len(command_lines) - 1} ExecStart= before the last one")
@@ -63,7 +66,8 @@ def draft(text: str, name: str, source: str) -> Draft:
     result.not_carried_over += not_carried_over
     set_keys(result, unit_settings, name)
     users = {key: value for _, key, value in unit_settings if key in ("User", "DynamicUser")}
-    if users.get("User", "root") == "root" and "DynamicUser" not in users and "/user/" not in source:
+    is_dynamic = users.get("DynamicUser", "no").lower() in ("1", "yes", "true", "on")
+    if users.get("User") in (None, "", "root") and not is_dynamic and "/user/" not in source:
         result.fields.pop("user", None)
         result.not_carried_over.append("it ran as root; it will run as a user of its own, see `user:`")
     else:
@@ -116,24 +120,6 @@ def _variables_of_files(
     return variables
 
 
-def without_specifiers(text: str, name: str, not_carried_over: list[str]) -> str:
-    """Replace the specifiers of systemd.unit(5) that are the same for every service of the system."""
-    prefix, _, instance = name.partition("@")
-    values = {"%": "%", "n": f"{name}.service", "N": name, "p": prefix, "t": "/run", "S": "/var/lib"}
-    values |= {"C": "/var/cache", "E": "/etc", "L": "/var/log", "T": "/tmp", "V": "/var/tmp"}  # noqa: S108  (read)
-    values["i"] = instance or host_variable("INSTANCE")
-    values["I"] = instance.replace("-", "/") or host_variable("INSTANCE")
-    host_names = {"h": "HOME", "H": "HOSTNAME", "u": "USER", "U": "UID"}
-    values |= {letter: host_variable(variable) for letter, variable in host_names.items()}
-
-    def value(match: re.Match[str]) -> str:
-        if match[1] not in values:
-            not_carried_over.append(f"the specifier {match[0]}, which stays as it is; write its value")
-        return values.get(match[1], match[0])
-
-    return re.sub(r"%([A-Za-z%])", value, text)
-
-
 def _command(
     line: str, environment: dict[str, str], name: str, not_carried_over: list[str], folder: str | None
 ) -> Command:
@@ -141,8 +127,15 @@ def _command(
     command_line = line.lstrip("-@:+!|")
     prefix = line.removesuffix(command_line)
     words = list(quoting.split(without_specifiers(command_line, name, not_carried_over)))
+    if {"+", "!"} & {*prefix}:
+        not_carried_over.append(f"the prefix `{prefix}` of ExecStart=, which ran it with privileges")
+    if "@" in prefix:
+        words = [*words[:1], *words[2:]]  # the second word is the name that the process shows
+    if ";" in words:
+        not_carried_over.append(f"`{' '.join(words[words.index(';') :])}`, a second command of ExecStart=")
+        words = words[: words.index(";")]
     if ":" not in prefix:  # systemd does not expand variables after this prefix
-        words = [part for word in words for part in _expanded(word, environment)]
+        words = [part for word in words for part in expanded(word, environment)]
     if (script := script_in(words[:5])) is not None:
         return _command_in_script(script, environment, not_carried_over, folder)
     path = environment.get("PATH")
@@ -196,18 +189,6 @@ def _command_in_script(
     return engines[-1]
 
 
-def _expanded(word: str, environment: Mapping[str, str]) -> list[str]:
-    """`$NAME` alone is split into words, `${NAME}` is not (systemd.service(5)); `$$` is `$`."""
-    if match := re.fullmatch(r"\$([A-Za-z_][A-Za-z0-9_]*)", word):
-        name = match[1]
-        return environment[name].split() if name in environment else [host_variable(name)]
-
-    def value(match: re.Match[str]) -> str:
-        return "$" if match[0] == "$$" else environment.get(match[1], host_variable(match[1]))
-
-    return [re.sub(r"\$\$|\$\{([A-Za-z_][A-Za-z0-9_]*)\}", value, word)]
-
-
 def set_keys(draft: Draft, unit_settings: Sequence[Setting], name: str) -> None:
     """Set the fields for the settings of a service; settings without a field go to `service:`."""
     service: dict[str, list[str]] = {}
@@ -245,11 +226,19 @@ def _set_field(draft: Draft, setting: Setting, name: str) -> bool:
     """Whether a setting has a field of its own in a recipe; if so, set it."""
     match setting:
         case ("Unit", "Description", value):
-            draft.fields = {"description": without_specifiers(value, name, []), **draft.fields}
-        case (_, "User", value):
-            draft.set("user", without_specifiers(value, name, draft.not_carried_over))
+            text = without_specifiers(value, name, [])
+            draft.fields = {
+                "description": text,
+                **{k: v for k, v in draft.fields.items() if k != "description"},
+            }
         case (_, "TimeoutStartSec" | "TimeoutSec" as key, value):
             _set_start_timeout(draft, key, value)
+        case (_, "User", ""):  # an empty value removes those before it
+            draft.fields.pop("user", None)
+        case ("Install", "WantedBy", ""):
+            draft.fields.pop("autostart", None)
+        case (_, "User", value):
+            draft.set("user", without_specifiers(value, name, draft.not_carried_over))
         case ("Install", "WantedBy", value):
             draft.set("autostart", True, f"The service was wanted by {value}.")
         case _:
@@ -278,6 +267,8 @@ def _add_to_service(draft: Draft, service: dict[str, list[str]], setting: Settin
         return
     if not value:
         service.pop(key, None)
+    elif has_secret(value):
+        draft.not_carried_over.append(f"{key}=, which holds a secret")
     elif service_settings.is_allowed(key) and section in ("Service", "Unit"):
         text = without_specifiers(value, name, draft.not_carried_over)
         service.setdefault(key, []).append(text)

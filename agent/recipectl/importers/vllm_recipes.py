@@ -255,6 +255,8 @@ def official_command(
 
 def draft(recipe: _Map, taxonomy: _Map, strategies: _Map, choice: Choice, source: str) -> Draft:
     """The official command as a recipe; UsageError for a choice that the recipe lacks."""
+    if not _map(recipe, "model").get("model_id"):
+        raise UsageError(f"{source} has no `model.model_id`; give a recipe, a file below models/")
     meta = _map(recipe, "meta")
     if "omni" in (meta.get("tasks") or ()):
         raise UsageError("recipes of vllm-omni cannot be imported: it is another engine; see its own command")
@@ -269,6 +271,10 @@ def draft(recipe: _Map, taxonomy: _Map, strategies: _Map, choice: Choice, source
     parts = f"variant {choice.variant}, hardware {choice.hardware}, {strategy}"
     official_draft = draft_from_command(command, origin=f"vLLM's official recipe {source}: {parts}")
     _set_version(official_draft, _map(recipe, "model"), variant)
+    for item in recipe.get("dependencies") or ():
+        if isinstance(item, Mapping) and not item.get("optional"):
+            what = item.get("note") or item.get("command")
+            official_draft.not_carried_over.append(f"a dependency: {what}")
     if title := meta.get("title"):
         official_draft.fields = {"description": str(title), **official_draft.fields}
     return official_draft

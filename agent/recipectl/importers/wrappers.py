@@ -35,6 +35,8 @@ def settings(wrapper: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
     found: list[tuple[str, str]] = []
     rest: list[str] = []
     options = list(_options(wrapper[1:]))
+    if program == "nice" and not any(option in ("-n", "--adjustment") for option, *_ in options):
+        found.append(("Nice", "10"))  # nice(1)
     memory = {value for option, value, _ in options if option in _NUMA_POLICIES}
     for option, value, written in options:
         if program == "numactl" and option in _NUMA_POLICIES and re.fullmatch(r"[0-9,-]+", value):
@@ -58,13 +60,32 @@ def _options(words: list[str]) -> Iterator[tuple[str, str, str]]:
             yield "", word, word
         elif equals:
             yield name, value, word
-        elif remaining and not remaining[0].startswith("-"):
+        elif remaining and (not remaining[0].startswith("-") or _takes_number(word, remaining[0])):
             value = remaining.pop(0)
             yield word, value, f"{word} {value}"
         elif match := re.fullmatch(r"(-[A-Za-z])(.+)", word) if not word.startswith("--") else None:
             yield match[1], match[2], word
         else:
             yield word, "", word
+
+
+def _takes_number(option: str, word: str) -> bool:
+    """`nice -n -5`."""
+    return option in ("-n", "--adjustment", "--nice") and bool(re.fullmatch(r"-[0-9]+", word))
+
+
+def _cpus(text: str) -> str | None:
+    """A list of processors as CPUAffinity= has it, strides written out; None for what has no such form."""
+    numbers: list[str] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"([0-9]+)(?:-([0-9]+)(?::([0-9]+))?)?", part)
+        if match is None:
+            return None
+        if match[3]:
+            numbers += map(str, range(int(match[1]), int(match[2]) + 1, int(match[3]) or 1))
+        else:
+            numbers.append(part)
+    return " ".join(numbers)
 
 
 def _setting(program: str, option: str, value: str) -> tuple[str, str] | None:
@@ -78,7 +99,10 @@ def _setting(program: str, option: str, value: str) -> tuple[str, str] | None:
         case None:
             return None
         case "CPUAffinity":
-            return "CPUAffinity", value.replace(",", " ")
+            processors = _cpus(value)
+            return ("CPUAffinity", processors) if processors else None
+        case "Slice":
+            return "Slice", value if value.endswith(".slice") else f"{value}.slice"
         case "IOSchedulingClass":
             return "IOSchedulingClass", _IO_CLASSES.get(value, value)
         case name:

@@ -1,0 +1,37 @@
+"""What systemd puts into the text of a unit: specifiers and variables."""
+
+import re
+from collections.abc import Mapping
+
+from recipectl.importers.draft import host_variable
+from recipectl.systemd import quoting
+
+
+def without_specifiers(text: str, name: str, not_carried_over: list[str]) -> str:
+    """Replace the specifiers of systemd.unit(5) that are the same for every service of the system."""
+    prefix, _, instance = name.partition("@")
+    values = {"%": "%", "n": f"{name}.service", "N": name, "p": prefix, "t": "/run", "S": "/var/lib"}
+    values |= {"C": "/var/cache", "E": "/etc", "L": "/var/log", "T": "/tmp", "V": "/var/tmp"}  # noqa: S108  (read)
+    values["i"] = instance or host_variable("INSTANCE")
+    values["I"] = instance.replace("-", "/") or host_variable("INSTANCE")
+    host_names = {"h": "HOME", "H": "HOSTNAME", "u": "USER", "U": "UID"}
+    values |= {letter: host_variable(variable) for letter, variable in host_names.items()}
+
+    def value(match: re.Match[str]) -> str:
+        if match[1] not in values:
+            not_carried_over.append(f"the specifier {match[0]}, which stays as it is; write its value")
+        return values.get(match[1], match[0])
+
+    return re.sub(r"%([A-Za-z%])", value, text)
+
+
+def expanded(word: str, environment: Mapping[str, str]) -> list[str]:
+    """`$NAME` alone is split into words, `${NAME}` is not (systemd.service(5)); `$$` is `$`."""
+    if match := re.fullmatch(r"\$([A-Za-z_][A-Za-z0-9_]*)", word):
+        name = match[1]
+        return list(quoting.split(environment[name])) if name in environment else [host_variable(name)]
+
+    def value(match: re.Match[str]) -> str:
+        return "$" if match[0] == "$$" else environment.get(match[1], host_variable(match[1]))
+
+    return [re.sub(r"\$\$|\$\{([A-Za-z_][A-Za-z0-9_]*)\}", value, word)]
