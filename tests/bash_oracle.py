@@ -46,7 +46,7 @@ for script in /scripts/*.sh; do
     kill -KILL -1
     builtin printf '\\3\\0%s\\0' "${script##*/}" >&7
     for file in /records/*; do [ -e "$file" ] && /bin/cat "$file" >&7; done
-    /bin/rm -rf /records /srv
+    /bin/rm -rf /records /srv /opt
     /bin/mkdir -p /records /srv/a
 done
 """
@@ -120,6 +120,10 @@ def record(scripts: Sequence[tuple[str, Sequence[str]]]) -> list[list[Run]]:
         (root / "dev/null").touch()
         setup = f"""
             mount --make-rprivate / && mount -t tmpfs tmpfs {root}/srv && mkdir {root}/srv/a &&
+            for folder in bin scripts lib lib64 usr; do
+                ! test -d {root}/$folder || mount --bind {root}/$folder {root}/$folder
+                ! test -d {root}/$folder || mount -o remount,ro,bind {root}/$folder
+            done
             mount --bind /dev/null {root}/dev/null && mount -t proc proc /proc 2>/dev/null
             exec chroot {root} /bin/real-env -i PATH=/bin LC_ALL=C.UTF-8 /bin/bash /driver 7>&1"""
         done = subprocess.run([*_unshare(), "sh", "-c", setup], capture_output=True, check=True)

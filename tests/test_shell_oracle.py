@@ -45,7 +45,7 @@ def read(text: str) -> tuple[list[_Engine], bool, list[str]]:
             says |= bool(command.words)  # the verb names programs that are no engine
             continue
         path = {"PATH": command.path} if command.path else {}
-        texts = [*command.words, *command.environment.values(), command.path or ""]
+        texts = [*command.words, *command.environment.values(), command.path or "", command.folder or ""]
         says |= bool(command.not_carried_over)
         says |= any(mark in word for word in texts for mark in (VARIABLE_START, UNKNOWN_VALUE))
         engines.append(engine(list(command.words), _BASE | command.environment | path))
