@@ -35,6 +35,9 @@ def package() -> Path:
 @pytest.fixture
 def installed(package: Path) -> Iterator[str]:
     """The package on a system without any other recipectl; the path of its command."""
+    systemctl("disable", "--now", "recipectl-apply.service")  # of a playbook's test
+    Path("/etc/systemd/system/recipectl-apply.service").unlink(missing_ok=True)
+    run("dpkg", "-P", "recipectl")
     dpkg("-i", str(package))
     yield "/usr/bin/recipectl"
     run("dpkg", "-P", "recipectl")
