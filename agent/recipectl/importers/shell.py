@@ -63,6 +63,8 @@ class _Shell(SimpleCommands):
             self._STATEMENTS.get(node.Type, _Shell._opaque)(self, node)
         for redirection in statement.Redirs or ():
             self._refuse_input(redirection, self.commands[first:])
+            if node is None:
+                self._lost.append(f"line {redirection.line}: a redirection, which a shell may refuse")
 
     def _refuse_input(self, redirection: Node, commands: list[Command]) -> None:
         """Refuse commands that read from a file: most of these files are placeholders."""

@@ -77,6 +77,7 @@ class SimpleCommands:
         elements = (node.Array.Elems or ()) if node.Array else ()
         if (
             node.Index
+            or (node.Array and node.Array.Glued)
             or any(element.Index for element in elements)
             or (node.Append and bool(before.elements) != bool(node.Array))
         ):
@@ -115,7 +116,9 @@ class SimpleCommands:
             self._assign(item)
         inner, self.scope = self.scope, outer
         name = fields[0] if fields else ""
-        if name in self.functions:
+        if fields[:2] == ["exec", "exec"]:
+            self._lose(fields, node.line)
+        elif name in self.functions:
             changed, exported = self.functions[name]
             self.forget(changed, f"in the function `{name}`")
             self.scope.exported_names |= exported

@@ -1,5 +1,6 @@
 """A shell script as the syntax tree of `shfmt --to-json`, statement by statement; nothing is run."""
 
+import contextlib
 import json
 import re
 import subprocess
@@ -82,9 +83,28 @@ def _node(fields: dict[str, Any], data: bytes, joined: list[int]) -> Node:
     comment, backslash, _ = str(fields.get("Text", "")).partition("\\\n")
     if "Hash" in fields and backslash:
         joined.append(fields["Hash"].Offset + 1 + len(comment.encode()))
+    if "Lparen" in fields and "Elems" in fields:  # an array; text behind it makes it a text, in bash
+        end = fields["End"].Offset
+        fields["Glued"] = data[end : end + 1] not in (b"", *(bytes([byte]) for byte in b" \t\n;&|)"))
     if fields.get("Type") == "CmdSubst":
         fields["Source"] = data[fields["Pos"].Offset : fields["End"].Offset].decode()
     return Node(fields)
+
+
+def _fault_of_bash(text: str) -> Fault | None:
+    """What bash itself cannot read, where it is installed: it reads more strictly. `-n` runs nothing."""
+    with contextlib.suppress(OSError, UnicodeError, subprocess.TimeoutExpired):
+        done = subprocess.run(
+            ["/bin/bash", "-n"],
+            input=text.encode(),
+            capture_output=True,
+            timeout=_TIMEOUT_SEC,
+            env={"LC_ALL": "C"},
+        )
+        match = re.search(r"line (\d+): (syntax error.*|unexpected.*)", done.stderr.decode(errors="replace"))
+        if done.returncode and match:
+            return Fault(int(match[1]), match[2])
+    return None
 
 
 def statements(text: str) -> Iterator[Node | Fault]:
@@ -93,7 +113,9 @@ def statements(text: str) -> Iterator[Node | Fault]:
     begin = 0
     for _ in range(_MAX_FAULTS):
         # Empty lines in front keep the numbers of the lines.
-        nodes, fault = _tree("\n" * begin + "\n".join(lines[begin:]))
+        text = "\n" * begin + "\n".join(lines[begin:])
+        nodes, fault = _tree(text)
+        fault = fault or _fault_of_bash(text)
         if fault is None:
             yield from nodes
             return

@@ -151,6 +151,8 @@ class Words:
         """The script's own folder, as scripts find it; it is the folder that most are started from."""
         text = re.sub(r"[\s\"']|^\$\(|\)$|^`|`$", "", node.Source)
         scope = self.scope
+        if "\n" in node.Source.strip():
+            return self.unknown(node, _SUBSTITUTION)
         if text in ("pwd", "pwd-P") and scope.folder:
             return scope.folder
         if scope.script_folder and _OWN_FOLDER.fullmatch(text):
