@@ -8,7 +8,7 @@ from typing import ClassVar
 from recipectl.compiler.secrets import looks_secret
 from recipectl.errors import UsageError
 from recipectl.importers.command import Command
-from recipectl.importers.draft import AS_IT_RUNS
+from recipectl.importers.draft import AS_IT_RUNS, VARIABLE_START
 from recipectl.importers.shell_commands import SimpleCommands, refusal_at
 from recipectl.importers.shell_syntax import Fault, Node, statements
 from recipectl.importers.shell_words import PRIVATE, Scope, Variable, Words
@@ -70,9 +70,12 @@ class _Shell(SimpleCommands):
         """Refuse commands that read from a file: most of these files are placeholders."""
         word, operator = Words(self.scope).value(redirection.Word), str(redirection.Op)
         is_output = ">" in operator and operator != "<>"
-        if word == "/dev/null" or (
-            is_output and (not redirection.N or "&" not in operator or word in ("1", "2", "-"))
-        ):
+        is_number = "&" in operator and (redirection.N or word.isdigit())
+        if is_output and VARIABLE_START in word:
+            for command in commands:
+                command.not_carried_over.append(f"line {redirection.line}: the file `{word}` of its output")
+            return
+        if word == "/dev/null" or (is_output and (not is_number or word in ("1", "2", "-"))):
             return
         remedy = f"fill in `<{word}>`" if operator == "<" else f"it has `{operator}{word}`; remove that"
         for command in commands:

@@ -174,7 +174,8 @@ class SimpleCommands:
         self._exports_all = "-a" in words or (self._exports_all and "+a" not in words)
         options = [word for word in words[1:] if word != "pipefail"]
         if not re.fullmatch(
-            r"([+-]([aeuxvo]+|-) ?)*", " ".join(options[: options.index("--") if "--" in options else None])
+            r"([+-]([aeuxvo]+|-)( |\Z))*",
+            " ".join(options[: options.index("--") if "--" in options else None]),
         ):
             self._lose(words, line)
         if "--" in words:
