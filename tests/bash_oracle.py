@@ -1,7 +1,8 @@
 """What bash itself runs for a script: in a root of stubs that record their words and environment.
 
-The root is a tmpfs in namespaces of its own: nothing that a script does can leave it. `record` runs many
-scripts one after the other; a script is ended after a few seconds.
+The root is a folder of its own, in namespaces of its own, and the stubs can only be read: what a script does
+reaches neither the host nor the next script. `record` runs many scripts one after the other; each is ended
+after half a second.
 """
 
 import os
@@ -18,6 +19,9 @@ OF_SHELL = {"PWD", "OLDPWD", "SHLVL", "_", "BASH_ENV"}
 _STUBS = (
     "vllm", "sglang", "llama-server", "python", "python3", "docker", "podman", "sudo", "nohup", "numactl",
     "taskset", "nice", "systemd-run", "conda", "uv", "pip", "env", "curl", "date", "tee", "setsid", "time",
+)  # fmt: skip
+_PROGRAMS = (
+    "bash", "env", "timeout", "mkdir", "cat", "cp", "rm", "ln", "dirname", "readlink", "realpath",
 )  # fmt: skip
 _SECONDS = 0.5
 # A stub: its name and words, an empty field, and its environment; each record is a file of its own.
@@ -86,20 +90,7 @@ def record(scripts: Sequence[tuple[str, Sequence[str]]]) -> list[list[Run]]:
         root = Path(folder, "root")
         for name in ("bin", "scripts", "records", "srv/a", "dev"):
             (root / name).mkdir(parents=True)
-        for program in (
-            "bash",
-            "env",
-            "timeout",
-            "mkdir",
-            "cat",
-            "cp",
-            "rm",
-            "sleep",
-            "ln",
-            "dirname",
-            "readlink",
-            "realpath",
-        ):
+        for program in _PROGRAMS:
             _copy_program(str(shutil.which(program)), root)
         # Without the locale, bash begins with a warning.
         if (locale := Path("/usr/lib/locale/C.utf8")).exists():

@@ -11,8 +11,8 @@ from typing import Any
 
 from recipectl.compiler.model import ResolvedRecipe
 from recipectl.compiler.pipeline import resolve_purely
-from recipectl.engines import parser_probe
-from recipectl.engines.options import Option, Options
+from recipectl.engines import ask, parser_probe
+from recipectl.engines.options import Option, Options, shipped_options
 from recipectl.engines.registry import ENGINES
 from recipectl.errors import RecipectlError
 from recipectl.importers.command import command_from_words
@@ -111,6 +111,17 @@ def compare(engine: str, python: Path, texts: list[tuple[list[str], list[str]]])
     )  # fmt: skip
     taken, differ = json.loads(done.stdout.partition("RESULT ")[2])
     return taken, differ
+
+
+def check_spellings(engine: str, python: Path, folder: Path, least: int) -> None:
+    """Each spelling of each option, of the installed engine and of the shipped table, keeps its meaning."""
+    runtime = Runtime("test", (str(python),), interpreter=str(python))
+    answer = ask.options_of(engine, runtime, "root", folder)
+    assert answer.asked
+    for options in (answer.options, shipped_options(engine)):
+        taken, differ = compare(engine, python, pairs(engine, options, folder))
+        assert differ == []
+        assert taken > least  # the others want values of their own
 
 
 def router_args(server: Path, words: list[str], folder: Path) -> list[str]:

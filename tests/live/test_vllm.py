@@ -13,9 +13,6 @@ import imported
 import pytest
 
 from live.common import recipectl, show, until
-from recipectl.engines import ask
-from recipectl.engines.options import shipped_options
-from recipectl.machine.runtime import Runtime
 
 pytestmark = pytest.mark.vllm
 ROOT = Path(__file__).parents[2]
@@ -137,15 +134,7 @@ def test_torch_compile_works_in_the_default_sandbox() -> None:
 
 
 def test_every_spelling_of_every_option_means_the_same_after_an_import(tmp_path: Path) -> None:
-    python = ROOT / ".build/vllm/bin/python"
-    answer = ask.options_of(
-        "vllm", Runtime("test", (str(python),), interpreter=str(python)), "root", tmp_path
-    )
-    assert answer.asked
-    for options in (answer.options, shipped_options("vllm")):
-        taken, differ = imported.compare("vllm", python, imported.pairs("vllm", options, tmp_path))
-        assert differ == []
-        assert taken > 400  # the others want values of their own
+    imported.check_spellings("vllm", ROOT / ".build/vllm/bin/python", tmp_path, least=400)
 
 
 @pytest.mark.skipif(not DOCUMENTATION.exists(), reason="`make setup-test` fetches the documentation")

@@ -14,6 +14,7 @@ from recipectl.importers.container_options import Container, read_options
 from recipectl.importers.containers import engine_command
 from recipectl.importers.draft import Draft, host_variable
 from recipectl.importers.from_command import NoEngineError, draft_from_command, model_name
+from recipectl.importers.shapes import mapping, sequence
 from recipectl.importers.systemd_unit import set_keys
 from recipectl.importers.unit_text import without_specifiers
 from recipectl.recipe.yamlsyntax import Loader, read_text
@@ -108,11 +109,9 @@ def _lines(root: Any, name: str) -> dict[str, int]:
 
 def _service_draft(name: str, service: Any, lines: Mapping[str, int], folder: Path, source: str) -> Draft:
     if not isinstance(service, dict) or not isinstance(service.get("image"), str):
-        remedy = (
-            "import what `docker compose config` prints" if "extends" in (service or ()) else "give it one"
-        )
+        has_base = isinstance(service, dict) and "extends" in service
+        remedy = "import what `docker compose config` prints" if has_base else "give it one"
         raise UsageError(f"it has no `image:` here; {remedy}")
-    _check_shape(service)
     lost: list[str] = []
     variables: dict[str, str] = {}
     if (folder / ".env").is_file():  # Compose reads it for `${NAME}`
@@ -157,45 +156,17 @@ def _interpolated(value: Any, variables: Mapping[str, str], lost: list[str]) -> 
     return _VARIABLE.sub(text, value) if isinstance(value, str) else value
 
 
-_MAPPINGS = ("deploy", "ulimits", "environment", "healthcheck")
-_LISTS = (
-    "environment",
-    "ports",
-    "volumes",
-    "devices",
-    "env_file",
-    "networks",
-    "gpus",
-    "group_add",
-    "security_opt",
-)
-
-
-def _check_shape(service: Mapping[str, Any]) -> None:
-    """UsageError for a value of another kind than Compose takes."""
-    for key, value in service.items():
-        kinds = (*((dict,) if key in _MAPPINGS else ()), *((list, str) if key in _LISTS else ()))
-        if key == "networks":
-            kinds = (dict, list)
-        if kinds and value is not None and not isinstance(value, kinds):
-            raise UsageError(f"`{key}:` is `{value}`; correct it")
-    resources = (service.get("deploy") or {}).get("resources") or {}
-    parts = [resources, *(resources.values() if isinstance(resources, dict) else ())]
-    if not all(isinstance(part, dict) for part in parts):
-        raise UsageError("`deploy.resources:` is no mapping of mappings; correct it")
-
-
 def _texts(key: str, value: Any, folder: Path) -> Iterator[str]:
     """The values of one key, each as the option of `docker run` has it."""
     if key == "environment" and isinstance(value, dict):
         yield from (name if text is None else f"{name}={_scalar(text)}" for name, text in value.items())
         return
     if key == "ulimits":
-        for name, limit in value.items():
-            yield f"{name}={limit['soft']}:{limit['hard']}" if isinstance(limit, dict) else f"{name}={limit}"
+        for name, limit in mapping(value, key).items():
+            parts = (limit.get("soft", ""), limit.get("hard", "")) if isinstance(limit, dict) else (limit,)
+            yield f"{name}={':'.join(map(str, parts))}"
         return
-    items = value if isinstance(value, list | dict) else [] if value is None else [value]
-    for item in items:
+    for item in value if key == "networks" and isinstance(value, dict) else sequence(value, key):
         text = _item_text(key, item) if isinstance(item, dict) else str(item)
         if key in ("volumes", "env_file"):
             text = re.sub(r"^~(?=/)", host_variable("HOME"), text)
@@ -226,15 +197,16 @@ def _scalar(value: Any) -> str:
 def _gpus(device: Mapping[str, Any]) -> str:
     """A device of Compose as `--gpus` has it."""
     if ids := device.get("device_ids"):
-        return f"device={','.join(map(str, ids))}"
+        return f"device={','.join(map(str, ids if isinstance(ids, list) else [ids]))}"
     return str(device.get("count", "all"))
 
 
 def _add_resources(container: Container, deploy: Any, written: str) -> None:
-    resources = dict((deploy or {}).get("resources") or {})
-    limits, reserved = resources.get("limits") or {}, resources.get("reservations") or {}
-    for device in reserved.get("devices") or ():
-        if isinstance(device, dict) and "gpu" in (device.get("capabilities") or ()):
+    resources = mapping(mapping(deploy, "deploy").get("resources"), "deploy.resources")
+    limits = mapping(resources.get("limits"), "deploy.resources.limits")
+    reserved = mapping(resources.get("reservations"), "deploy.resources.reservations")
+    for device in sequence(reserved.get("devices"), "deploy.resources.reservations.devices"):
+        if isinstance(device, dict) and "gpu" in sequence(device.get("capabilities"), "capabilities"):
             container.add("--gpus", _gpus(device), written)
         else:
             container.leave_out(f"{written}: the device {device}")
@@ -250,7 +222,9 @@ def _add_resources(container: Container, deploy: Any, written: str) -> None:
 def _split(value: Any) -> _Words:
     """The words of `command:` or `entrypoint:`, a list or one text; UsageError for an open quote."""
     try:
-        return shlex.split(value) if isinstance(value, str) else [_scalar(item) for item in value or ()]
+        return (
+            shlex.split(value) if isinstance(value, str) else list(map(_scalar, sequence(value, "command")))
+        )
     except ValueError as error:
         raise UsageError(f"its words cannot be split ({error}); correct its quotes") from error
 

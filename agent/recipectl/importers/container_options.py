@@ -137,20 +137,20 @@ class Container:
             self.add_other(option, value, written)
 
     def add_other(self, name: str, value: str, written: str = "") -> None:
-        size = re.fullmatch(r"([0-9.]+)([kmgt]?)(i?b?)", value.lower())
+        """Add an option that is a setting of a unit; name any other one that means something."""
+        size = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([kmgt]?)(i?b?)", value.lower())
         if name in _SETTINGS and (size or not _SETTINGS[name].startswith("Memory")):
             self.service[_SETTINGS[name]] = size[1] + size[2].upper() if size else value
-        elif name == "--cpus" and re.fullmatch(r"[0-9.]+", value):
+        elif name == "--cpus" and re.fullmatch(r"[0-9]+(\.[0-9]+)?", value):
             self.service["CPUQuota"] = f"{float(value) * 100:g}%"
-        elif name == "--ulimit" and (
-            match := re.match(r"(nofile|stack|nproc|core)=(-?\d+(?::-?\d+)?)$", value)
-        ):
+        elif name == "--ulimit" and (match := _ULIMIT.match(value)):
             self.service[f"Limit{match[1].upper()}"] = match[2].replace("-1", "infinity")
         elif name not in _CONTAINER_ONLY and (name, value.split(":")[0]) not in _COMPILED:
             shown = written or f"`{name} {value}` of the container"
             self.leave_out(f"{shown}; see `{_KEYS.get(name, 'service')}:`")
 
     def leave_out(self, text: str) -> None:
+        """Name what the recipe lacks."""
         self.not_carried_over.append(text)
 
     def keep_cache(self, model: str, program: str) -> None:
@@ -166,8 +166,11 @@ class Container:
                     self.environment.setdefault(name, source.rstrip("/") + folder)
 
     def _host_mounts(self) -> list[tuple[str, str]]:
+        """The mounts of folders of the host; the others are volumes."""
         return [
-            (target, source) for target, source in self.mounts if source.startswith(("/", VARIABLE_START))
+            (target, source)
+            for target, source in self.mounts
+            if target and source.startswith(("/", VARIABLE_START))
         ]
 
     def name_mounts(self) -> list[str]:
@@ -200,10 +203,9 @@ class Container:
 
     def host_path(self, word: str) -> str:
         """A word with the paths of the host, where a path begins: in front, after `=` and within JSON."""
-        for target, source in self.mounts:
-            if target and source.startswith(("/", VARIABLE_START)):
-                pattern = rf"(?<![^=:,\"'\s]){re.escape(target.rstrip('/'))}(?=/|$|[\"',:\s])"
-                word = re.sub(pattern, source.rstrip("/").replace("\\", r"\\"), word)
+        for target, source in self._host_mounts():
+            pattern = rf"(?<![^=:,\"'\s]){re.escape(target.rstrip('/'))}(?=/|$|[\"',:\s])"
+            word = re.sub(pattern, source.rstrip("/").replace("\\", r"\\"), word)
         return word
 
 

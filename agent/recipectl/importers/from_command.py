@@ -16,7 +16,6 @@ from recipectl.engines.registry import ENGINES
 from recipectl.errors import UsageError
 from recipectl.importers.arguments import set_arguments
 from recipectl.importers.command import Command
-from recipectl.importers.config_file import expanded, of_environment
 from recipectl.importers.containers import command_in_container
 from recipectl.importers.draft import (
     VARIABLE_END,
@@ -25,6 +24,7 @@ from recipectl.importers.draft import (
     host_variable,
     redacted,
 )
+from recipectl.importers.option_sources import expanded, of_environment
 from recipectl.importers.programs import Program, program, unwrapped
 from recipectl.importers.variables import set_environment, set_secret
 from recipectl.machine.distributions import ENGINE_SCRIPTS
@@ -102,7 +102,9 @@ def _engine(command: Command) -> Program:
 
 def _arguments(engine: Program, command: Command, draft: Draft, notes: list[str]) -> list[str]:
     """The engine's arguments with those of its files and variables; UsageError for a placeholder."""
-    arguments, config_file = expanded(engine.backend, engine.arguments, command.folder)
+    arguments, config_file = expanded(
+        engine.backend, engine.arguments, command.folder or command.script_folder
+    )
     if config_file:
         notes.append(f"The options of {config_file} are written out here.")
     relative = [word for before, word in pairwise(("", *arguments)) if _is_file(before, word)]

@@ -11,6 +11,7 @@ from recipectl.importers.command import Command, command_from_words, script_in
 from recipectl.importers.draft import Draft, host_variable, unique_name
 from recipectl.importers.from_command import draft_from_command, model_name
 from recipectl.importers.programs import program, unwrapped
+from recipectl.importers.shapes import mapping, sequence, whole_number
 from recipectl.importers.shell import commands
 
 _Map = Mapping[str, Any]
@@ -62,41 +63,60 @@ def drafts(config: _Map, source: str) -> tuple[list[Draft], list[str]]:
         )
     if router.get("use") == "matrix":
         not_carried_over.append("`routing.router.settings.matrix`: use `gpus:` and `gpu_sharing:`")
-    try:
-        port = int(config.get("startPort") or 5800)
-    except ValueError as error:
-        raise UsageError(f"{source}: `startPort` is not a number; correct it") from error
+    port = whole_number(config.get("startPort") or 5800, "startPort")
+    groups = _groups(config)
+    mapping(config.get("macros"), "macros")
+    preloaded = _preloaded(config)
     by_model: dict[str, Draft] = {}
     for name, model in models.items():
         try:
             draft = _draft(str(name), model, config, port=port, source=source)
+            if {str(name), *_aliases(model)} & preloaded:
+                fault = "an on-demand model loads at its first request"
+                draft.not_carried_over.append(f"`hooks.on_startup.preload`: {fault}")
         except UsageError as error:
             not_carried_over.append(f"model `{name}`: {error}")
             continue
         port += 1
         draft.name = unique_name(draft.name, {other.name for other in by_model.values()})
         by_model[str(name)] = draft
-    _set_conflicts(by_model, _groups(config))
+    _set_conflicts(by_model, groups)
     return list(by_model.values()), not_carried_over
 
 
 def _router(config: _Map) -> _Map:
-    router: _Map = (config.get("routing") or {}).get("router") or {}
-    return router
+    return mapping(mapping(config.get("routing"), "routing").get("router"), "routing.router")
+
+
+def _preloaded(config: _Map) -> set[str]:
+    """The names and aliases of the models that llama-swap loads when it starts."""
+    on_startup = mapping(mapping(config.get("hooks"), "hooks").get("on_startup"), "hooks.on_startup")
+    return {str(name) for name in sequence(on_startup.get("preload"), "hooks.on_startup.preload")}
+
+
+def _aliases(model: _Map) -> list[str]:
+    """The further names of a model; some files have mappings with an `id`."""
+    entries = sequence(model.get("aliases"), "aliases")
+    names = [entry.get("id") if isinstance(entry, Mapping) else entry for entry in entries]
+    return [str(name) for name in names if name]
 
 
 def _groups(config: _Map) -> dict[str, _Group]:
     """The name of each model that is in a group -> the group."""
-    groups = config.get("groups") or (_router(config).get("settings") or {}).get("groups") or {}
+    settings_of_router = mapping(_router(config).get("settings"), "routing.router.settings")
+    groups = mapping(config.get("groups") or settings_of_router.get("groups"), "groups")
     by_model: dict[str, _Group] = {}
-    for name, settings in groups.items():
+    for name, value in groups.items():
+        settings = mapping(value, f"groups.{name}")
         group = _Group(
             name=name,
             swap=settings.get("swap", True),
             exclusive=settings.get("exclusive", True),
             persistent=settings.get("persistent", False),
         )
-        by_model |= dict.fromkeys(settings.get("members") or (), group)
+        by_model |= dict.fromkeys(
+            map(str, sequence(settings.get("members"), f"groups.{name}.members")), group
+        )
     return by_model
 
 
@@ -130,14 +150,15 @@ def _draft(name: str, model: Any, config: _Map, *, port: int, source: str) -> Dr
     """The recipe of one model, without what depends on the other models."""
     if not isinstance(model, Mapping):
         raise UsageError("it has no settings; give it a `cmd`")
-    macros = {**(config.get("macros") or {}), **(model.get("macros") or {}), "PORT": port, "MODEL_ID": name}
+    own_macros = mapping(model.get("macros"), "macros")
+    macros = {**(config.get("macros") or {}), **own_macros, "PORT": port, "MODEL_ID": name}
     # Comments go before macros are replaced: a comment may name an unknown macro.
     command_line = _joined_lines(_with_macros(_joined_lines(str(model.get("cmd") or "")), macros))
     command = _command(command_line)
-    entries = model.get("env") or ()
+    entries = model.get("env")
     if isinstance(entries, Mapping):
         entries = [f"{variable}={value}" for variable, value in entries.items()]
-    for entry in _list(entries, "env"):
+    for entry in sequence(entries, "env"):
         variable, _, value = _with_macros(str(entry), macros).partition("=")
         command.environment[variable] = value
     draft = draft_from_command(command, model_name(name), f"From llama-swap ({source}), model {name}.")
@@ -148,11 +169,7 @@ def _draft(name: str, model: Any, config: _Map, *, port: int, source: str) -> Dr
         draft.set(
             "port", port, "llama-swap's port for this model. Clients ask it directly: there is no proxy."
         )
-    aliases = [
-        alias.get("id", "") if isinstance(alias, Mapping) else alias
-        for alias in _list(model.get("aliases"), "aliases")
-    ]
-    _set_served_names(draft, [name, *(str(alias) for alias in aliases if alias)])
+    _set_served_names(draft, [name, *_aliases(model)])
     _set_readiness(draft, model, config)
     _set_idle_time(draft, model, config)
     draft.not_carried_over += [
@@ -160,14 +177,9 @@ def _draft(name: str, model: Any, config: _Map, *, port: int, source: str) -> Dr
         for key in _MODEL_PROXY_KEYS
         if model.get(key) and not _is_ours(key, str(model[key]), draft)
     ]
-    preloaded = ((config.get("hooks") or {}).get("on_startup") or {}).get("preload") or ()
     draft.not_carried_over += [
         f"`{key}`, which recipectl does not know" for key in model if key not in _MODEL_KEYS
     ]
-    if {name, *map(str, aliases)} & {*map(str, preloaded)}:
-        draft.not_carried_over.append(
-            "`hooks.on_startup.preload`: an on-demand model loads at its first request"
-        )
     return draft
 
 
@@ -182,15 +194,6 @@ def _command(line: str) -> Command:
     script = commands(script_in(words) or "")
     engines = [command for command in script if command.refusal or program(unwrapped(command).words)]
     return engines[-1] if engines else command_from_words(words)
-
-
-def _list(value: Any, key: str) -> list[Any]:
-    """A list, or one text alone; UsageError for anything else."""
-    if value is None or isinstance(value, str):
-        return [value] if value else []
-    if not isinstance(value, list | tuple):
-        raise UsageError(f"`{key}` is `{value}`; give a list")
-    return list(value)
 
 
 def _is_ours(key: str, value: str, draft: Draft) -> bool:
@@ -229,8 +232,8 @@ def _set_readiness(draft: Draft, model: _Map, config: _Map) -> None:
         draft.not_carried_over.append("`checkEndpoint: none`: a model is ready when it answers `ready.path`")
     elif path and path != "/health":
         ready["path"] = path
-    if timeout_sec := config.get("healthCheckTimeout"):
-        ready["timeout_sec"] = max(15, int(timeout_sec))
+    if timeout := config.get("healthCheckTimeout"):
+        ready["timeout_sec"] = max(15, whole_number(timeout, "healthCheckTimeout"))
     if ready:
         draft.set("ready", ready)
 
@@ -239,10 +242,9 @@ def _set_idle_time(draft: Draft, model: _Map, config: _Map) -> None:
     idle_sec = model.get("ttl", -1)
     if idle_sec in (-1, None):
         idle_sec = config.get("globalTTL") or 0
-    if not re.fullmatch("[0-9]+", str(idle_sec)):
-        raise UsageError(f"`ttl` is `{idle_sec}`; give seconds")
+    idle_sec = whole_number(idle_sec, "ttl")
     if idle_sec:
-        draft.set("on_demand", {"idle": int(idle_sec)})
+        draft.set("on_demand", {"idle": idle_sec})
     else:
         draft.set("on_demand", {"idle": _NEVER}, "llama-swap does not unload this model when it is idle.")
 

@@ -156,7 +156,7 @@ def _take_settings(command: Command, wrapper: list[str]) -> None:
     for name, value in found:
         if name == "Environment":
             command.environment |= [assignment(word) or (word, "") for word in quoting.split(value)]
-        elif name == "Nice":
+        elif name == "Nice" and re.fullmatch(r"-?[0-9]{1,9}", value):
             level = int(command.service.get("Nice", "0")) + int(value)
             command.service["Nice"] = str(max(-20, min(19, level)))
         elif name in command.service and name.startswith(("Device", "Bind", "ReadWrite", "IODevice")):

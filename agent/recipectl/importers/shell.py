@@ -52,8 +52,6 @@ class _Shell(SimpleCommands):
             else:
                 self._statement(statement)
 
-    # ── statements
-
     def _statement(self, statement: Node) -> None:
         node = statement.Cmd
         first = len(self.commands)
@@ -62,12 +60,12 @@ class _Shell(SimpleCommands):
         elif node:
             self._STATEMENTS.get(node.Type, _Shell._opaque)(self, node)
         for redirection in statement.Redirs or ():
-            self._refuse_input(redirection, self.commands[first:])
+            self._check_redirection(redirection, self.commands[first:])
             if node is None:
                 self._lost.append(f"line {redirection.line}: a redirection, which a shell may refuse")
 
-    def _refuse_input(self, redirection: Node, commands: list[Command]) -> None:
-        """Refuse commands that read from a file: most of these files are placeholders."""
+    def _check_redirection(self, redirection: Node, commands: list[Command]) -> None:
+        """Refuse commands that read from a file, which is mostly a placeholder; name an unknown output."""
         word, operator = Words(self.scope).value(redirection.Word), str(redirection.Op)
         is_output = ">" in operator and operator != "<>"
         is_number = "&" in operator and (redirection.N or word.isdigit())

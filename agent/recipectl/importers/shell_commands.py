@@ -7,21 +7,19 @@ from dataclasses import replace
 from typing import ClassVar
 
 from recipectl.compiler.secrets import looks_secret
-from recipectl.errors import UsageError
 from recipectl.importers.command import Command
 from recipectl.importers.draft import AS_IT_RUNS, UNKNOWN_VALUE, VARIABLE_START, host_variable
 from recipectl.importers.shell_syntax import Node
-from recipectl.importers.shell_words import ASSIGNMENT, Scope, Variable, Words
+from recipectl.importers.shell_words import ASSIGNMENT, MAX_VALUE, Scope, Variable, Words, too_long
 
 # Programs that change nothing of what an engine is given.
 _WITHOUT_EFFECT = frozenset(
     """
     [ test mkdir kill pkill tail echo sleep wait trap shopt true false : pwd which date nvidia-smi rm
-    cat break continue tee printf pgrep grep type hash diff cmp
+    cat break continue tee pgrep grep type hash diff cmp
     """.split()  # noqa: SIM905  (a list one can read)
 )
-
-
+# Letters of `ulimit` (bash(1)): the setting of a unit, and the unit of measure.
 _LIMITS = {
     "-n": ("LimitNOFILE", ""), "-u": ("LimitNPROC", ""), "-s": ("LimitSTACK", "K"), "-c": ("LimitCORE", "K"),
     "-v": ("LimitAS", "K"), "-l": ("LimitMEMLOCK", "K"),
@@ -40,18 +38,19 @@ class SimpleCommands:
         self.scope = scope
         self.commands: list[Command] = []
         self.condition: int | None = None  # the line of the test that decides about this command
-        self.functions: dict[
-            str, tuple[set[str], set[str]]
-        ] = {}  # name -> variables that it sets, and exports
+        # Name -> the variables that a function sets, and those that it exports.
+        self.functions: dict[str, tuple[set[str], set[str]]] = {}
         self._lost: list[str] = []  # what the next command must name
         self._exports_all = False  # `set -a`
         self._substituted: set[str] = set()
 
     def forget(self, names: Iterable[str], reason: str) -> None:
+        """Variables whose value only a running shell knows from here on."""
         for name in names:
             self.scope.variables[name] = Variable(UNKNOWN_VALUE, remarks=(f"`{name}` is set {reason}",))
 
     def declare(self, node: Node) -> None:
+        """`export`, `declare`, `readonly`, `local`: variables with attributes."""
         words, options = Words(self.scope), ""
         for argument in node.Args or ():
             text = words.value(argument.Value) if argument.Naked else ""
@@ -100,14 +99,13 @@ class SimpleCommands:
         self.scope.variables[name] = variable
         if name == "IFS":
             self._lost.append(f"line {line}: `IFS` is set, which changes how words are split")
-        if sum(map(len, variable.elements or ())) > 128 * 1024:
-            raise UsageError(
-                "an array of the script is longer than 128 KiB, which no program takes; shorten it"
-            )
+        if sum(map(len, variable.elements or ())) > MAX_VALUE:
+            raise too_long()
         if self._exports_all:
             self.scope.exported_names.add(name)
 
     def call(self, node: Node) -> None:
+        """One simple command: assignments, a function, a builtin, or a program."""
         words = Words(self.scope)
         fields = words.fields(node.Args or [])
         outer = self.scope
@@ -250,7 +248,7 @@ class SimpleCommands:
         self.forget([word for word in words[1:] if word.isidentifier()], f"by `{words[0]}` (line {line})")
 
     def _run_shift(self, words: list[str], line: int) -> None:
-        self.scope.shifted += int(words[1]) if words[1:] and words[1].isdigit() else 1
+        self.scope.shifted += int(words[1]) if words[1:] and re.fullmatch("[0-9]{1,6}", words[1]) else 1
 
     def _run_exit(self, words: list[str], line: int) -> None:
         self.scope.ended = line

@@ -1,6 +1,7 @@
 """The words of a shell's command: quotes, variables, arrays and defaults, as bash expands them."""
 
 import re
+import sys
 from dataclasses import dataclass, field
 
 from recipectl.compiler.secrets import looks_secret
@@ -18,7 +19,7 @@ _ANSI = {
     "a": "\a", "b": "\b", "e": "\x1b", "E": "\x1b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v",
     "\\": "\\", "'": "'", '"': '"', "?": "?",
 }  # fmt: skip
-_MAX_VALUE = 128 * 1024  # of a word that is executed (execve(2), MAX_ARG_STRLEN)
+MAX_VALUE = 128 * 1024  # of a word that is executed (execve(2), MAX_ARG_STRLEN)
 _PATTERN = re.compile(r"[*?[]")
 _SUBSTITUTION = "recipectl does not run substitutions"
 _BRACES = re.compile(r"\{[^{}\s]*(,|\.\.)[^{}\s]*\}")
@@ -99,8 +100,8 @@ class Words:
             is_first, is_last = index == 0, index == len(word.Parts) - 1
             texts.append(self._literal(part, is_first=is_first, is_last=is_last, is_assignment=is_assignment))
         text = "".join(texts)
-        if len(text) > _MAX_VALUE:
-            raise _too_long()
+        if len(text) > MAX_VALUE:
+            raise too_long()
         return text
 
     def _literal(self, part: Node, *, is_first: bool, is_last: bool, is_assignment: bool) -> str:
@@ -207,7 +208,8 @@ class Words:
 
     def _from_caller(self, name: str) -> str:
         """What the caller gives to the script: an argument, or a variable of its environment."""
-        return host_variable(f"ARG{int(name) + self.scope.shifted}" if name.isdigit() else name)
+        is_argument = re.fullmatch("[0-9]{1,6}", name)
+        return host_variable(f"ARG{int(name) + self.scope.shifted}" if is_argument else name)
 
     def _with_operator(self, node: Node, name: str, variable: Variable | None, *, splits: bool) -> str:
         """`${NAME:-default}`, `${NAME:=default}`, `${NAME:?…}`, and `${NAME:+…}` of what the script sets."""
@@ -233,7 +235,8 @@ class Words:
         return self.unknown(node, f"the value of `${{{name}{operator}…}}` is for a shell to find")
 
 
-def _too_long() -> UsageError:
+def too_long() -> UsageError:
+    """For a value that no program could be given; without it, a few lines could fill the memory."""
     return UsageError("a value of the script is longer than 128 KiB, which no program takes; shorten it")
 
 
@@ -263,7 +266,10 @@ def _ansi(text: str) -> str:
             return chr(int(code, 8) & 255)
         if code[0] in "xuU" and len(code) > 1:
             number = int(code[1:], 16)
-            return chr(number) if code[0] == "x" else chr(number).encode().decode("latin-1")
+            is_character = number <= sys.maxunicode and not 0xD800 <= number <= 0xDFFF  # no surrogates
+            if code[0] == "x" or not is_character:
+                return chr(number & 255) if code[0] == "x" else "\xff"  # a byte that is no text
+            return chr(number).encode().decode("latin-1")
         if code[0] == "c" and len(code) > 1:
             return chr(ord(code[1]) & 31)
         return _ANSI.get(code, match[0])

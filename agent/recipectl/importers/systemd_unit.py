@@ -56,7 +56,7 @@ def draft(text: str, name: str, source: str) -> Draft:
         raise UsageError(f"{source} has no ExecStart=; give a service that runs an engine")
     environment = _environment(unit_settings, name, not_carried_over)
     environment |= _variables_of_files(unit_settings, name, environment, not_carried_over)
-    folder = next((value for _, key, value in unit_settings if key == "WorkingDirectory"), "")
+    folder = next((value for _, key, value in reversed(unit_settings) if key == "WorkingDirectory"), "")
     folder = without_specifiers(folder.lstrip("-"), name, not_carried_over)
     folder = host_variable("HOME") if folder == "~" else folder
     command = _command(command_lines[-1], environment, name, not_carried_over, folder or None)

@@ -11,6 +11,7 @@ from recipectl.engines.registry import ENGINES
 from recipectl.errors import UsageError
 from recipectl.importers.draft import Draft
 from recipectl.importers.from_command import model_name
+from recipectl.importers.shapes import mapping
 from recipectl.importers.variables import move_secrets
 from recipectl.recipe.schema import ALIASES, Recipe
 
@@ -55,7 +56,7 @@ def draft(studio_recipe: Any, source: str) -> Draft:
     for key in ("id", "model_path"):
         if not isinstance(settings.get(key), str) or not settings[key]:
             raise UsageError(f"a recipe in {source} has no `{key}`, which VLLM Studio requires; add it")
-    extra_args = dict(settings.get("extra_args") or {})
+    extra_args = dict(mapping(settings.get("extra_args"), "extra_args"))
     recipe_keys = {*Recipe.model_fields, *_STUDIO_KEYS, "engine_args", "extra_args"}
     extra_args |= {key: value for key, value in settings.items() if key not in recipe_keys}
     result = Draft(model_name(settings["id"]))
@@ -94,7 +95,7 @@ def _set_backend(draft: Draft, settings: Mapping[str, Any], source: str) -> str:
     if backend == "transformers":
         draft.not_carried_over.append("`backend: transformers`, for which VLLM Studio also ran vLLM")
         backend = "vllm"
-    if backend not in ENGINES:
+    if not isinstance(backend, str) or backend not in ENGINES:
         fault = f"recipe {settings['id']} in {source} has `backend: {backend}`"
         raise UsageError(f"{fault}; only {', '.join(ENGINES)} are imported")
     draft.set("backend", backend)
@@ -212,8 +213,8 @@ def _set_gpus(draft: Draft, extra_args: dict[str, Any]) -> None:
 def _set_environment(draft: Draft, settings: Mapping[str, Any], extra_args: dict[str, Any]) -> None:
     variables: dict[str, Any] = {}
     for key in ("env_vars", "env-vars", "envVars"):
-        variables |= extra_args.pop(key, None) or {}
-    recipe_variables = dict(settings.get("env_vars") or {})
+        variables |= mapping(extra_args.pop(key, None), f"extra_args.{key}")
+    recipe_variables = dict(mapping(settings.get("env_vars"), "env_vars"))
     for name in sorted({*variables} & {*recipe_variables}):
         if str(variables[name]) != str(recipe_variables[name]):
             draft.not_carried_over.append(

@@ -78,7 +78,7 @@ def _cpus(text: str) -> str | None:
     """A list of processors as CPUAffinity= has it, strides written out; None for what has no such form."""
     numbers: list[str] = []
     for part in text.split(","):
-        match = re.fullmatch(r"([0-9]+)(?:-([0-9]+)(?::([0-9]+))?)?", part)
+        match = re.fullmatch(r"([0-9]{1,4})(?:-([0-9]{1,4})(?::([0-9]{1,4}))?)?", part)  # CONFIG_NR_CPUS
         if match is None:
             return None
         if match[3]:

@@ -1,4 +1,4 @@
-"""The YAML file that `--config` of vLLM and SGLang names, as the flags that the engine makes of it."""
+"""What engines read besides their words, as flags: the file of `--config`, and `LLAMA_ARG_…` variables."""
 
 import json
 from pathlib import Path

@@ -1,0 +1,34 @@
+"""Values of other tools' files in the shape that the tool takes; UsageError with the key for any other."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from recipectl.errors import UsageError
+
+
+def mapping(value: Any, key: str) -> Mapping[Any, Any]:
+    """A mapping; nothing is an empty one."""
+    if value is None or value == "":
+        return {}
+    if not isinstance(value, Mapping):
+        raise UsageError(f"`{key}:` is `{value}`; give a mapping")
+    return value
+
+
+def sequence(value: Any, key: str) -> list[Any]:
+    """A list; one text or number alone is a list of it, nothing is an empty one."""
+    if value is None or value == "":
+        return []
+    if isinstance(value, str | int | float):
+        return [value]
+    if not isinstance(value, list | tuple):
+        raise UsageError(f"`{key}:` is `{value}`; give a list")
+    return list(value)
+
+
+def whole_number(value: Any, key: str) -> int:
+    """A number without a sign, as a number or as text."""
+    text = str(value)
+    if isinstance(value, bool) or not text.isascii() or not text.isdigit() or len(text) > 9:
+        raise UsageError(f"`{key}` is `{value}`; give a whole number")
+    return int(text)
