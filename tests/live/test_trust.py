@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import recipectl as recipectl_package
 from live.common import RECIPES, recipe, recipectl, script, show, systemctl
 
 pytestmark = pytest.mark.systemd
@@ -354,3 +356,22 @@ def test_the_helper_can_be_run_whatever_roots_umask_is() -> None:
     assert recipectl("apply", "--check").returncode == 3
     recipectl("apply")
     assert recipectl("restart", "a").returncode == 0
+
+
+def test_apply_as_root_is_refused_from_an_installation_that_others_can_write() -> None:
+    """Not in a throwaway system, which this test therefore leaves for a moment."""
+    recipe("a")
+    package, marker = Path(recipectl_package.__file__).parent, Path("/run/throwaway")
+    owner = (package / "text.py").stat().st_uid
+    marker.rename("/run/lasting")
+    try:
+        os.chown(package / "text.py", 12345, -1)
+        refused = recipectl("apply")
+        assert (refused.returncode, refused.stdout) == (1, "")
+        assert re.match(r"this recipectl is not safe to apply as root: user \w+ can change /", refused.stderr)
+        assert not Path("/etc/systemd/system/model-a.service").exists()
+        assert recipectl("diff").returncode == 3
+    finally:
+        os.chown(package / "text.py", owner, -1)
+        Path("/run/lasting").rename(marker)
+    assert recipectl("apply").returncode == 0

@@ -52,12 +52,11 @@ class Subject:
 
 
 def check_recipes(subject: Subject) -> Iterator[Problem]:
-    """Errors and warnings of recipes, and drop-ins that nothing reads."""
+    """Errors and warnings of recipes, and files that nothing reads."""
     for problems in subject.result.failures.values():
         yield from problems
     yield from (warning for warning in subject.warnings if warning.kind != "secret")
-    for path, reason in search.unread_drop_ins(subject.place.recipe_folders):
-        yield on_host("file", f"{path} is never read: {reason}; rename or remove it")
+    yield from search.unread_files(subject.place.recipe_folders)
 
 
 def check_secrets(subject: Subject) -> Iterator[Problem]:

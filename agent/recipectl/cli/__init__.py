@@ -4,6 +4,8 @@ import importlib
 
 import click
 
+from recipectl.command_line import in_order, unknown_verb
+
 # verb: (the file that has it, its line in --help), so that --help imports none of them.
 _VERBS = {
     "compile": ("show", "Print the units of recipes, or write them."),
@@ -18,6 +20,7 @@ _VERBS = {
     "schema": ("show", "Print the JSON Schema of a recipe."),
     "diff": ("converge", "Show what apply would do, and why."),
     "apply": ("converge", "Make the host what its recipes say."),
+    "edit": ("edit", "Edit a recipe, check it, and apply it."),
     "start": ("jobs", "Start models; returns when they are ready."),
     "stop": ("jobs", "Stop models; returns when their processes are gone."),
     "restart": ("jobs", "Stop models and start them again."),
@@ -35,6 +38,16 @@ _VERBS = {
 
 class _Verbs(click.Group):
     """Imports a verb's file only when the verb is run."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, in_order(args))
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in _VERBS and not ctx.resilient_parsing:
+            raise click.UsageError(unknown_verb(args, _VERBS, user=ctx.params["user"]))
+        return super().resolve_command(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_VERBS)
@@ -70,12 +83,14 @@ def _print_version(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
 @click.option(
     "-H", "--host", "remote", metavar="[USER@]HOST", help="Talk to another host's systemd, over ssh."
 )
+@click.option("-q", "--quiet", is_flag=True, help="Print only results, errors and warnings.")
+@click.option("--no-pager", is_flag=True, help="Do not pipe logs into a pager.")
 @click.pass_context
-def recipectl(ctx: click.Context, user: bool, remote: str | None) -> None:
+def recipectl(ctx: click.Context, user: bool, remote: str | None, quiet: bool, no_pager: bool) -> None:
     """Compile LLM inference recipes to systemd units, and run them.
 
-    A RECIPE is a name, looked up in the recipe folders, or a file when it has a `/` or ends in .yaml, .yml
-    or .json.
+    A RECIPE is a name, looked up in the recipe folders, a pattern such as 'qwen*', or a file when it has a
+    `/` or ends in .yaml, .yml or .json. The options below may also stand behind the verb.
 
     Exit status: 0 done, 1 the host failed, 2 a recipe or the command line is wrong, 3 not as wanted.
     """

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from recipectl.cli.jobs import existing, socket_state
-from recipectl.cli.options import RECIPES, service_name, warn
-from recipectl.errors import RecipectlError, UsageError
+from recipectl.cli.jobs import existing, run_jobs, socket_state
+from recipectl.cli.names import models_argument, service_name
+from recipectl.cli.options import warn
+from recipectl.errors import JobError, RecipectlError, UsageError
 from recipectl.place import lingering_fault
 from recipectl.systemd.dbus import Manager
 from recipectl.systemd.store import Store
@@ -18,9 +19,9 @@ if TYPE_CHECKING:
     from recipectl.place import Place
 
 
-def _enabled_units(manager: Manager, recipes: tuple[str, ...]) -> tuple[str, ...]:
+def _enabled_units(place: Place, manager: Manager, recipes: tuple[str, ...]) -> tuple[str, ...]:
     """The units that [Install] belongs to: the socket of an on-demand model, else its service."""
-    services = [existing(manager, service_name(recipe)).name for recipe in recipes]
+    services = [existing(manager, service_name(recipe), place).name for recipe in recipes]
     sockets = [socket_state(manager, service) for service in services]
     return tuple(
         socket.name if socket.load_state == "loaded" else service
@@ -45,13 +46,14 @@ def _warn_of_autostart(place: Place, recipes: tuple[str, ...], *, enabled: bool)
 
 
 @click.command("enable")
-@RECIPES
+@models_argument
+@click.option("--now", is_flag=True, help="Start them as well.")
 @click.pass_obj
-def enable_(place: Place, recipes: tuple[str, ...]) -> int:
+def enable_(place: Place, recipes: tuple[str, ...], now: bool) -> int:
     """Start models at boot, with models.target."""
     enabled = Store(place.unit_folder).enabled()
     with Manager(user=place.user) as manager:
-        units = _enabled_units(manager, recipes)
+        units = _enabled_units(place, manager, recipes)
         for unit in units:
             rivals = {*manager.rivals(unit)} if unit.endswith(".service") else set()
             for rival in sorted(rivals & {*enabled, *units}):
@@ -63,17 +65,33 @@ def enable_(place: Place, recipes: tuple[str, ...]) -> int:
     if place.user and (lingering := lingering_fault()):
         warn(lingering)
     _warn_of_autostart(place, recipes, enabled=True)
-    return 0
+    return _start(place, recipes) if now else 0
+
+
+def _start(place: Place, recipes: tuple[str, ...]) -> int:
+    """Start what was enabled: an on-demand model only listens, for its socket is what a boot starts."""
+    with Manager(user=place.user) as manager:
+        units = dict(zip(recipes, _enabled_units(place, manager, recipes), strict=True))
+        for unit in units.values():
+            if unit.endswith(".socket") and (result := manager.job("Start", unit)) != "done":
+                raise JobError(f"{unit} does not listen: its job was {result}; see systemctl status {unit}")
+    services = tuple(recipe for recipe, unit in units.items() if unit.endswith(".service"))
+    return run_jobs(place, "Start", services) if services else 0
 
 
 @click.command("disable")
-@RECIPES
+@models_argument
+@click.option("--now", is_flag=True, help="Stop them as well.")
 @click.pass_obj
-def disable_(place: Place, recipes: tuple[str, ...]) -> int:
+def disable_(place: Place, recipes: tuple[str, ...], now: bool) -> int:
     """Do not start models at boot any more."""
     place.require_local()
     with Manager(user=place.user) as manager:
-        manager.disable(_enabled_units(manager, recipes))
+        units = _enabled_units(place, manager, recipes)
+        manager.disable(units)
         manager.reload()
+        for unit in units if now else ():
+            if unit.endswith(".socket") and (result := manager.job("Stop", unit)) != "done":
+                raise JobError(f"{unit} did not stop: its job was {result}; see systemctl status {unit}")
     _warn_of_autostart(place, recipes, enabled=False)
-    return 0
+    return run_jobs(place, "Stop", recipes) if now else 0

@@ -12,17 +12,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
+from recipectl.cli.names import SOME_RECIPES, models_argument, not_applied, recipe_names, service_name
 from recipectl.cli.options import (
-    RECIPES,
-    SOME_RECIPES,
     json_option,
-    no_such_unit,
     print_json,
     problems_as_json,
+    report_no_recipes,
     report_problems,
     select,
-    service_name,
 )
+from recipectl.cli.terminal import moving_line, say
 from recipectl.compiler.cache import is_elsewhere
 from recipectl.converge import apply, copies, plan
 from recipectl.converge.differences import unified_diff
@@ -30,6 +29,7 @@ from recipectl.converge.survey import enabled_rivals, survey, with_requirements
 from recipectl.converge.values import Action, Plan, Survey
 from recipectl.errors import Problem, RecipectlError, UsageError, on_host
 from recipectl.machine import sockets
+from recipectl.machine.installation import refuse_if_others_can_write
 from recipectl.place import lingering_fault
 from recipectl.recipe import search
 from recipectl.systemd.dbus import Manager
@@ -68,6 +68,7 @@ class _Decision(NamedTuple):
 
 def _decide(place: Place, recipes: Sequence[str], manager: Manager, *, restart: bool) -> _Decision:
     """The plan for the named recipes, or for the whole host."""
+    unread = () if recipes else search.unread_files(place.recipe_folders)
     _refuse_files_with_a_recipes_name(place, recipes)
     named = frozenset(
         search.stem(search.find(name, ())) if search.is_file(name) else name for name in recipes
@@ -96,6 +97,7 @@ def _decide(place: Place, recipes: Sequence[str], manager: Manager, *, restart: 
         status = 2
     if place.user and any(model.autostart for model in models) and (lingering := lingering_fault()):
         problems.append(on_host("host", lingering, severity="warning"))
+    problems += unread
     report_problems(problems)
     decided = plan.decide(models, shared, current, all_models=all_models, restart=restart)
     return _Decision(decided, current, models, (*selection.problems, *problems), status)
@@ -114,9 +116,11 @@ def _recipes_elsewhere(place: Place, current: Survey) -> Iterator[Problem]:
 
 def _refuse_a_host_without_recipes(place: Place) -> None:
     """RecipectlError when no recipe folder is there: it may be mounted late, and apply would remove all."""
-    if not any(folder.is_dir() for folder in place.recipe_folders):
-        folders = ", ".join(map(str, place.recipe_folders))
-        raise RecipectlError(f"none of {folders} exists, so nothing is applied; mount or create one")
+    if any(folder.is_dir() for folder in place.recipe_folders):
+        return
+    folders = ", ".join(map(str, place.recipe_folders))
+    remedy = "mount or create one, and begin with `recipectl import --help` or an example"
+    raise RecipectlError(f"no recipes in {folders}: none of them exists, so nothing is applied; {remedy}")
 
 
 def _refuse_files_with_a_recipes_name(place: Place, recipes: Sequence[str]) -> None:
@@ -168,7 +172,7 @@ def _show(place: Place, decision: _Decision) -> None:
 
 
 def _report_wait(lock: Path) -> None:
-    click.echo(f"waiting for another recipectl, which holds {lock}", err=True)
+    say(f"waiting for another recipectl, which holds {lock}", err=True)
 
 
 @click.command("diff")
@@ -200,18 +204,23 @@ def apply_(
     """Make the host what its recipes say; with names, only these. Models load after it returns."""
     store = Store(place.unit_folder)
     changes = not (check or dry_run)
+    if changes and place.owners == frozenset({0}):
+        refuse_if_others_can_write()
     if not recipes:
         _refuse_a_host_without_recipes(place)
-    say = partial(click.echo, err=as_json)
     with store.lock(_report_wait) if changes else nullcontext(), Manager(user=place.user) as manager:
         if changes:
-            recipes = tuple(copies.in_recipe_folder(place, name, say) for name in recipes)
+            recipes = tuple(
+                copies.in_recipe_folder(place, name, partial(say, err=as_json)) for name in recipes
+            )
             store.remove_temporary_files()
         decision = _decide(place, recipes, manager, restart=not no_restart)
+        if not recipes and not recipe_names(place) and not as_json:
+            report_no_recipes(place)
         failure = None
         if decision.plan and changes:
             try:
-                apply.apply(decision.plan, store, manager, _ignore if as_json else _say)
+                _carry_out(decision.plan, store, manager, as_json=as_json)
             except RecipectlError as error:
                 failure = error
     problems, status = decision.problems, decision.status
@@ -227,6 +236,20 @@ def apply_(
     return status or (3 if check and decision.plan else 0)
 
 
+def _carry_out(decided: Plan, store: Store, manager: Manager, *, as_json: bool) -> None:
+    """Apply a plan, and say each action when it is done; with --json everything is printed at the end."""
+    count = 0
+
+    def report(action: Action) -> None:
+        nonlocal count
+        count += 1
+        if not as_json:
+            say(f"{_DONE[action.verb]} {action.unit}: {action.reason}")
+
+    with moving_line(lambda: f"applying: {count} of {len(decided.actions)} done"):
+        apply.apply(decided, store, manager, report)
+
+
 def _taken_ports(decision: _Decision) -> Iterator[Problem]:
     """The processes that hold the ports of sockets that could not listen."""
     started = decision.plan.of("start", "restart")
@@ -239,16 +262,8 @@ def _taken_ports(decision: _Decision) -> Iterator[Problem]:
             yield on_host("port", f"{model.unit_names.socket}: port {port} is taken by {holder}")
 
 
-def _ignore(_: Action) -> None:
-    """--json prints everything at the end."""
-
-
-def _say(action: Action) -> None:
-    click.echo(f"{_DONE[action.verb]} {action.unit}: {action.reason}")
-
-
 @click.command("remove")
-@RECIPES
+@models_argument
 @click.pass_obj
 def remove_(place: Place, recipes: tuple[str, ...]) -> int:
     """Stop models, disable them and remove their units; recipes stay."""
@@ -259,11 +274,11 @@ def remove_(place: Place, recipes: tuple[str, ...]) -> int:
         gone: dict[str, str] = {}
         for service in services:
             if service not in installed:
-                raise no_such_unit(service, place)
+                raise not_applied(UnitNames.of_service(service).recipe, place)
             gone |= {unit: "removed" for unit in UnitNames.of_service(service).every if unit in installed}
         states = {state.name: state for state in manager.states([*gone], brief=True)}
         current = Survey(installed=installed, states=states, gone=gone)
         apply.apply(plan.decide((), (), current), store, manager)
     for unit in filter(current.is_up, services):
-        click.echo(f"stopped {unit}")
+        say(f"stopped {unit}")
     return 0

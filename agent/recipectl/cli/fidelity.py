@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
 
+from recipectl.cli.names import RECIPES, SOME_RECIPES, recipe_file
 from recipectl.cli.options import (
-    RECIPES,
-    SOME_RECIPES,
     json_option,
     print_json,
     problems_as_json,
+    report_no_recipes,
     report_problems,
     select,
-    table,
     warn,
 )
+from recipectl.cli.terminal import moving_line, table
 from recipectl.errors import UsageError
 from recipectl.recipe import search
 
@@ -47,7 +48,7 @@ def _lock_recipe(place: Place, name: str, *, update: bool, check: bool) -> int:
     from recipectl.files import refuse_planted_links, write_whole
     from recipectl.machine import lockfile
 
-    file = search.find(name, place.recipe_folders)
+    file = recipe_file(name, place)
     recipe, path = search.stem(file), search.lock_of(file)
     current = _current_lock(place, name, recipe)
     if not path.exists():
@@ -116,6 +117,8 @@ def versions_(place: Place, recipes: tuple[str, ...], as_json: bool) -> int:
     for row in rows:
         if row.pid and (row.running == "unknown" or row.executable is None):
             warn(f"{row.name}: process {row.pid} cannot be read; run it as root to compare it")
+    if not rows and not recipes and not selection.result.failures:
+        report_no_recipes(place)
     if as_json:
         print_json([asdict(row) for row in rows])
     else:
@@ -146,7 +149,8 @@ def check_(place: Place, recipes: tuple[str, ...], as_json: bool) -> int:
     for model in selection.models:
         resolved = selection.result.resolved[model.name]
         user = model.user or resolved.recipe.user or "root"
-        answer = options_of(model.backend, resolved.runtime, user, place.cache_folder / "options")
+        with moving_line(partial("{}: asking its engine for its options".format, model.name)):
+            answer = options_of(model.backend, resolved.runtime, user, place.cache_folder / "options")
         collector = ProblemCollector(resolved.file, resolved.positions)
         findings = [
             collector.placed(finding, "warning" if isinstance(finding, DeprecatedError) else "error")

@@ -3,33 +3,35 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
-import sys
 import time
-from functools import partial
 from typing import TYPE_CHECKING
 
 import click
 
 from recipectl.cli.failures import log_lines, reason_not_ready, why_not_started
-from recipectl.cli.options import RECIPES, service_name
+from recipectl.cli.names import complete_recipe, models_argument, not_applied, service_name
+from recipectl.cli.terminal import moving_line, say
+from recipectl.engines import phases
 from recipectl.errors import BusError, HostError, JobError, Problem, UsageError, on_host
+from recipectl.machine import loads
 from recipectl.systemd.dbus import Manager
 from recipectl.systemd.store import Store
 from recipectl.systemd.unitfile import UnitNames
-from recipectl.text import printable
 
 if TYPE_CHECKING:
     from recipectl.place import Place
     from recipectl.systemd.states import UnitState
 
 
-def existing(manager: Manager, service: str) -> UnitState:
+_LONG_SEC = 10  # a load that takes longer is told at once
+_DOWN = ("inactive", "failed")
+
+
+def existing(manager: Manager, service: str, place: Place) -> UnitState:
     """The state of a unit that systemd can load; UsageError or JobError when it cannot."""
     state = manager.states((service,))[0]
     if state.load_state == "not-found":
-        fault = f"{service} is not on this host"
-        raise UsageError(f"{fault}; write it with `recipectl apply` and the recipe's name", kind="unit")
+        raise not_applied(UnitNames.of_service(service).recipe, place)
     if state.load_state not in ("loaded", "masked"):
         fault = f"systemd cannot load {service} ({state.load_state})"
         raise JobError(f"{fault}; see systemctl status {service}")
@@ -41,36 +43,28 @@ def socket_state(manager: Manager, service: str) -> UnitState:
     return manager.states((UnitNames.of_service(service).socket,))[0]
 
 
-def _control(text: str) -> None:
-    """Write control characters of our own to the terminal; everything else is printed as text."""
-    sys.stderr.buffer.write(text.encode(errors="replace"))
-    sys.stderr.buffer.flush()
+class _Load:
+    """What to say about a model while it loads."""
 
-
-class _Progress:
-    """One line on a terminal while a model loads: how long it takes, and its last log line; once a second."""
-
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, service: str) -> None:
         self.place = place
-        self.begin = time.monotonic()
-        self.printed_sec = -1
+        self.service = service
+        self.name = UnitNames.of_service(service).recipe
+        # A model of another host has its folder there.
+        load_sec = None if place.remote else loads.last_sec(self.name, place.runtime_folder, user=place.user)
+        self.usually = f", usually {load_sec:.0f} s" if load_sec else ""
+        self.is_long = (load_sec or 0) >= _LONG_SEC
+
+    def text(self) -> str:
+        """What the engine does now, in its own words, and how long that took the last time."""
         # Over ssh each question would be a connection of its own.
-        self.enabled = sys.stderr.isatty() and not place.remote
-
-    def tick(self, unit: str) -> None:
-        elapsed_sec = int(time.monotonic() - self.begin)
-        if self.enabled and elapsed_sec > self.printed_sec:
-            self.printed_sec = elapsed_sec
-            line = (log_lines(self.place, unit, 1) or [""])[0]
-            width = shutil.get_terminal_size().columns
-            _control(f"\r\033[K{elapsed_sec:4d}s  {printable(line)[: width - 8]}")
-
-    def end(self) -> None:
-        if self.enabled:
-            _control("\r\033[K")
+        line = None if self.place.remote else next(iter(log_lines(self.place, self.service, 1)), None)
+        return f"{self.name}: {phases.of_line(line) if line else 'loading'}{self.usually}"
 
 
-def _run_jobs(place: Place, verb: str, recipes: tuple[str, ...]) -> int:
+def run_jobs(
+    place: Place, verb: str, recipes: tuple[str, ...], *, dry_run: bool = False, block: bool = True
+) -> int:
     """One job for each model, all queued before the first is waited for; HostError has all that failed."""
     since_sec = time.time()
     failures: list[Problem] = []
@@ -78,7 +72,12 @@ def _run_jobs(place: Place, verb: str, recipes: tuple[str, ...]) -> int:
     with Manager(user=place.user, host=place.remote) as manager:
         if verb != "Stop":
             _refuse_foreign_and_rivals(place, manager, services)
-        states = [existing(manager, service) for service in services]
+        states = [existing(manager, service, place) for service in services]
+        for service, reason in _also_stopped(manager, verb, services).items():
+            say(f"{'would stop' if dry_run else 'stopping'} {service}: {reason}")
+        if dry_run:
+            click.echo("\n".join(f"would {verb.lower()} {service}" for service in services))
+            return 0
         if verb != "Stop" and not place.remote:
             _tell_of_edits(place, services)
         jobs: dict[str, bytes] = {}
@@ -87,15 +86,39 @@ def _run_jobs(place: Place, verb: str, recipes: tuple[str, ...]) -> int:
                 jobs[state.name] = _queue(manager, verb, state)
             except BusError as error:
                 failures.append(on_host("unit", f"{state.name}: {error}"))
-        progress = _Progress(place)
-        for service, job in jobs.items():
-            result = manager.result(job, partial(progress.tick, service) if verb != "Stop" else None)
-            progress.end()
-            if failure := _failure(place, manager, verb, service, result, since_sec):
-                failures.append(on_host("unit", failure))
+        for service, job in jobs.items() if block else ():
+            failures += _waited_for(place, manager, verb, service, job, since_sec)
     if failures:
         raise HostError(failures)
     return 0
+
+
+def _waited_for(
+    place: Place, manager: Manager, verb: str, service: str, job: bytes, since_sec: float
+) -> list[Problem]:
+    """What went wrong with a job, once it has ended."""
+    load = _Load(place, service)
+    stopping = verb == "Stop"
+    describe = (lambda: f"{load.name}: stopping") if stopping else load.text
+    with moving_line(describe, at_once=load.is_long and not stopping):
+        result = manager.result(job)
+    failure = _failure(place, manager, verb, service, result, since_sec)
+    return [on_host("unit", failure)] if failure else []
+
+
+def _also_stopped(manager: Manager, verb: str, services: tuple[str, ...]) -> dict[str, str]:
+    """The running models that a verb stops besides those that are named, each with its reason."""
+    others: dict[str, str] = {}
+    for service in services:
+        if verb == "Start" and manager.states((service,), brief=True)[0].active_state == "active":
+            continue
+        rivals = manager.rivals(service) if verb != "Stop" else ()
+        others |= dict.fromkeys(rivals, f"it and {service} stop each other")
+        dependents = manager.dependents(service) if verb != "Start" else ()
+        others |= dict.fromkeys(dependents, f"it requires {service}")
+    others = {name: reason for name, reason in others.items() if name not in services}
+    states = manager.states([*others], brief=True)
+    return {state.name: others[state.name] for state in states if state.active_state not in _DOWN}
 
 
 def _tell_of_edits(place: Place, services: tuple[str, ...]) -> None:
@@ -106,7 +129,7 @@ def _tell_of_edits(place: Place, services: tuple[str, ...]) -> None:
     for service in services:
         unit = store.read(service)
         if unit and unit.recipe and (change := edits.of_recipe(place, unit)):
-            click.echo(f"{unit.recipe}: {change}", err=True)
+            say(f"{unit.recipe}: {change}", err=True)
 
 
 def _failure(
@@ -141,10 +164,10 @@ def _queue(manager: Manager, verb: str, state: UnitState) -> bytes:
     on_demand = socket.load_state == "loaded"
     if verb == "Stop":
         if socket.active_state == "active":
-            click.echo(f"{service} starts again at the next request: its socket still listens", err=True)
+            say(f"{service} starts again at the next request: its socket still listens", err=True)
         return manager.queue(verb, service)
     if state.active_state == "failed":
-        click.echo(f"{service} had failed ({state.result}); its start limit was reset", err=True)
+        say(f"{service} had failed ({state.result}); its start limit was reset", err=True)
     # Starts by people do not count against the start limit.
     with contextlib.suppress(BusError):  # a unit that is not loaded has no count
         manager.reset_failed(service)
@@ -163,53 +186,54 @@ def _queue(manager: Manager, verb: str, state: UnitState) -> bytes:
     return manager.queue("Start", names.keep if has_keep else names.proxy)
 
 
+_NO_BLOCK = click.option("--no-block", is_flag=True, help="Do not wait until it is done.")
+_DRY_RUN = click.option("--dry-run", is_flag=True, help="Change nothing, and show what would be stopped.")
+
+
 @click.command("start")
-@RECIPES
+@models_argument
+@_NO_BLOCK
+@_DRY_RUN
 @click.pass_obj
-def start_(place: Place, recipes: tuple[str, ...]) -> int:
-    """Start models; returns when they are ready."""
-    return _run_jobs(place, "Start", recipes)
+def start_(place: Place, recipes: tuple[str, ...], no_block: bool, dry_run: bool) -> int:
+    """Start models; returns when they are ready. Says which models that stops."""
+    return run_jobs(place, "Start", recipes, dry_run=dry_run, block=not no_block)
 
 
 @click.command("stop")
-@RECIPES
+@models_argument
+@_NO_BLOCK
+@_DRY_RUN
 @click.pass_obj
-def stop_(place: Place, recipes: tuple[str, ...]) -> int:
+def stop_(place: Place, recipes: tuple[str, ...], no_block: bool, dry_run: bool) -> int:
     """Stop models; returns when their processes are gone."""
-    return _run_jobs(place, "Stop", recipes)
+    return run_jobs(place, "Stop", recipes, dry_run=dry_run, block=not no_block)
 
 
 @click.command("restart")
-@RECIPES
+@models_argument
+@_NO_BLOCK
+@_DRY_RUN
 @click.pass_obj
-def restart_(place: Place, recipes: tuple[str, ...]) -> int:
+def restart_(place: Place, recipes: tuple[str, ...], no_block: bool, dry_run: bool) -> int:
     """Stop models and start them again; returns when they are ready."""
-    return _run_jobs(place, "Restart", recipes)
+    return run_jobs(place, "Restart", recipes, dry_run=dry_run, block=not no_block)
 
 
 @click.command("switch")
-@click.argument("recipe", metavar="RECIPE")
+@click.argument("recipe", metavar="RECIPE", shell_complete=complete_recipe)
 @click.pass_obj
 def switch_(place: Place, recipe: str) -> int:
     """Start a model, and say which models were stopped for it."""
-    down = ("inactive", "failed")
     service = service_name(recipe)
-    with Manager(user=place.user, host=place.remote) as manager:
-        existing(manager, service)
-        states = manager.states(manager.rivals(service), brief=True)
-        running = [state.name for state in states if state.active_state not in down]
     begin = time.monotonic()
-    _run_jobs(place, "Start", (recipe,))
-    with Manager(user=place.user, host=place.remote) as manager:
-        for state in manager.states(running, brief=True):
-            if state.active_state in down:
-                click.echo(f"stopped {state.name}")
-    click.echo(f"{service} is ready after {time.monotonic() - begin:.1f} s")
+    run_jobs(place, "Start", (recipe,))
+    say(f"{service} is ready after {time.monotonic() - begin:.1f} s")
     return 0
 
 
 @click.command("wait")
-@RECIPES
+@models_argument
 @click.option("--timeout", type=float, default=1800, show_default=True, metavar="SECONDS")
 @click.pass_obj
 def wait_(place: Place, recipes: tuple[str, ...], timeout: float) -> int:
@@ -217,21 +241,27 @@ def wait_(place: Place, recipes: tuple[str, ...], timeout: float) -> int:
     end = time.monotonic() + timeout
     with Manager(user=place.user, host=place.remote) as manager:
         for service in map(service_name, recipes):
-            while not _is_ready(place, manager, service):
-                if time.monotonic() > end:
-                    word = existing(manager, service).word
-                    raise JobError(
-                        f"{service} is still {word} after {timeout:g} s; see systemctl status {service}"
-                    )
-                time.sleep(0.1)
+            if not _is_ready(place, manager, service):
+                _wait_until_ready(place, manager, service, end, timeout)
     return 0
+
+
+def _wait_until_ready(place: Place, manager: Manager, service: str, end: float, timeout: float) -> None:
+    load = _Load(place, service)
+    with moving_line(load.text, at_once=load.is_long):
+        while not _is_ready(place, manager, service):
+            if time.monotonic() > end:
+                word = existing(manager, service, place).word
+                fault = f"{service} is still {word} after {timeout:g} s"
+                raise JobError(f"{fault}; see systemctl status {service}")
+            time.sleep(0.1)
 
 
 def _is_ready(place: Place, manager: Manager, service: str) -> bool:
     """True if a model is ready; JobError when it cannot become ready any more."""
     # A job that waits or runs may be a restart: `active` is then about the old process.
     has_job = manager.has_job(service)
-    state = existing(manager, service)
+    state = existing(manager, service, place)
     if state.active_state in ("failed", "inactive") and not has_job:
         unit = None if place.remote else Store(place.unit_folder).read(service)
         reason = reason_not_ready(place, state, unit)

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from recipectl.cli.options import json_option, print_json, select, table, warn
+from recipectl.cli.options import json_option, print_json, report_no_recipes, report_problems, select, warn
+from recipectl.cli.terminal import table
 from recipectl.errors import BusError
 from recipectl.machine import processes
+from recipectl.recipe import search
 from recipectl.systemd.dbus import Manager
 from recipectl.systemd.started import started_digest
 from recipectl.systemd.store import Store
@@ -49,6 +51,7 @@ def _difference(
 def list_(place: Place, as_json: bool, by_gpu: bool) -> int:
     """List all recipes, their state, and how host and recipe differ."""
     selection = select(place, ())
+    report_problems(search.unread_files(place.recipe_folders))
     installed = Store(place.unit_folder).installed()
     recipes = {unit.recipe for unit in installed.values() if unit.recipe}
     models = {model.name: model for model in selection.models}
@@ -63,6 +66,8 @@ def list_(place: Place, as_json: bool, by_gpu: bool) -> int:
         warn(f"states are unknown: {error}")
         status = 1
     rows = [_list_row(place, name, models.get(name), selection, installed, states) for name in names]
+    if not names:
+        report_no_recipes(place)
     if as_json:
         print_json(rows)
     elif by_gpu:

@@ -1,4 +1,4 @@
-"""What the verbs share: options, the recipes that are named, and how problems are printed."""
+"""What the verbs share: --json, the recipes that are named, and how problems are printed."""
 
 from __future__ import annotations
 
@@ -9,39 +9,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
-from click.shell_completion import CompletionItem
 
-from recipectl.errors import Problem, RecipectlError, UsageError, on_host
+from recipectl.cli.names import recipe_file, recipe_names
+from recipectl.errors import Problem, UsageError, on_host
 from recipectl.recipe import search
-from recipectl.systemd.unitfile import UnitNames
 
 if TYPE_CHECKING:  # pydantic and jinja2 are slow to import, and half of the verbs need neither
     from recipectl.compiler.model import CompiledModel, CompileResult
     from recipectl.place import Place
 
 _Verb = TypeVar("_Verb", bound=Callable[..., Any])
+# Of the Debian package, and of a checkout.
+EXAMPLES = (Path("/usr/share/doc/recipectl/examples"), Path(__file__).parents[3] / "recipes")
 _SGLANG_VARIABLE = "VLLM_STUDIO_SGLANG_PYTHON"
-
-
-def complete_recipe(ctx: click.Context, _: click.Parameter, start: str) -> list[CompletionItem]:
-    """The names of recipes for TAB; files, where a path begins."""
-    from recipectl.place import Place
-
-    if "/" in start or start.startswith("."):
-        return [CompletionItem(start, type="file")]
-    place = Place(user=bool(ctx.find_root().params.get("user")))
-    files = search.recipe_files(place.recipe_folders)
-    return [
-        CompletionItem(name)
-        for name in sorted({search.stem(file) for file in files})
-        if name.startswith(start)
-    ]
-
-
-RECIPES = click.argument(
-    "recipes", nargs=-1, required=True, metavar="RECIPE...", shell_complete=complete_recipe
-)
-SOME_RECIPES = click.argument("recipes", nargs=-1, metavar="[RECIPE]...", shell_complete=complete_recipe)
 
 
 def json_option(container: str = "list") -> Callable[[_Verb], _Verb]:
@@ -101,9 +81,10 @@ def choose(result: CompileResult, names: Sequence[str], place: Place) -> Selecti
     """The recipes that were named, of those that were compiled. A wrong recipe or name is status 2."""
     problems: list[Problem] = []
     stems: set[str] = set()
+    recipes = {*recipe_names(place)} if names else set()
     for name in names:
         try:
-            stems.add(search.stem(search.find(name, place.recipe_folders)))
+            stems.add(name if name in recipes else search.stem(recipe_file(name, place)))
         except UsageError as error:
             problems += error.problems
     for name, failures in result.failures.items():
@@ -117,6 +98,15 @@ def choose(result: CompileResult, names: Sequence[str], place: Place) -> Selecti
     return Selection(models, tuple(problems), status, result)
 
 
+def report_no_recipes(place: Place) -> None:
+    """One line for a host without recipes: where they are looked for, and where to begin."""
+    examples = next((path for path in EXAMPLES if path.is_dir()), None)
+    begin = f"begin with an example in {examples}, or with `recipectl import --help`"
+    if examples is None:
+        begin = "begin with `recipectl import --help`"
+    click.echo(f"no recipes in {', '.join(map(str, place.recipe_folders))}; {begin}", err=True)
+
+
 def _unused_shell_variable(models: Iterable[CompiledModel], place: Place) -> str | None:
     if _SGLANG_VARIABLE not in os.environ or not any(model.backend == "sglang" for model in models):
         return None
@@ -127,29 +117,3 @@ def _unused_shell_variable(models: Iterable[CompiledModel], place: Place) -> str
     if settings.sglang_python or _SGLANG_VARIABLE in settings.environment:
         return None
     return f"{_SGLANG_VARIABLE} of your shell is not used; set `sglang_python:` in the host file"
-
-
-def service_name(argument: str) -> str:
-    """The service of a RECIPE argument: a name, a file, or the unit itself; UsageError for another word."""
-    if argument.startswith("model-") and argument.endswith(".service"):
-        name = UnitNames.of_service(argument).recipe
-    else:
-        name = Path(argument).name.removesuffix(".service")
-        name = search.stem(Path(name)) if name.endswith(search.SUFFIXES) else name
-    if not search.RECIPE_NAME.match(name):
-        fault = f"`{argument}` is not the name of a recipe"
-        raise UsageError(f"{fault}; a name has {search.NAME_RULE}, see `recipectl list`", kind="file")
-    return UnitNames(name).service
-
-
-def table(rows: Sequence[Sequence[str]], header: Sequence[str]) -> None:
-    """Columns under a header, nothing at all without rows."""
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    for row in (header, *rows) if rows else ():
-        click.echo("  ".join(f"{word:{width}}" for word, width in zip(row, widths, strict=True)).rstrip())
-
-
-def no_such_unit(unit: str, place: Place) -> RecipectlError:
-    """The error for a unit that recipectl did not write."""
-    fault = f"{unit} is not a unit of recipectl in {place.unit_folder}"
-    return UsageError(f"{fault}; see `recipectl list`", kind="unit")

@@ -10,22 +10,23 @@ import click
 
 from recipectl.cli.failures import Reason, how_it_ended, reason_not_ready
 from recipectl.cli.listing import shown
-from recipectl.cli.options import (
-    SOME_RECIPES,
-    json_option,
-    no_such_unit,
-    print_json,
+from recipectl.cli.names import (
+    SOME_MODELS,
+    models_argument,
+    not_applied,
+    recipe_file,
+    recipe_names,
     service_name,
-    table,
 )
+from recipectl.cli.options import json_option, print_json, report_no_recipes
+from recipectl.cli.terminal import print_state, table
 from recipectl.errors import RecipectlError, UsageError
-from recipectl.recipe import search
 from recipectl.systemd.dbus import Manager
 from recipectl.systemd.store import Store
 from recipectl.systemd.unitfile import UnitNames
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from recipectl.place import Place
     from recipectl.systemd.states import UnitState
@@ -66,11 +67,10 @@ def _row(
 
 
 @click.command("status")
-@SOME_RECIPES
+@SOME_MODELS
 @json_option()
-@click.option("--no-pager", is_flag=True, help="Accepted, as by systemctl; there is no pager.")
 @click.pass_obj
-def status_(place: Place, recipes: tuple[str, ...], as_json: bool, no_pager: bool) -> int:
+def status_(place: Place, recipes: tuple[str, ...], as_json: bool) -> int:
     """Show models as systemd sees them; exit status 3 when a named model is not ready."""
     if place.remote and not recipes:
         raise UsageError("over -H name the recipes; their files are on the other host")
@@ -98,18 +98,33 @@ def status_(place: Place, recipes: tuple[str, ...], as_json: bool, no_pager: boo
         row["socket"] = socket.active_state if exists else None
         row["state_shown"] = shown(state, socket)
         rows.append(row | (_details(place, state, unit) if recipes else {}))
-    if as_json:
-        print_json(rows)
-    elif recipes:
-        for row in rows:
-            _print_details(row)
-    else:
-        table([[str(row[key] or "") for key in _COLUMNS] for row in rows], [*_COLUMNS.values()])
+    _print_rows(place, rows, as_json=as_json, detailed=bool(recipes))
     for service in unknown:
-        click.echo(str(no_such_unit(service, place)), err=True)
+        click.echo(str(not_applied(UnitNames.of_service(service).recipe, place)), err=True)
     if unknown:
         return 2
     return 3 if recipes and any(state.word != "ready" for state in states) else 0
+
+
+def _print_rows(place: Place, rows: Sequence[Mapping[str, object]], *, as_json: bool, detailed: bool) -> None:
+    """The models as JSON, each with its details, or as a table."""
+    if as_json:
+        print_json(rows)
+    elif detailed:
+        for row in rows:
+            _print_details(row)
+    elif not rows:
+        _report_no_models(place)
+    else:
+        table([[str(row[key] or "") for key in _COLUMNS] for row in rows], [*_COLUMNS.values()])
+
+
+def _report_no_models(place: Place) -> None:
+    """One line for a host without models."""
+    if names := recipe_names(place):
+        click.echo(f"no models yet: {len(names)} recipes are not applied; run `recipectl apply`", err=True)
+    else:
+        report_no_recipes(place)
 
 
 def _endpoint_shown(unit: InstalledUnit) -> str:
@@ -165,7 +180,7 @@ def _print_details(row: Mapping[str, object]) -> None:
         "changed": "\n             ".join(changed),
         "answers": "\n             ".join(answers),
         "next": row["next"],
-        "state": f"{row['state_shown']}{since}",
+        "state": row["state_shown"],
         "pid": row["pid"],
         "engine": f"{row['engine']} {row['engine_version']}" if row["engine"] else None,
         "endpoint": row["endpoint_shown"],
@@ -180,7 +195,9 @@ def _print_details(row: Mapping[str, object]) -> None:
     }
     click.echo(row["name"])
     for label, value in lines.items():
-        if value not in (None, ""):
+        if label == "state":
+            print_state(f"  {'state:':10} ", str(value), since)
+        elif value not in (None, ""):
             click.echo(f"  {label + ':':10} {value}")
 
 
@@ -195,20 +212,37 @@ def _socket_in_words(active_state: object) -> str | None:
 
 
 @click.command("logs")
-@click.argument("recipe", metavar="RECIPE")
+@models_argument
 @click.option("-f", "--follow", is_flag=True, help="Keep printing new lines.")
-@click.option("-n", "--lines", default=100, show_default=True, help="How many past lines.")
-@click.option("--no-pager", is_flag=True, help="Do not pipe output into a pager.")
-@click.pass_obj
-def logs_(place: Place, recipe: str, follow: bool, lines: int, no_pager: bool) -> int:
-    """Show a model's journal (this is journalctl -u)."""
-    service = service_name(recipe)
-    if not place.remote and service not in Store(place.unit_folder).services():
+@click.option(
+    "-n", "--lines", metavar="LINES", help="How many past lines.  [default: 100, or all since a time]"
+)
+@click.option("-S", "--since", metavar="TIME", help="Lines since then: '1 hour ago', 09:00, yesterday.")
+@click.option("-U", "--until", metavar="TIME", help="Lines until then.")
+@click.option("-b", "--boot", is_flag=True, help="Lines since the last boot.")
+@click.option(
+    "-p", "--priority", metavar="PRIORITY", help="Lines of this priority and more urgent ones: err."
+)
+@click.option("-g", "--grep", metavar="PATTERN", help="Lines that match.")
+@click.option("-r", "--reverse", is_flag=True, help="The newest lines first.")
+@click.option("-o", "--output", metavar="FORMAT", help="As journalctl's: short-iso, cat, json.")
+@click.pass_context
+def logs_(ctx: click.Context, /, recipes: tuple[str, ...], **options: str | bool | None) -> int:
+    """Show the journal of models, with journalctl and its options."""
+    place: Place = ctx.obj
+    services = list(map(service_name, recipes))
+    for service in services if not place.remote else ():
         # A recipe without units may have had some; UsageError for no recipe.
-        search.find(UnitNames.of_service(service).recipe, place.recipe_folders)
-    words = [*place.journalctl, service, "-n", str(lines)]
-    words += ["-f"] if follow else []
-    words += ["--no-pager"] if no_pager or follow else []
+        if service not in Store(place.unit_folder).services():
+            recipe_file(UnitNames.of_service(service).recipe, place)
+    if options["lines"] is None and not (options["since"] or options["boot"] or options["grep"]):
+        options["lines"] = "100"
+    given = (
+        f"--{name}" if value is True else f"--{name}={value}" for name, value in options.items() if value
+    )
+    no_pager = options["follow"] or ctx.find_root().params["no_pager"]
+    units = [word for service in services[1:] for word in ("-u", service)]
+    words = [*place.journalctl, services[0], *units, *given, *(["--no-pager"] if no_pager else [])]
     try:
         os.execvp(words[0], place.command(*words))  # noqa: S606  (journalctl takes over)
     except OSError as error:

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from recipectl.cli.names import RECIPES, SOME_RECIPES, complete_recipe
 from recipectl.cli.options import (
-    RECIPES,
-    SOME_RECIPES,
     json_option,
     print_json,
     problems_as_json,
@@ -104,7 +103,7 @@ def _steps(place: Place, recipes: Sequence[str]) -> tuple[list[ResolvedRecipe], 
 
 
 @click.command("show-command")
-@click.argument("recipe", metavar="RECIPE")
+@click.argument("recipe", metavar="RECIPE", shell_complete=complete_recipe)
 @click.pass_obj
 def show_command_(place: Place, recipe: str) -> int:
     """Print the command of a recipe, to paste into a shell."""

@@ -15,7 +15,14 @@ import recipectl
 from recipectl.place import Place
 
 NAME = re.compile(r"helper-[0-9a-f]{12}\.pyz")
-_MODULES = ("helper", "machine/distributions", "machine/lockfile", "machine/processes", "machine/sockets")
+_MODULES = (
+    "helper",
+    "machine/distributions",
+    "machine/loads",
+    "machine/lockfile",
+    "machine/processes",
+    "machine/sockets",
+)
 # A stop may come while Python still imports: a helper that died by it would leave its unit `failed`.
 _MAIN = """import signal
 import sys

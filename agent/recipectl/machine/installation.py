@@ -11,7 +11,10 @@ import recipectl
 from recipectl.errors import RecipectlError
 from recipectl.machine import helperfile
 from recipectl.place import Place
+from recipectl.recipe.trusted import Trust
 
+# packaging/throwaway-systemd makes it, as root, in systems that end with the command: nothing there lasts.
+_THROWAWAY = Path("/run/throwaway")
 _SYSTEM_PYTHON = "/usr/bin/python3"
 
 
@@ -34,6 +37,21 @@ def current_installation(place: Place) -> Installation:
         python = sys.executable
     helper = (python, "-I", "-S", str(helperfile.path(place)))
     return Installation(helper, place.user, systemd_version(), gpu_vendors())
+
+
+def refuse_if_others_can_write() -> None:
+    """RecipectlError when somebody besides root can change a file that this process has loaded.
+
+    What an apply by root writes is decided by these files: who can write them becomes root with the next one.
+    """
+    if _THROWAWAY.is_dir():
+        return
+    trust = Trust(frozenset({0}))
+    loaded = {str(getattr(module, "__file__", None) or "") for module in [*sys.modules.values()]}
+    for file in sorted({*loaded, sys.executable, f"{sys.prefix}/pyvenv.cfg"}):
+        if file.startswith("/") and (fault := trust.fault(Path(file))):
+            remedy = "install it where only root can write, as the Debian package does, or chown it to root"
+            raise RecipectlError(f"this recipectl is not safe to apply as root: {fault}; {remedy}")
 
 
 def gpu_vendors() -> tuple[str, ...]:

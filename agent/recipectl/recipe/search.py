@@ -6,11 +6,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from recipectl.errors import UsageError
+from recipectl.errors import Problem, UsageError, on_host
 from recipectl.files import failures_named
 from recipectl.text import did_you_mean
 
 RECIPE_NAME = re.compile(r"[a-z0-9A-Z][a-zA-Z0-9._-]{0,99}\Z")
+# What people and package managers keep beside recipes, on purpose.
+_NO_RECIPE = re.compile(
+    r"\..*|(README|LICENSE|COPYING|NOTES|CHANGELOG|Makefile)\b.*"
+    r"|.*(~|\.(bak|orig|old|save|swp|tmp|rej|md|rst|txt|recipectl|dpkg-\w+|ucf-\w+|rpm\w+))",
+    re.IGNORECASE,
+)
 NAME_RULE = "letters, digits, `.`, `_` and `-` (at most 100, the first a letter or digit)"
 SUFFIXES = (".yaml", ".yml", ".json")
 
@@ -53,6 +59,14 @@ def drop_ins(name: str, folders: tuple[Path, ...]) -> tuple[Path, ...]:
     return tuple(path for _, (path, masked) in sorted(by_name.items()) if not masked)
 
 
+def unread_files(folders: tuple[Path, ...]) -> tuple[Problem, ...]:
+    """A warning for each file that looks like a recipe or a drop-in, and that nothing reads."""
+    return tuple(
+        on_host("file", f"{path} is never read: {reason}; rename, move or remove it", severity="warning")
+        for path, reason in (*unread_recipes(folders), *unread_drop_ins(folders))
+    )
+
+
 def unread_drop_ins(folders: tuple[Path, ...]) -> tuple[tuple[Path, str], ...]:
     """Files and folders that look like drop-ins and are never read, each with the reason."""
     names = {stem(path) for path in recipe_files(folders)}
@@ -67,6 +81,46 @@ def unread_drop_ins(folders: tuple[Path, ...]) -> tuple[tuple[Path, str], ...]:
             others = (path for path in sorted(folder.iterdir()) if path.suffix not in (".yaml", ".yml"))
             unread += [(path, "a drop-in ends in .yaml") for path in others if not path.name.startswith(".")]
     return tuple(unread)
+
+
+def unread_recipes(folders: tuple[Path, ...]) -> tuple[tuple[Path, str], ...]:
+    """Files that look like recipes and are never read, each with the reason."""
+    names = {stem(path) for path in recipe_files(folders)}
+    unread: list[tuple[Path, str]] = []
+    for folder in folders:
+        for path in _visible(folder):
+            if path.is_dir():
+                unread += _in_subfolder(path)
+            elif path.suffix == ".lock":
+                reason = f"there is no recipe {stem(path)}"
+                unread += [(path, reason)] if stem(path) not in names else []
+            elif path.suffix not in SUFFIXES:
+                ending = path.suffix.lower() if path.suffix.lower() in SUFFIXES else ".yaml"
+                unread.append((path, f"a recipe ends in .yaml, .yml or .json, as {path.stem}{ending} does"))
+        for path in _visible(folder.parent):
+            if path.suffix.lower() in SUFFIXES and path.name != "host.yaml" and path.is_file():
+                host = path.stem.lower() == "host"
+                reason = "the host file is host.yaml" if host else f"recipes are in {folder}"
+                unread.append((path, reason))
+    return tuple(unread)
+
+
+def _visible(folder: Path) -> list[Path]:
+    """What is in a folder, without what is hidden or kept beside recipes on purpose."""
+    with failures_named("read", folder):
+        names = sorted(os.listdir(folder)) if folder.is_dir() else []  # noqa: PTH208  (names)
+    return [folder / name for name in names if not _NO_RECIPE.fullmatch(name)]
+
+
+def _in_subfolder(folder: Path) -> list[tuple[Path, str]]:
+    """The first recipe below a folder in a recipe folder; drop-in folders are told by unread_drop_ins."""
+    if folder.suffix == ".d":
+        return []
+    for where, _, names in os.walk(folder):
+        for name in sorted(names):
+            if name.endswith(SUFFIXES) and not name.startswith("."):
+                return [(Path(where, name), f"recipes are in {folder.parent} itself, not in subfolders")]
+    return []
 
 
 def recipe_files(folders: tuple[Path, ...]) -> tuple[Path, ...]:

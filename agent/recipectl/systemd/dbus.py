@@ -1,40 +1,21 @@
 """systemd over D-Bus. The only module that imports pystemd; its bytes and exceptions stop here."""
 
 import contextlib
-import errno
 import re
 import select
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from recipectl.errors import BusError
+from recipectl.systemd.refusal import Refusal
 from recipectl.systemd.states import ALL, BRIEF, BRIEF_LOADING, CONDITIONS, UnitRow, UnitState
+from recipectl.systemd.unitfile import RESERVED_ENDINGS, UnitNames
 
 _SERVICE = b"org.freedesktop.systemd1"
 _PATH = b"/org/freedesktop/systemd1"
 _MANAGER = b"org.freedesktop.systemd1.Manager"
 _POLL_SEC = 0.2
-_LOST = (errno.ECONNRESET, errno.ENOTCONN, errno.EPIPE, errno.ESHUTDOWN)
-_DENIED = (errno.EACCES, errno.EPERM)
 _NOT_LOADED = b""  # stands for the job that stops a unit that is not loaded: there is none
-
-
-class _Refusal(Exception):  # noqa: N818  (never leaves this module)
-    """An exception of pystemd as values: the errno and the words of sd-bus."""
-
-    def __init__(self, error: BaseException) -> None:
-        # pystemd says `b'System.Error.X'[err -2]: b'words'`, or the same without the quotes.
-        lines = str(error.args[0] if error.args else error).splitlines() or [""]
-        match = re.match(r".*?\[err (-?\d+)\]: (.*)", lines[0])
-        text = match[2] if match else lines[0]
-        quoted = re.match(r"""b(['"])(.*?)\.?\1\Z""", text)
-        self.errno = abs(int(match[1])) if match else getattr(error, "errno", 0) or 0
-        self.text = quoted[2].replace("\\'", "'") if quoted else text or type(error).__name__
-        super().__init__(self.text)
-
-    @property
-    def lost(self) -> bool:
-        return self.errno in _LOST
 
 
 class Manager:
@@ -73,7 +54,7 @@ class Manager:
             connection = DBusRemote(self.host.encode()) if self.host else DBus(user_mode=self.user)
             try:
                 _attempt(connection.open)
-            except _Refusal as refusal:
+            except Refusal as refusal:
                 raise BusError(
                     f"there is no connection to {self._whose} ({refusal}); {self._remedy}"
                 ) from refusal
@@ -98,7 +79,7 @@ class Manager:
         """Make one request, once more after a lost connection; `purpose` names it in an error."""
         try:
             return _attempt(request, self._open())
-        except _Refusal as refusal:
+        except Refusal as refusal:
             if not refusal.lost:
                 raise self._error(purpose, refusal) from refusal
         subscribed = self._callback is not None
@@ -107,14 +88,14 @@ class Manager:
             self._subscribe()
         try:
             return _attempt(request, self._open())
-        except _Refusal as refusal:
+        except Refusal as refusal:
             raise self._error(purpose, refusal) from refusal
 
-    def _error(self, purpose: str, refusal: _Refusal) -> BusError:
+    def _error(self, purpose: str, refusal: Refusal) -> BusError:
         remedy = ""
         if refusal.lost:
             remedy = f"; {self._remedy}"
-        elif refusal.errno in _DENIED or refusal.text.startswith("Interactive authentication"):
+        elif refusal.denied:
             remedy = "; run it as root (sudo), or with --user for units of your own"
         return BusError(f"{self._whose} did not {purpose}: {refusal}{remedy}")
 
@@ -167,7 +148,7 @@ class Manager:
             try:
                 nothing_to_read = _attempt(self._open().process).is_empty()
                 descriptor = _attempt(self._open().get_fd)
-            except _Refusal as refusal:
+            except Refusal as refusal:
                 raise self._lost() from refusal
             if descriptor < 0:
                 raise self._lost()
@@ -261,13 +242,28 @@ class Manager:
 
     def rivals(self, unit: str) -> tuple[str, ...]:
         """The models that a unit conflicts with, in either direction."""
+        return self._related(unit, b"Conflicts", b"ConflictedBy")
+
+    def dependents(self, unit: str) -> tuple[str, ...]:
+        """The models that are stopped with a unit, because they require it."""
+        names = self._related(unit, b"RequiredBy", b"BoundBy", b"ConsistsOf")
+        services = (name for name in names if name.endswith(".service"))
+        return tuple(
+            name for name in services if not UnitNames.of_service(name).recipe.endswith(RESERVED_ENDINGS)
+        )
+
+    def _related(self, unit: str, *relations: bytes) -> tuple[str, ...]:
+        """The units of models in some properties of a unit."""
         path = self._row(unit).path
         names = {
-            name.decode()
-            for key in (b"Conflicts", b"ConflictedBy")
-            for name in self._property(path, b"Unit", key, b"as")
+            name.decode() for relation in relations for name in self._property(path, b"Unit", relation, b"as")
         }
         return tuple(sorted(name for name in names if name.startswith("model-")))
+
+    def unit_files(self, pattern: str) -> tuple[str, ...]:
+        """The names of all unit files that match a pattern, loaded or not."""
+        rows = self._call("list its unit files", b"ListUnitFilesByPatterns", b"asas", [], [pattern.encode()])
+        return tuple(sorted({row[0].decode().rpartition("/")[2] for row in rows}))
 
     def has_job(self, unit: str) -> bool:
         """True while a job of the unit waits or runs."""
@@ -285,13 +281,13 @@ def _can_be_stopped(row: UnitRow) -> bool:
 
 
 def _attempt(request: Callable[..., Any], *arguments: Any) -> Any:
-    """Make a call into pystemd; _Refusal when it fails."""
+    """Make a call into pystemd; Refusal when it fails."""
     from pystemd.dbusexc import DBusBaseError
 
     try:
         return request(*arguments)
     except (DBusBaseError, OSError) as error:
-        raise _Refusal(error) from error
+        raise Refusal(error) from error
 
 
 def _text(word: bytes) -> str:

@@ -1,0 +1,171 @@
+"""Which recipes and models the words of a command line name: names, files, units and patterns."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+from click.shell_completion import CompletionItem
+
+from recipectl.cli.terminal import say
+from recipectl.errors import RecipectlError, UsageError
+from recipectl.recipe import search
+from recipectl.systemd.store import Store
+from recipectl.systemd.unitfile import RESERVED_ENDINGS, UnitNames
+from recipectl.text import did_you_mean
+
+if TYPE_CHECKING:
+    from recipectl.place import Place
+
+_Verb = TypeVar("_Verb", bound=Callable[..., Any])
+_PATTERN = re.compile(r"[*?\[]")
+_ALL = "recipectl.all"  # in the context: --all was given
+
+
+def recipe_names(place: Place) -> list[str]:
+    """The names of all recipes of a place; none of another host, whose files are there."""
+    return [] if place.remote else [search.stem(file) for file in search.recipe_files(place.recipe_folders)]
+
+
+def model_names(place: Place) -> list[str]:
+    """The names of all models that have a unit."""
+    if place.remote:
+        from recipectl.systemd.dbus import Manager
+
+        with Manager(user=False, host=place.remote) as manager:
+            services = manager.unit_files("model-*.service")
+    else:
+        services = Store(place.unit_folder).services()
+    stems = (service.removesuffix(".service") for service in services)
+    return sorted(stem.removeprefix("model-") for stem in stems if not stem.endswith(RESERVED_ENDINGS))
+
+
+def no_such_recipe(word: str, place: Place) -> UsageError:
+    """The error of every verb for a name that neither a recipe nor a model has, with the nearest one."""
+    known = {*recipe_names(place), *model_names(place)}
+    where = place.remote or ", ".join(map(str, place.recipe_folders))
+    hint = did_you_mean(word, known, "see `recipectl list`, or give a recipe's file")
+    return UsageError(f"there is no recipe `{word}` in {where}; {hint}", kind="file")
+
+
+def not_applied(name: str, place: Place) -> UsageError:
+    """The error for a model without a unit: its recipe was not applied, or there is none."""
+    if name not in recipe_names(place):
+        return no_such_recipe(name, place)
+    return UsageError(f"`{name}` has no unit yet; write it with `recipectl apply {name}`", kind="unit")
+
+
+def recipe_file(word: str, place: Place) -> Path:
+    """The file of a RECIPE argument; UsageError for a name that no recipe has."""
+    if search.is_file(word):
+        return search.find(word, ())
+    check_name(word)
+    try:
+        return search.find(word, place.recipe_folders)
+    except UsageError as error:
+        raise no_such_recipe(word, place) from error
+
+
+def check_name(word: str) -> None:
+    """UsageError for a word that cannot be a recipe's name."""
+    if not search.RECIPE_NAME.match(word):
+        fault = f"`{word}` is not the name of a recipe"
+        raise UsageError(f"{fault}; a name has {search.NAME_RULE}, see `recipectl list`", kind="file")
+
+
+def service_name(word: str) -> str:
+    """The service of a RECIPE argument: a name, a file, or the unit itself; UsageError for another word."""
+    if word.startswith("model-") and word.endswith(".service"):
+        name = UnitNames.of_service(word).recipe
+    else:
+        name = Path(word).name.removesuffix(".service")
+        name = search.stem(Path(name)) if name.endswith(search.SUFFIXES) else name
+    if not search.RECIPE_NAME.match(name):
+        check_name(word)
+        check_name(name)
+    return UnitNames(name).service
+
+
+def _matching(pattern: str, names: Iterable[str]) -> list[str]:
+    return [name for name in names if fnmatchcase(name, pattern)]
+
+
+def _expanded(words: Iterable[str], place: Place, *, models: bool) -> tuple[str, ...]:
+    """Words with each pattern replaced by what it matches; UsageError for a pattern without a match."""
+    names: dict[str, None] = {}
+    for word in words:
+        if search.is_file(word) or not _PATTERN.search(word):
+            names[word] = None
+            continue
+        recipes = _matching(word, recipe_names(place))
+        matches = _matching(word, model_names(place)) if models else recipes
+        for name in recipes if models and matches else ():
+            if name not in matches:
+                say(
+                    f"`{name}` has no unit yet, and is left out; `recipectl apply {name}` writes it", err=True
+                )
+        if not matches and not recipes:
+            fault = (
+                "there is no recipe and no model" if word == "*" else f"no recipe or model matches `{word}`"
+            )
+            raise UsageError(f"{fault}; see `recipectl list`", kind="file")
+        names |= dict.fromkeys(matches or recipes)
+    return tuple(names)
+
+
+def _expand(*, models: bool, required: bool) -> Callable[..., tuple[str, ...]]:
+    def expand(ctx: click.Context, parameter: click.Parameter, words: tuple[str, ...]) -> tuple[str, ...]:
+        if ctx.resilient_parsing:
+            return words
+        if ctx.meta.get(_ALL):
+            if words:
+                raise click.UsageError("--all and names cannot be given together; give one of them", ctx)
+            words = ("*",)
+        if required and not words:
+            raise click.MissingParameter(ctx=ctx, param=parameter)
+        return _expanded(words, ctx.obj, models=models)
+
+    return expand
+
+
+def complete_recipe(ctx: click.Context, _: click.Parameter, start: str) -> list[CompletionItem]:
+    """The names of recipes and models for TAB; files, where a path begins."""
+    from recipectl.place import Place
+
+    if "/" in start or start.startswith("."):
+        return [CompletionItem(start, type="file")]
+    place = Place(user=bool(ctx.find_root().params.get("user")))
+    try:
+        names = {*recipe_names(place), *model_names(place)}
+    except RecipectlError:  # a folder that the caller cannot read: TAB says nothing
+        return []
+    return [CompletionItem(name) for name in sorted(names) if name.startswith(start)]
+
+
+def _argument(*, models: bool, required: bool) -> Callable[[_Verb], _Verb]:
+    return click.argument(
+        "recipes", nargs=-1, metavar="RECIPE..." if required else "[RECIPE]...",
+        callback=_expand(models=models, required=required), shell_complete=complete_recipe,
+    )  # fmt: skip
+
+
+def _remember_all(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    ctx.meta[_ALL] = value
+
+
+def models_argument(verb: _Verb) -> _Verb:
+    """The argument RECIPE... of a verb for models that have units, and its option --all."""
+    option = click.option(
+        "-a", "--all", is_flag=True, is_eager=True, expose_value=False, callback=_remember_all,
+        help="All models of this host.",
+    )  # fmt: skip
+    return option(_argument(models=True, required=True)(verb))
+
+
+RECIPES = _argument(models=False, required=True)
+SOME_RECIPES = _argument(models=False, required=False)
+SOME_MODELS = _argument(models=True, required=False)

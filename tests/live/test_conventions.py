@@ -1,0 +1,227 @@
+"""What people who know systemctl type, on a real systemd."""
+
+import os
+import pty
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from live.common import RECIPES, journal, recipe, recipectl, script, show, systemctl, until
+
+pytestmark = pytest.mark.systemd
+
+
+def on_terminal(*words: str, keys: str = "") -> str:
+    """What a terminal gets from a verb, and what a person types into it."""
+    main, other = pty.openpty()
+    command = [sys.executable, "-m", "recipectl", *words]
+    environment = os.environ | {"TERM": "xterm", "COLUMNS": "80"}
+    process = subprocess.Popen(command, stdin=other, stdout=other, stderr=other, env=environment)
+    os.close(other)
+    os.write(main, keys.encode())
+    output = b""
+    while True:
+        try:
+            read = os.read(main, 65536)
+        except OSError:  # nobody has it open any more
+            break
+        if not read:
+            break
+        output += read
+    process.wait()
+    os.close(main)
+    return output.decode()
+
+
+def test_patterns_and_all_stand_for_models() -> None:
+    for port, name in enumerate(("qwen-a", "qwen-b", "llama"), 18201):
+        recipe(name, port=port)
+    recipectl("apply", "qwen*")
+    assert recipectl("start", "*").returncode == 0
+    states = {name: show(name, "ActiveState") for name in ("qwen-a", "qwen-b", "llama")}
+    assert states == {"qwen-a": "active", "qwen-b": "active", "llama": "inactive"}
+    left_out = recipectl("stop", "[ql]*a*")
+    assert "`llama` has no unit yet, and is left out" in left_out.stderr
+    assert show("qwen-a", "ActiveState") == "inactive"
+    assert show("qwen-b", "ActiveState") == "active"
+    assert recipectl("stop", "--all").returncode == 0
+    assert show("qwen-b", "ActiveState") == "inactive"
+    recipectl("remove", "--all")
+    nothing = recipectl("stop", "--all")
+    assert (nothing.returncode, nothing.stderr) == (
+        2,
+        "there is no recipe and no model; see `recipectl list`\n",
+    ) or ("no unit yet" in nothing.stderr and nothing.returncode == 2)
+
+
+def test_enable_now_and_disable_now_are_as_systemctls() -> None:
+    recipe("a")
+    recipectl("apply")
+    assert recipectl("enable", "--now", "a").returncode == 0
+    assert (systemctl("is-enabled", "model-a"), show("a", "ActiveState")) == ("enabled", "active")
+    assert recipectl("disable", "--now", "a").returncode == 0
+    assert (systemctl("is-enabled", "model-a"), show("a", "ActiveState")) == ("disabled", "inactive")
+
+
+def test_enable_now_of_an_on_demand_model_listens_and_loads_nothing() -> None:
+    recipe("a", on_demand={})
+    recipectl("apply")
+    recipectl("disable", "--now", "a")
+    assert systemctl("is-active", "model-a.socket") == "inactive"
+    assert recipectl("enable", "--now", "a").returncode == 0
+    assert (systemctl("is-active", "model-a.socket"), show("a", "ActiveState")) == ("active", "inactive")
+
+
+def test_no_block_returns_while_a_model_loads() -> None:
+    slow = script(Path("/opt/slow"), "import time\ntime.sleep(1000)\n")
+    recipe("a", binary=slow)
+    recipectl("apply")
+    begin = time.monotonic()
+    assert recipectl("start", "--no-block", "a").returncode == 0
+    assert time.monotonic() - begin < 20
+    until("a", "SubState", "start-post")
+    assert recipectl("stop", "--no-block", "a").returncode == 0
+    until("a", "ActiveState", "inactive")
+
+
+def test_a_start_that_stops_another_model_says_so_and_the_dry_run_before() -> None:
+    recipe("a", port=18201)
+    recipe("b", port=18202, conflicts=["a"])
+    recipe("c", port=18203, requires=["a"])
+    recipectl("apply")
+    assert recipectl("start", "c").stdout == ""
+    sentence = "model-a.service: it and model-b.service stop each other\n"
+    assert (
+        recipectl("start", "--dry-run", "b").stdout == f"would stop {sentence}would start model-b.service\n"
+    )
+    assert show("a", "ActiveState") == "active"
+    requires = "model-c.service: it requires model-a.service\n"
+    assert recipectl("stop", "--dry-run", "a").stdout == f"would stop {requires}would stop model-a.service\n"
+    assert recipectl("start", "b").stdout == f"stopping {sentence}"
+    assert (show("a", "ActiveState"), show("b", "ActiveState")) == ("inactive", "active")
+    assert recipectl("-q", "start", "a").stdout == ""
+
+
+def test_logs_takes_the_words_of_journalctl_for_several_models() -> None:
+    for port, name in ((18201, "a"), (18202, "b"), (18203, "c")):
+        words = f"import sys, time\nprint('<3>trouble of {name}', flush=True)\nprint('talk of {name}', flush=True)\ntime.sleep(1000)\n"
+        recipe(name, port=port, binary=script(Path(f"/opt/{name}"), words))
+    recipectl("apply")
+    recipectl("start", "--no-block", "--all")
+    for name in "abc":
+        until(name, "SubState", "start-post")
+    end = time.monotonic() + 30
+    while any(f"talk of {name}" not in journal(f"model-{name}.service") for name in "abc"):
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    # Before systemd 254, journalctl takes the first lines with `-n` and `--since` together.
+    both = recipectl("logs", "--since", "1 hour ago", "-b", "-o", "cat", "a", "b").stdout
+    assert "talk of b" in recipectl("logs", "-n", "50", "-b", "-o", "cat", "a", "b").stdout
+    assert all(f"{word} of {name}" in both for name in "ab" for word in ("trouble", "talk"))
+    assert "of c" not in both
+    urgent = recipectl("logs", "-p", "err", "-o", "cat", "a", "b", "--no-pager").stdout
+    assert "trouble of a" in urgent
+    assert "talk" not in urgent
+    assert "talk of c" in recipectl("logs", "-g", "talk", "*").stdout
+    assert "talk of a" in recipectl("logs", "-n", "5", "a").stdout
+
+
+@pytest.mark.parametrize(
+    "verb", ["start", "stop", "restart", "wait", "enable", "disable", "switch", "apply", "remove", "logs"]
+)
+def test_a_wrong_name_gets_the_same_sentence_from_every_verb(verb: str) -> None:
+    recipe("qwen3-8b")
+    recipectl("apply")
+    wrong = recipectl(verb, "qwen3-8")
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert wrong.stderr.startswith("there is no recipe `qwen3-8` in /etc/recipectl/recipes, ")
+    assert wrong.stderr.endswith("; did you mean `qwen3-8b`?\n")
+
+
+@pytest.mark.parametrize("verb", ["start", "stop", "wait", "enable", "switch", "status", "remove"])
+def test_a_recipe_that_was_not_applied_is_told_as_that(verb: str) -> None:
+    recipe("a")
+    wrong = recipectl(verb, "a")
+    assert (wrong.returncode, wrong.stderr) == (2, "`a` has no unit yet; write it with `recipectl apply a`\n")
+
+
+@pytest.mark.parametrize("verb", ["apply", "list", "doctor"])
+def test_a_recipe_that_is_never_read_is_told(verb: str) -> None:
+    recipe("a")
+    recipectl("apply")
+    (RECIPES / "b.yal").write_text("model_path: m\n")
+    (RECIPES / "team").mkdir()
+    (RECIPES / "team/c.yaml").write_text("model_path: m\n")
+    done = recipectl(verb)
+    for name in ("b.yal", "team/c.yaml"):
+        assert f"{RECIPES}/{name} is never read: " in done.stdout + done.stderr
+
+
+def test_an_empty_host_is_told_in_one_line() -> None:
+    RECIPES.mkdir(parents=True, exist_ok=True)
+    for verb in ("apply", "status", "list", "versions"):
+        done = recipectl(verb)
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (0, "", 1)
+        assert done.stderr.startswith("no recipes in /etc/recipectl/recipes, ")
+
+
+def test_the_last_load_time_is_kept_and_told() -> None:
+    recipe("a")
+    recipectl("apply")
+    assert recipectl("start", "a").stderr == ""
+    kept = Path("/var/lib/models/a/.last-load-sec")
+    assert float(kept.read_text()) < 100
+    recipectl("stop", "a")
+    kept.write_text("94.2\n")
+    assert "a: " in recipectl("start", "a").stderr
+    recipectl("stop", "a")
+    kept.write_text("94.2\n")
+    assert ", usually 94 s" in recipectl("start", "a").stderr
+    recipectl("stop", "a")
+    for hostile in ("1e999\n", "\033[31m\n", "", "9" * 100):
+        kept.write_text(hostile)
+        assert "usually" not in recipectl("restart", "a").stderr
+    kept.unlink()
+    kept.symlink_to("/etc/passwd")
+    assert "usually" not in recipectl("restart", "a").stderr
+
+
+def test_on_a_terminal_a_load_is_one_moving_line_with_the_engines_words() -> None:
+    body = (
+        "import time, runpy, sys\n"
+        "print('Loading safetensors checkpoint shards:  36% Completed | 12/33', flush=True)\ntime.sleep(4)\n"
+    )
+    recipe("a", binary=script(Path("/opt/shards"), f"{body}sys.exit(1)\n"), port=18201)
+    recipectl("apply")
+    screen = on_terminal("start", "a")
+    assert "s  a: loading weights 12 of 33" in screen
+    assert "\r\033[K" in screen
+    recipectl("stop", "a")
+
+
+def test_states_have_colours_on_a_terminal_alone() -> None:
+    recipe("a")
+    recipectl("apply")
+    recipectl("start", "a")
+    for verb in (("status",), ("list",), ("status", "a")):
+        assert "\033[32mready" in on_terminal(*verb)
+        assert "\033" not in recipectl(*verb).stdout
+
+
+def test_edit_shows_what_changes_and_applies_it() -> None:
+    recipe("a")
+    recipectl("apply")
+    editor = Path("/opt/editor")
+    editor.write_text("""#!/bin/sh\nsed -i 's/18200/18277/' "$1"\n""")
+    editor.chmod(0o755)
+    os.environ["EDITOR"] = str(editor)
+    screen = on_terminal("edit", "a", keys="y\n")
+    del os.environ["EDITOR"]
+    assert "18277" in (RECIPES / "a.json").read_text()
+    assert "would write model-a.service" in screen
+    assert "wrote model-a.service" in screen
+    assert "18277" in Path("/etc/systemd/system/model-a.service").read_text()
+    assert [path.name for path in RECIPES.iterdir()] == ["a.json"]
