@@ -32,7 +32,8 @@ test-sglang: setup-test  ## the tests with real SGLang
 live-matrix:  ## the same on other releases of Debian
 	for suite in $(SUITES); do $(SUDO) packaging/matrix-root $$suite && \
 	    $(SUDO) chroot .build/roots/$$suite systemctl --version | head -n 1 && \
-	    $(SUDO) $(PY) tests/live/unharmed.py /srv/recipectl/.venv/bin/python .build/roots/$$suite || exit 1; done
+	    $(SUDO) $(PY) tests/live/unharmed.py /srv/recipectl/.venv/bin/python .build/roots/$$suite && \
+	    $(SUDO) env GUIDE_ROOT="$(CURDIR)/.build/roots/$$suite" $(PY) -m pytest -q -p no:cacheprovider -m boots tests/live/test_guide.py || exit 1; done
 fmt:  ## format the code
 	.venv/bin/ruff check --fix agent tests packaging; .venv/bin/ruff format agent tests packaging
 golden:  ## write the golden units again

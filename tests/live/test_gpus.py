@@ -136,7 +136,8 @@ def test_switch_says_whom_it_stopped() -> None:
     recipe("b", port=18202, gpus=["0"])
     recipectl("apply"), recipectl("start", "a")
     outcome = recipectl("switch", "b").stdout
-    assert re.fullmatch(r"stopped model-a.service\nmodel-b.service is ready after [0-9.]+ s\n", outcome)
+    stopping = "stopping model-a.service: it and model-b.service stop each other\n"
+    assert re.fullmatch(rf"{stopping}model-b.service is ready after [0-9.]+ s\n", outcome)
 
 
 def test_ordered_ones_live_together_but_never_load_together() -> None:

@@ -186,7 +186,7 @@ http.server.HTTPServer(("127.0.0.1", 18200), Handler).serve_forever()
     assert process.wait(timeout=60) == 0
     output = os.read(controller, 100_000).decode()
     os.close(controller), os.close(terminal)
-    assert "   1s  reading the weights" in output
+    assert "   1 s  slow: reading the weights" in output
 
 
 def test_a_stop_while_loading_ends_an_engine_that_swallows_sigterm() -> None:
@@ -336,4 +336,4 @@ def test_an_unknown_name_is_told_before_anything_starts(served: str) -> None:
     recipectl("stop", served)
     failed = recipectl("start", served, "nobody")
     assert (failed.returncode, show(served, "ActiveState")) == (2, "inactive")
-    assert "model-nobody.service is not on this host" in failed.stderr
+    assert failed.stderr.startswith("there is no recipe `nobody` in ")

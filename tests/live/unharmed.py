@@ -34,8 +34,8 @@ def machine() -> dict[str, object]:
 
 # Three systems at once: most tests wait for an engine. The long ones first, each to the shortest run.
 SHARDS = (
-    ("storm", "supervision", "drift", "bus", "running"),
-    ("convergence", "silence", "quoting", "access", "user", "conventions"),
+    ("storm", "supervision", "drift", "bus", "running", "conventions"),
+    ("convergence", "silence", "quoting", "access", "user"),
     ("gpus", "identity", "trust", "upgrade", "secrets", "ansible", "package"),
 )
 
@@ -43,7 +43,13 @@ SHARDS = (
 def live(python: str, *root: str) -> int:
     """Run the shards side by side, each in a throwaway systemd of its own; print them one after the other."""
     there = {path.stem.removeprefix("test_") for path in (ROOT / "tests/live").glob("test_*.py")}
-    named = {name for shard in SHARDS for name in shard} | {"throwaway", "gpu_proof", "vllm", "sglang"}
+    named = {name for shard in SHARDS for name in shard} | {
+        "throwaway",
+        "guide",
+        "gpu_proof",
+        "vllm",
+        "sglang",
+    }
     if there != named:
         print(f"no shard runs {', '.join(sorted(there ^ named))}; correct SHARDS", file=sys.stderr)
         return 1

@@ -225,7 +225,9 @@ def of_process(
     restart = f"recipectl restart {UnitNames.of_service(unit).recipe}"
     if names := foreign_variables(process, loaded, secret, user=user):
         fault = f"process {pid} has variables that no unit gives it ({', '.join(names)})"
-        cause = "they come from EnvironmentFile=, DefaultEnvironment= or systemctl set-environment"
+        cause = (
+            "from EnvironmentFile=, DefaultEnvironment=, systemctl set-environment, or the engine's script"
+        )
         yield Difference("running", fault, cause, f"remove them there, then {restart}")
     if change := process_difference(process, loaded):
         fault = f"process {pid} was started with another {change}"
