@@ -105,3 +105,57 @@ def test_models_outlive_an_upgrade_and_the_package(installed: str, package: Path
     assert "these are yours and stay: /etc/recipectl" in output
     assert Path("/etc/recipectl/recipes/outlives.json").exists()
     systemctl("disable", "--now", "models.target", unit)
+
+
+BUILD = """
+import sys
+import setuptools.build_meta as backend
+print(backend.build_sdist(".") if sys.argv[1] == "sdist" else backend.build_wheel("."))
+"""
+PLACES = (
+    "/usr/local/share/man/man1/recipectl.1", "/usr/local/share/man/man5/recipe.5",
+    "/usr/local/share/bash-completion/completions/recipectl", "/usr/local/share/zsh/site-functions/_recipectl",
+    "/usr/local/share/fish/vendor_completions.d/recipectl.fish", "/etc/polkit-1/rules.d/50-recipectl.rules",
+    "/etc/systemd/system/recipectl-apply.service",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["wheel", "sdist"])
+def test_a_wheel_and_an_sdist_are_installed_into_an_empty_venv(kind: str, tmp_path: Path) -> None:
+    """As the guide has it, by root in /opt; and not in a throwaway system, where any installation may apply."""
+    source, venv = tmp_path / "source", Path(f"/opt/recipectl-{kind}")
+    ignored = shutil.ignore_patterns(".build", ".venv", ".git", "__pycache__", "*.egg-info", "build")
+    shutil.copytree(ROOT, source, symlinks=True, ignore=ignored)
+    subprocess.run(["packaging/man"], cwd=source, check=True)
+    subprocess.run(["/usr/bin/python3", "-m", "venv", str(venv)], check=True)
+    pip = [
+        f"{venv}/bin/python",
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--no-index",
+        f"--find-links={ROOT}/.build/wheels",
+    ]
+    subprocess.run([*pip, "setuptools>=71"], check=True)  # it makes wheels by itself
+    building = [f"{venv}/bin/python", "-c", BUILD, kind]
+    built = subprocess.run(building, cwd=source, check=True, capture_output=True, text=True).stdout.split()[
+        -1
+    ]
+    subprocess.run([*pip, str(source / built)], check=True)
+    program, marker = f"{venv}/bin/recipectl", Path("/run/throwaway")
+    assert run(program, "--version").stdout.startswith("recipectl 0.1.0 (")
+    assert run(program, "setup").returncode == 0
+    assert [path for path in PLACES if not Path(path).exists()] == []
+    assert f"ExecStart={program} " in Path("/etc/systemd/system/recipectl-apply.service").read_text()
+    recipe("wheeled", port=PORT)
+    marker.rename("/run/lasting")
+    try:
+        done = run(program, "apply")
+    finally:
+        Path("/run/lasting").rename(marker)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "wrote model-wheeled.service: new" in done.stdout
+    assert run(program, "setup", "--remove").returncode == 0
+    assert [path for path in PLACES if Path(path).exists()] == []
+    shutil.rmtree(venv)
