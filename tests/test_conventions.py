@@ -267,3 +267,34 @@ def test_edit_checks_a_recipe_before_it_takes_its_place(home: dict[str, str], tm
     failed = {"EDITOR": editor(tmp_path, "exit 3")}
     assert run(home | failed, "--user", "edit", "llama")[0] == 1
     assert sorted(path.name for path in file.parent.glob(".edit*")) == [kept.parent.name]
+
+
+def completed(home: dict[str, str], *words: str) -> list[str]:
+    """What bash gets for TAB behind the last word: `TYPE,VALUE` each."""
+    completing = {
+        "COMP_WORDS": " ".join(("recipectl", *words)),
+        "COMP_CWORD": str(len(words)),
+        "_RECIPECTL_COMPLETE": "bash_complete",
+    }
+    script = str(Path(sys.executable).with_name("recipectl"))
+    done = subprocess.run(
+        [script], env=os.environ | home | completing, capture_output=True, text=True, check=False
+    )
+    return done.stdout.split()
+
+
+@pytest.mark.parametrize(
+    ("words", "completions"),
+    [
+        (("sta",), ["plain,start", "plain,status"]), (("start", "--no"), ["plain,--no-block"]),
+        (("--user", "start", "q"), ["plain,qwen3-32b", "plain,qwen3-8b"]), (("start", "--user", "l"), ["plain,llama"]),
+        (("--user", "logs", "-f", "ll"), ["plain,llama"]), (("--user", "edit", "ll"), ["plain,llama"]),
+        (("import", "c"), ["plain,command", "plain,compose"]), (("import", "compose", "./a"), ["file,./a"]),
+        (("import", "unit", "x"), ["file,x"]), (("apply", "./re"), ["file,./re"]), (("compile", "-o", "/t"), ["file,/t"]),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_tab_completes_verbs_options_recipes_and_files(
+    home: dict[str, str], words: tuple[str, ...], completions: list[str]
+) -> None:
+    assert completed(home, *words) == completions

@@ -12,6 +12,7 @@ import click
 import yaml
 
 from recipectl.cli.import_output import output, output_of_several
+from recipectl.cli.names import complete_file
 from recipectl.errors import RecipectlError, UsageError
 from recipectl.importers import (
     container_files,
@@ -47,7 +48,14 @@ def import_() -> None:
 
 
 @import_.command("command", context_settings={"ignore_unknown_options": True})
-@click.argument("words", nargs=-1, required=True, metavar="FILE|-|-- WORD...", type=click.UNPROCESSED)
+@click.argument(
+    "words",
+    nargs=-1,
+    required=True,
+    metavar="FILE|-|-- WORD...",
+    type=click.UNPROCESSED,
+    shell_complete=complete_file,
+)
 @_OUTPUT
 def command_(words: tuple[str, ...], folder: Path | None) -> int:
     """A shell script's engine commands, or one after `--`."""
@@ -86,7 +94,7 @@ def command_(words: tuple[str, ...], folder: Path | None) -> int:
 
 
 @import_.command("vllm-studio")
-@click.argument("source", metavar="FILE|-")
+@click.argument("source", metavar="FILE|-", shell_complete=complete_file)
 @_OUTPUT
 def vllm_studio_(source: str, folder: Path | None) -> int:
     """VLLM Studio's JSON or database.
@@ -163,7 +171,7 @@ def llama_swap_(source: Path, folder: Path | None) -> int:
 
 
 @import_.command("unit")
-@click.argument("source", metavar="FILE|-|UNIT")
+@click.argument("source", metavar="FILE|-|UNIT", shell_complete=complete_file)
 @_OUTPUT
 def unit_(source: str, folder: Path | None) -> int:
     """A systemd service that runs an engine, with its drop-ins."""
@@ -180,7 +188,7 @@ def unit_(source: str, folder: Path | None) -> int:
 
 
 @import_.command("compose")
-@click.argument("source", metavar="FILE|-")
+@click.argument("source", metavar="FILE|-", shell_complete=complete_file)
 @_OUTPUT
 def compose_(source: str, folder: Path | None) -> int:
     """The engines among the services of a Compose file."""
@@ -188,7 +196,7 @@ def compose_(source: str, folder: Path | None) -> int:
 
 
 @import_.command("quadlet")
-@click.argument("source", metavar="FILE|-")
+@click.argument("source", metavar="FILE|-", shell_complete=complete_file)
 @_OUTPUT
 def quadlet_(source: str, folder: Path | None) -> int:
     """An engine's .container file of Podman's Quadlet."""

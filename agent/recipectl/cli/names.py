@@ -146,6 +146,11 @@ def complete_recipe(ctx: click.Context, _: click.Parameter, start: str) -> list[
     return [CompletionItem(name) for name in sorted(names) if name.startswith(start)]
 
 
+def complete_file(_: click.Context, __: click.Parameter, start: str) -> list[CompletionItem]:
+    """Files for TAB."""
+    return [CompletionItem(start, type="file")]
+
+
 def _argument(*, models: bool, required: bool) -> Callable[[_Verb], _Verb]:
     return click.argument(
         "recipes", nargs=-1, metavar="RECIPE..." if required else "[RECIPE]...",
