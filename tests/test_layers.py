@@ -19,7 +19,7 @@ HOUSE = {
     "recipe": ("gpu_selection", "positions", "schema", "search", "trusted", "yamlsyntax", "yamlfile", "load", "hostfile"),
     "place": (),
     "machine": ("distributions", "loads", "lockfile", "disk", "access", "nvidia", "runtime", "processes", "sockets", "helperfile", "installation"),
-    "helper": (), "health": (),
+    "proxy": (), "watch": (), "helper": (), "health": (),
     "engines": ("engine", "llamacpp", "sglang", "vllm", "registry", "options", "endpoint", "argv", "flags", "phases",
                 "overlaps", "parser_probe", "ask"),
     "compiler": ("model", "identity", "gpus", "secrets", "environment", "lint", "problems", "claims", "relations", "sandbox",
@@ -31,7 +31,7 @@ HOUSE = {
 }  # fmt: skip
 ORDER = [name for room, files in HOUSE.items() for name in (room, *(f"{room}.{file}" for file in files))]
 # Programs of their own: they print, and exit.
-PROGRAMS = {"__main__", "helper", "health", "engines.parser_probe"}
+PROGRAMS = {"__main__", "helper", "watch", "health", "engines.parser_probe"}
 # The steps between reading and writing: the same input gives the same units.
 PURE = [f"compiler.{file}" for file in HOUSE["compiler"] if file not in ("pipeline", "preflight", "cache")]
 IMPURE_MODULES = {

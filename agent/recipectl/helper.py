@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import NoReturn
 
 from recipectl.machine import loads, processes, sockets
+from recipectl.proxy import pass_requests
+from recipectl.watch import watch
 
 # The helper's signal to a load that ignores SIGTERM: it ends a process by default, and no engine handles it.
 # The units say SuccessExitStatus= for it: a SIGKILL that nobody asked for stays a failure.
 _END_LOAD = signal.SIGRTMIN + 11
-_HUNG_STATUS = 42  # of a watch whose engine does not answer; the watch has RestartPreventExitStatus= for it
 _POLL_SEC = 0.05
 _SLOW_POLL_SEC = 0.2
 _LONGEST_SEC = 60  # for device nodes, and for the end of what ran before
@@ -223,30 +224,6 @@ def connect_once(options: argparse.Namespace) -> int:
     return 0
 
 
-def watch(options: argparse.Namespace) -> int:
-    """Ask a running engine again and again; after --failures failures in a row, leave a mark and end with 42.
-
-    Without privilege and without the bus: the unit that kills the engine looks only for the mark.
-    """
-    unit = options.units[0]
-    mark = Path(os.environ["RUNTIME_DIRECTORY"], "hung")
-    mark.unlink(missing_ok=True)
-    folder = processes.cgroup_folder(unit)
-    failures = 0
-    while folder and processes.has_processes(folder):
-        time.sleep(options.every_sec)
-        status = sockets.http_status(options.address, options.port, options.path, options.timeout_sec)
-        if not processes.has_processes(folder):
-            break
-        failures = 0 if status == 200 else failures + 1
-        if failures:
-            _error(f"{unit} does not answer {options.path} ({failures} of {options.failures})")
-        if failures >= options.failures:
-            mark.touch()
-            return _HUNG_STATUS
-    return 0  # it has ended: it starts its watch again
-
-
 # Verb -> (function, its arguments).
 _VERBS: dict[str, tuple[Callable[[argparse.Namespace], int], str]] = {
     "wait-until-free": (wait_until_free, "--address --port units*"),
@@ -257,11 +234,13 @@ _VERBS: dict[str, tuple[Callable[[argparse.Namespace], int], str]] = {
     "wait-until-idle": (wait_until_idle, "--patience-sec units"),
     "wait-until-ready": (wait_until_ready, "--address --port --path --last-signal --patient --note"),
     "connect-once": (connect_once, "--address --port"),
+    "pass-requests": (pass_requests, "--address --port --idle-sec units"),
     "watch": (watch, "--address --port --path --every-sec --timeout-sec --failures units"),
 }
 _SWITCHES = ("--user", "--patient")  # ask the caller's own manager; leave the end of a load to systemd
 _TYPES: dict[str, Callable[[str], object]] = {
-    "--port": int, "--patience-sec": int, "--failures": int, "--timeout-sec": float, "--every-sec": float,
+    "--port": int, "--patience-sec": int, "--idle-sec": int, "--failures": int,
+    "--timeout-sec": float, "--every-sec": float,
 }  # fmt: skip
 
 
@@ -289,7 +268,7 @@ def main(words: list[str], stops: Sequence[int] = ()) -> int:
         else:
             parser.add_argument(name.rstrip("*"), nargs="*" if name.endswith("*") else "+")
     options = parser.parse_args(words[1:])
-    if function is watch:  # systemd starts it again
+    if function in (watch, pass_requests):  # systemd starts them again
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         if stops:
             signal.raise_signal(signal.SIGTERM)

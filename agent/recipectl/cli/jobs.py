@@ -63,7 +63,13 @@ class _Load:
 
 
 def run_jobs(
-    place: Place, verb: str, recipes: tuple[str, ...], *, dry_run: bool = False, block: bool = True
+    place: Place,
+    verb: str,
+    recipes: tuple[str, ...],
+    *,
+    dry_run: bool = False,
+    block: bool = True,
+    with_socket: bool = False,
 ) -> int:
     """One job for each model, all queued before the first is waited for; HostError has all that failed."""
     since_sec = time.time()
@@ -83,7 +89,7 @@ def run_jobs(
         jobs: dict[str, bytes] = {}
         for state in states:
             try:
-                jobs[state.name] = _queue(manager, verb, state)
+                jobs[state.name] = _queue(manager, verb, state, with_socket=with_socket)
             except BusError as error:
                 failures.append(on_host("unit", f"{state.name}: {error}"))
         for service, job in jobs.items() if block else ():
@@ -157,14 +163,17 @@ def _refuse_foreign_and_rivals(place: Place, manager: Manager, services: tuple[s
             raise UsageError(f"{service} and {rival} stop each other; start one of them", kind="relation")
 
 
-def _queue(manager: Manager, verb: str, state: UnitState) -> bytes:
+def _queue(manager: Manager, verb: str, state: UnitState, *, with_socket: bool) -> bytes:
     """The job of a verb; a message says what the caller may not expect."""
     service = state.name
     socket = socket_state(manager, service)
     on_demand = socket.load_state == "loaded"
     if verb == "Stop":
-        if socket.active_state == "active":
-            say(f"{service} starts again at the next request: its socket still listens", err=True)
+        if with_socket and on_demand and (result := manager.job("Stop", socket.name)) != "done":
+            raise BusError(f"{socket.name} did not stop: its job was {result}")
+        if socket.active_state == "active" and not with_socket:
+            sentence = "starts again at the next request: its socket still listens (`--socket` stops it too)"
+            say(f"{service} {sentence}", err=True)
         return manager.queue(verb, service)
     if state.active_state == "failed":
         say(f"{service} had failed ({state.result}); its start limit was reset", err=True)
@@ -204,10 +213,11 @@ def start_(place: Place, recipes: tuple[str, ...], no_block: bool, dry_run: bool
 @models_argument
 @_NO_BLOCK
 @_DRY_RUN
+@click.option("--socket", "with_socket", is_flag=True, help="Stop the sockets of on-demand models, too.")
 @click.pass_obj
-def stop_(place: Place, recipes: tuple[str, ...], no_block: bool, dry_run: bool) -> int:
+def stop_(place: Place, recipes: tuple[str, ...], no_block: bool, dry_run: bool, with_socket: bool) -> int:
     """Stop models; returns when their processes are gone."""
-    return run_jobs(place, "Stop", recipes, dry_run=dry_run, block=not no_block)
+    return run_jobs(place, "Stop", recipes, dry_run=dry_run, block=not no_block, with_socket=with_socket)
 
 
 @click.command("restart")

@@ -9,8 +9,6 @@ from recipectl.recipe.schema import OnDemand, Recipe, Watch
 from recipectl.systemd import quoting
 from recipectl.systemd.unitfile import UnitNames
 
-_PROXYD = "/lib/systemd/systemd-socket-proxyd"
-
 
 def waits(recipe: Recipe, relations: Relations) -> bool:
     """True if a request must wait until other models are idle."""
@@ -31,24 +29,18 @@ def proxy_values(
     helper: HelperCommands,
 ) -> Values:
     """The values of the proxy behind an on-demand model's socket."""
-    engine, names = resolved.endpoint, UnitNames(resolved.name)
-    values: Values = {
-        "proxyd": _PROXYD,
-        "idle_sec": on_demand.idle,
-        "engine": f"{engine.connect}:{engine.port}",
-        "connect": helper.connect_once(resolved.client_endpoint),
-    }
+    names = UnitNames(resolved.name)
     user = proxy_user(recipe, relations, installation)
-    values["sandbox"] = [] if installation.user else sandbox.helper_lines(user or "", limited=False)
-    if not waits(recipe, relations):
-        bound = [f"BindsTo={names.service}", "PartOf=models.target"]
-        return values | {"bound": bound, "wait": [], "timeout_start_sec": 60}
-    # As root, with fixed words: nothing of an engine is in this unit.
-    start = ("" if installation.user else "+") + helper.systemctl("start", names.keep)
-    return values | {
-        "bound": [f"PartOf=models.target {names.keep}"],
-        "wait": [helper.wait_until_idle(relations.stopped, on_demand.patience), start],
-        "timeout_start_sec": on_demand.patience + recipe.ready.timeout_sec + 60,
+    idle = waits(recipe, relations)
+    wait = [helper.wait_until_idle(relations.stopped, on_demand.patience)] if idle else []
+    # As root, with fixed words: nothing of an engine is in this unit. If the engine does not start, the proxy
+    # still takes the requests that wait, and closes them: otherwise they would start it again and again.
+    start = ("-" if installation.user else "-+") + helper.systemctl("start", names.keep)
+    return {
+        "pass_requests": helper.pass_requests(resolved.endpoint, on_demand.idle, names.service),
+        "sandbox": [] if installation.user else sandbox.helper_lines(user or "", limited=False),
+        "wait": [*wait, start],
+        "timeout_start_sec": (on_demand.patience if idle else 0) + recipe.ready.timeout_sec + 60,
     }
 
 

@@ -96,9 +96,10 @@ class HelperCommands:
         units = [f"{UnitNames(other).service}={port}" for other, port in stopped]
         return self._helper("wait-until-idle", *self._manager, "--patience-sec", patience_sec, *units)
 
-    def connect_once(self, endpoint: Endpoint) -> str:
-        """The ExecStartPost= of a proxy, from which on it counts idle time."""
-        return self._helper("connect-once", "--address", endpoint.connect, "--port", endpoint.port)
+    def pass_requests(self, endpoint: Endpoint, idle_sec: int, service: str) -> str:
+        """The ExecStart= of a proxy: systemd-socket-proxyd, until nobody has been connected for so long."""
+        address = ("--address", endpoint.connect, "--port", endpoint.port)
+        return self._helper("pass-requests", *address, "--idle-sec", idle_sec, service)
 
     def watch(self, endpoint: Endpoint, watch: Watch, service: str) -> str:
         """The ExecStart= of a watch."""

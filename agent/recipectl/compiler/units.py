@@ -116,9 +116,8 @@ def render(
         listen = f"{listen_address(endpoint.host)}:{endpoint.port}"
         units.append(write.unit(names.socket, "model.socket.j2", listen=listen))
         units.append(write.unit(names.proxy, "model-proxy.service.j2", **proxy))
-        if proxy["wait"]:
-            own = [] if installation.user else sandbox.helper_lines()
-            units.append(write.unit(names.keep, "model-keep.service.j2", sandbox=own))
+        own = [] if installation.user else sandbox.helper_lines()
+        units.append(write.unit(names.keep, "model-keep.service.j2", sandbox=own))
     if recipe.watch:
         watching, killing = companions.watch_values(recipe, recipe.watch, resolved, installation, helper)
         units.append(write.unit(names.watch, "model-watch.service.j2", **watching))

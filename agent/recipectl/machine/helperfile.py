@@ -17,6 +17,8 @@ from recipectl.place import Place
 NAME = re.compile(r"helper-[0-9a-f]{12}\.pyz")
 _MODULES = (
     "helper",
+    "proxy",
+    "watch",
     "machine/distributions",
     "machine/loads",
     "machine/lockfile",

@@ -1,0 +1,104 @@
+"""No request is lost: at the end of idleness, when an engine cannot start, and when it comes back."""
+
+import socket
+import threading
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from live.common import journal, recipe, recipectl, script, show, systemctl, until
+
+pytestmark = pytest.mark.systemd
+# An engine that is ready at once: what counts here are the units around it.
+SERVER = """
+import http.server, os, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def log_message(self, *_): pass
+    def do_GET(self):
+        self.send_response(200); self.send_header("Content-Length", "2"); self.end_headers(); self.wfile.write(b"ok")
+port = int(sys.argv[sys.argv.index("--port") + 1])
+http.server.ThreadingHTTPServer.request_queue_size = 1024
+http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever()
+"""
+
+
+def ask(port: int, timeout_sec: float = 30) -> str:
+    """`ok`, or the name of the error."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=timeout_sec) as answer:
+            return str(answer.read().decode())
+    except (OSError, urllib.error.URLError) as error:
+        return type(getattr(error, "reason", error)).__name__
+
+
+def ask_at_once(port: int, count: int, timeout_sec: float = 30) -> list[str]:
+    outcomes: list[str] = []
+    threads = [threading.Thread(target=lambda: outcomes.append(ask(port, timeout_sec))) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return outcomes
+
+
+def test_no_request_at_the_end_of_idleness_is_lost() -> None:
+    """proxyd looks each 250 ms whether it is idle: requests are aimed at all moments around its exit."""
+    recipe("a", port=18201, binary=script(Path("/opt/instant"), SERVER), on_demand={"idle": "1s"})
+    recipectl("apply")
+    assert ask(18201) == "ok"
+    outcomes: list[str] = []
+    for step in range(60):
+        time.sleep(0.9 + step % 20 * 0.03)
+        outcomes += ask_at_once(18201, 10)
+    assert outcomes == ["ok"] * 600
+
+
+def test_clients_of_an_engine_that_cannot_start_are_closed_and_nothing_loops() -> None:
+    broken = script(Path("/opt/broken"), "import sys, time\ntime.sleep(0.3)\nsys.exit(1)\n")
+    recipe("a", port=18201, binary=broken, on_demand={"idle": "1min"})
+    recipectl("apply")
+    begin = time.monotonic()
+    outcomes = ask_at_once(18201, 40, timeout_sec=20)
+    assert "ok" not in outcomes
+    assert "TimeoutError" not in outcomes
+    assert time.monotonic() - begin < 15
+    until("a", "ActiveState", "failed")
+    time.sleep(3)
+    starts = journal("model-a.service").count("sys.exit")
+    invocation = show("a", "InvocationID")
+    time.sleep(3)
+    assert (show("a", "InvocationID"), starts) == (invocation, 0)
+    assert systemctl("is-active", "model-a.socket") == "active"
+    script(Path("/opt/broken"), SERVER)
+    assert ask(18201) == "ok"
+
+
+def test_a_crash_closes_its_own_clients_and_the_next_request_starts_it_again() -> None:
+    recipe("a", port=18201, binary=script(Path("/opt/instant"), SERVER), on_demand={"idle": "1min"})
+    recipectl("apply")
+    assert ask(18201) == "ok"
+    with socket.create_connection(("127.0.0.1", 18201), timeout=20) as held:
+        held.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert held.recv(100).startswith(b"HTTP/1.1 200")
+        systemctl("kill", "--signal=SIGKILL", "model-a.service")
+        while held.recv(100):
+            pass
+    until("a", "ActiveState", "failed")
+    assert ask(18201) == "ok"
+
+
+def test_stop_with_the_socket_is_a_stop_for_good() -> None:
+    recipe("a", port=18201, binary=script(Path("/opt/instant"), SERVER), on_demand={"idle": "1min"})
+    recipectl("apply")
+    assert ask(18201) == "ok"
+    stopped = recipectl("stop", "a")
+    assert "model-a.service starts again at the next request: its socket still listens" in stopped.stderr
+    assert ask(18201) == "ok"
+    assert recipectl("stop", "--socket", "a").stderr == ""
+    assert (ask(18201), systemctl("is-active", "model-a.socket")) == ("ConnectionRefusedError", "inactive")
+    assert recipectl("start", "a").returncode == 0
+    assert ask(18201) == "ok"
