@@ -71,7 +71,7 @@ REASONS = {
     ),
     "given up": (
         {"exit_code": 1, "exit_status": 1, "restarts": 4, "start_limit_burst": 4},
-        "the engine exited with status 1; systemd has given up after 4 restarts (start limit)",
+        "the engine exited with status 1; systemd has given up after 4 starts (start limit)",
     ),
     "a check": (
         {"active_state": "inactive", "failed_checks": ("AssertPathExists=/x",)}, "AssertPathExists=/x of its unit is not met",

@@ -16,7 +16,7 @@ PACKAGE = ROOT / "agent/recipectl"
 HOUSE = {
     "errors": (), "text": (), "command_line": (), "files": (),
     "systemd": ("quoting", "directives", "unitfile", "started", "states", "store", "refusal", "dbus"),
-    "recipe": ("gpu_selection", "positions", "schema", "search", "trusted", "yamlsyntax", "yamlfile", "load", "hostfile"),
+    "recipe": ("gpu_selection", "positions", "spans", "schema", "search", "trusted", "yamlsyntax", "yamlfile", "load", "hostfile"),
     "place": (),
     "machine": ("distributions", "loads", "lockfile", "disk", "access", "nvidia", "runtime", "processes", "sockets", "helperfile", "installation"),
     "proxy": (), "watch": (), "helper": (), "health": (),
@@ -27,7 +27,7 @@ HOUSE = {
     "converge": ("values", "differences", "copies", "plan", "survey", "apply"),
     "audit": ("edits", "drift", "versions", "checks"),
     "importers": (),
-    "cli": ("terminal", "names", "options", "explanation", "failures", "jobs", "boot", "listing", "query", "show", "converge", "fidelity", "doctor", "import_output", "imports", "edit", "setup", "version"),
+    "cli": ("terminal", "names", "options", "explanation", "failures", "jobs", "boot", "listing", "query", "show", "converge", "removal", "fidelity", "doctor", "import_output", "imports", "edit", "setup", "version"),
 }  # fmt: skip
 ORDER = [name for room, files in HOUSE.items() for name in (room, *(f"{room}.{file}" for file in files))]
 # Programs of their own: they print, and exit.

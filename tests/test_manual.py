@@ -15,7 +15,8 @@ from pydantic_core import PydanticUndefined
 from recipectl.cli import recipectl
 from recipectl.recipe.hostfile import HostSettings
 from recipectl.recipe.load import validate
-from recipectl.recipe.schema import Recipe, span_sec
+from recipectl.recipe.schema import Recipe
+from recipectl.recipe.spans import span_sec
 from recipectl.recipe.yamlfile import read_document
 
 ROOT = Path(__file__).parents[1]

@@ -66,6 +66,8 @@ def unknown_verb(words: list[str], verbs: Iterable[str], *, user: bool) -> str:
         return f"recipectl has no `{verb}`; use `recipectl list`, or `{systemctl} {verb} 'model*'`"
     if verb in _OF_THE_MANAGER:
         return f"recipectl has no `{verb}`; use `{systemctl} {verb}`"
+    if begun := [known for known in verbs if len(verb) > 1 and known.startswith(verb)]:
+        return f"recipectl has no `{verb}`; did you mean {' or '.join(f'`{word}`' for word in begun)}?"
     known = (*verbs, *_OF_UNITS, *_LISTS, *_OF_THE_MANAGER, "help")
     if match := nearest(verb, known):
         return f"recipectl has no `{verb}`; did you mean `{match}`?"

@@ -235,7 +235,10 @@ _VERBS: dict[str, tuple[Callable[[argparse.Namespace], int], str]] = {
     "wait-until-ready": (wait_until_ready, "--address --port --path --last-signal --patient --note"),
     "connect-once": (connect_once, "--address --port"),
     "pass-requests": (pass_requests, "--address --port --idle-sec units"),
-    "watch": (watch, "--address --port --path --every-sec --timeout-sec --failures units"),
+    "watch": (
+        watch,
+        "--address --port --ask --path --body --model --key-file --every-sec --timeout-sec --failures units",
+    ),
 }
 _SWITCHES = ("--user", "--patient")  # ask the caller's own manager; leave the end of a load to systemd
 _TYPES: dict[str, Callable[[str], object]] = {

@@ -1,39 +1,197 @@
 """The watch of a running engine: asks it again and again, and leaves a mark when it hangs.
 
-A verb of the helper, standard library only. It runs without privilege and without the bus.
+A verb of the helper, standard library only. It runs without privilege and without the bus. What the engine
+answers is read within limits, and decides nothing but whether it lives.
 """
 
 import argparse
+import json
 import os
+import re
+import socket
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 from recipectl.machine import processes, sockets
 
 _HUNG_STATUS = 42  # the unit has RestartPreventExitStatus= for it
+_MAX_ANSWER_BYTES = 4 * 1024 * 1024
+_LOOK_AGAIN_SEC = 0.5
+_COMPLETION_PAUSE_SEC = 300  # an idle engine is asked for a token this often
+# Gauges of requests that the engine has: vLLM 0.33, SGLang 0.5.23, llama.cpp's server.
+_REQUESTS = re.compile(
+    rb"^(?:vllm:num_requests_(?:running|waiting)|sglang:num_(?:running|queue)_reqs"
+    rb"|llamacpp:requests_(?:processing|deferred))(?:\{[^\n]*\})? ([0-9.e+]+)",
+    re.M,
+)
+# Whatever counts tokens and steps: it moves while the engine works, and only then.
+_PROGRESS = re.compile(rb"^(?:vllm|sglang|llamacpp):\w*(?:token|decode|step)[^\n]*", re.M)
+
+
+class Answer(NamedTuple):
+    """The HTTP status of an answer (None: nobody answered in time) and its body."""
+
+    status: int | None
+    body: bytes = b""
+
+
+class Metrics(NamedTuple):
+    """How many requests an engine has, and every line that moves while it works."""
+
+    requests: float
+    progress: tuple[bytes, ...]
+
+
+def metrics_of(body: bytes) -> Metrics:
+    """What the metrics of an engine say (Prometheus' text format)."""
+    return Metrics(sum(map(float, _REQUESTS.findall(body))), tuple(_PROGRESS.findall(body)))
+
+
+class Engine:
+    """An engine that is asked over plain HTTP, with the key of its API."""
+
+    def __init__(self, address: str, port: int, timeout_sec: float, key: str) -> None:
+        self.address, self.port, self.timeout_sec, self.key = address, port, timeout_sec, key
+
+    def ask(self, path: str, body: str = "") -> Answer:
+        """The answer to a GET, or to a POST of JSON, whole within the time limit."""
+        end = time.monotonic() + self.timeout_sec
+        lines = [f"{'POST' if body else 'GET'} {path} HTTP/1.0", f"Host: {self.address}"]
+        lines += [f"Authorization: Bearer {self.key}"] if self.key else []
+        lines += ["Content-Type: application/json", f"Content-Length: {len(body.encode())}"] if body else []
+        answer = b""
+        try:
+            with socket.create_connection((self.address, self.port), timeout=self.timeout_sec) as sock:
+                sock.sendall("\r\n".join([*lines, "", body]).encode())
+                while len(answer) < _MAX_ANSWER_BYTES:
+                    sock.settimeout(max(0.01, end - time.monotonic()))
+                    part = sock.recv(65536)
+                    if not part:
+                        break
+                    answer += part
+        except OSError:
+            return Answer(None)
+        match = re.match(rb"HTTP/[0-9.]+ ([0-9]{3})", answer)
+        return Answer(int(match[1]), answer.partition(b"\r\n\r\n")[2]) if match else Answer(None)
+
+
+class Watch:
+    """One question after the other; each returns what is wrong, or None."""
+
+    def __init__(self, engine: Engine, options: argparse.Namespace) -> None:
+        self.engine = engine
+        self.options = options
+        self.failures = 0  # in a row
+        self.progress: tuple[bytes, ...] | None = None  # as it was when it was looked at last
+        self.idle_clients: frozenset[str] = frozenset()  # the inodes of connections that wait for nothing
+        self.completion_due_sec = time.monotonic() + _COMPLETION_PAUSE_SEC
+        self.said: set[str] = set()
+
+    def say_once(self, text: str) -> None:
+        """A line in the journal that says why less is known than was asked for."""
+        if text not in self.said:
+            self.said.add(text)
+            _say(text)
+
+    def health(self) -> str | None:
+        """The question of a site, or the engine's health: 200 is well."""
+        answer = self.engine.ask(self.options.path, self.options.body or "")
+        return None if answer.status == 200 else f"does not answer {self.options.path}"
+
+    def metrics(self) -> Metrics | None:
+        """The engine's metrics; None when nobody answers."""
+        answer = self.engine.ask("/metrics")
+        if answer.status is None:
+            return None
+        if answer.status != 200:
+            self.say_once(f"/metrics answers {answer.status}: only completions tell whether it works")
+        return metrics_of(answer.body)
+
+    def completion(self) -> str | None:
+        """One token. An answer that is no failure of the server is well: not every model completes text."""
+        self.completion_due_sec = time.monotonic() + _COMPLETION_PAUSE_SEC
+        body = {"model": self.options.model, "prompt": "a", "max_tokens": 1}
+        status = self.engine.ask("/v1/completions", json.dumps(body)).status
+        if status in (401, 403):
+            self.say_once(f"a completion answers {status}: name the key's file in `secrets:`")
+        return "does not complete one token" if status is None or status >= 500 else None
+
+    def completes(self) -> str | None:
+        """`ask: completion`. An engine that is only slow has metrics that move."""
+        before = self.metrics()
+        wrong = self.completion()
+        after = self.metrics() if wrong else None
+        return None if before and after and before.progress != after.progress else wrong
+
+    def progresses(self) -> str | None:
+        """`ask: progress`. Counters must move while there are requests; without any, a token is due."""
+        clients = sockets.inodes(self.engine.port, sockets.ESTABLISHED)
+        now = self.metrics()
+        if now is None:
+            return "does not answer /metrics"
+        moved = now.progress != self.progress
+        if moved and self.progress is not None:
+            self.failures = 0  # it does not hang, however slow it is
+        self.progress = now.progress
+        if now.requests:
+            return self._stands_still(now)
+        # A core that has stopped reports no requests: clients that are connected may wait for it.
+        waiting = clients - self.idle_clients
+        due = self.failures or time.monotonic() >= self.completion_due_sec
+        if not waiting and (moved or not due):
+            return None
+        wrong = self.completes()
+        self.idle_clients = frozenset() if wrong else frozenset(clients)  # it answers: they only keep alive
+        return wrong
+
+    def _stands_still(self, first: Metrics) -> str | None:
+        """What is wrong with an engine that has requests: None as soon as a counter moves."""
+        end = time.monotonic() + self.options.timeout_sec
+        while time.monotonic() < end:
+            time.sleep(_LOOK_AGAIN_SEC)
+            now = self.metrics()
+            if now and (now.progress != first.progress or not now.requests):
+                self.progress = now.progress
+                return None
+        return f"has {first.requests:.0f} requests and made no token for {self.options.timeout_sec:g} s"
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _key(file: str | None) -> str:
+    """The key of the engine's API, from a credential with the line NAME="value"; empty without one."""
+    if not file:
+        return ""
+    text = Path(os.environ["CREDENTIALS_DIRECTORY"], file).read_text()
+    return text.strip().partition("=")[2].strip().strip("\"'")
 
 
 def watch(options: argparse.Namespace) -> int:
     """Ask a running engine again and again; after --failures failures in a row, leave a mark and end with 42.
 
-    Without privilege and without the bus: the unit that kills the engine looks only for the mark.
+    The unit that kills the engine looks only for the mark.
     """
     unit = options.units[0]
     mark = Path(os.environ["RUNTIME_DIRECTORY"], "hung")
     mark.unlink(missing_ok=True)
+    engine = Engine(options.address, options.port, options.timeout_sec, _key(options.key_file))
+    asking = Watch(engine, options)
+    questions = {"progress": asking.progresses, "completion": asking.completes}
+    question = questions.get(options.ask, asking.health)
     folder = processes.cgroup_folder(unit)
-    failures = 0
     while folder and processes.has_processes(folder):
         time.sleep(options.every_sec)
-        status = sockets.http_status(options.address, options.port, options.path, options.timeout_sec)
+        wrong = question()
         if not processes.has_processes(folder):
             break
-        failures = 0 if status == 200 else failures + 1
-        if failures:
-            message = f"{unit} does not answer {options.path} ({failures} of {options.failures})"
-            print(message, file=sys.stderr, flush=True)
-        if failures >= options.failures:
+        asking.failures = asking.failures + 1 if wrong else 0
+        if wrong:
+            _say(f"{unit} {wrong} ({asking.failures} of {options.failures})")
+        if asking.failures >= options.failures:
             mark.touch()
             return _HUNG_STATUS
     return 0  # it has ended: it starts its watch again

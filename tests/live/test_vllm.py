@@ -33,6 +33,10 @@ extra_args: {{enforce_eager: true, kv_cache_memory_bytes: 64M}}
 """
 
 
+URL = "http://127.0.0.1:18300/v1/completions -H 'Content-Type: application/json'"
+BODY = '{"model": "tiny", "prompt": "hello", "max_tokens": 100, "ignore_eos": true}'
+
+
 @pytest.fixture(scope="module")
 def tiny() -> Iterator[str]:
     folder = Path("/etc/recipectl/recipes")
@@ -144,3 +148,37 @@ def test_a_command_of_vllms_documentation_means_the_same_after_an_import() -> No
     print(f"in the same words {counts['exact']}, in others {taken}, of which {len(differ)} differ; {counts}")
     assert differ == []
     assert counts["exact"] + taken > 200
+
+
+def test_an_engine_core_that_stops_is_found_although_health_says_200(tiny: str) -> None:
+    """The API server answers on; its engine core does not. One that is only saturated is left alone."""
+    file = Path("/etc/recipectl/recipes/tiny.yaml")
+    file.write_text(RECIPE + "watch: {every: 2s, timeout: 5s, failures: 2}\n")
+    assert recipectl("apply", tiny).returncode == 0
+    assert recipectl("restart", tiny).returncode == 0
+    before = show(tiny, "MainPID")
+    busy = [
+        subprocess.Popen(["sh", "-c", f"while curl -s -m 60 -o /dev/null {URL} -d '{BODY}'; do :; done"])
+        for _ in range(12)
+    ]
+    time.sleep(20)
+    assert (show(tiny, "MainPID"), show(tiny, "NRestarts")) == (before, "0")
+    (core,) = subprocess.run(
+        ["pgrep", "-f", "VLLM::EngineCore"], capture_output=True, text=True
+    ).stdout.split()
+    begin = time.monotonic()
+    subprocess.run(["kill", "-STOP", core], check=True)
+    time.sleep(1)
+    health = urllib.request.urlopen("http://127.0.0.1:18300/health", timeout=5).status
+    assert health == 200
+    while show(tiny, "MainPID") == before:
+        assert time.monotonic() - begin < 60
+        time.sleep(0.1)
+    print(f"killed after {time.monotonic() - begin:.1f} s")
+    assert time.monotonic() - begin < 2 * (2 + 5) + 3
+    for process in busy:
+        process.kill()
+    until(tiny, "ActiveState", "active", timeout_sec=180)
+    assert answer() == SENTENCE
+    file.write_text(RECIPE)
+    recipectl("apply", tiny)

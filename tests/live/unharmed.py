@@ -36,7 +36,7 @@ def machine() -> dict[str, object]:
 SHARDS = (
     ("storm", "supervision", "drift", "bus", "running", "conventions"),
     ("convergence", "silence", "quoting", "access", "user", "requests"),
-    ("gpus", "identity", "trust", "upgrade", "secrets", "ansible", "package"),
+    ("gpus", "identity", "trust", "upgrade", "secrets", "ansible", "package", "watch"),
 )
 
 

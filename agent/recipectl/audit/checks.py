@@ -166,7 +166,7 @@ def check_units(subject: Subject) -> Iterator[Problem]:
                 yield on_host("unit", f"{name} is enabled and down; {status}")
     for model in subject.result.models:
         socket = states.get(model.unit_names.socket)
-        if model.on_demand and socket and socket.active_state == "inactive":
+        if model.on_demand and socket and socket.active_state == "inactive" and socket.name in enabled:
             fault = f"{socket.name} does not listen, and no request starts {model.name}"
             yield on_host("unit", f"{fault}; run `recipectl apply`")
     yield from _missing_helpers(installed.values())

@@ -28,7 +28,7 @@ def of_recipe(place: Place, unit: InstalledUnit) -> str | None:
     except RecipectlError:
         return None  # a wrong host file: the verbs that need it report it
     if unit.recipe in result.failures:
-        return "the recipe has errors; see `recipectl apply`"
+        return f"the recipe has errors; see `recipectl check {unit.recipe}`"
     model = next((model for model in result.models if model.name == unit.recipe), None)
     for compiled in model.units if model else ():
         installed = store.read(compiled.name)

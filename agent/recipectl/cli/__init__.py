@@ -28,7 +28,7 @@ _VERBS = {
     "wait": ("jobs", "Wait until models are ready, without starting them."),
     "enable": ("boot", "Start models at boot, with models.target."),
     "disable": ("boot", "Do not start models at boot any more."),
-    "remove": ("converge", "Stop models, disable them and remove their units."),
+    "remove": ("removal", "Stop models, disable them and remove their units."),
     "status": ("query", "Show models as systemd sees them."),
     "list": ("listing", "List all recipes, and how host and recipe differ."),
     "logs": ("query", "Show a model's journal."),

@@ -1,4 +1,4 @@
-"""diff, apply, remove: the host becomes what its recipes say."""
+"""diff, apply: the host becomes what its recipes say."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from recipectl.cli.names import SOME_RECIPES, models_argument, not_applied, recipe_names, service_name
+from recipectl.cli.names import SOME_RECIPES, recipe_names
 from recipectl.cli.options import (
     json_option,
     print_json,
@@ -22,12 +22,12 @@ from recipectl.cli.options import (
     select,
 )
 from recipectl.cli.terminal import moving_line, say
-from recipectl.compiler.cache import is_elsewhere
+from recipectl.compiler.cache import compile_place, is_elsewhere
 from recipectl.converge import apply, copies, plan
 from recipectl.converge.differences import unified_diff
 from recipectl.converge.survey import enabled_rivals, survey, with_requirements
 from recipectl.converge.values import Action, Plan, Survey
-from recipectl.errors import Problem, RecipectlError, UsageError, on_host
+from recipectl.errors import Problem, RecipectlError, RecipeError, UsageError, on_host
 from recipectl.machine import sockets
 from recipectl.machine.installation import refuse_if_others_can_write
 from recipectl.place import lingering_fault
@@ -119,7 +119,7 @@ def _refuse_a_host_without_recipes(place: Place) -> None:
     if any(folder.is_dir() for folder in place.recipe_folders):
         return
     folders = ", ".join(map(str, place.recipe_folders))
-    remedy = "mount or create one, and begin with `recipectl import --help` or an example"
+    remedy = f"mount one, or begin with `mkdir -p {place.recipe_folders[0]}` and an example"
     raise RecipectlError(f"no recipes in {folders}: none of them exists, so nothing is applied; {remedy}")
 
 
@@ -171,7 +171,8 @@ def _show(place: Place, decision: _Decision) -> None:
         click.echo(f"stays in force: {path}")
 
 
-def _report_wait(lock: Path) -> None:
+def report_wait(lock: Path) -> None:
+    """Say that another recipectl holds the lock."""
     say(f"waiting for another recipectl, which holds {lock}", err=True)
 
 
@@ -204,25 +205,14 @@ def apply_(
     """Make the host what its recipes say; with names, only these. Models load after it returns."""
     store = Store(place.unit_folder)
     changes = not (check or dry_run)
-    if changes and place.owners == frozenset({0}):
-        refuse_if_others_can_write()
-    if not recipes:
-        _refuse_a_host_without_recipes(place)
-    with store.lock(_report_wait) if changes else nullcontext(), Manager(user=place.user) as manager:
+    _refuse_what_is_not_safe(place, recipes, changes=changes)
+    with store.lock(report_wait) if changes else nullcontext(), Manager(user=place.user) as manager:
         if changes:
-            recipes = tuple(
-                copies.in_recipe_folder(place, name, partial(say, err=as_json)) for name in recipes
-            )
+            copied = partial(copies.in_recipe_folder, place, say=partial(say, err=as_json))
+            recipes = tuple(map(copied, recipes))
             store.remove_temporary_files()
         decision = _decide(place, recipes, manager, restart=not no_restart)
-        if not recipes and not recipe_names(place) and not as_json:
-            report_no_recipes(place)
-        failure = None
-        if decision.plan and changes:
-            try:
-                _carry_out(decision.plan, store, manager, as_json=as_json)
-            except RecipectlError as error:
-                failure = error
+        failure = _carry_out(decision.plan, store, manager, as_json=as_json) if changes else None
     problems, status = decision.problems, decision.status
     if failure:
         later = (*failure.problems, *_taken_ports(decision))
@@ -233,11 +223,46 @@ def apply_(
         _print_report(place, decision, problems, status)
     elif dry_run:
         _show(place, decision)
+    elif not recipes and not recipe_names(place):
+        report_no_recipes(place)
+    elif no_restart and changes:
+        _tell_of_restarts_due(decision)
     return status or (3 if check and decision.plan else 0)
 
 
-def _carry_out(decided: Plan, store: Store, manager: Manager, *, as_json: bool) -> None:
-    """Apply a plan, and say each action when it is done; with --json everything is printed at the end."""
+def _refuse_what_is_not_safe(place: Place, recipes: Sequence[str], *, changes: bool) -> None:
+    """RecipectlError for an installation that others can write, and where there is nothing to apply."""
+    if changes and place.owners == frozenset({0}):
+        refuse_if_others_can_write()
+    if not recipes:
+        _refuse_a_host_without_recipes(place)
+    elif changes:
+        _refuse_wrong_files(place, recipes)
+
+
+def _refuse_wrong_files(place: Place, recipes: Sequence[str]) -> None:
+    """RecipeError when a file from elsewhere is a wrong recipe: its copy would stay, and be wrong there."""
+    files = [search.find(name, ()) for name in recipes if search.is_file(name)]
+    outside = [
+        path for path in files if path.is_file() and path.absolute().parent not in place.recipe_folders
+    ]
+    failures = compile_place(place, outside).failures if outside else {}
+    if wrong := [problem for path in outside for problem in failures.get(search.stem(path), ())]:
+        raise RecipeError(wrong)
+
+
+def _tell_of_restarts_due(decision: _Decision) -> None:
+    """Say what `--no-restart` has left for later."""
+    survey = decision.survey
+    for model in decision.models:
+        service = model.unit_names.service
+        changed = survey.started.get(service) not in (None, model.digest) or service in survey.rotated
+        if survey.is_up(service) and changed:
+            say(f"left for later: {service} must be restarted", err=True)
+
+
+def _carry_out(decided: Plan, store: Store, manager: Manager, *, as_json: bool) -> RecipectlError | None:
+    """Apply a plan, and say each action when it is done (with --json at the end); what went wrong."""
     count = 0
 
     def report(action: Action) -> None:
@@ -246,8 +271,14 @@ def _carry_out(decided: Plan, store: Store, manager: Manager, *, as_json: bool) 
         if not as_json:
             say(f"{_DONE[action.verb]} {action.unit}: {action.reason}")
 
-    with moving_line(lambda: f"applying: {count} of {len(decided.actions)} done"):
-        apply.apply(decided, store, manager, report)
+    if not decided:
+        return None
+    try:
+        with moving_line(lambda: f"applying: {count} of {len(decided.actions)} done"):
+            apply.apply(decided, store, manager, report)
+    except RecipectlError as error:
+        return error
+    return None
 
 
 def _taken_ports(decision: _Decision) -> Iterator[Problem]:
@@ -260,25 +291,3 @@ def _taken_ports(decision: _Decision) -> Iterator[Problem]:
         holder = sockets.holder(port, address)
         if holder and holder.unit != "init.scope":  # that is systemd, which listens for a socket
             yield on_host("port", f"{model.unit_names.socket}: port {port} is taken by {holder}")
-
-
-@click.command("remove")
-@models_argument
-@click.pass_obj
-def remove_(place: Place, recipes: tuple[str, ...]) -> int:
-    """Stop models, disable them and remove their units; recipes stay."""
-    services = tuple(map(service_name, recipes))
-    store = Store(place.unit_folder)
-    with store.lock(_report_wait), Manager(user=place.user) as manager:
-        installed = store.installed()
-        gone: dict[str, str] = {}
-        for service in services:
-            if service not in installed:
-                raise not_applied(UnitNames.of_service(service).recipe, place)
-            gone |= {unit: "removed" for unit in UnitNames.of_service(service).every if unit in installed}
-        states = {state.name: state for state in manager.states([*gone], brief=True)}
-        current = Survey(installed=installed, states=states, gone=gone)
-        apply.apply(plan.decide((), (), current), store, manager)
-    for unit in filter(current.is_up, services):
-        say(f"stopped {unit}")
-    return 0

@@ -46,9 +46,10 @@ def edit_(ctx: click.Context, recipe: str) -> int:
     write_whole({copy: before})
     try:
         after = _edited(place, copy, before, target)
-    except RecipectlError:
-        if copy.is_file() and copy.read_bytes() == before:  # nothing of it is lost
-            shutil.rmtree(folder)
+    except RecipectlError as error:
+        if copy.is_file() and copy.read_bytes() != before:
+            raise type(error)(f"{error}; {target} is as it was, and what you wrote is in {copy}") from error
+        shutil.rmtree(folder)
         raise
     if after == before:
         shutil.rmtree(folder)
@@ -82,7 +83,7 @@ def _edited(place: Place, copy: Path, before: bytes, target: Path) -> bytes:
             sys.stdout.write(unified_diff(str(target), _text(before), _text(after)))
             return after
         if not sys.stdin.isatty() or not click.confirm("edit it again?", default=True, err=True):
-            raise UsageError(f"{target} is as it was; what you wrote is in {copy}", kind="file")
+            raise UsageError("the recipe is wrong", kind="file")
 
 
 def _text(content: bytes) -> str:
@@ -99,7 +100,7 @@ def _run_editor(copy: Path) -> None:
     except OSError as error:
         raise RecipectlError(f"{words[0]} cannot be run ({error.strerror}); correct EDITOR=") from error
     if status:
-        raise RecipectlError(f"{words[0]} ended with status {status}; what you wrote is in {copy}")
+        raise RecipectlError(f"{words[0]} ended with status {status}")
 
 
 def _faults(place: Place, copy: Path, target: Path) -> bool:

@@ -104,7 +104,9 @@ def _gave_up(state: UnitState) -> str:
     """A clause about the start limit: before 254, only the count tells it."""
     reached = 0 < state.start_limit_burst <= state.restarts
     if state.result == "start-limit-hit" or (state.active_state == "failed" and reached):
-        return f"; systemd has given up after {state.restarts} restarts (start limit)"
+        return (
+            f"; systemd has given up after {state.start_limit_burst or state.restarts} starts (start limit)"
+        )
     return ""
 
 
@@ -116,7 +118,10 @@ def reason_not_ready(place: Place, state: UnitState, unit: InstalledUnit | None)
     if state.active_state != "inactive" and (taken := _port_holder(unit, state.name)):
         sentence += f"; {taken}"
     name = UnitNames.of_service(state.name).recipe
-    return Reason(sentence, tuple(log_lines(place, state.name, _LOG_LINES)), _next_command(state, name))
+    # A check that failed has started nothing: the log is about an earlier run.
+    checked = state.active_state in ("inactive", "failed") and _failed_check(state, unit)
+    log = () if checked else tuple(log_lines(place, state.name, _LOG_LINES, state.attempt_sec))
+    return Reason(sentence, log, f"recipectl edit {name}" if checked else _next_command(state, name))
 
 
 def _sentence(state: UnitState, unit: InstalledUnit | None) -> str | None:
@@ -136,9 +141,16 @@ def _sentence(state: UnitState, unit: InstalledUnit | None) -> str | None:
         "restarting": f"{ended}; systemd starts it again (crash {state.crashes + 1})",
         "stopping": "it is being stopped",
         "failed": f"{ended}{_gave_up(state)}",
-        "stopped": "it was stopped" if state.ended_sec else "it has not been started since the boot",
+        "stopped": _stopped(state, unit),
     }
     return words.get(state.word, f"its unit is {state.active_state}")
+
+
+def _stopped(state: UnitState, unit: InstalledUnit | None) -> str:
+    """systemd forgets an on-demand model that nobody needs: nothing tells whether it has run."""
+    if unit and unit.setting("StopWhenUnneeded"):
+        return "it is on demand, and nobody needs it now"
+    return "it was stopped" if state.ended_sec else "it has not been started since the boot"
 
 
 def _failed_check(state: UnitState, unit: InstalledUnit | None) -> str | None:
@@ -151,8 +163,11 @@ def _failed_check(state: UnitState, unit: InstalledUnit | None) -> str | None:
 
 
 def _next_command(state: UnitState, name: str) -> str:
-    if state.exit_status == _WRONG_ARGUMENTS and state.active_state == "failed":
-        return f"recipectl check {name}"
+    never_ready = (state.ready_sec or 0) < (state.started_sec or 0)
+    if state.exit_code == _EXITED and never_ready and state.exit_status not in _SYSTEMD_STATUSES:
+        return (
+            f"recipectl check {name}"  # an engine that ends by itself while it loads dislikes what it is told
+        )
     if state.active_state in ("failed", "inactive"):
         return f"recipectl start {name}"
     return f"recipectl logs -f {name}"

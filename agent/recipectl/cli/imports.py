@@ -183,6 +183,8 @@ def unit_(source: str, folder: Path | None) -> int:
         return output([container_files.quadlet_draft(_text(source), path.stem, source)], folder)
     if "/" not in source and not path.exists():
         path = _unit_file(name)
+    if own := Store(path.parent).read(path.name):
+        raise UsageError(f"{path} is a unit of recipectl itself: its recipe is {own.source}", kind="file")
     texts = [_text(str(path)), *Store(path.parent).drop_ins(f"{name}.service").values()]
     return output([systemd_unit.draft("\n".join(texts), name, str(path))], folder)
 

@@ -52,14 +52,15 @@ class _Load:
         self.name = UnitNames.of_service(service).recipe
         # A model of another host has its folder there.
         load_sec = None if place.remote else loads.last_sec(self.name, place.runtime_folder, user=place.user)
-        self.usually = f", usually {load_sec:.0f} s" if load_sec else ""
+        self.usually = f" (usually {load_sec:.0f} s)" if load_sec and load_sec >= 1 else ""
         self.is_long = (load_sec or 0) >= _LONG_SEC
 
     def text(self) -> str:
         """What the engine does now, in its own words, and how long that took the last time."""
         # Over ssh each question would be a connection of its own.
         line = None if self.place.remote else next(iter(log_lines(self.place, self.service, 1)), None)
-        return f"{self.name}: {phases.of_line(line) if line else 'loading'}{self.usually}"
+        doing = phases.of_line(line) if line else ""
+        return f"{self.name} is loading{self.usually}{': ' if doing else ''}{doing}"
 
 
 def run_jobs(
@@ -263,7 +264,7 @@ def _wait_until_ready(place: Place, manager: Manager, service: str, end: float, 
             if time.monotonic() > end:
                 word = existing(manager, service, place).word
                 fault = f"{service} is still {word} after {timeout:g} s"
-                raise JobError(f"{fault}; see systemctl status {service}")
+                raise JobError(f"{fault}; see `recipectl status {load.name}`")
             time.sleep(0.1)
 
 
@@ -275,6 +276,6 @@ def _is_ready(place: Place, manager: Manager, service: str) -> bool:
     if state.active_state in ("failed", "inactive") and not has_job:
         unit = None if place.remote else Store(place.unit_folder).read(service)
         reason = reason_not_ready(place, state, unit)
-        why = f": {reason.sentence}" if reason else ""
-        raise JobError(f"{service} is {state.word}, and nothing starts it{why}; use `recipectl start`")
+        why, command = (f": {reason.sentence}", reason.next_command) if reason else ("", "recipectl start")
+        raise JobError(f"{service} is {state.word}, and nothing starts it{why}; go on with `{command}`")
     return state.word == "ready" and not has_job

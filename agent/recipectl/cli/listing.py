@@ -99,6 +99,7 @@ def _list_row(
         differs = _difference(place, model, installed, state)
     elif name in selection.result.failures:
         differs = "recipe is wrong"
+        file = next((problem.file for problem in selection.result.failures[name] if problem.file), "")
     else:
         file = next(unit.source for unit in installed.values() if unit.recipe == name)
         inside = Path(file).parent in place.recipe_folders

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from typing import TYPE_CHECKING
 
@@ -122,7 +123,8 @@ def _print_rows(place: Place, rows: Sequence[Mapping[str, object]], *, as_json: 
 def _report_no_models(place: Place) -> None:
     """One line for a host without models."""
     if names := recipe_names(place):
-        click.echo(f"no models yet: {len(names)} recipes are not applied; run `recipectl apply`", err=True)
+        count = "1 recipe is" if len(names) == 1 else f"{len(names)} recipes are"
+        click.echo(f"no models yet: {count} not applied; run `recipectl apply`", err=True)
     else:
         report_no_recipes(place)
 
@@ -211,7 +213,28 @@ def _socket_in_words(active_state: object) -> str | None:
     )
 
 
-@click.command("logs")
+class _Logs(click.Command):
+    """A verb with the options of journalctl: `-b` may have an offset, and others are left to journalctl."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        words: list[str] = []
+        for word in args:
+            if words[-1:] in (["-b"], ["--boot"]) and re.fullmatch(r"[+-]?[0-9]+|[0-9a-f]{32}", word):
+                words[-1] = f"--boot={word}"
+            else:
+                words.append(word)
+        try:
+            return super().parse_args(
+                ctx, ["--boot=0" if word in ("-b", "--boot") else word for word in words]
+            )
+        except click.NoSuchOption as error:
+            fault = f"logs has no `{error.option_name}`"
+            raise click.UsageError(
+                f"{fault}; use `journalctl -u model-NAME {error.option_name}`", ctx
+            ) from error
+
+
+@click.command("logs", cls=_Logs)
 @models_argument
 @click.option("-f", "--follow", is_flag=True, help="Keep printing new lines.")
 @click.option(
@@ -219,7 +242,7 @@ def _socket_in_words(active_state: object) -> str | None:
 )
 @click.option("-S", "--since", metavar="TIME", help="Lines since then: '1 hour ago', 09:00, yesterday.")
 @click.option("-U", "--until", metavar="TIME", help="Lines until then.")
-@click.option("-b", "--boot", is_flag=True, help="Lines since the last boot.")
+@click.option("-b", "--boot", metavar="[BOOT]", help="Lines since the last boot, or of an earlier one: -1.")
 @click.option(
     "-p", "--priority", metavar="PRIORITY", help="Lines of this priority and more urgent ones: err."
 )

@@ -15,6 +15,7 @@ from recipectl.files import failures_named, write_whole
 from recipectl.place import Place
 
 _SHARE = Path(__file__).parents[1] / "share"
+_RECIPES = Path("/etc/recipectl/recipes")  # it stays: what people put there is theirs
 _PAGES = ("recipectl.1", "recipe.5", "recipectl-host.5")
 _COMPLETIONS: dict[str, type[ShellComplete]] = {
     "bash-completion/completions/recipectl": BashComplete,
@@ -41,6 +42,9 @@ def setup_(place: Place, remove: bool, package: Path | None) -> None:
         raise UsageError("setup is for this system; run it without --user and -H, as root")
     paths = dict(_package_files(package) if package else _local_files())
     if not remove:
+        if not package:
+            with failures_named("written", _RECIPES):
+                _RECIPES.mkdir(parents=True, exist_ok=True)
         for path in paths:
             with failures_named("written", path):
                 path.parent.mkdir(parents=True, exist_ok=True)

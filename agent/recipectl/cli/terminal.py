@@ -166,4 +166,4 @@ def _in_plain_lines(describe: Callable[[], str], end: threading.Event, at_once: 
     while not end.wait(_PLAIN_LINE_SEC):
         if (text := describe()) != told:
             told = text
-            click.echo(f"{text} (after {time.monotonic() - begin:.0f} s)", err=True)
+            click.echo(f"{time.monotonic() - begin:.0f} s: {text}", err=True)

@@ -1,9 +1,10 @@
 """The values of the units beside a model's service: its proxy, its watch, its killer. Pure."""
 
-from recipectl.compiler import identity, sandbox
+from recipectl.compiler import identity, sandbox, secrets
 from recipectl.compiler.helper_commands import HelperCommands
 from recipectl.compiler.model import ResolvedRecipe, Values
 from recipectl.compiler.relations import Relations
+from recipectl.engines.registry import ENGINES
 from recipectl.machine.installation import Installation
 from recipectl.recipe.schema import OnDemand, Recipe, Watch
 from recipectl.systemd import quoting
@@ -44,17 +45,28 @@ def proxy_values(
     }
 
 
+def question(recipe: Recipe, watch: Watch, resolved: ResolvedRecipe) -> str:
+    """What a watch asks: left out, whether the engine makes progress, where its metrics tell that."""
+    if watch.ask or watch.path:
+        return watch.ask or "health"
+    flag = ENGINES[recipe.backend].metrics_flag
+    switched_on = flag == "" or any(word.text == flag for word in resolved.words)
+    return "progress" if switched_on else "health"
+
+
 def watch_values(
     recipe: Recipe, watch: Watch, resolved: ResolvedRecipe, installation: Installation, helper: HelperCommands
 ) -> tuple[Values, Values]:
     """The values of the unit that asks, and of the unit that kills."""
     names = UnitNames(resolved.name)
     slices = [quoting.line(value) for value in recipe.service.get("Slice", ())] or ["models.slice"]
-    command = helper.watch(resolved.endpoint, watch, names.service)
+    ask, key = question(recipe, watch, resolved), secrets.api_key(recipe)
+    command = helper.watch(resolved, watch, ask, key.name if key else None, names.service)
     manager = "--user " if installation.user else ""
     stop = f"/usr/bin/systemctl {manager}--quiet stop --no-block {names.service}"
     asks: Values = {
-        "watch": command, "slices": slices, "sandbox": [] if installation.user else sandbox.helper_lines(),
+        "watch": command, "slices": slices, "secrets": [key.setting] if key else [],
+        "sandbox": [] if installation.user else sandbox.helper_lines(),
     }  # fmt: skip
     kills: Values = {
         "mark": f"%t/{names.stem}-watch/hung",

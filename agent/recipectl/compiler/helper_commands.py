@@ -101,13 +101,21 @@ class HelperCommands:
         address = ("--address", endpoint.connect, "--port", endpoint.port)
         return self._helper("pass-requests", *address, "--idle-sec", idle_sec, service)
 
-    def watch(self, endpoint: Endpoint, watch: Watch, service: str) -> str:
-        """The ExecStart= of a watch."""
+    def watch(
+        self, resolved: ResolvedRecipe, watch: Watch, ask: str, key_file: str | None, service: str
+    ) -> str:
+        """The ExecStart= of a watch; `key_file` is the credential with the key of the API."""
+        endpoint, recipe = resolved.endpoint, resolved.recipe
+        model = None if ask == "health" else recipe.served_model_name or recipe.model_path
         return self._helper(
             "watch",
             *("--address", endpoint.connect),
             *("--port", endpoint.port),
-            *("--path", endpoint.path),
+            *("--ask", ask),
+            *("--path", (watch.path or endpoint.path) if ask == "health" else None),
+            *("--body", watch.body),
+            *("--model", model),
+            *("--key-file", key_file),
             *("--every-sec", watch.every),
             *("--timeout-sec", watch.timeout),
             *("--failures", watch.failures),

@@ -78,6 +78,17 @@ def _open_address(resolved: ResolvedRecipe) -> Iterator[UsageError]:
     yield UsageError(f"{fault}; set `host: 127.0.0.1`, or {key}", "host", kind="access")
 
 
+def _low_port(resolved: ResolvedRecipe) -> Iterator[UsageError]:
+    """Yield a warning about a port that only root, or a capability, may listen at."""
+    recipe = resolved.recipe
+    if recipe.port is None or recipe.port >= 1024 or recipe.on_demand or recipe.user == "root":
+        return
+    if "AmbientCapabilities" not in recipe.service:
+        fault = f"port {recipe.port} is below 1024, where a model's user cannot listen"
+        remedy = "choose another and put a proxy before it, or use `on_demand:`, whose socket systemd opens"
+        yield UsageError(f"{fault}; {remedy}", "port", kind="port")
+
+
 def _contradictions(name: str, variable: Variable) -> Iterator[UsageError]:
     for layer, value in variable.overrode:
         if value != variable.value and {layer, variable.layer} <= _RECIPE_LAYERS:

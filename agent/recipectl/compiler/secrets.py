@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
+from recipectl.engines.registry import ENGINES
 from recipectl.recipe.schema import TOKEN, Recipe
 
 # What an engine, or one of its libraries, reads from a file instead of from the variable itself.
@@ -32,6 +33,12 @@ class Credential(NamedTuple):
     name: str
     source: str
 
+    @property
+    def setting(self) -> str:
+        """The line of a unit that reads it."""
+        encrypted = self.source.endswith(".cred")
+        return f"LoadCredential{'Encrypted' if encrypted else ''}={self.name}:{self.source}"
+
 
 def credentials(recipe: Recipe) -> dict[str, Credential]:
     """Variable that names the file -> credential, for the secrets that an engine reads from a file."""
@@ -52,13 +59,15 @@ def environment_files(recipe: Recipe) -> dict[str, str]:
     return {variable: source for variable, source in recipe.secrets.items() if not _file_variable(variable)}
 
 
+def api_key(recipe: Recipe) -> Credential | None:
+    """The key of an engine's API, for the watch that asks it; None without one."""
+    variables = (name for name in ENGINES[recipe.backend].key_variables if name in recipe.secrets)
+    return next((Credential("api-key", recipe.secrets[name]) for name in variables), None)
+
+
 def unit_lines(recipe: Recipe) -> list[str]:
     """The lines of the unit that read the secrets."""
-    lines = []
-    for credential in credentials(recipe).values():
-        encrypted = credential.source.endswith(".cred")
-        setting = "LoadCredentialEncrypted" if encrypted else "LoadCredential"
-        lines.append(f"{setting}={credential.name}:{credential.source}")
+    lines = [credential.setting for credential in credentials(recipe).values()]
     files = dict.fromkeys(environment_files(recipe).values())
     return lines + [f"EnvironmentFile={source}" for source in files]
 

@@ -18,6 +18,8 @@ def changed_settings(before: str, after: str) -> str:
         for setting in (*new, *old)
         if (setting in old) != (setting in new) and not setting.section.startswith("X-")
     )
+    if len(names) > 1:  # the digest of what the unit starts changes with it
+        names.pop("LogExtraFields", None)
     if names:
         return f"{', '.join(f'{name}=' for name in names)} changed"
     return "only comments, their order or recipectl's own notes changed"

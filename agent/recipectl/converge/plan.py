@@ -9,6 +9,7 @@ from recipectl.converge.differences import reason_to_write
 from recipectl.converge.values import Action, Plan, Survey
 from recipectl.systemd.unitfile import Unit, UnitNames
 
+_ROTATED = "a file of its secrets was changed since the model started"
 _RECIPE_CHANGED = "the recipe changed since the model started"
 
 
@@ -172,8 +173,14 @@ class _Situation:
     @property
     def changed(self) -> bool:
         """True if the engine was started with an older unit."""
-        started = self.survey.started.get(self.names.service)
-        return self.running and started not in (None, self.model.digest)
+        return self.running and self.reason != ""
+
+    @property
+    def reason(self) -> str:
+        """Why its process is out of date; empty when it is not."""
+        if self.survey.started.get(self.names.service) not in (None, self.model.digest):
+            return _RECIPE_CHANGED
+        return _ROTATED if self.names.service in self.survey.rotated else ""
 
     @property
     def proxy_changed(self) -> bool:
@@ -209,7 +216,7 @@ def _on_demand_jobs(model: _Situation) -> list[Action]:
         return []
     reason = "its proxy's unit changed" if model.proxy_changed else "its socket must be started"
     if model.changed:
-        reason = _RECIPE_CHANGED
+        reason = model.reason
     actions = []
     if model.survey.is_up(model.names.proxy):
         actions.append(Action("stop", model.names.proxy, reason))
@@ -223,7 +230,7 @@ def _on_demand_jobs(model: _Situation) -> list[Action]:
 def _service_jobs(model: _Situation) -> list[Action]:
     service = model.names.service
     if model.changed and model.restart:
-        return [Action("restart", service, _RECIPE_CHANGED)]
+        return [Action("restart", service, model.reason)]
     if model.running or model.model.autostart is not True:
         return []
     # Do not autostart a model if that would evict a running one.

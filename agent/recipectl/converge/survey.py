@@ -11,7 +11,7 @@ from recipectl.compiler.model import CompiledModel
 from recipectl.compiler.relations import closure
 from recipectl.converge.values import Survey
 from recipectl.files import failures_named
-from recipectl.machine import helperfile, sockets
+from recipectl.machine import helperfile, processes, sockets
 from recipectl.place import Place
 from recipectl.recipe import search
 from recipectl.systemd.dbus import Manager
@@ -49,6 +49,13 @@ def survey(
             state.name: started_digest(state.name, place.runtime_folder, user=place.user)
             for state in states.values()
             if state.main_pid
+        },
+        rotated={
+            state.name
+            for state in states.values()
+            if state.main_pid
+            and state.name in installed
+            and processes.rotated_secrets(state.main_pid, installed[state.name].secret_files)
         },
         missing_helper=helper,
         other_helpers=[str(path) for path in helperfile.others(place)],

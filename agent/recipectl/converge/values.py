@@ -20,6 +20,7 @@ class Survey:
     missing_users: Collection[str] = ()
     missing_groups: Collection[str] = ()
     started: Mapping[str, str | None] = field(default_factory=dict)  # service -> digest of its process's unit
+    rotated: Collection[str] = ()  # services whose process has read a secret that was changed since
     missing_helper: str | None = None  # where the units' helper must be written
     other_helpers: Collection[str] = ()  # the files of other releases
     gone: Mapping[str, str] = field(default_factory=dict)

@@ -141,6 +141,9 @@ def _field_words(recipe: Recipe, errors: list[UsageError]) -> _FieldWords:
             if flag is None:
                 fault = f"`{field}` means nothing to {recipe.backend}"
                 raise UsageError(f"{fault}; remove it or use `extra_args:`", field, kind="argument")
+            if field == "max_model_len" and not (ENGINES[recipe.backend].short_lengths or value.isdigit()):
+                fault = f"`{field}` is `{value}`, and {recipe.backend} takes a whole number of tokens"
+                raise UsageError(f"{fault}; write for example `32768`", field)
             if field in INFERRED and value == "auto":
                 value = _inferred_parser(recipe, field, flag)
             fields[flag] = (field, option_words(recipe.backend, flag, value))

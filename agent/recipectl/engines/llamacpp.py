@@ -32,6 +32,7 @@ ENGINE = Engine(
         "LLAMA_ARG_ALIAS", "LLAMA_ARG_MODELS_DIR", "LLAMA_ARG_MODELS_PRESET",
     ),
     key_variables=("LLAMA_API_KEY",),
+    metrics_flag="--metrics",
     model_sources=("--model-url", "--hf-repo", "--docker-repo", "--models-dir", "--models-preset"),
     misleading_variables=("LLAMA_ARG_PORT", "LLAMA_ARG_HOST"),
     abbreviates_flags=False,

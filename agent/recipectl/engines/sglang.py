@@ -33,4 +33,5 @@ ENGINE = Engine(
         "quantization": "--quantization", "kv_cache_dtype": "--kv-cache-dtype", "dtype": "--dtype",
     },
     nodes=_nodes,
+    metrics_flag="--enable-metrics",
 )  # fmt: skip

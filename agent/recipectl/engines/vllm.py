@@ -55,6 +55,8 @@ ENGINE = Engine(
     },
     nodes=_nodes,
     key_variables=("VLLM_API_KEY",),
+    metrics_flag="",
+    short_lengths=True,
     module_ignores_headless=True,
     misleading_variables=("VLLM_PORT", "VLLM_HOST_IP"),
     joined_flags=("-O",),

@@ -73,6 +73,10 @@ class _Shell(SimpleCommands):
             for command in commands:
                 command.not_carried_over.append(f"line {redirection.line}: the file `{word}` of its output")
             return
+        if is_output and not is_number and word not in ("/dev/null", "-"):
+            for command in commands:
+                text = f"line {redirection.line}: the file `{word}` of its output, which goes to the journal"
+                command.not_carried_over.append(text)
         if word == "/dev/null" or (is_output and (not is_number or word in ("1", "2", "-"))):
             return
         remedy = f"fill in `<{word}>`" if operator == "<" else f"it has `{operator}{word}`; remove that"

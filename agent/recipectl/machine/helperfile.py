@@ -68,6 +68,8 @@ def is_in_place(place: Place) -> bool:
     """True if the helper exists, and nobody else can have changed it. It is written whole or not at all."""
     try:
         status, folder = path(place).lstat(), place.state_folder.stat()
+    except PermissionError:
+        return True  # the caller may not look, and could not write it either
     except OSError:
         return False
     if not place.user and not folder.st_mode & stat.S_IXOTH:

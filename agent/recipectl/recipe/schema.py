@@ -16,6 +16,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from recipectl.recipe import gpu_selection
+from recipectl.recipe.spans import span_sec
 
 _ANY_SCALAR = {"type": ["string", "number", "boolean"]}
 # A value exactly as the file has it: yamlfile turns the scalars of some keys into their text.
@@ -36,33 +37,6 @@ _LIKE_A_TOKEN = re.compile(r"(?=.*[0-9])(?=.*[A-Za-z])[A-Za-z0-9_.-]{24,}|[0-9a-
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 USER = r"^[a-z_][a-z0-9_-]*$"
 Positive = Annotated[int, Field(strict=True, ge=1)]
-
-_UNITS_SEC = {
-    "s": 1,
-    "sec": 1,
-    "second": 1,
-    "m": 60,
-    "min": 60,
-    "minute": 60,
-    "h": 3600,
-    "hr": 3600,
-    "hour": 3600,
-}
-_UNITS_SEC |= {"d": 86400, "day": 86400, "w": 604800, "week": 604800, "": 1}
-
-
-def span_sec(value: object) -> object:
-    """`90`, `30s`, `15min`, `1h 30min`, `1.5h` (systemd.time(7)) as whole seconds; other values unchanged."""
-    parts = re.findall(r"([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)", value) if isinstance(value, str) else []
-    if not parts or "".join(str(value).split()) != "".join(number + unit for number, unit in parts):
-        return value
-    # `secs` and `hours` are plurals; `ms` is not the plural of `m`.
-    units = [unit.removesuffix("s") if len(unit) > 2 else unit for _, unit in parts]
-    if not all(unit in _UNITS_SEC for unit in units):
-        return value
-    seconds = sum(float(number) * _UNITS_SEC[unit] for (number, _), unit in zip(parts, units, strict=True))
-    return int(seconds) if seconds == int(seconds) else value
-
 
 LONGEST_SEC = 31_536_000  # a year
 Span = Annotated[
@@ -135,12 +109,27 @@ class Watch(BaseModel):
 
     model_config = _PART
 
+    ask: Literal["health", "progress", "completion"] | None = Field(
+        default=None, description="left out: progress, where the engine's metrics tell it, else health"
+    )
+    path: str | None = Field(
+        default=None, pattern=r"^/[!-~]*$", description="a question of your own: 200 is well"
+    )
+    body: str | None = Field(default=None, min_length=1, description="JSON, which makes it a POST")
     every: Span = 30
     failures: Positive = Field(default=3, description="failures in a row before `action`")
     timeout: Span = Field(default=10, description="how long one answer may take")
     action: Literal["restart", "stop"] = Field(
         default="restart", description="restart kills the engine; systemd or a request starts it"
     )
+
+    @model_validator(mode="after")
+    def _has_one_question(self) -> "Watch":
+        if self.path and self.ask in ("progress", "completion"):
+            raise ValueError(f"has `path` and `ask: {self.ask}`, which are two questions; remove one")
+        if self.body is not None and not self.path:
+            raise ValueError("has `body` and no `path` to send it to; give one")
+        return self
 
 
 class Nodes(BaseModel):

@@ -96,7 +96,9 @@ class Manager:
         if refusal.lost:
             remedy = f"; {self._remedy}"
         elif refusal.denied:
-            remedy = "; run it as root (sudo), or with --user for units of your own"
+            remedy = (
+                "; run it as root (sudo), as a member of the group models, or with --user for your own units"
+            )
         return BusError(f"{self._whose} did not {purpose}: {refusal}{remedy}")
 
     def _call(self, purpose: str, method: bytes, signature: bytes = b"", *arguments: Any) -> Any:

@@ -1,0 +1,44 @@
+"""remove: units go, recipes stay."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from recipectl.cli.converge import report_wait
+from recipectl.cli.names import models_argument, not_applied, recipe_names, service_name
+from recipectl.cli.terminal import say
+from recipectl.converge import apply, plan
+from recipectl.converge.values import Survey
+from recipectl.systemd.dbus import Manager
+from recipectl.systemd.store import Store
+from recipectl.systemd.unitfile import UnitNames
+
+if TYPE_CHECKING:
+    from recipectl.place import Place
+
+
+@click.command("remove")
+@models_argument
+@click.pass_obj
+def remove_(place: Place, recipes: tuple[str, ...]) -> int:
+    """Stop models, disable them and remove their units; recipes stay."""
+    services = tuple(map(service_name, recipes))
+    store = Store(place.unit_folder)
+    with store.lock(report_wait), Manager(user=place.user) as manager:
+        installed = store.installed()
+        gone: dict[str, str] = {}
+        for service in services:
+            name = UnitNames.of_service(service).recipe
+            if service not in installed and name not in recipe_names(place):
+                raise not_applied(name, place)
+            if service not in installed:
+                say(f"`{name}` has no units: there is nothing to remove", err=True)
+            gone |= {unit: "removed" for unit in UnitNames.of_service(service).every if unit in installed}
+        states = {state.name: state for state in manager.states([*gone], brief=True)}
+        current = Survey(installed=installed, states=states, gone=gone)
+        apply.apply(plan.decide((), (), current), store, manager)
+    for unit in (unit for unit in services if unit in gone):
+        say(f"{'stopped and removed' if current.is_up(unit) else 'removed'} {unit}")
+    return 0

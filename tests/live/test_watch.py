@@ -1,0 +1,138 @@
+"""A hung engine is found, and one that is only slow is left alone: with llama.cpp's own server and its metrics."""
+
+import contextlib
+import json
+import threading
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from live.common import ROOT, journal, recipe, recipectl, script, show, systemctl, until
+
+pytestmark = pytest.mark.systemd
+SERVER = next(
+    (ROOT / ".build/llama-server").glob("lib/python3*/site-packages/skulk*/bin/llama-server"), Path("/none")
+)
+PORT = 18270
+KEY = "sk-a-key-of-this-test-0123456789"
+
+
+def serve(**fields: object) -> int:
+    """A model with a watch that asks often; returns its PID."""
+    watch = {"every": "1s", "timeout": "3s", "failures": 2} | fields.pop("watch", {})  # type: ignore[operator]
+    recipe("hangs", binary=str(SERVER), port=PORT, max_model_len=512, watch=watch, **fields)
+    done = recipectl("apply")
+    assert done.returncode == 0, done.stderr
+    done = recipectl("start", "hangs")
+    assert done.returncode == 0, done.stderr
+    return int(show("hangs", "MainPID"))
+
+
+def complete(tokens: int, timeout_sec: float = 120, key: str = "") -> None:
+    body = json.dumps({"prompt": "Once upon a time", "max_tokens": tokens, "ignore_eos": True}).encode()
+    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
+    request = urllib.request.Request(f"http://127.0.0.1:{PORT}/v1/completions", body, headers)
+    with urllib.request.urlopen(request, timeout=timeout_sec) as answer:
+        answer.read()
+
+
+def in_background(count: int, tokens: int) -> list[threading.Thread]:
+    def ask() -> None:
+        with contextlib.suppress(OSError):  # it was killed
+            complete(tokens)
+
+    threads = [threading.Thread(target=ask) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    return threads
+
+
+def watching() -> str:
+    return journal("model-hangs-watch.service")
+
+
+def test_left_out_the_question_is_progress_where_the_metrics_tell_it() -> None:
+    recipe("a", watch={})
+    recipe("b", port=18201, watch={}, extra_args={"metrics": True})
+    recipe("c", port=18202, watch={"path": "/v1/models"}, extra_args={"metrics": True})
+    text = recipectl("compile").stdout.replace(" \\\n    ", " ")
+    asked = [line.partition("--ask ")[2].split()[0] for line in text.splitlines() if "--ask " in line]
+    assert asked == ["health", "progress", "health"]
+
+
+def test_an_engine_that_hangs_with_requests_is_killed_in_time_and_comes_back() -> None:
+    pid = serve(extra_args={"metrics": True})
+    threads = in_background(2, 400)
+    time.sleep(3)
+    assert "hangs" not in watching()
+    begin = time.monotonic()
+    systemctl("kill", "--signal=SIGSTOP", "--kill-whom=main", "model-hangs.service")
+    while show("hangs", "MainPID") == str(pid):
+        assert time.monotonic() - begin < 30
+        time.sleep(0.1)
+    assert time.monotonic() - begin < 2 * (1 + 3) + 2
+    assert "(2 of 2)" in watching()
+    until("hangs", "ActiveState", "active", timeout_sec=60)
+    complete(1)
+    for thread in threads:
+        thread.join()
+
+
+def test_a_saturated_engine_is_not_touched() -> None:
+    """Every slot busy and more requests waiting, for forty questions: the counters move."""
+    pid = serve(extra_args={"metrics": True, "parallel": 4}, max_num_seqs=None)
+    threads = in_background(24, 120)
+    time.sleep(40)
+    assert (show("hangs", "MainPID"), show("hangs", "NRestarts")) == (str(pid), "0")
+    recipectl("stop", "hangs")
+    for thread in threads:
+        thread.join()
+
+
+def test_the_key_of_the_api_comes_from_its_credential_and_is_nowhere_else() -> None:
+    file = Path("/etc/recipectl/secrets/key")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.touch(0o600)
+    file.write_text(f'LLAMA_API_KEY="{KEY}"\n')
+    pid = serve(secrets={"LLAMA_API_KEY": str(file)}, watch={"ask": "completion"})
+    time.sleep(6)
+    assert show("hangs", "MainPID") == str(pid)
+    assert "secrets" not in watching()  # it was asked with the right key
+    assert KEY not in Path("/etc/systemd/system/model-hangs-watch.service").read_text()
+    assert KEY not in systemctl("show", "model-hangs-watch.service")
+    watch_pid = systemctl("show", "-P", "MainPID", "model-hangs-watch.service")
+    for name in ("environ", "cmdline"):
+        assert KEY.encode() not in Path(f"/proc/{watch_pid}/{name}").read_bytes()
+
+
+def test_a_question_of_a_site_is_asked_with_its_body() -> None:
+    body = '{"content": "a b"}'
+    pid = serve(watch={"path": "/tokenize", "body": body})
+    time.sleep(4)
+    assert (show("hangs", "MainPID"), "/tokenize" in watching()) == (str(pid), False)
+    recipectl("stop", "hangs")
+    serve(watch={"path": "/no-such-path"})
+    until("hangs", "NRestarts", "1", timeout_sec=60)
+    assert "model-hangs.service does not answer /no-such-path (2 of 2)" in watching()
+
+
+def test_an_idle_engine_that_hangs_is_found_by_a_completion() -> None:
+    """Its /health and /metrics answer on; a completion never does. The shape of the metrics is vLLM's."""
+    hollow = """
+import http.server, sys, time
+METRICS = b'vllm:num_requests_running{engine="0"} 0.0\\nvllm:num_requests_waiting{engine="0"} 0.0\\nvllm:generation_tokens_total{engine="0"} 5.0\\n'
+class Handler(http.server.BaseHTTPRequestHandler):
+    def log_message(self, *_): pass
+    def do_GET(self):
+        self.send_response(200); self.end_headers(); self.wfile.write(METRICS if self.path == "/metrics" else b"ok")
+    def do_POST(self): time.sleep(1000)
+http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])), Handler).serve_forever()
+"""
+    watch = {"ask": "completion", "every": "1s", "timeout": "2s", "failures": 2}
+    recipe("hangs", binary=script(Path("/opt/hollow"), hollow), port=PORT, watch=watch)
+    recipectl("apply")
+    recipectl("start", "hangs")
+    until("hangs", "NRestarts", "1", timeout_sec=30)
+    assert "does not complete one token (2 of 2)" in watching()
