@@ -118,9 +118,11 @@ def reason_not_ready(place: Place, state: UnitState, unit: InstalledUnit | None)
     if state.active_state != "inactive" and (taken := _port_holder(unit, state.name)):
         sentence += f"; {taken}"
     name = UnitNames.of_service(state.name).recipe
-    # A check that failed has started nothing: the log is about an earlier run.
     checked = state.active_state in ("inactive", "failed") and _failed_check(state, unit)
-    log = () if checked else tuple(log_lines(place, state.name, _LOG_LINES, state.attempt_sec))
+    # Where a check, or systemd itself, has started nothing, the log is about an earlier run.
+    nothing_ran = checked or state.result == "resources"
+    since_sec = state.started_sec if state.exit_code else None
+    log = () if nothing_ran else tuple(log_lines(place, state.name, _LOG_LINES, since_sec))
     return Reason(sentence, log, f"recipectl edit {name}" if checked else _next_command(state, name))
 
 

@@ -19,7 +19,6 @@ class UnitState:
     result: str = ""
     main_pid: int = 0
     since_sec: float | None = None
-    attempt_sec: float | None = None  # when its last start began
     restarts: int = 0
     memory_bytes: int | None = None
     exit_code: int = 0
@@ -128,7 +127,6 @@ ALL = (
     Property(b"Service", b"TimeoutStartUSec", b"t", "start_limit_sec", _span_sec),
     Property(b"Unit", b"StartLimitBurst", b"u", "start_limit_burst", int),
     Property(b"Unit", b"ActiveEnterTimestamp", b"t", "ready_sec", _time_sec),
-    Property(b"Unit", b"InactiveExitTimestamp", b"t", "attempt_sec", _time_sec),
     Property(b"Unit", b"StateChangeTimestamp", b"t", "since_sec", _time_sec),
     Property(
         b"Unit", b"DropInPaths", b"as", "drop_ins", lambda paths: tuple(path.decode() for path in paths)
