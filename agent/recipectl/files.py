@@ -30,7 +30,8 @@ def failures_named(action: str, path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         failed = Path(error.filename or path)
-        reason = f"{error.strerror}; {_REMEDIES.get(error.errno or 0, 'see the path and its file system')}"
+        remedies = _REMEDIES | ({errno.EACCES: "run it as root (sudo)"} if os.geteuid() else {})
+        reason = f"{error.strerror}; {remedies.get(error.errno or 0, 'see the path and its file system')}"
         if error.errno == errno.ENOTDIR:
             # The system names the whole path; one of its parents is what is in the way.
             parents = (

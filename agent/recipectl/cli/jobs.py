@@ -92,7 +92,8 @@ def run_jobs(
             try:
                 jobs[state.name] = _queue(manager, verb, state, with_socket=with_socket)
             except BusError as error:
-                failures.append(on_host("unit", f"{state.name}: {error}"))
+                named = str(error) if state.name in str(error) else f"{state.name}: {error}"
+                failures.append(on_host("unit", named))
         for service, job in jobs.items() if block else ():
             failures += _waited_for(place, manager, verb, service, job, since_sec)
     if failures:

@@ -81,8 +81,14 @@ def list_(place: Place, as_json: bool, by_gpu: bool) -> int:
 
 
 def shown(state: UnitState, socket: UnitState) -> str:
-    """The state in a table: a socket that failed is told, for no request starts its model any more."""
-    return f"{state.shown}, socket failed" if socket.active_state == "failed" else state.shown
+    """The state in a table, with what it means for requests: a socket may wait for them, or have failed."""
+    if socket.active_state == "failed":
+        return f"{state.shown}, socket failed"
+    return (
+        f"{state.shown}, on demand"
+        if socket.active_state == "active" and state.word == "stopped"
+        else state.shown
+    )
 
 
 def _list_row(

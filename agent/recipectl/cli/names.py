@@ -126,7 +126,8 @@ def _expand(*, models: bool, required: bool) -> Callable[..., tuple[str, ...]]:
                 raise click.UsageError("--all and names cannot be given together; give one of them", ctx)
             words = ("*",)
         if required and not words:
-            raise click.MissingParameter(ctx=ctx, param=parameter)
+            all_too = ", or give --all" if models else ""
+            raise click.UsageError(f"a RECIPE is missing: name one{all_too}", ctx)
         return _expanded(words, ctx.obj, models=models)
 
     return expand
@@ -143,7 +144,8 @@ def complete_recipe(ctx: click.Context, _: click.Parameter, start: str) -> list[
         names = {*recipe_names(place), *model_names(place)}
     except RecipectlError:  # a folder that the caller cannot read: TAB says nothing
         return []
-    return [CompletionItem(name) for name in sorted(names) if name.startswith(start)]
+    given = ctx.params.get("recipes") or ()
+    return [CompletionItem(name) for name in sorted(names - {*given}) if name.startswith(start)]
 
 
 def complete_file(_: click.Context, __: click.Parameter, start: str) -> list[CompletionItem]:

@@ -177,7 +177,11 @@ def check_pins(recipe: Recipe, runtime: Runtime) -> Iterator[UsageError]:
     for key, specifier, product, version, installed in pins:
         if specifier and version is None:
             sentence = f"`{key}` is {specifier}, and no {product} is installed beside {program}"
-            yield UsageError(f"{sentence}; install it there or correct the runtime", key, kind="pin")
+            remedy = "install it there or correct the runtime"
+            if recipe.binary:
+                sentence = f"`{key}` is {specifier}, and no file tells the version of {program}"
+                remedy = "remove it, and record the program with `recipectl lock`"
+            yield UsageError(f"{sentence}; {remedy}", key, kind="pin")
         elif specifier and not satisfies(version, specifier):
             sentence = f"`{key}` is {specifier}, and {installed} is {version}"
             yield UsageError(f"{sentence}; install one that fits, or edit the recipe", key, kind="pin")
@@ -283,7 +287,8 @@ def _wrong_content(variable: str, source: str, *, in_environment: bool) -> str |
     if in_environment:
         values = re.findall(rf"^{variable}=(.*)$", text, re.M)
         if not values:
-            return f'it is read from the environment only; {source} must have a line `{variable}="…"`'
+            fault = f"{source} is empty" if not text.strip() else f"{source} has no line `{variable}=`"
+            return f'{fault}: it must have a line `{variable}="…"`, which becomes a variable of the engine'
         if not values[-1].strip().strip("\"'"):
             return f"{source} gives it an empty value; write the secret there"
         return None
