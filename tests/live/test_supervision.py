@@ -186,7 +186,7 @@ http.server.HTTPServer(("127.0.0.1", 18200), Handler).serve_forever()
     assert process.wait(timeout=60) == 0
     output = os.read(controller, 100_000).decode()
     os.close(controller), os.close(terminal)
-    assert "   1 s  slow: reading the weights" in output
+    assert "   1 s  slow is loading: reading the weights" in output
 
 
 def test_a_stop_while_loading_ends_an_engine_that_swallows_sigterm() -> None:
@@ -233,7 +233,9 @@ def test_a_caller_without_permission_is_told_and_nothing_changes(served: str) ->
     nobody = ["setpriv", "--reuid=65534", "--clear-groups", sys.executable, "-m", "recipectl", "stop", served]
     failed = subprocess.run(nobody, capture_output=True, text=True, check=False)
     assert failed.returncode == 1
-    assert failed.stderr.endswith("run it as root (sudo), or with --user for units of your own\n")
+    assert failed.stderr.endswith(
+        "run it as root (sudo), as a member of the group models, or with --user for your own units\n"
+    )
     assert show(served, "ActiveState") == "active"
 
 

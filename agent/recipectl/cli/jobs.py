@@ -46,8 +46,9 @@ def socket_state(manager: Manager, service: str) -> UnitState:
 class _Load:
     """What to say about a model while it loads."""
 
-    def __init__(self, place: Place, service: str) -> None:
+    def __init__(self, place: Place, service: str, since_sec: float | None = None) -> None:
         self.place = place
+        self.since_sec = since_sec  # an older line is about an earlier run
         self.service = service
         self.name = UnitNames.of_service(service).recipe
         # A model of another host has its folder there.
@@ -58,7 +59,11 @@ class _Load:
     def text(self) -> str:
         """What the engine does now, in its own words, and how long that took the last time."""
         # Over ssh each question would be a connection of its own.
-        line = None if self.place.remote else next(iter(log_lines(self.place, self.service, 1)), None)
+        line = (
+            None
+            if self.place.remote
+            else next(iter(log_lines(self.place, self.service, 1, self.since_sec)), None)
+        )
         doing = phases.of_line(line) if line else ""
         return f"{self.name} is loading{self.usually}{': ' if doing else ''}{doing}"
 
@@ -105,7 +110,7 @@ def _waited_for(
     place: Place, manager: Manager, verb: str, service: str, job: bytes, since_sec: float
 ) -> list[Problem]:
     """What went wrong with a job, once it has ended."""
-    load = _Load(place, service)
+    load = _Load(place, service, since_sec)
     stopping = verb == "Stop"
     describe = (lambda: f"{load.name}: stopping") if stopping else load.text
     with moving_line(describe, at_once=load.is_long and not stopping):
