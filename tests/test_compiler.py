@@ -181,3 +181,31 @@ def test_a_value_of_service_that_systemd_would_ignore_is_an_error(
     assert "systemd would ignore `service.MemoryMax` (Invalid memory limit 'lots'" in problem.sentence
     write("r/a.json", text(venv, service={"MemoryMax": "40G", "Nice": "5", "CPUQuota": "150%"}))
     assert compiled(tmp_path / "r").failures == {}
+
+
+def test_a_port_that_only_root_may_use_is_a_warning(write: Write, venv: Path, tmp_path: Path) -> None:
+    write("r/a.json", text(venv, host="127.0.0.1", port=80))
+    (warning,) = compiled(tmp_path / "r").models[0].warnings
+    assert (warning.key, "port 80 is below 1024" in warning.sentence) == ("port", True)
+    write("r/a.json", text(venv, host="127.0.0.1", port=80, user="root"))
+    assert compiled(tmp_path / "r").models[0].warnings == ()
+    write(
+        "r/a.json",
+        text(venv, host="127.0.0.1", port=80, service={"AmbientCapabilities": "CAP_NET_BIND_SERVICE"}),
+    )
+    assert compiled(tmp_path / "r").models[0].warnings == ()
+
+
+def test_a_length_with_a_unit_is_for_vllm_alone(write: Write, venv: Path, tmp_path: Path) -> None:
+    write("r/a.json", text(venv, max_model_len="32k"))
+    assert compiled(tmp_path / "r").failures == {}
+    write(
+        "r/a.json",
+        json.dumps(
+            {"backend": "llamacpp", "binary": "/bin/true", "model_path": "/m", "max_model_len": "32k"}
+        ),
+    )
+    (problem,) = compiled(tmp_path / "r").failures["a"]
+    assert problem.sentence.startswith(
+        "`max_model_len` is `32k`, and llamacpp takes a whole number of tokens"
+    )

@@ -65,7 +65,7 @@ def test_a_refusal_names_what_was_asked_and_what_to_try() -> None:
     words = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", sys.executable, "-m", "recipectl"]
     refused = subprocess.run([*words, "stop", "a"], capture_output=True, text=True, check=False)
     assert refused.returncode == 1
-    assert refused.stderr.startswith("model-a.service: systemd did not stop model-a.service: ")
+    assert refused.stderr.startswith("systemd did not stop model-a.service: ")
     assert refused.stderr.endswith(
         "; run it as root (sudo), as a member of the group models, or with --user for your own units\n"
     )

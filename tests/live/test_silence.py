@@ -42,7 +42,7 @@ def test_status_begins_with_the_reason_and_the_last_lines_of_the_log() -> None:
     )
     assert "the engine exited with status 1" in str(row["reason"])
     assert "no weights here" in row["log"]  # type: ignore[operator]
-    assert row["next"] == "recipectl start a"
+    assert row["next"] == "recipectl check a"
     lines = recipectl("status", "a").stdout.splitlines()
     assert lines[:2] == ["a", f"  why:       {row['reason']}"]
 
@@ -101,7 +101,7 @@ def test_signals_and_limits_are_named() -> None:
         row = status()
         assert row["state"] != "ready"
         time.sleep(0.2)
-    assert "systemd has given up after 2 restarts (start limit)" in str(status()["reason"])
+    assert "systemd has given up after 2 starts (start limit)" in str(status()["reason"])
 
 
 def test_a_stop_that_timed_out_is_called_that() -> None:
@@ -161,7 +161,7 @@ def test_after_an_edit_start_restart_and_status_say_so() -> None:
     recipectl("apply")
     assert recipectl("start", "a").stderr == ""
     recipe("a", port=18201, env_vars={"NEW": "1"})
-    said = "the recipe has changed (Environment=, LogExtraFields= changed); run `recipectl apply`"
+    said = "the recipe has changed (Environment= changed); run `recipectl apply`"
     for verb in ("start", "restart"):
         assert said in recipectl(verb, "a").stderr
     assert said in recipectl("status", "a").stdout
@@ -173,7 +173,7 @@ def test_after_an_edit_start_restart_and_status_say_so() -> None:
 def test_removed_says_what_it_stopped() -> None:
     recipe("a", port=18201)
     recipectl("apply"), recipectl("start", "a")
-    assert recipectl("remove", "a").stdout == "stopped model-a.service\n"
+    assert recipectl("remove", "a").stdout == "stopped and removed model-a.service\n"
     recipectl("apply"), recipectl("start", "a")
     (RECIPES / "a.json").unlink()
     assert "and it ran until now" in recipectl("apply").stdout
@@ -186,7 +186,10 @@ def test_apply_refuses_a_host_without_a_recipe_folder() -> None:
     RECIPES.rename(away)
     refused = recipectl("apply")
     away.rename(RECIPES)
-    assert (refused.returncode, "so nothing is applied; mount or create one" in refused.stderr) == (1, True)
+    assert (
+        refused.returncode,
+        "so nothing is applied; mount one, or begin with `mkdir -p /etc/recipectl/recipes`" in refused.stderr,
+    ) == (1, True)
     assert Path("/etc/systemd/system/model-a.service").exists()
 
 

@@ -323,7 +323,8 @@ def test_a_copy_publishes_nothing_that_was_closed() -> None:
     assert (refused.returncode, "is a link; give the file behind it" in refused.stderr) == (2, True)
     link.unlink()
     closed = Path("/opt/closed.yaml")
-    closed.write_text("model_path: m\n")
+    recipe("closed")
+    (RECIPES / "closed.json").rename(closed)  # JSON is YAML
     closed.chmod(0o600)
     recipectl("apply", str(closed))
     assert (RECIPES / "closed.yaml").stat().st_mode & 0o777 == 0o600

@@ -7,8 +7,10 @@ from pathlib import Path
 from recipectl.compiler.cache import compile_place
 from recipectl.converge.differences import changed_settings
 from recipectl.errors import RecipectlError
+from recipectl.machine import processes
 from recipectl.place import Place
 from recipectl.recipe import search
+from recipectl.systemd.started import started_digest
 from recipectl.systemd.states import UnitState
 from recipectl.systemd.store import Store
 from recipectl.systemd.unitfile import InstalledUnit
@@ -53,6 +55,19 @@ def _changed_sec(path: Path) -> float:
         return os.stat(path).st_ctime  # noqa: PTH116
     except OSError:
         return 0.0
+
+
+def of_running(place: Place, unit: InstalledUnit, state: UnitState) -> Iterator[str]:
+    """How a model that runs differs from its unit and its recipe, in words."""
+    restart = f"run `recipectl restart {unit.recipe}`"
+    if change := of_recipe(place, unit):
+        yield change
+    elif unit.edited_by_hand:
+        yield "its unit was edited by hand; run `recipectl apply`"
+    if started_digest(state.name, place.runtime_folder, user=place.user) not in (None, unit.digest):
+        yield f"it was started with an older unit; {restart}"
+    for secret in processes.rotated_secrets(state.main_pid, unit.secret_files):
+        yield f"{secret} was changed since it was started; {restart}"
 
 
 def since_last_run(place: Place, unit: InstalledUnit, state: UnitState) -> Iterator[str]:

@@ -22,12 +22,12 @@ from recipectl.cli.options import (
     select,
 )
 from recipectl.cli.terminal import moving_line, say
-from recipectl.compiler.cache import compile_place, is_elsewhere
+from recipectl.compiler.cache import is_elsewhere
 from recipectl.converge import apply, copies, plan
 from recipectl.converge.differences import unified_diff
 from recipectl.converge.survey import enabled_rivals, survey, with_requirements
 from recipectl.converge.values import Action, Plan, Survey
-from recipectl.errors import Problem, RecipectlError, RecipeError, UsageError, on_host
+from recipectl.errors import Problem, RecipectlError, UsageError, on_host
 from recipectl.machine import sockets
 from recipectl.machine.installation import refuse_if_others_can_write
 from recipectl.place import lingering_fault
@@ -236,19 +236,6 @@ def _refuse_what_is_not_safe(place: Place, recipes: Sequence[str], *, changes: b
         refuse_if_others_can_write()
     if not recipes:
         _refuse_a_host_without_recipes(place)
-    elif changes:
-        _refuse_wrong_files(place, recipes)
-
-
-def _refuse_wrong_files(place: Place, recipes: Sequence[str]) -> None:
-    """RecipeError when a file from elsewhere is a wrong recipe: its copy would stay, and be wrong there."""
-    files = [search.find(name, ()) for name in recipes if search.is_file(name)]
-    outside = [
-        path for path in files if path.is_file() and path.absolute().parent not in place.recipe_folders
-    ]
-    failures = compile_place(place, outside).failures if outside else {}
-    if wrong := [problem for path in outside for problem in failures.get(search.stem(path), ())]:
-        raise RecipeError(wrong)
 
 
 def _tell_of_restarts_due(decision: _Decision) -> None:

@@ -43,7 +43,7 @@ def edit_(ctx: click.Context, recipe: str) -> int:
     copy = folder / file.name
     with failures_named("written", folder):
         folder.mkdir(parents=True, mode=0o700)
-    write_whole({copy: before})
+    write_whole({copy: before}, mode=0o600)
     try:
         after = _edited(place, copy, before, target)
     except RecipectlError as error:

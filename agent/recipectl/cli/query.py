@@ -156,9 +156,8 @@ def _details(place: Place, state: UnitState, unit: InstalledUnit | None) -> dict
     if unit:
         from recipectl.audit import edits
 
-        change = edits.of_recipe(place, unit) if state.word == "ready" else None
-        changed = [change] if change else []
-        changed += edits.since_last_run(place, unit, state) if state.word != "ready" else []
+        of_state = edits.of_running if state.word == "ready" else edits.since_last_run
+        changed = [*of_state(place, unit, state)]
     return {
         "answers": _wrong_answers(unit) if unit and state.word == "ready" else [],
         "reason": reason.sentence or None,

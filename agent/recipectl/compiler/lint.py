@@ -39,6 +39,7 @@ def warnings(resolved: ResolvedRecipe) -> Iterator[UsageError]:
             sentence = f"a word of the command looks like a secret, and anyone may read it; {remedy}"
             yield UsageError(sentence, *word.key, kind="secret")
     yield from _open_address(resolved)
+    yield from _low_port(resolved)
     for sentence in gpus.spelling_problems(recipe, resolved.gpus):
         yield UsageError(sentence, "gpus", kind="gpu")
     if recipe.venv_path and recipe.extra_args.get("venv_path") not in (None, recipe.venv_path):

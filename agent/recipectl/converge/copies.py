@@ -1,10 +1,13 @@
 """Recipes that are applied from elsewhere are copied to the host's recipes, which only root can change."""
 
 import json
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from recipectl.errors import UsageError
+from recipectl.compiler.cache import compile_place
+from recipectl.errors import RecipeError, UsageError
 from recipectl.files import failures_named, read_bounded, write_whole
 from recipectl.place import Place
 from recipectl.recipe import search
@@ -38,11 +41,32 @@ def in_recipe_folder(place: Place, argument: str, say: Callable[[str], None]) ->
         content = read_bounded(path, follow=False)
         mode = path.stat().st_mode & 0o644  # a copy is open to nobody who could not read the file
     if other is None or read_bounded(target) != content:
+        _refuse_wrong(place, path, target, content)
         noted = _read_notes(notes) | {str(target): str(path)}
         write_whole({notes: json.dumps(noted)}, durable=True)
         write_whole({target: content}, mode=mode, durable=True)
         say(f"copied {path} to {target}")
     return str(target)
+
+
+def _refuse_wrong(place: Place, path: Path, target: Path, content: bytes) -> None:
+    """RecipeError when a file would be a wrong recipe in the recipe folder: nothing is copied then."""
+    # Hidden, so that nothing else reads it, and where only root can change it.
+    folder = target.parent / f".apply-{os.urandom(4).hex()}"
+    staged = folder / target.name
+    with failures_named("written", folder):
+        folder.mkdir(parents=True, mode=0o700)
+    write_whole({staged: content}, mode=0o600)
+    try:
+        problems = compile_place(place, [staged]).failures.get(search.stem(target), ())
+    finally:
+        shutil.rmtree(folder)
+    if problems:
+        named = (
+            problem._replace(file=str(path)) if problem.file == str(staged) else problem
+            for problem in problems
+        )
+        raise RecipeError([*named])
 
 
 def is_copy(place: Place, copy: Path, path: Path) -> bool:
