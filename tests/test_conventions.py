@@ -1,12 +1,12 @@
 """What people who know systemctl type, and what recipectl answers: the part that needs no systemd."""
 
 import os
-import pty
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from pseudo_terminal import on_terminal
 
 from recipectl.cli import terminal
 from recipectl.engines import phases
@@ -36,28 +36,6 @@ def run(home: dict[str, str], *words: str) -> tuple[int, str, str]:
         check=False, stdin=subprocess.DEVNULL,
     )  # fmt: skip
     return done.returncode, done.stdout, done.stderr
-
-
-def on_terminal(home: dict[str, str], *words: str, columns: int = 80, keys: str = "") -> str:
-    """What a terminal of so many columns gets, as it gets it."""
-    main, other = pty.openpty()
-    environment = {"TERM": "xterm", "COLUMNS": str(columns)} | home
-    command = [sys.executable, "-m", "recipectl", *words]
-    process = subprocess.Popen(command, stdin=other, stdout=other, stderr=other, env=os.environ | environment)
-    os.close(other)
-    os.write(main, keys.encode())
-    output = b""
-    while True:
-        try:
-            read = os.read(main, 65536)
-        except OSError:  # EIO: nobody has it open any more
-            break
-        if not read:
-            break
-        output += read
-    process.wait()
-    os.close(main)
-    return output.decode()
 
 
 @pytest.mark.parametrize(
@@ -204,7 +182,9 @@ def test_list_fits_on_a_terminal_and_is_whole_in_a_pipe(home: dict[str, str]) ->
     Path(home["XDG_CONFIG_HOME"], f"recipectl/recipes/{long}.json").write_text(FIRST.replace("8001", "8004"))
     _, output, _ = run(home, "--user", "list")
     assert long in output
-    lines = [line for line in on_terminal(home, "--user", "list").splitlines() if "not applied" in line]
+    lines = [
+        line for line in on_terminal("--user", "list", environment=home).splitlines() if "not applied" in line
+    ]
     assert len(lines) == 4
     assert max(map(len, lines)) <= 80
     assert any(line.startswith("qwen3-235b") and "…" in line and long not in line for line in lines)
@@ -298,3 +278,12 @@ def test_tab_completes_verbs_options_recipes_and_files(
     home: dict[str, str], words: tuple[str, ...], completions: list[str]
 ) -> None:
     assert completed(home, *words) == completions
+
+
+def test_a_wrong_host_file_hides_no_recipe_from_the_list(home: dict[str, str]) -> None:
+    host = Path(home["XDG_CONFIG_HOME"], "recipectl/host.yaml")
+    host.write_text("enviroment: {}\n")
+    status, output, errors = run(home, "--user", "list")
+    assert (status in (1, 2), errors.startswith(f"{host}:1:1: `enviroment`")) == (True, True)
+    assert [line.split()[0] for line in output.splitlines()[1:]] == ["llama", "qwen3-32b", "qwen3-8b"]
+    assert f"recipe is wrong  {host}" in output

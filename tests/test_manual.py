@@ -196,6 +196,18 @@ def test_recipectl_1_has_the_options_of_each_verb_and_no_other(verb: str) -> Non
     assert told - others - options == set() or verb.startswith("import")
 
 
+@pytest.mark.parametrize("verb", VERBS)
+def test_recipectl_1_has_an_example_of_each_verb_with_options_that_it_has(verb: str) -> None:
+    (line,) = re.findall(r"Example: (.*)\.$", verb_entries()[verb], re.M)
+    words = next(
+        words
+        for example in re.findall("`([^`]+)`", line)
+        if (words := example.split())[1 : 1 + len(verb.split())] == verb.split()
+    )
+    parser = VERBS[verb].make_parser(click.Context(VERBS[verb]))
+    parser.parse_args([word.strip("'") for word in words[1 + len(verb.split()) :]])
+
+
 def test_recipectl_1_has_every_option_that_stands_anywhere() -> None:
     text = (DOCS / "recipectl.1.md").read_text().replace("\\-", "-")
     section = text.partition("# OPTIONS")[2].partition("\n# ")[0]

@@ -1,40 +1,15 @@
 """What people who know systemctl type, on a real systemd."""
 
-import os
-import pty
 import re
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from pseudo_terminal import on_terminal
 
 from live.common import RECIPES, journal, recipe, recipectl, script, show, systemctl, until
 
 pytestmark = pytest.mark.systemd
-
-
-def on_terminal(*words: str, keys: str = "") -> str:
-    """What a terminal gets from a verb, and what a person types into it."""
-    main, other = pty.openpty()
-    command = [sys.executable, "-m", "recipectl", *words]
-    environment = os.environ | {"TERM": "xterm", "COLUMNS": "80"}
-    process = subprocess.Popen(command, stdin=other, stdout=other, stderr=other, env=environment)
-    os.close(other)
-    os.write(main, keys.encode())
-    output = b""
-    while True:
-        try:
-            read = os.read(main, 65536)
-        except OSError:  # nobody has it open any more
-            break
-        if not read:
-            break
-        output += read
-    process.wait()
-    os.close(main)
-    return output.decode()
 
 
 def test_patterns_and_all_stand_for_models() -> None:
@@ -215,9 +190,7 @@ def test_edit_shows_what_changes_and_applies_it() -> None:
     editor = Path("/opt/editor")
     editor.write_text("""#!/bin/sh\nsed -i 's/18200/18277/' "$1"\n""")
     editor.chmod(0o755)
-    os.environ["EDITOR"] = str(editor)
-    screen = on_terminal("edit", "a", keys="y\n")
-    del os.environ["EDITOR"]
+    screen = on_terminal("edit", "a", environment={"EDITOR": str(editor)}, keys="y\n")
     assert "18277" in (RECIPES / "a.json").read_text()
     assert "would write model-a.service" in screen
     assert "wrote model-a.service" in screen

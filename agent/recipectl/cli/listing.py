@@ -7,9 +7,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from recipectl.cli.options import json_option, print_json, report_no_recipes, report_problems, select, warn
+from recipectl.cli.names import recipe_names
+from recipectl.cli.options import (
+    Selection,
+    json_option,
+    print_json,
+    report_no_recipes,
+    report_problems,
+    select,
+    warn,
+)
 from recipectl.cli.terminal import table
-from recipectl.errors import BusError
+from recipectl.errors import BusError, RecipeError
 from recipectl.machine import processes
 from recipectl.recipe import search
 from recipectl.systemd.dbus import Manager
@@ -20,7 +29,6 @@ from recipectl.systemd.unitfile import UnitNames
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from recipectl.cli.options import Selection
     from recipectl.compiler.model import CompiledModel
     from recipectl.place import Place
     from recipectl.systemd.states import UnitState
@@ -50,7 +58,7 @@ def _difference(
 @click.pass_obj
 def list_(place: Place, as_json: bool, by_gpu: bool) -> int:
     """List all recipes, their state, and how host and recipe differ."""
-    selection = select(place, ())
+    selection = _selection(place)
     report_problems(search.unread_files(place.recipe_folders))
     installed = Store(place.unit_folder).installed()
     recipes = {unit.recipe for unit in installed.values() if unit.recipe}
@@ -78,6 +86,18 @@ def list_(place: Place, as_json: bool, by_gpu: bool) -> int:
         ]
         table([[str(word) for word in row] for row in columns], ["NAME", "STATE", "HOST", "FILE"])
     return status
+
+
+def _selection(place: Place) -> Selection:
+    """All recipes; with a wrong host file, none can be compiled, and what runs is listed all the same."""
+    from recipectl.compiler.model import CompileResult
+
+    try:
+        return select(place, ())
+    except RecipeError as error:
+        report_problems(error.problems)
+        failures = dict.fromkeys(recipe_names(place), error.problems)
+        return Selection((), error.problems, error.status, CompileResult((), failures, {}))
 
 
 def shown(state: UnitState, socket: UnitState) -> str:
