@@ -287,3 +287,14 @@ def test_a_wrong_host_file_hides_no_recipe_from_the_list(home: dict[str, str]) -
     assert (status in (1, 2), errors.startswith(f"{host}:1:1: `enviroment`")) == (True, True)
     assert [line.split()[0] for line in output.splitlines()[1:]] == ["llama", "qwen3-32b", "qwen3-8b"]
     assert f"recipe is wrong  {host}" in output
+
+
+def test_edit_with_force_begins_a_new_recipe(home: dict[str, str], tmp_path: Path) -> None:
+    file = Path(home["XDG_CONFIG_HOME"], "recipectl/recipes/new.yaml")
+    text = 'printf "backend: llamacpp\\nbinary: /bin/true\\nmodel_path: m\\nport: 8009\\n" >"$1"'
+    right = {"EDITOR": editor(tmp_path, text)}
+    assert run(home | right, "--user", "edit", "new")[0] == 2
+    status, output, _ = run(home | right, "--user", "edit", "--force", "new")
+    assert (status, f"wrote {file}" in output, "port: 8009" in file.read_text()) == (0, True, True)
+    assert run(home | {"EDITOR": "true"}, "--user", "edit", "--force", "other")[0] == 0
+    assert not file.with_name("other.yaml").exists()

@@ -244,3 +244,13 @@ def test_a_rotated_secret_is_a_restart_for_list_diff_status_and_apply() -> None:
     assert recipectl("wait", "a").returncode == 0
     assert show("a", "MainPID") != before
     assert recipectl("diff").returncode == 0
+
+
+def test_list_says_when_somebody_did_what_autostart_does_not_say() -> None:
+    recipe("a", autostart=True)
+    recipectl("apply")
+    recipectl("wait", "a")
+    assert "as applied" in recipectl("list").stdout
+    recipectl("disable", "a")
+    assert "not enabled" in recipectl("list").stdout
+    assert recipectl("diff").stdout == "would enable model-a.service: autostart: true\n"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from recipectl.cli.names import complete_recipe, recipe_file
+from recipectl.cli.names import check_name, complete_recipe, recipe_file, recipe_names
 from recipectl.cli.options import choose, report_problems
 from recipectl.cli.terminal import say
 from recipectl.converge.differences import unified_diff
@@ -24,20 +24,29 @@ if TYPE_CHECKING:
     from recipectl.place import Place
 
 _EDITOR_VARIABLES = ("SYSTEMD_EDITOR", "EDITOR", "VISUAL")  # in systemctl's order
+_BEGINNING = b"""# recipe(5) has all keys; examples are in /usr/share/doc/recipectl/examples.
+# python_path: /opt/venvs/vllm-0.33.0/bin/python
+# model_path: /models/Qwen3-8B
+# port: 8001
+"""
 _EDITORS = ("editor", "nano", "vim", "vi")
 
 
 @click.command("edit")
 @click.argument("recipe", metavar="RECIPE", shell_complete=complete_recipe)
+@click.option("--force", is_flag=True, help="Begin a recipe that does not exist yet.")
 @click.pass_context
-def edit_(ctx: click.Context, recipe: str) -> int:
+def edit_(ctx: click.Context, recipe: str, force: bool) -> int:
     """Edit a recipe in $EDITOR, check it, show what changes, and offer to apply it."""
     place: Place = ctx.obj
-    file = recipe_file(recipe, place)
+    new = force and not search.is_file(recipe) and recipe not in recipe_names(place)
+    if new:
+        check_name(recipe)
+    file = place.recipe_folders[0] / f"{recipe}.yaml" if new else recipe_file(recipe, place)
     target = _target(file, place)
     refuse_planted_links(target.parent)
     with failures_named("read", file):
-        before = file.read_bytes()
+        before = _BEGINNING if new else file.read_bytes()
     # Hidden, so that nothing reads it as a recipe, and in the same folder: it must be as safe as the recipe.
     folder = target.parent / f".edit-{os.urandom(4).hex()}"
     copy = folder / file.name
@@ -55,7 +64,8 @@ def edit_(ctx: click.Context, recipe: str) -> int:
         shutil.rmtree(folder)
         say(f"{file} is unchanged", err=True)
         return 0
-    write_whole({target: after}, mode=file.stat().st_mode & 0o777, durable=True)
+    mode = file.stat().st_mode & 0o777 if file.exists() else 0o644
+    write_whole({target: after}, mode=mode, durable=True)
     shutil.rmtree(folder)
     say(f"wrote {target}")
     return _offer(ctx, search.stem(target))

@@ -27,7 +27,7 @@ from recipectl.systemd.store import Store
 from recipectl.systemd.unitfile import UnitNames
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from recipectl.compiler.model import CompiledModel
     from recipectl.place import Place
@@ -36,7 +36,11 @@ if TYPE_CHECKING:
 
 
 def _difference(
-    place: Place, model: CompiledModel, installed: Mapping[str, InstalledUnit], state: UnitState | None
+    place: Place,
+    model: CompiledModel,
+    installed: Mapping[str, InstalledUnit],
+    state: UnitState | None,
+    enabled: Collection[str],
 ) -> str:
     """How a recipe and its units on the host differ; empty when they do not."""
     units = [installed.get(unit.name) for unit in model.units]
@@ -45,6 +49,8 @@ def _difference(
     if [unit.text if unit else None for unit in units] != [unit.text for unit in model.units]:
         edited = any(unit.edited_by_hand for unit in units if unit)
         return "unit was edited" if edited else "recipe has changed"
+    if model.autostart is not None and model.autostart != (model.enabled_unit in enabled):
+        return "not enabled" if model.autostart else "still enabled"
     if state is None or not state.main_pid:
         return ""
     digest = started_digest(state.name, place.runtime_folder, user=place.user)
@@ -60,7 +66,8 @@ def list_(place: Place, as_json: bool, by_gpu: bool) -> int:
     """List all recipes, their state, and how host and recipe differ."""
     selection = _selection(place)
     report_problems(search.unread_files(place.recipe_folders))
-    installed = Store(place.unit_folder).installed()
+    store = Store(place.unit_folder)
+    installed, enabled = store.installed(), store.enabled()
     recipes = {unit.recipe for unit in installed.values() if unit.recipe}
     models = {model.name: model for model in selection.models}
     names = sorted({*models, *selection.result.failures, *recipes})
@@ -73,7 +80,7 @@ def list_(place: Place, as_json: bool, by_gpu: bool) -> int:
     except BusError as error:
         warn(f"states are unknown: {error}")
         status = 1
-    rows = [_list_row(place, name, models.get(name), selection, installed, states) for name in names]
+    rows = [_list_row(place, name, models.get(name), selection, installed, states, enabled) for name in names]
     if not names:
         report_no_recipes(place)
     if as_json:
@@ -118,11 +125,12 @@ def _list_row(
     selection: Selection,
     installed: Mapping[str, InstalledUnit],
     states: Mapping[str, UnitState],
+    enabled: Collection[str],
 ) -> dict[str, object]:
     state = states.get(UnitNames(name).service)
     file = model.file if model else ""
     if model:
-        differs = _difference(place, model, installed, state)
+        differs = _difference(place, model, installed, state, enabled)
     elif name in selection.result.failures:
         differs = "recipe is wrong"
         file = next((problem.file for problem in selection.result.failures[name] if problem.file), "")

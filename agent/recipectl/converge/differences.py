@@ -1,6 +1,8 @@
 """How a unit on disk and its new text differ: in words, and as a diff. Pure."""
 
-from recipectl.systemd.unitfile import InstalledUnit, Unit, parse_settings
+from recipectl.systemd.unitfile import DIGEST_FIELD, InstalledUnit, Unit, parse_settings
+
+_DIGESTS = (f"LogExtraFields={DIGEST_FIELD}=", "Digest=", "Text=")
 
 
 def reason_to_write(unit: Unit, installed: InstalledUnit | None) -> str:
@@ -26,7 +28,18 @@ def changed_settings(before: str, after: str) -> str:
 
 
 def unified_diff(name: str, before: str, after: str) -> str:
-    """A unified diff of a unit's file; an empty text is a file that does not exist."""
+    """A unified diff of a unit's file; an empty text is a file that does not exist.
+
+    The digests change with everything else: they are shown only when nothing else changes.
+    """
+    return _diff(name, _without_digests(before), _without_digests(after)) or _diff(name, before, after)
+
+
+def _without_digests(text: str) -> str:
+    return "".join(line for line in text.splitlines(keepends=True) if not line.startswith(_DIGESTS))
+
+
+def _diff(name: str, before: str, after: str) -> str:
     import difflib  # `apply` with nothing to do needs none
 
     lines = difflib.unified_diff(
