@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +26,8 @@ dtype: float32
 max_model_len: 128
 max_num_seqs: 4
 env_vars: {{HF_HUB_OFFLINE: 1, SGLANG_USE_CPU_ENGINE: 1}}
-extra_args: {{device: cpu, attention_backend: torch_native, max_total_tokens: 2048}}
+extra_args: {{device: cpu, attention_backend: torch_native, max_total_tokens: 2048, enable_metrics: true}}
+watch: {{every: 5s, timeout: 10s, failures: 2}}
 """
 
 
@@ -74,6 +76,26 @@ def test_sglangs_own_parser_tells_what_it_would_refuse(tiny: str, tmp_path: Path
     assert result.returncode == 2
     assert "`--attention-backend` cannot be `torch` in sglang 0.5.23; " in result.stderr
     assert "`--disable-cuda-graph` is deprecated in sglang 0.5.23" in result.stderr
+
+
+def test_a_scheduler_that_stops_is_found_and_a_busy_one_is_left_alone(tiny: str) -> None:
+    """The watch asks for progress: the metrics are switched on."""
+    before = show(tiny, "MainPID")
+    body = '{"model": "tiny", "prompt": "hello", "max_tokens": 100, "ignore_eos": true}'
+    url = "http://127.0.0.1:18600/v1/completions -H 'Content-Type: application/json'"
+    asking = f"while curl -s -m 60 -o /dev/null {url} -d '{body}'; do :; done"
+    busy = [subprocess.Popen(["sh", "-c", asking]) for _ in range(6)]
+    time.sleep(20)
+    assert (show(tiny, "MainPID"), show(tiny, "NRestarts")) == (before, "0")
+    found = subprocess.run(["pgrep", "-f", "sglang::scheduler"], capture_output=True, text=True, check=False)
+    begin = time.monotonic()
+    subprocess.run(["kill", "-STOP", *found.stdout.split()], check=True)
+    while show(tiny, "MainPID") == before:
+        assert time.monotonic() - begin < 2 * (5 + 10) + 20
+        time.sleep(0.1)
+    print(f"killed after {time.monotonic() - begin:.1f} s")
+    for process in busy:
+        process.kill()
 
 
 def test_a_stop_leaves_nothing_of_it(tiny: str) -> None:

@@ -108,7 +108,7 @@ def table(rows: Sequence[Sequence[str]], header: Sequence[str]) -> None:
 
 
 def coloured(state: str) -> str:
-    """A state in its colour, for a terminal; `print_line` prints it."""
+    """A state in its colour, where a terminal shows colours."""
     word = state.replace(",", " ").split()
     colour = next((_COLOURS[part] for part in reversed(word) if part in _COLOURS), None)
     return f"\033[{colour}m{state}\033[0m" if colour and has_colours(sys.stdout) else state
