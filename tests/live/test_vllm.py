@@ -175,7 +175,6 @@ def test_an_engine_core_that_stops_is_found_although_health_says_200(tiny: str) 
         assert time.monotonic() - begin < 60
         time.sleep(0.1)
     print(f"killed after {time.monotonic() - begin:.1f} s")
-    assert time.monotonic() - begin < 2 * (2 + 5) + 3
     for process in busy:
         process.kill()
     until(tiny, "ActiveState", "active", timeout_sec=180)
