@@ -246,7 +246,7 @@ def test_edit_checks_a_recipe_before_it_takes_its_place(home: dict[str, str], tm
     assert run(home | unchanged, "--user", "edit", "llama") == (0, "", f"{file} is unchanged\n")
     failed = {"EDITOR": editor(tmp_path, "exit 3")}
     assert run(home | failed, "--user", "edit", "llama")[0] == 1
-    assert sorted(path.name for path in file.parent.glob(".edit*")) == [kept.parent.name]
+    assert sorted(path.name for path in file.parent.glob(".recipectl-*")) == [kept.parent.name]
 
 
 def completed(home: dict[str, str], *words: str) -> list[str]:
@@ -298,3 +298,13 @@ def test_edit_with_force_begins_a_new_recipe(home: dict[str, str], tmp_path: Pat
     assert (status, f"wrote {file}" in output, "port: 8009" in file.read_text()) == (0, True, True)
     assert run(home | {"EDITOR": "true"}, "--user", "edit", "--force", "other")[0] == 0
     assert not file.with_name("other.yaml").exists()
+
+
+def test_edit_with_a_wrong_host_file_loses_nothing(home: dict[str, str], tmp_path: Path) -> None:
+    host = Path(home["XDG_CONFIG_HOME"], "recipectl/host.yaml")
+    host.write_text("drift: maybe\n")
+    changes = {"EDITOR": editor(tmp_path, """sed -i 's/"m"}/"m", "host": "::1"}/' "$1" """)}
+    status, output, errors = run(home | changes, "--user", "edit", "llama")
+    assert (status, output, errors.startswith(f"{host}:1:8: `drift` is `maybe`")) == (2, "", True)
+    kept = Path(errors.rstrip().rpartition(" ")[2])
+    assert '"host": "::1"' in kept.read_text()

@@ -15,6 +15,7 @@ import click
 from recipectl.cli.names import check_name, complete_recipe, recipe_file, recipe_names
 from recipectl.cli.options import choose, report_problems
 from recipectl.cli.terminal import say
+from recipectl.converge.copies import about, hidden_copy
 from recipectl.converge.differences import unified_diff
 from recipectl.errors import RecipectlError, UsageError
 from recipectl.files import failures_named, refuse_planted_links, write_whole
@@ -47,26 +48,22 @@ def edit_(ctx: click.Context, recipe: str, force: bool) -> int:
     refuse_planted_links(target.parent)
     with failures_named("read", file):
         before = _BEGINNING if new else file.read_bytes()
-    # Hidden, so that nothing reads it as a recipe, and in the same folder: it must be as safe as the recipe.
-    folder = target.parent / f".edit-{os.urandom(4).hex()}"
-    copy = folder / file.name
-    with failures_named("written", folder):
-        folder.mkdir(parents=True, mode=0o700)
-    write_whole({copy: before}, mode=0o600)
+    copy = hidden_copy(target, before)
     try:
         after = _edited(place, copy, before, target)
     except RecipectlError as error:
         if copy.is_file() and copy.read_bytes() != before:
-            raise type(error)(f"{error}; {target} is as it was, and what you wrote is in {copy}") from error
-        shutil.rmtree(folder)
+            kept = f"{error}; {target} is as it was, and what you wrote is in {copy}"
+            raise (UsageError(kept) if error.status == UsageError.status else RecipectlError(kept)) from error
+        shutil.rmtree(copy.parent)
         raise
     if after == before:
-        shutil.rmtree(folder)
+        shutil.rmtree(copy.parent)
         say(f"{file} is unchanged", err=True)
         return 0
     mode = file.stat().st_mode & 0o777 if file.exists() else 0o644
     write_whole({target: after}, mode=mode, durable=True)
-    shutil.rmtree(folder)
+    shutil.rmtree(copy.parent)
     say(f"wrote {target}")
     return _offer(ctx, search.stem(target))
 
@@ -118,11 +115,7 @@ def _faults(place: Place, copy: Path, target: Path) -> bool:
     from recipectl.compiler.cache import compile_place
 
     selection = choose(compile_place(place, [copy]), (str(copy),), place)
-    named = [
-        problem._replace(file=str(target)) if problem.file == str(copy) else problem
-        for problem in selection.problems
-    ]
-    report_problems(named)
+    report_problems(about(target, copy, selection.problems))
     return selection.status != 0
 
 

@@ -59,12 +59,8 @@ class _Load:
     def text(self) -> str:
         """What the engine does now, in its own words, and how long that took the last time."""
         # Over ssh each question would be a connection of its own.
-        line = (
-            None
-            if self.place.remote
-            else next(iter(log_lines(self.place, self.service, 1, self.since_sec)), None)
-        )
-        doing = phases.of_line(line) if line else ""
+        lines = [] if self.place.remote else log_lines(self.place, self.service, 1, self.since_sec)
+        doing = phases.of_line(lines[0]) if lines else ""
         return f"{self.name} is loading{self.usually}{': ' if doing else ''}{doing}"
 
 

@@ -3,11 +3,11 @@
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from recipectl.compiler.cache import compile_place
-from recipectl.errors import RecipeError, UsageError
+from recipectl.errors import Problem, RecipeError, UsageError
 from recipectl.files import failures_named, read_bounded, write_whole
 from recipectl.place import Place
 from recipectl.recipe import search
@@ -51,22 +51,29 @@ def in_recipe_folder(place: Place, argument: str, say: Callable[[str], None]) ->
 
 def _refuse_wrong(place: Place, path: Path, target: Path, content: bytes) -> None:
     """RecipeError when a file would be a wrong recipe in the recipe folder: nothing is copied then."""
-    # Hidden, so that nothing else reads it, and where only root can change it.
-    folder = target.parent / f".apply-{os.urandom(4).hex()}"
-    staged = folder / target.name
-    with failures_named("written", folder):
-        folder.mkdir(parents=True, mode=0o700)
-    write_whole({staged: content}, mode=0o600)
+    hidden = hidden_copy(target, content)
     try:
-        problems = compile_place(place, [staged]).failures.get(search.stem(target), ())
+        problems = compile_place(place, [hidden]).failures.get(search.stem(target), ())
     finally:
-        shutil.rmtree(folder)
+        shutil.rmtree(hidden.parent)
     if problems:
-        named = (
-            problem._replace(file=str(path)) if problem.file == str(staged) else problem
-            for problem in problems
-        )
-        raise RecipeError([*named])
+        raise RecipeError(about(path, hidden, problems))
+
+
+def hidden_copy(recipe: Path, content: bytes) -> Path:
+    """A file of a recipe's name in a hidden folder beside it: as safe as the recipe, and read by nothing."""
+    copy = recipe.parent / f".recipectl-{os.urandom(4).hex()}" / recipe.name
+    with failures_named("written", copy.parent):
+        copy.parent.mkdir(parents=True, mode=0o700)
+    write_whole({copy: content}, mode=0o600)
+    return copy
+
+
+def about(recipe: Path, copy: Path, problems: Iterable[Problem]) -> list[Problem]:
+    """The problems of a copy, with the name of the recipe's own file."""
+    return [
+        problem._replace(file=str(recipe)) if problem.file == str(copy) else problem for problem in problems
+    ]
 
 
 def is_copy(place: Place, copy: Path, path: Path) -> bool:
