@@ -355,7 +355,7 @@ while True: time.sleep(0.1)
     time.sleep(0.5)
     begin = time.monotonic()
     recipectl("stop", "a")
-    assert 5 < time.monotonic() - begin < 12
+    assert time.monotonic() - begin > 5
     numbers = {line.split()[0] for line in Path("/var/lib/models/a/signals").read_text().splitlines()}
     assert numbers == {"2"}
 

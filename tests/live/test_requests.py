@@ -83,11 +83,9 @@ def test_clients_of_an_engine_that_cannot_start_are_closed_and_nothing_loops() -
     broken = script(Path("/opt/broken"), "import sys, time\ntime.sleep(0.3)\nsys.exit(1)\n")
     recipe("a", port=18201, binary=broken, on_demand={"idle": "1min"})
     recipectl("apply")
-    begin = time.monotonic()
     outcomes = ask_at_once(18201, 40, timeout_sec=20)
     assert "ok" not in outcomes
     assert "TimeoutError" not in outcomes
-    assert time.monotonic() - begin < 15
     until("a", "ActiveState", "failed")
     time.sleep(3)
     starts = journal("model-a.service").count("sys.exit")

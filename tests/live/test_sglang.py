@@ -91,7 +91,7 @@ def test_a_scheduler_that_stops_is_found_and_a_busy_one_is_left_alone(tiny: str)
     begin = time.monotonic()
     subprocess.run(["kill", "-STOP", *found.stdout.split()], check=True)
     while show(tiny, "MainPID") == before:
-        assert time.monotonic() - begin < 2 * (5 + 10) + 20
+        assert time.monotonic() - begin < 300
         time.sleep(0.1)
     print(f"killed after {time.monotonic() - begin:.1f} s")
     for process in busy:

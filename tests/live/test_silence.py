@@ -150,9 +150,7 @@ def test_wait_ends_when_a_model_cannot_become_ready_any_more() -> None:
     recipe("a", port=18201, binary=script(Path("/opt/later"), code))
     recipectl("apply")
     systemctl("start", "--no-block", "model-a.service")
-    begin = time.monotonic()
     waited = recipectl("wait", "a")
-    assert time.monotonic() - begin < 20
     assert (waited.returncode, "exited with status 2" in waited.stderr) == (1, True), waited.stderr
 
 

@@ -6,13 +6,12 @@ import pty
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
 from pathlib import Path
 
 import pytest
 
-from live.common import ENGINE, RECIPES, ROOT, recipe, recipectl, script, show, until
+from live.common import ENGINE, RECIPES, ROOT, journal, recipe, recipectl, script, show, until
 from live.test_user import ann, as_ann  # noqa: F401  (a fixture)
 
 pytestmark = pytest.mark.systemd
@@ -195,9 +194,8 @@ def test_a_stop_while_loading_ends_an_engine_that_swallows_sigterm() -> None:
     recipectl("apply", "deaf")
     subprocess.run(["systemctl", "start", "--no-block", "model-deaf.service"], check=True)
     until("deaf", "SubState", "start-post")
-    start_time = time.monotonic()
     assert recipectl("stop", "deaf").returncode == 0
-    assert time.monotonic() - start_time < 5
+    assert "timed out. Killing" not in journal("model-deaf.service")
     assert show("deaf", "ActiveState") == "inactive"
 
 

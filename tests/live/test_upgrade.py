@@ -10,7 +10,7 @@ from pathlib import Path
 import packaging
 import pytest
 
-from live.common import ENGINE, ROOT, ask, recipe, recipectl, script, show, systemctl, until
+from live.common import ENGINE, ROOT, ask, journal, recipe, recipectl, script, show, systemctl, until
 
 pytestmark = pytest.mark.systemd
 UNITS = Path("/etc/systemd/system")
@@ -79,9 +79,8 @@ def test_a_load_of_the_earlier_release_that_swallows_sigterm_is_stopped(earlier:
     systemctl("start", "--no-block", "model-first.service")
     until("first", "SubState", "start-post")
     time.sleep(0.5)
-    begin = time.monotonic()
     systemctl("stop", "model-first.service")
-    assert time.monotonic() - begin < 6
+    assert "timed out. Killing" not in journal("model-first.service")
     assert show("first", "ActiveState") == "inactive"
 
 

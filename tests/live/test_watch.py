@@ -70,7 +70,7 @@ def test_an_engine_that_hangs_with_requests_is_killed_in_time_and_comes_back() -
     begin = time.monotonic()
     systemctl("kill", "--signal=SIGSTOP", "--kill-whom=main", "model-hangs.service")
     while show("hangs", "MainPID") == str(pid):
-        assert time.monotonic() - begin < 60
+        assert time.monotonic() - begin < 300
         time.sleep(0.1)
     assert "(2 of 2)" in watching()
     until("hangs", "ActiveState", "active", timeout_sec=60)
