@@ -90,6 +90,13 @@ def test_one_port_for_two_that_could_run_at_once_is_told() -> None:
     ]
 
 
+def test_an_installed_model_keeps_its_port_from_a_newcomer() -> None:
+    claims = [claim("a", port=8001), claim("b", port=8001)]
+    held = relations.decide(claims, holders=frozenset({("a", 8001)}))
+    assert {*held.errors} == {"b"}
+    assert {*relations.decide(claims, holders=frozenset({("a", 8001), ("b", 8001)})).errors} == {"a", "b"}
+
+
 def test_rivals_may_have_one_port() -> None:
     assert relations.decide([on("a", "0", port=1), on("b", "0", port=1)]).errors == {}
 

@@ -46,8 +46,15 @@ def closure(start: Iterable[str], edges: Mapping[str, Iterable[str]]) -> set[str
     return reached
 
 
-def decide(claims: Iterable[Claim], broken: frozenset[str] = frozenset()) -> Decisions:
-    """The relations of all recipes of a host; `broken` recipes exist, and have no claims."""
+def decide(
+    claims: Iterable[Claim],
+    broken: frozenset[str] = frozenset(),
+    holders: frozenset[tuple[str, int]] = frozenset(),
+) -> Decisions:
+    """The relations of all recipes of a host; `broken` recipes exist, and have no claims.
+
+    `holders` are (name, port) of installed units: who newly wants such a port is wrong, its holder is not.
+    """
     by_name = {claim.name: claim for claim in sorted(claims, key=lambda claim: claim.name)}
     decisions = Decisions()
     _check_names(by_name, broken, decisions)
@@ -58,7 +65,7 @@ def decide(claims: Iterable[Claim], broken: frozenset[str] = frozenset()) -> Dec
     _check_after(by_name, rivals, decisions)
     _check_starts(by_name, rivals, required, decisions)
     _check_boot(by_name, rivals, required, decisions)
-    _check_ports(by_name, rivals, decisions)
+    _check_ports(by_name, rivals, holders, decisions)
     # One order of all recipes that respects what they need: no After= may contradict it.
     ranks = {name: (len(needs[name]), name) for name in by_name}
     for name, claim in by_name.items():
@@ -197,7 +204,12 @@ def _refuse_at_boot(
     decisions.refuse(starter, f"{fault}; {remedy}", "requires" if chain else "autostart")
 
 
-def _check_ports(by_name: Mapping[str, Claim], rivals: _Names, decisions: Decisions) -> None:
+def _check_ports(
+    by_name: Mapping[str, Claim],
+    rivals: _Names,
+    holders: frozenset[tuple[str, int]],
+    decisions: Decisions,
+) -> None:
     """Refuse one port for two that could run at once; an on-demand socket listens beside everything."""
     users: dict[int, list[tuple[Claim, str, bool]]] = {}
     for claim in by_name.values():
@@ -209,7 +221,10 @@ def _check_ports(by_name: Mapping[str, Claim], rivals: _Names, decisions: Decisi
             if first.name == second.name or never_together or not _same_address(address, other_address):
                 continue
             fault = f"both use port {port} and could run at once; change one `port:`"
+            holding = {claim.name for claim in (first, second) if (claim.name, port) in holders}
             for name, other in ((first.name, second.name), (second.name, first.name)):
+                if holding == {name}:
+                    continue
                 decisions.refuse(name, f"`{name}` and `{other}` {fault}", "port", kind="port")
 
 
