@@ -19,15 +19,16 @@ HOUSE = {
     "recipe": ("gpu_selection", "positions", "spans", "schema", "search", "trusted", "yamlsyntax", "yamlfile", "load", "hostfile"),
     "place": (),
     "machine": ("distributions", "loads", "lockfile", "disk", "access", "nvidia", "runtime", "processes", "sockets", "helperfile", "installation"),
-    "proxy": (), "watch": (), "helper": (), "health": (),
+    "gateway_keys": (), "proxy": (), "watch": (), "helper": (), "health": (),
     "engines": ("engine", "llamacpp", "sglang", "vllm", "registry", "options", "endpoint", "argv", "flags", "phases",
-                "overlaps", "parser_probe", "ask"),
+                "overlaps", "served", "parser_probe", "ask"),
     "compiler": ("model", "identity", "gpus", "secrets", "environment", "lint", "problems", "claims", "relations", "sandbox",
                  "service_settings", "helper_commands", "companions", "units", "preflight", "pipeline", "cache"),
     "converge": ("values", "differences", "copies", "plan", "survey", "apply"),
+    "gateway": ("routes", "configuration", "host", "compile", "converge"),
     "audit": ("edits", "drift", "versions", "checks"),
     "importers": (),
-    "cli": ("terminal", "names", "options", "explanation", "failures", "jobs", "boot", "listing", "query", "show", "converge", "removal", "fidelity", "doctor", "import_output", "imports", "edit", "setup", "version"),
+    "cli": ("terminal", "names", "options", "explanation", "failures", "jobs", "boot", "listing", "query", "gateway", "show", "converge", "removal", "fidelity", "doctor", "import_output", "imports", "edit", "setup", "version"),
 }  # fmt: skip
 ORDER = [name for room, files in HOUSE.items() for name in (room, *(f"{room}.{file}" for file in files))]
 # Programs of their own: they print, and exit.

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from recipectl.gateway_keys import prepare_gateway
 from recipectl.machine import loads, processes, sockets
 from recipectl.proxy import pass_requests
 from recipectl.watch import watch
@@ -235,6 +236,7 @@ _VERBS: dict[str, tuple[Callable[[argparse.Namespace], int], str]] = {
     "wait-until-ready": (wait_until_ready, "--address --port --path --last-signal --patient --note"),
     "connect-once": (connect_once, "--address --port"),
     "pass-requests": (pass_requests, "--address --port --idle-sec units"),
+    "prepare-gateway": (prepare_gateway, ""),
     "watch": (
         watch,
         "--address --port --ask --path --body --model --key-file --every-sec --timeout-sec --failures units",

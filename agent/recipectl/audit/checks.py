@@ -219,6 +219,24 @@ def check_ports(subject: Subject) -> Iterator[Problem]:
                 yield on_host("port", f"{row.name}: {difference.what}; {difference.remedy}")
 
 
+def check_gateway(subject: Subject) -> Iterator[Problem]:
+    """What the gateway serves against what the recipes say."""
+    if subject.result.gateway is None or subject.place.user:
+        return
+    from recipectl.gateway import compile as gateway
+    from recipectl.gateway.configuration import FOLDER
+
+    installed = subject.store.installed()
+    there = [model for model in subject.result.models if model.unit_names.service in installed]
+    made, problems = gateway.compiled(
+        subject.place, subject.result.gateway, gateway.targets(there, installed)
+    )
+    yield from problems
+    if made:
+        for sentence in gateway.differences(made, Path(FOLDER), installed):
+            yield on_host("unit", sentence)
+
+
 def check_orphans(_: Subject) -> Iterator[Problem]:
     """Engines that no service supervises."""
     for process in processes.unsupervised_engines():
@@ -237,6 +255,7 @@ CHECKS: dict[str, Callable[[Subject], Iterator[Problem]]] = {
     "units": check_units,
     "drift": check_drift,
     "ports": check_ports,
+    "gateway": check_gateway,
     "orphans": check_orphans,
     "identities": check_identities,
     "lingering": check_lingering,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
+from recipectl.cli import gateway
 from recipectl.cli.names import SOME_RECIPES, recipe_names
 from recipectl.cli.options import (
     json_option,
@@ -27,7 +28,7 @@ from recipectl.converge import apply, copies, plan
 from recipectl.converge.differences import unified_diff
 from recipectl.converge.survey import enabled_rivals, survey, with_requirements
 from recipectl.converge.values import Action, Plan, Survey
-from recipectl.errors import Problem, RecipectlError, UsageError, on_host
+from recipectl.errors import HostError, Problem, RecipectlError, UsageError, on_host
 from recipectl.machine import sockets
 from recipectl.machine.installation import refuse_if_others_can_write
 from recipectl.place import lingering_fault
@@ -37,6 +38,7 @@ from recipectl.systemd.store import Store
 from recipectl.systemd.unitfile import UnitNames, shared_units
 
 if TYPE_CHECKING:
+    from recipectl.cli.gateway import Change
     from recipectl.compiler.model import CompiledModel
     from recipectl.place import Place
 
@@ -53,6 +55,9 @@ _DONE = {
     "restart": "restarting",
     "start": "starting",
     "remove helper": "removed",
+    "write file": "wrote",
+    "remove file": "removed",
+    "reload service": "reloaded",
 }
 
 
@@ -64,6 +69,7 @@ class _Decision(NamedTuple):
     models: tuple[CompiledModel, ...]
     problems: tuple[Problem, ...]
     status: int
+    gateway: Change
 
 
 def _decide(place: Place, recipes: Sequence[str], manager: Manager, *, restart: bool) -> _Decision:
@@ -82,10 +88,9 @@ def _decide(place: Place, recipes: Sequence[str], manager: Manager, *, restart: 
     elsewhere = [] if recipes else [*_recipes_elsewhere(place, current)]
     problems = [*elsewhere]
     shared = shared_units(user=place.user)
-    store = Store(place.unit_folder)
     units = [unit.name for unit in (*shared, *(unit for model in models for unit in model.units))]
     for name in units:
-        if name not in current.installed and (reason := store.reason_not_ours(name)):
+        if name not in current.installed and (reason := Store(place.unit_folder).reason_not_ours(name)):
             problems.append(on_host("unit", reason))
             shared = tuple(unit for unit in shared if unit.name != name)
             models = tuple(model for model in models if name not in {unit.name for unit in model.units})
@@ -97,10 +102,13 @@ def _decide(place: Place, recipes: Sequence[str], manager: Manager, *, restart: 
         status = 2
     if place.user and any(model.autostart for model in models) and (lingering := lingering_fault()):
         problems.append(on_host("host", lingering, severity="warning"))
-    problems += unread
+    change = gateway.decide(place, selection.result, models, current, prune=not recipes, restart=restart)
+    problems += (*unread, *change.problems)
+    decided = plan.decide(models, (*shared, *change.units), current, all_models=all_models, restart=restart)
+    decided = Plan((*decided.actions, *change.actions), decided.units)
     report_problems(problems)
-    decided = plan.decide(models, shared, current, all_models=all_models, restart=restart)
-    return _Decision(decided, current, models, (*selection.problems, *problems), status)
+    found = (*selection.problems, *problems)
+    return _Decision(decided, current, models, found, max(status, change.status), change)
 
 
 def _recipes_elsewhere(place: Place, current: Survey) -> Iterator[Problem]:
@@ -212,7 +220,7 @@ def apply_(
             recipes = tuple(map(copied, recipes))
             store.remove_temporary_files()
         decision = _decide(place, recipes, manager, restart=not no_restart)
-        failure = _carry_out(decision.plan, store, manager, as_json=as_json) if changes else None
+        failure = _carry_out(decision, store, manager, as_json=as_json) if changes else None
     problems, status = decision.problems, decision.status
     if failure:
         later = (*failure.problems, *_taken_ports(decision))
@@ -248,7 +256,9 @@ def _tell_of_restarts_due(decision: _Decision) -> None:
             say(f"left for later: {service} must be restarted", err=True)
 
 
-def _carry_out(decided: Plan, store: Store, manager: Manager, *, as_json: bool) -> RecipectlError | None:
+def _carry_out(
+    decision: _Decision, store: Store, manager: Manager, *, as_json: bool
+) -> RecipectlError | None:
     """Apply a plan, and say each action when it is done (with --json at the end); what went wrong."""
     count = 0
 
@@ -258,14 +268,24 @@ def _carry_out(decided: Plan, store: Store, manager: Manager, *, as_json: bool) 
         if not as_json:
             say(f"{_DONE[action.verb]} {action.unit}: {action.reason}")
 
+    decided = decision.plan
     if not decided:
         return None
-    try:
-        with moving_line(lambda: f"applying: {count} of {len(decided.actions)} done"):
-            apply.apply(decided, store, manager, report)
-    except RecipectlError as error:
-        return error
-    return None
+    # nginx finds its files when its unit starts.
+    steps = (
+        partial(decision.gateway.write_files, report),
+        partial(apply.apply, decided, store, manager, report),
+        partial(decision.gateway.finish, manager, report),
+    )
+    failures: list[RecipectlError] = []
+    with moving_line(lambda: f"applying: {count} of {len(decided.actions)} done"):
+        for step in steps:
+            try:
+                step()
+            except RecipectlError as error:
+                failures.append(error)
+    problems = [problem for failure in failures for problem in failure.problems]
+    return HostError(problems) if len(failures) > 1 else next(iter(failures), None)
 
 
 def _taken_ports(decision: _Decision) -> Iterator[Problem]:

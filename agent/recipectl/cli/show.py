@@ -15,6 +15,7 @@ from recipectl.cli.options import (
     json_option,
     print_json,
     problems_as_json,
+    report_problems,
     select,
     warn,
 )
@@ -30,10 +31,15 @@ if TYPE_CHECKING:
 @click.command("compile")
 @SOME_RECIPES
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="Write the units here.")
+@click.option("--gateway", "of_gateway", is_flag=True, help="Print the unit and the files of the gateway.")
 @json_option("object")
 @click.pass_obj
-def compile_(place: Place, recipes: tuple[str, ...], output: Path | None, as_json: bool) -> int:
+def compile_(
+    place: Place, recipes: tuple[str, ...], output: Path | None, of_gateway: bool, as_json: bool
+) -> int:
     """Print the units of recipes, or write them."""
+    if of_gateway:
+        return _print_gateway(place, alone=not (recipes or output or as_json))
     from recipectl.files import refuse_planted_links
     from recipectl.systemd.store import Store
 
@@ -55,6 +61,22 @@ def compile_(place: Place, recipes: tuple[str, ...], output: Path | None, as_jso
                 click.echo(("\n" if index else "") + f"# ── {place.unit_folder / unit.name}")
             click.echo(unit.text, nl=False)
     return selection.status
+
+
+def _print_gateway(place: Place, *, alone: bool) -> int:
+    from recipectl.cli.gateway import of_place
+    from recipectl.gateway.configuration import FOLDER
+
+    if not alone:
+        raise click.UsageError("--gateway stands alone: it belongs to all recipes of the host")
+    gateway, problems = of_place(place)
+    report_problems(problems)
+    if gateway is None:
+        return 2
+    files = {f"{FOLDER}/{name}": text for name, text in gateway.files.items()}
+    for path, text in {str(place.unit_folder / gateway.unit.name): gateway.unit.text, **files}.items():
+        click.echo(f"# ── {path}\n{text}")
+    return 0
 
 
 @click.command("explain")

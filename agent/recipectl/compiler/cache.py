@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from recipectl.compiler.claims import Claim, claim_of_unit
-from recipectl.compiler.model import CompiledModel, CompileResult
+from recipectl.compiler.model import CompiledModel, CompileResult, GatewaySettings
 from recipectl.errors import Problem, RecipectlError
 from recipectl.files import read_bounded, write_whole
 from recipectl.machine.disk import Disk, fingerprint
@@ -121,7 +121,8 @@ def recall(file: Path, wanted_key: str, claims: Sequence[Claim] = ()) -> Compile
         if data["claims"] != _counted(claims, {model["name"] for model in data["models"]}):
             return None
         failures = {name: _problems(problems) for name, problems in data["failures"].items()}
-        return CompileResult(tuple(map(_model, data["models"])), failures, {})
+        gateway = GatewaySettings(**data["gateway"]) if data["gateway"] else None
+        return CompileResult(tuple(map(_model, data["models"])), failures, {}, gateway)
     except (OSError, ValueError, KeyError, TypeError):
         return None  # no cache, or the cache of another version: compile
 
@@ -131,7 +132,7 @@ def _model(data: dict[str, Any]) -> CompiledModel:
     data["gpus"] = GpuSelection(data["gpus"][0], tuple(data["gpus"][1]))
     data["listen"] = tuple(data["listen"]) if data["listen"] else None
     data["warnings"] = _problems(data["warnings"])
-    for name in ("requires", "rivals"):
+    for name in ("requires", "rivals", "served"):
         data[name] = tuple(data[name])
     return CompiledModel(**data)
 
@@ -159,6 +160,7 @@ def keep(
         "claims": _counted(claims, {model.name for model in result.models}),
         "models": [model._asdict() for model in result.models],
         "failures": result.failures,
+        "gateway": result.gateway and result.gateway._asdict(),
     }
     with contextlib.suppress(RecipectlError, OSError):
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -82,6 +82,8 @@ class CompiledModel(NamedTuple):
     requires: tuple[str, ...]
     rivals: tuple[str, ...]
     warnings: tuple[Problem, ...]
+    served: tuple[str, ...] = ()  # the names of the model that its engine answers to, its own first
+    key_file: str | None = None  # of the engine's API, where it needs a key
 
     @property
     def unit_names(self) -> UnitNames:
@@ -93,6 +95,17 @@ class CompiledModel(NamedTuple):
         return self.unit_names.socket if self.on_demand else self.unit_names.service
 
 
+class GatewaySettings(NamedTuple):
+    """`gateway:` of the host file. Paths are absolute; None where a key is left out."""
+
+    listen: str = "127.0.0.1:8000"
+    certificate: str | None = None
+    key: str | None = None
+    keys: str | None = None
+    names: dict[str, str] = {}  # noqa: RUF012  (never changed)
+    include: str | None = None
+
+
 class CompileResult(NamedTuple):
     """All recipes of a host: those that compiled, and the problems of those that did not, by name.
 
@@ -102,3 +115,4 @@ class CompileResult(NamedTuple):
     models: tuple[CompiledModel, ...]
     failures: dict[str, tuple[Problem, ...]]
     resolved: dict[str, ResolvedRecipe]
+    gateway: GatewaySettings | None = None

@@ -7,7 +7,13 @@ from pathlib import Path
 
 from recipectl.compiler import environment, gpus, lint, preflight, relations, units
 from recipectl.compiler.claims import Claim, claim_of, gpus_cannot_be_compared, with_installed
-from recipectl.compiler.model import CompiledModel, CompileResult, Environment, ResolvedRecipe
+from recipectl.compiler.model import (
+    CompiledModel,
+    CompileResult,
+    Environment,
+    GatewaySettings,
+    ResolvedRecipe,
+)
 from recipectl.compiler.problems import ProblemCollector
 from recipectl.engines import argv, overlaps
 from recipectl.engines.endpoint import client_endpoint, engine_endpoint
@@ -51,12 +57,15 @@ def compile_recipes(
             by_name[source.name] = resolve(source, settings, installation, disk)
         except RecipectlError as error:
             failures[source.name] = error.problems
+    holders = frozenset((claim.name, port) for claim in installed for _, port in claim.ports)
     while True:
         usable = {name: resolved for name, resolved in by_name.items() if name not in failures}
         claims = [claim for claim in installed if not whole or claim.name not in usable]
-        models, wrong = relate_and_render(usable, frozenset(failures), settings, installation, claims)
+        models, wrong = relate_and_render(
+            usable, frozenset(failures), settings, installation, claims, holders
+        )
         if not wrong:
-            return CompileResult(models, dict(sorted(failures.items())), by_name)
+            return CompileResult(models, dict(sorted(failures.items())), by_name, _gateway(settings))
         failures |= wrong  # what requires a wrong recipe is wrong too: relate the others once more
 
 
@@ -152,11 +161,12 @@ def relate_and_render(
     settings: HostSettings,
     installation: Installation,
     installed: Sequence[Claim] = (),
+    holders: frozenset[tuple[str, int]] = frozenset(),
 ) -> tuple[tuple[CompiledModel, ...], dict[str, tuple[Problem, ...]]]:
     """The units of recipes by name, and the problems of the recipes that do not fit the others."""
     own = [claim_of(resolved, settings) for resolved in by_name.values()]
     claims = with_installed(own, installed, settings)
-    decisions = relations.decide(claims, broken)
+    decisions = relations.decide(claims, broken, holders)
     warn_of_gpus = gpus_cannot_be_compared(claims, settings)
     models: list[CompiledModel] = []
     failures: dict[str, tuple[Problem, ...]] = {}
@@ -172,6 +182,14 @@ def relate_and_render(
         if problems.problems:
             failures[name] = problems.error().problems
     return tuple(models), failures
+
+
+def _gateway(settings: HostSettings) -> GatewaySettings | None:
+    gateway = settings.gateway
+    if gateway is None:
+        return None
+    tls = gateway.tls.model_dump() if gateway.tls else {}
+    return GatewaySettings(**gateway.model_dump(exclude={"tls"}), **tls)
 
 
 def _runtime(recipe: Recipe, settings: HostSettings, disk: Disk) -> Runtime:

@@ -18,6 +18,7 @@ from recipectl.compiler.relations import Relations
 from recipectl.engines import flags
 from recipectl.engines.endpoint import drain_sec
 from recipectl.engines.options import shipped_options
+from recipectl.engines.served import served_names
 from recipectl.errors import UnrepresentableError, UsageError
 from recipectl.machine.installation import Installation
 from recipectl.recipe.hostfile import HostSettings
@@ -163,6 +164,8 @@ def _model(
         watched=recipe.watch is not None,
         gpus=resolved.gpus,
         url=endpoint.url if endpoint.path else None,
+        served=served_names(recipe, resolved.words),
+        key_file=key.source if (key := secrets.api_key(recipe)) else None,
         listen=(endpoint.host, endpoint.port) if recipe.on_demand else None,
         requires=relations.requires,
         rivals=relations.rivals,

@@ -18,7 +18,7 @@ from recipectl.systemd.dbus import Manager
 from recipectl.systemd.started import started_digest
 from recipectl.systemd.states import UnitState
 from recipectl.systemd.store import Store
-from recipectl.systemd.unitfile import InstalledUnit, UnitNames
+from recipectl.systemd.unitfile import GATEWAY, InstalledUnit, UnitNames
 
 
 def survey(
@@ -36,6 +36,7 @@ def survey(
     recipes = {name for model in all_models for name in (model.name, *model.rivals)}
     recipes |= {installed[unit].recipe for unit in gone}
     names = sorted(unit for recipe in recipes for unit in UnitNames(recipe).every)
+    names += [GATEWAY] if GATEWAY in installed else []
     states = {state.name: state for state in manager.states(names, brief=True)}
     helper = None if helperfile.is_in_place(place) else str(helperfile.path(place))
     return Survey(

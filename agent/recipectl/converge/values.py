@@ -40,7 +40,7 @@ class Action:
     """One thing to do and why.
 
     Verbs: create group, create user, write helper, write, remove, reload, enable, disable, stop, restart,
-    start, remove helper.
+    start, remove helper; of the gateway also write file, remove file, reload service.
     """
 
     verb: str

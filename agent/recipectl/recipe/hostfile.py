@@ -1,6 +1,7 @@
 """The host file: the settings that all recipes of a host share."""
 
 from collections.abc import Callable
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Literal
 
@@ -12,7 +13,48 @@ from recipectl.recipe.positions import Positions
 from recipectl.recipe.schema import USER, Text, variable_names
 from recipectl.recipe.yamlfile import read_document
 
+_ABSOLUTE = r"^/[^\x00-\x20;{}'\"\\$:%]*$"  # a word of nginx's configuration, and of a unit
 DEFAULT_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
+
+
+class Tls(BaseModel):
+    """The certificate of the gateway, read as credentials."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+
+    certificate: str = Field(pattern=_ABSOLUTE, description="a PEM file, with intermediate certificates")
+    key: str = Field(pattern=_ABSOLUTE, description="a PEM file, readable by root alone")
+
+
+class Gateway(BaseModel):
+    """One address for all models of the host."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+
+    listen: str = Field(default="127.0.0.1:8000", description="address:port")
+    tls: Tls | None = None
+    keys: str | None = Field(
+        default=None,
+        pattern=_ABSOLUTE,
+        description="a file of lines `name key`; left out: no key is asked for",
+    )
+    names: dict[Text, Text] = Field(default={}, description="further names of models")
+    include: str | None = Field(
+        default=None, pattern=_ABSOLUTE, description="the site's own lines in nginx's server block"
+    )
+
+    @field_validator("listen")
+    @classmethod
+    def _is_an_address(cls, listen: str) -> str:
+        host, _, port = listen.rpartition(":")
+        bracketed = host.startswith("[") and host.endswith("]")
+        try:
+            right = bracketed == (ip_address(host.strip("[]")).version == 6)
+        except ValueError:
+            right = False
+        if not right or not port.isdigit() or not 0 < int(port) < 65536:
+            raise ValueError("must be an address and a port, such as `0.0.0.0:8000` or `[::1]:8000`")
+        return listen
 
 
 class HostSettings(BaseModel):
@@ -41,6 +83,8 @@ class HostSettings(BaseModel):
     gpus: tuple[Text, ...] = Field(
         default=(), description="the UUIDs of GPU 0, 1, …, to compare the two spellings"
     )
+
+    gateway: Gateway | None = Field(default=None, description="one address for all models of the host")
 
     @field_validator("vars", "environment")
     @classmethod

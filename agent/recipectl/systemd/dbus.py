@@ -199,7 +199,7 @@ class Manager:
         purpose = f"give the state of {units[0]}" + (f" and {len(units) - 1} more" if len(units) > 1 else "")
         if brief:
             # Only loaded units are listed; a unit that is not loaded is stopped.
-            rows = self._call(purpose, b"ListUnitsByPatterns", b"asas", [], [b"model-*"])
+            rows = self._call(purpose, b"ListUnitsByPatterns", b"asas", [], [b"model-*", b"models-*"])
         else:
             rows = self._call(purpose, b"ListUnitsByNames", b"as", [unit.encode() for unit in units])
         by_name = {row[0].decode(): UnitRow(*row) for row in rows}

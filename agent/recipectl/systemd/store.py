@@ -11,7 +11,7 @@ from typing import IO
 
 from recipectl.errors import RecipectlError
 from recipectl.files import SUFFIX, failures_named, remove, sync, write_whole
-from recipectl.systemd.unitfile import RESERVED_ENDINGS, SECTION, SLICE, TARGET, InstalledUnit, Unit
+from recipectl.systemd.unitfile import GATEWAY, RESERVED_ENDINGS, SECTION, SLICE, TARGET, InstalledUnit, Unit
 
 _RELOAD_DUE = ".recipectl.reload-due"
 # Where else systemd looks for drop-ins, the nearest first (systemd.unit(5)).
@@ -52,7 +52,7 @@ class Store:
             entry.name for entry in self._entries()
             if entry.name.startswith("model-") and entry.name.endswith(_ENDINGS) and entry.is_file()
         )  # fmt: skip
-        units = (self.read(name) for name in (*names, SLICE, TARGET))
+        units = (self.read(name) for name in (*names, SLICE, TARGET, GATEWAY))
         return {unit.name: unit for unit in units if unit}
 
     def _entries(self) -> tuple[os.DirEntry[str], ...]:

@@ -30,6 +30,7 @@ Documentation=man:recipectl(1)
 [X-Recipectl]
 """
 TARGET, SLICE = "models.target", "models.slice"
+GATEWAY = "models-gateway.service"
 
 
 class UnitNames:

@@ -1,0 +1,132 @@
+"""gateway: one address for the models of this host, and what an apply changes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import click
+
+from recipectl.cli.options import json_option, print_json, report_problems
+from recipectl.converge.values import Action, Plan, Survey
+from recipectl.errors import Problem, RecipectlError
+from recipectl.systemd.store import Store
+from recipectl.systemd.unitfile import GATEWAY, Unit
+
+if TYPE_CHECKING:  # jinja2 and pydantic: not for a host without a gateway
+    from recipectl.compiler.model import CompiledModel, CompileResult
+    from recipectl.converge.apply import JobRunner
+    from recipectl.gateway.configuration import Gateway
+    from recipectl.place import Place
+
+_ROW = "{:<32}  {:<24}  {}"
+
+
+class Change(NamedTuple):
+    """What an apply does to the gateway, besides what it does to all units."""
+
+    gateway: Gateway | None = None
+    actions: tuple[Action, ...] = ()
+    problems: tuple[Problem, ...] = ()
+
+    @property
+    def units(self) -> tuple[Unit, ...]:
+        return (self.gateway.unit,) if self.gateway else ()
+
+    @property
+    def status(self) -> int:
+        """2 where the host file is wrong, 1 where the host is."""
+        errors = [problem for problem in self.problems if problem.severity == "error"]
+        return max((2 if problem.file else 1 for problem in errors), default=0)
+
+    def write_files(self, report: Callable[[Action], None]) -> None:
+        """Write the files, before the unit starts."""
+        if self.gateway:
+            from recipectl.gateway import converge
+
+            converge.write_files(Plan(self.actions), self.gateway, report)
+
+    def finish(self, manager: JobRunner, report: Callable[[Action], None]) -> None:
+        """Reload nginx where that is due."""
+        if self.actions:
+            from recipectl.gateway import converge
+
+            converge.finish(Plan(self.actions), self.gateway, manager, report)
+
+
+def decide(
+    place: Place,
+    result: CompileResult,
+    models: Sequence[CompiledModel],
+    current: Survey,
+    *,
+    prune: bool,
+    restart: bool,
+) -> Change:
+    """The gateway to all models that are installed when an apply of `models` ends."""
+    ends = prune and result.gateway is None and GATEWAY in current.installed
+    if result.gateway is None and not ends:
+        return Change()
+    from recipectl.gateway import converge
+    from recipectl.gateway.compile import compiled, targets
+
+    now = converge.present()
+    if result.gateway is None:
+        return Change(None, converge.removal(current, now))
+    applied = {model.name for model in models}
+    there = [
+        model
+        for model in result.models
+        if model.name in applied or model.unit_names.service in current.installed
+    ]
+    gone = {current.installed[unit].recipe for unit in current.gone}
+    gateway, problems = compiled(place, result.gateway, targets(there, current.installed, gone), test=True)
+    actions = converge.decide(gateway, current, now, restart=restart) if gateway else ()
+    return Change(gateway, actions, problems)
+
+
+def of_place(place: Place) -> tuple[Gateway | None, tuple[Problem, ...]]:
+    """The gateway of all recipes of a place; UsageError where the host file has none."""
+    from recipectl.compiler.cache import compile_place
+    from recipectl.gateway.compile import compiled, targets
+
+    result = compile_place(place)
+    if result.gateway is None:
+        file = place.bases[0] / "host.yaml"
+        raise RecipectlError(
+            f"this host has no gateway; write `gateway: {{}}` in {file}, then `recipectl apply`"
+        )
+    installed = Store(place.unit_folder).installed()
+    return compiled(place, result.gateway, targets(result.models, installed))
+
+
+@click.command("gateway")
+@json_option("object")
+@click.pass_obj
+def gateway_(place: Place, as_json: bool) -> int:
+    """Show the one address of this host's models, and where each name leads."""
+    gateway, problems = of_place(place)
+    report_problems(problems)
+    if gateway is None:
+        return 2
+    settings = gateway.settings
+    url = f"{'https' if settings.certificate else 'http'}://{settings.listen}/v1"
+    rows = [
+        {
+            "name": route.name,
+            "recipe": route.target.recipe,
+            "url": route.target.url,
+            "on_demand": route.target.on_demand,
+        }
+        for route in gateway.routes.by_name.values()
+    ]
+    if as_json:
+        print_json({"url": url, "keys": settings.keys is not None, "names": rows})
+        return 0
+    click.echo(url + ("" if settings.keys else "  (no key is asked for)"))
+    click.echo(_ROW.format("NAME", "RECIPE", "URL"))
+    for row in rows:
+        click.echo(
+            _ROW.format(row["name"], row["recipe"], f"{row['url']}{'  on demand' * bool(row['on_demand'])}")
+        )
+    return 0

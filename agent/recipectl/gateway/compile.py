@@ -1,0 +1,98 @@
+"""From the host file and the models of a host to its gateway, and the problems of both."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from recipectl.compiler.model import CompiledModel, GatewaySettings
+from recipectl.compiler.problems import ProblemCollector
+from recipectl.errors import Problem, RecipectlError, UsageError, on_host
+from recipectl.gateway import host
+from recipectl.gateway.configuration import Gateway, is_loopback, render
+from recipectl.gateway.routes import Routes, Target, routes, target_of, target_of_unit
+from recipectl.machine.installation import current_installation
+from recipectl.place import Place
+from recipectl.recipe import search
+from recipectl.recipe.hostfile import load_host_settings
+from recipectl.recipe.trusted import content_for
+from recipectl.systemd.unitfile import InstalledUnit, UnitNames
+
+
+class Compiled(NamedTuple):
+    """A gateway, None where something is wrong with it, and its problems."""
+
+    gateway: Gateway | None
+    problems: tuple[Problem, ...]
+
+
+def targets(
+    models: Iterable[CompiledModel], installed: Mapping[str, InstalledUnit], gone: Collection[str] = ()
+) -> Iterator[Target]:
+    """What clients can ask: the models, and units that stay although their recipe is wrong."""
+    compiled = set()
+    for model in models:
+        compiled.add(model.name)
+        if target := target_of(model):
+            yield target
+    for unit in installed.values():
+        names = UnitNames(unit.recipe)
+        stays = unit.recipe and unit.name == names.service and unit.recipe not in compiled | {*gone}
+        if stays and (target := target_of_unit(unit, on_demand=names.socket in installed)):
+            yield target
+
+
+def compiled(
+    place: Place, settings: GatewaySettings, found: Iterable[Target], *, test: bool = False
+) -> Compiled:
+    """The gateway of some targets; with `test` nginx reads it, which root alone can ask for."""
+    files = search.host_files(place.bases)
+    source = str(files[0]) if files else "the host file"
+    content = content_for(place.owners)
+    positions = load_host_settings(files, content)[1]
+    problems = ProblemCollector(source, positions)
+    if place.user:
+        problems.add(UsageError("`gateway:` needs the system's service manager; remove it", "gateway"))
+        return Compiled(None, tuple(problems.problems))
+    wanted = routes(found, settings.names)
+    problems.add(*wanted.errors)
+    warnings = [problems.placed(warning, "warning") for warning in _warnings(settings, wanted)]
+    gateway = None
+    try:
+        nginx = host.find_nginx()
+        included = host.included(settings.include, content)
+        gateway = render(settings, wanted, nginx, source, current_installation(place), included)
+        if test and os.geteuid() == 0:
+            host.test(gateway, nginx, source, content)
+    except UsageError as error:
+        problems.add(error)
+        gateway = None
+    except RecipectlError as error:
+        return Compiled(None, (*problems.problems, on_host("host", str(error)), *warnings))
+    return Compiled(gateway, (*problems.problems, *warnings))
+
+
+def _warnings(settings: GatewaySettings, wanted: Routes) -> Iterator[UsageError]:
+    if settings.keys is None and not is_loopback(settings.listen):
+        fault = f"everybody who reaches {settings.listen} can use all models"
+        yield UsageError(f"{fault}; name a file of `keys:`", "gateway", "listen", kind="secret")
+    for name, recipes in wanted.ambiguous.items():
+        fault = f"`{name}` is served by {' and '.join(recipes)}, and leads to none of them"
+        yield UsageError(f"{fault}; ask for a recipe, or decide in `names:`", "gateway", kind="relation")
+
+
+def differences(gateway: Gateway, folder: Path, installed: Mapping[str, InstalledUnit]) -> Iterator[str]:
+    """How what the gateway serves differs from what the recipes say."""
+    unit = installed.get(gateway.unit.name)
+    if unit is None:
+        yield "models-gateway.service is not installed; run `recipectl apply`"
+        return
+    if unit.text != gateway.unit.text or host.installed(folder) != dict(gateway.files):
+        yield "the files of the gateway are not what the recipes say; run `recipectl apply`"
+    has = host.loaded()
+    if has is None:
+        yield "models-gateway.service does not answer; see `systemctl status models-gateway`"
+    elif has != gateway.digest:
+        yield f"nginx has loaded configuration {has}, not {gateway.digest}; run `recipectl apply`"

@@ -1,0 +1,147 @@
+"""The files and the unit of the gateway. Pure: the same routes and settings give the same bytes."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from ipaddress import ip_address
+from typing import NamedTuple
+
+from recipectl.compiler import sandbox
+from recipectl.compiler.model import GatewaySettings
+from recipectl.compiler.secrets import Credential
+from recipectl.compiler.units import templates
+from recipectl.gateway.routes import Routes
+from recipectl.gateway_keys import ENGINE_PREFIX
+from recipectl.machine.installation import Installation
+from recipectl.systemd import quoting
+from recipectl.systemd.unitfile import DIGEST_FIELD, GATEWAY, Unit, sealed
+
+USER = "models-gateway"
+FOLDER = "/etc/recipectl/gateway"
+RUN = "/run/models-gateway"
+LOADED = f"{RUN}/loaded"  # the socket where nginx says which configuration it has
+_CREDENTIALS = f"/run/credentials/{GATEWAY}"
+_JOURNAL = "syslog:server=unix:/run/systemd/journal/dev-log,nohostname,tag=models_gateway requests"
+
+
+class Nginx(NamedTuple):
+    """The paths of the program, and of its module for JavaScript."""
+
+    program: str
+    module: str
+
+
+class Paths(NamedTuple):
+    """What differs between nginx as the unit runs it, and a test of its configuration."""
+
+    folder: str = FOLDER
+    run: str = RUN
+    certificate: str = f"{_CREDENTIALS}/certificate"
+    key: str = f"{_CREDENTIALS}/key"
+    access_log: str = _JOURNAL
+
+
+class Gateway(NamedTuple):
+    """The gateway as it should be: its files by name, its unit, and the digests of both."""
+
+    settings: GatewaySettings
+    routes: Routes
+    files: Mapping[str, str]
+    digest: str  # of the files: what a reload changes
+    unit: Unit
+    unit_digest: str  # of what a process keeps from its start
+
+
+def is_loopback(listen: str) -> bool:
+    """True if only this host can reach an address:port."""
+    return ip_address(listen.rpartition(":")[0].strip("[]")).is_loopback
+
+
+def render(
+    settings: GatewaySettings,
+    routes: Routes,
+    nginx: Nginx,
+    source: str,
+    installation: Installation,
+    included: bytes = b"",
+) -> Gateway:
+    """The gateway of some routes; `included` is the content of the site's own file."""
+    files = data_files(routes)
+    # Whatever nginx would read anew counts: the program has no part in it.
+    content = json.dumps([files, configuration(settings, nginx, source, Paths(), ""), included.hex()])
+    digest = hashlib.sha256(content.encode()).hexdigest()[:12]
+    files |= {"nginx.conf": configuration(settings, nginx, source, Paths(), digest)}
+    unit, unit_digest = _unit(settings, routes, nginx, source, installation)
+    return Gateway(settings, routes, files, digest, unit, unit_digest)
+
+
+def data_files(routes: Routes) -> dict[str, str]:
+    """The files that nginx's configuration reads, by name."""
+    names = {
+        f":{route.name}": {
+            "recipe": route.target.recipe,
+            "to": route.address.replace("localhost", "127.0.0.1"),
+            "written_as": route.written_as or "",
+            "on_demand": route.target.on_demand,
+        }
+        for route in routes.by_name.values()
+    }
+    ambiguous = {f":{name}": recipes for name, recipes in routes.ambiguous.items()}
+    script = templates().get_template("gateway.js").render()
+    return {
+        "names.json": json.dumps(names, indent=1) + "\n",
+        "ambiguous.json": json.dumps(ambiguous, indent=1) + "\n",
+        "gateway.js": script,
+    }
+
+
+def configuration(settings: GatewaySettings, nginx: Nginx, source: str, paths: Paths, digest: str) -> str:
+    """The text of nginx.conf."""
+    return templates().get_template("gateway.conf.j2").render(
+        source=quoting.line(source),
+        module=nginx.module,
+        listen=settings.listen,
+        keys=settings.keys is not None,
+        include=[settings.include] if settings.include else [],
+        digest=digest,
+        **(paths._asdict() | ({} if settings.certificate else {"certificate": "", "key": ""})),
+    )  # fmt: skip
+
+
+def credentials(settings: GatewaySettings, routes: Routes) -> list[Credential]:
+    """The files that systemd reads for the gateway as root at its start."""
+    own = {"certificate": settings.certificate, "key": settings.key, "keys": settings.keys}
+    found = [Credential(name, path) for name, path in own.items() if path]
+    # Without keys of its own, the gateway passes on what clients send.
+    targets = {route.target for route in routes.by_name.values() if settings.keys and route.target.key_file}
+    for target in sorted(targets):
+        found.append(Credential(f"{ENGINE_PREFIX}{target.recipe}", target.key_file or ""))
+    return found
+
+
+def _unit(
+    settings: GatewaySettings, routes: Routes, nginx: Nginx, source: str, installation: Installation
+) -> tuple[Unit, str]:
+    lines = [*sandbox.helper_lines(USER, limited=False), *_capabilities(settings.listen)]
+    secrets = [credential.setting for credential in credentials(settings, routes)]
+    # The helper's path is no part of it: another release of recipectl restarts nothing.
+    digest = hashlib.sha256(json.dumps([lines, secrets, nginx.program]).encode()).hexdigest()[:12]
+    words = (nginx.program, "-e", "stderr", "-c", f"{FOLDER}/nginx.conf")
+    text = templates().get_template("models-gateway.service.j2").render(
+        source=quoting.line(source),
+        credentials=secrets,
+        prepare=quoting.command_line((*installation.helper, "prepare-gateway")),
+        start=quoting.command_line(words),
+        test=quoting.command_line((*words, "-t", "-q")),
+        sandbox=lines,
+        digest=digest,
+        digest_field=f"{DIGEST_FIELD}={digest}",
+    )  # fmt: skip
+    return sealed(Unit(GATEWAY, text)), digest
+
+
+def _capabilities(listen: str) -> list[str]:
+    """What a port below 1024 needs."""
+    if int(listen.rpartition(":")[2]) >= 1024:
+        return []
+    return ["CapabilityBoundingSet=CAP_NET_BIND_SERVICE", "AmbientCapabilities=CAP_NET_BIND_SERVICE"]

@@ -1,0 +1,109 @@
+"""What must change so that the gateway serves what the recipes say, and its change."""
+
+from __future__ import annotations
+
+import pwd
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from recipectl.converge.apply import JobRunner
+from recipectl.converge.values import Action, Plan, Survey
+from recipectl.errors import HostError, on_host
+from recipectl.files import remove, write_whole
+from recipectl.gateway import host
+from recipectl.gateway.configuration import FOLDER, USER, Gateway
+from recipectl.systemd.unitfile import GATEWAY
+
+_FILES_CHANGED = "what it serves changed"
+_NO_LONGER = "the host file has no `gateway:` any more"
+
+
+class Present(NamedTuple):
+    """The gateway's files by name as they are, and the digest that the running nginx has loaded."""
+
+    files: Mapping[str, str]
+    loaded: str | None
+
+
+def present() -> Present:
+    """The gateway as it is on this host."""
+    return Present(host.installed(Path(FOLDER)), host.loaded())
+
+
+def decide(gateway: Gateway, survey: Survey, now: Present, *, restart: bool) -> tuple[Action, ...]:
+    """The actions besides the unit's own writing, which a plan has with all units."""
+    actions = [] if _exists(USER) else [Action("create user", USER, "a unit runs as this user")]
+    actions += [
+        Action("write file", f"{FOLDER}/{name}", _FILES_CHANGED if name in now.files else "it is new")
+        for name, text in gateway.files.items()
+        if now.files.get(name) != text
+    ]
+    actions += [
+        Action("remove file", f"{FOLDER}/{name}", "it is not used") for name in _surplus(gateway, now)
+    ]
+    if GATEWAY not in survey.installed:
+        actions.append(Action("enable", GATEWAY, "the host file has `gateway:`"))
+    elif GATEWAY not in survey.enabled:
+        return tuple(actions)  # an operator has disabled it
+    if not survey.is_up(GATEWAY):
+        failed = ", and it has failed" if survey.failed(GATEWAY) else ""
+        return (*actions, Action("start", GATEWAY, f"the host file has `gateway:`{failed}"))
+    if reason := _reason_to_restart(gateway, survey):
+        return (*actions, Action("restart", GATEWAY, reason)) if restart else tuple(actions)
+    if now.loaded != gateway.digest:
+        actions.append(Action("reload service", GATEWAY, _FILES_CHANGED))
+    return tuple(actions)
+
+
+def removal(survey: Survey, now: Present) -> tuple[Action, ...]:
+    """The actions that end a gateway."""
+    unit = [Action("remove", GATEWAY, _NO_LONGER)] if GATEWAY in survey.installed else []
+    return (*unit, *(Action("remove file", f"{FOLDER}/{name}", _NO_LONGER) for name in now.files))
+
+
+def _reason_to_restart(gateway: Gateway, survey: Survey) -> str:
+    """What a reload does not change: a process reads its credentials, and gets its sandbox, at its start."""
+    if survey.started.get(GATEWAY) not in (None, gateway.unit_digest):
+        return "its unit changed"
+    return "a file of its keys or its certificate was changed" if GATEWAY in survey.rotated else ""
+
+
+def _surplus(gateway: Gateway, now: Present) -> list[str]:
+    return sorted(now.files.keys() - gateway.files.keys())
+
+
+def _exists(user: str) -> bool:
+    try:
+        pwd.getpwnam(user)
+    except KeyError:
+        return False
+    return True
+
+
+def write_files(plan: Plan, gateway: Gateway, report: Callable[[Action], None]) -> None:
+    """Write the files of a plan, each whole or not at all. nginx goes on with what it has loaded."""
+    actions = [action for action in plan.actions if action.verb == "write file"]
+    contents = {Path(action.unit): gateway.files[Path(action.unit).name] for action in actions}
+    write_whole(contents, durable=True)
+    for action in actions:
+        report(action)
+
+
+def finish(plan: Plan, gateway: Gateway | None, manager: JobRunner, report: Callable[[Action], None]) -> None:
+    """Reload nginx where that is due, and wait until it serves what it should; HostError if it does not."""
+    for action in plan.actions:
+        if action.verb == "remove file":
+            remove(Path(action.unit))
+            report(action)
+    verbs = {action.verb for action in plan.actions if action.unit == GATEWAY}
+    if gateway is None or not verbs & {"reload service", "start", "restart"}:
+        return
+    # A start was queued by the plan: this joins it, and may wait for the network at a boot.
+    result = manager.job("Reload" if "reload service" in verbs else "Start", GATEWAY)
+    failure = f"{GATEWAY} did not start or reload (its job was {result}); see `journalctl -u models-gateway`"
+    if result != "done" or (failure := host.wait_until_loaded(gateway.digest) or ""):
+        raise HostError([on_host("unit", failure)])
+    for action in plan.actions:
+        if action.verb == "reload service":
+            report(action)

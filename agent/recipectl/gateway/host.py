@@ -1,0 +1,124 @@
+"""The gateway and this host: nginx, what the running one has loaded, whether a new configuration is right."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from recipectl import gateway_keys
+from recipectl.errors import RecipectlError, UsageError
+from recipectl.files import failures_named, read_bounded
+from recipectl.gateway.configuration import LOADED, Gateway, Nginx, Paths, configuration
+from recipectl.text import printable
+
+if TYPE_CHECKING:
+    from recipectl.recipe.trusted import Content
+
+_PROGRAMS = ("/usr/sbin/nginx", "/usr/local/sbin/nginx", "/usr/bin/nginx")
+_MODULES = ("/usr/lib/nginx/modules", "/usr/lib64/nginx/modules", "/usr/local/lib/nginx/modules")
+_MODULE = "ngx_http_js_module.so"
+_LONGEST_RELOAD_SEC = 30
+
+
+def find_nginx() -> Nginx:
+    """nginx and its JavaScript module; RecipectlError with the packages to install."""
+    program = next((path for path in _PROGRAMS if os.access(path, os.X_OK)), None)
+    module = next((f"{folder}/{_MODULE}" for folder in _MODULES if Path(folder, _MODULE).exists()), None)
+    if program and module:
+        return Nginx(program, module)
+    missing = "nginx" if program is None else "nginx's JavaScript module"
+    raise RecipectlError(
+        f"`gateway:` needs {missing}; run `apt install nginx libnginx-mod-http-js`, "
+        "and `systemctl disable --now nginx` if the host needs no web server besides"
+    )
+
+
+def loaded() -> str | None:
+    """The digest of the configuration that the running nginx has; None when none answers."""
+    with suppress(OSError), socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(2)
+        connection.connect(LOADED)
+        connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        answer = b""
+        while len(answer) < 4096 and (part := connection.recv(4096)):
+            answer += part
+        body = answer.partition(b"\r\n\r\n")[2]
+        return printable(body.decode(errors="replace").strip())[:12]
+    return None
+
+
+def wait_until_loaded(digest: str) -> str | None:
+    """Wait until the running nginx has a configuration; else a sentence. The old workers may still answer."""
+    end = time.monotonic() + _LONGEST_RELOAD_SEC
+    while (has := loaded()) != digest:
+        if time.monotonic() > end:
+            state = f"has still configuration {has}" if has else "does not answer"
+            return f"models-gateway.service {state}; see `journalctl -u models-gateway`"
+        time.sleep(0.02)
+    return None
+
+
+def test(gateway: Gateway, nginx: Nginx, source: str, content: Content) -> None:
+    """Let nginx read a new configuration, before anything is replaced; UsageError with what it says.
+
+    `content` reads what the host file names, and refuses what others can change.
+    """
+    settings = gateway.settings
+    with tempfile.TemporaryDirectory(prefix="recipectl-gateway-") as folder:
+        keys = _keys(settings.keys, content) if settings.keys else {}
+        files = dict(gateway.files) | gateway_keys.as_objects(keys, {})
+        paths = Paths(folder, folder, settings.certificate or "", settings.key or "", "off")
+        files["nginx.conf"] = configuration(settings, nginx, source, paths, gateway.digest)
+        for name, text in files.items():
+            Path(folder, name).write_text(text)
+        words = (nginx.program, "-t", "-q", "-e", "stderr", "-c", f"{folder}/nginx.conf")
+        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)  # noqa: S603
+        if done.returncode:
+            reason = next(
+                (line for line in done.stderr.splitlines() if "[emerg]" in line), done.stderr.strip()
+            )
+            said = printable(reason.partition("[emerg]")[2].partition(": ")[2] or reason).replace(folder, "…")
+            fault = f"nginx refuses the gateway's new configuration: {said.strip()[:300]}"
+            raise UsageError(f"{fault}; correct `gateway:`, the one in force stays", "gateway")
+
+
+def _keys(path: str, content: Callable[[Path], bytes]) -> dict[str, str]:
+    if path.endswith(".cred"):
+        return {}  # only systemd can read it (systemd-creds(1))
+    try:
+        mode = Path(path).stat().st_mode
+        if mode & 0o077:
+            raise UsageError(f"others may read {path}; set mode 0600", "gateway", "keys", kind="secret")
+        return gateway_keys.parse(content(Path(path)).decode(errors="replace"))
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UsageError(f"{path} cannot be read: {reason}", "gateway", "keys", kind="file") from error
+    except ValueError as error:
+        raise UsageError(f"{path} is wrong: {error}; correct it", "gateway", "keys", kind="value") from error
+
+
+def included(path: str | None, content: Callable[[Path], bytes]) -> bytes:
+    """The content of the site's own file; UsageError when it cannot be read, or others can change it."""
+    if path is None:
+        return b""
+    try:
+        return content(Path(path))
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UsageError(f"{path} cannot be read: {reason}", "gateway", "include", kind="file") from error
+
+
+def installed(folder: Path) -> dict[str, str]:
+    """Name -> text of the gateway's files as they are."""
+    if not folder.is_dir():
+        return {}
+    with failures_named("read", folder):
+        files = (path for path in sorted(folder.iterdir()) if path.is_file() and not path.is_symlink())
+        return {path.name: read_bounded(path, 16 * 1024 * 1024).decode(errors="replace") for path in files}

@@ -1,0 +1,104 @@
+"""Which name of a model leads where. Pure."""
+
+from collections.abc import Iterable, Mapping
+from ipaddress import ip_address
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from recipectl.compiler.model import CompiledModel
+from recipectl.errors import UsageError
+from recipectl.systemd.unitfile import InstalledUnit
+from recipectl.text import did_you_mean
+
+
+class Target(NamedTuple):
+    """A model that the gateway can reach, by its address for clients."""
+
+    recipe: str
+    url: str
+    names: tuple[str, ...]  # what the engine itself answers to, its own name first
+    on_demand: bool
+    key_file: str | None = None  # of the engine's own API
+
+
+class Route(NamedTuple):
+    """Where the requests for one name go."""
+
+    name: str
+    target: Target
+    written_as: str | None  # what the engine calls it, where it does not know the name
+
+    @property
+    def address(self) -> str:
+        """address:port, with brackets around IPv6."""
+        return urlsplit(self.target.url).netloc
+
+
+class Routes(NamedTuple):
+    """The routes by name in the order of names, names that several models have, and what is wrong."""
+
+    by_name: Mapping[str, Route]
+    ambiguous: Mapping[str, tuple[str, ...]]
+    errors: tuple[UsageError, ...]
+
+
+def target_of(model: CompiledModel) -> Target | None:
+    """The target of a compiled model; None for one that answers no requests."""
+    if model.url is None:
+        return None
+    return Target(model.name, model.url, model.served, model.on_demand, model.key_file)
+
+
+def target_of_unit(unit: InstalledUnit, *, on_demand: bool) -> Target | None:
+    """The target of a unit as it is installed, while its recipe is wrong."""
+    if unit.endpoint is None:
+        return None
+    return Target(unit.recipe, unit.endpoint, (unit.model or unit.recipe,), on_demand)
+
+
+def routes(targets: Iterable[Target], names: Mapping[str, str]) -> Routes:
+    """The routes of a host; `names` are the host file's own, name -> recipe or served name.
+
+    The host file's names win over those of recipes, and these over those that engines serve. A name that two
+    engines serve leads nowhere.
+    """
+    by_recipe = {target.recipe: target for target in sorted(targets)}
+    errors = [*_unreachable(by_recipe.values())]
+    reachable = {name: target for name, target in by_recipe.items() if _is_address(target)}
+    serving: dict[str, list[Target]] = {}
+    for target in reachable.values():
+        for name in target.names:
+            serving.setdefault(name, []).append(target)
+    found = {name: some[0] for name, some in serving.items() if len(some) == 1} | reachable
+    ambiguous = {
+        name: tuple(target.recipe for target in some)
+        for name, some in sorted(serving.items())
+        if len(some) > 1 and name not in reachable and name not in names
+    }
+    for name, wanted in names.items():
+        if wanted in found:
+            continue
+        hint = did_you_mean(wanted, found, "name a recipe of this host that answers requests")
+        errors.append(UsageError(f"`{wanted}` is no model of this gateway; {hint}", "gateway", "names", name))
+    found |= {name: found[wanted] for name, wanted in names.items() if wanted in found}
+    by_name = {name: _route(name, target) for name, target in sorted(found.items())}
+    return Routes(by_name, ambiguous, tuple(errors))
+
+
+def _route(name: str, target: Target) -> Route:
+    return Route(name, target, None if name in target.names else target.names[0])
+
+
+def _is_address(target: Target) -> bool:
+    try:
+        ip_address(urlsplit(target.url).hostname or "")
+    except ValueError:
+        return urlsplit(target.url).hostname == "localhost"
+    return True
+
+
+def _unreachable(targets: Iterable[Target]) -> Iterable[UsageError]:
+    for target in targets:
+        if not _is_address(target):
+            fault = f"the gateway cannot reach `{target.recipe}`, whose `host` is a name"
+            yield UsageError(f"{fault}; give an address there", "gateway", kind="relation")

@@ -1,0 +1,178 @@
+// Written by recipectl. What the gateway decides: whose key it is, which model is meant, what an error says.
+// `names`, `ambiguous`, `keys` and `engines` are preloaded objects (js_preload_object); each of their keys
+// begins with `:`, so that no name is one of JavaScript's own.
+import crypto from 'crypto';
+import fs from 'fs';
+
+const MARK = '/v1/';
+
+function sha256(text) {
+    return crypto.createHash('sha256').update(text).digest('hex');
+}
+
+// The name of the key that a request has, by the key's digest; empty without a valid one.
+function key_name(r) {
+    const bearer = /^bearer +(.*)$/i.exec(r.headersIn['Authorization'] || '');
+    const given = bearer ? bearer[1] : r.headersIn['x-api-key'];
+    return given ? keys[':' + sha256(given)] || '' : '';
+}
+
+// The key of the engine's own API; no engine ever sees a key of the gateway.
+function engine_key(r) {
+    const key = engines[':' + r.variables.gateway_recipe];
+    return key ? 'Bearer ' + key : '';
+}
+
+function fail(r, status, code, message) {
+    const type = status < 500 ? 'invalid_request_error' : 'server_error';
+    r.headersOut['Content-Type'] = 'application/json';
+    r.return(status, JSON.stringify({error: {message: message, type: type, param: null, code: code}}) + '\n');
+}
+
+function remember(r, name) {
+    const route = names[':' + name];
+    if (route) {
+        r.variables.gateway_name = name;
+        r.variables.gateway_recipe = route.recipe;
+    }
+    return route;
+}
+
+// Requests with `model` in their body.
+function by_body(r) {
+    let body;
+    try {
+        body = JSON.parse(r.requestText || '');
+    } catch (e) {
+        return fail(r, 400, 'model_missing', 'the body is no JSON object with `model`; send forms, sockets and '
+            + 'what has no body to /NAME' + r.uri);
+    }
+    if (body === null || typeof body.model != 'string') {
+        return fail(r, 400, 'model_missing', 'the body has no `model`; name one of /v1/models');
+    }
+    const route = remember(r, body.model);
+    if (!route) {
+        return no_such_model(r, body.model);
+    }
+    r.variables.gateway_to = route.to;
+    if (!route.written_as) {
+        return r.internalRedirect('@forward');
+    }
+    r.variables.gateway_body = renamed(r.requestText, body, route.written_as);
+    r.internalRedirect('@forward_renamed');
+}
+
+// The body with another model. Its other bytes stay, unless `"model":` stands in it more than once.
+function renamed(text, body, model) {
+    const pattern = /"model"\s*:\s*"(?:[^"\\]|\\.)*"/g;
+    const found = text.match(pattern);
+    if (found && found.length == 1) {
+        return text.replace(pattern, () => '"model":' + JSON.stringify(model));
+    }
+    body.model = model;
+    return JSON.stringify(body);
+}
+
+// Where /NAME/v1/… goes: address and path. Empty for a name that leads nowhere.
+function by_path(r) {
+    const uri = r.variables.request_uri, at = uri.indexOf(MARK);
+    const route = at > 0 && remember(r, path_name(uri, at));
+    return route && !/\/\.{0,2}(\/|$)/.test(decoded(uri.slice(at).split('?')[0])) ? route.to + uri.slice(at) : '';
+}
+
+function path_name(uri, at) {
+    return decoded(uri.slice(1, at));
+}
+
+function decoded(text) {
+    try {
+        return decodeURIComponent(text);
+    } catch (e) {
+        return '';
+    }
+}
+
+function model_of(name, up) {
+    const route = names[':' + name];
+    const runs = up['invocation:model-' + route.recipe + '.service'];
+    const state = runs ? 'up' : route.on_demand ? 'asleep' : 'down';
+    return {id: name, object: 'model', created: 0, owned_by: 'recipectl', recipe: route.recipe, state: state};
+}
+
+// /v1/models, and one of it. systemd keeps a link for each unit that runs: no engine is asked, none is woken.
+function models(r) {
+    const up = {};
+    fs.readdirSync('/run/systemd/units').forEach(file => { up[file] = true; });
+    const name = decoded(r.variables.request_uri.split('?')[0].slice('/v1/models/'.length));
+    if (name && !names[':' + name]) {
+        return no_such_model(r, name);
+    }
+    const all = Object.keys(names).map(key => key.slice(1));
+    const answer = name ? model_of(name, up) : {object: 'list', data: all.map(each => model_of(each, up))};
+    r.headersOut['Content-Type'] = 'application/json';
+    r.return(200, JSON.stringify(answer) + '\n');
+}
+
+function no_such_model(r, name) {
+    const several = ambiguous[':' + name];
+    if (several) {
+        return fail(r, 404, 'model_not_found', '`' + name + '` is served by ' + several.join(' and ')
+            + '; ask for one of these');
+    }
+    const like = nearest(name);
+    fail(r, 404, 'model_not_found', 'there is no model `' + name.slice(0, 100) + '`; '
+        + (like ? 'did you mean `' + like + '`?' : 'see /v1/models'));
+}
+
+// The known name with the most pairs of letters in common.
+function nearest(name) {
+    if (name.length > 100) {
+        return '';
+    }
+    const wanted = pairs(name);
+    let best = '', most = 0.4;
+    Object.keys(names).forEach(key => {
+        const own = pairs(key.slice(1));
+        let common = 0;
+        Object.keys(wanted).forEach(pair => { common += own[pair] ? 1 : 0; });
+        const likeness = 2 * common / (Object.keys(wanted).length + Object.keys(own).length);
+        if (likeness > most) {
+            best = key.slice(1);
+            most = likeness;
+        }
+    });
+    return best;
+}
+
+function pairs(text) {
+    const found = {}, padded = ' ' + text.toLowerCase() + ' ';
+    for (let index = 0; index + 1 < padded.length; index++) {
+        found[padded.slice(index, index + 2)] = true;
+    }
+    return found;
+}
+
+// A path of no model.
+function unknown(r) {
+    const uri = r.variables.request_uri, at = uri.indexOf(MARK);
+    if (at > 0) {
+        return no_such_model(r, path_name(uri, at));
+    }
+    fail(r, 404, 'not_found', 'there is nothing here; ask /v1/… or /NAME/v1/…');
+}
+
+function denied(r) {
+    r.headersOut['WWW-Authenticate'] = 'Bearer';
+    fail(r, 401, 'invalid_api_key', 'the key is missing or wrong; send `Authorization: Bearer KEY`');
+}
+
+function too_large(r) {
+    fail(r, 413, 'too_large', 'the body is larger than 50 MB');
+}
+
+function unreachable(r) {
+    fail(r, 503, 'model_unreachable', '`' + r.variables.gateway_name + '` does not answer; '
+        + 'see `recipectl status ' + r.variables.gateway_recipe + '` on its host');
+}
+
+export default {key_name, engine_key, by_body, by_path, models, unknown, denied, too_large, unreachable};

@@ -1,0 +1,190 @@
+"""One address for several real models: by name, by path, asleep, with keys, through reloads."""
+
+import concurrent.futures
+import json
+import subprocess
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from live.common import ROOT, recipe, recipectl, remove_all, show, systemctl
+
+pytestmark = pytest.mark.systemd
+HOST_FILE = Path("/etc/recipectl/host.yaml")
+ADDRESS = "http://127.0.0.1:8000"
+KEYS = Path("/etc/recipectl/gateway.keys")
+
+
+@pytest.fixture(autouse=True)
+def nginx() -> Iterator[None]:
+    """Debian's nginx and its module, as their packages have them, without the site's unit."""
+    subprocess.run(["cp", "-a", f"{ROOT}/.build/nginx/usr/.", "/usr"], check=True)
+    yield
+    HOST_FILE.unlink(missing_ok=True)
+    remove_all()
+
+
+def host_file(**gateway: object) -> None:
+    HOST_FILE.parent.mkdir(parents=True, exist_ok=True)
+    HOST_FILE.write_text(json.dumps({"gateway": gateway}))
+
+
+def ask(model: object, path: str = "/v1/chat/completions", **fields: object) -> tuple[int, dict[str, object]]:
+    """The status and the answer; `headers` and `body` are the request's own."""
+    headers = {"Content-Type": "application/json", **fields.pop("headers", {})}  # type: ignore[dict-item]
+    body = {"max_tokens": 4, "messages": [{"role": "user", "content": "hello"}], **fields, "model": model}
+    request = urllib.request.Request(ADDRESS + path, json.dumps(body).encode(), headers)
+    try:
+        with urllib.request.urlopen(request, timeout=100) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+def two_models() -> None:
+    """`alpha` runs, `beta` sleeps."""
+    recipe("alpha", port=18201, autostart=True, served_model_name="org/alpha")
+    recipe("beta", port=18202, on_demand={"idle": "10min"})
+    applied = recipectl("apply")
+    assert applied.returncode == 0, applied.stderr
+    assert recipectl("wait", "alpha").returncode == 0
+
+
+def models() -> dict[str, str]:
+    with urllib.request.urlopen(ADDRESS + "/v1/models", timeout=20) as answer:
+        return {row["id"]: row["state"] for row in json.load(answer)["data"]}
+
+
+def test_two_models_answer_at_one_address_and_one_of_them_is_woken() -> None:
+    host_file(names={"fast": "alpha"})
+    two_models()
+    assert models() | {"fast": "up"} == models()
+    assert (models()["alpha"], models()["beta"], models()["org/alpha"]) == ("up", "asleep", "up")
+    for name in ("alpha", "org/alpha", "fast"):
+        status, answer = ask(name)
+        assert (status, answer["model"]) == (200, "org/alpha")
+    assert (ask("beta")[0], models()["beta"]) == (200, "up")
+    assert ask("x", path="/alpha/v1/chat/completions")[0] == 200
+    assert ask("x", path="/org/alpha/v1/chat/completions")[0] == 200
+
+
+def test_what_leads_nowhere_is_told_in_the_form_of_openai() -> None:
+    host_file()
+    two_models()
+    status, answer = ask("alhpa")
+    assert (status, "did you mean `alpha`?" in str(answer["error"])) == (404, True)
+    assert ask(7)[0] == 400
+    assert ask("__proto__")[0] == 404
+    assert ask("x", path="/alhpa/v1/completions")[0] == 404
+    assert ask("x", path="/alpha/v1/../metrics")[0] == 404
+    recipectl("stop", "alpha")
+    status, answer = ask("alpha")
+    assert (status, "recipectl status alpha" in str(answer["error"])) == (503, True)
+
+
+def test_a_key_is_asked_for_and_no_engine_sees_it() -> None:
+    KEYS.parent.mkdir(parents=True, exist_ok=True)
+    KEYS.write_text("# who asks\nann sk-ann\nbob sk-bob\n")
+    KEYS.chmod(0o600)
+    host_file(keys=str(KEYS))
+    two_models()
+    assert ask("alpha")[0] == 401
+    assert ask("alpha", headers={"Authorization": "Bearer SK-ANN"})[0] == 401
+    assert ask("alpha", headers={"Authorization": "Bearer sk-ann"})[0] == 200
+    assert ask("alpha", headers={"X-Api-Key": "sk-bob"})[0] == 200
+    log = subprocess.run(
+        ["journalctl", "-u", "models-gateway", "-o", "cat"], capture_output=True, text=True
+    ).stdout
+    assert '"key":"ann","status":"200"' in log
+    assert "sk-" not in log
+    KEYS.write_text("ann sk-new\n")
+    before = show_gateway("MainPID")
+    assert "keys or its certificate was changed" in recipectl("apply").stdout
+    assert (show_gateway("MainPID") != before, ask("alpha", headers={"X-Api-Key": "sk-new"})[0]) == (
+        True,
+        200,
+    )
+    KEYS.unlink()
+
+
+def test_the_key_of_an_engine_is_added_and_a_wrong_file_of_keys_is_told() -> None:
+    secret = Path("/etc/recipectl/gamma.env")
+    KEYS.parent.mkdir(parents=True, exist_ok=True)
+    for path, text in ((KEYS, "ann sk-ann\n"), (secret, "LLAMA_API_KEY=sk-engine\n")):
+        path.write_text(text)
+        path.chmod(0o600)
+    host_file(keys=str(KEYS))
+    recipe("gamma", port=18203, autostart=True, secrets={"LLAMA_API_KEY": str(secret)})
+    assert recipectl("apply").returncode == 0
+    assert recipectl("wait", "gamma").returncode == 0
+    assert ask("gamma", headers={"Authorization": "Bearer sk-ann"})[0] == 200
+    assert ask("gamma", headers={"Authorization": "Bearer sk-engine"})[0] == 401
+    KEYS.write_text("ann\n")
+    wrong = recipectl("apply")
+    assert (wrong.returncode, "line 1 is not `name key`" in wrong.stderr) == (2, True), wrong.stderr
+    assert ask("gamma", headers={"Authorization": "Bearer sk-ann"})[0] == 200
+    KEYS.unlink(), secret.unlink()
+
+
+def test_a_port_that_is_taken_is_told_and_models_are_applied() -> None:
+    words = ["systemd-run", "-q", "--unit=stranger", "/usr/bin/python3", "-m", "http.server", "8000"]
+    subprocess.run([*words, "--bind", "127.0.0.1"], check=True)
+    host_file()
+    recipe("alpha", port=18201)
+    applied = recipectl("apply")
+    subprocess.run(["systemctl", "stop", "stranger"], check=True)
+    assert (applied.returncode, "models-gateway.service does not answer" in applied.stderr) == (1, True)
+    assert Path("/etc/systemd/system/model-alpha.service").exists()
+
+
+def show_gateway(field: str) -> str:
+    return systemctl("show", "-P", field, "models-gateway.service")
+
+
+def test_a_large_body_with_the_model_last() -> None:
+    host_file()
+    two_models()
+    status, answer = ask("alpha", user="x" * 20_000_000)
+    assert (status, answer["model"]) == (200, "org/alpha")
+    status, answer = ask("alpha", user="x" * 60_000_000)
+    assert (status, answer["error"]["code"]) == (413, "too_large")  # type: ignore[index]
+
+
+def test_requests_in_flight_live_through_reloads_and_a_wrong_file_changes_nothing() -> None:
+    host_file()
+    two_models()
+    before = show_gateway("MainPID")
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        answers = [pool.submit(ask, "alpha") for _ in range(200)]
+        for name in ("one", "two", "three"):
+            host_file(names={name: "alpha"})
+            applied = recipectl("apply")
+            assert applied.stdout.splitlines()[-1].startswith("reloaded models-gateway.service")
+        assert {answer.result()[0] for answer in answers} == {200}
+    assert (show_gateway("MainPID"), "three" in models()) == (before, True)
+    site = Path("/etc/recipectl/site.conf")
+    site.write_text("nonsense on;\n")
+    host_file(include=str(site), names={"four": "alpha"})
+    wrong = recipectl("apply")
+    assert (wrong.returncode, "nginx refuses" in wrong.stderr, "nonsense" in wrong.stderr) == (2, True, True)
+    assert (ask("three")[0], ask("four")[0]) == (200, 404)
+
+
+def test_a_gateway_converges_is_sandboxed_and_goes() -> None:
+    host_file()
+    two_models()
+    assert recipectl("apply").stdout == ""
+    assert recipectl("gateway").stdout.startswith(ADDRESS + "/v1")
+    exposure = subprocess.run(
+        ["systemd-analyze", "security", "--no-pager", "models-gateway.service"],
+        capture_output=True,
+        text=True,
+    ).stdout
+    assert float(exposure.rpartition("models-gateway.service: ")[2].split()[0]) <= 2.5
+    HOST_FILE.unlink()
+    assert "removed models-gateway.service" in recipectl("apply").stdout
+    assert (show_gateway("LoadState"), list(Path("/etc/recipectl/gateway").glob("*"))) == ("not-found", [])
+    assert show("alpha", "ActiveState") == "active"
