@@ -1,0 +1,96 @@
+"""Which name leads where, and what nginx is told."""
+
+import json
+
+import pytest
+
+from recipectl import gateway_keys
+from recipectl.compiler.model import GatewaySettings
+from recipectl.gateway.configuration import Nginx, render
+from recipectl.gateway.routes import Target, routes
+from recipectl.machine.installation import Installation
+
+NGINX = Nginx("/usr/sbin/nginx", "/usr/lib/nginx/modules/ngx_http_js_module.so")
+
+
+def target(recipe: str, *names: str, url: str = "http://127.0.0.1:8001") -> Target:
+    return Target(recipe, url, names or (f"/models/{recipe}",), False)
+
+
+def test_names_of_the_host_file_win_over_recipes_and_these_over_served_names() -> None:
+    found = routes([target("a", "b"), target("b", "org/b"), target("c", "org/c")], {"org/c": "a"}).by_name
+    leads = {name: route.target.recipe for name, route in found.items()}
+    assert leads == {"a": "a", "b": "b", "c": "c", "org/b": "b", "org/c": "a"}
+
+
+def test_an_engine_is_asked_by_a_name_that_it_knows() -> None:
+    found = routes([target("a", "org/a", "short")], {"fast": "a"}).by_name
+    written = {name: route.written_as for name, route in found.items()}
+    assert written == {"a": "org/a", "fast": "org/a", "org/a": None, "short": None}
+
+
+def test_a_name_that_two_engines_serve_leads_nowhere_unless_the_host_file_decides() -> None:
+    twins = [target("a", "same"), target("b", "same")]
+    undecided = routes(twins, {})
+    assert ({*undecided.by_name}, undecided.ambiguous) == ({"a", "b"}, {"same": ("a", "b")})
+    decided = routes(twins, {"same": "b"})
+    assert (decided.by_name["same"].target.recipe, decided.ambiguous) == ("b", {})
+
+
+def test_a_name_of_no_model_and_a_model_behind_a_host_name_are_told() -> None:
+    found = routes([target("alpha"), target("far", url="http://gpu1.lan:8001")], {"fast": "alhpa"})
+    sentences = [str(error) for error in found.errors]
+    assert "far" not in found.by_name
+    assert any("did you mean `alpha`?" in sentence for sentence in sentences)
+    assert any("whose `host` is a name" in sentence for sentence in sentences)
+
+
+@pytest.mark.parametrize("name", ["__proto__", "constructor", 'x"; return 200; "', "${x}", "a\nb", "é/ü"])
+def test_no_name_is_a_word_of_nginx_or_javascript(name: str) -> None:
+    """Names are in a file of JSON alone, each behind a colon."""
+    hostile = routes([target("a", name)], {})
+    made = render(GatewaySettings(), hostile, NGINX, "/etc/recipectl/host.yaml", Installation(("/helper",)))
+    plain = render(
+        GatewaySettings(), routes([], {}), NGINX, "/etc/recipectl/host.yaml", Installation(("/helper",))
+    )
+    differing = {file for file in made.files if made.files[file] != plain.files[file]}
+    assert {*json.loads(made.files["names.json"])} == {f":{name}", ":a"}
+    assert differing == {"names.json", "nginx.conf"}
+    assert made.files["nginx.conf"].replace(made.digest, plain.digest) == plain.files["nginx.conf"]
+
+
+def test_a_privileged_port_and_credentials_are_in_the_unit() -> None:
+    settings = GatewaySettings("0.0.0.0:443", "/tls/cert.pem", "/tls/key.pem", "/etc/keys")
+    made = render(settings, routes([], {}), NGINX, "/etc/recipectl/host.yaml", Installation(("/helper",)))
+    for line in (
+        "AmbientCapabilities=CAP_NET_BIND_SERVICE",
+        "LoadCredential=certificate:/tls/cert.pem",
+        "LoadCredential=key:/tls/key.pem",
+        "LoadCredential=keys:/etc/keys",
+    ):
+        assert line in made.unit.text.splitlines()
+    assert "listen 0.0.0.0:443 ssl;" in made.files["nginx.conf"]
+
+
+def test_another_release_of_recipectl_restarts_no_gateway() -> None:
+    made = [
+        render(GatewaySettings(), routes([], {}), NGINX, "/h", Installation((helper,)))
+        for helper in ("/helper-1", "/helper-2")
+    ]
+    assert made[0].unit != made[1].unit
+    assert (made[0].unit_digest, made[0].digest) == (made[1].unit_digest, made[1].digest)
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [("ann", "line 1 is not"), ("a k\n\nb k", "line 3 has the key of `a`"), ("# none", "it has no key")],
+)
+def test_a_wrong_file_of_keys_is_told_without_a_key(text: str, fault: str) -> None:
+    with pytest.raises(ValueError, match=fault):
+        gateway_keys.parse(text)
+
+
+def test_keys_are_kept_as_digests() -> None:
+    files = gateway_keys.as_objects(gateway_keys.parse("ann sk-ann\nbob\tsk-bob"), {})
+    assert [*json.loads(files["keys.json"]).values()] == ["ann", "bob"]
+    assert "sk-" not in files["keys.json"]
