@@ -302,7 +302,7 @@ def test_a_healthy_host_satisfies_the_doctor() -> None:
     result = recipectl("doctor", "--json")
     assert {entry["check"]: entry["problems"] for entry in json.loads(result.stdout)} == {
         "recipes": [], "secrets": [], "permissions": [], "gpus": [], "systemd": [], "units": [], "drift": [], "ports": [], "orphans": [],
-        "identities": [], "lingering": [],
+        "gateway": [], "identities": [], "lingering": [],
     }  # fmt: skip
     assert result.returncode == 0
 
