@@ -76,12 +76,9 @@ function renamed(text, body, model) {
 // Where /NAME/v1/… goes: address and path. Empty for a name that leads nowhere.
 function by_path(r) {
     const uri = r.variables.request_uri, at = uri.indexOf(MARK);
-    const route = at > 0 && remember(r, path_name(uri, at));
-    return route && !/\/\.{0,2}(\/|$)/.test(decoded(uri.slice(at).split('?')[0])) ? route.to + uri.slice(at) : '';
-}
-
-function path_name(uri, at) {
-    return decoded(uri.slice(1, at));
+    const route = at > 0 && remember(r, decoded(uri.slice(1, at)));
+    const climbs = /\/\.{1,2}(\/|$)/.test(decoded(uri.slice(at).split('?')[0]));
+    return route && !climbs ? route.to + uri.slice(at) : '';
 }
 
 function decoded(text) {
@@ -156,7 +153,7 @@ function pairs(text) {
 function unknown(r) {
     const uri = r.variables.request_uri, at = uri.indexOf(MARK);
     if (at > 0) {
-        return no_such_model(r, path_name(uri, at));
+        return no_such_model(r, decoded(uri.slice(1, at)));
     }
     fail(r, 404, 'not_found', 'there is nothing here; ask /v1/… or /NAME/v1/…');
 }

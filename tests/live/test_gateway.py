@@ -2,7 +2,9 @@
 
 import concurrent.futures
 import json
+import os
 import subprocess
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -53,6 +55,24 @@ def two_models() -> None:
     assert recipectl("wait", "alpha").returncode == 0
 
 
+def test_nginx_reaches_its_files_whatever_roots_umask_is_or_the_closed_folder_is_told() -> None:
+    two_models()
+    host_file()
+    before = os.umask(0o077)
+    try:
+        assert recipectl("apply").returncode == 0
+    finally:
+        os.umask(before)
+    assert "alpha" in models()
+    HOST_FILE.parent.chmod(0o700)
+    try:
+        told = recipectl("apply")
+    finally:
+        HOST_FILE.parent.chmod(0o755)
+    assert (told.returncode, "run `chmod o+x /etc/recipectl`" in told.stderr) == (1, True), told.stderr
+    assert "alpha" in models()
+
+
 def models() -> dict[str, str]:
     with urllib.request.urlopen(ADDRESS + "/v1/models", timeout=20) as answer:
         return {row["id"]: row["state"] for row in json.load(answer)["data"]}
@@ -79,7 +99,8 @@ def test_what_leads_nowhere_is_told_in_the_form_of_openai() -> None:
     assert ask(7)[0] == 400
     assert ask("__proto__")[0] == 404
     assert ask("x", path="/alhpa/v1/completions")[0] == 404
-    assert ask("x", path="/alpha/v1/../metrics")[0] == 404
+    for path in ("/alpha/v1/../metrics", "/alpha/v1/%2e%2e/metrics", "/alpha/v1/x/.."):
+        assert ask("x", path=path)[0] == 404, path
     recipectl("stop", "alpha")
     status, answer = ask("alpha")
     assert (status, "recipectl status alpha" in str(answer["error"])) == (503, True)
@@ -177,6 +198,23 @@ def test_a_gateway_converges_is_sandboxed_and_goes() -> None:
     host_file()
     two_models()
     assert recipectl("apply").stdout == ""
+    nobody = [
+        "setpriv",
+        "--reuid=65534",
+        "--regid=65534",
+        "--clear-groups",
+        sys.executable,
+        "-m",
+        "recipectl",
+    ]
+    seen = subprocess.run([*nobody, "doctor", "--json"], capture_output=True, text=True)
+    problems = {row["check"]: row["problems"] for row in json.loads(seen.stdout)}["gateway"]
+    assert problems == [], str(problems) + seen.stderr
+    assert Path("/run/models-gateway/keys.json").stat().st_mode & 0o777 == 0o600
+    systemctl("disable", "models-gateway.service")
+    host_file(names={"other": "alpha"})
+    assert "reloaded models-gateway.service" in recipectl("apply").stdout
+    assert "other" in models()
     assert recipectl("gateway").stdout.startswith(ADDRESS + "/v1")
     exposure = subprocess.run(
         ["systemd-analyze", "security", "--no-pager", "models-gateway.service"],

@@ -227,10 +227,8 @@ def check_gateway(subject: Subject) -> Iterator[Problem]:
     from recipectl.gateway.configuration import FOLDER
 
     installed = subject.store.installed()
-    there = [model for model in subject.result.models if model.unit_names.service in installed]
-    made, problems = gateway.compiled(
-        subject.place, subject.result.gateway, gateway.targets(there, installed)
-    )
+    found = gateway.targets(subject.result.models, installed)
+    made, problems = gateway.compiled(subject.place, subject.result.gateway, found)
     yield from problems
     if made:
         for sentence in gateway.differences(made, Path(FOLDER), installed):

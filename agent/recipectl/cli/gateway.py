@@ -73,20 +73,19 @@ def decide(
     now = converge.present()
     if result.gateway is None:
         return Change(None, converge.removal(current, now))
-    applied = {model.name for model in models}
-    there = [
-        model
-        for model in result.models
-        if model.name in applied or model.unit_names.service in current.installed
-    ]
-    gone = {current.installed[unit].recipe for unit in current.gone}
-    gateway, problems = compiled(place, result.gateway, targets(there, current.installed, gone), test=True)
+    found = targets(
+        result.models,
+        current.installed,
+        applied={model.name for model in models},
+        gone={current.installed[unit].recipe for unit in current.gone},
+    )
+    gateway, problems = compiled(place, result.gateway, found, test=True)
     actions = converge.decide(gateway, current, now, restart=restart) if gateway else ()
     return Change(gateway, actions, problems)
 
 
 def of_place(place: Place) -> tuple[Gateway | None, tuple[Problem, ...]]:
-    """The gateway of all recipes of a place; UsageError where the host file has none."""
+    """The gateway of all recipes of a place, applied or not; RecipectlError where the host file has none."""
     from recipectl.compiler.cache import compile_place
     from recipectl.gateway.compile import compiled, targets
 
@@ -96,8 +95,9 @@ def of_place(place: Place) -> tuple[Gateway | None, tuple[Problem, ...]]:
         raise RecipectlError(
             f"this host has no gateway; write `gateway: {{}}` in {file}, then `recipectl apply`"
         )
-    installed = Store(place.unit_folder).installed()
-    return compiled(place, result.gateway, targets(result.models, installed))
+    every = {model.name for model in result.models}
+    found = targets(result.models, Store(place.unit_folder).installed(), applied=every)
+    return compiled(place, result.gateway, found)
 
 
 @click.command("gateway")

@@ -11,7 +11,7 @@ from recipectl.compiler.model import CompiledModel, GatewaySettings
 from recipectl.compiler.problems import ProblemCollector
 from recipectl.errors import Problem, RecipectlError, UsageError, on_host
 from recipectl.gateway import host
-from recipectl.gateway.configuration import Gateway, is_loopback, render
+from recipectl.gateway.configuration import FOLDER, Gateway, is_loopback, render
 from recipectl.gateway.routes import Routes, Target, routes, target_of, target_of_unit
 from recipectl.machine.installation import current_installation
 from recipectl.place import Place
@@ -29,13 +29,21 @@ class Compiled(NamedTuple):
 
 
 def targets(
-    models: Iterable[CompiledModel], installed: Mapping[str, InstalledUnit], gone: Collection[str] = ()
+    models: Iterable[CompiledModel],
+    installed: Mapping[str, InstalledUnit],
+    *,
+    applied: Collection[str] = (),
+    gone: Collection[str] = (),
 ) -> Iterator[Target]:
-    """What clients can ask: the models, and units that stay although their recipe is wrong."""
+    """What clients can ask: models that are installed or `applied`, and units whose recipe is wrong.
+
+    `applied` and `gone` name the recipes whose units an apply writes, and removes.
+    """
     compiled = set()
     for model in models:
         compiled.add(model.name)
-        if target := target_of(model):
+        there = model.name in applied or model.unit_names.service in installed
+        if there and (target := target_of(model)):
             yield target
     for unit in installed.values():
         names = UnitNames(unit.recipe)
@@ -64,6 +72,7 @@ def compiled(
         nginx = host.find_nginx()
         included = host.included(settings.include, content)
         gateway = render(settings, wanted, nginx, source, current_installation(place), included)
+        host.require_readable(Path(FOLDER))
         if test and os.geteuid() == 0:
             host.test(gateway, nginx, source, content)
     except UsageError as error:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from recipectl.converge.apply import JobRunner
 from recipectl.converge.values import Action, Plan, Survey
 from recipectl.errors import HostError, on_host
-from recipectl.files import remove, write_whole
+from recipectl.files import failures_named, remove, write_whole
 from recipectl.gateway import host
 from recipectl.gateway.configuration import FOLDER, USER, Gateway
 from recipectl.systemd.unitfile import GATEWAY
@@ -42,18 +42,22 @@ def decide(gateway: Gateway, survey: Survey, now: Present, *, restart: bool) -> 
     actions += [
         Action("remove file", f"{FOLDER}/{name}", "it is not used") for name in _surplus(gateway, now)
     ]
-    if GATEWAY not in survey.installed:
+    is_new = GATEWAY not in survey.installed
+    if is_new:
         actions.append(Action("enable", GATEWAY, "the host file has `gateway:`"))
-    elif GATEWAY not in survey.enabled:
-        return tuple(actions)  # an operator has disabled it
-    if not survey.is_up(GATEWAY):
+    if survey.is_up(GATEWAY):
+        return (*actions, *_refresh(gateway, survey, now, restart=restart))
+    if is_new or GATEWAY in survey.enabled:  # else an operator has disabled it
         failed = ", and it has failed" if survey.failed(GATEWAY) else ""
-        return (*actions, Action("start", GATEWAY, f"the host file has `gateway:`{failed}"))
-    if reason := _reason_to_restart(gateway, survey):
-        return (*actions, Action("restart", GATEWAY, reason)) if restart else tuple(actions)
-    if now.loaded != gateway.digest:
-        actions.append(Action("reload service", GATEWAY, _FILES_CHANGED))
+        actions.append(Action("start", GATEWAY, f"the host file has `gateway:`{failed}"))
     return tuple(actions)
+
+
+def _refresh(gateway: Gateway, survey: Survey, now: Present, *, restart: bool) -> list[Action]:
+    """What makes a running nginx serve the new files: a reload, where a restart is not due anyway."""
+    if (reason := _reason_to_restart(gateway, survey)) and restart:
+        return [Action("restart", GATEWAY, reason)]
+    return [Action("reload service", GATEWAY, _FILES_CHANGED)] if now.loaded != gateway.digest else []
 
 
 def removal(survey: Survey, now: Present) -> tuple[Action, ...]:
@@ -85,6 +89,10 @@ def write_files(plan: Plan, gateway: Gateway, report: Callable[[Action], None]) 
     """Write the files of a plan, each whole or not at all. nginx goes on with what it has loaded."""
     actions = [action for action in plan.actions if action.verb == "write file"]
     contents = {Path(action.unit): gateway.files[Path(action.unit).name] for action in actions}
+    if contents:
+        with failures_named("written", Path(FOLDER)):
+            Path(FOLDER).mkdir(parents=True, exist_ok=True)
+            Path(FOLDER).chmod(0o755)  # nginx's user reads it, whatever root's umask is
     write_whole(contents, durable=True)
     for action in actions:
         report(action)

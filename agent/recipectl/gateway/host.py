@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from recipectl import gateway_keys
 from recipectl.errors import RecipectlError, UsageError
 from recipectl.files import failures_named, read_bounded
-from recipectl.gateway.configuration import LOADED, Gateway, Nginx, Paths, configuration
+from recipectl.gateway.configuration import LOADED, USER, Gateway, Nginx, Paths, configuration
 from recipectl.text import printable
 
 if TYPE_CHECKING:
@@ -87,6 +87,16 @@ def test(gateway: Gateway, nginx: Nginx, source: str, content: Content) -> None:
             said = printable(reason.partition("[emerg]")[2].partition(": ")[2] or reason).replace(folder, "…")
             fault = f"nginx refuses the gateway's new configuration: {said.strip()[:300]}"
             raise UsageError(f"{fault}; correct `gateway:`, the one in force stays", "gateway")
+
+
+def require_readable(folder: Path) -> None:
+    """nginx's own user must reach its files; RecipectlError with the folder that is closed to it."""
+    for parent in reversed(folder.parents):
+        if parent.is_dir() and not parent.stat().st_mode & 0o001:
+            raise RecipectlError(
+                f"nginx's user {USER} cannot reach {folder}, since {parent} is closed to others; "
+                f"run `chmod o+x {parent}`"
+            )
 
 
 def _keys(path: str, content: Callable[[Path], bytes]) -> dict[str, str]:
