@@ -21,8 +21,8 @@ def model(
 ) -> CompiledModel:
     """A model as the compiler gives it, without relations."""
     defaults: dict[str, object] = {
-        "name": name, "file": f"/r/{name}.yaml", "backend": "vllm", "user": None, "proxy_user": None, "digest": "0123456789ab",
-        "units": units or (Unit(f"model-{name}.service", text or TEXT.format(name=name)),), "autostart": None, "on_demand": False, "watched": False,
+        "name": name, "file": f"/r/{name}.yaml", "backend": "vllm", "user": None, "user_in_front": None, "digest": "0123456789ab",
+        "units": units or (Unit(f"model-{name}.service", text or TEXT.format(name=name)),), "autostart": None, "on_demand": False, "queued": False, "watched": False,
         "gpus": UNSET, "url": None, "listen": None, "requires": (), "rivals": (), "warnings": (),
     }  # fmt: skip
     return CompiledModel(**(defaults | fields))  # type: ignore[arg-type]

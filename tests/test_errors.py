@@ -49,6 +49,8 @@ MISTAKES = {
     "a setting that would break readiness": ("service: {Delegate: yes}", "a.yaml:4:21: `service.Delegate` cannot be set: readiness depends"),
     "a setting that would hide an end": ("service: {RemainAfterExit: yes}", "`service.RemainAfterExit` cannot be set: an engine that has ended must be started again"),
     "a value of two lines": ('service: {MemoryMax: "1G\\nUser=root"}', "a.yaml:4:22: `service.MemoryMax`: '1G\\nUser=root' cannot be a setting's value"),
+    "two in front": ("on_demand: {}\nqueue: true", "a.yaml:5:8: `queue` stands beside `on_demand`"),
+    "a name for HAProxy to listen at": ("host: foo.example\nqueue: true", "a.yaml:4:7: "),
     "a name for systemd to listen at": ("host: foo.example\non_demand: {}", "a.yaml:4:7: `host` is foo.example, and systemd listens on addresses only"),
     "a watch of nobody": ("nodes: {count: 2, rank: 1, address: a}\nwatch: {}", "a.yaml:5:8: `watch` needs an HTTP endpoint, and this node (rank 1) has none; remove `watch:`"),
     "a field of another engine": ("binary: /bin/true", "a.yaml:4:9: `binary` means nothing to vllm"),

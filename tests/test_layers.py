@@ -16,14 +16,14 @@ PACKAGE = ROOT / "agent/recipectl"
 HOUSE = {
     "errors": (), "text": (), "command_line": (), "files": (),
     "systemd": ("quoting", "directives", "unitfile", "started", "states", "store", "refusal", "dbus"),
-    "recipe": ("gpu_selection", "positions", "spans", "schema", "search", "trusted", "yamlsyntax", "yamlfile", "load", "hostfile"),
+    "recipe": ("gpu_selection", "positions", "spans", "parts", "schema", "search", "trusted", "yamlsyntax", "yamlfile", "load", "hostfile"),
     "place": (),
     "machine": ("distributions", "loads", "lockfile", "disk", "access", "nvidia", "runtime", "processes", "sockets", "helperfile", "installation"),
-    "gateway_keys": (), "proxy": (), "watch": (), "helper": (), "health": (),
+    "gateway_keys": (), "proxy": (), "request_queue": (), "watch": (), "helper": (), "health": (),
     "engines": ("engine", "llamacpp", "sglang", "vllm", "registry", "options", "endpoint", "argv", "flags", "phases",
                 "overlaps", "served", "parser_probe", "ask"),
     "compiler": ("model", "identity", "gpus", "secrets", "environment", "lint", "problems", "claims", "relations", "sandbox",
-                 "service_settings", "helper_commands", "companions", "units", "preflight", "pipeline", "cache"),
+                 "service_settings", "helper_commands", "companions", "units", "secret_files", "preflight", "pipeline", "cache"),
     "converge": ("values", "differences", "copies", "plan", "survey", "apply"),
     "gateway": ("routes", "configuration", "host", "compile", "converge"),
     "audit": ("edits", "drift", "versions", "checks"),
@@ -32,9 +32,13 @@ HOUSE = {
 }  # fmt: skip
 ORDER = [name for room, files in HOUSE.items() for name in (room, *(f"{room}.{file}" for file in files))]
 # Programs of their own: they print, and exit.
-PROGRAMS = {"__main__", "helper", "watch", "health", "engines.parser_probe"}
+PROGRAMS = {"__main__", "helper", "request_queue", "watch", "health", "engines.parser_probe"}
 # The steps between reading and writing: the same input gives the same units.
-PURE = [f"compiler.{file}" for file in HOUSE["compiler"] if file not in ("pipeline", "preflight", "cache")]
+PURE = [
+    f"compiler.{file}"
+    for file in HOUSE["compiler"]
+    if file not in ("pipeline", "secret_files", "preflight", "cache")
+]
 IMPURE_MODULES = {
     "os",
     "subprocess",

@@ -75,7 +75,8 @@ def schema_of(model: type[BaseModel]) -> dict[str, Any]:
             if reference:
                 part = whole["$defs"][reference.rpartition("/")[2]]
                 found |= of(part["properties"], f"{prefix}{name}.")
-            found[prefix + name] = part if len(choices) == 1 else schema
+                part = part | {"or_boolean": {"type": "boolean"} in choices}
+            found[prefix + name] = part if len(choices) == 1 or reference else schema
         return found
 
     return of(whole["properties"], "")
@@ -96,7 +97,7 @@ def type_in_words(key: str, schema: dict[str, Any]) -> str:
             f" to {schema['maximum']}" if "maximum" in schema else ""
         )
     return {
-        "object": "A mapping",
+        "object": "A mapping, true or false" if schema.get("or_boolean") else "A mapping",
         "boolean": "True or false",
         "string": "Text",
         "number": "A number from 0 to 1",
@@ -255,7 +256,7 @@ def test_the_marks_of_the_guide_are_counted() -> None:
     """What is not run is little, and is known."""
     marks = [block.mark for block in guide.every_block() if block.kind == "sh"]
     counted = {mark: marks.count(mark) for mark in {*marks}}
-    assert counted == {"": 70, "network": 8, "reboot": 1, "last": 2}
+    assert counted == {"": 79, "network": 10, "reboot": 1, "last": 2}
 
 
 def read(text: str, model: type[BaseModel], folder: Path) -> BaseModel:

@@ -25,6 +25,14 @@ def on_demand(name: str = "a", **fields: object) -> CompiledModel:
     return model(name, units=units, on_demand=True, **fields)
 
 
+def queued(**fields: object) -> CompiledModel:
+    units = tuple(
+        Unit(unit, "[Unit]\n\n[X-Recipectl]\nRecipe=a\nDigest=0123456789ab\n")
+        for unit in (A.service, A.queue_socket, A.queue, A.queue_open)
+    )
+    return model("a", units=units, queued=True, **fields)
+
+
 def watched() -> CompiledModel:
     return model(
         "a",
@@ -275,3 +283,49 @@ def test_accounts_come_first() -> None:
     target = model("a", user="model-a")
     host = replace(survey(target), missing_users=("model-a",), missing_groups=("model-data",))
     assert jobs(decide((target,), (), host)) == [("create group", "model-data"), ("create user", "model-a")]
+
+
+RUNNING_QUEUE = {"service": UP, "queue_socket": UP, "queue": UP, "queue_open": UP}
+
+
+def test_a_model_with_a_queue_that_runs_needs_nothing() -> None:
+    assert jobs(decide((queued(),), (), survey(queued(), **RUNNING_QUEUE))) == []
+    assert jobs(decide((queued(),), (), survey(queued()))) == []
+
+
+def test_a_new_queue_starts_with_the_restart_of_the_engine_that_holds_its_port() -> None:
+    host = without(without(survey(queued(), service=OLD), A.queue_socket), A.queue)
+    assert jobs(decide((queued(),), (), host))[-1] == ("restart", A.service)
+    assert jobs(decide((queued(),), (), host, restart=False)) == []
+
+
+def test_a_queue_whose_socket_was_stopped_listens_again() -> None:
+    host = survey(queued(), service=UP)
+    assert decide((queued(),), (), host).actions == (Action("start", A.queue_socket, "queue"),)
+
+
+def test_haproxy_starts_anew_only_while_the_model_answers_what_is_in_it() -> None:
+    changed = RUNNING_QUEUE | {"queue": OLD}
+    assert jobs(decide((queued(),), (), survey(queued(), **changed))) == [("restart", A.queue)]
+    loading = changed | {"service": State("activating", "0123456789ab")}
+    assert jobs(decide((queued(),), (), survey(queued(), **loading))) == []
+    both = changed | {"service": OLD}
+    assert jobs(decide((queued(),), (), survey(queued(), **both))) == [
+        ("restart", A.queue), ("restart", A.service)
+    ]  # fmt: skip
+    assert jobs(decide((queued(),), (), survey(queued(), **both), restart=False)) == []
+
+
+def test_a_queue_that_moved_is_restarted_by_its_socket() -> None:
+    host = without(survey(queued(), **RUNNING_QUEUE), A.queue_socket, "older")
+    assert jobs(decide((queued(),), (), host)) == [("write", A.queue_socket), ("restart", A.queue_socket)]
+    assert jobs(decide((queued(),), (), host, restart=False)) == []
+
+
+def test_a_queue_that_is_no_longer_wanted_goes_before_the_engine_takes_its_port() -> None:
+    host = survey(queued(), **RUNNING_QUEUE | {"service": OLD})
+    assert jobs(decide((model("a"),), (), host)) == [
+        ("write", A.service), ("remove", A.queue_socket), ("remove", A.queue_open), ("remove", A.queue),
+        ("restart", A.service),
+    ]  # fmt: skip
+    assert jobs(decide((model("a"),), (), host, restart=False)) == []

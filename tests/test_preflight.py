@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from conftest import make_venv
 
 from recipectl.cli import recipectl
-from recipectl.compiler import preflight
+from recipectl.compiler import preflight, secret_files
 from recipectl.errors import UsageError
 from recipectl.machine import lockfile, nvidia
 from recipectl.machine.disk import Disk
@@ -112,9 +112,7 @@ FILES = {
 def test_the_file_of_a_secret_is_checked(tmp_path: Path, mode: int, text: str, parts: list[str]) -> None:
     (tmp_path / "secret").write_text(text)
     (tmp_path / "secret").chmod(mode)
-    problems = sentences(
-        preflight.check_secrets(recipe(secrets={"VLLM_API_KEY": f"{tmp_path}/secret"}), Disk())
-    )
+    problems = sentences(secret_files.check(recipe(secrets={"VLLM_API_KEY": f"{tmp_path}/secret"}), Disk()))
     assert len(problems) == len(parts)
     assert all(part in sentence for part, sentence in zip(parts, problems, strict=True))
 
@@ -133,11 +131,11 @@ def test_the_file_of_a_token_holds_the_token_alone(tmp_path: Path, text: str, pa
     file = tmp_path / "token"
     file.write_text(text)
     file.chmod(0o600)
-    problems = sentences(preflight.check_secrets(recipe(secrets={"HF_TOKEN": str(file)}), Disk()))
+    problems = sentences(secret_files.check(recipe(secrets={"HF_TOKEN": str(file)}), Disk()))
     assert [part in problem for part, problem in zip(parts, problems, strict=True)] == [True] * len(parts)
     assert not any("hf_x" in problem for problem in problems)
     encrypted = file.rename(tmp_path / "token.cred")
-    assert sentences(preflight.check_secrets(recipe(secrets={"HF_TOKEN": str(encrypted)}), Disk())) == []
+    assert sentences(secret_files.check(recipe(secrets={"HF_TOKEN": str(encrypted)}), Disk())) == []
 
 
 @pytest.mark.parametrize("pasted", [
@@ -187,12 +185,12 @@ def test_the_ids_of_gpus_are_read_from_the_driver(tmp_path: Path) -> None:
 
 
 def test_a_missing_or_wrong_file_of_a_secret_is_told(tmp_path: Path) -> None:
-    (missing,) = sentences(preflight.check_secrets(recipe(secrets={"A_FILE": f"{tmp_path}/none"}), Disk()))
+    (missing,) = sentences(secret_files.check(recipe(secrets={"A_FILE": f"{tmp_path}/none"}), Disk()))
     assert missing == f"`secrets.A_FILE`: {tmp_path}/none does not exist; create it with mode 0600"
-    (folder,) = sentences(preflight.check_secrets(recipe(secrets={"A_FILE": str(tmp_path)}), Disk()))
+    (folder,) = sentences(secret_files.check(recipe(secrets={"A_FILE": str(tmp_path)}), Disk()))
     assert folder == f"`secrets.A_FILE`: {tmp_path} is not a file; give a file"
-    assert sentences(preflight.check_secrets(recipe(secrets={"A_FILE": "credential"}), Disk())) == []
-    (relative,) = sentences(preflight.check_secrets(recipe(secrets={"A_KEY": "credential"}), Disk()))
+    assert sentences(secret_files.check(recipe(secrets={"A_FILE": "credential"}), Disk())) == []
+    (relative,) = sentences(secret_files.check(recipe(secrets={"A_KEY": "credential"}), Disk()))
     assert "give the absolute path of a file with a line `A_KEY=…`" in relative
 
 

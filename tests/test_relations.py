@@ -275,14 +275,14 @@ GpuSharing=ordered
 
 def test_an_installed_unit_claims_what_it_says() -> None:
     unit = InstalledUnit("model-a.service", INSTALLED)
-    installed = claims.claim_of_unit(unit, on_demand=True)
+    installed = claims.claim_of_unit(unit, has_socket=True)
     assert installed._asdict() | {"at_boot": False} == {
         "name": "a", "ports": (("::1", 8001), ("127.0.0.1", 28001)), "gpus": ("0", "GPU-x"), "accelerator": "cuda",
-        "gpu_sharing": "ordered", "on_demand": True, "at_boot": False, "after": (), "requires": (),
+        "gpu_sharing": "ordered", "has_socket": True, "at_boot": False, "after": (), "requires": (),
         "conflicts": ("b", "c"),
     }  # fmt: skip
     earlier = InstalledUnit("model-a.service", "[Unit]\n\n[X-Recipectl]\nRecipe=a\nEndpoint=none\nGpus=\n")
-    claimed = claims.claim_of_unit(earlier, on_demand=False)
+    claimed = claims.claim_of_unit(earlier, has_socket=False)
     assert (claimed.ports, claimed.gpus, claimed.gpu_sharing) == ((), (), "exclusive")
 
 

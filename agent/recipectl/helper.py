@@ -18,6 +18,7 @@ from typing import NoReturn
 from recipectl.gateway_keys import prepare_gateway
 from recipectl.machine import loads, processes, sockets
 from recipectl.proxy import pass_requests
+from recipectl.request_queue import close_queue, end_queue, open_queue, run_queue
 from recipectl.watch import watch
 
 # The helper's signal to a load that ignores SIGTERM: it ends a process by default, and no engine handles it.
@@ -236,15 +237,21 @@ _VERBS: dict[str, tuple[Callable[[argparse.Namespace], int], str]] = {
     "wait-until-ready": (wait_until_ready, "--address --port --path --last-signal --patient --note"),
     "connect-once": (connect_once, "--address --port"),
     "pass-requests": (pass_requests, "--address --port --idle-sec units"),
+    "run-queue": (run_queue, "--wait-sec units"),
+    "open-queue": (open_queue, "--address --port --kept"),
+    "close-queue": (close_queue, "--drain-sec"),
+    "end-queue": (end_queue, "--drain-sec"),
     "prepare-gateway": (prepare_gateway, ""),
     "watch": (
         watch,
         "--address --port --ask --path --body --model --key-file --every-sec --timeout-sec --failures units",
     ),
 }
-_SWITCHES = ("--user", "--patient")  # ask the caller's own manager; leave the end of a load to systemd
+# Ask the caller's own manager; leave the end of a load to systemd; only what was said before.
+_SWITCHES = ("--user", "--patient", "--kept")
 _TYPES: dict[str, Callable[[str], object]] = {
     "--port": int, "--patience-sec": int, "--idle-sec": int, "--failures": int,
+    "--wait-sec": int, "--drain-sec": int,
     "--timeout-sec": float, "--every-sec": float,
 }  # fmt: skip
 

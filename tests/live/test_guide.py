@@ -12,6 +12,8 @@ TOOL = str(ROOT / "packaging/throwaway-systemd")
 OTHER = os.environ.get("GUIDE_ROOT")  # the root of another release, with the checkout in its /srv/recipectl
 pytestmark = pytest.mark.boots
 
+# nginx and HAProxy, as their packages have them.
+SERVERS = "cp -a {here}/.build/nginx/usr/. {here}/.build/haproxy/usr/. /usr; ldconfig"
 # What the blocks that need a network have installed.
 PROVIDE = """
 chmod o+rx {folders}
@@ -29,10 +31,8 @@ def test_the_commands_of_the_guide_do_what_it_says(tmp_path: Path) -> None:
     here = Path("/srv/recipectl") if OTHER else ROOT
     words = {"folders": " ".join(map(str, (*here.parents, here)))}
     other = ["--root", OTHER] if OTHER else []
-    first = (
-        f"set -eu; {PROVIDE.format(**words)} python3 tests/guide.py run 1; tar cPf {tmp_path}/disk.tar {DISK}"
-    )
-    before = f"{PROVIDE.splitlines()[1].format(**words)}; tar xPf {tmp_path}/disk.tar -C /"
+    first = f"set -eu; {PROVIDE.format(**words)} {SERVERS.format(here=here)}; python3 tests/guide.py run 1; tar cPf {tmp_path}/disk.tar {DISK}"
+    before = f"{PROVIDE.splitlines()[1].format(**words)}; {SERVERS.format(here=here)}; tar xPf {tmp_path}/disk.tar -C /"
     for boot, command in (([], first), (["--before", before], "python3 tests/guide.py run 2")):
         run = subprocess.run(
             [TOOL, "--keep", str(tmp_path), *other, *boot, "sh", "-c", command],

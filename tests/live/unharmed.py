@@ -35,7 +35,7 @@ def machine() -> dict[str, object]:
 # Three systems at once: most tests wait for an engine. The long ones first, each to the shortest run.
 SHARDS = (
     ("storm", "supervision", "drift", "bus", "running", "conventions", "gateway"),
-    ("convergence", "silence", "quoting", "access", "user", "requests"),
+    ("convergence", "silence", "quoting", "access", "user", "requests", "queue"),
     ("gpus", "identity", "trust", "upgrade", "secrets", "ansible", "package", "watch"),
 )
 

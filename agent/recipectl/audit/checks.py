@@ -1,7 +1,7 @@
 """The checks of `recipectl doctor`: each yields the problems of one kind."""
 
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
@@ -19,6 +19,7 @@ from recipectl.recipe import search
 from recipectl.recipe.hostfile import HostSettings, load_host_settings
 from recipectl.recipe.trusted import content_for
 from recipectl.systemd.dbus import Manager
+from recipectl.systemd.states import UnitState
 from recipectl.systemd.store import Store
 from recipectl.systemd.unitfile import InstalledUnit, UnitNames
 
@@ -165,11 +166,22 @@ def check_units(subject: Subject) -> Iterator[Problem]:
             if not any(states[rival].active_state == "active" for rival in rivals if rival in states):
                 yield on_host("unit", f"{name} is enabled and down; {status}")
     for model in subject.result.models:
+        yield from _closed_queue(model, states)
         socket = states.get(model.unit_names.socket)
         if model.on_demand and socket and socket.active_state == "inactive" and socket.name in enabled:
             fault = f"{socket.name} does not listen, and no request starts {model.name}"
             yield on_host("unit", f"{fault}; run `recipectl apply`")
     yield from _missing_helpers(installed.values())
+
+
+def _closed_queue(model: CompiledModel, states: Mapping[str, UnitState]) -> Iterator[Problem]:
+    """The units without which no request reaches a queued model that is ready."""
+    names = model.unit_names
+    ready = names.service in states and states[names.service].active_state == "active"
+    for unit in (names.queue_socket, names.queue, names.queue_open) if model.queued and ready else ():
+        if unit not in states or states[unit].active_state != "active":
+            fault = f"{unit} does not run, and no request reaches {model.name}"
+            yield on_host("unit", f"{fault}; see `systemctl status {unit}`, then run `recipectl apply`")
 
 
 def _missing_helpers(units: Iterable[InstalledUnit]) -> Iterator[Problem]:

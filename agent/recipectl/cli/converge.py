@@ -292,9 +292,9 @@ def _taken_ports(decision: _Decision) -> Iterator[Problem]:
     """The processes that hold the ports of sockets that could not listen."""
     started = decision.plan.of("start", "restart")
     for model in decision.models:
-        if not model.listen or model.unit_names.socket not in started:
+        if not model.listen or model.socket not in started:
             continue
         address, port = model.listen
         holder = sockets.holder(port, address)
         if holder and holder.unit != "init.scope":  # that is systemd, which listens for a socket
-            yield on_host("port", f"{model.unit_names.socket}: port {port} is taken by {holder}")
+            yield on_host("port", f"{model.socket}: port {port} is taken by {holder}")

@@ -26,7 +26,7 @@ from recipectl.systemd.unitfile import SECTION
 _KEYS = {
     "Requires": ("requires",), "After": ("after", "requires"),
     "Conflicts": ("conflicts", "gpus"), "AssertPathExists": ("model_path",),
-    "StopWhenUnneeded": ("on_demand",), "Wants": ("watch",), "User": ("user",),
+    "StopWhenUnneeded": ("on_demand",), "Wants": ("watch", "queue"), "User": ("user",),
     "TimeoutStartSec": ("ready.timeout_sec",), "ProtectHome": ("hardening",),
     "LoadCredential": ("secrets",), "LoadCredentialEncrypted": ("secrets",),
     "EnvironmentFile": ("secrets",), "DevicePolicy": ("device_isolation",), "DeviceAllow": ("gpus",),
@@ -131,7 +131,7 @@ def _print_part(title: str, rows: Iterable[tuple[str, list[str]]]) -> None:
 def _source_of_word(resolved: ResolvedRecipe, word: Word) -> str:
     if not word.key:
         return resolved.runtime.rule
-    if word.key == ("on_demand",):
+    if word.key in (("on_demand",), ("queue",)):
         return "behind its socket"
     return str(word.key[0]) if word.key[0] in ("extra_args", "args") else "fields"
 

@@ -172,11 +172,13 @@ def _queue(manager: Manager, verb: str, state: UnitState, *, with_socket: bool) 
     socket = socket_state(manager, service)
     on_demand = socket.load_state == "loaded"
     if verb == "Stop":
-        if with_socket and on_demand and (result := manager.job("Stop", socket.name)) != "done":
-            raise BusError(f"{socket.name} did not stop: its job was {result}")
+        if not on_demand:
+            socket = manager.states((UnitNames.of_service(service).queue_socket,))[0]
         if socket.active_state == "active" and not with_socket:
-            sentence = "starts again at the next request: its socket still listens (`--socket` stops it too)"
-            say(f"{service} {sentence}", err=True)
+            what = "starts again at the next request" if on_demand else "stops, and its requests wait"
+            say(f"{service} {what}: its socket still listens (`--socket` stops it too)", err=True)
+        elif socket.active_state == "active" and (result := manager.job("Stop", socket.name)) != "done":
+            raise BusError(f"{socket.name} did not stop: its job was {result}")
         return manager.queue(verb, service)
     if state.active_state == "failed":
         say(f"{service} had failed ({state.result}); its start limit was reset", err=True)
@@ -216,7 +218,7 @@ def start_(place: Place, recipes: tuple[str, ...], no_block: bool, dry_run: bool
 @models_argument
 @_NO_BLOCK
 @_DRY_RUN
-@click.option("--socket", "with_socket", is_flag=True, help="Stop the sockets of on-demand models, too.")
+@click.option("--socket", "with_socket", is_flag=True, help="Stop the sockets of models, too.")
 @click.pass_obj
 def stop_(place: Place, recipes: tuple[str, ...], no_block: bool, dry_run: bool, with_socket: bool) -> int:
     """Stop models; returns when their processes are gone."""

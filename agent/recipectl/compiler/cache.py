@@ -73,8 +73,9 @@ def _installed_claims(
             continue
         stays = unit.recipe not in applied if applied is not None else unit.recipe in recipes
         if stays or is_elsewhere(place, unit):
-            on_demand = UnitNames(unit.recipe).socket in installed
-            claims.append(claim_of_unit(unit, on_demand=on_demand))
+            names = UnitNames(unit.recipe)
+            has_socket = bool({names.socket, names.queue_socket} & installed.keys())
+            claims.append(claim_of_unit(unit, has_socket=has_socket))
     return tuple(claims)
 
 

@@ -22,7 +22,7 @@ class Claim(NamedTuple):
     gpus: tuple[str, ...]
     accelerator: str
     gpu_sharing: str
-    on_demand: bool
+    has_socket: bool  # something listens for clients in the engine's place, even while it is down
     at_boot: bool  # the engine itself, and not only a socket
     after: tuple[str, ...]
     requires: tuple[str, ...]
@@ -39,7 +39,7 @@ def claim_of(resolved: ResolvedRecipe, settings: HostSettings) -> Claim:
         gpus=_as_ids(resolved.gpus.words, settings),
         accelerator=recipe.accelerator,
         gpu_sharing=recipe.gpu_sharing,
-        on_demand=recipe.on_demand is not None,
+        has_socket=recipe.front is not None,
         at_boot=recipe.autostart is True and recipe.on_demand is None,
         after=recipe.after,
         requires=recipe.requires,
@@ -47,7 +47,7 @@ def claim_of(resolved: ResolvedRecipe, settings: HostSettings) -> Claim:
     )
 
 
-def claim_of_unit(unit: InstalledUnit, *, on_demand: bool) -> Claim:
+def claim_of_unit(unit: InstalledUnit, *, has_socket: bool) -> Claim:
     """The claim of a unit as it is installed, whatever its recipe says by now."""
     listens = [unit.listen] if unit.listen else []
     if unit.endpoint:
@@ -59,7 +59,7 @@ def claim_of_unit(unit: InstalledUnit, *, on_demand: bool) -> Claim:
         gpus=tuple(word for word in (unit.gpus or "").split(",") if word),
         accelerator=unit.accelerator,
         gpu_sharing=unit.gpu_sharing,
-        on_demand=on_demand,
+        has_socket=has_socket,
         at_boot=False,
         after=(),
         requires=(),

@@ -1,4 +1,6 @@
-"""The values of the units beside a model's service: its proxy, its watch, its killer. Pure."""
+"""The values of the units beside a model's service: its proxy, its queue, its watch, its killer. Pure."""
+
+import hashlib
 
 from recipectl.compiler import identity, sandbox, secrets
 from recipectl.compiler.helper_commands import HelperCommands
@@ -6,9 +8,13 @@ from recipectl.compiler.model import ResolvedRecipe, Values
 from recipectl.compiler.relations import Relations
 from recipectl.engines.registry import ENGINES
 from recipectl.machine.installation import Installation
-from recipectl.recipe.schema import OnDemand, Recipe, Watch
+from recipectl.recipe.parts import OnDemand, Queue, Watch
+from recipectl.recipe.schema import Recipe
+from recipectl.request_queue import configuration
 from recipectl.systemd import quoting
-from recipectl.systemd.unitfile import UnitNames
+from recipectl.systemd.unitfile import DIGEST_FIELD, UnitNames
+
+_HAPROXY_END_SEC = 15
 
 
 def waits(recipe: Recipe, relations: Relations) -> bool:
@@ -16,9 +22,17 @@ def waits(recipe: Recipe, relations: Relations) -> bool:
     return bool(recipe.on_demand and recipe.on_demand.evict == "idle" and relations.stopped)
 
 
-def proxy_user(recipe: Recipe, relations: Relations, installation: Installation) -> str | None:
-    """The user of a proxy that asks the bus: dbus-daemon knows no dynamic users (systemd#22737)."""
-    return identity.PROXY_USER if waits(recipe, relations) and not installation.user else None
+def user_in_front(recipe: Recipe, relations: Relations, installation: Installation) -> str | None:
+    """The user of what listens for clients, where it must always be there.
+
+    A proxy may ask the bus, and dbus-daemon knows no dynamic users (systemd#22737). The units of a queue
+    share a folder.
+    """
+    if installation.user:
+        return None
+    if recipe.queue:
+        return identity.QUEUE_USER
+    return identity.PROXY_USER if waits(recipe, relations) else None
 
 
 def proxy_values(
@@ -31,7 +45,7 @@ def proxy_values(
 ) -> Values:
     """The values of the proxy behind an on-demand model's socket."""
     names = UnitNames(resolved.name)
-    user = proxy_user(recipe, relations, installation)
+    user = user_in_front(recipe, relations, installation)
     idle = waits(recipe, relations)
     wait = [helper.wait_until_idle(relations.stopped, on_demand.patience)] if idle else []
     # As root, with fixed words: nothing of an engine is in this unit. If the engine does not start, the proxy
@@ -43,6 +57,29 @@ def proxy_values(
         "wait": [*wait, start],
         "timeout_start_sec": (on_demand.patience if idle else 0) + recipe.ready.timeout_sec + 60,
     }
+
+
+def queue_values(
+    queue: Queue, resolved: ResolvedRecipe, installation: Installation, helper: HelperCommands
+) -> tuple[Values, Values]:
+    """The values of the queue, and of the unit that opens and closes it."""
+    names = UnitNames(resolved.name)
+    own = [] if installation.user else sandbox.helper_lines(identity.QUEUE_USER, limited=False)
+    digest = hashlib.sha256(configuration(queue.wait, names.queue).encode()).hexdigest()[:12]
+    common: Values = {"sandbox": own, "timeout_stop_sec": queue.drain + _HAPROXY_END_SEC}
+    waits: Values = common | {
+        "run": helper.run_queue(queue, names.service),
+        "open": helper.open_queue(resolved.endpoint, kept=True),
+        "end": helper.end_queue(queue),
+        "digest": digest,
+        # Only a change of HAProxy's configuration is worth its restart.
+        "digest_fields": [] if installation.user else [f"{DIGEST_FIELD}={digest}"],
+    }
+    opens: Values = common | {
+        "open": helper.open_queue(resolved.endpoint),
+        "close": helper.close_queue(queue),
+    }
+    return waits, opens
 
 
 def question(recipe: Recipe, watch: Watch, resolved: ResolvedRecipe) -> str:

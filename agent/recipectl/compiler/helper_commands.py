@@ -9,7 +9,8 @@ from recipectl.engines.endpoint import Endpoint
 from recipectl.machine.distributions import ENGINE_DISTRIBUTIONS
 from recipectl.machine.installation import Installation
 from recipectl.recipe.hostfile import HostSettings
-from recipectl.recipe.schema import Recipe, Watch
+from recipectl.recipe.parts import Queue, Watch
+from recipectl.recipe.schema import Recipe
 from recipectl.systemd import quoting
 from recipectl.systemd.unitfile import UnitNames
 
@@ -100,6 +101,23 @@ class HelperCommands:
         """The ExecStart= of a proxy: systemd-socket-proxyd, until nobody has been connected for so long."""
         address = ("--address", endpoint.connect, "--port", endpoint.port)
         return self._helper("pass-requests", *address, "--idle-sec", idle_sec, service)
+
+    def run_queue(self, queue: Queue, service: str) -> str:
+        """The ExecStart= of a queue: HAProxy."""
+        return self._helper("run-queue", "--wait-sec", queue.wait, service)
+
+    def open_queue(self, endpoint: Endpoint, *, kept: bool = False) -> str:
+        """What lets the requests of a queue through; with `kept` only if they were let through before."""
+        address = ("--address", endpoint.connect, "--port", endpoint.port)
+        return self._helper("open-queue", *address, *(("--kept",) if kept else ()))
+
+    def close_queue(self, queue: Queue) -> str:
+        """What lets new requests wait, and waits for the end of those that run."""
+        return self._helper("close-queue", "--drain-sec", queue.drain)
+
+    def end_queue(self, queue: Queue) -> str:
+        """The ExecStop= of a queue: HAProxy ends once its requests have."""
+        return self._helper("end-queue", "--drain-sec", queue.drain)
 
     def watch(
         self, resolved: ResolvedRecipe, watch: Watch, ask: str, key_file: str | None, service: str

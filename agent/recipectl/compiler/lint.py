@@ -82,11 +82,11 @@ def _open_address(resolved: ResolvedRecipe) -> Iterator[UsageError]:
 def _low_port(resolved: ResolvedRecipe) -> Iterator[UsageError]:
     """Yield a warning about a port that only root, or a capability, may listen at."""
     recipe = resolved.recipe
-    if recipe.port is None or recipe.port >= 1024 or recipe.on_demand or recipe.user == "root":
+    if recipe.port is None or recipe.port >= 1024 or recipe.front or recipe.user == "root":
         return
     if "AmbientCapabilities" not in recipe.service:
         fault = f"port {recipe.port} is below 1024, where a model's user cannot listen"
-        remedy = "choose another and put a proxy before it, or use `on_demand:`, whose socket systemd opens"
+        remedy = "choose another, or use `queue:` or `on_demand:`, whose socket systemd opens"
         yield UsageError(f"{fault}; {remedy}", "port", kind="port")
 
 

@@ -41,7 +41,7 @@ class ResolvedRecipe:
     environment: Environment
     words: tuple[Word, ...]
     endpoint: Endpoint  # of the engine itself
-    client_endpoint: Endpoint  # where clients ask: the socket of an on-demand model, else the engine
+    client_endpoint: Endpoint  # where clients ask: what is in front of the engine, else the engine
     positions: Positions = field(default_factory=dict)
     lock: str | None = None  # the file, where there is one
     lock_differences: tuple[str, ...] = ()
@@ -70,15 +70,16 @@ class CompiledModel(NamedTuple):
     file: str
     backend: str
     user: str | None  # of User=; None under a user's own manager
-    proxy_user: str | None  # of the proxy, where that needs a user that is always there
+    user_in_front: str | None  # of the proxy or the queue, where that needs a user that is always there
     units: tuple[Unit, ...]  # the service first
     digest: str
     autostart: bool | None
     on_demand: bool
+    queued: bool
     watched: bool
     gpus: GpuSelection
     url: str | None  # where clients ask; None when the engine answers no requests
-    listen: tuple[str, int] | None  # the address of its socket, when on demand
+    listen: tuple[str, int] | None  # the address of its socket, where it has one
     requires: tuple[str, ...]
     rivals: tuple[str, ...]
     warnings: tuple[Problem, ...]
@@ -88,6 +89,11 @@ class CompiledModel(NamedTuple):
     @property
     def unit_names(self) -> UnitNames:
         return UnitNames(self.name)
+
+    @property
+    def socket(self) -> str:
+        """The socket where clients ask, if it has one."""
+        return self.unit_names.queue_socket if self.queued else self.unit_names.socket
 
     @property
     def enabled_unit(self) -> str:

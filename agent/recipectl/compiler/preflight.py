@@ -1,4 +1,4 @@
-"""What only this host can tell about a recipe: access, pinned versions, locked runtimes, files of secrets."""
+"""What only this host can tell about a recipe: access, pinned versions, locked runtimes."""
 
 import contextlib
 import os
@@ -10,13 +10,12 @@ from pathlib import Path
 
 import yaml
 
-from recipectl.compiler import gpus, identity, sandbox, secrets, service_settings
+from recipectl.compiler import gpus, identity, sandbox, secret_files, service_settings
 from recipectl.compiler.model import ResolvedRecipe, Variable
 from recipectl.engines import flags
 from recipectl.engines.options import flag_of, shipped_options
 from recipectl.engines.registry import ENGINES
 from recipectl.errors import UsageError
-from recipectl.files import read_bounded
 from recipectl.machine import access, lockfile
 from recipectl.machine.disk import Disk
 from recipectl.machine.distributions import ENGINE_DISTRIBUTIONS, satisfies
@@ -26,10 +25,10 @@ from recipectl.recipe.hostfile import HostSettings
 from recipectl.recipe.schema import Recipe
 from recipectl.recipe.trusted import Trust
 from recipectl.recipe.yamlsyntax import Loader
+from recipectl.request_queue import HAPROXY
 
 # Debian's and Ubuntu's groups of GPUs.
 _DEVICE_GROUPS = ("render", "video")
-_TOKEN_NAMES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 _MPS_PIPES = "/tmp/nvidia-mps"  # noqa: S108  (the default of CUDA_MPS_PIPE_DIRECTORY)
 _NOT_SET = Variable("", "")
 
@@ -39,9 +38,13 @@ def check(
 ) -> Iterator[UsageError]:
     """Yield what is wrong with a recipe on this host; without a runtime, what does not depend on it."""
     owned_by_root = os.geteuid() == 0 and not installation.user
-    yield from check_secrets(recipe, disk, Trust(frozenset({0})) if owned_by_root else None)
+    yield from secret_files.check(recipe, disk, Trust(frozenset({0})) if owned_by_root else None)
     unknown_settings = tuple(service_settings.check(recipe, installation))
     yield from unknown_settings or check_service_values(recipe)
+    if recipe.queue and not disk.is_executable(Path(HAPROXY)):
+        fault = f"`queue` needs HAProxy, and there is no {HAPROXY}"
+        remedy = "run `apt install haproxy`, and `systemctl disable --now haproxy` if nothing else needs it"
+        yield UsageError(f"{fault}; {remedy}", "queue", kind="file")
     if runtime and not installation.user:
         yield from check_access(recipe, runtime, settings, disk)
     if runtime:
@@ -246,55 +249,3 @@ def check_lock(
         remedy = f"put it back, or accept it with `recipectl lock --update {recipe.name}`"
         raise UsageError(f"{fault}; {remedy}", kind="lock")
     return clauses
-
-
-def check_secrets(recipe: Recipe, disk: Disk, trust: Trust | None = None) -> Iterator[UsageError]:
-    """Yield what is wrong with the files of secrets: missing, open to others, empty, or in another form."""
-    for variable, source in recipe.secrets.items():
-        if source.startswith("/") and (sentence := _wrong_secret_file(source, disk, trust)):
-            yield UsageError(f"`secrets.{variable}`: {sentence}", "secrets", variable, kind="secret")
-        elif source.startswith("/") and not source.endswith(".cred"):
-            in_environment = variable in secrets.environment_files(recipe)
-            if sentence := _wrong_content(variable, source, in_environment=in_environment):
-                yield UsageError(f"`secrets.{variable}`: {sentence}", "secrets", variable, kind="secret")
-        elif variable in secrets.environment_files(recipe):
-            fault = f"`secrets.{variable}` is read from the environment only"
-            sentence = f"{fault}; give the absolute path of a file with a line `{variable}=…`"
-            yield UsageError(sentence, "secrets", variable, kind="secret")
-
-
-def _wrong_secret_file(source: str, disk: Disk, trust: Trust | None) -> str | None:
-    fingerprint = disk.fingerprint(source)  # first of all, so that a cache checks it again
-    if not fingerprint:
-        visible = os.geteuid() == 0 or os.access(Path(source).parent, os.X_OK)
-        return f"{source} does not exist; create it with mode 0600" if visible else None
-    mode = int(fingerprint.split(":")[0], 8)
-    if not stat.S_ISREG(mode):
-        return f"{source} is not a file; give a file"
-    if mode & (stat.S_IRWXO | stat.S_IWGRP):
-        return f"others may read or change {source}; set mode 0600"
-    # systemd reads it as root at each start: nobody else may put another file, or a link, in its place.
-    fault = trust.fault(Path(source)) if trust else None
-    return f"{fault}; move it to where only root can write" if fault else None
-
-
-def _wrong_content(variable: str, source: str, *, in_environment: bool) -> str | None:
-    """What is wrong with the content of a secret's file; None also when it cannot be read here."""
-    try:
-        text = read_bounded(source).decode(errors="replace")
-    except OSError:
-        return None
-    if in_environment:
-        values = re.findall(rf"^{variable}=(.*)$", text, re.M)
-        if not values:
-            fault = f"{source} is empty" if not text.strip() else f"{source} has no line `{variable}=`"
-            return f'{fault}: it must have a line `{variable}="…"`, which becomes a variable of the engine'
-        if not values[-1].strip().strip("\"'"):
-            return f"{source} gives it an empty value; write the secret there"
-        return None
-    if not text.strip():
-        return f"{source} is empty; write the secret there"
-    name = re.match(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)=", text)
-    if name and (name[1] in (variable, *_TOKEN_NAMES) or text[name.end() :][:1] in ("'", '"')):
-        return f"{source} must hold the secret alone, without `{variable}=` before it"
-    return None

@@ -210,11 +210,11 @@ def _check_ports(
     holders: frozenset[tuple[str, int]],
     decisions: Decisions,
 ) -> None:
-    """Refuse one port for two that could run at once; an on-demand socket listens beside everything."""
+    """Refuse one port for two that could run at once; a socket listens beside everything."""
     users: dict[int, list[tuple[Claim, str, bool]]] = {}
     for claim in by_name.values():
         for index, (address, port) in enumerate(claim.ports):
-            users.setdefault(port, []).append((claim, address, claim.on_demand and index == 0))
+            users.setdefault(port, []).append((claim, address, claim.has_socket and index == 0))
     for port, claims in users.items():
         for (first, address, always), (second, other_address, other_always) in combinations(claims, 2):
             never_together = second.name in rivals[first.name] and not always and not other_always

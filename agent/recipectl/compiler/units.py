@@ -86,13 +86,15 @@ def check_endpoint(resolved: ResolvedRecipe) -> None:
             raise UsageError(f"{fault}; give an address", "host", kind="argument")
     if resolved.endpoint.path is None:
         rank = recipe.nodes.rank if recipe.nodes else 0
-        for key in ("on_demand", "watch"):
+        for key in ("on_demand", "queue", "watch"):
             if getattr(recipe, key):
                 fault = f"`{key}` needs an HTTP endpoint, and this node (rank {rank}) has none"
                 raise UsageError(f"{fault}; remove `{key}:`", key)
-    if recipe.on_demand and listen_address(resolved.client_endpoint.host) is None:
+    if recipe.front and listen_address(resolved.client_endpoint.host) is None:
         fault = f"`host` is {recipe.host}, and systemd listens on addresses only"
-        raise UsageError(f"{fault}; give an address for `on_demand`", "host")
+        raise UsageError(
+            f"{fault}; give an address for `{'on_demand' if recipe.on_demand else 'queue'}`", "host"
+        )
 
 
 def render(
@@ -113,17 +115,26 @@ def render(
     units = [write.unit(names.service, "model.service.j2", **values, digest=digest)]
     if recipe.on_demand:
         proxy = companions.proxy_values(recipe, recipe.on_demand, resolved, relations, installation, helper)
-        endpoint = resolved.client_endpoint
-        listen = f"{listen_address(endpoint.host)}:{endpoint.port}"
-        units.append(write.unit(names.socket, "model.socket.j2", listen=listen))
+        units.append(write.unit(names.socket, "model.socket.j2", listen=_listen(resolved)))
         units.append(write.unit(names.proxy, "model-proxy.service.j2", **proxy))
         own = [] if installation.user else sandbox.helper_lines()
         units.append(write.unit(names.keep, "model-keep.service.j2", sandbox=own))
+    if recipe.queue:
+        waiting, opening = companions.queue_values(recipe.queue, resolved, installation, helper)
+        units.append(write.unit(names.queue_socket, "model-queue.socket.j2", listen=_listen(resolved)))
+        units.append(write.unit(names.queue, "model-queue.service.j2", **waiting))
+        units.append(write.unit(names.queue_open, "model-queue-open.service.j2", **opening))
     if recipe.watch:
         watching, killing = companions.watch_values(recipe, recipe.watch, resolved, installation, helper)
         units.append(write.unit(names.watch, "model-watch.service.j2", **watching))
         units.append(write.unit(names.hung, "model-hung.service.j2", **killing))
     return _model(resolved, relations, settings, installation, tuple(units), digest)
+
+
+def _listen(resolved: ResolvedRecipe) -> str:
+    """The address of the socket where clients ask."""
+    endpoint = resolved.client_endpoint
+    return f"{listen_address(endpoint.host)}:{endpoint.port}"
 
 
 @dataclass(frozen=True)
@@ -156,17 +167,18 @@ def _model(
         file=resolved.file,
         backend=recipe.backend,
         user=None if installation.user else identity.user_of(recipe, settings),
-        proxy_user=companions.proxy_user(recipe, relations, installation),
+        user_in_front=companions.user_in_front(recipe, relations, installation),
         units=units,
         digest=digest,
         autostart=recipe.autostart,
         on_demand=recipe.on_demand is not None,
+        queued=recipe.queue is not None,
         watched=recipe.watch is not None,
         gpus=resolved.gpus,
         url=endpoint.url if endpoint.path else None,
         served=served_names(recipe, resolved.words),
         key_file=key.source if (key := secrets.api_key(recipe)) else None,
-        listen=(endpoint.host, endpoint.port) if recipe.on_demand else None,
+        listen=(endpoint.host, endpoint.port) if recipe.front else None,
         requires=relations.requires,
         rivals=relations.rivals,
         warnings=resolved.warnings,
@@ -204,7 +216,7 @@ def _service_values(
     helper: HelperCommands,
 ) -> Values:
     """What the service has besides the settings that its process keeps from its start."""
-    recipe, runtime = resolved.recipe, resolved.runtime
+    recipe, runtime, names = resolved.recipe, resolved.runtime, UnitNames(resolved.name)
     timeout_sec = recipe.ready.timeout_sec
     endpoint = resolved.client_endpoint
     description = recipe.description or f"Model {recipe.name} ({recipe.backend})"
@@ -213,7 +225,10 @@ def _service_values(
         "mounts": " ".join(quoting.word(path) for path in _needed_paths(resolved)),
         "asserted_paths": [quoting.line(recipe.model_path)] if recipe.model_path.startswith("/") else [],
         "requires": [UnitNames(other).service for other in relations.requires],
-        "after": [UnitNames(other).service for other in relations.after],
+        "after": [
+            *(UnitNames(other).service for other in relations.after),
+            *([names.queue_socket] if recipe.queue else []),
+        ],
         # Conflicts= stands on both sides: the other unit may be older than this recipe.
         "conflicts": [UnitNames(other).service for other in relations.rivals],
         # A slow failure must reach the limit: the interval is longer than all the loads and pauses before it.
@@ -224,7 +239,8 @@ def _service_values(
         "on_failure": [settings.on_failure] if settings.on_failure else [],
         "lifetime": [
             *(["StopWhenUnneeded=yes"] if recipe.on_demand else []),
-            *([f"Wants={UnitNames(resolved.name).watch}"] if recipe.watch else []),
+            *([f"Wants={names.queue_socket} {names.queue_open}"] if recipe.queue else []),
+            *([f"Wants={names.watch}"] if recipe.watch else []),
         ],
         "unit_passed": service_settings.lines(recipe, "Unit"),
         "pre": helper.before_start(resolved, relations, settings),
@@ -272,4 +288,6 @@ def _restart_settings(recipe: Recipe, settings: HostSettings, installation: Inst
         # start by hand, however long the engine was well in between (systemd#43813).
         lines += ["RestartSteps=3", f"RestartMaxDelaySec={_LONGEST_PAUSE_SEC}"] if newer else []
     # 257 and newer run OnFailure= at every attempt, unless the restart is direct (systemd.service(5)).
-    return lines + (["RestartMode=direct"] if settings.on_failure and newer else [])
+    # A direct restart would leave the queue open, for it does not stop what is bound to the model.
+    direct = settings.on_failure and newer and not recipe.queue
+    return lines + (["RestartMode=direct"] if direct else [])

@@ -11,7 +11,7 @@ from recipectl.errors import HostError, RecipectlError, on_host
 from recipectl.files import failures_named, remove, write_whole
 from recipectl.machine import helperfile
 from recipectl.systemd.store import Store
-from recipectl.systemd.unitfile import TARGET
+from recipectl.systemd.unitfile import QUEUES, TARGET
 
 
 class JobRunner(Protocol):
@@ -65,7 +65,7 @@ def apply(
             store.note_reloaded()
         work.each("reload", lambda _: None)
     work.each("stop", work.stop)
-    work.each("restart", lambda unit: manager.start_without_waiting("Restart", unit))
+    work.each("restart", work.restart)
     work.each("start", lambda unit: manager.start_without_waiting("Start", unit))
     work.check_sockets()
     work.each("remove helper", lambda path: remove(Path(path)))
@@ -110,6 +110,12 @@ class _Work:
 
     def stop(self, unit: str) -> str | None:
         return _failure(unit, self.manager.job("Stop", unit), "could not be stopped")
+
+    def restart(self, unit: str) -> str | None:
+        if unit.endswith(QUEUES):  # before the restart of its model, which answers its last requests
+            return _failure(unit, self.manager.job("Restart", unit), "could not be restarted")
+        self.manager.start_without_waiting("Restart", unit)
+        return None
 
     def remove(self, unit: str) -> str | None:
         if failure := _failure(unit, self.manager.job("Stop", unit), "could not be stopped, and stays"):

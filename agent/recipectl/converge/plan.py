@@ -7,7 +7,7 @@ from recipectl.compiler.model import CompiledModel
 from recipectl.compiler.relations import closure
 from recipectl.converge.differences import reason_to_write
 from recipectl.converge.values import Action, Plan, Survey
-from recipectl.systemd.unitfile import Unit, UnitNames
+from recipectl.systemd.unitfile import InstalledUnit, Unit, UnitNames
 
 _ROTATED = "a file of its secrets was changed since the model started"
 _RECIPE_CHANGED = "the recipe changed since the model started"
@@ -78,10 +78,11 @@ def _superfluous_units(model: CompiledModel, survey: Survey) -> list[Action]:
 
 
 def _family_is_up(unit: str, survey: Survey) -> bool:
-    """True if a unit of the same recipe runs (sockets do not count)."""
+    """True if a unit of the same recipe runs (sockets and their queues do not count)."""
     installed = survey.installed.get(unit)
     names = UnitNames(installed.recipe if installed else "")
-    return any(survey.is_up(name) for name in names.every if name != names.socket)
+    listening = (names.socket, names.queue_socket, names.queue)
+    return any(survey.is_up(name) for name in names.every if name not in listening)
 
 
 def _is_busy(model: CompiledModel, survey: Survey) -> bool:
@@ -91,10 +92,12 @@ def _is_busy(model: CompiledModel, survey: Survey) -> bool:
 
 
 def _must_skip(model: CompiledModel, survey: Survey) -> bool:
-    """True if `--no-restart` must skip this model: it is busy, and its socket or proxy unit changed."""
+    """True if `--no-restart` must skip this model: it is busy, and what listens for its clients changed."""
     texts = {unit.name: unit.text for unit in model.units}
     names = model.unit_names
-    changed = any(texts.get(name) != _text(name, survey) for name in (names.socket, names.proxy))
+    changed = any(
+        texts.get(name) != _text(name, survey) for name in (names.socket, names.proxy, names.queue_socket)
+    )
     return changed and _is_busy(model, survey)
 
 
@@ -187,14 +190,27 @@ class _Situation:
         return self.survey.is_up(self.names.proxy) and self.names.proxy in self.written
 
     @property
+    def queue_changed(self) -> bool:
+        """True if HAProxy runs, and was started with another configuration."""
+        wanted = next((unit.text for unit in self.model.units if unit.name == self.names.queue), "")
+        digest = InstalledUnit(self.names.queue, wanted).digest
+        return self.survey.is_up(self.names.queue) and (
+            self.survey.started.get(self.names.queue) not in (None, digest)
+        )
+
+    @property
     def socket_missing(self) -> bool:
-        up = self.survey.is_up(self.names.socket)
-        return self.model.on_demand and not up and _must_be_enabled(self.model, self.survey)
+        if self.survey.is_up(self.model.socket):
+            return False
+        if self.model.queued:  # the restart of an engine that has listened at the port itself starts it
+            return self.running and not self.changed
+        return self.model.on_demand and _must_be_enabled(self.model, self.survey)
 
     @property
     def socket_moved(self) -> bool:
-        stale = self.names.socket in self.written or self.names.socket in self.survey.silent_sockets
-        return self.model.on_demand and stale and self.survey.is_up(self.names.socket)
+        socket = self.model.socket
+        stale = socket in self.written or socket in self.survey.silent_sockets
+        return (self.model.on_demand or self.model.queued) and stale and self.survey.is_up(socket)
 
     def is_up(self, recipe: str) -> bool:
         return self.survey.is_up(UnitNames(recipe).service)
@@ -205,7 +221,12 @@ def _jobs(model: _Situation) -> list[Action]:
     actions = _on_demand_jobs(model) if model.model.on_demand else _service_jobs(model)
     if model.busy and not model.restart:
         return actions
-    actions += _socket_jobs(model)
+    # A queue ends while the engine still answers its requests.
+    actions = (
+        [*_queue_jobs(model), *_socket_jobs(model), *actions]
+        if model.model.queued
+        else [*actions, *_socket_jobs(model)]
+    )
     return actions or _watch_jobs(model)
 
 
@@ -241,16 +262,24 @@ def _service_jobs(model: _Situation) -> list[Action]:
 
 
 def _socket_jobs(model: _Situation) -> list[Action]:
-    socket = model.names.socket
+    socket = model.model.socket
     if model.socket_missing:
         failed = ", and it has failed" if model.survey.failed(socket) else ""
-        return [Action("start", socket, f"on_demand{failed}")]
+        return [Action("start", socket, f"{'queue' if model.model.queued else 'on_demand'}{failed}")]
     if model.socket_moved:
         silent = socket in model.survey.silent_sockets
         return [
             Action("restart", socket, "it does not listen at its address" if silent else "its unit changed")
         ]
     return []
+
+
+def _queue_jobs(model: _Situation) -> list[Action]:
+    """A restart of HAProxy, while the model answers the requests that are in it. Others would be lost."""
+    service, states = model.names.service, model.survey.states
+    if not model.queue_changed or model.socket_moved or states[service].active_state != "active":
+        return []
+    return [Action("restart", model.names.queue, "its configuration changed")]
 
 
 def _watch_jobs(model: _Situation) -> list[Action]:

@@ -78,7 +78,7 @@ def _gone(place: Place, units: Iterable[InstalledUnit]) -> dict[str, str]:
 def _missing_users(models: Iterable[CompiledModel]) -> Iterator[str]:
     """Missing users of units. Preflight refuses a recipe whose own `user:` is missing."""
     local = _names_in("/etc/passwd")
-    for user in {user for model in models for user in (model.user, model.proxy_user) if user} - local:
+    for user in {user for model in models for user in (model.user, model.user_in_front) if user} - local:
         try:
             pwd.getpwnam(user)
         except KeyError:
@@ -102,10 +102,9 @@ def _missing_groups() -> Iterator[str]:
 def _silent_sockets(models: Iterable[CompiledModel], states: dict[str, UnitState]) -> Iterator[str]:
     """Sockets that are active while nobody listens at the recipe's address: it was changed meanwhile."""
     for model in models:
-        socket = model.unit_names.socket
-        active = model.on_demand and states[socket].active_state == "active"
+        active = model.listen and states[model.socket].active_state == "active"
         if active and model.listen and not sockets.is_listening(*model.listen):
-            yield socket
+            yield model.socket
 
 
 def with_requirements(

@@ -85,7 +85,7 @@ def _list_words(engine: str, flag: str, values: list[Any]) -> tuple[str, ...]:
 
 def words(recipe: Recipe, runtime: Runtime) -> tuple[Word, ...]:
     """The words of ExecStart= with their keys; UsageError for what the engine or systemd cannot take."""
-    if recipe.on_demand:
+    if recipe.front:
         host, port = loopback_address(recipe)
         recipe = recipe.model_copy(update={"host": host, "port": port})
     errors: list[UsageError] = []
@@ -96,12 +96,13 @@ def words(recipe: Recipe, runtime: Runtime) -> tuple[Word, ...]:
         raise MultipleUsageError(errors)
     model_flag = ENGINES[recipe.backend].model_flag_of(recipe.model_path)
     model = (recipe.model_path,) if runtime.positional_model else (model_flag, recipe.model_path)
-    moved = ("host", "port") if recipe.on_demand else ()
+    moved = ("host", "port") if recipe.front else ()
+    front = "on_demand" if recipe.on_demand else "queue"
     words = (
         *(Word(text, ()) for text in runtime.command),
         *(Word(text, ("model_path",)) for text in model),
         *(
-            Word(text, ("on_demand",) if field in moved else (field,))
+            Word(text, (front,) if field in moved else (field,))
             for field, words in fields.values()
             for text in words
         ),

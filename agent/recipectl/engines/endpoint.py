@@ -36,21 +36,22 @@ class Endpoint(NamedTuple):
 
 
 def loopback_address(recipe: Recipe) -> tuple[str, int]:
-    """Host and port of an on-demand engine: on loopback, because its socket has the recipe's own address."""
+    """Host and port of an engine with something in front, which has the recipe's own address."""
     public_port = recipe.port or ENGINES[recipe.backend].port
     # Not among the ports that Linux gives to clients (ip(7)): 32768 to 60999 may be taken at any time.
     default = public_port + 20000 if public_port < 12768 else (public_port - 12768) % 30000 + 2768
-    port = (recipe.on_demand.engine_port if recipe.on_demand else None) or default
+    port = (recipe.front.engine_port if recipe.front else None) or default
     if port == public_port:
-        fault = f"`on_demand.engine_port` is the same as `port` ({public_port})"
-        raise UsageError(f"{fault}; choose another", "on_demand", "engine_port", kind="port")
+        key = "on_demand" if recipe.on_demand else "queue"
+        fault = f"`{key}.engine_port` is the same as `port` ({public_port})"
+        raise UsageError(f"{fault}; choose another", key, "engine_port", kind="port")
     return "127.0.0.1", port
 
 
 def engine_endpoint(recipe: Recipe, argv: Sequence[str]) -> Endpoint:
     """Where the engine listens, read from its argv, so that `host`, `extra_args` and `args` all count."""
     engine = ENGINES[recipe.backend]
-    own = (None, None) if recipe.on_demand else (recipe.host, recipe.port)
+    own = (None, None) if recipe.front else (recipe.host, recipe.port)
     values = {"--host": own[0] or engine.host, "--port": str(own[1] or engine.port)}
     for index, word in enumerate(argv):
         name, equals, value = word.partition("=")
@@ -68,8 +69,8 @@ def engine_endpoint(recipe: Recipe, argv: Sequence[str]) -> Endpoint:
 
 
 def client_endpoint(recipe: Recipe, endpoint: Endpoint) -> Endpoint:
-    """Where clients ask: the socket of an on-demand model, else the engine itself."""
-    if not recipe.on_demand:
+    """Where clients ask: what is in front of an engine, else the engine itself."""
+    if not recipe.front:
         return endpoint
     # A socket without an address of its own is for this host: an engine's default may be every address.
     return Endpoint(recipe.host or "127.0.0.1", recipe.port or ENGINES[recipe.backend].port, endpoint.path)

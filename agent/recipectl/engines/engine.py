@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from recipectl.recipe.schema import Nodes
+from recipectl.recipe.parts import Nodes
 
 # A name of the Hugging Face hub, with a quantization or without: `org/name-GGUF:Q4_K_M`.
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(:[\w.-]+)?\Z")

@@ -2,7 +2,7 @@
 
 from recipectl.engines.engine import Engine
 from recipectl.errors import UsageError
-from recipectl.recipe.schema import Nodes
+from recipectl.recipe.parts import Nodes
 
 
 def _nodes(_: Nodes) -> tuple[str, ...]:

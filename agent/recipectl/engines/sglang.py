@@ -1,7 +1,7 @@
 """SGLang: `python -m sglang.launch_server --model-path MODEL`; it takes no underscores in flags."""
 
 from recipectl.engines.engine import Engine
-from recipectl.recipe.schema import Nodes
+from recipectl.recipe.parts import Nodes
 
 
 def _nodes(nodes: Nodes) -> tuple[str, ...]:

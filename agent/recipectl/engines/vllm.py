@@ -3,7 +3,7 @@
 import re
 
 from recipectl.engines.engine import Engine
-from recipectl.recipe.schema import Nodes
+from recipectl.recipe.parts import Nodes
 
 
 def _nodes(nodes: Nodes) -> tuple[str, ...]:

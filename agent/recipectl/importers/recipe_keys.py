@@ -15,7 +15,8 @@ from recipectl.engines.options import shipped_options
 from recipectl.engines.registry import ENGINES
 from recipectl.errors import UsageError
 from recipectl.importers.draft import VARIABLE_END, VARIABLE_START, UnquotedText
-from recipectl.recipe.schema import Nodes, Recipe
+from recipectl.recipe.parts import Nodes
+from recipectl.recipe.schema import Recipe
 from recipectl.recipe.yamlfile import Written
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)("")

@@ -16,7 +16,7 @@ from recipectl.importers.programs import program, program_name, runs_container, 
 from recipectl.importers.shell import commands
 from recipectl.importers.unit_text import expanded, without_specifiers
 from recipectl.importers.variables import keep_cache
-from recipectl.recipe.schema import LONGEST_SEC
+from recipectl.recipe.parts import LONGEST_SEC
 from recipectl.recipe.spans import span_sec
 from recipectl.recipe.yamlsyntax import read_text
 from recipectl.systemd import quoting

@@ -19,6 +19,7 @@ _MODULES = (
     "gateway_keys",
     "helper",
     "proxy",
+    "request_queue",
     "watch",
     "machine/distributions",
     "machine/loads",

@@ -8,15 +8,15 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    ValidationInfo,
     ValidatorFunctionWrapHandler,
     WithJsonSchema,
     field_validator,
-    model_validator,
 )
 from pydantic_core import PydanticCustomError
 
 from recipectl.recipe import gpu_selection
-from recipectl.recipe.spans import span_sec
+from recipectl.recipe.parts import Nodes, OnDemand, Positive, Queue, Ready, Watch
 
 _ANY_SCALAR = {"type": ["string", "number", "boolean"]}
 # A value exactly as the file has it: yamlfile turns the scalars of some keys into their text.
@@ -36,15 +36,6 @@ TOKEN = re.compile(r"(hf_|sk-|ghp_|glpat-|xox[bp]-|AKIA|gsk_|nvapi-|r8_|AIza|xai
 _LIKE_A_TOKEN = re.compile(r"(?=.*[0-9])(?=.*[A-Za-z])[A-Za-z0-9_.-]{24,}|[0-9a-fA-F-]{32,}")
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 USER = r"^[a-z_][a-z0-9_-]*$"
-Positive = Annotated[int, Field(strict=True, ge=1)]
-
-LONGEST_SEC = 31_536_000  # a year
-Span = Annotated[
-    int,
-    BeforeValidator(span_sec),
-    Field(ge=1, le=LONGEST_SEC),
-    WithJsonSchema({"type": ["integer", "string"], "minimum": 1}),
-]
 
 # Other names that people have in their files, mostly from VLLM Studio; kebab-case becomes snake_case before.
 ALIASES = {"id": "name", "engine": "backend", "tp": "tensor_parallel_size", "pp": "pipeline_parallel_size"}
@@ -66,89 +57,12 @@ def _length(value: object) -> object:
 Length = Annotated[str, BeforeValidator(_length), WithJsonSchema({"type": ["integer", "string"]})]
 
 
-# pydantic builds the parts together with the recipe, and not each once more.
-_PART = ConfigDict(frozen=True, extra="forbid", defer_build=True)
-
-
 def variable_names(values: dict[str, str]) -> dict[str, str]:
     """The same mapping; ValueError when a name cannot be a variable's."""
     for name in values:
         if not VARIABLE.fullmatch(name):
             raise ValueError(f"has `{name!a}`; a variable has letters, digits and `_`, no digit first")
     return values
-
-
-class Ready(BaseModel):
-    """How the engine is asked whether it is ready."""
-
-    model_config = _PART
-
-    path: str | None = Field(
-        default=None, pattern=r"^/[!-~]*$", description="HTTP path that answers 200 when ready"
-    )
-    timeout_sec: Span = Field(default=1800, description="how long a load may take, in seconds")
-
-
-class OnDemand(BaseModel):
-    """Start at the first request, stop when idle."""
-
-    model_config = _PART
-
-    idle: Span = Field(default=900, description="stop after this long without a connection")
-    evict: Literal["idle", "always"] = Field(
-        default="idle", description="take the GPUs of a model once it is idle, or at once"
-    )
-    patience: Span = Field(default=300, description="how long `evict: idle` waits for a busy model at most")
-    engine_port: int | None = Field(
-        default=None, strict=True, ge=1, le=65535, description="where the engine itself listens"
-    )
-
-
-class Watch(BaseModel):
-    """A repeated question to the running engine, asked by a unit without privilege."""
-
-    model_config = _PART
-
-    ask: Literal["health", "progress", "completion"] | None = Field(
-        default=None, description="left out: progress, where the engine's metrics tell it, else health"
-    )
-    path: str | None = Field(
-        default=None, pattern=r"^/[!-~]*$", description="a question of your own: 200 is well"
-    )
-    body: str | None = Field(default=None, min_length=1, description="JSON, which makes it a POST")
-    every: Span = 30
-    failures: Positive = Field(default=3, description="failures in a row before `action`")
-    timeout: Span = Field(default=10, description="how long one answer may take")
-    action: Literal["restart", "stop"] = Field(
-        default="restart", description="restart kills the engine; systemd or a request starts it"
-    )
-
-    @model_validator(mode="after")
-    def _has_one_question(self) -> "Watch":
-        if self.path and self.ask in ("progress", "completion"):
-            raise ValueError(f"has `path` and `ask: {self.ask}`, which are two questions; remove one")
-        if self.body is not None and not self.path:
-            raise ValueError("has `body` and no `path` to send it to; give one")
-        return self
-
-
-class Nodes(BaseModel):
-    """The part of this host in a model that several hosts serve together."""
-
-    model_config = _PART
-
-    count: Positive
-    rank: int = Field(strict=True, ge=0, description="0 is the head, which answers requests")
-    address: str = Field(min_length=1, description="address of the head")
-    port: int | None = Field(
-        default=None, strict=True, ge=1, le=65535, description="default: the engine's own port"
-    )
-
-    @model_validator(mode="after")
-    def _rank_is_in_range(self) -> "Nodes":
-        if self.rank >= self.count:
-            raise ValueError(f"has rank {self.rank} of {self.count}; ranks count from 0")
-        return self
 
 
 def _other_names(schema: dict[str, Any]) -> None:
@@ -161,6 +75,10 @@ def _other_names(schema: dict[str, Any]) -> None:
         {"anyOf": [{"required": [key]} for key in (name, *(o for o, n in names.items() if n == name))]}
         for name in required
     ]
+
+
+def _or_boolean(schema: dict[str, Any]) -> None:
+    schema["anyOf"].append({"type": "boolean"})
 
 
 class Recipe(BaseModel):
@@ -209,6 +127,11 @@ class Recipe(BaseModel):
         None, strict=True, description="up at boot and after apply; left out: as set by `recipectl enable`"
     )
     on_demand: OnDemand | None = None
+    queue: Queue | None = Field(
+        None,
+        description="requests wait while the model restarts; true for the defaults",
+        json_schema_extra=_or_boolean,
+    )
     after: Texts = Field((), description="recipes that must be ready first, if they start too")
     requires: Texts = Field((), description="recipes that are started with it and must be ready")
     conflicts: Texts = Field(
@@ -223,6 +146,23 @@ class Recipe(BaseModel):
     service: dict[str, Texts] = Field(
         {}, description="settings of [Service] and [Unit], as in their manuals; a list is several lines"
     )
+
+    @property
+    def front(self) -> OnDemand | Queue | None:
+        """What listens for clients in the engine's place, which then listens on loopback."""
+        return self.on_demand or self.queue
+
+    @field_validator("queue", mode="before")
+    @classmethod
+    def _is_on_or_off(cls, value: object) -> object:
+        return ({} if value else None) if isinstance(value, bool) else value
+
+    @field_validator("queue")
+    @classmethod
+    def _is_alone_in_front(cls, queue: Queue | None, info: ValidationInfo) -> Queue | None:
+        if queue and info.data.get("on_demand"):
+            raise ValueError("stands beside `on_demand`, and both would listen at `port`; remove one")
+        return queue
 
     @field_validator("model_path")
     @classmethod

@@ -24,7 +24,7 @@ _TEXT_MAPPINGS = {
 _TEXT_LISTS = {("args",), ("gpus",), ("after",), ("requires",), ("conflicts",), LEGACY_GPUS, _TOP_LEVEL_GPUS}
 # `hardening: off` is a word, and not false.
 _TEXT_VALUES = {("gpus",), ("after",), ("requires",), ("hardening",), LEGACY_GPUS, _TOP_LEVEL_GPUS}
-_NESTED = {"ready", "on_demand", "watch", "nodes"}  # mappings whose keys belong to recipectl too
+_NESTED = {"ready", "on_demand", "queue", "watch", "nodes"}  # mappings whose keys belong to recipectl too
 
 # Whole numbers that YAML 1.1 reads otherwise than a person: octal, and base 60.
 _MISREAD = re.compile(r"[-+]?(0[0-9_]+|[0-9_]+(:[0-9]+)+(\.[0-9_]*)?)\Z")

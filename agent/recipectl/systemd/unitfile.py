@@ -10,7 +10,7 @@ SECTION = "[X-Recipectl]"  # systemd ignores sections that begin with X- (system
 # Earlier releases had a variable of this name.
 DIGEST_FIELD = "RECIPECTL_DIGEST"
 # No recipe's name may end like this: the unit would belong to another model.
-RESERVED_ENDINGS = ("-proxy", "-keep", "-watch", "-hung", ".service", ".socket")
+RESERVED_ENDINGS = ("-proxy", "-keep", "-queue", "-queue-open", "-watch", "-hung", ".service", ".socket")
 
 _TARGET = """# Written by recipectl; changes belong in drop-ins (systemctl edit models.target).
 [Unit]
@@ -31,6 +31,7 @@ Documentation=man:recipectl(1)
 """
 TARGET, SLICE = "models.target", "models.slice"
 GATEWAY = "models-gateway.service"
+QUEUES = ("-queue.socket", "-queue.service")  # how the names of the units end where requests wait
 
 
 class UnitNames:
@@ -43,11 +44,15 @@ class UnitNames:
         self.socket = f"{self.stem}.socket"
         self.proxy = f"{self.stem}-proxy.service"
         self.keep = f"{self.stem}-keep.service"
+        self.queue_socket = f"{self.stem}-queue.socket"
+        self.queue = f"{self.stem}-queue.service"
+        self.queue_open = f"{self.stem}-queue-open.service"  # lets requests through while the model runs
         self.watch = f"{self.stem}-watch.service"
         self.hung = f"{self.stem}-hung.service"  # kills a model whose watch found it hung
         self.watch_timer = f"{self.stem}-watch.timer"  # of earlier releases
         self.every = (
-            self.service, self.socket, self.proxy, self.keep, self.watch_timer, self.watch, self.hung,
+            self.service, self.socket, self.proxy, self.keep, self.queue_socket, self.queue_open, self.queue,
+            self.watch_timer, self.watch, self.hung,
         )  # fmt: skip
 
     @classmethod

@@ -1,0 +1,173 @@
+"""The queue before a model: HAProxy, where requests wait while no engine takes them.
+
+Verbs of the helper, standard library only. They run as the queue's user, in the runtime folder that the
+queue's units share. No engine reaches that folder.
+"""
+
+import argparse
+import contextlib
+import csv
+import fcntl
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+HAPROXY = "/usr/sbin/haproxy"
+_NOWHERE = 1  # tcpmux, where nothing listens: a connection is refused, and tried again
+_LONGEST_START_SEC = 10
+_POLL_SEC = 0.05
+_TRY_AGAIN_MS = 200
+_ACCEPTED_SEC = 0.1  # until HAProxy counts what it has sent on just before
+
+
+def configuration(wait_sec: int, folder: str) -> str:
+    """HAProxy's configuration. It begins closed: `set-queue` says where the engine is."""
+    # HAProxy tries again after `timeout connect`, where that is less than a second. Only a refused connection
+    # is tried again, for an engine may have acted on anything that it took. Without `redispatch`, a request
+    # goes on to try the port of its beginning.
+    return f"""global
+    maxconn 8192
+    stats socket {folder}/control mode 600 level admin
+defaults
+    mode http
+    timeout connect {_TRY_AGAIN_MS}ms
+    timeout client 1d
+    timeout server 1d
+    timeout http-keep-alive 75s
+    option http-server-close
+    option http-no-delay
+    option abortonclose
+    errorfile 502 {folder}/502.http
+    errorfile 503 {folder}/503.http
+frontend clients
+    bind fd@3
+    maxconn 4096
+    default_backend engine
+backend engine
+    option redispatch 1
+    option http-buffer-request
+    retry-on conn-failure
+    retries {wait_sec * 1000 // _TRY_AGAIN_MS}
+    server engine 127.0.0.1:{_NOWHERE}
+"""
+
+
+def run_queue(options: argparse.Namespace) -> int:
+    """Become HAProxy, with the socket that systemd holds."""
+    folder = Path(os.environ["RUNTIME_DIRECTORY"])
+    name = options.units[0].removeprefix("model-").removesuffix(".service")
+    ended = f"the engine of `{name}` has ended before its answer; ask again"
+    waited = f"`{name}` was not ready within {options.wait_sec} s; see `recipectl status {name}` on its host"
+    Path(folder, "502.http").write_text(_answer("502 Bad Gateway", "engine_ended", ended))
+    Path(folder, "503.http").write_text(_answer("503 Service Unavailable", "model_unreachable", waited))
+    file = folder / "haproxy.cfg"
+    file.write_text(configuration(options.wait_sec, str(folder)))
+    return os.execv(HAPROXY, (HAPROXY, "-db", "-f", str(file)))  # noqa: S606  (the socket comes along)
+
+
+def _answer(status: str, code: str, message: str) -> str:
+    """An HTTP answer with an error in OpenAI's form."""
+    error = {"message": message, "type": "server_error", "param": None, "code": code}
+    body = json.dumps({"error": error}) + "\n"
+    head = (
+        f"HTTP/1.1 {status}", "Content-Type: application/json", f"Content-Length: {len(body.encode())}",
+        "Cache-Control: no-cache", "Connection: close",
+    )  # fmt: skip
+    return "\r\n".join((*head, "", body))
+
+
+def open_queue(options: argparse.Namespace) -> int:
+    """Let requests through to the engine; with `--kept` only if they were let through before."""
+    folder = Path(os.environ["RUNTIME_DIRECTORY"])
+    with _locked(folder):
+        if options.kept and not _mark(folder).exists():
+            return 0
+        _mark(folder).write_text(f"{options.address} {options.port}\n")
+        end = time.monotonic() + _LONGEST_START_SEC
+        while True:
+            try:
+                _set_server(folder, options.address, options.port)
+            except OSError as error:
+                if time.monotonic() > end:
+                    raise SystemExit(f"HAProxy does not answer: {error}") from error
+                time.sleep(_POLL_SEC)
+            else:
+                return 0
+
+
+def close_queue(options: argparse.Namespace) -> int:
+    """Let new requests wait, then wait until those that run have ended, for --drain-sec at most."""
+    folder = Path(os.environ["RUNTIME_DIRECTORY"])
+    end = time.monotonic() + options.drain_sec
+    with _locked(folder):
+        _mark(folder).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # no HAProxy: nothing passes
+            _set_server(folder, "127.0.0.1", _NOWHERE)
+    time.sleep(_ACCEPTED_SEC)
+    told = False
+    with contextlib.suppress(OSError):
+        while (running := _requests(folder)) and time.monotonic() < end:
+            if not told:
+                _say(f"waiting at most {options.drain_sec} s for the end of {running} requests")
+                told = True
+            time.sleep(_POLL_SEC)
+    return 0
+
+
+def end_queue(options: argparse.Namespace) -> int:
+    """Let HAProxy end once its requests have, while an engine answers them; new ones wait in the socket."""
+    pid = int(os.environ["MAINPID"])
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGUSR1)
+        end = time.monotonic() + options.drain_sec
+        while _mark(Path(os.environ["RUNTIME_DIRECTORY"])).exists() and time.monotonic() < end:
+            os.kill(pid, 0)
+            time.sleep(_POLL_SEC)
+    return 0
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _mark(folder: Path) -> Path:
+    """The file that is there while requests may pass."""
+    return folder / "open"
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """The units of a queue tell HAProxy one after the other."""
+    with Path(folder, "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _set_server(folder: Path, address: str, port: int) -> None:
+    said = _command(folder, f"set server engine/engine addr {address} port {port}")
+    if "changed" not in said and "no need to change" not in said:
+        raise OSError(said.strip()[:200])
+
+
+def _requests(folder: Path) -> int:
+    """How many connections to the engine are in use. HAProxy opens one for each request."""
+    text = _command(folder, "show servers conn engine").removeprefix("# ")
+    rows = csv.DictReader(text.splitlines(), delimiter=" ")
+    return sum(int(row["used_cur"]) for row in rows)
+
+
+def _command(folder: Path, words: str) -> str:
+    """The answer of the running HAProxy to a command; OSError when none answers."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(5)
+        connection.connect(str(folder / "control"))
+        connection.sendall(f"{words}\n".encode())
+        parts = []
+        while part := connection.recv(65536):
+            parts.append(part)
+    return b"".join(parts).decode(errors="replace")

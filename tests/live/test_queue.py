@@ -1,0 +1,221 @@
+"""Requests that wait: a real model behind HAProxy, while it restarts, crashes, changes and stops."""
+
+import collections
+import http.client
+import json
+import os
+import subprocess
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from live.common import ROOT, recipe, recipectl, remove_all, show, systemctl, until
+
+pytestmark = pytest.mark.systemd
+PORT = 18210
+# By hand: QUEUE_RESTARTS=20 QUEUE_KILLS=5 for the figures of the manual.
+RESTARTS, KILLS = int(os.environ.get("QUEUE_RESTARTS", "2")), int(os.environ.get("QUEUE_KILLS", "1"))
+PAUSE_SEC = float(os.environ.get("QUEUE_PAUSE", "0.5"))
+_TOKENS = 6
+
+
+@pytest.fixture(autouse=True)
+def haproxy() -> Iterator[None]:
+    """Debian's HAProxy as its packages have it, without the site's unit."""
+    subprocess.run(["cp", "-a", f"{ROOT}/.build/haproxy/usr/.", "/usr"], check=True)
+    subprocess.run(["ldconfig"], check=True)
+    yield
+    remove_all()
+
+
+def queued(**fields: object) -> None:
+    recipe("alpha", **{"port": PORT, "autostart": True, "queue": True} | fields)
+    applied = recipectl("apply", timeout_sec=400)
+    assert applied.returncode == 0, applied.stderr
+    assert recipectl("wait", "alpha").returncode == 0
+
+
+class Clients:
+    """Short requests on connections of their own, streams, and requests on connections that stay."""
+
+    KINDS = ("short", "stream", "stream", "kept", "kept")
+
+    def __init__(self) -> None:
+        self.answered: collections.Counter[str] = collections.Counter()
+        self.failures: list[tuple[str, float, str]] = []  # kind, begin, what
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._ask, args=(kind,)) for kind in self.KINDS]
+
+    def __enter__(self) -> "Clients":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def wait_for_answers(self) -> None:
+        """Wait until clients of each kind have got an answer once more."""
+        before = self.answered.copy()
+        end = time.monotonic() + 300
+        while any(self.answered[kind] <= before[kind] for kind in self.KINDS):
+            assert time.monotonic() < end, (before, self.answered, self.failures)
+            time.sleep(0.05)
+
+    def _ask(self, kind: str) -> None:
+        connection = None
+        while not self._stop.is_set():
+            begin = time.time()
+            try:
+                connection = connection or http.client.HTTPConnection("127.0.0.1", PORT, timeout=300)
+                self._one(connection, streamed=kind == "stream")
+                self.answered[kind] += 1
+            except (OSError, http.client.HTTPException, AssertionError) as error:
+                self.failures.append((kind, begin, repr(error)[:300]))
+                if connection:
+                    connection.close()
+                connection = None
+            if kind != "kept" and connection:
+                connection.close()
+                connection = None
+        if connection:
+            connection.close()
+
+    def _one(self, connection: http.client.HTTPConnection, *, streamed: bool) -> None:
+        body = {"prompt": "Once", "max_tokens": _TOKENS if streamed else 1, "stream": streamed}
+        connection.request("POST", "/v1/completions", json.dumps(body), {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        text = answer.read().decode()
+        assert answer.status == 200, (answer.status, text)
+        assert not streamed or text.rstrip().endswith("data: [DONE]"), text[-200:]
+
+
+def main_pid(unit: str) -> str:
+    return systemctl("show", "-P", "MainPID", unit)
+
+
+def test_no_request_is_lost_when_a_model_restarts_crashes_or_changes() -> None:
+    queued()
+    with Clients() as clients:
+        for _ in range(RESTARTS):
+            assert recipectl("restart", "alpha", timeout_sec=300).returncode == 0
+            clients.wait_for_answers()
+            time.sleep(PAUSE_SEC)
+        queued(max_model_len=512)
+        assert clients.failures == []
+        haproxy = main_pid("model-alpha-queue.service")
+        queued(max_model_len=512, queue={"wait": "20min"})
+        assert main_pid("model-alpha-queue.service") != haproxy
+        # A new HAProxy closes connections that stay, between two requests.
+        assert {kind for kind, *_ in clients.failures} <= {"kept"}, clients.failures
+        clients.wait_for_answers()
+        clients.failures.clear()
+        killed: list[float] = []
+        for _ in range(KILLS):
+            pid = main_pid("model-alpha.service")
+            systemctl("kill", "-s", "KILL", "model-alpha.service")
+            while Path(f"/proc/{pid}").exists():
+                time.sleep(0.01)
+            killed.append(time.time())
+            until("alpha", "ActiveState", "activating")
+            assert recipectl("wait", "alpha").returncode == 0
+            clients.wait_for_answers()
+            time.sleep(PAUSE_SEC)
+    lost = [failure for failure in clients.failures if not any(failure[1] < time_ for time_ in killed)]
+    assert lost == []
+    assert len(clients.failures) <= KILLS * len(Clients.KINDS), clients.failures
+    print(dict(clients.answered), "answered,", len(clients.failures), "cut by a kill")  # noqa: T201  (pytest -s)
+    assert min(clients.answered[kind] for kind in Clients.KINDS) > 5
+
+
+def completion(timeout_sec: float) -> tuple[int, dict[str, dict[str, object]]]:
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{PORT}/v1/completions", json.dumps({"prompt": "a", "max_tokens": 1}).encode()
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=timeout_sec) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+def test_a_request_waits_for_a_stopped_model_as_long_as_it_is_told() -> None:
+    queued(queue={"wait": 3})
+    stopped = recipectl("stop", "alpha")
+    assert "its requests wait" in stopped.stderr
+    begin = time.monotonic()
+    status, answer = completion(60)
+    assert (status, answer["error"]["code"]) == (503, "model_unreachable")
+    assert time.monotonic() - begin >= 2.5
+    assert "recipectl status alpha" in str(answer["error"]["message"])
+    queued(queue={"wait": 600})
+    recipectl("stop", "alpha")
+    answers: list[int] = []
+    waiting = threading.Thread(target=lambda: answers.append(completion(200)[0]))
+    waiting.start()
+    time.sleep(1)
+    assert recipectl("start", "alpha").returncode == 0
+    waiting.join()
+    assert answers == [200]
+    assert recipectl("stop", "--socket", "alpha").returncode == 0
+    with pytest.raises(OSError, match="refused"):
+        completion(60)
+
+
+def test_a_model_that_runs_gets_a_queue_and_loses_it_again() -> None:
+    recipe("alpha", port=PORT, autostart=True)
+    assert recipectl("apply").returncode == 0
+    assert recipectl("wait", "alpha").returncode == 0
+    engine = main_pid("model-alpha.service")
+    recipe("alpha", port=PORT, autostart=True, queue=True)
+    assert "left for later" in recipectl("apply", "--no-restart").stderr
+    assert main_pid("model-alpha.service") == engine
+    queued()
+    assert completion(60)[0] == 200
+    assert recipectl("apply").stdout == ""
+    engine = main_pid("model-alpha.service")
+    queued(port=PORT + 1, queue={"engine_port": 8210})  # HAProxy alone moves
+    assert main_pid("model-alpha.service") == engine
+    queued()
+    recipe("alpha", port=PORT, autostart=True)
+    removed = recipectl("apply")
+    assert (removed.returncode, "removed model-alpha-queue.socket" in removed.stdout) == (0, True), removed
+    assert recipectl("wait", "alpha").returncode == 0
+    assert completion(60)[0] == 200
+
+
+def test_no_engine_reaches_the_queue_of_another_model_or_its_own() -> None:
+    queued()
+    user = show("alpha", "User")
+    folder = Path("/run/model-alpha-queue")
+    assert (folder.stat().st_mode & 0o777, folder.owner()) == (0o700, "recipectl-queue")
+    as_engine = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"]
+    assert subprocess.run([*as_engine, "ls", "/run"], capture_output=True).returncode == 0
+    for words in (
+        ["ls", str(folder)],
+        ["cat", f"{folder}/haproxy.cfg"],
+        ["kill", "-9", main_pid("model-alpha-queue.service")],
+    ):
+        tried = subprocess.run([*as_engine, *words], capture_output=True)
+        assert tried.returncode != 0, words
+    for unit in ("model-alpha-queue.service", "model-alpha-queue-open.service"):
+        assert "=+" not in systemctl("cat", unit)
+        words = ["systemd-analyze", "security", "--no-pager", unit]
+        exposure = subprocess.run(words, capture_output=True, text=True).stdout
+        assert float(exposure.split("Overall exposure level for ")[1].split(":")[1].split()[0]) <= 2.5, (
+            exposure
+        )
+    problems = json.loads(recipectl("doctor", "--json").stdout)
+    assert not [problem for row in problems for problem in row["problems"] if row["check"] == "units"]
+    systemctl("stop", "model-alpha-queue.socket")
+    assert "no request reaches alpha" in recipectl("doctor").stdout
+    assert recipectl("apply").stdout.splitlines()[0].startswith("starting model-alpha-queue.socket")
+    systemctl("kill", "-s", "KILL", "model-alpha-queue.service")
+    assert completion(60)[0] == 200
