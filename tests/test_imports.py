@@ -550,12 +550,38 @@ models:
   d:
 groups: {one: {swap: false, members: [a, b]}, two: {swap: false, members: [c]}}
 """)
-    result, lost = llama_swap.drafts(config, "c.yaml")
+    result, _, lost = llama_swap.imported(config, "c.yaml")
     assert [(entry.name, entry.fields["conflicts"], entry.fields["port"]) for entry in result] == [
         ("a", ["c"], 5800), ("b", ["c"], 5801), ("c", ["a", "b"], 5802)
     ]  # fmt: skip
     assert result[0].fields["served_model_name"] == "x,a,y"
-    assert lost[1:] == ["model `d`: it has no settings; give it a `cmd`"]
+    assert lost == ["model `d`: it has no settings; give it a `cmd`"]
+
+
+def test_llama_swaps_one_address_becomes_the_gateway_of_the_host_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recipectl.place._SYSTEM_BASES", (tmp_path / "recipectl",))
+    config = tmp_path / "c.yaml"
+    config.write_text("""
+apiKeys: [sk-of-anna]
+models:
+  a: {cmd: "llama-server -m /a.gguf --port ${PORT}", aliases: [first]}
+  b: {cmd: "python -m sglang.launch_server --model-path /b --port ${PORT}", aliases: [second]}
+""")
+    words = ["import", "llama-swap", str(config), "-o", str(tmp_path / "recipectl/recipes")]
+    written = CliRunner().invoke(recipectl, words, catch_exceptions=False)
+    file = tmp_path / "recipectl/host.yaml"
+    assert str(file) in written.stdout.splitlines()
+    assert yaml.safe_load(file.read_text()) == {
+        "gateway": {"listen": "127.0.0.1:8080", "names": {"second": "b"}}
+    }
+    assert "`apiKeys:`: write each as a line `name key`" in written.stderr
+    assert "sk-of-anna" not in written.output
+    printed = CliRunner().invoke(recipectl, words[:3], catch_exceptions=False)
+    assert f"add to {file}:\ngateway:\n  listen: 127.0.0.1:8080\n" in printed.stderr
+    own = CliRunner().invoke(recipectl, ["--user", *words[:3]], catch_exceptions=False)
+    assert "which only the system can have" in own.stderr
 
 
 def test_vllm_studios_last_word_counts() -> None:
@@ -609,8 +635,8 @@ models:
   broken: {cmd: "ls"}
 groups: {together: {swap: false, members: [other]}}
 """)
-    (chat, other), (address, *lost) = llama_swap.drafts(config, "c.yaml")
-    assert address == "the one address of all models: clients ask each model at its own port"
+    (chat, other), gateway, lost = llama_swap.imported(config, "c.yaml")
+    assert gateway == {"listen": "127.0.0.1:8080"}
     assert chat.fields == {
         "backend": "llamacpp", "binary": "/l/llama-server", "model_path": "/m/chat.gguf", "port": 9000, "max_model_len": 4096,
         "gpus": [0], "served_model_name": "chat,gpt", "ready": {"timeout_sec": 500}, "on_demand": {"idle": 60},
@@ -624,7 +650,7 @@ groups: {together: {swap: false, members: [other]}}
 @corpus.NEEDED
 def test_llama_swaps_own_example_is_read() -> None:
     config = yaml.safe_load((corpus.FOLDER / "llama-swap.config.example.yaml").read_text())
-    drafts, lost = llama_swap.drafts(config, "config.yaml")
+    drafts, _, lost = llama_swap.imported(config, "config.yaml")
     assert [entry.name for entry in drafts] == ["gpt-oss-120b", "docker-llama"]
     assert not any("sk-" in text for text in lost)
 
@@ -869,9 +895,9 @@ def test_a_variable_from_a_substitution_is_never_dropped() -> None:
 def test_a_persistent_group_is_stopped_by_nobody() -> None:
     models = {name: {"cmd": f"llama-server -m /{name}.gguf --port ${{PORT}}"} for name in "ab"}
     always = {"persistent": True, "swap": False, "exclusive": False, "members": ["a"]}
-    drafts, _ = llama_swap.drafts({"models": models, "groups": {"always": always}}, "c")
+    drafts, *_ = llama_swap.imported({"models": models, "groups": {"always": always}}, "c")
     assert [draft.fields.get("conflicts") for draft in drafts] == [None, None]
-    drafts, _ = llama_swap.drafts(
+    drafts, *_ = llama_swap.imported(
         {"models": models, "groups": {"other": always | {"persistent": False}}}, "c"
     )
     assert [draft.fields.get("conflicts") for draft in drafts] == [["b"], None]  # the GPUs say it too

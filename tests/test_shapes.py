@@ -74,7 +74,7 @@ def studio(value: Any) -> list[Draft]:
 
 
 FILES: dict[str, tuple[str, Callable[[Any], list[Draft]]]] = {
-    "llama-swap": (SWAP, lambda value: llama_swap.drafts(value, "c.yaml")[0] if isinstance(value, dict) else []),
+    "llama-swap": (SWAP, lambda value: llama_swap.imported(value, "c.yaml").drafts if isinstance(value, dict) else []),
     "compose": (COMPOSE, compose),
     "studio": (STUDIO, studio),
 }  # fmt: skip

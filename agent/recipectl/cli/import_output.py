@@ -1,13 +1,16 @@
 """What `import` prints and writes: recipes, and what they lack."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import click
+import yaml
 
 from recipectl.errors import UsageError
 from recipectl.files import refuse_planted_links
 from recipectl.importers.draft import Draft, redacted, render, unique_name
+from recipectl.place import Place
+from recipectl.recipe import search
 
 
 def output_of_several(drafts: list[Draft], not_carried_over: list[str], folder: Path | None) -> int:
@@ -35,6 +38,22 @@ def output(drafts: Iterable[Draft], folder: Path | None, not_carried_over: Itera
     for item in not_carried_over:
         click.echo(f"not carried over: {redacted(item)}", err=True)
     return 0
+
+
+def output_host_file(settings: Mapping[str, object], place: Place, folder: Path | None) -> None:
+    """What belongs in the host file: a new file beside the folder of recipes, else lines for one."""
+    if place.user:
+        click.echo(
+            "not carried over: the one address of all models, which only the system can have", err=True
+        )
+        return
+    text = yaml.safe_dump(dict(settings), sort_keys=False)
+    files = search.host_files(place.bases)
+    if folder and not files and folder.absolute() in place.recipe_folders:
+        click.echo(_write(folder.absolute().parent / "host.yaml", text))
+    else:
+        file = files[0] if files else place.bases[0] / "host.yaml"
+        click.echo(f"for the one address of all models, add to {file}:\n{text}", nl=False, err=True)
 
 
 def _named(drafts: Iterable[Draft]) -> dict[str, Draft]:

@@ -11,7 +11,7 @@ from typing import Any
 import click
 import yaml
 
-from recipectl.cli.import_output import output, output_of_several
+from recipectl.cli.import_output import output, output_host_file, output_of_several
 from recipectl.cli.names import complete_file
 from recipectl.errors import RecipectlError, UsageError
 from recipectl.importers import (
@@ -27,6 +27,7 @@ from recipectl.importers.command import Command, command_from_words
 from recipectl.importers.draft import AS_IT_RUNS, Draft, redacted
 from recipectl.importers.from_command import NoEngineError, draft_from_command
 from recipectl.importers.programs import program, runs_container, unwrapped
+from recipectl.place import Place
 from recipectl.recipe.yamlsyntax import read_text
 from recipectl.systemd.store import Store
 
@@ -165,9 +166,14 @@ def vllm_recipe_(
 @import_.command("llama-swap")
 @click.argument("source", metavar="FILE", type=click.Path(path_type=Path))
 @_OUTPUT
-def llama_swap_(source: Path, folder: Path | None) -> int:
-    """The models of llama-swap's config.yaml."""
-    return output_of_several(*llama_swap.drafts(_mapping(source), str(source)), folder)
+@click.pass_obj
+def llama_swap_(place: Place, source: Path, folder: Path | None) -> int:
+    """The models of llama-swap's config.yaml, and its one address as `gateway:` of the host file."""
+    imported = llama_swap.imported(_mapping(source), str(source))
+    status = output_of_several(imported.drafts, imported.not_carried_over, folder)
+    if imported.drafts:
+        output_host_file({"gateway": imported.gateway}, place, folder)
+    return status
 
 
 @import_.command("unit")

@@ -1,10 +1,10 @@
-"""llama-swap's config.yaml: each model becomes an on-demand recipe with a port."""
+"""llama-swap's config.yaml: each model becomes an on-demand recipe with a port, behind one address."""
 
 import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from recipectl.errors import UsageError
 from recipectl.importers.command import Command, command_from_words, script_in
@@ -17,13 +17,14 @@ from recipectl.importers.shell import commands
 _Map = Mapping[str, Any]
 
 # Keys for the proxy in front of the models; units have no proxy.
-_PROXY_KEYS = ("apiKeys", "peers", "profiles", "selectors", "upstream", "store", "performance")
+_PROXY_KEYS = ("peers", "profiles", "selectors", "upstream", "store", "performance")
 _MODEL_PROXY_KEYS = """
     cmdStop proxy filters metadata concurrencyLimit timeouts capabilities compat unlisted useModelName
     unloadTimeout sendLoadingState
     """.split()  # noqa: SIM905  (a list one can read)
 _KEYS = {
-    *_PROXY_KEYS, "models", "groups", "macros", "startPort", "healthCheckTimeout", "hooks", "globalTTL",
+    *_PROXY_KEYS, "apiKeys", "models", "groups", "macros", "startPort", "healthCheckTimeout", "hooks",
+    "globalTTL",
     "routing", "matrix", "logLevel", "logTimeFormat", "logToStdout", "logRequests", "includeAliasesInList",
     "metricsMaxInMemory", "captureBuffer", "sendLoadingState",
 }  # fmt: skip
@@ -33,6 +34,8 @@ _MODEL_KEYS = {
 _MACRO = re.compile(r"\$\{([A-Za-z0-9_.-]+)\}")
 _MAX_MACRO_DEPTH = 10
 _NEVER = "365d"
+# What llama-swap listens at by default; its configuration does not say it.
+_LISTEN = "127.0.0.1:8080"
 
 
 @dataclass(frozen=True)
@@ -45,17 +48,26 @@ class _Group:
     persistent: bool = False
 
 
-def drafts(config: _Map, source: str) -> tuple[list[Draft], list[str]]:
-    """The recipes, and what is not carried over: settings of the proxy, and models with an error.
+class Imported(NamedTuple):
+    """The recipes, `gateway:` of the host file, and what is not carried over."""
 
-    UsageError when the file is not llama-swap's.
+    drafts: list[Draft]
+    gateway: dict[str, Any]
+    not_carried_over: list[str]
+
+
+def imported(config: _Map, source: str) -> Imported:
+    """The recipes and the gateway of llama-swap's configuration; UsageError when the file is not its own.
+
+    Not carried over are settings of the proxy, and models with an error.
     """
     models = config.get("models")
     if not isinstance(models, Mapping):
         raise UsageError(f"{source} has no `models:`; give llama-swap's config.yaml")
     router = _router(config)
-    not_carried_over = ["the one address of all models: clients ask each model at its own port"]
-    not_carried_over += [f"`{key}:`, a setting of the proxy" for key in _PROXY_KEYS if config.get(key)]
+    not_carried_over = [f"`{key}:`, a setting of the proxy" for key in _PROXY_KEYS if config.get(key)]
+    if config.get("apiKeys"):
+        not_carried_over.append("`apiKeys:`: write each as a line `name key` into a file of `gateway.keys:`")
     not_carried_over += [f"`{key}:`, which recipectl does not know" for key in config if key not in _KEYS]
     if config.get("matrix"):
         not_carried_over.append(
@@ -81,7 +93,15 @@ def drafts(config: _Map, source: str) -> tuple[list[Draft], list[str]]:
         draft.name = unique_name(draft.name, {other.name for other in by_model.values()})
         by_model[str(name)] = draft
     _set_conflicts(by_model, groups)
-    return list(by_model.values()), not_carried_over
+    names = {
+        alias: draft.name
+        for name, draft in by_model.items()
+        for alias in (name, *_aliases(models[name]))
+        if draft.fields["backend"] == "sglang"
+        and alias not in (draft.name, draft.fields["served_model_name"])
+    }
+    gateway = {"listen": _LISTEN} | ({"names": names} if names else {})
+    return Imported(list(by_model.values()), gateway, not_carried_over)
 
 
 def _router(config: _Map) -> _Map:
@@ -166,9 +186,7 @@ def _draft(name: str, model: Any, config: _Map, *, port: int, source: str) -> Dr
         description = " ".join(_with_macros(str(title), macros).split())
         draft.fields = {"description": description, **draft.fields}
     if "port" not in draft.fields:
-        draft.set(
-            "port", port, "llama-swap's port for this model. Clients ask it directly: there is no proxy."
-        )
+        draft.set("port", port, "llama-swap's port for this model.")
     _set_served_names(draft, [name, *_aliases(model)])
     _set_readiness(draft, model, config)
     _set_idle_time(draft, model, config)
@@ -219,8 +237,7 @@ def _set_served_names(draft: Draft, llama_swap_names: list[str]) -> None:
         draft.fields.setdefault("extra_args", {})["served-model-name"] = names
         draft.comments["extra_args.served-model-name"] = comment
     elif backend == "sglang":
-        draft.set("served_model_name", names[0])
-        draft.not_carried_over += [f"the name `{name}`: SGLang serves one name" for name in names[1:]]
+        draft.set("served_model_name", names[0])  # it serves one name: the gateway knows the others
     else:
         draft.set("served_model_name", ",".join(names), comment if len(names) > 1 else None)
 
