@@ -3,6 +3,7 @@
 import concurrent.futures
 import json
 import os
+import ssl
 import subprocess
 import sys
 import urllib.error
@@ -10,7 +11,9 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import openai
 import pytest
+from httpx2 import HTTPError
 
 from live.common import ROOT, recipe, recipectl, remove_all, show, systemctl
 
@@ -89,6 +92,51 @@ def test_two_models_answer_at_one_address_and_one_of_them_is_woken() -> None:
     assert (ask("beta")[0], models()["beta"]) == (200, "up")
     assert ask("x", path="/alpha/v1/chat/completions")[0] == 200
     assert ask("x", path="/org/alpha/v1/chat/completions")[0] == 200
+
+
+def test_the_openai_client_over_tls_with_a_key_a_stream_and_a_thousand_names() -> None:
+    certificate, key = Path("/etc/recipectl/tls.pem"), Path("/etc/recipectl/tls.key")
+    KEYS.parent.mkdir(parents=True, exist_ok=True)
+    words = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "9", "-subj", "/CN=models"]
+    files = ["-out", str(certificate), "-keyout", str(key)]
+    subprocess.run(
+        [*words, "-addext", "subjectAltName=IP:127.0.0.1", *files], check=True, capture_output=True
+    )
+    KEYS.write_text("ann sk-ann\n")
+    KEYS.chmod(0o600)
+    names = {f"name-{number}": "alpha" for number in range(1000)}
+    host_file(
+        listen="127.0.0.1:8443",
+        keys=str(KEYS),
+        names=names,
+        tls={"certificate": str(certificate), "key": str(key)},
+    )
+    two_models()
+    trusted = openai.DefaultHttpxClient(verify=ssl.create_default_context(cafile=str(certificate)))
+    client = openai.OpenAI(base_url="https://127.0.0.1:8443/v1", api_key="sk-ann", http_client=trusted)
+    with client:
+        assert {"alpha", "beta", *names} <= {model.id for model in client.models.list()}
+        assert client.models.retrieve("name-999").id == "name-999"
+        hello = [{"role": "user", "content": "hello"}]
+        for name in ("name-999", "beta"):
+            answer = client.chat.completions.create(model=name, messages=hello, max_tokens=4)  # type: ignore[call-overload]
+            assert answer.choices[0].message.content
+        with pytest.raises(openai.NotFoundError, match="did you mean `name-9"):
+            client.chat.completions.create(model="nam-999", messages=hello)  # type: ignore[call-overload]
+        denied = client.with_options(api_key="sk-bob", max_retries=0)
+        with pytest.raises(openai.AuthenticationError, match="the key is missing or wrong"):
+            denied.models.list()
+        # A stream comes as the engine writes it: its first words are here while the last are not yet written.
+        stream = client.completions.create(model="alpha", prompt="Once", max_tokens=2000, stream=True)
+        first = next(iter(stream))
+        systemctl("kill", "-s", "KILL", "model-alpha.service")
+        pieces = [first]
+        with pytest.raises((openai.APIError, HTTPError)):
+            pieces.extend(stream)
+        assert first.choices[0].text
+        assert pieces[-1].choices[0].finish_reason is None
+    for path in (certificate, key, KEYS):
+        path.unlink()
 
 
 def test_what_leads_nowhere_is_told_in_the_form_of_openai() -> None:
