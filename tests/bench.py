@@ -5,12 +5,12 @@ import os
 import resource
 import shlex
 import shutil
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import bench_requests
 import yaml
 from corpus import COMMANDS
 
@@ -268,39 +268,6 @@ def eviction() -> None:
     forget()
 
 
-ECHO = """
-import asyncio, sys
-ANSWER = b"HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\n\\r\\nok"
-class Echo(asyncio.Protocol):
-    def connection_made(self, transport): self.transport = transport
-    def data_received(self, data): self.transport.write(ANSWER * data.count(b"\\r\\n\\r\\n"))
-async def main():
-    server = await asyncio.get_running_loop().create_server(Echo, "127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1]))
-    await server.serve_forever()
-asyncio.run(main())
-"""
-
-
-def proxied() -> None:
-    """One keep-alive connection, request after request: through the on-demand socket and straight to the engine."""
-    Path("/opt/bench-echo").write_text(f"#!{sys.executable} -IS\n{ECHO}")
-    Path("/opt/bench-echo").chmod(0o755)
-    recipe("demand", binary="/opt/bench-echo", port=18420, on_demand={"idle": "1min"})
-    subprocess.run([*RECIPECTL, "apply"], check=True, capture_output=True)
-    took = {}
-    for what, port in (("proxied", 18420), ("direct", 8420)):
-        with socket.create_connection(("127.0.0.1", port)) as client:
-            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            for count in (1, 3000):
-                start_time = time.monotonic()
-                for _ in range(count):
-                    client.sendall(b"GET / HTTP/1.1\r\n\r\n")
-                    client.recv(4096)
-                took[what] = (time.monotonic() - start_time) / count
-    line("a request through the on-demand proxy", took["proxied"], took["direct"], "straight to the engine")
-    forget()
-
-
 def helper_command() -> tuple[str, ...]:
     """The helper as a unit runs it."""
     archive = Path("/opt/helper.pyz")
@@ -428,7 +395,7 @@ def main() -> None:
     apply_of_10()
     thousand()
     eviction()
-    proxied()
+    bench_requests.main()
     python = ROOT / ".build/vllm/bin/python"
     helper_of_a_start()
     pinned()

@@ -12,14 +12,11 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
 
-from recipectl.gateway_keys import prepare_gateway
 from recipectl.machine import loads, processes, sockets
-from recipectl.proxy import pass_requests
-from recipectl.request_queue import close_queue, end_queue, open_queue, run_queue
-from recipectl.watch import watch
 
 # The helper's signal to a load that ignores SIGTERM: it ends a process by default, and no engine handles it.
 # The units say SuccessExitStatus= for it: a SIGKILL that nobody asked for stays a failure.
@@ -226,24 +223,24 @@ def connect_once(options: argparse.Namespace) -> int:
     return 0
 
 
-# Verb -> (function, its arguments).
-_VERBS: dict[str, tuple[Callable[[argparse.Namespace], int], str]] = {
-    "wait-until-free": (wait_until_free, "--address --port units*"),
-    "check-pins": (check_pins, "--engine --compiled-for --python --interpreter --folder names"),
-    "check-lock": (check_lock, "--lock --policy --interpreter --folder names"),
-    "wait-for-devices": (wait_for_devices, "--vendor paths"),
-    "wait-for-loads": (wait_for_loads, "units"),
-    "wait-until-idle": (wait_until_idle, "--patience-sec units"),
-    "wait-until-ready": (wait_until_ready, "--address --port --path --last-signal --patient --note"),
-    "connect-once": (connect_once, "--address --port"),
-    "pass-requests": (pass_requests, "--address --port --idle-sec units"),
-    "run-queue": (run_queue, "--wait-sec units"),
-    "open-queue": (open_queue, "--address --port --kept"),
-    "close-queue": (close_queue, "--drain-sec"),
-    "end-queue": (end_queue, "--drain-sec"),
-    "prepare-gateway": (prepare_gateway, ""),
+# Verb -> (module of its function, its arguments). Each run imports one: a start of a model runs several.
+_VERBS = {
+    "wait-until-free": ("helper", "--address --port units*"),
+    "check-pins": ("helper", "--engine --compiled-for --python --interpreter --folder names"),
+    "check-lock": ("helper", "--lock --policy --interpreter --folder names"),
+    "wait-for-devices": ("helper", "--vendor paths"),
+    "wait-for-loads": ("helper", "units"),
+    "wait-until-idle": ("helper", "--patience-sec units"),
+    "wait-until-ready": ("helper", "--address --port --path --last-signal --patient --note"),
+    "connect-once": ("helper", "--address --port"),
+    "pass-requests": ("proxy", "--address --port --idle-sec units"),
+    "run-queue": ("request_queue", "--wait-sec units"),
+    "open-queue": ("request_queue", "--address --port --kept"),
+    "close-queue": ("request_queue", "--drain-sec"),
+    "end-queue": ("request_queue", "--drain-sec"),
+    "prepare-gateway": ("gateway_keys", ""),
     "watch": (
-        watch,
+        "watch",
         "--address --port --ask --path --body --model --key-file --every-sec --timeout-sec --failures units",
     ),
 }
@@ -256,6 +253,14 @@ _TYPES: dict[str, Callable[[str], object]] = {
 }  # fmt: skip
 
 
+def _function(verb: str) -> Callable[[argparse.Namespace], int]:
+    """The function of a verb, which has its name."""
+    function: Callable[[argparse.Namespace], int] = getattr(
+        import_module(f"recipectl.{_VERBS[verb][0]}"), verb.replace("-", "_")
+    )
+    return function
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         sys.exit(_error(f"{message}; another version of recipectl wrote this unit: run `recipectl apply`"))
@@ -264,13 +269,13 @@ class _Parser(argparse.ArgumentParser):
 def main(words: list[str], stops: Sequence[int] = ()) -> int:
     """Run one verb; the exit status of the helper. `stops` is not empty when a stop came before this."""
     if words[:1] in ([], ["-h"], ["--help"]):
-        lines = (f"{verb} {arguments}: {function.__doc__}" for verb, (function, arguments) in _VERBS.items())
+        lines = (f"{verb} {arguments}: {_function(verb).__doc__}" for verb, (_, arguments) in _VERBS.items())
         print(__doc__, *lines, sep="\n")
         return 0
     parser = _Parser(prog="helper", allow_abbrev=False)
     if words[0] not in _VERBS:
         parser.error(f"`{words[0]}` is not a verb of this helper")
-    function, arguments = _VERBS[words[0]]
+    verb, (_, arguments) = words[0], _VERBS[words[0]]
     parser.add_argument("--stop-signal", default="SIGTERM")
     for name in ("--user", *arguments.split()):
         if name in _SWITCHES:
@@ -280,7 +285,7 @@ def main(words: list[str], stops: Sequence[int] = ()) -> int:
         else:
             parser.add_argument(name.rstrip("*"), nargs="*" if name.endswith("*") else "+")
     options = parser.parse_args(words[1:])
-    if function in (watch, pass_requests):  # systemd starts them again
+    if verb in ("watch", "pass-requests"):  # systemd starts them again
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         if stops:
             signal.raise_signal(signal.SIGTERM)
@@ -288,4 +293,4 @@ def main(words: list[str], stops: Sequence[int] = ()) -> int:
         signal.signal(signal.Signals[options.stop_signal], lambda *_: _end_as_told(options))
         if stops:
             _end_as_told(options)
-    return function(options)
+    return _function(verb)(options)

@@ -124,13 +124,15 @@ def test_no_request_is_lost_when_a_model_restarts_crashes_or_changes() -> None:
             while Path(f"/proc/{pid}").exists():
                 time.sleep(0.01)
             killed.append(time.time())
+            systemctl("reset-failed", "model-alpha.service")  # the start limit is not what is tried here
             until("alpha", "ActiveState", "activating")
             assert recipectl("wait", "alpha").returncode == 0
             clients.wait_for_answers()
             time.sleep(PAUSE_SEC)
     lost = [failure for failure in clients.failures if not any(failure[1] < time_ for time_ in killed)]
     assert lost == []
-    assert len(clients.failures) <= KILLS * len(Clients.KINDS), clients.failures
+    # An engine that is being killed may still take one more connection of a client that it has just cut.
+    assert len(clients.failures) <= 2 * KILLS * len(Clients.KINDS), clients.failures
     print(dict(clients.answered), "answered,", len(clients.failures), "cut by a kill")  # noqa: T201  (pytest -s)
     assert min(clients.answered[kind] for kind in Clients.KINDS) > 5
 
