@@ -15,8 +15,8 @@ from recipectl.systemd.unitfile import GATEWAY, Unit
 
 if TYPE_CHECKING:  # jinja2 and pydantic: not for a host without a gateway
     from recipectl.compiler.model import CompiledModel, CompileResult
-    from recipectl.converge.apply import JobRunner
     from recipectl.gateway.configuration import Gateway
+    from recipectl.gateway.converge import Manager
     from recipectl.place import Place
 
 _ROW = "{:<32}  {:<24}  {}"
@@ -46,7 +46,7 @@ class Change(NamedTuple):
 
             converge.write_files(Plan(self.actions), self.gateway, report)
 
-    def finish(self, manager: JobRunner, report: Callable[[Action], None]) -> None:
+    def finish(self, manager: Manager, report: Callable[[Action], None]) -> None:
         """Reload nginx where that is due."""
         if self.actions:
             from recipectl.gateway import converge

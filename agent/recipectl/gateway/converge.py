@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pwd
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from recipectl.converge.apply import JobRunner
 from recipectl.converge.values import Action, Plan, Survey
@@ -13,10 +13,18 @@ from recipectl.errors import HostError, on_host
 from recipectl.files import failures_named, remove, write_whole
 from recipectl.gateway import host
 from recipectl.gateway.configuration import FOLDER, USER, Gateway
+from recipectl.systemd.states import UnitState
 from recipectl.systemd.unitfile import GATEWAY
 
 _FILES_CHANGED = "what it serves changed"
 _NO_LONGER = "the host file has no `gateway:` any more"
+
+
+class Manager(JobRunner, Protocol):
+    """The part of systemd's manager that the end of an apply needs."""
+
+    def states(self, units: Sequence[str]) -> tuple[UnitState, ...]:
+        """The state of each unit."""
 
 
 class Present(NamedTuple):
@@ -98,7 +106,7 @@ def write_files(plan: Plan, gateway: Gateway, report: Callable[[Action], None]) 
         report(action)
 
 
-def finish(plan: Plan, gateway: Gateway | None, manager: JobRunner, report: Callable[[Action], None]) -> None:
+def finish(plan: Plan, gateway: Gateway | None, manager: Manager, report: Callable[[Action], None]) -> None:
     """Reload nginx where that is due, and wait until it serves what it should; HostError if it does not."""
     for action in plan.actions:
         if action.verb == "remove file":
@@ -110,7 +118,11 @@ def finish(plan: Plan, gateway: Gateway | None, manager: JobRunner, report: Call
     # A start was queued by the plan: this joins it, and may wait for the network at a boot.
     result = manager.job("Reload" if "reload service" in verbs else "Start", GATEWAY)
     failure = f"{GATEWAY} did not start or reload (its job was {result}); see `journalctl -u models-gateway`"
-    if result != "done" or (failure := host.wait_until_loaded(gateway.digest) or ""):
+
+    def has_ended() -> bool:
+        return manager.states((GATEWAY,))[0].waits_to_restart
+
+    if result != "done" or (failure := host.wait_until_loaded(gateway.digest, has_ended) or ""):
         raise HostError([on_host("unit", failure)])
     for action in plan.actions:
         if action.verb == "reload service":

@@ -54,10 +54,12 @@ def loaded() -> str | None:
     return None
 
 
-def wait_until_loaded(digest: str) -> str | None:
+def wait_until_loaded(digest: str, has_ended: Callable[[], bool]) -> str | None:
     """Wait until the running nginx has a configuration; else a sentence. The old workers may still answer."""
     end = time.monotonic() + _LONGEST_RELOAD_SEC
     while (has := loaded()) != digest:
+        if has_ended():
+            return "models-gateway.service does not stay up; see `journalctl -u models-gateway`"
         if time.monotonic() > end:
             state = f"has still configuration {has}" if has else "does not answer"
             return f"models-gateway.service {state}; see `journalctl -u models-gateway`"
