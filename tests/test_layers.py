@@ -24,11 +24,11 @@ HOUSE = {
                 "overlaps", "served", "parser_probe", "ask"),
     "compiler": ("model", "identity", "gpus", "secrets", "environment", "lint", "problems", "claims", "relations", "sandbox",
                  "service_settings", "helper_commands", "companions", "units", "secret_files", "preflight", "pipeline", "cache"),
-    "converge": ("values", "differences", "copies", "plan", "survey", "apply"),
+    "converge": ("values", "differences", "copies", "situation", "plan", "survey", "apply"),
     "gateway": ("routes", "configuration", "host", "compile", "converge"),
     "audit": ("edits", "drift", "versions", "checks"),
     "importers": (),
-    "cli": ("terminal", "names", "options", "explanation", "failures", "jobs", "boot", "listing", "query", "gateway", "show", "converge", "removal", "fidelity", "doctor", "import_output", "imports", "edit", "setup", "version"),
+    "cli": ("terminal", "names", "options", "explanation", "failures", "sockets", "jobs", "boot", "listing", "query", "gateway", "show", "converge", "removal", "fidelity", "doctor", "import_output", "imports", "edit", "setup", "version"),
 }  # fmt: skip
 ORDER = [name for room, files in HOUSE.items() for name in (room, *(f"{room}.{file}" for file in files))]
 # Programs of their own: they print, and exit.

@@ -19,7 +19,7 @@ CHANGED = "the recipe changed since the model started"
 def on_demand(name: str = "a", **fields: object) -> CompiledModel:
     names = UnitNames(name)
     units = tuple(
-        Unit(unit, f"[Unit]\n\n[X-Recipectl]\nRecipe={name}\n")
+        Unit(unit, f"[Unit]\n[Socket]\nListenStream=1\n[X-Recipectl]\nRecipe={name}\n")
         for unit in (names.service, names.socket, names.proxy, names.keep)
     )
     return model(name, units=units, on_demand=True, **fields)
@@ -27,7 +27,7 @@ def on_demand(name: str = "a", **fields: object) -> CompiledModel:
 
 def queued(**fields: object) -> CompiledModel:
     units = tuple(
-        Unit(unit, "[Unit]\n\n[X-Recipectl]\nRecipe=a\nDigest=0123456789ab\n")
+        Unit(unit, "[Unit]\n[Socket]\nListenStream=1\n[X-Recipectl]\nRecipe=a\nDigest=0123456789ab\n")
         for unit in (A.service, A.queue_socket, A.queue, A.queue_open)
     )
     return model("a", units=units, queued=True, **fields)
@@ -295,13 +295,22 @@ def test_a_model_with_a_queue_that_runs_needs_nothing() -> None:
 
 def test_a_new_queue_starts_with_the_restart_of_the_engine_that_holds_its_port() -> None:
     host = without(without(survey(queued(), service=OLD), A.queue_socket), A.queue)
-    assert jobs(decide((queued(),), (), host))[-1] == ("restart", A.service)
+    assert jobs(decide((queued(),), (), host))[-2:] == [("start", A.queue_socket), ("restart", A.service)]
     assert jobs(decide((queued(),), (), host, restart=False)) == []
 
 
 def test_a_queue_whose_socket_was_stopped_listens_again() -> None:
-    host = survey(queued(), service=UP)
+    host = survey(queued(), service=UP, queue_open=UP)
     assert decide((queued(),), (), host).actions == (Action("start", A.queue_socket, "queue"),)
+    starts = queued(autostart=True)
+    assert jobs(decide((starts,), (), survey(starts, enabled=(A.service,)))) == [
+        ("start", A.queue_socket), ("start", A.service)
+    ]  # fmt: skip
+
+
+def test_the_way_to_a_model_that_is_ready_is_opened() -> None:
+    host = survey(queued(), service=UP, queue_socket=UP)
+    assert jobs(decide((queued(),), (), host)) == [("start", A.queue_open)]
 
 
 def test_haproxy_starts_anew_only_while_the_model_answers_what_is_in_it() -> None:
@@ -309,6 +318,8 @@ def test_haproxy_starts_anew_only_while_the_model_answers_what_is_in_it() -> Non
     assert jobs(decide((queued(),), (), survey(queued(), **changed))) == [("restart", A.queue)]
     loading = changed | {"service": State("activating", "0123456789ab")}
     assert jobs(decide((queued(),), (), survey(queued(), **loading))) == []
+    stopped = changed | {"service": DOWN, "queue_open": DOWN}
+    assert jobs(decide((queued(),), (), survey(queued(), **stopped))) == [("restart", A.queue)]
     both = changed | {"service": OLD}
     assert jobs(decide((queued(),), (), survey(queued(), **both))) == [
         ("restart", A.queue), ("restart", A.service)
@@ -317,6 +328,10 @@ def test_haproxy_starts_anew_only_while_the_model_answers_what_is_in_it() -> Non
 
 
 def test_a_queue_that_moved_is_restarted_by_its_socket() -> None:
+    comment = without(
+        survey(queued(), **RUNNING_QUEUE), A.queue_socket, "# older\n[Socket]\nListenStream=1\n"
+    )
+    assert jobs(decide((queued(),), (), comment)) == [("write", A.queue_socket)]
     host = without(survey(queued(), **RUNNING_QUEUE), A.queue_socket, "older")
     assert jobs(decide((queued(),), (), host)) == [("write", A.queue_socket), ("restart", A.queue_socket)]
     assert jobs(decide((queued(),), (), host, restart=False)) == []

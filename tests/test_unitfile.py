@@ -2,7 +2,16 @@
 
 import pytest
 
-from recipectl.systemd.unitfile import InstalledUnit, Unit, UnitNames, parse_settings, sealed, shared_units
+from recipectl.systemd.unitfile import (
+    InstalledUnit,
+    Unit,
+    UnitNames,
+    is_companion,
+    is_queue,
+    parse_settings,
+    sealed,
+    shared_units,
+)
 
 TEXT = """# comment
 [Unit]
@@ -79,3 +88,12 @@ def test_models_start_with_the_managers_own_target(user: bool, target: str) -> N
     units = shared_units(user=user)
     assert [unit.name for unit in units] == ["models.target", "models.slice"]
     assert f"WantedBy={target}\n" in units[0].text
+
+
+def test_the_units_of_a_queue_are_known_by_their_names() -> None:
+    assert [is_queue(unit) for unit in (UnitNames("a").queue, UnitNames("a").queue_socket)] == [True, True]
+    assert [is_queue(unit) for unit in ("model-queue.service", "model-a-queue-open.service")] == [
+        False,
+        False,
+    ]
+    assert [is_companion(unit) for unit in ("model-a-queue.service", "model-queue.service")] == [True, False]

@@ -155,9 +155,7 @@ def wait_until_ready(options: argparse.Namespace) -> int:
     stops: list[int] = []
     signal.signal(number, lambda *_: stops.append(1))
     if options.note:  # for apply: a user's manager does not keep which unit started a process
-        path = Path(os.environ["XDG_RUNTIME_DIR"], "recipectl/started", processes.unit_of("self"))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(options.note)
+        processes.note_start(options.note)
     told, begin = None, time.monotonic()
     while True:
         status = sockets.http_status(options.address, options.port, options.path) if options.path else 200
@@ -234,7 +232,7 @@ _VERBS = {
     "wait-until-ready": ("helper", "--address --port --path --last-signal --patient --note"),
     "connect-once": ("helper", "--address --port"),
     "pass-requests": ("proxy", "--address --port --idle-sec units"),
-    "run-queue": ("request_queue", "--wait-sec units"),
+    "run-queue": ("request_queue", "--wait-sec --note units"),
     "open-queue": ("request_queue", "--address --port --kept"),
     "close-queue": ("request_queue", "--drain-sec"),
     "end-queue": ("request_queue", "--drain-sec"),

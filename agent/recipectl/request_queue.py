@@ -17,10 +17,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from recipectl.machine import processes
+
 HAPROXY = "/usr/sbin/haproxy"
 _NOWHERE = 1  # tcpmux, where nothing listens: a connection is refused, and tried again
 _LONGEST_START_SEC = 10
 _POLL_SEC = 0.05
+_OPEN, _CLOSING = "open", "closing"
 _TRY_AGAIN_MS = 200
 _ACCEPTED_SEC = 0.1  # until HAProxy counts what it has sent on just before
 
@@ -65,6 +68,9 @@ def run_queue(options: argparse.Namespace) -> int:
     waited = f"`{name}` was not ready within {options.wait_sec} s; see `recipectl status {name}` on its host"
     Path(folder, "502.http").write_text(_answer("502 Bad Gateway", "engine_ended", ended))
     Path(folder, "503.http").write_text(_answer("503 Service Unavailable", "model_unreachable", waited))
+    Path(folder, "pid").write_text(str(os.getpid()))
+    if options.note:  # for apply: a user's manager does not keep which unit started a process
+        processes.note_start(options.note)
     file = folder / "haproxy.cfg"
     file.write_text(configuration(options.wait_sec, str(folder)))
     return os.execv(HAPROXY, (HAPROXY, "-db", "-f", str(file)))  # noqa: S606  (the socket comes along)
@@ -82,16 +88,21 @@ def _answer(status: str, code: str, message: str) -> str:
 
 
 def open_queue(options: argparse.Namespace) -> int:
-    """Let requests through to the engine; with `--kept` only if they were let through before."""
+    """Let requests through to the engine; with `--kept` as it was before HAProxy started again."""
     folder = Path(os.environ["RUNTIME_DIRECTORY"])
     with _locked(folder):
-        if options.kept and not _mark(folder).exists():
-            return 0
-        _mark(folder).write_text(f"{options.address} {options.port}\n")
+        address, port = options.address, options.port
+        if options.kept:
+            # The unit may be newer than the engine that runs.
+            kept = _mark(folder).read_text().split() if _mark(folder).exists() else []
+            if kept[:1] != [_OPEN]:
+                return 0
+            address, port = kept[1], int(kept[2])
+        _mark(folder).write_text(f"{_OPEN} {address} {port}\n")
         end = time.monotonic() + _LONGEST_START_SEC
         while True:
             try:
-                _set_server(folder, options.address, options.port)
+                _set_server(folder, address, port)
             except OSError as error:
                 if time.monotonic() > end:
                     raise SystemExit(f"HAProxy does not answer: {error}") from error
@@ -105,23 +116,27 @@ def close_queue(options: argparse.Namespace) -> int:
     folder = Path(os.environ["RUNTIME_DIRECTORY"])
     end = time.monotonic() + options.drain_sec
     with _locked(folder):
-        _mark(folder).unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # no HAProxy: nothing passes
+        _mark(folder).write_text(f"{_CLOSING}\n")
+        with contextlib.suppress(OSError):  # one that ends takes no new requests, and tells nothing
             _set_server(folder, "127.0.0.1", _NOWHERE)
     time.sleep(_ACCEPTED_SEC)
     told = False
-    with contextlib.suppress(OSError):
-        while (running := _requests(folder)) and time.monotonic() < end:
-            if not told:
-                _say(f"waiting at most {options.drain_sec} s for the end of {running} requests")
-                told = True
-            time.sleep(_POLL_SEC)
+    while (running := _requests(folder)) and time.monotonic() < end:
+        if not told:
+            _say(f"waiting at most {options.drain_sec} s for the requests that run")
+            told = True
+        time.sleep(_POLL_SEC)
+    if running:
+        _say(f"requests still run after {options.drain_sec} s, and are cut")
+    _mark(folder).unlink(missing_ok=True)
     return 0
 
 
 def end_queue(options: argparse.Namespace) -> int:
     """Let HAProxy end once its requests have, while an engine answers them; new ones wait in the socket."""
-    pid = int(os.environ["MAINPID"])
+    pid = int(os.environ.get("MAINPID") or 0)
+    if not pid:
+        return 0
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGUSR1)
         end = time.monotonic() + options.drain_sec
@@ -136,8 +151,8 @@ def _say(text: str) -> None:
 
 
 def _mark(folder: Path) -> Path:
-    """The file that is there while requests may pass."""
-    return folder / "open"
+    """The file that is there while requests may pass, or end: one of the words, and where the engine is."""
+    return folder / "way"
 
 
 @contextlib.contextmanager
@@ -155,10 +170,25 @@ def _set_server(folder: Path, address: str, port: int) -> None:
 
 
 def _requests(folder: Path) -> int:
-    """How many connections to the engine are in use. HAProxy opens one for each request."""
-    text = _command(folder, "show servers conn engine").removeprefix("# ")
+    """How many connections to the engine are in use: HAProxy opens one for each request.
+
+    One that ends answers no questions. It counts as one request until it has ended.
+    """
+    try:
+        text = _command(folder, "show servers conn engine").removeprefix("# ")
+    except OSError:
+        return int(_runs(folder))
     rows = csv.DictReader(text.splitlines(), delimiter=" ")
     return sum(int(row["used_cur"]) for row in rows)
+
+
+def _runs(folder: Path) -> bool:
+    """True while HAProxy has a process."""
+    try:
+        os.kill(int((folder / "pid").read_text()), 0)
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _command(folder: Path, words: str) -> str:

@@ -3,6 +3,7 @@
 import concurrent.futures
 import json
 import os
+import socket
 import ssl
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import openai
 import pytest
 from httpx2 import HTTPError
 
-from live.common import ROOT, recipe, recipectl, remove_all, show, systemctl
+from live.common import ROOT, recipe, recipectl, remove_all, script, show, systemctl
 
 pytestmark = pytest.mark.systemd
 HOST_FILE = Path("/etc/recipectl/host.yaml")
@@ -207,6 +208,51 @@ def test_a_port_that_is_taken_is_told_and_models_are_applied() -> None:
     subprocess.run(["systemctl", "stop", "stranger"], check=True)
     assert (applied.returncode, "models-gateway.service does not stay up" in applied.stderr) == (1, True)
     assert Path("/etc/systemd/system/model-alpha.service").exists()
+
+
+SPOKEN = """
+import http.server, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def log_message(self, *_): pass
+    def say(self, body):
+        self.send_response(200); self.send_header("Content-Length", str(len(body))); self.end_headers(); self.wfile.write(body)
+    def do_GET(self):
+        if self.headers.get("Upgrade") != "websocket":
+            return self.say(b"ok")
+        self.send_response(101); self.send_header("Upgrade", "websocket"); self.send_header("Connection", "Upgrade"); self.end_headers()
+        while frame := self.rfile.read1(100):
+            self.wfile.write(frame); self.wfile.flush()
+    def do_POST(self):
+        length = int(self.headers["Content-Length"])
+        self.say(f"{self.path} {self.headers['Content-Type']} {self.rfile.read(length)[:20]}".encode())
+http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])), Handler).serve_forever()
+"""
+
+
+def test_forms_and_websockets_go_by_their_path() -> None:
+    """A stand-in: no engine here has a WebSocket."""
+    recipe("spoken", port=18204, binary=script(Path("/opt/spoken"), SPOKEN), autostart=True)
+    host_file()
+    assert recipectl("apply").returncode == 0
+    assert recipectl("wait", "spoken").returncode == 0
+    form = urllib.request.Request(
+        f"{ADDRESS}/spoken/v1/audio/transcriptions",
+        b"--x\r\nsound",
+        {"Content-Type": "multipart/form-data; boundary=x"},
+    )
+    with urllib.request.urlopen(form, timeout=20) as answer:
+        assert (
+            answer.read().decode()
+            == "/v1/audio/transcriptions multipart/form-data; boundary=x b'--x\\r\\nsound'"
+        )
+    with socket.create_connection(("127.0.0.1", 8000), timeout=20) as connection:
+        head = "GET /spoken/v1/realtime HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        connection.sendall(f"{head}Sec-WebSocket-Key: x\r\nSec-WebSocket-Version: 13\r\n\r\n".encode())
+        assert connection.recv(1000).startswith(b"HTTP/1.1 101 ")
+        for frame in (b"\x81\x03one", b"\x81\x03two"):
+            connection.sendall(frame)
+            assert connection.recv(100) == frame
 
 
 def show_gateway(field: str) -> str:

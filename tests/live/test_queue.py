@@ -1,9 +1,11 @@
 """Requests that wait: a real model behind HAProxy, while it restarts, crashes, changes and stops."""
 
 import collections
+import contextlib
 import http.client
 import json
 import os
+import socket
 import subprocess
 import threading
 import time
@@ -157,18 +159,50 @@ def test_a_request_waits_for_a_stopped_model_as_long_as_it_is_told() -> None:
     assert (status, answer["error"]["code"]) == (503, "model_unreachable")
     assert time.monotonic() - begin >= 2.5
     assert "recipectl status alpha" in str(answer["error"]["message"])
+    assert recipectl("start", "alpha").returncode == 0
     queued(queue={"wait": 600})
     recipectl("stop", "alpha")
     answers: list[int] = []
     waiting = threading.Thread(target=lambda: answers.append(completion(200)[0]))
     waiting.start()
-    time.sleep(1)
+    time.sleep(4)  # longer than the wait was before
     assert recipectl("start", "alpha").returncode == 0
     waiting.join()
     assert answers == [200]
     assert recipectl("stop", "--socket", "alpha").returncode == 0
     with pytest.raises(OSError, match="refused"):
         completion(60)
+
+
+def test_a_rival_starts_once_the_stream_that_runs_is_complete_and_a_taken_port_is_told() -> None:
+    queued(gpus=[0])
+    recipe("beta", port=PORT + 5, gpus=[0])
+    assert recipectl("apply").returncode == 0
+    body = {"prompt": "Once", "max_tokens": 400, "stream": True}
+    request = urllib.request.Request(f"http://127.0.0.1:{PORT}/v1/completions", json.dumps(body).encode())
+    with urllib.request.urlopen(request, timeout=300) as stream:
+        first = stream.readline()
+        assert recipectl("start", "beta", timeout_sec=400).returncode == 0
+        rest = stream.read().decode()
+    assert first.startswith(b"data: ")
+    assert rest.rstrip().endswith("data: [DONE]")
+    assert (show("alpha", "ActiveState"), show("beta", "ActiveState")) == ("inactive", "active")
+    assert recipectl("stop", "beta").returncode == 0
+    assert recipectl("stop", "--socket", "alpha").returncode == 0
+    words = ["systemd-run", "-q", "--unit=stranger", "/usr/bin/python3", "-m", "http.server", str(PORT)]
+    subprocess.run([*words, "--bind", "127.0.0.1"], check=True)
+    until_listening(PORT)
+    told = recipectl("apply")
+    subprocess.run(["systemctl", "stop", "stranger"], check=True)
+    assert (told.returncode, f"port {PORT} is taken by" in told.stderr) == (1, True), told
+
+
+def until_listening(port: int) -> None:
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        time.sleep(0.05)
 
 
 def test_a_model_that_runs_gets_a_queue_and_loses_it_again() -> None:

@@ -74,6 +74,21 @@ def recipe(ann: dict[str, str]) -> Iterator[dict[str, str]]:
     recipectl(ann, "apply")
 
 
+def test_a_user_has_a_queue_as_well(recipe: dict[str, str]) -> None:
+    haproxy = f"{ENGINE.parent}/haproxy/usr/."
+    subprocess.run(["cp", "-a", haproxy, "/usr"], check=True)
+    subprocess.run(["ldconfig"], check=True)
+    as_ann(recipe, "sh", "-c", r"sed -i 's/}$/, \"queue\": true}/' ~/.config/recipectl/recipes/hers.json")
+    assert recipectl(recipe, "apply").returncode == 0
+    started = recipectl(recipe, "start", "hers")
+    assert started.returncode == 0, started.stderr
+    assert ask(18500) == "hers"
+    again = recipectl(recipe, "apply")
+    assert (again.returncode, again.stdout, again.stderr) == (0, "", "")
+    assert recipectl(recipe, "restart", "hers").returncode == 0
+    assert ask(18500) == "hers"
+
+
 def test_a_user_applies_starts_asks_and_stops(recipe: dict[str, str]) -> None:
     applied = recipectl(recipe, "apply")
     assert (applied.returncode, applied.stderr) == (0, "")

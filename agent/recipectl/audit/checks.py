@@ -175,13 +175,13 @@ def check_units(subject: Subject) -> Iterator[Problem]:
 
 
 def _closed_queue(model: CompiledModel, states: Mapping[str, UnitState]) -> Iterator[Problem]:
-    """The units without which no request reaches a queued model that is ready."""
+    """The units without which no request reaches a queued model that is ready. The socket starts HAProxy."""
     names = model.unit_names
     ready = names.service in states and states[names.service].active_state == "active"
-    for unit in (names.queue_socket, names.queue, names.queue_open) if model.queued and ready else ():
+    for unit in (names.queue_socket, names.queue_open) if model.queued and ready else ():
         if unit not in states or states[unit].active_state != "active":
             fault = f"{unit} does not run, and no request reaches {model.name}"
-            yield on_host("unit", f"{fault}; see `systemctl status {unit}`, then run `recipectl apply`")
+            yield on_host("unit", f"{fault}; run `recipectl apply`, and see `systemctl status {unit}`")
 
 
 def _missing_helpers(units: Iterable[InstalledUnit]) -> Iterator[Problem]:

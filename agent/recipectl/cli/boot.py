@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from recipectl.cli.jobs import existing, run_jobs, socket_state
+from recipectl.cli.jobs import existing, run_jobs
 from recipectl.cli.names import models_argument, service_name
 from recipectl.cli.options import warn
+from recipectl.cli.sockets import socket_state
 from recipectl.errors import JobError, RecipectlError, UsageError
 from recipectl.place import lingering_fault
 from recipectl.systemd.dbus import Manager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,7 @@ import click
 
 from recipectl.cli.failures import log_lines, reason_not_ready, why_not_started
 from recipectl.cli.names import complete_recipe, models_argument, not_applied, service_name
+from recipectl.cli.sockets import queue_job, stop_queues
 from recipectl.cli.terminal import moving_line, say
 from recipectl.engines import phases
 from recipectl.errors import BusError, HostError, JobError, Problem, UsageError, on_host
@@ -36,11 +36,6 @@ def existing(manager: Manager, service: str, place: Place) -> UnitState:
         fault = f"systemd cannot load {service} ({state.load_state})"
         raise JobError(f"{fault}; see systemctl status {service}")
     return state
-
-
-def socket_state(manager: Manager, service: str) -> UnitState:
-    """The state of a model's socket; it is not loaded where the model is not on demand."""
-    return manager.states((UnitNames.of_service(service).socket,))[0]
 
 
 class _Load:
@@ -91,12 +86,14 @@ def run_jobs(
         jobs: dict[str, bytes] = {}
         for state in states:
             try:
-                jobs[state.name] = _queue(manager, verb, state, with_socket=with_socket)
+                jobs[state.name] = queue_job(manager, verb, state, with_socket=with_socket)
             except BusError as error:
                 named = str(error) if state.name in str(error) else f"{state.name}: {error}"
                 failures.append(on_host("unit", named))
         for service, job in jobs.items() if block else ():
             failures += _waited_for(place, manager, verb, service, job, since_sec)
+        if with_socket:
+            failures += stop_queues(manager, services, block=block)
     if failures:
         raise HostError(failures)
     return 0
@@ -164,40 +161,6 @@ def _refuse_foreign_and_rivals(place: Place, manager: Manager, services: tuple[s
     for service in services:
         for rival in sorted({*manager.rivals(service)} & {*services}):
             raise UsageError(f"{service} and {rival} stop each other; start one of them", kind="relation")
-
-
-def _queue(manager: Manager, verb: str, state: UnitState, *, with_socket: bool) -> bytes:
-    """The job of a verb; a message says what the caller may not expect."""
-    service = state.name
-    socket = socket_state(manager, service)
-    on_demand = socket.load_state == "loaded"
-    if verb == "Stop":
-        if not on_demand:
-            socket = manager.states((UnitNames.of_service(service).queue_socket,))[0]
-        if socket.active_state == "active" and not with_socket:
-            what = "starts again at the next request" if on_demand else "stops, and its requests wait"
-            say(f"{service} {what}: its socket still listens (`--socket` stops it too)", err=True)
-        elif socket.active_state == "active" and (result := manager.job("Stop", socket.name)) != "done":
-            raise BusError(f"{socket.name} did not stop: its job was {result}")
-        return manager.queue(verb, service)
-    if state.active_state == "failed":
-        say(f"{service} had failed ({state.result}); its start limit was reset", err=True)
-    # Starts by people do not count against the start limit.
-    with contextlib.suppress(BusError):  # a unit that is not loaded has no count
-        manager.reset_failed(service)
-    if not on_demand:
-        # Before 257 a start waits for the end of RestartSec=, and a restart does not.
-        return manager.queue("Restart" if state.waits_to_restart else verb, service)
-    if verb == "Restart" and (result := manager.job("Stop", service)) != "done":
-        raise BusError(f"its stop was {result}; see systemctl status {service}")
-    if socket.active_state != "active" and manager.job("Start", socket.name) != "done":
-        fault = f"{socket.name} does not listen, so no request reaches {service}"
-        click.echo(f"{fault}; see systemctl status {socket.name}", err=True)
-    # Alone, the model would be stopped as unneeded. The keep unit starts the model and its proxy at once;
-    # alone, that proxy would wait until conflicting models are idle. Without one, the proxy binds the model.
-    names = UnitNames.of_service(service)
-    has_keep = manager.states((names.keep,))[0].load_state == "loaded"
-    return manager.queue("Start", names.keep if has_keep else names.proxy)
 
 
 _NO_BLOCK = click.option("--no-block", is_flag=True, help="Do not wait until it is done.")

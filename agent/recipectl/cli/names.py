@@ -15,7 +15,7 @@ from recipectl.cli.terminal import say
 from recipectl.errors import RecipectlError, UsageError
 from recipectl.recipe import search
 from recipectl.systemd.store import Store
-from recipectl.systemd.unitfile import RESERVED_ENDINGS, UnitNames
+from recipectl.systemd.unitfile import UnitNames, is_companion
 from recipectl.text import did_you_mean
 
 if TYPE_CHECKING:
@@ -40,8 +40,7 @@ def model_names(place: Place) -> list[str]:
             services = manager.unit_files("model-*.service")
     else:
         services = Store(place.unit_folder).services()
-    stems = (service.removesuffix(".service") for service in services)
-    return sorted(stem.removeprefix("model-") for stem in stems if not stem.endswith(RESERVED_ENDINGS))
+    return sorted(UnitNames.of_service(name).recipe for name in services if not is_companion(name))
 
 
 def no_such_recipe(word: str, place: Place) -> UsageError:

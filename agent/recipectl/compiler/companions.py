@@ -68,7 +68,7 @@ def queue_values(
     digest = hashlib.sha256(configuration(queue.wait, names.queue).encode()).hexdigest()[:12]
     common: Values = {"sandbox": own, "timeout_stop_sec": queue.drain + _HAPROXY_END_SEC}
     waits: Values = common | {
-        "run": helper.run_queue(queue, names.service),
+        "run": helper.run_queue(queue, names.service, digest),
         "open": helper.open_queue(resolved.endpoint, kept=True),
         "end": helper.end_queue(queue),
         "digest": digest,

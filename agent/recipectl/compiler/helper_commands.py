@@ -102,22 +102,24 @@ class HelperCommands:
         address = ("--address", endpoint.connect, "--port", endpoint.port)
         return self._helper("pass-requests", *address, "--idle-sec", idle_sec, service)
 
-    def run_queue(self, queue: Queue, service: str) -> str:
+    def run_queue(self, queue: Queue, service: str, digest: str) -> str:
         """The ExecStart= of a queue: HAProxy."""
-        return self._helper("run-queue", "--wait-sec", queue.wait, service)
+        # The system's manager keeps the digest itself (LogExtraFields=).
+        note = ("--note", digest) if self.installation.user else ()
+        return self._helper("run-queue", *self._manager, "--wait-sec", queue.wait, *note, service)
 
     def open_queue(self, endpoint: Endpoint, *, kept: bool = False) -> str:
         """What lets the requests of a queue through; with `kept` only if they were let through before."""
         address = ("--address", endpoint.connect, "--port", endpoint.port)
-        return self._helper("open-queue", *address, *(("--kept",) if kept else ()))
+        return self._helper("open-queue", *self._manager, *address, *(("--kept",) if kept else ()))
 
     def close_queue(self, queue: Queue) -> str:
         """What lets new requests wait, and waits for the end of those that run."""
-        return self._helper("close-queue", "--drain-sec", queue.drain)
+        return self._helper("close-queue", *self._manager, "--drain-sec", queue.drain)
 
     def end_queue(self, queue: Queue) -> str:
         """The ExecStop= of a queue: HAProxy ends once its requests have."""
-        return self._helper("end-queue", "--drain-sec", queue.drain)
+        return self._helper("end-queue", *self._manager, "--drain-sec", queue.drain)
 
     def watch(
         self, resolved: ResolvedRecipe, watch: Watch, ask: str, key_file: str | None, service: str

@@ -30,6 +30,7 @@ _NO_PLAIN_HTTP = ("--uds", "--ssl-certfile", "--ssl-cert-file")
 _STARTS_BEFORE_LIMIT = 4
 _RESTART_SEC = 10
 _LONGEST_PAUSE_SEC = 60
+_LONGEST_QUEUED_NAME = 60  # the path of HAProxy's control socket has at most 107 characters (unix(7))
 _CONTROL = re.compile("[\x00-\x1f\x7f]")
 _SORTED_JSON = json.JSONEncoder(sort_keys=True)
 
@@ -90,6 +91,9 @@ def check_endpoint(resolved: ResolvedRecipe) -> None:
             if getattr(recipe, key):
                 fault = f"`{key}` needs an HTTP endpoint, and this node (rank {rank}) has none"
                 raise UsageError(f"{fault}; remove `{key}:`", key)
+    if recipe.queue and len(resolved.name) > _LONGEST_QUEUED_NAME:
+        fault = f"the name `{resolved.name}` has {len(resolved.name)} characters"
+        raise UsageError(f"{fault}, and with `queue` at most {_LONGEST_QUEUED_NAME} fit; shorten it", "queue")
     if recipe.front and listen_address(resolved.client_endpoint.host) is None:
         fault = f"`host` is {recipe.host}, and systemd listens on addresses only"
         raise UsageError(

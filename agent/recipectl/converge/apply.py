@@ -11,7 +11,7 @@ from recipectl.errors import HostError, RecipectlError, on_host
 from recipectl.files import failures_named, remove, write_whole
 from recipectl.machine import helperfile
 from recipectl.systemd.store import Store
-from recipectl.systemd.unitfile import QUEUES, TARGET
+from recipectl.systemd.unitfile import TARGET, is_queue
 
 
 class JobRunner(Protocol):
@@ -80,8 +80,10 @@ class _Work:
         self, plan: Plan, store: Store, manager: JobRunner, report: Callable[[Action], None]
     ) -> None:
         # A socket or timer goes before the unit that it starts. Otherwise a request starts that unit again.
+        # A queue goes before all models: their engines still answer its requests.
         self.actions = sorted(
-            plan.actions, key=lambda action: not action.unit.endswith((".socket", ".timer"))
+            plan.actions,
+            key=lambda action: (not action.unit.endswith((".socket", ".timer")), not is_queue(action.unit)),
         )
         self.store = store
         self.manager = manager
@@ -112,7 +114,7 @@ class _Work:
         return _failure(unit, self.manager.job("Stop", unit), "could not be stopped")
 
     def restart(self, unit: str) -> str | None:
-        if unit.endswith(QUEUES):  # before the restart of its model, which answers its last requests
+        if is_queue(unit):  # before the restart of its model, which answers its last requests
             return _failure(unit, self.manager.job("Restart", unit), "could not be restarted")
         self.manager.start_without_waiting("Restart", unit)
         return None

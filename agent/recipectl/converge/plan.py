@@ -1,16 +1,12 @@
 """What must change on the host, decided without touching anything. Pure."""
 
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from collections.abc import Collection
 
 from recipectl.compiler.model import CompiledModel
-from recipectl.compiler.relations import closure
 from recipectl.converge.differences import reason_to_write
+from recipectl.converge.situation import Situation, is_busy, must_be_enabled, neighbours
 from recipectl.converge.values import Action, Plan, Survey
-from recipectl.systemd.unitfile import InstalledUnit, Unit, UnitNames
-
-_ROTATED = "a file of its secrets was changed since the model started"
-_RECIPE_CHANGED = "the recipe changed since the model started"
+from recipectl.systemd.unitfile import Unit, UnitNames
 
 
 def decide(
@@ -48,11 +44,11 @@ def decide(
     for model in kept:
         actions += _superfluous_units(model, survey)
         actions += _links(model, survey)
-    neighbours = _neighbours(all_models or models)
+    around = neighbours(all_models or models)
     written = {unit.name for unit in changed}
     jobs: list[Action] = []
     for model in kept:
-        jobs += _jobs(_Situation(model, neighbours[model.name], survey, written, restart))
+        jobs += _jobs(Situation(model, around[model.name], survey, written, restart))
     actions += sorted(jobs, key=lambda action: action.verb != "stop")
     actions += _unused_helpers(survey, changed, gone)
     return Plan(tuple(actions), changed)
@@ -85,12 +81,6 @@ def _family_is_up(unit: str, survey: Survey) -> bool:
     return any(survey.is_up(name) for name in names.every if name not in listening)
 
 
-def _is_busy(model: CompiledModel, survey: Survey) -> bool:
-    """True if a model runs, or a request waits for it."""
-    names = model.unit_names
-    return survey.is_up(names.service) or survey.is_up(names.proxy)
-
-
 def _must_skip(model: CompiledModel, survey: Survey) -> bool:
     """True if `--no-restart` must skip this model: it is busy, and what listens for its clients changed."""
     texts = {unit.name: unit.text for unit in model.units}
@@ -98,18 +88,7 @@ def _must_skip(model: CompiledModel, survey: Survey) -> bool:
     changed = any(
         texts.get(name) != _text(name, survey) for name in (names.socket, names.proxy, names.queue_socket)
     )
-    return changed and _is_busy(model, survey)
-
-
-def _must_be_enabled(model: CompiledModel, survey: Survey) -> bool:
-    """True if a model must be enabled and up. A socket that an operator has disabled stays so.
-
-    After an interrupted apply, a missing link may be apply's own unfinished work.
-    """
-    unit = model.enabled_unit
-    if model.autostart is None and model.on_demand:
-        return unit in survey.enabled or unit not in survey.installed or survey.reload_due
-    return model.autostart is True
+    return changed and is_busy(model, survey)
 
 
 def _links(model: CompiledModel, survey: Survey) -> list[Action]:
@@ -117,7 +96,7 @@ def _links(model: CompiledModel, survey: Survey) -> list[Action]:
     unit = model.enabled_unit
     service = model.unit_names.service
     actions = []
-    if _must_be_enabled(model, survey) and unit not in survey.enabled:
+    if must_be_enabled(model, survey) and unit not in survey.enabled:
         actions.append(Action("enable", unit, "on_demand" if model.on_demand else "autostart: true"))
     elif model.autostart is False and unit in survey.enabled:
         actions.append(Action("disable", unit, "autostart: false"))
@@ -126,97 +105,7 @@ def _links(model: CompiledModel, survey: Survey) -> list[Action]:
     return actions
 
 
-@dataclass(frozen=True)
-class _Neighbours:
-    """Names of recipes: which models a start of this one would stop, and which require it."""
-
-    stopped: frozenset[str]
-    dependents: frozenset[str]
-
-
-def _neighbours(models: Iterable[CompiledModel]) -> dict[str, _Neighbours]:
-    by_name = {model.name: model for model in models}
-    requires = {
-        name: [other for other in model.requires if other in by_name] for name, model in by_name.items()
-    }
-    started = {name: closure([name], requires) | {name} for name in by_name}
-    dependents: dict[str, set[str]] = {name: set() for name in by_name}
-    for name, others in started.items():
-        for other in others - {name}:
-            dependents[other].add(name)
-    rivals = {name: {rival for other in started[name] for rival in by_name[other].rivals} for name in by_name}
-    return {
-        name: _Neighbours(frozenset(rivals[name] - started[name]), frozenset(dependents[name]))
-        for name in by_name
-    }
-
-
-@dataclass(frozen=True)
-class _Situation:
-    """One model as the host has it now; `written` are the units that this plan writes."""
-
-    model: CompiledModel
-    neighbours: _Neighbours
-    survey: Survey
-    written: Collection[str]
-    restart: bool
-
-    @property
-    def names(self) -> UnitNames:
-        return self.model.unit_names
-
-    @property
-    def running(self) -> bool:
-        return self.survey.is_up(self.names.service)
-
-    @property
-    def busy(self) -> bool:
-        return _is_busy(self.model, self.survey)
-
-    @property
-    def changed(self) -> bool:
-        """True if the engine was started with an older unit."""
-        return self.running and self.reason != ""
-
-    @property
-    def reason(self) -> str:
-        """Why its process is out of date; empty when it is not."""
-        if self.survey.started.get(self.names.service) not in (None, self.model.digest):
-            return _RECIPE_CHANGED
-        return _ROTATED if self.names.service in self.survey.rotated else ""
-
-    @property
-    def proxy_changed(self) -> bool:
-        return self.survey.is_up(self.names.proxy) and self.names.proxy in self.written
-
-    @property
-    def queue_changed(self) -> bool:
-        """True if HAProxy runs, and was started with another configuration."""
-        wanted = next((unit.text for unit in self.model.units if unit.name == self.names.queue), "")
-        digest = InstalledUnit(self.names.queue, wanted).digest
-        return self.survey.is_up(self.names.queue) and (
-            self.survey.started.get(self.names.queue) not in (None, digest)
-        )
-
-    @property
-    def socket_missing(self) -> bool:
-        if self.survey.is_up(self.model.socket):
-            return False
-        if self.model.queued:  # the restart of an engine that has listened at the port itself starts it
-            return self.running and not self.changed
-        return self.model.on_demand and _must_be_enabled(self.model, self.survey)
-
-    @property
-    def socket_moved(self) -> bool:
-        socket = self.model.socket
-        stale = socket in self.written or socket in self.survey.silent_sockets
-        return (self.model.on_demand or self.model.queued) and stale and self.survey.is_up(socket)
-
-    def is_up(self, recipe: str) -> bool:
-        return self.survey.is_up(UnitNames(recipe).service)
-
-
-def _jobs(model: _Situation) -> list[Action]:
+def _jobs(model: Situation) -> list[Action]:
     """What of a model is stopped, restarted or started."""
     actions = _on_demand_jobs(model) if model.model.on_demand else _service_jobs(model)
     if model.busy and not model.restart:
@@ -230,7 +119,7 @@ def _jobs(model: _Situation) -> list[Action]:
     return actions or _watch_jobs(model)
 
 
-def _on_demand_jobs(model: _Situation) -> list[Action]:
+def _on_demand_jobs(model: Situation) -> list[Action]:
     """Stop what is out of date. The next request starts it; a socket cannot listen while its proxy runs."""
     stale = model.changed or model.proxy_changed or model.socket_moved or model.socket_missing
     if not (stale and model.busy and model.restart):
@@ -248,20 +137,17 @@ def _on_demand_jobs(model: _Situation) -> list[Action]:
     return actions
 
 
-def _service_jobs(model: _Situation) -> list[Action]:
+def _service_jobs(model: Situation) -> list[Action]:
     service = model.names.service
     if model.changed and model.restart:
         return [Action("restart", service, model.reason)]
-    if model.running or model.model.autostart is not True:
-        return []
-    # Do not autostart a model if that would evict a running one.
-    if any(model.is_up(rival) for rival in model.neighbours.stopped):
+    if not model.will_start:
         return []
     failed = ", and it has failed" if model.survey.failed(service) else ""
     return [Action("start", service, f"autostart: true{failed}")]
 
 
-def _socket_jobs(model: _Situation) -> list[Action]:
+def _socket_jobs(model: Situation) -> list[Action]:
     socket = model.model.socket
     if model.socket_missing:
         failed = ", and it has failed" if model.survey.failed(socket) else ""
@@ -274,15 +160,20 @@ def _socket_jobs(model: _Situation) -> list[Action]:
     return []
 
 
-def _queue_jobs(model: _Situation) -> list[Action]:
-    """A restart of HAProxy, while the model answers the requests that are in it. Others would be lost."""
-    service, states = model.names.service, model.survey.states
-    if not model.queue_changed or model.socket_moved or states[service].active_state != "active":
-        return []
-    return [Action("restart", model.names.queue, "its configuration changed")]
+def _queue_jobs(model: Situation) -> list[Action]:
+    """HAProxy with another configuration, and the way to a model that is ready.
+
+    A restart of HAProxy is put off while the model loads: the requests that wait would be lost.
+    """
+    names, state = model.names, model.survey.states[model.names.service].active_state
+    if model.queue_changed and not model.socket_moved and state != "activating":
+        return [Action("restart", names.queue, "its configuration changed")]
+    if state == "active" and not model.changed and not model.survey.is_up(names.queue_open):
+        return [Action("start", names.queue_open, "the model is ready, and no request reaches it")]
+    return []
 
 
-def _watch_jobs(model: _Situation) -> list[Action]:
+def _watch_jobs(model: Situation) -> list[Action]:
     watch = model.names.watch
     if not (model.model.watched and model.running):
         return []

@@ -24,9 +24,8 @@ _MODEL_PROXY_KEYS = """
     """.split()  # noqa: SIM905  (a list one can read)
 _KEYS = {
     *_PROXY_KEYS, "apiKeys", "models", "groups", "macros", "startPort", "healthCheckTimeout", "hooks",
-    "globalTTL",
-    "routing", "matrix", "logLevel", "logTimeFormat", "logToStdout", "logRequests", "includeAliasesInList",
-    "metricsMaxInMemory", "captureBuffer", "sendLoadingState",
+    "globalTTL", "routing", "matrix", "logLevel", "logTimeFormat", "logToStdout", "logRequests",
+    "includeAliasesInList", "metricsMaxInMemory", "captureBuffer", "sendLoadingState",
 }  # fmt: skip
 _MODEL_KEYS = {
     *_MODEL_PROXY_KEYS, "cmd", "aliases", "env", "checkEndpoint", "ttl", "name", "description", "macros",
@@ -36,6 +35,7 @@ _MAX_MACRO_DEPTH = 10
 _NEVER = "365d"
 # What llama-swap listens at by default; its configuration does not say it.
 _LISTEN = "127.0.0.1:8080"
+_OTHER_MACHINES = "clients on other machines: for them `gateway:` needs `listen: 0.0.0.0:8080` and `keys:`"
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,7 @@ def imported(config: _Map, source: str) -> Imported:
         if draft.fields["backend"] == "sglang"
         and alias not in (draft.name, draft.fields["served_model_name"])
     }
+    not_carried_over.append(_OTHER_MACHINES)
     gateway = {"listen": _LISTEN} | ({"names": names} if names else {})
     return Imported(list(by_model.values()), gateway, not_carried_over)
 

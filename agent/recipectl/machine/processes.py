@@ -69,6 +69,13 @@ def ending(units: Iterable[str]) -> str | None:
     return None
 
 
+def note_start(digest: str) -> None:
+    """Note which unit started the caller, under a user's manager (`systemd/started` reads it)."""
+    path = Path(os.environ["XDG_RUNTIME_DIR"], "recipectl/started", unit_of("self"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(digest)
+
+
 def unit_of(pid: int | str) -> str:
     """The unit whose cgroup holds a process; empty when none does."""
     names = [name for name in cgroup(pid).split("/") if name.endswith((".service", ".scope"))]

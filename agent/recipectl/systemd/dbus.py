@@ -9,7 +9,7 @@ from typing import Any
 from recipectl.errors import BusError
 from recipectl.systemd.refusal import Refusal
 from recipectl.systemd.states import ALL, BRIEF, BRIEF_LOADING, CONDITIONS, UnitRow, UnitState
-from recipectl.systemd.unitfile import RESERVED_ENDINGS, UnitNames
+from recipectl.systemd.unitfile import is_companion
 
 _SERVICE = b"org.freedesktop.systemd1"
 _PATH = b"/org/freedesktop/systemd1"
@@ -250,9 +250,7 @@ class Manager:
         """The models that are stopped with a unit, because they require it."""
         names = self._related(unit, b"RequiredBy", b"BoundBy", b"ConsistsOf")
         services = (name for name in names if name.endswith(".service"))
-        return tuple(
-            name for name in services if not UnitNames.of_service(name).recipe.endswith(RESERVED_ENDINGS)
-        )
+        return tuple(name for name in services if not is_companion(name))
 
     def _related(self, unit: str, *relations: bytes) -> tuple[str, ...]:
         """The units of models in some properties of a unit."""

@@ -11,7 +11,7 @@ from typing import IO
 
 from recipectl.errors import RecipectlError
 from recipectl.files import SUFFIX, failures_named, remove, sync, write_whole
-from recipectl.systemd.unitfile import GATEWAY, RESERVED_ENDINGS, SECTION, SLICE, TARGET, InstalledUnit, Unit
+from recipectl.systemd.unitfile import GATEWAY, SECTION, SLICE, TARGET, InstalledUnit, Unit, is_companion
 
 _RELOAD_DUE = ".recipectl.reload-due"
 # Where else systemd looks for drop-ins, the nearest first (systemd.unit(5)).
@@ -63,10 +63,8 @@ class Store:
 
     def services(self) -> tuple[str, ...]:
         """All model services by name, whoever wrote them. Unlike `installed` it reads no file."""
-        paths = (
-            path for path in self.folder.glob("model-*.service") if not path.stem.endswith(RESERVED_ENDINGS)
-        )
-        return tuple(sorted(path.name for path in paths))
+        names = (path.name for path in self.folder.glob("model-*.service"))
+        return tuple(sorted(name for name in names if not is_companion(name)))
 
     def enabled(self) -> frozenset[str]:
         """The units that models.target wants, by the links in its folder."""

@@ -31,7 +31,6 @@ Documentation=man:recipectl(1)
 """
 TARGET, SLICE = "models.target", "models.slice"
 GATEWAY = "models-gateway.service"
-QUEUES = ("-queue.socket", "-queue.service")  # how the names of the units end where requests wait
 
 
 class UnitNames:
@@ -59,6 +58,16 @@ class UnitNames:
     def of_service(cls, unit: str) -> "UnitNames":
         """The names of the recipe that a service belongs to."""
         return cls(unit.removeprefix("model-").removesuffix(".service"))
+
+
+def is_companion(service: str) -> bool:
+    """True for the name of a service beside that of a model."""
+    return UnitNames.of_service(service).recipe.endswith(RESERVED_ENDINGS)
+
+
+def is_queue(unit: str) -> bool:
+    """True for the name of a unit where requests wait."""
+    return unit.removeprefix("model-").endswith(("-queue.socket", "-queue.service"))
 
 
 class Unit(NamedTuple):
