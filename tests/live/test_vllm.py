@@ -87,7 +87,8 @@ def test_vllms_own_parser_tells_what_it_would_refuse(tmp_path: Path) -> None:
     shutil.rmtree("/var/cache/recipectl/options", ignore_errors=True)
     result = recipectl("check", str(file))
     assert result.returncode == 2
-    lines = result.stderr.splitlines()
+    # A slow machine is told of every ten seconds.
+    lines = [line for line in result.stderr.splitlines() if "asking its engine for its options" not in line]
     assert f"{file}:8:8: `--dtype` cannot be `floaty` in vllm 0.32.0; did you mean `float`?" in lines[0]
     assert "`--swap-space` is not an option of vllm 0.32.0; remove it (the nearest is `--" in lines[1]
     assert "`--enable-prefix-cachin` abbreviates `--enable-prefix-caching`" in lines[2]
