@@ -138,6 +138,31 @@ def waking() -> None:
     figure("a request wakes a model (at most +100 ms)", min(woken), min(loads), "its start alone")
 
 
+def _cpu_ms(unit: str) -> float:
+    show = ["systemctl", "show", "-P", "CPUUsageNSec", unit]
+    return int(subprocess.run(show, capture_output=True, text=True, check=True).stdout) / 1e6
+
+
+def watching() -> None:
+    """The CPU of a question of the watch, and of the engine that answers it."""
+    recipectl("start", "watched")
+    time.sleep(5)
+    seconds = 20
+    before = [_cpu_ms(f"model-watched{part}.service") for part in ("-watch", "")]
+    time.sleep(seconds)
+    used = [
+        _cpu_ms(f"model-watched{part}.service") - was
+        for part, was in zip(("-watch", ""), before, strict=True)
+    ]
+    figure(
+        "CPU of a question of the watch (at most 40 ms)",
+        used[0] / seconds,
+        used[1] / seconds,
+        "the engine's, of it",
+    )
+    recipectl("stop", "watched")
+
+
 def reloading() -> None:
     """A reload of nginx with 1,000 names more, until it serves the last of them."""
     times = []
@@ -178,6 +203,7 @@ def main() -> None:
     # One thread: an engine on a GPU leaves the CPU to its clients.
     real_recipe("real", port=18423, queue=True, autostart=True, extra_args={"threads": 1})
     real_recipe("asleep", port=18424, on_demand={"idle": "10min"})
+    real_recipe("watched", port=18425, watch={"every": "1s"}, extra_args={"metrics": True})
     HOST_FILE.write_text(json.dumps({"gateway": {}}))
     applied = recipectl("apply")
     assert applied.returncode == 0, applied.stderr
@@ -185,6 +211,7 @@ def main() -> None:
     latencies()
     speed()
     waking()
+    watching()
     reloading()
     HOST_FILE.unlink()
     remove_all()

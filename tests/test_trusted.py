@@ -1,5 +1,6 @@
 """Whose files recipectl reads, and what it reads of them."""
 
+import json
 import os
 import re
 import subprocess
@@ -219,3 +220,28 @@ def test_too_many_values_beside_a_drop_in_are_a_sentence(tmp_path: Path) -> None
     drop_in.write_text("port: 1\n")
     with pytest.raises(RecipeError, match="too large"):
         load(base, drop_in, drop_in, drop_in, drop_in, drop_in, drop_in, drop_in, drop_in)
+
+
+def test_a_lock_has_the_libraries_beside_a_program(tmp_path: Path) -> None:
+    """llama.cpp's server is small: what computes is in libggml-*.so beside it."""
+    for name in ("llama-server", "libllama.so", "libggml-cuda.so"):
+        (tmp_path / name).write_text(name)
+    program = str(tmp_path / "llama-server")
+    locked = lockfile.record(program, None, ())
+    assert sorted(locked["libraries"]) == ["libggml-cuda.so", "libllama.so"]
+    assert lockfile.differences(locked, lockfile.record(program, None, ())) == []
+    (tmp_path / "libllama.so").write_text("newer")
+    (tmp_path / "libggml-cuda.so").rename(tmp_path / "libggml-hip.so")
+    assert lockfile.differences(locked, lockfile.record(program, None, ())) == [
+        "libggml-cuda.so is gone", "libggml-hip.so is new", "libllama.so is another build"
+    ]  # fmt: skip
+    assert lockfile.read_lock(json.dumps(locked).encode()) == locked
+    earlier = {key: value for key, value in locked.items() if key != "libraries"}
+    assert (
+        lockfile.differences(
+            lockfile.read_lock(json.dumps(earlier).encode()), lockfile.record(program, None, ())
+        )
+        == []
+    )
+    with pytest.raises(ValueError, match="libraries"):
+        lockfile.read_lock(json.dumps(earlier | {"libraries": []}).encode())

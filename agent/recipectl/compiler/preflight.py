@@ -240,7 +240,9 @@ def check_lock(
         raise UsageError(sentence, kind="lock") from error
     current = current_lock(recipe, runtime)
     # The fingerprints make a cache check these files again.
-    disk.fingerprint(current["interpreter_file"])
+    program = Path(current["interpreter_file"])
+    for path in (program, *(() if current["folder"] else lockfile.libraries(program))):
+        disk.fingerprint(path)
     for path in Path(current["folder"]).glob("*.dist-info/RECORD") if current["folder"] else ():
         disk.fingerprint(path)
     clauses = tuple(lockfile.differences(locked, current))

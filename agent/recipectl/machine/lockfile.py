@@ -8,9 +8,10 @@ import json
 import os
 import re
 import stat
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from itertools import islice
 from pathlib import Path
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 from recipectl.machine.distributions import python_version, versions
 
@@ -25,6 +26,7 @@ _NUMERICS = re.compile(
 _MAX_BYTES = 512 * 1024 * 1024  # of an interpreter
 _MAX_RECORD_BYTES = 16 * 1024 * 1024  # that of torch, the longest, has 2
 _MAX_DISTRIBUTIONS = 300
+_MAX_LIBRARIES = 100
 
 
 class Distribution(TypedDict):
@@ -43,6 +45,7 @@ class Lock(TypedDict):
     python_version: str | None
     folder: str | None
     distributions: dict[str, Distribution]
+    libraries: NotRequired[dict[str, str]]  # file name -> SHA-256; earlier releases have recorded none
 
 
 def is_recorded(name: str, engine: Collection[str]) -> bool:
@@ -67,7 +70,14 @@ def record(interpreter: str, folder: str | None, engine: Collection[str]) -> Loc
         "python_version": python_version(interpreter),
         "folder": folder,
         "distributions": distributions,
+        "libraries": {} if folder else {path.name: _digest(path) for path in libraries(real)},
     }
+
+
+def libraries(program: Path) -> list[Path]:
+    """The shared libraries beside a program: llama.cpp has its kernels there."""
+    files = (path for path in sorted(program.parent.glob("lib*.so*")) if os.path.isfile(path))  # noqa: PTH113
+    return [*islice(files, _MAX_LIBRARIES)]
 
 
 def _record_digest(folder: Path, name: str, version: str) -> str:
@@ -94,7 +104,7 @@ def read_lock(content: bytes) -> Lock:
         data = json.loads(content)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
-    missing = {*Lock.__annotations__} - {*(data if isinstance(data, dict) else ())}
+    missing = Lock.__required_keys__ - {*(data if isinstance(data, dict) else ())}
     if missing:
         raise ValueError(f"it lacks {', '.join(sorted(missing))}")
     distributions = data["distributions"]
@@ -103,6 +113,10 @@ def read_lock(content: bytes) -> Lock:
         raise ValueError("its distributions are not names with a version and a record")
     texts = [data[key] for key in ("interpreter", "interpreter_file", "interpreter_sha256")]
     texts += [value for entry in distributions.values() for value in entry.values()]
+    libraries = data.get("libraries", {})
+    if not isinstance(libraries, dict):
+        raise ValueError("its libraries are not names with a digest")
+    texts += libraries.values()
     texts += [data[key] or "" for key in ("python_version", "folder")]
     if not all(isinstance(value, str) for value in texts):
         raise ValueError("it has values that are no text")
@@ -117,7 +131,16 @@ def differences(locked: Lock, current: Lock) -> list[str]:
     for name in sorted({*before, *after}):
         if clause := _distribution_difference(name, before.get(name), after.get(name)):
             clauses.append(clause)
+    if "libraries" in locked:
+        clauses += _library_differences(locked["libraries"], current.get("libraries", {}))
     return clauses
+
+
+def _library_differences(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
+    clauses = [f"{name} is gone" for name in sorted(before.keys() - after.keys())]
+    clauses += [f"{name} is new" for name in sorted(after.keys() - before.keys())]
+    common = sorted(before.keys() & after.keys())
+    return clauses + [f"{name} is another build" for name in common if before[name] != after[name]]
 
 
 def _interpreter_differences(locked: Lock, current: Lock) -> list[str]:
