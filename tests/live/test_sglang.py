@@ -64,7 +64,9 @@ def test_recipe_unit_process_and_sglangs_own_answer_agree(tiny: str) -> None:
 
 
 def test_sglangs_own_parser_tells_what_it_would_refuse(tiny: str, tmp_path: Path) -> None:
-    assert recipectl("check", tiny).stderr == ""
+    said = recipectl("check", tiny).stderr.splitlines()
+    # A slow machine is told of every ten seconds.
+    assert [line for line in said if "asking its engine for its options" not in line] == []
     file = tmp_path / "wrong.yaml"
     file.write_text(
         RECIPE.replace("18600", "18609").replace(
