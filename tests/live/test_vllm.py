@@ -100,7 +100,8 @@ def test_vllms_own_parser_tells_what_it_would_refuse(tmp_path: Path) -> None:
 
 def test_the_working_recipe_passes_its_check(tiny: str) -> None:
     result = recipectl("check", tiny)
-    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+    said = [line for line in result.stderr.splitlines() if "asking its engine for its options" not in line]
+    assert (result.returncode, result.stdout, said) == (0, "", [])
 
 
 def test_an_engine_that_exits_0_by_itself_comes_back(tiny: str) -> None:
