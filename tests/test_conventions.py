@@ -270,11 +270,14 @@ def completed(home: dict[str, str], *words: str) -> list[str]:
         (("--user", "start", "q"), ["plain,qwen3-32b", "plain,qwen3-8b"]), (("start", "--user", "l"), ["plain,llama"]),
         (("--user", "logs", "-f", "ll"), ["plain,llama"]), (("--user", "edit", "ll"), ["plain,llama"]),
         (("import", "c"), ["plain,command", "plain,compose"]), (("import", "compose", "./a"), ["file,./a"]),
+        (("hel",), ["plain,help"]), (("help", "rest"), ["plain,restart"]), (("logs", "-p", "e"), ["plain,emerg", "plain,err"]),
+        (("logs", "-o", "c"), ["plain,cat"]), (("import", "command", "--", "ll"), ["plain,llama-server"]),
+        (("import", "command", "-o", "/t"), ["file,/t"]), (("import", "command", "./s"), ["file,./s"]),
         (("import", "unit", "x"), ["file,x"]), (("apply", "./re"), ["file,./re"]), (("compile", "-o", "/t"), ["file,/t"]),
     ],
     ids=str,
 )  # fmt: skip
-def test_tab_completes_verbs_options_recipes_and_files(
+def test_tab_completes_verbs_options_recipes_engines_and_files(
     home: dict[str, str], words: tuple[str, ...], completions: list[str]
 ) -> None:
     assert completed(home, *words) == completions

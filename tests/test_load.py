@@ -114,11 +114,29 @@ def test_spans_are_systemds(write: Write, text: str, seconds: int) -> None:
     assert recipe.on_demand.idle == seconds
 
 
-def test_milliseconds_are_not_minutes(write: Write) -> None:
-    with pytest.raises(
-        RecipeError, match=r"`watch.timeout` is `500ms`; give seconds, or a span such as `15min`"
-    ):
-        load.load(write("a.yaml", "model_path: /m\nwatch: {timeout: 500ms}\n"))
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("watch.timeout", "500ms"),
+        ("watch.every", "often"),
+        ("queue.wait", "soon"),
+        ("queue.drain", "1.5"),
+        ("on_demand.idle", "true"),
+        ("ready.timeout_sec", "[1]"),
+    ],
+)
+def test_what_is_no_span_is_told_what_a_span_is(write: Write, key: str, value: str) -> None:
+    part, name = key.split(".")
+    with pytest.raises(RecipeError) as refused:
+        load.load(write("a.yaml", f"model_path: /m\n{part}: {{{name}: {value}}}\n"))
+    (problem,) = refused.value.problems
+    assert problem.key == key
+    assert problem.sentence.endswith("; give whole seconds, or a span such as `15min`")
+
+
+def test_a_queue_that_is_neither_true_nor_a_mapping_is_told_both(write: Write) -> None:
+    message = "`queue` is `yes please`; give `true`, or a mapping such as `{wait: 10min}`"
+    assert message in messages_of(write("a.yaml", "model_path: /m\nqueue: yes please\n"))[0]
 
 
 def test_a_value_in_secrets_is_never_repeated(write: Write) -> None:

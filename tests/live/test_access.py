@@ -122,6 +122,10 @@ def test_what_needs_the_other_hosts_files_says_how(there: str) -> None:
     assert (result.returncode, f"ssh {there} recipectl" in result.stderr) == (2, True)
 
 
-def test_a_host_that_cannot_be_reached_is_told() -> None:
-    result = recipectl("-H", "nobody@127.0.0.1:9", "start", "a")
-    assert (result.returncode, "systemd-stdio-bridge" in result.stderr) == (1, True), result.stderr
+@pytest.mark.parametrize("verb", ["start", "status"])
+def test_a_host_that_cannot_be_reached_is_told_once(verb: str) -> None:
+    result = recipectl("-H", "nobody@no-such-host.invalid", verb, "a")
+    lines = result.stderr.splitlines()
+    assert (result.returncode, result.stdout, len(lines)) == (1, "", 2), result.stderr
+    assert lines[0].startswith("ssh: ")
+    assert "systemd-stdio-bridge" in lines[1]

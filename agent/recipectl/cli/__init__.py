@@ -3,6 +3,7 @@
 import importlib
 
 import click
+from click.shell_completion import CompletionItem
 
 from recipectl.command_line import in_order, unknown_verb
 
@@ -59,6 +60,10 @@ class _Verbs(click.Group):
         module = importlib.import_module(f"recipectl.cli.{_VERBS[cmd_name][0]}")
         command = getattr(module, f"{cmd_name.replace('-', '_')}_")
         return command if isinstance(command, click.Command) else None
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        is_verb = bool(incomplete) and "help".startswith(incomplete)
+        return [*([CompletionItem("help")] if is_verb else []), *super().shell_complete(ctx, incomplete)]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

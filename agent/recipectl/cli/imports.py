@@ -12,7 +12,7 @@ import click
 import yaml
 
 from recipectl.cli.import_output import output, output_host_file, output_of_several
-from recipectl.cli.names import complete_file
+from recipectl.cli.names import complete_engine, complete_file
 from recipectl.errors import RecipectlError, UsageError
 from recipectl.importers import (
     container_files,
@@ -55,7 +55,7 @@ def import_() -> None:
     required=True,
     metavar="FILE|-|-- WORD...",
     type=click.UNPROCESSED,
-    shell_complete=complete_file,
+    shell_complete=complete_engine,
 )
 @_OUTPUT
 def command_(words: tuple[str, ...], folder: Path | None) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
+from glob import escape as glob_escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -145,6 +146,22 @@ def complete_recipe(ctx: click.Context, _: click.Parameter, start: str) -> list[
         return []
     given = ctx.params.get("recipes") or ()
     return [CompletionItem(name) for name in sorted(names - {*given}) if name.startswith(start)]
+
+
+def complete_word(*words: str) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:
+    """TAB for an option that takes one of a few words."""
+
+    def complete(_: click.Context, __: click.Parameter, start: str) -> list[CompletionItem]:
+        return [CompletionItem(word) for word in words if word.startswith(start)]
+
+    return complete
+
+
+def complete_engine(ctx: click.Context, parameter: click.Parameter, start: str) -> list[CompletionItem]:
+    """The programs of engines for TAB, where no file begins like that; else files."""
+    words = complete_word("vllm", "sglang", "llama-server")(ctx, parameter, start)
+    is_file = not start or any(Path().glob(f"{glob_escape(start)}*"))
+    return words if words and not is_file else complete_file(ctx, parameter, start)
 
 
 def complete_file(_: click.Context, __: click.Parameter, start: str) -> list[CompletionItem]:

@@ -13,6 +13,7 @@ from recipectl.cli.failures import Reason, how_it_ended, reason_not_ready
 from recipectl.cli.listing import shown
 from recipectl.cli.names import (
     SOME_MODELS,
+    complete_word,
     models_argument,
     not_applied,
     recipe_file,
@@ -243,11 +244,15 @@ class _Logs(click.Command):
 @click.option("-U", "--until", metavar="TIME", help="Lines until then.")
 @click.option("-b", "--boot", metavar="[BOOT]", help="Lines since the last boot, or of an earlier one: -1.")
 @click.option(
-    "-p", "--priority", metavar="PRIORITY", help="Lines of this priority and more urgent ones: err."
-)
+    "-p", "--priority", metavar="PRIORITY", help="Lines of this priority and more urgent ones: err.",
+    shell_complete=complete_word("emerg", "alert", "crit", "err", "warning", "notice", "info", "debug"),
+)  # fmt: skip
 @click.option("-g", "--grep", metavar="PATTERN", help="Lines that match.")
 @click.option("-r", "--reverse", is_flag=True, help="The newest lines first.")
-@click.option("-o", "--output", metavar="FORMAT", help="As journalctl's: short-iso, cat, json.")
+@click.option(
+    "-o", "--output", metavar="FORMAT", help="As journalctl's: short-iso, cat, json.",
+    shell_complete=complete_word("short", "short-iso", "short-precise", "cat", "json", "verbose"),
+)  # fmt: skip
 @click.pass_context
 def logs_(ctx: click.Context, /, recipes: tuple[str, ...], **options: str | bool | None) -> int:
     """Show the journal of models, with journalctl and its options."""

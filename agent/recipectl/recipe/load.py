@@ -15,7 +15,6 @@ from recipectl.recipe.yamlfile import LEGACY_GPUS, Reader, read_document
 from recipectl.systemd.unitfile import RESERVED_ENDINGS
 from recipectl.text import did_you_mean, display
 
-_SPANS = ("idle", "patience", "every", "timeout", "timeout_sec")
 _COMMA_LISTS = ("gpus", "after", "requires", "conflicts")
 M = TypeVar("M", bound=BaseModel)
 
@@ -84,9 +83,7 @@ def _sentence(error: Any, model: type[BaseModel]) -> str:
     if kind == "value_error":
         return f"`{key}` {context.get('error', '')}"
     remedy = _REMEDIES.get(kind, "{message}").format(**context, message=error["msg"])
-    if kind in ("int_type", "int_parsing") and key.rpartition(".")[2] in _SPANS:
-        remedy = "give seconds, or a span such as `15min`"
-    elif kind == "int_type" and isinstance(value, str) and value.isdigit():
+    if kind == "int_type" and isinstance(value, str) and value.isdigit():
         remedy = f"give it without quotes: {value}"
     return f"`{key}` is {_value_in_words(value)}; {remedy}"
 

@@ -3,15 +3,25 @@
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic_core import PydanticCustomError
 
 from recipectl.recipe.spans import span_sec
 
 Positive = Annotated[int, Field(strict=True, ge=1)]
 
 LONGEST_SEC = 31_536_000  # a year
+
+
+def _whole_seconds(value: object) -> int:
+    seconds = span_sec(value)
+    if isinstance(seconds, bool) or not isinstance(seconds, int):
+        raise PydanticCustomError("span", "give whole seconds, or a span such as `15min`")
+    return seconds
+
+
 Span = Annotated[
     int,
-    BeforeValidator(span_sec),
+    BeforeValidator(_whole_seconds),
     Field(ge=1, le=LONGEST_SEC),
     WithJsonSchema({"type": ["integer", "string"], "minimum": 1}),
 ]

@@ -155,7 +155,11 @@ class Recipe(BaseModel):
     @field_validator("queue", mode="before")
     @classmethod
     def _is_on_or_off(cls, value: object) -> object:
-        return ({} if value else None) if isinstance(value, bool) else value
+        if isinstance(value, bool):
+            return {} if value else None
+        if not isinstance(value, (dict, Queue)):
+            raise PydanticCustomError("switch", "give `true`, or a mapping such as `{wait: 10min}`")
+        return value
 
     @field_validator("queue")
     @classmethod

@@ -77,10 +77,12 @@ class Manager:
 
     def _request(self, purpose: str, request: Callable[[Any], Any]) -> Any:
         """Make one request, once more after a lost connection; `purpose` names it in an error."""
+        # An ssh that fails at once has said why, and would say it again.
+        may_reconnect = not self.host or self._connection is not None
         try:
             return _attempt(request, self._open())
         except Refusal as refusal:
-            if not refusal.lost:
+            if not (refusal.lost and may_reconnect):
                 raise self._error(purpose, refusal) from refusal
         subscribed = self._callback is not None
         self._close()
