@@ -28,6 +28,8 @@ class Manager:
     def __init__(self, *, user: bool, host: str | None = None) -> None:
         self.user = user
         self.host = host
+        # pystemd keeps the address of these bytes and no reference: ssh got an empty name from freed ones.
+        self._host_bytes = host.encode() if host else b""
         self._connection: Any = None
         self._results: dict[bytes, str] = {}
         self._callback: Callable[..., None] | None = None
@@ -51,7 +53,7 @@ class Manager:
             except ImportError as error:
                 remedy = "install it with recipectl: pip install ."
                 raise BusError(f"pystemd cannot be loaded ({error}); {remedy}") from error
-            connection = DBusRemote(self.host.encode()) if self.host else DBus(user_mode=self.user)
+            connection = DBusRemote(self._host_bytes) if self.host else DBus(user_mode=self.user)
             try:
                 _attempt(connection.open)
             except Refusal as refusal:
