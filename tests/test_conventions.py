@@ -71,6 +71,24 @@ def test_all_and_names_exclude_each_other(home: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("words", "remedy"),
+    [
+        (("ls",), "use `recipectl list`"), (("ps",), "use `recipectl status`"), (("rm", "a"), "use `recipectl remove`"),
+        (("version",), "use `recipectl --version`"), (("reload", "a"), "use `recipectl restart`"),
+        (("logs", "--tail", "3", "a"), "use `-n LINES`"), (("logs", "--json", "a"), "use `-o json`"),
+        (("logs", "-u", "a"), "name the recipe alone"), (("logs", "--utc", "a"), "use `journalctl -u model-NAME --utc`"),
+        (("logs", "--colour", "a"), "see `recipectl help logs`"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_the_words_of_other_tools_are_answered_with_ours(
+    home: dict[str, str], words: tuple[str, ...], remedy: str
+) -> None:
+    status, _, errors = run(home, *words)
+    assert (status, errors.splitlines()[-1].endswith(f"; {remedy}")) == (2, True), errors
+
+
+@pytest.mark.parametrize(
     "verb", ["is-active", "is-enabled", "is-failed", "cat", "show", "kill", "try-restart", "mask"]
 )
 def test_a_verb_of_systemctl_is_answered_with_its_whole_command(home: dict[str, str], verb: str) -> None:

@@ -27,8 +27,9 @@ HOUSE = {
     "converge": ("values", "differences", "copies", "situation", "plan", "survey", "apply"),
     "gateway": ("routes", "configuration", "host", "compile", "converge"),
     "audit": ("edits", "drift", "versions", "checks"),
+    "venvs": ("request", "uv", "create", "verify", "verified", "inventory"),
     "importers": (),
-    "cli": ("terminal", "names", "options", "explanation", "failures", "sockets", "jobs", "boot", "listing", "query", "gateway", "show", "converge", "removal", "fidelity", "doctor", "import_output", "imports", "edit", "setup", "version"),
+    "cli": ("terminal", "names", "options", "explanation", "failures", "sockets", "jobs", "boot", "listing", "query", "gateway", "show", "converge", "removal", "fidelity", "doctor", "import_output", "imports", "edit", "venv", "setup", "version"),
 }  # fmt: skip
 ORDER = [name for room, files in HOUSE.items() for name in (room, *(f"{room}.{file}" for file in files))]
 # Programs of their own: they print, and exit.

@@ -6,8 +6,9 @@ import pytest
 from models import State, model
 
 from recipectl.compiler.model import CompiledModel
-from recipectl.converge.plan import decide
+from recipectl.converge.plan import decide, without_a_model
 from recipectl.converge.values import Action, Plan, Survey
+from recipectl.errors import Problem
 from recipectl.systemd.unitfile import InstalledUnit, Unit, UnitNames
 
 A = UnitNames("a")
@@ -65,6 +66,32 @@ def without(host: Survey, unit: str, text: str | None = None) -> Survey:
 
 def jobs(plan: Plan) -> list[tuple[str, str]]:
     return [(action.verb, action.unit) for action in plan.actions]
+
+
+MISSING = Problem(
+    "a.yaml", 1, 13, "model_path", "file", "`model_path` /m does not exist on this host", "warning"
+)
+
+
+@pytest.mark.parametrize(
+    ("state", "text", "is_held"),
+    [
+        (UP, "another", True),
+        (State("activating"), "another", True),
+        (DOWN, "another", False),
+        (UP, None, False),
+    ],
+)
+def test_what_runs_is_not_ended_for_a_model_that_is_missing(
+    state: State, text: str | None, is_held: bool
+) -> None:
+    target = model("a", warnings=(MISSING,))
+    host = survey(target, service=state)
+    held = without_a_model([target], host if text is None else without(host, A.service, text))
+    assert {name: (told.severity, told.line) for name, told in held.items()} == (
+        {"a": ("error", 1)} if is_held else {}
+    )
+    assert without_a_model([model("a")], without(host, A.service, "another")) == {}
 
 
 def test_a_rival_that_runs_is_not_evicted_by_autostart() -> None:

@@ -229,3 +229,20 @@ def test_what_the_engines_own_file_says_of_the_address_is_told(tmp_path: Path) -
     assert f"{config} sets `port`, which recipectl does not read there; write it as `port:`" in errors
     assert "write it as `served_model_name:`" in errors
     assert "seed" not in errors
+
+
+@pytest.mark.parametrize(
+    ("backend", "path", "sentence"),
+    [
+        ("llamacpp", "{}/none.gguf", "does not exist on this host"),
+        ("llamacpp", "{}", "is a folder, and llama.cpp takes a file; name the .gguf in it"),
+        ("llamacpp", "models/m.gguf", "is looked for in the unit's own folder; give its absolute path"),
+        ("llamacpp", "{}/m.gguf", ""), ("llamacpp", "org/m", ""), ("vllm", "{}", ""), ("vllm", "{}/none", "does not exist"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_model_that_cannot_be_opened_is_told(tmp_path: Path, backend: str, path: str, sentence: str) -> None:
+    (tmp_path / "m.gguf").touch()
+    told = sentences(preflight.model_faults(recipe(backend=backend, model_path=path.format(tmp_path)), Disk()))
+    assert len(told) == bool(sentence)
+    assert sentence in "".join(told)

@@ -43,6 +43,18 @@ def on(name: str, *gpus: str, port: int = 0, **fields: Any) -> Claim:
     return claim(name, gpus=gpus, port=port or 9000 + ord(name[0]), **fields)
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0", "::"])
+def test_the_port_of_the_gateway_is_refused_to_all_but_its_holder(address: str) -> None:
+    both = [on("a", "0", port=8000), on("b", "1")]
+    errors = relations.decide(both, gateway=(address, 8000)).errors
+    assert {name: [str(error) for error in told] for name, told in errors.items()} == {
+        "a": ["`a` would listen at port 8000, where the gateway of the host file listens; change `port:`, or "
+              "`listen:` of the gateway"]
+    }  # fmt: skip
+    assert relations.decide(both, holders=frozenset({("a", 8000)}), gateway=(address, 8000)).errors == {}
+    assert relations.decide(both, gateway=("192.0.2.1", 8000)).errors == {}
+
+
 def test_two_on_one_gpu_evict_each_other() -> None:
     decisions = relations.decide([on("a", "0", "1"), on("b", "1")])
     assert (

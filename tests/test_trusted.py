@@ -233,7 +233,7 @@ def test_a_lock_has_the_libraries_beside_a_program(tmp_path: Path) -> None:
     (tmp_path / "libllama.so").write_text("newer")
     (tmp_path / "libggml-cuda.so").rename(tmp_path / "libggml-hip.so")
     assert lockfile.differences(locked, lockfile.record(program, None, ())) == [
-        "libggml-cuda.so is gone", "libggml-hip.so is new", "libllama.so is another build"
+        "libggml-cuda.so is gone", "libggml-hip.so is new", "libllama.so has another content"
     ]  # fmt: skip
     assert lockfile.read_lock(json.dumps(locked).encode()) == locked
     earlier = {key: value for key, value in locked.items() if key != "libraries"}

@@ -9,10 +9,11 @@ from recipectl.text import nearest
 
 _FLAGS = ("--user", "-q", "--quiet", "--no-pager")
 _WITH_VALUE = ("-H", "--host")
+_GROUPS = ("import", "venv")  # verbs that have verbs of their own
 # What people who know systemctl type, and recipectl leaves to it: verbs about units, and about the manager.
 _OF_UNITS = (
     "is-active", "is-enabled", "is-failed", "cat", "show", "kill", "try-restart", "reload-or-restart",
-    "reload", "mask", "unmask", "reset-failed", "reenable", "preset", "revert", "set-property",
+    "mask", "unmask", "reset-failed", "reenable", "preset", "revert", "set-property",
     "list-dependencies", "freeze", "thaw", "clean", "condrestart", "try-reload-or-restart",
 )  # fmt: skip
 _OF_THE_MANAGER = (
@@ -23,6 +24,22 @@ _OF_THE_MANAGER = (
     "cancel",
     "get-default",
 )
+# What has the same meaning under another name, in other tools or for units that have a reload.
+_OTHER_NAMES = {
+    "ls": "list", "ps": "status", "rm": "remove", "up": "start", "down": "stop", "inspect": "explain",
+    "version": "--version", "reload": "restart", "validate": "compile",
+    "lint": "compile", "create": "edit --force",
+}  # fmt: skip
+# Options for a log: of other programs, and those of journalctl(1) that `logs` leaves to it.
+_OF_OTHER_LOGS = {
+    "--json": "use `-o json`", "--tail": "use `-n LINES`", "--timestamps": "use `-o short-iso`",
+    "-t": "use `-o short-iso`", "-u": "name the recipe alone", "--unit": "name the recipe alone",
+}  # fmt: skip
+_OF_JOURNALCTL = (
+    "-a", "-c", "-e", "-k", "-M", "-q", "-x", "--after-cursor", "--all", "--case-sensitive", "--catalog",
+    "--cursor", "--facility", "--full", "--machine", "--merge", "--no-full", "--no-hostname", "--no-tail",
+    "--output-fields", "--pager-end", "--show-cursor", "--truncate-newline", "--utc",
+)  # fmt: skip
 _LISTS = ("list-units", "list-unit-files", "list-sockets", "list-timers")
 
 
@@ -47,7 +64,8 @@ def in_order(words: list[str]) -> list[str]:
             behind += rest
     if behind[:1] == ["help"]:
         return [*front, *behind[1:], "--help"]
-    return [*front, *behind[:1], *(["--json"] if as_json else []), *behind[1:]]
+    verb = 2 if behind[:1] and behind[0] in _GROUPS else 1
+    return [*front, *behind[:verb], *(["--json"] if as_json else []), *behind[verb:]]
 
 
 def _first(rest: Iterable[str]) -> list[str]:
@@ -58,6 +76,8 @@ def unknown_verb(words: list[str], verbs: Iterable[str], *, user: bool) -> str:
     """A sentence about a verb that does not exist: the command of systemctl, the nearest verb, or --help."""
     verb = words[0]
     systemctl = "systemctl --user" if user else "systemctl"
+    if verb in _OTHER_NAMES:
+        return f"recipectl has no `{verb}`; use `recipectl {_OTHER_NAMES[verb]}`"
     if verb in _OF_UNITS:
         names = [word for word in words[1:] if not word.startswith("-")] or ["NAME"]
         units = shlex.join(f"model-{name.removeprefix('model-')}" for name in names)
@@ -68,7 +88,14 @@ def unknown_verb(words: list[str], verbs: Iterable[str], *, user: bool) -> str:
         return f"recipectl has no `{verb}`; use `{systemctl} {verb}`"
     if begun := [known for known in verbs if len(verb) > 1 and known.startswith(verb)]:
         return f"recipectl has no `{verb}`; did you mean {' or '.join(f'`{word}`' for word in begun)}?"
-    known = (*verbs, *_OF_UNITS, *_LISTS, *_OF_THE_MANAGER, "help")
+    known = (*verbs, *_OTHER_NAMES, *_OF_UNITS, *_LISTS, *_OF_THE_MANAGER, "help")
     if match := nearest(verb, known):
         return f"recipectl has no `{verb}`; did you mean `{match}`?"
     return f"recipectl has no `{verb}`; see `recipectl --help`"
+
+
+def unknown_option_of_logs(option: str) -> str:
+    """A sentence about an option that `logs` does not have."""
+    journalctl = f"use `journalctl -u model-NAME {option}`" if option in _OF_JOURNALCTL else ""
+    remedy = _OF_OTHER_LOGS.get(option) or journalctl or "see `recipectl help logs`"
+    return f"logs has no `{option}`; {remedy}"

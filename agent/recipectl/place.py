@@ -78,6 +78,13 @@ class Place:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "recipectl")
 
     @property
+    def venv_folder(self) -> Path:
+        """The folder of venvs, where the host file names none."""
+        if not self.user:
+            return Path("/opt/venvs")
+        return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share", "recipectl/venvs")
+
+    @property
     def journalctl(self) -> tuple[str, ...]:
         """The words that a person reads a unit's log with, without the unit."""
         words = ("journalctl", *(("--user",) if self.user else ()), "-u")

@@ -244,11 +244,31 @@ def test_a_rotated_secret_is_a_restart_for_list_diff_status_and_apply() -> None:
     assert recipectl("diff").returncode == 0
 
 
+def test_a_model_that_runs_is_not_ended_for_a_path_that_is_mistyped() -> None:
+    recipe("a", autostart=True)
+    recipectl("apply")
+    recipectl("wait", "a")
+    before = show("a", "MainPID")
+    recipe("a", autostart=True, model_path="/models/no-such.gguf")
+    for verb in ("diff", "apply"):
+        done = recipectl(verb)
+        assert (done.returncode, "model-a.service runs and is left as it is" in done.stderr) == (2, True), (
+            done.stderr
+        )
+    assert (show("a", "MainPID"), "no-such" in systemctl("cat", "model-a.service")) == (before, False)
+    recipectl("stop", "a")
+    assert recipectl("apply").returncode == 0  # nothing is lost: it may be created before the start
+
+
 def test_list_says_when_somebody_did_what_autostart_does_not_say() -> None:
     recipe("a", autostart=True)
     recipectl("apply")
     recipectl("wait", "a")
     assert "as applied" in recipectl("list").stdout
+    recipectl("stop", "a")
+    assert "start is due" in recipectl("list").stdout
+    assert recipectl("diff").stdout == "would start model-a.service: autostart: true\n"
+    recipectl("start", "a")
     recipectl("disable", "a")
     assert "not enabled" in recipectl("list").stdout
     assert recipectl("diff").stdout == "would enable model-a.service: autostart: true\n"

@@ -205,9 +205,39 @@ def test_a_port_that_is_taken_is_told_and_models_are_applied() -> None:
     host_file()
     recipe("alpha", port=18201)
     applied = recipectl("apply")
-    subprocess.run(["systemctl", "stop", "stranger"], check=True)
-    assert (applied.returncode, "models-gateway.service does not stay up" in applied.stderr) == (1, True)
+    sentence = "models-gateway.service does not stay up: 127.0.0.1:8000 is taken by process "
+    assert (applied.returncode, sentence in applied.stderr, "of stranger.service; see" in applied.stderr) == (
+        1, True, True,
+    ), applied.stderr  # fmt: skip
     assert Path("/etc/systemd/system/model-alpha.service").exists()
+    # One that waits for its next attempt cannot be reloaded; what it is to serve has changed meanwhile.
+    subprocess.run(["systemctl", "stop", "stranger"], check=True)
+    host_file(names={"fast": "alpha"})
+    applied = recipectl("apply")
+    assert (applied.returncode, systemctl("is-active", "models-gateway")) == (0, "active"), applied.stderr
+
+
+def test_a_model_and_the_gateway_do_not_take_each_others_port() -> None:
+    host_file()
+    recipe("alpha", port=18201)
+    assert recipectl("apply").returncode == 0
+    recipe("mine", port=8000)
+    mine = next(Path("/etc/recipectl/recipes").glob("mine.*"))
+    applied = recipectl("apply")
+    assert (applied.returncode, f"{mine}:" in applied.stderr, "where the gateway" in applied.stderr) == (
+        2,
+        True,
+        True,
+    )
+    assert not Path("/etc/systemd/system/model-mine.service").exists()
+    mine.unlink()
+    host_file(listen="127.0.0.1:18201")
+    applied = recipectl("apply")
+    assert (applied.returncode, "`alpha` listens at that port; choose another" in applied.stderr) == (
+        2,
+        True,
+    ), applied.stderr
+    assert urllib.request.urlopen(f"{ADDRESS}/v1/models").status == 200
 
 
 SPOKEN = """

@@ -17,6 +17,7 @@ _VERBS = {
     "versions": ("fidelity", "Compare recipe, unit, systemd, process and engine."),
     "check": ("fidelity", "Check flags and values against the installed engine."),
     "doctor": ("doctor", "Run all checks of this host, and say what to do."),
+    "venv": ("venv", "Make, list, verify and remove runtimes of engines."),
     "import": ("imports", "Make recipes of what runs, a command, a unit or a file."),
     "schema": ("show", "Print the JSON Schema of a recipe."),
     "diff": ("converge", "Show what apply would do, and why."),

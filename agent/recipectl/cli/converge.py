@@ -76,17 +76,17 @@ def _decide(place: Place, recipes: Sequence[str], manager: Manager, *, restart: 
     """The plan for the named recipes, or for the whole host."""
     unread = () if recipes else search.unread_files(place.recipe_folders)
     _refuse_files_with_a_recipes_name(place, recipes)
-    named = frozenset(
-        search.stem(search.find(name, ())) if search.is_file(name) else name for name in recipes
-    )
+    names = (search.stem(search.find(name, ())) if search.is_file(name) else name for name in recipes)
     # Whatever keeps its unit, or its process, keeps its GPUs.
-    applied = named if recipes or not restart else None
+    applied = frozenset(names) if recipes or not restart else None
     selection = select(place, recipes, applied=applied)
     all_models = selection.result.models
     models = with_requirements(selection.models, all_models)
     current = survey(models, all_models, place, manager, prune=not recipes)
     elsewhere = [] if recipes else [*_recipes_elsewhere(place, current)]
-    problems = [*elsewhere]
+    held = plan.without_a_model(models, current)
+    models = tuple(model for model in models if model.name not in held)
+    problems = [*elsewhere, *held.values()]
     shared = shared_units(user=place.user)
     units = [unit.name for unit in (*shared, *(unit for model in models for unit in model.units))]
     for name in units:
@@ -94,7 +94,7 @@ def _decide(place: Place, recipes: Sequence[str], manager: Manager, *, restart: 
             problems.append(on_host("unit", reason))
             shared = tuple(unit for unit in shared if unit.name != name)
             models = tuple(model for model in models if name not in {unit.name for unit in model.units})
-    status = selection.status or (2 if elsewhere else int(bool(problems)))
+    status = selection.status or (2 if elsewhere or held else int(bool(problems)))
     for model, rival in enabled_rivals(models, current.enabled):
         fault = f"`{model.name}` and `{rival}` are enabled and stop each other"
         sentence = f"{fault}: only one would be up after a boot; disable the other"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -24,8 +25,6 @@ from recipectl.errors import UsageError
 from recipectl.recipe import search
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from recipectl.compiler.model import ResolvedRecipe
     from recipectl.engines.options import Options
     from recipectl.machine import lockfile
@@ -45,7 +44,7 @@ def lock_(place: Place, recipes: tuple[str, ...], update: bool, check: bool) -> 
 
 
 def _lock_recipe(place: Place, name: str, *, update: bool, check: bool) -> int:
-    from recipectl.files import refuse_planted_links, write_whole
+    from recipectl.files import read_bounded, refuse_planted_links, write_whole
     from recipectl.machine import lockfile
 
     file = recipe_file(name, place)
@@ -68,8 +67,15 @@ def _lock_recipe(place: Place, name: str, *, update: bool, check: bool) -> int:
             click.echo(f"the installed runtime differs from {path}; {remedy}", err=True)
         return 3
     refuse_planted_links(path.parent)
-    write_whole({path: json.dumps(current, indent=2) + "\n"})
-    click.echo(f"wrote {path}")
+    contents: dict[Path, str | bytes] = {path: json.dumps(current, indent=2) + "\n"}
+    if "venv_lock" in current:
+        from recipectl.machine.distributions import lock_of
+
+        venv_lock = lock_of(Path(current["interpreter"]).parent.parent)
+        contents[lockfile.venv_lock_beside(path)] = read_bounded(venv_lock, lockfile.MAX_VENV_LOCK_BYTES)
+    write_whole(contents)
+    for written in contents:
+        click.echo(f"wrote {written}")
     return 0
 
 

@@ -22,6 +22,7 @@ from recipectl.cli.names import (
 )
 from recipectl.cli.options import json_option, print_json, report_no_recipes
 from recipectl.cli.terminal import print_state, table
+from recipectl.command_line import unknown_option_of_logs
 from recipectl.errors import RecipectlError, UsageError
 from recipectl.systemd.dbus import Manager
 from recipectl.systemd.store import Store
@@ -75,7 +76,7 @@ def _row(
 def status_(place: Place, recipes: tuple[str, ...], as_json: bool) -> int:
     """Show models as systemd sees them; exit status 3 when a named model is not ready."""
     if place.remote and not recipes:
-        raise UsageError("over -H name the recipes; their files are on the other host")
+        raise UsageError("the recipes are on the other host; name one: `recipectl -H HOST status NAME`")
     services = tuple(map(service_name, recipes))
     store = None if place.remote else Store(place.unit_folder)
     unknown: list[str] = []
@@ -228,10 +229,7 @@ class _Logs(click.Command):
                 ctx, ["--boot=0" if word in ("-b", "--boot") else word for word in words]
             )
         except click.NoSuchOption as error:
-            fault = f"logs has no `{error.option_name}`"
-            raise click.UsageError(
-                f"{fault}; use `journalctl -u model-NAME {error.option_name}`", ctx
-            ) from error
+            raise click.UsageError(unknown_option_of_logs(error.option_name), ctx) from error
 
 
 @click.command("logs", cls=_Logs)

@@ -111,6 +111,12 @@ class GatewaySettings(NamedTuple):
     names: dict[str, str] = {}  # noqa: RUF012  (never changed)
     include: str | None = None
 
+    @property
+    def address(self) -> tuple[str, int]:
+        """(address, port); an address of IPv6 without its brackets."""
+        host, _, port = self.listen.rpartition(":")
+        return host.strip("[]"), int(port)
+
 
 class CompileResult(NamedTuple):
     """All recipes of a host: those that compiled, and the problems of those that did not, by name.

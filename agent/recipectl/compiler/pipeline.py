@@ -166,7 +166,8 @@ def relate_and_render(
     """The units of recipes by name, and the problems of the recipes that do not fit the others."""
     own = [claim_of(resolved, settings) for resolved in by_name.values()]
     claims = with_installed(own, installed, settings)
-    decisions = relations.decide(claims, broken, holders)
+    gateway = _gateway(settings)
+    decisions = relations.decide(claims, broken, holders, gateway.address if gateway else None)
     warn_of_gpus = gpus_cannot_be_compared(claims, settings)
     models: list[CompiledModel] = []
     failures: dict[str, tuple[Problem, ...]] = {}
@@ -205,10 +206,7 @@ def _warnings(
 ) -> Iterator[UsageError]:
     yield from lint.warnings(resolved)
     yield from preflight.unread_options(resolved, disk)
-    model_path = resolved.recipe.model_path
-    if model_path.startswith("/") and not disk.fingerprint(model_path):
-        fault = f"`model_path` {model_path} does not exist on this host"
-        yield UsageError(f"{fault}; correct it, or create it before the start", "model_path", kind="file")
+    yield from preflight.model_faults(resolved.recipe, disk)
     for clause in lock_differences:
         fault = f"the runtime differs from {source.lock}: {clause}"
         remedy = f"put it back, or accept it with `recipectl lock --update {source.name}`"

@@ -18,7 +18,7 @@ from recipectl.engines.registry import ENGINES
 from recipectl.errors import UsageError
 from recipectl.machine import access, lockfile
 from recipectl.machine.disk import Disk
-from recipectl.machine.distributions import ENGINE_DISTRIBUTIONS, satisfies
+from recipectl.machine.distributions import ENGINE_DISTRIBUTIONS, lock_of, satisfies
 from recipectl.machine.installation import Installation
 from recipectl.machine.runtime import Runtime
 from recipectl.recipe.hostfile import HostSettings
@@ -221,6 +221,21 @@ def _ignored(lines: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
     return tuple((text[int(number) - 1].partition("=")[0], reason) for number, reason in known)
 
 
+def model_faults(recipe: Recipe, disk: Disk) -> Iterator[UsageError]:
+    """A model that is not there, and what llama.cpp cannot open: it takes one file."""
+    path = recipe.model_path
+    is_llamacpp = recipe.backend == "llamacpp"
+    if path.startswith("/") and not disk.fingerprint(path):
+        fault = f"`model_path` {path} does not exist on this host"
+        yield UsageError(f"{fault}; correct it, or create it before the start", "model_path", kind="file")
+    elif is_llamacpp and path.endswith(".gguf") and not path.startswith("/"):
+        fault = f"`model_path` is `{path}`, which is looked for in the unit's own folder"
+        yield UsageError(f"{fault}; give its absolute path", "model_path", kind="value")
+    elif is_llamacpp and path.startswith("/") and disk.is_folder(Path(path)):
+        fault = f"`model_path` {path} is a folder, and llama.cpp takes a file"
+        yield UsageError(f"{fault}; name the .gguf in it", "model_path", kind="value")
+
+
 def current_lock(recipe: Recipe, runtime: Runtime) -> lockfile.Lock:
     """The exact runtime now, as a lock records it."""
     names = ENGINE_DISTRIBUTIONS[recipe.backend]
@@ -241,7 +256,8 @@ def check_lock(
     current = current_lock(recipe, runtime)
     # The fingerprints make a cache check these files again.
     program = Path(current["interpreter_file"])
-    for path in (program, *(() if current["folder"] else lockfile.libraries(program))):
+    beside = lockfile.at_start(current["folder"]) if current["folder"] else lockfile.libraries(program)
+    for path in (program, lock_of(Path(current["interpreter"]).parent.parent), *beside):
         disk.fingerprint(path)
     for path in Path(current["folder"]).glob("*.dist-info/RECORD") if current["folder"] else ():
         disk.fingerprint(path)

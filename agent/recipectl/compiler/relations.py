@@ -50,10 +50,12 @@ def decide(
     claims: Iterable[Claim],
     broken: frozenset[str] = frozenset(),
     holders: frozenset[tuple[str, int]] = frozenset(),
+    gateway: tuple[str, int] | None = None,
 ) -> Decisions:
     """The relations of all recipes of a host; `broken` recipes exist, and have no claims.
 
     `holders` are (name, port) of installed units: who newly wants such a port is wrong, its holder is not.
+    `gateway` is where the gateway of the host listens.
     """
     by_name = {claim.name: claim for claim in sorted(claims, key=lambda claim: claim.name)}
     decisions = Decisions()
@@ -66,6 +68,7 @@ def decide(
     _check_starts(by_name, rivals, required, decisions)
     _check_boot(by_name, rivals, required, decisions)
     _check_ports(by_name, rivals, holders, decisions)
+    _check_gateway(by_name, gateway, holders, decisions)
     # One order of all recipes that respects what they need: no After= may contradict it.
     ranks = {name: (len(needs[name]), name) for name in by_name}
     for name, claim in by_name.items():
@@ -226,6 +229,27 @@ def _check_ports(
                 if holding == {name}:
                     continue
                 decisions.refuse(name, f"`{name}` and `{other}` {fault}", "port", kind="port")
+
+
+def _check_gateway(
+    by_name: Mapping[str, Claim],
+    gateway: tuple[str, int] | None,
+    holders: frozenset[tuple[str, int]],
+    decisions: Decisions,
+) -> None:
+    """Refuse the port of the gateway, which would ask itself; a model that has it already stays."""
+    for name, claim in by_name.items():
+        for address, port in claim.ports if gateway else ():
+            if (
+                gateway
+                and port == gateway[1]
+                and _same_address(address, gateway[0])
+                and (name, port) not in holders
+            ):
+                fault = f"`{name}` would listen at port {port}, where the gateway of the host file listens"
+                decisions.refuse(
+                    name, f"{fault}; change `port:`, or `listen:` of the gateway", "port", kind="port"
+                )
 
 
 def _same_address(address: str, other: str) -> bool:

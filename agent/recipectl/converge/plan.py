@@ -1,11 +1,12 @@
 """What must change on the host, decided without touching anything. Pure."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from recipectl.compiler.model import CompiledModel
 from recipectl.converge.differences import reason_to_write
 from recipectl.converge.situation import Situation, is_busy, must_be_enabled, neighbours
 from recipectl.converge.values import Action, Plan, Survey
+from recipectl.errors import Problem
 from recipectl.systemd.unitfile import Unit, UnitNames
 
 
@@ -60,6 +61,23 @@ def _unused_helpers(survey: Survey, changed: Collection[Unit], gone: Collection[
     texts |= {unit.name: unit.text for unit in changed}
     unused = (path for path in sorted(survey.other_helpers) if not any(path in t for t in texts.values()))
     return [Action("remove helper", path, "no unit runs it any more") for path in unused]
+
+
+def without_a_model(models: Iterable[CompiledModel], survey: Survey) -> dict[str, Problem]:
+    """Recipe -> why it is left alone: it runs, and would end for a new recipe whose model is not there."""
+    held = {}
+    for model in models:
+        missing = next(
+            (said for said in model.warnings if (said.key, said.kind) == ("model_path", "file")), None
+        )
+        service = model.unit_names.service
+        changed = any(_text(unit.name, survey) != unit.text for unit in model.units)
+        if missing and changed and survey.is_up(service):
+            fault = f"{service} runs and is left as it is, for the model that its recipe names now is missing"
+            held[model.name] = missing._replace(
+                sentence=f"{fault}; correct it, or create it", severity="error"
+            )
+    return held
 
 
 def _text(unit: str, survey: Survey) -> str | None:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 from recipectl.compiler.model import CompiledModel, GatewaySettings
 from recipectl.compiler.problems import ProblemCollector
@@ -64,11 +65,13 @@ def compiled(
     if place.user:
         problems.add(UsageError("`gateway:` needs the system's service manager; remove it", "gateway"))
         return Compiled(None, tuple(problems.problems))
+    found = [*found]
     wanted = routes(found, settings.names)
     problems.add(*wanted.errors)
     warnings = [problems.placed(warning, "warning") for warning in _warnings(settings, wanted)]
     gateway = None
     try:
+        _require_own_port(settings, found)
         nginx = host.find_nginx()
         included = host.included(settings.include, content)
         gateway = render(settings, wanted, nginx, source, current_installation(place), included)
@@ -81,6 +84,14 @@ def compiled(
     except RecipectlError as error:
         return Compiled(None, (*problems.problems, on_host("host", str(error)), *warnings))
     return Compiled(gateway, (*problems.problems, *warnings))
+
+
+def _require_own_port(settings: GatewaySettings, found: Iterable[Target]) -> None:
+    """UsageError where a model has the port of the gateway already."""
+    for target in found:
+        if urlsplit(target.url).port == settings.address[1]:
+            fault = f"`gateway.listen` is {settings.listen}, and `{target.recipe}` listens at that port"
+            raise UsageError(f"{fault}; choose another", "gateway", "listen", kind="port")
 
 
 def _warnings(settings: GatewaySettings, wanted: Routes) -> Iterator[UsageError]:

@@ -13,6 +13,7 @@ from recipectl.errors import HostError, on_host
 from recipectl.files import failures_named, remove, write_whole
 from recipectl.gateway import host
 from recipectl.gateway.configuration import FOLDER, USER, Gateway
+from recipectl.machine import sockets
 from recipectl.systemd.states import UnitState
 from recipectl.systemd.unitfile import GATEWAY
 
@@ -116,14 +117,19 @@ def finish(plan: Plan, gateway: Gateway | None, manager: Manager, report: Callab
     if gateway is None or not verbs & {"reload service", "start", "restart"}:
         return
     # A start was queued by the plan: this joins it, and may wait for the network at a boot.
-    result = manager.job("Reload" if "reload service" in verbs else "Start", GATEWAY)
-    failure = f"{GATEWAY} did not start or reload (its job was {result}); see `journalctl -u models-gateway`"
+    # One that could not listen is between two attempts, and cannot be reloaded.
+    is_up = manager.states((GATEWAY,))[0].active_state == "active"
+    result = manager.job("Reload" if "reload service" in verbs and is_up else "Start", GATEWAY)
+    failure = f"{GATEWAY} did not start or reload (its job was {result})"
 
     def has_ended() -> bool:
         return manager.states((GATEWAY,))[0].waits_to_restart
 
     if result != "done" or (failure := host.wait_until_loaded(gateway.digest, has_ended) or ""):
-        raise HostError([on_host("unit", failure)])
+        holder = sockets.holder(gateway.settings.address[1])
+        if holder and holder.unit != GATEWAY:
+            failure += f": {gateway.settings.listen} is taken by {holder}"
+        raise HostError([on_host("unit", f"{failure}; see `journalctl -u models-gateway`")])
     for action in plan.actions:
         if action.verb == "reload service":
             report(action)

@@ -59,10 +59,10 @@ def wait_until_loaded(digest: str, has_ended: Callable[[], bool]) -> str | None:
     end = time.monotonic() + _LONGEST_RELOAD_SEC
     while (has := loaded()) != digest:
         if has_ended():
-            return "models-gateway.service does not stay up; see `journalctl -u models-gateway`"
+            return "models-gateway.service does not stay up"
         if time.monotonic() > end:
             state = f"has still configuration {has}" if has else "does not answer"
-            return f"models-gateway.service {state}; see `journalctl -u models-gateway`"
+            return f"models-gateway.service {state}"
         time.sleep(0.02)
     return None
 

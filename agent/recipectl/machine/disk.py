@@ -46,6 +46,10 @@ class Disk:
         mode = int(self.fingerprint(path).split(":")[0] or "0", 8)
         return stat.S_ISREG(mode) and bool(mode & 0o111)
 
+    def is_folder(self, path: Path) -> bool:
+        """True for a folder, and for a link to one."""
+        return stat.S_ISDIR(int(self.fingerprint(path).split(":")[0] or "0", 8))
+
     def names(self, folder: Path) -> tuple[str, ...]:
         """The names in a folder, sorted; none when there is no such folder."""
         key = str(folder)

@@ -15,6 +15,18 @@ ENGINE_DISTRIBUTIONS = {
 }
 # The console script of each engine.
 ENGINE_SCRIPTS = {"vllm": "vllm", "sglang": "sglang", "llamacpp": "llama-server"}
+# In a venv that `recipectl venv create` has not finished: nothing is run from it.
+UNFINISHED = ".recipectl-unfinished"
+
+
+def lock_of(venv: Path) -> Path:
+    """The lock that a venv was made from, beside it."""
+    return Path(f"{venv}.lock")
+
+
+def site_packages(venv: Path) -> list[Path]:
+    """The folders of a venv that distributions are installed in."""
+    return sorted(venv.glob("lib/python3*/site-packages"))
 
 
 def python_version(python: str) -> str | None:

@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import NotRequired, TypedDict
 
-from recipectl.machine.distributions import python_version, versions
+from recipectl.machine.distributions import lock_of, python_version, versions
 
 # Besides the engine, its numbers and kernels come from these distributions: a lock records them all.
 _NUMERICS = re.compile(
@@ -25,8 +25,9 @@ _NUMERICS = re.compile(
 
 _MAX_BYTES = 512 * 1024 * 1024  # of an interpreter
 _MAX_RECORD_BYTES = 16 * 1024 * 1024  # that of torch, the longest, has 2
+MAX_VENV_LOCK_BYTES = 16 * 1024 * 1024  # that of vLLM has 0.4
 _MAX_DISTRIBUTIONS = 300
-_MAX_LIBRARIES = 100
+_MAX_FILES = 100  # of one kind beside an engine
 
 
 class Distribution(TypedDict):
@@ -45,7 +46,10 @@ class Lock(TypedDict):
     python_version: str | None
     folder: str | None
     distributions: dict[str, Distribution]
-    libraries: NotRequired[dict[str, str]]  # file name -> SHA-256; earlier releases have recorded none
+    # Earlier releases have recorded none of these. File name -> SHA-256, and that of the venv's lock.
+    libraries: NotRequired[dict[str, str]]
+    at_start: NotRequired[dict[str, str]]  # the .pth files, which every start of the interpreter runs
+    venv_lock: NotRequired[str]  # of a venv that `recipectl venv create` has made
 
 
 def is_recorded(name: str, engine: Collection[str]) -> bool:
@@ -63,30 +67,45 @@ def record(interpreter: str, folder: str | None, engine: Collection[str]) -> Loc
                 "version": version,
                 "record": _record_digest(Path(folder or ""), name, version),
             }
-    return {
+    lock: Lock = {
         "interpreter": interpreter,
         "interpreter_file": str(real),
-        "interpreter_sha256": _digest(real) if real.is_file() else "none",
+        "interpreter_sha256": digest(real) if real.is_file() else "none",
         "python_version": python_version(interpreter),
         "folder": folder,
         "distributions": distributions,
-        "libraries": {} if folder else {path.name: _digest(path) for path in libraries(real)},
+        "libraries": {} if folder else {path.name: digest(path) for path in libraries(real)},
+        "at_start": {path.name: digest(path) for path in at_start(folder)},
     }
+    venv_lock = lock_of(Path(interpreter).parent.parent)
+    if folder and venv_lock.is_file():
+        lock["venv_lock"] = digest(venv_lock)
+    return lock
 
 
 def libraries(program: Path) -> list[Path]:
     """The shared libraries beside a program: llama.cpp has its kernels there."""
     files = (path for path in sorted(program.parent.glob("lib*.so*")) if os.path.isfile(path))  # noqa: PTH113
-    return [*islice(files, _MAX_LIBRARIES)]
+    return [*islice(files, _MAX_FILES)]
+
+
+def at_start(folder: str | None) -> list[Path]:
+    """The .pth files of a folder of distributions."""
+    return [*islice(sorted(Path(folder).glob("*.pth")), _MAX_FILES)] if folder else []
+
+
+def venv_lock_beside(lock: Path) -> Path:
+    """The copy of its venv's lock that stays with a NAME.lock, to make the venv again anywhere."""
+    return lock.with_name(f"{lock.name}.txt")
 
 
 def _record_digest(folder: Path, name: str, version: str) -> str:
     wanted = f"{name}-{version}.dist-info".lower()
     found = next((entry for entry in os.listdir(folder) if entry.lower() == wanted), None)  # noqa: PTH208  (names)
-    return _digest(folder / found / "RECORD", _MAX_RECORD_BYTES) if found else "none"
+    return digest(folder / found / "RECORD", _MAX_RECORD_BYTES) if found else "none"
 
 
-def _digest(path: Path, limit: int = _MAX_BYTES) -> str:
+def digest(path: Path, limit: int = _MAX_BYTES) -> str:
     """The SHA-256 of a regular file; `none` for a pipe in somebody's venv, and for what is absurdly large."""
     try:
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
@@ -113,10 +132,12 @@ def read_lock(content: bytes) -> Lock:
         raise ValueError("its distributions are not names with a version and a record")
     texts = [data[key] for key in ("interpreter", "interpreter_file", "interpreter_sha256")]
     texts += [value for entry in distributions.values() for value in entry.values()]
-    libraries = data.get("libraries", {})
-    if not isinstance(libraries, dict):
-        raise ValueError("its libraries are not names with a digest")
-    texts += libraries.values()
+    for key in ("libraries", "at_start"):
+        digests = data.get(key, {})
+        if not isinstance(digests, dict):
+            raise ValueError(f"its {key} are not names with a digest")
+        texts += digests.values()
+    texts.append(data.get("venv_lock", ""))
     texts += [data[key] or "" for key in ("python_version", "folder")]
     if not all(isinstance(value, str) for value in texts):
         raise ValueError("it has values that are no text")
@@ -132,15 +153,19 @@ def differences(locked: Lock, current: Lock) -> list[str]:
         if clause := _distribution_difference(name, before.get(name), after.get(name)):
             clauses.append(clause)
     if "libraries" in locked:
-        clauses += _library_differences(locked["libraries"], current.get("libraries", {}))
+        clauses += _file_differences(locked["libraries"], current.get("libraries", {}))
+    if "at_start" in locked:
+        clauses += _file_differences(locked["at_start"], current.get("at_start", {}))
+    if "venv_lock" in locked and locked["venv_lock"] != current.get("venv_lock"):
+        clauses.append("the lock beside the venv is another, or is gone")
     return clauses
 
 
-def _library_differences(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
+def _file_differences(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
     clauses = [f"{name} is gone" for name in sorted(before.keys() - after.keys())]
     clauses += [f"{name} is new" for name in sorted(after.keys() - before.keys())]
     common = sorted(before.keys() & after.keys())
-    return clauses + [f"{name} is another build" for name in common if before[name] != after[name]]
+    return clauses + [f"{name} has another content" for name in common if before[name] != after[name]]
 
 
 def _interpreter_differences(locked: Lock, current: Lock) -> list[str]:

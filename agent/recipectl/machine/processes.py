@@ -158,6 +158,17 @@ def runs_file(pid: int, program: str) -> bool | None:
         return None
 
 
+def using(folder: Path) -> list[tuple[int, str]]:
+    """(PID, name) of the processes that were started with a file below a folder, or have one mapped."""
+    below = f"{folder}/".encode()
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended, or is another user's
+            if below in (process / "cmdline").read_bytes() or below in (process / "maps").read_bytes():
+                found.append((int(process.name), (process / "comm").read_text(errors="replace").strip()))
+    return [(pid, name) for pid, name in sorted(found) if pid != os.getpid()]
+
+
 # Engines and their workers, which call themselves VLLM::… and sglang::….
 _ENGINE = re.compile(
     r"(^|/)vllm\0serve|vllm\.entrypoints\.|sglang\.launch_server|(^|/)sglang\0serve|(^|/)llama-server(\0|$)"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from recipectl.errors import RuntimeNotFoundError
 from recipectl.machine.disk import Disk, interpreter_of
-from recipectl.machine.distributions import ENGINE_SCRIPTS
+from recipectl.machine.distributions import ENGINE_SCRIPTS, UNFINISHED
 from recipectl.recipe.hostfile import HostSettings
 from recipectl.recipe.schema import Recipe
 
@@ -190,6 +190,9 @@ def _completed(search: _Search, choice: Runtime, python: Path | None, key: tuple
     program = Path(choice.command[0])
     version, folder = disk.engine_distribution(program, search.engine)
     venv = disk.venv(python)
+    if venv and disk.fingerprint(venv / UNFINISHED):
+        fault = f"{venv} is not finished: a `recipectl venv create` runs, or was interrupted"
+        raise RuntimeNotFoundError(f"{fault}; wait for it, or run it again", *key)
     warnings = [] if key else [_not_pinned(search, program)]
     warnings += _copied_venv(search, program, python, version, key)
     warnings += _other_engines(search, program, version)

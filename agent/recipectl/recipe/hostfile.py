@@ -84,6 +84,9 @@ class HostSettings(BaseModel):
         default=(), description="the UUIDs of GPU 0, 1, …, to compare the two spellings"
     )
 
+    venvs: str | None = Field(
+        default=None, pattern=_ABSOLUTE, description="the folder of `recipectl venv`; default: /opt/venvs"
+    )
     gateway: Gateway | None = Field(default=None, description="one address for all models of the host")
 
     @field_validator("vars", "environment")

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 from recipectl.errors import Problem, RecipeError
 from recipectl.files import read_bounded
 from recipectl.recipe.positions import Positions, nearest_position
-from recipectl.recipe.schema import ALIASES, Recipe
+from recipectl.recipe.schema import Recipe
 from recipectl.recipe.search import NAME_RULE, RECIPE_NAME
 from recipectl.recipe.yamlfile import LEGACY_GPUS, Reader, read_document
 from recipectl.systemd.unitfile import RESERVED_ENDINGS
@@ -42,7 +42,7 @@ _REMEDIES = {
 def _known_keys(model: type[BaseModel], path: tuple[str | int, ...]) -> list[str]:
     """The keys that are known where an unknown key stands."""
     if len(path) == 1:
-        return [*model.model_fields, *(ALIASES if model is Recipe else ())]
+        return [*model.model_fields]
     field = model.model_fields.get(str(path[0]))
     types = get_args(field.annotation) or (field.annotation,) if field else ()
     parts = [part for part in types if isinstance(part, type) and issubclass(part, BaseModel)]

@@ -100,9 +100,9 @@ class Manager:
         if refusal.lost:
             remedy = f"; {self._remedy}"
         elif refusal.denied:
-            remedy = (
-                "; run it as root (sudo), as a member of the group models, or with --user for your own units"
-            )
+            # The polkit rule lets the group start and stop models, and nothing else.
+            member = "" if "able " in purpose else ", as a member of the group models,"
+            remedy = f"; run it as root (sudo){member} or with --user for your own units"
         return BusError(f"{self._whose} did not {purpose}: {refusal}{remedy}")
 
     def _call(self, purpose: str, method: bytes, signature: bytes = b"", *arguments: Any) -> Any:

