@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import bench_requests
+import bench_venvs
 import yaml
 from corpus import COMMANDS
 
@@ -396,6 +397,7 @@ def main() -> None:
     thousand()
     eviction()
     bench_requests.main()
+    bench_venvs.main()
     python = ROOT / ".build/vllm/bin/python"
     helper_of_a_start()
     pinned()

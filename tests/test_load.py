@@ -134,6 +134,25 @@ def test_what_is_no_span_is_told_what_a_span_is(write: Write, key: str, value: s
     assert problem.sentence.endswith("; give whole seconds, or a span such as `15min`")
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "model_path: /m\nport:8001\nhost: x\n",
+            "a.yaml:2:1: a `:` needs a blank after it; write `key: value`",
+        ),
+        (
+            "model_path: /m\nextra_args:\n  b: 1\n  c:2\n",
+            "a.yaml:4:3: a `:` needs a blank after it; write `key: value`",
+        ),
+        ("model_path: /m\nport 8001\n", "a.yaml:2:1: a key has no `:` after it; add one"),
+    ],
+    ids=str,
+)
+def test_a_key_without_its_colon_is_told_where_it_stands(write: Write, text: str, message: str) -> None:
+    assert messages_of(write("a.yaml", text)) == [message]
+
+
 def test_a_queue_that_is_neither_true_nor_a_mapping_is_told_both(write: Write) -> None:
     message = "`queue` is `yes please`; give `true`, or a mapping such as `{wait: 10min}`"
     assert message in messages_of(write("a.yaml", "model_path: /m\nqueue: yes please\n"))[0]

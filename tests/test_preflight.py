@@ -241,8 +241,12 @@ def test_what_the_engines_own_file_says_of_the_address_is_told(tmp_path: Path) -
     ],
     ids=str,
 )  # fmt: skip
-def test_a_model_that_cannot_be_opened_is_told(tmp_path: Path, backend: str, path: str, sentence: str) -> None:
+def test_a_model_that_cannot_be_opened_is_told(
+    tmp_path: Path, backend: str, path: str, sentence: str
+) -> None:
     (tmp_path / "m.gguf").touch()
-    told = sentences(preflight.model_faults(recipe(backend=backend, model_path=path.format(tmp_path)), Disk()))
+    told = sentences(
+        preflight.model_faults(recipe(backend=backend, model_path=path.format(tmp_path)), Disk())
+    )
     assert len(told) == bool(sentence)
     assert sentence in "".join(told)

@@ -384,13 +384,13 @@ def test_passwords_of_an_index_stay_out_of_the_lock() -> None:
 
 
 def test_an_alias_is_metadata_that_the_records_know(run: Run, venvs: Path) -> None:
-    done = run("venv", "create", "vllm==0.1.0", "--alias", "other-name")
+    done = run("venv", "create", "vllm==0.1.0", "--alias", "other-name", "--alias", "third==0.1.0+cpu")
     assert done.returncode == 0, done.stderr
-    question = "from importlib.metadata import version; print(version('other-name'))"
+    question = "from importlib.metadata import version; print(version('other-name'), version('third'))"
     answer = subprocess.run(
         [venvs / "vllm-0.1.0/bin/python", "-c", question], capture_output=True, text=True, check=True
     )
-    assert answer.stdout == "0.1.0\n"
+    assert answer.stdout == "0.1.0 0.1.0+cpu\n"
     assert kinds(venvs / "vllm-0.1.0") == []
 
 

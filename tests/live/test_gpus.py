@@ -290,7 +290,9 @@ def test_start_makes_the_socket_of_an_on_demand_model_listen_again() -> None:
     recipectl("apply")
     systemctl("stop", "model-a.socket")
     assert "model-a.socket does not listen, and no request starts a" in recipectl("doctor").stdout
-    assert "on demand: its socket is inactive: no request starts it" in recipectl("status", "a").stdout
+    status = recipectl("status", "a").stdout
+    assert "on demand: its socket is inactive: no request starts it" in status
+    assert "its socket was stopped, so no request starts it" in status
     assert recipectl("start", "a").returncode == 0
     assert ask(18201) == "a"
     assert "on demand: its socket listens" in recipectl("status", "a").stdout

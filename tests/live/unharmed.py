@@ -36,7 +36,7 @@ def machine() -> dict[str, object]:
 SHARDS = (
     ("storm", "supervision", "drift", "bus", "running", "conventions", "gateway"),
     ("convergence", "silence", "quoting", "access", "user", "requests", "queue"),
-    ("gpus", "identity", "trust", "upgrade", "secrets", "ansible", "package", "watch"),
+    ("gpus", "identity", "trust", "upgrade", "secrets", "ansible", "package", "watch", "venv"),
 )
 
 

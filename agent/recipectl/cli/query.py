@@ -100,7 +100,10 @@ def status_(place: Place, recipes: tuple[str, ...], as_json: bool) -> int:
         exists = socket.load_state != "unloaded" or (store and (store.folder / socket.name).exists())
         row["socket"] = socket.active_state if exists else None
         row["state_shown"] = shown(state, socket)
-        rows.append(row | (_details(place, state, unit) if recipes else {}))
+        details = _details(place, state, unit) if recipes else {}
+        if details and state.word == "stopped" and row["socket"] == "inactive":
+            details["reason"] = "its socket was stopped, so no request starts it"
+        rows.append(row | details)
     _print_rows(place, rows, as_json=as_json, detailed=bool(recipes))
     for service in unknown:
         click.echo(str(not_applied(UnitNames.of_service(service).recipe, place)), err=True)

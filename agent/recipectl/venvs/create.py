@@ -39,8 +39,9 @@ def _fill(folder: Path, lock: str, request: Request, uv: Uv, step: Step, held: i
     with step(f"installing {count_of(lock)} in {folder}"):
         uv.make_venv(folder, request.python, held)
         uv.install(folder, staged, request, held)
-    for name in request.aliases:
-        _add_alias(folder, name, request.version_in(lock) or "0")
+        (folder / ".lock").unlink(missing_ok=True)  # uv's own, which it lets everybody write
+    for name, version in request.aliases_in(lock).items():
+        _add_alias(folder, name, version)
     with step("compiling to bytecode"):
         compile_bytecode(folder, held)
     with failures_named("written", lock_of(folder)):

@@ -48,7 +48,7 @@ class Request(BaseModel):
     excluded: tuple[_Requirement, ...] = ()
     overrides: tuple[_Requirement, ...] = ()
     indexes: tuple[str, ...] = ()
-    aliases: tuple[str, ...] = ()
+    aliases: tuple[_Requirement, ...] = ()
 
     @property
     def distribution(self) -> str:
@@ -66,6 +66,12 @@ class Request(BaseModel):
         """The engine's version that a lock has; None when it has none."""
         match = re.search(rf"(?m)^{re.escape(self.distribution)}(?:\[[^\]]*\])?==([^\s;\\]+)", lock)
         return match[1] if match else None
+
+    def aliases_in(self, lock: str) -> dict[str, str]:
+        """Further name -> version: its own (`vllm==0.32.0+cpu`), or that of the engine."""
+        parsed = map(Requirement, self.aliases)
+        engine = self.version_in(lock) or "0"
+        return {alias.name: next((pin.version for pin in alias.specifier), engine) for alias in parsed}
 
     def require_in(self, lock: str) -> None:
         """UsageError when a lock does not have the engine as it is asked for."""
@@ -150,8 +156,7 @@ def pinned(path: Path) -> set[tuple[str, str]]:
     lines = re.findall(r"(?m)^([A-Za-z0-9][\w.-]*)(?:\[[^\]]*\])?==([^\s;\\]+) *\\?$", text)
     pins = {(str(canonicalize_name(name)), version) for name, version in lines}
     if request:
-        own = request.version_in(text) or "0"
-        pins |= {(str(canonicalize_name(alias)), own) for alias in request.aliases}
+        pins |= {(str(canonicalize_name(name)), own) for name, own in request.aliases_in(text).items()}
     return pins
 
 
