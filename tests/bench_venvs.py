@@ -16,6 +16,11 @@ UV = str(ROOT / ".venv/bin/uv")
 # What the setup has downloaded; there is no network here.
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "recipectl")
 ENVIRONMENT = os.environ | {"UV_OFFLINE": "1", "UV_CACHE_DIR": str(CACHE / "uv")}
+# Where pip has its local wheels, if it has some: uv does not read pip's configuration.
+_PIP = (sys.executable, "-m", "pip", "config", "get", "global.find-links")
+ENVIRONMENT |= {
+    "UV_FIND_LINKS": subprocess.run(_PIP, capture_output=True, text=True, check=False).stdout.strip()
+}
 
 
 def best_sec(action: Callable[[], object], before: Callable[[], object], rounds: int = 3) -> float:

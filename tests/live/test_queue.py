@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from live.common import ROOT, recipe, recipectl, remove_all, show, systemctl, until
+from live.common import ROOT, journal, recipe, recipectl, remove_all, script, show, systemctl, until
+from recipectl.machine.installation import systemd_version
 
 pytestmark = pytest.mark.systemd
 PORT = 18210
@@ -195,6 +196,49 @@ def test_a_rival_starts_once_the_stream_that_runs_is_complete_and_a_taken_port_i
     told = recipectl("apply")
     subprocess.run(["systemctl", "stop", "stranger"], check=True)
     assert (told.returncode, f"port {PORT} is taken by" in told.stderr) == (1, True), told
+
+
+def test_a_stream_without_an_end_is_cut_after_the_drain_and_no_request_is_refused() -> None:
+    """A stand-in: no engine here writes one stream for ever."""
+    endless = """
+import http.server, sys, time
+class Handler(http.server.BaseHTTPRequestHandler):
+    def log_message(self, *_): pass
+    def do_GET(self):
+        self.send_response(200); self.send_header("Content-Length", "2"); self.end_headers(); self.wfile.write(b"{}")
+    def do_POST(self):
+        self.send_response(200); self.end_headers()
+        while True:
+            self.wfile.write(b"data: {}\\n\\n"); self.wfile.flush(); time.sleep(0.1)
+http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])), Handler).serve_forever()
+"""
+    queued(binary=script(Path("/opt/endless"), endless), queue={"drain": 3}, ready={"path": "/"})
+    request = urllib.request.Request(f"http://127.0.0.1:{PORT}/v1/completions", b"{}")
+    with urllib.request.urlopen(request, timeout=300) as stream:
+        assert stream.readline() == b"data: {}\n"
+        assert recipectl("restart", "alpha").returncode == 0
+        with contextlib.suppress(http.client.IncompleteRead, ConnectionError):
+            assert stream.read().startswith(b"\ndata: {}")
+    with urllib.request.urlopen(f"http://127.0.0.1:{PORT}/", timeout=60) as answer:
+        assert answer.status == 200
+    assert "requests still run after 3 s, and are cut" in journal("model-alpha-queue-open.service")
+
+
+def test_a_queued_model_that_has_failed_calls_the_hosts_hook() -> None:
+    alert = "[Service]\nType=oneshot\nExecStart=/bin/sh -c 'echo %i >>/run/alerts'\n"
+    Path("/run/systemd/system/alert@.service").write_text(alert)
+    Path("/etc/recipectl/host.yaml").write_text("on_failure: alert@%n.service\n")
+    recipe("alpha", port=PORT, queue=True, binary=script(Path("/opt/failing"), "import sys; sys.exit(2)"))
+    assert recipectl("apply").returncode == 0
+    assert recipectl("start", "alpha").returncode == 1
+    until("alpha", "ActiveState", "failed")
+    end = time.monotonic() + 30
+    while not Path("/run/alerts").exists() and time.monotonic() < end:
+        time.sleep(0.1)
+    Path("/etc/recipectl/host.yaml").unlink()
+    calls = Path("/run/alerts").read_text().splitlines()
+    assert {*calls} == {"model-alpha.service"}
+    assert len(calls) == 1 or systemd_version() >= 257
 
 
 def until_listening(port: int) -> None:

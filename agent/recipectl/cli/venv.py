@@ -138,10 +138,9 @@ def _find(place: Place, word: str) -> Path:
     """The venv of a name or a path; UsageError where there is none."""
     from recipectl.venvs.inventory import in_folder, is_venv
 
-    folder = _venv_folder(place)
-    path = Path(os.path.abspath(word)) if "/" in word else folder / word  # noqa: PTH100  (its links stay)
+    path = Path(os.path.abspath(word)) if "/" in word else _venv_folder(place) / word  # noqa: PTH100  (its links stay)
     if not is_venv(path):
-        known = [venv.name for venv in in_folder(folder)]
+        known = [venv.name for venv in in_folder(_venv_folder(place))]
         hint = did_you_mean(word, known, "see `recipectl venv list`, or give its path")
         raise UsageError(f"{path} is no virtual environment; {hint}", kind="file")
     return path

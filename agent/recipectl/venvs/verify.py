@@ -18,7 +18,6 @@ from packaging.utils import canonicalize_name
 from recipectl.errors import RecipectlError, UsageError
 from recipectl.files import read_bounded
 from recipectl.machine.distributions import UNFINISHED, lock_of, site_packages, versions
-from recipectl.venvs import request
 
 _MAX_RECORD_BYTES = 16 * 1024 * 1024
 _HASHES = ("sha256", "sha384", "sha512")  # what the specification of RECORD allows
@@ -212,6 +211,10 @@ def _unlocked(venv: Path) -> Iterator[Finding]:
     """How the distributions of a venv differ from the lock that it was made from; nothing without a lock."""
     if not lock_of(venv).is_file():
         return
+    from recipectl.venvs import (
+        request,  # pydantic is slow to import, and not needed where nothing was touched
+    )
+
     locked = request.pinned(lock_of(venv))
     for site in site_packages(venv):
         below = site.relative_to(venv)
