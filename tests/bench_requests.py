@@ -1,7 +1,9 @@
 """What the gateway, the queue and the on-demand socket add to a request, beside the same engine asked directly."""
 
 import asyncio
+import contextlib
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -94,8 +96,21 @@ def _tokens_per_sec(port: int) -> float:
     return tokens / (time.monotonic() - begin)
 
 
+def _give_a_cpu_to(unit: str) -> None:
+    """The first CPU for a unit, the others for everything else: an engine on a GPU leaves them to its clients."""
+    own, *others = sorted(os.sched_getaffinity(0))
+    pid = subprocess.run(
+        ["systemctl", "show", "-P", "MainPID", unit], capture_output=True, text=True, check=True
+    )
+    for task in Path("/proc").glob("[0-9]*/task/[0-9]*"):
+        cpus = {own} if task.parts[2] == pid.stdout.strip() else {*others}
+        with contextlib.suppress(OSError):  # it has ended
+            os.sched_setaffinity(int(task.name), cpus)
+
+
 def speed() -> None:
     """Tokens per second of a real engine's stream, in turn."""
+    _give_a_cpu_to("model-real.service")
     ports = {"straight": 8423, "the gateway": GATEWAY, "a queue": 18423}
     speeds: dict[str, list[float]] = {what: [] for what in ports}
     _tokens_per_sec(8423)
@@ -200,7 +215,6 @@ def main() -> None:
     real_recipe("echo-waits", port=18421, queue=True, served_model_name="q", **common)
     demand = {key: value for key, value in common.items() if key != "autostart"}
     real_recipe("echo-sleeps", port=18422, on_demand={"idle": "10min"}, served_model_name="d", **demand)
-    # One thread: an engine on a GPU leaves the CPU to its clients.
     real_recipe("real", port=18423, queue=True, autostart=True, extra_args={"threads": 1})
     real_recipe("asleep", port=18424, on_demand={"idle": "10min"})
     real_recipe("watched", port=18425, watch={"every": "1s"}, extra_args={"metrics": True})
@@ -209,10 +223,10 @@ def main() -> None:
     assert applied.returncode == 0, applied.stderr
     recipectl("wait", "echo", "echo-waits", "real")
     latencies()
-    speed()
     waking()
     watching()
     reloading()
+    speed()
     HOST_FILE.unlink()
     remove_all()
 
