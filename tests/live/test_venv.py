@@ -118,6 +118,9 @@ def test_root_takes_nothing_from_a_folder_that_others_can_write(tmp_path: Path) 
     assert (done.returncode, "can change" in done.stderr, (hostile / "x").exists()) == (2, True, False), (
         done.stderr
     )
+    (hostile / "x.lock").write_text("sglang==0.1.0 --hash=sha256:00\n")
+    done = recipectl("venv", "create", "sglang==0.1.0", "--lock", str(hostile / "x.lock"))
+    assert (done.returncode, "x.lock is not root's alone" in done.stderr) == (2, True), done.stderr
     done = subprocess.run(
         [str(Path(sys.executable).with_name("recipectl")), *words[1:4]], cwd=hostile, env=environment, capture_output=True,
         text=True, check=False,

@@ -15,6 +15,7 @@ pytestmark = pytest.mark.systemd
 SERVER = next(
     (ROOT / ".build/llama-server").glob("lib/python3*/site-packages/skulk*/bin/llama-server"), Path("/none")
 )
+MODEL = str(ROOT / ".build/llama-server/SmolLM2-135M-Instruct.F16.gguf")
 PORT = 18270
 KEY = "sk-a-key-of-this-test-0123456789"
 
@@ -22,7 +23,7 @@ KEY = "sk-a-key-of-this-test-0123456789"
 def serve(**fields: object) -> int:
     """A model with a watch that asks often; returns its PID."""
     watch = {"every": "1s", "timeout": "3s", "failures": 2} | fields.pop("watch", {})  # type: ignore[operator]
-    recipe("hangs", binary=str(SERVER), port=PORT, max_model_len=512, watch=watch, **fields)
+    recipe("hangs", binary=str(SERVER), model_path=MODEL, port=PORT, max_model_len=512, watch=watch, **fields)
     done = recipectl("apply")
     assert done.returncode == 0, done.stderr
     done = recipectl("start", "hangs")

@@ -67,8 +67,11 @@ def create_(place: Place, /, name: str | None, lock: Path | None, **words: objec
     if recipe_lock := words.pop("from"):
         if lock:
             raise UsageError("--lock and --from cannot be given together; give one of them")
+        _refuse_others(place, Path(str(recipe_lock)))
         lock, venv = requests.lock_of_recipe(Path(str(recipe_lock)))
         name = name or str(venv)
+    if lock:
+        _refuse_others(place, lock)
     text, request = requests.request_for(lock, words) if lock else ("", requests.request_of(words))
     folder = _folder(place, name, request, request.version_in(text) if text else request.pinned_version)
     if not folder or not requests.is_made(folder, request, text):
@@ -79,8 +82,7 @@ def create_(place: Place, /, name: str | None, lock: Path | None, **words: objec
             folder = _folder(place, name, request, request.version_in(text))
         if not folder:
             raise UsageError(f"nothing tells the version of {request.requirement}; give a --name")
-        if os.geteuid() == 0 and not place.user:
-            _refuse_others(folder)
+        _refuse_others(place, folder)
         for cleared in clear_interrupted(folder.parent):
             warn(f"cleared {cleared}, which an interrupted create had left")
         create(folder, text, request, uv, _step)
@@ -113,16 +115,16 @@ def _venv_folder(place: Place) -> Path:
     return Path(settings.venvs) if settings.venvs else place.venv_folder
 
 
-def _refuse_others(folder: Path) -> None:
+def _refuse_others(place: Place, path: Path) -> None:
     """UsageError where somebody besides root could change what root installs, or this recipectl."""
+    if os.geteuid() or place.user:
+        return
     from recipectl.machine.installation import refuse_if_others_can_write
     from recipectl.recipe.trusted import Trust
 
     refuse_if_others_can_write()
-    if fault := Trust(frozenset({0})).fault(folder):
-        raise UsageError(
-            f"a venv there would not be root's alone: {fault}; choose another folder", kind="access"
-        )
+    if fault := Trust(frozenset({0})).fault(path):
+        raise UsageError(f"{path} is not root's alone: {fault}; choose another path", kind="access")
 
 
 def _complete(ctx: click.Context, _: click.Parameter, start: str) -> list[CompletionItem]:
