@@ -27,7 +27,7 @@ HOUSE = {
     "converge": ("values", "differences", "copies", "situation", "plan", "survey", "apply"),
     "gateway": ("routes", "configuration", "host", "compile", "converge"),
     "audit": ("edits", "drift", "versions", "checks"),
-    "venvs": ("request", "uv", "create", "verify", "verified", "inventory"),
+    "venvs": ("request", "uv", "verify", "verified", "create", "inventory"),
     "importers": (),
     "cli": ("terminal", "names", "options", "explanation", "failures", "sockets", "jobs", "boot", "listing", "query", "gateway", "show", "converge", "removal", "fidelity", "doctor", "import_output", "imports", "edit", "venv", "setup", "version"),
 }  # fmt: skip

@@ -245,3 +245,9 @@ def test_a_lock_has_the_libraries_beside_a_program(tmp_path: Path) -> None:
     )
     with pytest.raises(ValueError, match="libraries"):
         lockfile.read_lock(json.dumps(earlier | {"libraries": []}).encode())
+
+
+def test_a_file_in_the_root_folder_is_looked_at() -> None:
+    assert Trust(frozenset({0})).fault(Path("/etc")) is None
+    assert Trust(frozenset({0})).fault(Path("/no-such-file.yaml")) is None
+    assert Trust(frozenset({12345})).fault(Path("/no-such-file.yaml")) is not None

@@ -164,6 +164,15 @@ FAULTS = {
     "virtualenv's name, another's code": (lambda s: (s / "_virtualenv.pth").write_text("import evil"), ("at-start", "_virtualenv.pth")),
     "no record": (lambda s: (s / "vllm-0.1.0.dist-info/RECORD").unlink(), ("unchecked", "vllm-0.1.0.dist-info")),
     "an egg": (lambda s: (s / "old.egg-info").write_text(""), ("unchecked", "old.egg-info")),
+    "a link to another interpreter": (lambda s: relink(s.parents[2] / "bin/python", "/bin/true"), ("unowned", "python")),
+    "one more interpreter": (lambda s: (s.parents[2] / "bin/python3.9").symlink_to("/bin/true"), ("unowned", "python3.9")),
+    "another home": (lambda s: replace(s.parents[2] / "pyvenv.cfg", "home = /none/bin\n"), ("changed", "pyvenv.cfg")),
+    "packages from outside": (lambda s: append(s.parents[2] / "pyvenv.cfg", "include-system-site-packages = true\n"), ("changed", "pyvenv.cfg")),
+    "a home with a NUL": (lambda s: replace(s.parents[2] / "pyvenv.cfg", "home = /\0\n"), ("unowned", "python")),
+    "another lib64": (lambda s: relink(s.parents[2] / "lib64", "/tmp"), ("unowned", "lib64")),
+    "a link for bytecode": (lambda s: relink(next((s / "vllm/__pycache__").glob("*.pyc")), "/tmp/x"), ("unowned", "__init__.cpython-311.pyc")),
+    "two of one name": (lambda s: (s / "VLLM-0.0.9.dist-info").mkdir(), ("unowned", "vllm-0.1.0.dist-info")),
+    "a row without a digest": (lambda s: owned(s, "evil.pth,,\n"), ("unchecked", "evil.pth")),
     "a record outside": (lambda s: append(s / "vllm-0.1.0.dist-info/RECORD", "../../../../../x,,\n"), ("unchecked", "x")),
 }  # fmt: skip
 
@@ -176,6 +185,11 @@ def replace(path: Path, text: str) -> None:
 def relink(path: Path, target: str) -> None:
     path.unlink()
     path.symlink_to(target)
+
+
+def owned(packages: Path, row: str) -> None:
+    (packages / row.partition(",")[0]).write_text("import os\n")
+    append(packages / "vllm-0.1.0.dist-info/RECORD", row)
 
 
 def append(path: Path, text: str) -> None:
@@ -199,11 +213,12 @@ def test_a_foreign_wheel_has_records_and_is_not_in_the_lock(run: Run, made: Path
     assert kinds(made) == []
 
 
-@pytest.mark.parametrize("tool", ["venv", "uv"])
+@pytest.mark.parametrize("tool", ["venv", "copies", "uv"])
 def test_a_hand_made_venv_is_as_its_records_say(tmp_path: Path, index: Path, tool: str) -> None:
     venv = tmp_path / "by-hand"
     uv = str(Path(sys.executable).with_name("uv"))
-    make = {"venv": ["/usr/bin/python3", "-m", "venv", "--without-pip", str(venv)],
+    make = {"venv": ["/usr/bin/python3", "-m", "venv", str(venv)],
+            "copies": ["/usr/bin/python3", "-m", "venv", "--copies", str(venv)],
             "uv": [uv, "venv", "-q", "--python", "/usr/bin/python3", str(venv)]}[tool]  # fmt: skip
     subprocess.run(make, check=True)
     subprocess.run([uv, "pip", "install", "-q", "-p", str(venv / "bin/python"), "vllm"], check=True)
@@ -239,14 +254,12 @@ def test_verify_says_what_it_found_and_remembers_it_until_a_file_is_touched(
 def test_list_tells_what_is_in_the_venvs_and_who_uses_them(run: Run, made: Path, tmp_path: Path) -> None:
     recipes = tmp_path / "XDG_CONFIG_HOME/recipectl/recipes"
     recipes.mkdir(parents=True)
-    (recipes / "a.yaml").write_text(
-        f"model_path: /m\npython_path: {made}/bin/python\nallow_missing_model: true\n"
-    )
+    (recipes / "a.yaml").write_text(f"model_path: /m\npython_path: {made}/bin/python\n")
     rows = json.loads(run("venv", "list", "--json").stdout)
     assert [(row["path"], row["engine"], row["version"], row["finished"]) for row in rows] == [
         (str(made), "vllm", "0.1.0", True)
     ]
-    assert rows[0]["python"].startswith("3.")
+    assert (rows[0]["recipes"], rows[0]["python"][:2]) == (["a"], "3.")
     assert rows[0]["size"] > 1000
     assert "vllm-0.1.0" in run("venv", "list").stdout
 
@@ -298,7 +311,7 @@ def test_what_an_interrupted_create_left_is_cleared_and_said(run: Run, venvs: Pa
     begun(venvs / "other")
     done = run("venv", "create", "vllm==0.1.0")
     assert done.returncode == 0, done.stderr
-    assert f"warning: cleared {venvs}/other, which an interrupted create had left\n" in done.stderr
+    assert f"warning: cleared {venvs}/other, which an interrupted create or remove had left\n" in done.stderr
     assert sorted(path.name for path in venvs.iterdir()) == ["vllm-0.1.0", "vllm-0.1.0.lock"]
     assert kinds(venvs / "vllm-0.1.0") == []
 
@@ -431,3 +444,180 @@ def test_a_lock_without_hashes_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.lock").write_text("vllm==0.1.0\n")
     with pytest.raises(UsageError, match="has no hashes"):
         request.read(tmp_path / "x.lock")
+
+
+@pytest.mark.parametrize("inside", ["pyvenv.cfg", UNFINISHED, "bin/activate"])
+def test_a_package_that_replaces_a_part_of_the_venv_is_refused_and_not_run(
+    run: Run, index: Path, venvs: Path, tmp_path: Path, inside: str
+) -> None:
+    base = tmp_path / "evil"
+    (base / "lib/python3.11/encodings").mkdir(parents=True)
+    sign = f"import _io\n_io.open({str(tmp_path / 'it-ran')!r}, 'w')\n"
+    (base / "lib/python3.11/encodings/__init__.py").write_text(sign)
+    (base / "lib/python3.11/os.py").write_text("")
+    wheel(
+        index, "evil", "1.0", {"evil/__init__.py": "", f"evil-1.0.data/data/{inside}": f"home = {base}/bin\n"}
+    )
+    done = run("venv", "create", "evil==1.0")
+    assert done.returncode == 2, done.stderr
+    assert not (tmp_path / "it-ran").exists()
+    assert [*venvs.iterdir()] == []
+
+
+def test_a_lock_without_its_venv_is_no_venv(run: Run, made: Path) -> None:
+    subprocess.run(["rm", "-rf", str(made)], check=True)
+    done = run("venv", "create", "vllm==0.1.0")
+    assert (done.returncode, kinds(made)) == (0, []), done.stderr
+    (made / UNFINISHED).touch()  # as a removal that was killed leaves it
+    assert run("venv", "create", "vllm==0.2.0").returncode == 0
+    assert not made.exists()
+    assert (run("venv", "create", "vllm==0.1.0").returncode, kinds(made)) == (0, [])
+    again = run("venv", "create", "vllm")  # the newest, which is there
+    assert (again.returncode, again.stdout) == (0, f"{made.with_name('vllm-0.2.0')}\n"), again.stderr
+
+
+def test_a_lock_does_not_choose_what_is_run(run: Run, made: Path, tmp_path: Path) -> None:
+    evil = tmp_path / "python3"
+    evil.write_text(f"#!/bin/sh\ntouch {tmp_path}/it-ran\n")
+    evil.chmod(0o755)
+    lock = tmp_path / "x.lock"
+    text = made.with_name("vllm-0.1.0.lock").read_text()
+    lock.write_text(text.replace('{"requirement"', f'{{"python":"{evil}","requirement"'))
+    done = run("venv", "create", "--lock", str(lock), "--name", "x")
+    assert (done.returncode, "give it yourself with --python" in done.stderr) == (2, True), done.stderr
+    assert not (tmp_path / "it-ran").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("vllm==0.1.0", "--index", "priv=http://me:very-secret@127.0.0.1:9/simple"),
+        ("vllm==0.1.0", "--index", "http://me:very-secret@[x/simple"),
+        ("vllm @ http://me:very-secret@127.0.0.1:9/vllm-1-py3-none-any.whl", "--name", "x"),
+        ("vllm @@ http://me:very-secret@127.0.0.1:9/x.whl",),
+    ],
+    ids=str,
+)
+def test_a_password_is_in_no_message_and_no_lock(run: Run, venvs: Path, words: tuple[str, ...]) -> None:
+    done = run("venv", "create", *words)
+    assert "very-secret" not in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert not any("very-secret" in path.read_text() for path in venvs.glob("*.lock"))
+
+
+def test_nothing_of_others_is_cleared_or_overwritten_or_removed(
+    run: Run, made: Path, venvs: Path, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    begun(elsewhere)
+    (venvs / "link").symlink_to(elsewhere)
+    data = venvs / "data"
+    data.mkdir()
+    (data / "precious").write_text("mine")
+    (data / UNFINISHED).touch()
+    (venvs / "third.lock").write_text("mine")
+    done = run("venv", "create", "vllm==0.2.0", "--name", "third")
+    assert (done.returncode, "third.lock is in the way" in done.stderr) == (2, True), done.stderr
+    assert run("venv", "create", "vllm==0.2.0").returncode == 0
+    assert ((elsewhere / "pyvenv.cfg").exists(), (data / "precious").exists()) == (True, True)
+    assert (venvs / "third.lock").read_text() == "mine"
+    project = tmp_path / "project/app"
+    subprocess.run(["/usr/bin/python3", "-m", "venv", "--without-pip", str(project)], check=True)
+    project.with_name("app.lock").write_text("mine")
+    done = run("venv", "remove", str(project))
+    assert (done.returncode, "has not made" in done.stderr, project.exists()) == (2, True, True), done.stderr
+    (venvs / "alias").symlink_to(made)
+    done = run("venv", "remove", "alias")
+    assert (done.returncode, "is a link to" in done.stderr, kinds(made)) == (2, True, []), done.stderr
+
+
+def test_a_version_in_a_lock_is_no_path(run: Run, made: Path, tmp_path: Path) -> None:
+    lock = tmp_path / "x.lock"
+    lock.write_text(
+        made.with_name("vllm-0.1.0.lock").read_text().replace("vllm==0.1.0", "vllm==../../esc", 2)
+    )
+    done = run("venv", "create", "--lock", str(lock))
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False), done.stderr
+
+
+@pytest.mark.parametrize("how", ["activated", "in its folder", "its path with a slash"])
+def test_a_venv_in_use_stays(run: Run, made: Path, how: str) -> None:
+    words = {
+        "activated": ["sleep", "60"],
+        "in its folder": ["sleep", "60"],
+        "its path with a slash": [f"{made}/bin/python", "-c", "input()"],
+    }[how]
+    environment = os.environ | ({"VIRTUAL_ENV": str(made)} if how == "activated" else {})
+    cwd = made if how == "in its folder" else Path("/")
+    process = subprocess.Popen(words, env=environment, cwd=cwd, stdin=subprocess.PIPE)
+    done = run("venv", "remove", f"{made}/")
+    process.kill(), process.communicate()
+    assert (done.returncode, f"process {process.pid} " in done.stderr) == (2, True), done.stderr
+    assert (
+        run("venv", "remove", made.name, made.name).returncode == 0
+    )  # and this question's own words are no use
+
+
+def test_a_hand_written_unit_and_the_host_file_are_uses(run: Run, made: Path, tmp_path: Path) -> None:
+    unit = tmp_path / "XDG_CONFIG_HOME/systemd/user/vllm.service"
+    host = tmp_path / "XDG_CONFIG_HOME/recipectl/host.yaml"
+    for file, text in (
+        (unit, f"[Service]\nExecStart={made}/bin/python x\n"),
+        (host, f"sglang_python: {made}/bin/python\n"),
+    ):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+        done = run("venv", "remove", made.name)
+        assert (done.returncode, file.name in done.stderr) == (2, True), done.stderr
+        file.unlink()
+
+
+def test_models_can_read_a_venv_whatever_the_umask_is(run: Run, venvs: Path, tmp_path: Path) -> None:
+    script = f'umask 077; exec "{RECIPECTL}" --user venv create vllm==0.1.0 --alias more --name {tmp_path}/deep/er/x'
+    subprocess.run(["sh", "-c", script], check=True, capture_output=True)
+    closed = [
+        path
+        for path in (tmp_path / "deep").rglob("*")
+        if not path.is_symlink() and not path.stat().st_mode & 0o004
+    ]
+    assert closed == []
+
+
+def test_a_file_that_is_mended_in_one_venv_is_not_changed_in_another(
+    run: Run, made: Path, venvs: Path
+) -> None:
+    lock = str(made.with_name("vllm-0.1.0.lock"))
+    assert run("venv", "create", "--lock", lock, "--name", "second").returncode == 0
+    append(site(made) / "vllm/__init__.py", "x = 3\n")
+    assert kinds(venvs / "second") == []
+    assert run("venv", "create", "--lock", lock, "--name", "third").returncode == 0
+    assert kinds(venvs / "third") == []
+
+
+PINS = """vllm==0.1.0 ; python_version >= "3.8" \\
+    --hash=sha256:00
+date==2024.08.01 --hash=sha256:00
+old==1 ; python_version < "3" \\
+    --hash=sha256:00
+url @ file:///x/url-1-py3-none-any.whl --hash=sha256:00
+"""
+
+
+def test_the_pins_of_other_tools_locks_are_read(tmp_path: Path) -> None:
+    (tmp_path / "x.lock").write_text(PINS)
+    assert request.pinned(tmp_path / "x.lock") == {"vllm": "0.1", "date": "2024.8.1", "url": None}
+
+
+def test_a_bad_lock_beside_a_venv_is_a_finding_and_the_others_are_verified(
+    run: Run, made: Path, venvs: Path
+) -> None:
+    begun(venvs / "half")
+    made.with_name("vllm-0.1.0.lock").write_bytes(b"\xff" * 100)
+    done = run("venv", "verify", "half", made.name)
+    assert (done.returncode, "is not finished" in done.stderr, "unchecked" in done.stdout) == (
+        2,
+        True,
+        True,
+    ), done
+    (site(made) / "a\nb.pth").write_text("")
+    assert "a\\nb.pth" in run("venv", "verify", made.name).stdout

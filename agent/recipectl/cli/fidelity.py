@@ -44,8 +44,9 @@ def lock_(place: Place, recipes: tuple[str, ...], update: bool, check: bool) -> 
 
 
 def _lock_recipe(place: Place, name: str, *, update: bool, check: bool) -> int:
-    from recipectl.files import read_bounded, refuse_planted_links, write_whole
+    from recipectl.files import failures_named, read_bounded, refuse_planted_links, write_whole
     from recipectl.machine import lockfile
+    from recipectl.machine.distributions import lock_of
 
     file = recipe_file(name, place)
     recipe, path = search.stem(file), search.lock_of(file)
@@ -57,7 +58,7 @@ def _lock_recipe(place: Place, name: str, *, update: bool, check: bool) -> int:
         clauses = []
     else:
         clauses = lockfile.differences(_read_lock(place, path), current)
-        if not clauses:
+        if not clauses and ("venv_lock" not in current or lockfile.venv_lock_beside(path).exists()):
             return 0
     for clause in clauses:
         click.echo(f"{recipe}: {clause}", err=not update)
@@ -69,10 +70,10 @@ def _lock_recipe(place: Place, name: str, *, update: bool, check: bool) -> int:
     refuse_planted_links(path.parent)
     contents: dict[Path, str | bytes] = {path: json.dumps(current, indent=2) + "\n"}
     if "venv_lock" in current:
-        from recipectl.machine.distributions import lock_of
-
         venv_lock = lock_of(Path(current["interpreter"]).parent.parent)
-        contents[lockfile.venv_lock_beside(path)] = read_bounded(venv_lock, lockfile.MAX_VENV_LOCK_BYTES)
+        with failures_named("read", venv_lock):
+            copy = read_bounded(venv_lock, lockfile.MAX_VENV_LOCK_BYTES)
+        contents[lockfile.venv_lock_beside(path)] = copy
     write_whole(contents)
     for written in contents:
         click.echo(f"wrote {written}")

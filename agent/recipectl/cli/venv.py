@@ -13,14 +13,15 @@ import click
 from recipectl.cli.names import complete_file, complete_word
 from recipectl.cli.options import json_option, print_json, select, warn
 from recipectl.cli.terminal import is_quiet, moving_line, say, table
-from recipectl.errors import UsageError
-from recipectl.text import did_you_mean
+from recipectl.errors import RecipectlError, UsageError
+from recipectl.text import did_you_mean, display, printable
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
     from recipectl.place import Place
     from recipectl.venvs.request import Request
+    from recipectl.venvs.verify import Finding
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
@@ -64,6 +65,7 @@ def create_(place: Place, /, name: str | None, lock: Path | None, **words: objec
     from recipectl.venvs.uv import Uv
 
     place.require_local()
+    os.umask(0o022)  # models read the venv
     if recipe_lock := words.pop("from"):
         if lock:
             raise UsageError("--lock and --from cannot be given together; give one of them")
@@ -72,6 +74,8 @@ def create_(place: Place, /, name: str | None, lock: Path | None, **words: objec
         name = name or str(venv)
     if lock:
         _refuse_others(place, lock)
+    if "/" in str(words["python"] or ""):
+        words["python"] = os.path.abspath(str(words["python"]))  # noqa: PTH100  (uv runs elsewhere)
     text, request = requests.request_for(lock, words) if lock else ("", requests.request_of(words))
     folder = _folder(place, name, request, request.version_in(text) if text else request.pinned_version)
     if not folder or not requests.is_made(folder, request, text):
@@ -82,10 +86,10 @@ def create_(place: Place, /, name: str | None, lock: Path | None, **words: objec
             folder = _folder(place, name, request, request.version_in(text))
         if not folder:
             raise UsageError(f"nothing tells the version of {request.requirement}; give a --name")
-        _refuse_others(place, folder)
-        for cleared in clear_interrupted(folder.parent):
-            warn(f"cleared {cleared}, which an interrupted create had left")
-        create(folder, text, request, uv, _step)
+        for cleared in clear_interrupted(_venv_folder(place)):
+            warn(f"cleared {cleared}, which an interrupted create or remove had left")
+        if not requests.is_made(folder, request, text):
+            create(folder, text, request, uv, _step)
     click.echo(folder)
     return 0
 
@@ -95,15 +99,19 @@ def _step(text: str) -> AbstractContextManager[None]:
 
 
 def _folder(place: Place, name: str | None, request: Request, version: str | None) -> Path | None:
-    """The folder of a venv; None where neither a name nor a version gives one."""
+    """The folder of a venv, root's alone; None where neither a name nor a version gives one."""
     if name is None and version is None:
         return None
-    name = name or f"{request.distribution}-{version}"
-    if "/" in name:
-        return Path(os.path.abspath(name))  # noqa: PTH100  (a venv's path keeps its links)
-    if not _NAME.fullmatch(name):
-        raise UsageError(f"`{name}` cannot be a venv's name; use letters, digits, `.`, `_`, `+` and `-`")
-    return _venv_folder(place) / name
+    if name and "/" in name:
+        folder = Path(os.path.abspath(name))  # noqa: PTH100  (a venv's path keeps its links)
+    else:
+        name = name or f"{request.distribution}-{version}"
+        if not _NAME.fullmatch(name):
+            shown = display(name)
+            raise UsageError(f"`{shown}` cannot be a venv's name; use letters, digits, `.`, `_`, `+` and `-`")
+        folder = _venv_folder(place) / name
+    _refuse_others(place, folder)
+    return folder
 
 
 def _venv_folder(place: Place) -> Path:
@@ -140,6 +148,7 @@ def _find(place: Place, word: str) -> Path:
     """The venv of a name or a path; UsageError where there is none."""
     from recipectl.venvs.inventory import in_folder, is_venv
 
+    place.require_local()
     path = Path(os.path.abspath(word)) if "/" in word else _venv_folder(place) / word  # noqa: PTH100  (its links stay)
     if not is_venv(path):
         known = [venv.name for venv in in_folder(_venv_folder(place))]
@@ -197,21 +206,43 @@ def verify_(place: Place, venvs: tuple[str, ...], as_json: bool) -> int:
     """
     from recipectl.venvs.verified import findings
 
-    paths = [_find(place, word) for word in venvs] or [*dict.fromkeys(path for _, path in _used(place))]
+    paths = [_find(place, word) for word in dict.fromkeys(venvs)]
+    paths = paths or [*dict.fromkeys(path for _, path in _used(place))]
     if not paths:
         say("no recipe uses a venv; name one", err=True)
-    results = []
+    results: list[tuple[Path, list[Finding]]] = []
+    status = 0
     for path in paths:
-        with moving_line(f"verifying {path}".format):
-            results.append((path, findings(path, place.cache_folder)))
+        try:
+            with moving_line(f"verifying {path}".format):
+                results.append((path, findings(path, place.cache_folder)))
+        except RecipectlError as error:  # the other venvs are verified all the same
+            click.echo(str(error), err=True)
+            status = max(status, error.status)
     if as_json:
         rows = [{"venv": str(path), "findings": [row._asdict() for row in found]} for path, found in results]
         print_json(rows)
     else:
         for path, found in results:
             for row in found:
-                click.echo(f"{row.kind:9}  {path / row.path}: {row.detail}")
-    return 3 if any(found for _, found in results) else 0
+                click.echo(_one_line(f"{row.kind:9}  {path / row.path}: {row.detail}"))
+    return status or (3 if any(found for _, found in results) else 0)
+
+
+def _one_line(text: str) -> str:
+    """A file's name may have any character: a line feed in it begins no line of ours."""
+    return printable(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def _require_removable(place: Place, path: Path) -> None:
+    """UsageError for what `venv create` has not made, outside the folder of venvs, and for a link."""
+    from recipectl.machine.distributions import lock_of
+    from recipectl.venvs.request import is_own_lock
+
+    if path.is_symlink():
+        raise UsageError(f"{path} is a link to {path.readlink()}; name that, and remove the link yourself")
+    if path.parent != _venv_folder(place) and not is_own_lock(lock_of(path)):
+        raise UsageError(f"`recipectl venv create` has not made {path}; remove it yourself", kind="file")
 
 
 @venv_.command("remove")
@@ -222,9 +253,10 @@ def remove_(place: Place, venvs: tuple[str, ...]) -> int:
     from recipectl.venvs.create import remove
     from recipectl.venvs.inventory import users
 
-    paths = [_find(place, word) for word in venvs]
+    paths = [*dict.fromkeys(_find(place, word) for word in venvs)]
     used = _used(place)
     for path in paths:
+        _require_removable(place, path)
         if clauses := users(path, place, used):
             more = f" and {len(clauses) - 3} more" if len(clauses) > 3 else ""
             fault = f"{path} is used by {', '.join(clauses[:3])}{more}"

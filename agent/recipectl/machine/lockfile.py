@@ -48,7 +48,7 @@ class Lock(TypedDict):
     distributions: dict[str, Distribution]
     # Earlier releases have recorded none of these. File name -> SHA-256, and that of the venv's lock.
     libraries: NotRequired[dict[str, str]]
-    at_start: NotRequired[dict[str, str]]  # the .pth files, which every start of the interpreter runs
+    at_start: NotRequired[dict[str, str]]  # what every start of the interpreter runs
     venv_lock: NotRequired[str]  # of a venv that `recipectl venv create` has made
 
 
@@ -90,8 +90,10 @@ def libraries(program: Path) -> list[Path]:
 
 
 def at_start(folder: str | None) -> list[Path]:
-    """The .pth files of a folder of distributions."""
-    return [*islice(sorted(Path(folder).glob("*.pth")), _MAX_FILES)] if folder else []
+    """What every start of the interpreter runs in a folder of distributions (site(3))."""
+    names = (".pth", "sitecustomize.py", "usercustomize.py")
+    files = (path for path in sorted(Path(folder).glob("*")) if path.name.endswith(names)) if folder else ()
+    return [*islice(files, _MAX_FILES)]
 
 
 def venv_lock_beside(lock: Path) -> Path:

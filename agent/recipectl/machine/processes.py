@@ -159,14 +159,44 @@ def runs_file(pid: int, program: str) -> bool | None:
 
 
 def using(folder: Path) -> list[tuple[int, str]]:
-    """(PID, name) of the processes that were started with a file below a folder, or have one mapped."""
-    below = f"{folder}/".encode()
+    """(PID, name) of the processes that run a file below a folder, have one mapped, or have it activated.
+
+    Not of those that have started this one: their words may be the question itself.
+    """
+    folders = {str(folder), os.path.realpath(folder)}
+    below = tuple(f"{path}/".encode() for path in folders)
+    activated = tuple(f"\0VIRTUAL_ENV={path}\0".encode() for path in folders)
     found = []
     for process in Path("/proc").glob("[0-9]*"):
+        words = _content(process / "cmdline") + _content(process / "maps")
+        variables = b"\0" + _content(process / "environ")
+        used = any(path in words for path in below) or any(line in variables for line in activated)
         with contextlib.suppress(OSError):  # it has ended, or is another user's
-            if below in (process / "cmdline").read_bytes() or below in (process / "maps").read_bytes():
-                found.append((int(process.name), (process / "comm").read_text(errors="replace").strip()))
-    return [(pid, name) for pid, name in sorted(found) if pid != os.getpid()]
+            used = used or os.fsencode(f"{os.readlink(process / 'cwd')}/").startswith(below)  # noqa: PTH115
+        if used:
+            found.append((int(process.name), _content(process / "comm").decode(errors="replace").strip()))
+    ancestors = _ancestors(os.getpid())
+    return [(pid, name) for pid, name in sorted(found) if pid not in ancestors]
+
+
+def _content(path: Path) -> bytes:
+    """A file of /proc; empty for a process that has ended, or is another user's."""
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def _ancestors(pid: int) -> set[int]:
+    """A process and all that have started it."""
+    found = set()
+    while pid and pid not in found:
+        found.add(pid)
+        try:
+            pid = int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[1])
+        except (OSError, ValueError):
+            break
+    return found
 
 
 # Engines and their workers, which call themselves VLLM::… and sglang::….

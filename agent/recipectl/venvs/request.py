@@ -3,10 +3,9 @@
 import re
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import urlsplit, urlunsplit
 
 from packaging.requirements import InvalidRequirement, Requirement
-from packaging.utils import canonicalize_name
+from packaging.utils import canonicalize_name, canonicalize_version
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from recipectl.errors import UsageError
@@ -15,21 +14,30 @@ from recipectl.machine import lockfile
 from recipectl.machine.distributions import UNFINISHED, lock_of
 from recipectl.text import display
 
-_HEADER = (
-    "# Made by `recipectl venv create`; `recipectl venv create --lock FILE` makes the same venv again.\n"
-)
+_HEADER = "# Made by `recipectl venv create`; `recipectl venv create --lock FILE` makes the same again.\n"
 _REQUEST = "# request: "
 _MADE_FROM = {"packages": "with", "excluded": "without", "overrides": "override"}  # field -> option
 _DEFAULT_PYTHON = "/usr/bin/python3"
+# An interpreter that a lock may choose: a version, or one of the system's.
+_PYTHON_OF_A_LOCK = re.compile(r"[0-9.]+|/usr/bin/python3[0-9.]*")
+
+
+def without_password(text: str) -> str:
+    """A text whose URLs have no user and no password."""
+    return re.sub(r"(://)[^/@\s\"']*@", r"\1", text)
 
 
 def _parsed(text: str) -> str:
     """A requirement as PEP 508 has it; ValueError names the word that is none."""
     try:
-        Requirement(text)
+        requirement = Requirement(text)
     except InvalidRequirement as error:
-        fault = f"`{display(text)}` is not a requirement ({str(error).splitlines()[0]})"
+        fault = f"`{display(without_password(text))}` is not a requirement"
         raise ValueError(f"{fault}; write it as in `vllm==0.32.0`") from error
+    if requirement.url and without_password(requirement.url) != requirement.url:
+        raise ValueError(
+            f"the URL of `{requirement.name}` has a password, which a lock would tell; use netrc(5)"
+        )
     return text
 
 
@@ -77,9 +85,8 @@ class Request(BaseModel):
         """UsageError when a lock does not have the engine as it is asked for."""
         version, wanted = self.version_in(lock), Requirement(self.requirement)
         if version is None and wanted.url is None:
-            raise UsageError(
-                f"the lock has no {self.distribution}; give the lock of that engine", kind="lock"
-            )
+            fault = f"the lock has no {self.distribution}"
+            raise UsageError(f"{fault}; give the lock of that engine", kind="lock")
         if version and not wanted.specifier.contains(version, prereleases=True):
             fault = f"the lock has {self.distribution} {version}, and {self.requirement} is asked for"
             raise UsageError(f"{fault}; give another lock, or leave the requirement out", kind="lock")
@@ -102,6 +109,10 @@ def request_for(path: Path, words: dict[str, object]) -> tuple[str, Request]:
     if wrong := [f"--{option}" for name, option in _MADE_FROM.items() if words.get(name)]:
         raise UsageError(f"{wrong[0]} cannot be given with a lock, which is made already; leave one out")
     known = request.model_dump(exclude_defaults=True) if request else {}
+    python = str(known.get("python", _DEFAULT_PYTHON))
+    if not words.get("python") and not _PYTHON_OF_A_LOCK.fullmatch(python):
+        fault = f"{path} wants the interpreter {display(python)}, which is none of the system's"
+        raise UsageError(f"{fault}; give it yourself with --python", kind="lock")
     request = request_of(known | {name: value for name, value in words.items() if value})
     request.require_in(text)
     return text, request
@@ -110,16 +121,7 @@ def request_for(path: Path, words: dict[str, object]) -> tuple[str, Request]:
 def with_header(lock: str, request: Request) -> str:
     """The text of a lock that tells what it was made from; passwords of indexes stay out."""
     pins = "".join(f"{line}\n" for line in _pins(lock))
-    return f"{_HEADER}{_REQUEST}{_public(request).model_dump_json(exclude_defaults=True)}\n{pins}"
-
-
-def _public(request: Request) -> Request:
-    return request.model_copy(update={"indexes": tuple(map(_without_password, request.indexes))})
-
-
-def _without_password(url: str) -> str:
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    return without_password(f"{_HEADER}{_REQUEST}{request.model_dump_json(exclude_defaults=True)}\n{pins}")
 
 
 def read(path: Path) -> tuple[str, Request | None]:
@@ -129,35 +131,57 @@ def read(path: Path) -> tuple[str, Request | None]:
         line = next((line for line in text.splitlines()[:5] if line.startswith(_REQUEST)), None)
         request = Request.model_validate_json(line.removeprefix(_REQUEST)) if line else None
     except (OSError, ValueError) as error:
-        raise UsageError(
-            f"{path} cannot be read as a lock ({_reason(error)}); give another", kind="lock"
-        ) from error
+        sentence = f"{path} cannot be read as a lock ({_reason(error)}); give another"
+        raise UsageError(sentence, kind="lock") from error
     if "--hash=sha256:" not in text:
         fault = f"{path} has no hashes, and is not installed without"
         raise UsageError(f"{fault}; make it with `uv pip compile --generate-hashes`", kind="lock")
     return text, request
 
 
+def is_own_lock(path: Path) -> bool:
+    """True for a lock that `venv create` has written."""
+    try:
+        return read_bounded(path, lockfile.MAX_VENV_LOCK_BYTES).startswith(_HEADER.encode())
+    except OSError:
+        return False
+
+
 def is_made(folder: Path, request: Request, lock: str) -> bool:
     """True for a finished venv that was made from this lock, or without one from the same request."""
-    if (folder / UNFINISHED).exists() or not lock_of(folder).exists():
+    is_there = (folder / "pyvenv.cfg").is_file() and not (folder / UNFINISHED).exists()
+    if not is_there or not is_own_lock(lock_of(folder)):
         return False
     known_lock, known_request = read(lock_of(folder))
-    return _pins(known_lock) == _pins(lock) if lock else known_request == _public(request)
+    if lock:
+        return _pins(known_lock) == _pins(without_password(lock))
+    public = Request.model_validate_json(without_password(request.model_dump_json()))
+    return known_request == public
 
 
 def _pins(lock: str) -> list[str]:
     return [line for line in lock.splitlines() if not line.startswith("#")]
 
 
-def pinned(path: Path) -> set[tuple[str, str]]:
-    """(distribution, version) of what a lock installs everywhere, with the aliases of the engine."""
+def pinned(path: Path) -> dict[str, str | None]:
+    """Distribution -> version (None: any) of what a lock installs here, with the aliases of the engine."""
     text, request = read(path)
-    lines = re.findall(r"(?m)^([A-Za-z0-9][\w.-]*)(?:\[[^\]]*\])?==([^\s;\\]+) *\\?$", text)
-    pins = {(str(canonicalize_name(name)), version) for name, version in lines}
+    pins: dict[str, str | None] = {}
+    for line in re.sub(r"\\\r?\n", " ", text).splitlines():
+        words = re.split(r"\s--hash=", line)[0].strip()
+        if not words or words.startswith(("#", "-")):
+            continue
+        try:
+            requirement = Requirement(words)
+        except InvalidRequirement as error:
+            sentence = f"{path} has a line that is no pin ({display(words)}); make it again"
+            raise UsageError(sentence, kind="lock") from error
+        if requirement.marker is None or requirement.marker.evaluate():
+            version = next((str(pin.version) for pin in requirement.specifier), None)
+            pins[canonicalize_name(requirement.name)] = version
     if request:
-        pins |= {(str(canonicalize_name(name)), own) for name, own in request.aliases_in(text).items()}
-    return pins
+        pins |= {canonicalize_name(name): own for name, own in request.aliases_in(text).items()}
+    return {name: version and canonicalize_version(version) for name, version in pins.items()}
 
 
 def count_of(lock: str) -> str:
@@ -171,9 +195,8 @@ def lock_of_recipe(path: Path) -> tuple[Path, Path]:
     try:
         locked = lockfile.read_lock(read_bounded(path))
     except (OSError, ValueError) as error:
-        raise UsageError(
-            f"{path} cannot be read as a recipe's lock ({error}); give another", kind="lock"
-        ) from error
+        sentence = f"{path} cannot be read as a recipe's lock ({error}); give another"
+        raise UsageError(sentence, kind="lock") from error
     copy = lockfile.venv_lock_beside(path)
     if "venv_lock" not in locked:
         fault = f"{path} has no venv to make again: `recipectl venv create` had not made it"

@@ -10,9 +10,11 @@ from pathlib import Path
 
 from recipectl.errors import RecipectlError, UsageError
 from recipectl.text import printable
-from recipectl.venvs.request import Request
+from recipectl.venvs.request import Request, without_password
 
 _LONGEST = 2000  # characters of uv's own words in an error
+# What uv says when the request is wrong, and not the host.
+_WRONG = ("No solution found", "Hash mismatch", "No interpreter found", "invalid value", "not a valid")
 # uv could take an interpreter that lies in a home, which no model can open, or fetch one from anywhere.
 _OWN_PYTHON = ("--no-managed-python", "--no-python-downloads")
 
@@ -34,12 +36,14 @@ class Uv:
 
             kept = {name: value for name, value in self._environment.items() if not name.startswith("XDG_")}
             self._environment = kept | {"HOME": pwd.getpwuid(0).pw_dir, "UV_CACHE_DIR": str(cache / "uv")}
+        # Links into the cache would be one file in all venvs.
+        self._environment["UV_LINK_MODE"] = "copy"
 
     def lock(self, request: Request) -> str:
         """The exact versions and hashes that a request means now, as text."""
         with tempfile.TemporaryDirectory() as folder:
             words = ["pip", "compile", "-", "--python", request.python, *_OWN_PYTHON, "--generate-hashes"]
-            words += ["--no-build", "--no-annotate", "--no-header", *_sources(request)]
+            words += ["--no-build", "--no-annotate", "--no-header", *_backend(request)]
             files = {"--overrides": request.overrides, "--excludes": request.excluded}
             for option, lines in files.items():
                 if lines:
@@ -47,7 +51,7 @@ class Uv:
                     path.write_text("".join(f"{line}\n" for line in lines))
                     words += [option, str(path)]
             wanted = "".join(f"{line}\n" for line in (request.requirement, *request.packages))
-            return self._run(words, stdin=wanted)
+            return self._run(words, stdin=wanted, request=request)
 
     def make_venv(self, folder: Path, python: str, held: int) -> None:
         """An empty venv in a folder that is there; `held` is a descriptor that uv keeps open."""
@@ -56,14 +60,26 @@ class Uv:
     def install(self, folder: Path, lock: Path, request: Request, held: int) -> None:
         """Install what a lock names, by its hashes; a venv has that and nothing else."""
         python = str(folder / "bin/python")
-        words = ["pip", "sync", "--require-hashes", "--no-build", "-p", python, *_sources(request), str(lock)]
-        self._run(words, held=held)
+        words = ["pip", "sync", "--require-hashes", "--no-build", "-p", python, *_backend(request), str(lock)]
+        self._run(words, held=held, request=request)
 
-    def _run(self, words: Sequence[str], *, stdin: str = "", held: int | None = None) -> str:
+    def _run(
+        self,
+        words: Sequence[str],
+        *,
+        stdin: str = "",
+        held: int | None = None,
+        request: Request | None = None,
+    ) -> str:
+        environment = dict(self._environment)
+        if (
+            request and request.indexes
+        ):  # not as words: everybody can read those, and an index may have a password
+            environment["UV_INDEX"] = " ".join((*request.indexes, environment.get("UV_INDEX", ""))).strip()
         progress = sys.stderr if self._show and sys.stderr.isatty() else None
         quiet = [] if progress else ["-q"]
         done = subprocess.run(  # noqa: S603  (uv of this installation)
-            [self._program, *words[:2], *quiet, *words[2:]], input=stdin, env=self._environment, cwd="/",
+            [self._program, *words[:2], *quiet, *words[2:]], input=stdin, env=environment, cwd="/",
             text=True, errors="replace", stdout=subprocess.PIPE, stderr=progress or subprocess.PIPE,
             check=False, pass_fds=() if held is None else (held,), umask=0o022,
         )  # fmt: skip
@@ -72,9 +88,8 @@ class Uv:
         return done.stdout
 
 
-def _sources(request: Request) -> list[str]:
-    words = [word for url in request.indexes for word in ("--index", url)]
-    return words + (["--torch-backend", request.torch_backend] if request.torch_backend else [])
+def _backend(request: Request) -> list[str]:
+    return ["--torch-backend", request.torch_backend] if request.torch_backend else []
 
 
 def _program() -> str:
@@ -95,6 +110,6 @@ def _failure(verb: str, status: int, words: str) -> RecipectlError:
     text = (
         printable(": ".join(line.rstrip(":.") for line in lines if line))[:_LONGEST] or "see its words above"
     )
-    sentence = f"`uv {verb}` failed: {text}"
-    wrong = "No solution found" in text or "Hash mismatch" in text
+    sentence = without_password(f"`uv {verb}` failed: {text}")
+    wrong = any(fault in text for fault in _WRONG)
     return UsageError(sentence, kind="runtime") if wrong else RecipectlError(sentence)

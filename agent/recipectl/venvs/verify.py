@@ -13,21 +13,24 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from packaging.utils import canonicalize_name
+from packaging.utils import canonicalize_name, canonicalize_version
 
 from recipectl.errors import RecipectlError, UsageError
 from recipectl.files import read_bounded
-from recipectl.machine.distributions import UNFINISHED, lock_of, site_packages, versions
+from recipectl.machine.distributions import UNFINISHED, lock_of, site_packages
+from recipectl.recipe.trusted import Trust
 
 _MAX_RECORD_BYTES = 16 * 1024 * 1024
 _HASHES = ("sha256", "sha384", "sha512")  # what the specification of RECORD allows
 # What venv, virtualenv, uv and pip put into a venv themselves; systemd runs none of these.
 _OWN_FILES = re.compile(
-    r"pyvenv\.cfg|\.gitignore|\.lock|CACHEDIR\.TAG|lib64"
+    r"pyvenv\.cfg|\.gitignore|\.lock|CACHEDIR\.TAG"
     r"|bin/(activate(\.[a-z]+|_this\.py)?|[Aa]ctivate\.ps1|deactivate(\.[a-z]+)?|pydoc\.bat)"
 )
-_PYTHON = re.compile(r"bin/(python|pypy)[0-9.]*")
-_BYTECODE = re.compile(r"(.*/)?__pycache__/([^/]+)\.[a-z]+-[0-9]+(\.opt-[12])?\.pyc")
+_PYTHON = re.compile(r"bin/(python|pypy|𝜋thon)[0-9.]*t?")
+_BYTECODE = re.compile(r"(.*/)?__pycache__/([^/]+?)\.(cpython|pypy)[^/]*\.pyc")
+# virtualenv records bytecode, and folders of it, that it has not made.
+_MAY_BE_MISSING = re.compile(r".*\.pyc|(.*/)?__pycache__")
 # What an interpreter runs at every start, whatever it is started for (site(3)).
 _RUN_AT_START = re.compile(r"([^/]+\.pth|(site|user)customize(\.py|/__init__\.py))")
 # virtualenv (here: 20.24 to 20.36) and uv up to 0.12 put them there to mend distutils; digests as in RECORD.
@@ -113,9 +116,10 @@ def verify(venv: Path, files: dict[str, Status]) -> list[Finding]:
             None, pool.map(lambda name: _changed(venv, name, files[name], records[name]), names)
         )
     for name in records.keys() - files.keys():
-        if not _BYTECODE.fullmatch(name):  # it may be made again at any time
+        if not _MAY_BE_MISSING.fullmatch(name):  # it may be made again at any time
             findings.append(Finding("missing", name, f"{records[name][0].distribution} has it"))
     findings += _unowned(venv, files, records)
+    findings += _of_the_interpreter(venv, files)
     findings += _unlocked(venv)
     return sorted(findings, key=lambda finding: (finding.path, finding.kind))
 
@@ -160,7 +164,8 @@ def _changed(venv: Path, name: str, status: Status, records: Iterable[_Record]) 
     if not stat.S_ISREG(status.mode):
         return Finding("changed", name, f"{owner} has a file there, and it is {_kind(status)}")
     if not digests:
-        return None  # RECORD itself, and bytecode
+        is_record = name.endswith(f"{owner}.dist-info/RECORD")
+        return None if is_record else Finding("unchecked", name, f"{owner} has it without a digest")
     algorithms = {digest.partition("=")[0] for digest in digests}
     if not algorithms <= {*_HASHES}:
         return Finding("unchecked", name, f"{owner} has a digest of another kind than {', '.join(_HASHES)}")
@@ -169,16 +174,20 @@ def _changed(venv: Path, name: str, status: Status, records: Iterable[_Record]) 
     return Finding("changed", name, f"{owner} has another content")
 
 
+def recorded(digest: "hashlib._Hash") -> str:
+    """A digest as RECORD spells it."""
+    return f"{digest.name}={base64.urlsafe_b64encode(digest.digest()).rstrip(b'=').decode()}"
+
+
 def _digest(path: Path, algorithm: str) -> str:
     """The digest of a file as RECORD spells it; RecipectlError for a file that is closed to us."""
     try:
         with os.fdopen(
             os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC), "rb"
         ) as file:
-            digest = hashlib.file_digest(file, algorithm).digest()
+            return recorded(hashlib.file_digest(file, algorithm))
     except OSError as error:
         raise RecipectlError(f"{path} cannot be read ({error.strerror}); run it as root (sudo)") from error
-    return f"{algorithm}={base64.urlsafe_b64encode(digest).rstrip(b'=').decode()}"
 
 
 def _unowned(venv: Path, files: dict[str, Status], records: dict[str, list[_Record]]) -> Iterator[Finding]:
@@ -198,44 +207,78 @@ def _unowned(venv: Path, files: dict[str, Status], records: dict[str, list[_Reco
 def _fault(venv: Path, name: str, status: Status, files: dict[str, Status]) -> str | None:
     """Why a file that no distribution has does not belong in a venv."""
     if _PYTHON.fullmatch(name):
-        return _interpreter_fault(venv / name, status)
+        return None  # it is looked at with its pyvenv.cfg
+    if name == "lib64" and stat.S_ISLNK(status.mode):
+        return None if str((venv / name).readlink()) == "lib" else "it is a link to another folder than lib"
     bytecode = _BYTECODE.fullmatch(name)
-    if bytecode and f"{bytecode[1] or ''}{bytecode[2]}.py" in files:
+    if bytecode and f"{bytecode[1] or ''}{bytecode[2]}.py" in files and stat.S_ISREG(status.mode):
         return None  # the source is looked at
-    if _OWN_FILES.fullmatch(name) and (stat.S_ISREG(status.mode) or name == "lib64"):
+    if _OWN_FILES.fullmatch(name) and stat.S_ISREG(status.mode):
         return None
     return "no distribution has it"
 
 
 def _unlocked(venv: Path) -> Iterator[Finding]:
-    """How the distributions of a venv differ from the lock that it was made from; nothing without a lock."""
-    if not lock_of(venv).is_file():
-        return
-    from recipectl.venvs import (
-        request,  # pydantic is slow to import, and not needed where nothing was touched
-    )
+    """Distributions that are there twice, and how they differ from the lock that the venv was made from."""
+    locked: dict[str, str | None] | None = None
+    if os.path.lexists(lock_of(venv)):
+        from recipectl.venvs import (
+            request,  # pydantic is slow to import, and not needed where nothing was touched
+        )
 
-    locked = request.pinned(lock_of(venv))
+        try:
+            locked = request.pinned(lock_of(venv))
+        except UsageError as error:
+            yield Finding("unchecked", str(lock_of(venv)), str(error))
     for site in site_packages(venv):
         below = site.relative_to(venv)
-        installed = {(str(canonicalize_name(name)), version) for name, version in versions(str(site)).items()}
-        for name, version in installed - locked:
-            path = f"{below}/{name.replace('-', '_')}-{version}.dist-info"
-            yield Finding("unlocked", path, f"{lock_of(venv)} does not have it")
-        for name, version in locked - installed:
-            yield Finding("missing", str(below), f"{lock_of(venv)} has {name} {version}")
+        installed: dict[str, str] = {}
+        for information in sorted(site.glob("*.dist-info")):
+            written, _, version = information.name.removesuffix(".dist-info").partition("-")
+            name, path = str(canonicalize_name(written)), f"{below}/{information.name}"
+            if name in installed:
+                yield Finding("unowned", path, f"{name} is there twice")
+            elif locked is not None and (name not in locked or locked[name] not in (None, _public(version))):
+                yield Finding("unlocked", path, f"{lock_of(venv)} does not have it")
+            installed[name] = version
+        for name in (locked or {}).keys() - installed.keys():
+            yield Finding("missing", str(below), f"{lock_of(venv)} has {name}")
 
 
-def _interpreter_fault(python: Path, status: Status) -> str | None:
-    """A link to an interpreter, or a copy of one (venv --copies), is a venv's own."""
-    if stat.S_ISLNK(status.mode):
-        return None if python.exists() else "it is a link to nothing"
-    home = re.search(
-        r"(?m)^home *= *(/\S+)", read_bounded(python.parents[1] / "pyvenv.cfg").decode(errors="replace")
-    )
-    base = Path(home[1] if home else "/usr/bin", "python3")
-    same = _digest(python, "sha256") == _digest(Path(os.path.realpath(base)), "sha256")
-    return None if same else f"it is no copy of {base}"
+def _public(version: str) -> str:
+    return canonicalize_version(version)
+
+
+def _of_the_interpreter(venv: Path, files: dict[str, Status]) -> Iterator[Finding]:
+    """The interpreter that pyvenv.cfg names, and the links to it or copies of it (venv --copies) in bin."""
+    try:
+        config = read_bounded(venv / "pyvenv.cfg", follow=False).decode()
+        home = re.search(r"(?m)^home *= *(/[^\s\0]*)", config)
+        folder = Path(os.path.realpath(home[1])) if home else None
+    except (OSError, ValueError):
+        folder = None
+    if folder is None or not folder.is_dir():
+        yield Finding("changed", "pyvenv.cfg", "it names no folder of an interpreter")
+        return
+    if fault := Trust(frozenset({0, os.geteuid(), venv.stat().st_uid})).fault(folder / "python3"):
+        yield Finding("changed", "pyvenv.cfg", f"it names an interpreter that is not safe: {fault}")
+    if lock_of(venv).exists() and re.search(r"(?im)^include-system-site-packages *= *true", config):
+        yield Finding("changed", "pyvenv.cfg", "it takes packages from outside the venv")
+    for name in sorted(filter(_PYTHON.fullmatch, files)):
+        if fault := _interpreter_fault(venv / name, folder, files[name]):
+            yield Finding("unowned", name, fault)
+
+
+def _interpreter_fault(python: Path, home: Path, status: Status) -> str | None:
+    real = Path(os.path.realpath(python))
+    bases = [path for path in home.glob("py*") if _PYTHON.fullmatch(f"bin/{path.name}")]
+    if stat.S_ISLNK(status.mode) and any(real == Path(os.path.realpath(base)) for base in bases):
+        return None
+    if real.parent == python.parent and real.is_file():  # a copy, or a link to the copy
+        digest = _digest(real, "sha256")
+        if any(_digest(Path(os.path.realpath(base)), "sha256") == digest for base in bases if base.is_file()):
+            return None
+    return f"it is neither a link to an interpreter in {home} nor a copy of one"
 
 
 def _kind(status: Status) -> str:
