@@ -43,10 +43,7 @@ def edit_(ctx: click.Context, recipe: str, force: bool) -> int:
     new = force and not search.is_file(recipe) and recipe not in recipe_names(place)
     if new:
         check_name(recipe)
-    try:
-        file = place.recipe_folders[0] / f"{recipe}.yaml" if new else recipe_file(recipe, place)
-    except UsageError as error:
-        raise UsageError(f"{error}; begin it with `recipectl edit --force {recipe}`", kind="file") from error
+    file = place.recipe_folders[0] / f"{recipe}.yaml" if new else recipe_file(recipe, place)
     target = _target(file, place)
     refuse_planted_links(target.parent)
     with failures_named("read", file):
