@@ -171,7 +171,7 @@ def test_a_request_waits_for_a_stopped_model_as_long_as_it_is_told() -> None:
     waiting.join()
     assert answers == [200]
     assert recipectl("stop", "--socket", "alpha").returncode == 0
-    with pytest.raises(OSError, match="refused|reset"):
+    with pytest.raises(OSError, match=r"refused|reset"):
         completion(60)
 
 
