@@ -194,7 +194,8 @@ def _unowned(venv: Path, files: dict[str, Status], records: dict[str, list[_Reco
     sites = tuple(f"{site.relative_to(venv)}/" for site in site_packages(venv))
     for name in files.keys() - records.keys():
         below = next((name.removeprefix(site) for site in sites if name.startswith(site)), None)
-        if below in _VIRTUALENV and _digest(venv / name, "sha256") in _VIRTUALENV[below]:
+        is_file = stat.S_ISREG(files[name].mode)
+        if below in _VIRTUALENV and is_file and _digest(venv / name, "sha256") in _VIRTUALENV[below]:
             continue
         if below and _RUN_AT_START.fullmatch(below):
             yield Finding(
@@ -222,9 +223,8 @@ def _unlocked(venv: Path) -> Iterator[Finding]:
     """Distributions that are there twice, and how they differ from the lock that the venv was made from."""
     locked: dict[str, str | None] | None = None
     if os.path.lexists(lock_of(venv)):
-        from recipectl.venvs import (
-            request,  # pydantic is slow to import, and not needed where nothing was touched
-        )
+        # pydantic is slow to import, and not needed where nothing was touched.
+        from recipectl.venvs import request
 
         try:
             locked = request.pinned(lock_of(venv))
@@ -238,15 +238,13 @@ def _unlocked(venv: Path) -> Iterator[Finding]:
             name, path = str(canonicalize_name(written)), f"{below}/{information.name}"
             if name in installed:
                 yield Finding("unowned", path, f"{name} is there twice")
-            elif locked is not None and (name not in locked or locked[name] not in (None, _public(version))):
+            elif locked is not None and (
+                name not in locked or locked[name] not in (None, canonicalize_version(version))
+            ):
                 yield Finding("unlocked", path, f"{lock_of(venv)} does not have it")
             installed[name] = version
         for name in (locked or {}).keys() - installed.keys():
             yield Finding("missing", str(below), f"{lock_of(venv)} has {name}")
-
-
-def _public(version: str) -> str:
-    return canonicalize_version(version)
 
 
 def _of_the_interpreter(venv: Path, files: dict[str, Status]) -> Iterator[Finding]:
