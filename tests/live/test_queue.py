@@ -225,18 +225,18 @@ http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--por
 
 
 def test_a_queued_model_that_has_failed_calls_the_hosts_hook() -> None:
-    alert = "[Service]\nType=oneshot\nExecStart=/bin/sh -c 'echo %i >>/run/alerts'\n"
-    Path("/run/systemd/system/alert@.service").write_text(alert)
-    Path("/etc/recipectl/host.yaml").write_text("on_failure: alert@%n.service\n")
+    alert = "[Service]\nType=oneshot\nExecStart=/bin/sh -c 'echo %i >>/run/alerts-of-queue'\n"
+    Path("/run/systemd/system/alert-of-queue@.service").write_text(alert)
+    Path("/etc/recipectl/host.yaml").write_text("on_failure: alert-of-queue@%n.service\n")
     recipe("alpha", port=PORT, queue=True, binary=script(Path("/opt/failing"), "import sys; sys.exit(2)"))
     assert recipectl("apply").returncode == 0
     assert recipectl("start", "alpha").returncode == 1
     until("alpha", "ActiveState", "failed")
     end = time.monotonic() + 30
-    while not Path("/run/alerts").exists() and time.monotonic() < end:
+    while not Path("/run/alerts-of-queue").exists() and time.monotonic() < end:
         time.sleep(0.1)
     Path("/etc/recipectl/host.yaml").unlink()
-    calls = Path("/run/alerts").read_text().splitlines()
+    calls = Path("/run/alerts-of-queue").read_text().splitlines()
     assert {*calls} == {"model-alpha.service"}
     assert len(calls) == 1 or systemd_version() >= 257
 
