@@ -353,7 +353,7 @@ def test_a_killed_create_leaves_nothing_that_looks_finished(run: Run, venvs: Pat
 
 def test_an_interrupt_clears_at_once(tmp_path: Path, index: Path) -> None:
     asked = request.request_of({"requirement": "vllm==0.1.0"})
-    uv = Uv(tmp_path / "cache", show=False)
+    uv = Uv(tmp_path / "cache")
     lock = uv.lock(asked)
 
     def interrupt(text: str) -> nullcontext[None]:
@@ -371,7 +371,7 @@ def test_nothing_of_a_package_runs_while_it_is_installed(tmp_path: Path, index: 
     code = f"import pathlib; pathlib.Path({str(sign)!r}).touch()\n"
     wheel(index, "vllm", "0.4.0", {"vllm/__init__.py": code, "vllm.pth": code, "sitecustomize.py": code})
     asked = request.request_of({"requirement": "vllm==0.4.0"})
-    uv = Uv(tmp_path / "cache", show=False)
+    uv = Uv(tmp_path / "cache")
     venv = tmp_path / "venvs/x"
     create.create(venv, uv.lock(asked), asked, uv, lambda _: nullcontext())
     assert not sign.exists()
@@ -386,7 +386,7 @@ def test_what_must_be_built_is_refused(tmp_path: Path, index: Path) -> None:
     )
     subprocess.run(["tar", "czf", index / "built-1.0.tar.gz", "-C", tmp_path, "src"], check=True)
     with pytest.raises(RecipectlError, match="built"):
-        Uv(tmp_path / "cache", show=False).lock(request.request_of({"requirement": "built==1.0"}))
+        Uv(tmp_path / "cache").lock(request.request_of({"requirement": "built==1.0"}))
 
 
 def test_passwords_of_an_index_stay_out_of_the_lock() -> None:

@@ -36,7 +36,7 @@ _OF_OTHER_LOGS = {
     "-t": "use `-o short-iso`", "-u": "name the recipe alone", "--unit": "name the recipe alone",
 }  # fmt: skip
 _OF_JOURNALCTL = (
-    "-a", "-c", "-e", "-k", "-M", "-q", "-x", "--after-cursor", "--all", "--case-sensitive", "--catalog",
+    "-c", "-e", "-k", "-M", "-q", "-x", "--after-cursor", "--case-sensitive", "--catalog",
     "--cursor", "--facility", "--full", "--machine", "--merge", "--no-full", "--no-hostname", "--no-tail",
     "--output-fields", "--pager-end", "--show-cursor", "--truncate-newline", "--utc",
 )  # fmt: skip

@@ -12,7 +12,7 @@ import click
 
 from recipectl.cli.names import complete_file, complete_word
 from recipectl.cli.options import json_option, print_json, select, warn
-from recipectl.cli.terminal import is_quiet, moving_line, say, table
+from recipectl.cli.terminal import moving_line, say, table
 from recipectl.errors import RecipectlError, UsageError
 from recipectl.text import did_you_mean, display, printable
 
@@ -79,7 +79,7 @@ def create_(place: Place, /, name: str | None, lock: Path | None, **words: objec
     text, request = requests.request_for(lock, words) if lock else ("", requests.request_of(words))
     folder = _folder(place, name, request, request.version_in(text) if text else request.pinned_version)
     if not folder or not requests.is_made(folder, request, text):
-        uv = Uv(place.cache_folder, show=not is_quiet())
+        uv = Uv(place.cache_folder)
         if not text:
             with _step(f"resolving {request.requirement}"):
                 text = uv.lock(request)

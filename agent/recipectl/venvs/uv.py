@@ -3,7 +3,6 @@
 import os
 import re
 import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,9 +26,8 @@ class Uv:
     because that starts the new venv's interpreter with every .pth file in it.
     """
 
-    def __init__(self, cache: Path, show: bool) -> None:
+    def __init__(self, cache: Path) -> None:
         self._program = _program()
-        self._show = show
         self._environment = dict(os.environ) | {"UV_COMPILE_BYTECODE": "0"}
         if os.geteuid() == 0:
             import pwd
@@ -72,19 +70,15 @@ class Uv:
         request: Request | None = None,
     ) -> str:
         environment = dict(self._environment)
-        if (
-            request and request.indexes
-        ):  # not as words: everybody can read those, and an index may have a password
+        # Not as words, which everybody can read: an index may have a password.
+        if request and request.indexes:
             environment["UV_INDEX"] = " ".join((*request.indexes, environment.get("UV_INDEX", ""))).strip()
-        progress = sys.stderr if self._show and sys.stderr.isatty() else None
-        quiet = [] if progress else ["-q"]
         done = subprocess.run(  # noqa: S603  (uv of this installation)
-            [self._program, *words[:2], *quiet, *words[2:]], input=stdin, env=environment, cwd="/",
-            text=True, errors="replace", stdout=subprocess.PIPE, stderr=progress or subprocess.PIPE,
-            check=False, pass_fds=() if held is None else (held,), umask=0o022,
+            [self._program, "-q", *words], input=stdin, env=environment, cwd="/", text=True, errors="replace",
+            capture_output=True, check=False, pass_fds=() if held is None else (held,), umask=0o022,
         )  # fmt: skip
         if done.returncode:
-            raise _failure(" ".join(words[:2]), done.returncode, done.stderr or "")
+            raise _failure(" ".join(words[:2]), done.returncode, done.stderr)
         return done.stdout
 
 
@@ -107,9 +101,7 @@ def _failure(verb: str, status: int, words: str) -> RecipectlError:
     if status < 0:
         return RecipectlError(f"`uv {verb}` was ended by signal {-status}; run it again")
     lines = [re.sub(r"^(error|cause|hint): ", "", line.strip()) for line in words.splitlines()]
-    text = (
-        printable(": ".join(line.rstrip(":.") for line in lines if line))[:_LONGEST] or "see its words above"
-    )
+    text = printable(": ".join(line.rstrip(":.") for line in lines if line))[:_LONGEST]
     sentence = without_password(f"`uv {verb}` failed: {text}")
     wrong = any(fault in text for fault in _WRONG)
     return UsageError(sentence, kind="runtime") if wrong else RecipectlError(sentence)
