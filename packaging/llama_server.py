@@ -20,12 +20,15 @@ def main() -> int:
     parser.add_argument("--metrics", action="store_true")
     arguments = parser.parse_args()
     parameters = xllamacpp.CommonParams()
-    parameters.model.path, parameters.n_ctx, parameters.hostnames, parameters.port = (
+    parameters.model.path, parameters.n_ctx, parameters.port = (
         arguments.model,
         arguments.ctx_size,
-        [arguments.host],
         arguments.port,
     )
+    if hasattr(parameters, "hostnames"):
+        parameters.hostnames = [arguments.host]
+    else:  # before 2026.10
+        parameters.hostname = arguments.host
     parameters.endpoint_metrics, parameters.cpuparams.n_threads = arguments.metrics, arguments.threads
     if arguments.alias:
         parameters.model_alias = {arguments.alias}

@@ -29,6 +29,8 @@ def main() -> None:
             sys.exit(f"{program} was not asked: {answer.origin}")
         (file,) = Path(cache).iterdir()
         table = json.loads(file.read_text())
+    for option in table["options"].values():  # a default may be this machine's
+        option.pop("default", None)
     table_file = Path(ask.__file__).with_name(f"{engine}.json")
     # Options that an earlier table had stay: engines that have them are in use.
     table["options"] = json.loads(table_file.read_text())["options"] | table["options"]

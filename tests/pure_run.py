@@ -5,7 +5,7 @@ import sys
 
 import test_golden as golden
 
-from recipectl.compiler import units
+from recipectl.compiler import unit_text
 from recipectl.engines.options import shipped_options
 from recipectl.engines.registry import ENGINES
 from recipectl.errors import RecipectlError
@@ -26,8 +26,8 @@ def main() -> None:
     for engine in ENGINES:
         shipped_options(engine)
     directives()
-    for template in units.templates().list_templates():
-        units.templates().get_template(template)
+    for template in unit_text.templates().list_templates():
+        unit_text.templates().get_template(template)
 
     def refuse(event: str, arguments: tuple[object, ...]) -> None:
         if event.startswith(TOUCHES):

@@ -80,15 +80,20 @@ HELP = """----- common params -----
 def test_llama_servers_help_is_read() -> None:
     assert ask.llama_options(HELP) == {
         "--help": {"kind": "flag", "aliases": ["-h", "--usage"]},
-        "--threads": {"kind": "value", "aliases": ["-t"]},
-        "--flash-attn": {"kind": "value", "aliases": ["-fa"], "choices": ["on", "off", "auto"]},
+        "--threads": {"kind": "value", "aliases": ["-t"], "default": "-1"},
+        "--flash-attn": {
+            "kind": "value", "aliases": ["-fa"], "choices": ["on", "off", "auto"], "default": "auto",
+        },
         "--rope-scaling": {"kind": "value", "choices": ["none", "linear", "yarn"]},
         "--mmap": {"kind": "negatable", "negations": ["--no-mmap"]},
-        "--kv-offload": {"kind": "negatable", "aliases": ["-kvo"], "negations": ["--no-kv-offload", "-nkvo"]},
+        "--kv-offload": {
+            "kind": "negatable", "aliases": ["-kvo"], "negations": ["--no-kv-offload", "-nkvo"],
+            "default": "enabled",
+        },
         "--tags": {"kind": "commas"},
         "--gpu-layers": {"kind": "value", "aliases": ["-ngl", "--n-gpu-layers"]},
-        "--jinja": {"kind": "flag"},
-    }
+        "--jinja": {"kind": "flag", "default": "disabled"},
+    }  # fmt: skip
 
 
 LLAMA_SERVER = Path(__file__).parents[1] / ".build/llama-server/bin/llama-server-vulkan"

@@ -16,24 +16,33 @@ PACKAGE = ROOT / "agent/recipectl"
 HOUSE = {
     "errors": (), "text": (), "command_line": (), "files": (),
     "systemd": ("quoting", "directives", "unitfile", "started", "states", "store", "refusal", "dbus"),
-    "recipe": ("gpu_selection", "positions", "spans", "parts", "schema", "search", "trusted", "yamlsyntax", "yamlfile", "load", "hostfile"),
+    "recipe": ("gpu_selection", "positions", "spans", "parts", "schema", "search", "trusted", "yamlsyntax", "yamlfile", "places", "load", "hostfile"),
     "place": (),
     "machine": ("distributions", "loads", "lockfile", "disk", "access", "nvidia", "runtime", "processes", "sockets", "helperfile", "installation"),
-    "gateway_keys": (), "proxy": (), "request_queue": (), "watch": (), "helper": (), "health": (),
+    "gateway_keys": (), "proxy": (), "request_queue": (), "watch": (), "canary": (), "helper": (), "health": (),
     "engines": ("engine", "llamacpp", "sglang", "vllm", "registry", "options", "endpoint", "argv", "flags", "phases",
-                "overlaps", "served", "parser_probe", "ask"),
+                "overlaps", "served", "parser_probe", "ask", "compare"),
     "compiler": ("model", "identity", "gpus", "secrets", "environment", "lint", "problems", "claims", "relations", "sandbox",
-                 "service_settings", "helper_commands", "companions", "units", "secret_files", "preflight", "pipeline", "cache"),
-    "converge": ("values", "differences", "copies", "situation", "plan", "survey", "apply"),
+                 "service_settings", "helper_commands", "companions", "unit_text", "units", "secret_files", "preflight", "pipeline", "cache"),
+    "converge": ("values", "differences", "copies", "situation", "plan", "survey", "apply", "records", "holds"),
     "gateway": ("routes", "configuration", "host", "compile", "converge"),
     "audit": ("edits", "drift", "versions", "checks"),
     "venvs": ("request", "uv", "verify", "verified", "create", "inventory"),
+    "upgrades": ("target", "edits", "questions", "steps", "progress", "prepare", "back", "run"),
     "importers": (),
-    "cli": ("terminal", "names", "options", "explanation", "failures", "sockets", "jobs", "boot", "listing", "query", "gateway", "show", "converge", "removal", "fidelity", "doctor", "import_output", "imports", "edit", "venv", "setup", "version"),
+    "cli": ("terminal", "names", "options", "explanation", "failures", "sockets", "jobs", "boot", "listing", "query", "gateway", "show", "decision", "converge", "removal", "fidelity", "doctor", "import_output", "imports", "edit", "venv", "upgrading", "preview", "upgrade", "setup", "version"),
 }  # fmt: skip
 ORDER = [name for room, files in HOUSE.items() for name in (room, *(f"{room}.{file}" for file in files))]
 # Programs of their own: they print, and exit.
-PROGRAMS = {"__main__", "helper", "request_queue", "watch", "health", "engines.parser_probe"}
+PROGRAMS = {
+    "__main__",
+    "helper",
+    "request_queue",
+    "watch",
+    "health",
+    "engines.parser_probe",
+    "engines.compare",
+}
 # The steps between reading and writing: the same input gives the same units.
 PURE = [
     f"compiler.{file}"

@@ -188,7 +188,7 @@ def test_recipectl_1_has_the_options_of_each_verb_and_no_other(verb: str) -> Non
     options = {
         option
         for parameter in VERBS[verb].params
-        if isinstance(parameter, click.Option)
+        if isinstance(parameter, click.Option) and not parameter.hidden
         for option in parameter.opts
     }
     others = {"--user", "-H", "--host"}

@@ -237,6 +237,11 @@ _VERBS = {
     "close-queue": ("request_queue", "--drain-sec"),
     "end-queue": ("request_queue", "--drain-sec"),
     "prepare-gateway": ("gateway_keys", ""),
+    "ask-model": ("canary", "--address --port --path --model --model-path --key-file --timeout-sec"),
+    "ask-canary": (
+        "canary",
+        "--address --port --number --ask --path --body --contains --matches --model --key-file --timeout-sec",
+    ),
     "watch": (
         "watch",
         "--address --port --ask --path --body --model --key-file --every-sec --timeout-sec --failures units",

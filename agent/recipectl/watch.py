@@ -93,7 +93,7 @@ class Watch:
         """A line in the journal that says why less is known than was asked for."""
         if text not in self.said:
             self.said.add(text)
-            _say(text)
+            say(text)
 
     def health(self) -> str | None:
         """The question of a site, or the engine's health: 200 is well."""
@@ -158,11 +158,12 @@ class Watch:
         return f"has {first.requests:.0f} requests and made no token for {self.options.timeout_sec:g} s"
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """A line for the journal."""
     print(text, file=sys.stderr, flush=True)
 
 
-def _key(file: str | None) -> str:
+def key_of(file: str | None) -> str:
     """The key of the engine's API, from a credential with the line NAME="value"; empty without one."""
     if not file:
         return ""
@@ -178,7 +179,7 @@ def watch(options: argparse.Namespace) -> int:
     unit = options.units[0]
     mark = Path(os.environ["RUNTIME_DIRECTORY"], "hung")
     mark.unlink(missing_ok=True)
-    engine = Engine(options.address, options.port, options.timeout_sec, _key(options.key_file))
+    engine = Engine(options.address, options.port, options.timeout_sec, key_of(options.key_file))
     asking = Watch(engine, options)
     questions = {"progress": asking.progresses, "completion": asking.completes}
     question = questions.get(options.ask, asking.health)
@@ -190,7 +191,7 @@ def watch(options: argparse.Namespace) -> int:
             break
         asking.failures = asking.failures + 1 if wrong else 0
         if wrong:
-            _say(f"{unit} {wrong} ({asking.failures} of {options.failures})")
+            say(f"{unit} {wrong} ({asking.failures} of {options.failures})")
         if asking.failures >= options.failures:
             mark.touch()
             return _HUNG_STATUS

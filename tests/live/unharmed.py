@@ -36,7 +36,7 @@ def machine() -> dict[str, object]:
 SHARDS = (
     ("storm", "supervision", "drift", "bus", "running", "conventions", "gateway"),
     ("convergence", "silence", "quoting", "access", "user", "requests", "queue"),
-    ("gpus", "identity", "trust", "upgrade", "secrets", "ansible", "package", "watch", "venv"),
+    ("gpus", "identity", "trust", "upgrade", "secrets", "ansible", "package", "watch", "venv", "runtimes"),
 )
 
 
@@ -47,6 +47,7 @@ def live(python: str, *root: str) -> int:
         "throwaway",
         "guide",
         "gpu_proof",
+        "reboots",
         "vllm",
         "sglang",
     }

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from recipectl.compiler.cache import compile_place
+from recipectl.converge import holds
 from recipectl.converge.differences import changed_settings
 from recipectl.errors import RecipectlError
 from recipectl.machine import processes
@@ -21,6 +22,8 @@ def of_recipe(place: Place, unit: InstalledUnit) -> str | None:
 
     It is compiled only if a file that it is made of was changed after its unit was written.
     """
+    if held := holds.held(place).get(unit.recipe):
+        return held.sentence
     store = Store(place.unit_folder)
     written_sec = _changed_sec(store.folder / unit.name)
     if all(_changed_sec(path) <= written_sec for path in _sources(place, unit)):

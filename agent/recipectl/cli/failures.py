@@ -59,6 +59,18 @@ def log_lines(place: Place, unit: str, lines: int, since_sec: float | None = Non
     return output.splitlines()[::-1]
 
 
+def said_by(place: Place, unit: str, since_sec: float, lines: int = 20) -> list[str]:
+    """The last lines that the processes of a unit have printed, without those of systemd itself."""
+    field = "_SYSTEMD_USER_UNIT" if place.user else "_SYSTEMD_UNIT"
+    words = ["journalctl", f"{field}={unit}", f"--since=@{since_sec:.3f}"]
+    words += ["-o", "cat", "-r", "-n", str(lines), "--no-pager", "-q"]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, errors="replace", check=False)  # noqa: S603  (fixed words)
+    except OSError:
+        return []
+    return done.stdout.splitlines()[::-1]
+
+
 def _timed_out(state: UnitState) -> str:
     """Which limit was over: that of a load, or that of a stop."""
     started_sec, ended_sec = state.started_sec or 0, state.ended_sec or 0
@@ -175,8 +187,8 @@ def _next_command(state: UnitState, name: str) -> str:
     return f"recipectl logs -f {name}"
 
 
-def why_not_started(place: Place, state: UnitState, result: str, since_sec: float) -> str:
-    """Why a start has failed: a sentence, and the last lines of the log since then."""
+def start_failure(place: Place, state: UnitState, result: str) -> str:
+    """Why a start has failed, as a clause."""
     unit = None if place.remote else Store(place.unit_folder).read(state.name)
     check = _failed_check(state, unit) or ""
     if result == "done" and not state.condition_result:
@@ -192,10 +204,15 @@ def why_not_started(place: Place, state: UnitState, result: str, since_sec: floa
         reason = "a unit that it requires failed"
     else:
         reason = f"the engine {how_it_ended(state, unit)}{_gave_up(state)}"
+    taken = _port_holder(unit, state.name)
+    return f"{reason}; {taken}" if taken else reason
+
+
+def why_not_started(place: Place, state: UnitState, result: str, since_sec: float) -> str:
+    """Why a start has failed: a sentence, and the last lines of the log since then."""
+    reason = start_failure(place, state, result)
     if state.waits_to_restart:
         reason += "; systemd tries again (`recipectl stop` ends that)"
-    if taken := _port_holder(unit, state.name):
-        reason += f"; {taken}"
     log = "".join(f"\n  {line}" for line in log_lines(place, state.name, _LOG_LINES, since_sec))
     return f"{state.name} did not start: {reason}; see {shlex.join((*place.journalctl, state.name))}{log}"
 

@@ -25,8 +25,6 @@ from recipectl.errors import UsageError
 from recipectl.recipe import search
 
 if TYPE_CHECKING:
-    from recipectl.compiler.model import ResolvedRecipe
-    from recipectl.engines.options import Options
     from recipectl.machine import lockfile
     from recipectl.place import Place
 
@@ -148,7 +146,7 @@ def check_(place: Place, recipes: tuple[str, ...], as_json: bool) -> int:
     """Check flags and values against the parser of the installed engine, before anything starts."""
     from recipectl.compiler.problems import ProblemCollector
     from recipectl.engines.ask import options_of
-    from recipectl.engines.flags import DeprecatedError
+    from recipectl.engines.flags import DeprecatedError, check_recipe
 
     selection = select(place, recipes, with_resolved=True)
     problems = list(selection.problems)
@@ -161,7 +159,9 @@ def check_(place: Place, recipes: tuple[str, ...], as_json: bool) -> int:
         collector = ProblemCollector(resolved.file, resolved.positions)
         findings = [
             collector.placed(finding, "warning" if isinstance(finding, DeprecatedError) else "error")
-            for finding in _findings(resolved, answer.options)
+            for finding in check_recipe(
+                model.backend, resolved.words, resolved.recipe.extra_args, answer.options
+            )
         ]
         report_problems(findings)
         if findings or not answer.asked:
@@ -171,15 +171,3 @@ def check_(place: Place, recipes: tuple[str, ...], as_json: bool) -> int:
     if as_json:
         print_json({"models": checked, "problems": problems_as_json(problems)})
     return 2 if any(problem.severity == "error" for problem in problems) else selection.status
-
-
-def _findings(resolved: ResolvedRecipe, options: Options) -> list[UsageError]:
-    from recipectl.engines import flags
-
-    recipe = resolved.recipe
-    words = [word for word in resolved.words if word.key not in ((), ("model_path",))]
-    with_words = {word.key[1] for word in words if word.key[0] == "extra_args"}
-    false = [
-        key for key, value in sorted(recipe.extra_args.items()) if value is False and key not in with_words
-    ]
-    return [*flags.check(recipe.backend, words, options), *flags.check_false(recipe.backend, false, options)]

@@ -18,6 +18,7 @@ from recipectl.cli.options import (
     warn,
 )
 from recipectl.cli.terminal import table
+from recipectl.converge import holds
 from recipectl.errors import BusError, RecipeError
 from recipectl.machine import processes
 from recipectl.recipe import search
@@ -101,7 +102,7 @@ def _selection(place: Place) -> Selection:
     from recipectl.compiler.model import CompileResult
 
     try:
-        return select(place, ())
+        return select(place, (), held=holds.held(place))
     except RecipeError as error:
         report_problems(error.problems)
         failures = dict.fromkeys(recipe_names(place), error.problems)
@@ -132,9 +133,10 @@ def _list_row(
     file = model.file if model else ""
     if model:
         differs = _difference(place, model, installed, state, enabled)
-    elif name in selection.result.failures:
-        differs = "recipe is wrong"
-        file = next((problem.file for problem in selection.result.failures[name] if problem.file), "")
+    elif problems := selection.result.failures.get(name):
+        held = problems[0].severity == "warning"
+        differs = "held" if held else "recipe is wrong"
+        file = next((problem.file for problem in problems if problem.file), "")
     else:
         file = next(unit.source for unit in installed.values() if unit.recipe == name)
         inside = Path(file).parent in place.recipe_folders

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -66,12 +66,19 @@ def select(
     *,
     with_resolved: bool = False,
     applied: Collection[str] | None = None,
+    held: Mapping[str, Problem] | None = None,
 ) -> Selection:
-    """Compile the host, and choose the recipes that were named; their problems are reported."""
+    """Compile the host, and choose the recipes that were named; their problems are reported.
+
+    `held` are recipes that are left out, each with the reason.
+    """
     from recipectl.compiler.cache import compile_place
 
     files = [search.find(name, ()) for name in names if search.is_file(name)]
-    result = compile_place(place, files, with_resolved=with_resolved, applied=applied)
+    result = compile_place(place, files, with_resolved=with_resolved, applied=applied, held=held or ())
+    if held:
+        reasons = {name: (held[name],) for name in recipe_names(place) if name in held}
+        result = result._replace(failures=result.failures | reasons)
     selection = choose(result, names, place)
     report_problems(selection.problems)
     return selection
@@ -90,7 +97,7 @@ def choose(result: CompileResult, names: Sequence[str], place: Place) -> Selecti
     for name, failures in result.failures.items():
         if not names or name in stems:
             problems += failures
-    status = 2 if problems else 0
+    status = 2 if any(problem.severity == "error" for problem in problems) else 0
     models = tuple(model for model in result.models if not names or model.name in stems)
     problems += [warning for model in models for warning in model.warnings]
     if unused := _unused_shell_variable(models, place):

@@ -61,8 +61,6 @@ def create_(place: Place, /, name: str | None, lock: Path | None, **words: objec
     REQUIREMENT is an engine as pip takes it: vllm==0.32.0. The venv is there whole, or not at all.
     """
     from recipectl.venvs import request as requests
-    from recipectl.venvs.create import clear_interrupted, create
-    from recipectl.venvs.uv import Uv
 
     place.require_local()
     os.umask(0o022)  # models read the venv
@@ -77,6 +75,16 @@ def create_(place: Place, /, name: str | None, lock: Path | None, **words: objec
     if "/" in str(words["python"] or ""):
         words["python"] = os.path.abspath(str(words["python"]))  # noqa: PTH100  (uv runs elsewhere)
     text, request = requests.request_for(lock, words) if lock else ("", requests.request_of(words))
+    click.echo(made(place, request, text, name))
+    return 0
+
+
+def made(place: Place, request: Request, text: str = "", name: str | None = None) -> Path:
+    """The venv of a request, with `text` as its lock; it is made where it is not there."""
+    from recipectl.venvs import request as requests
+    from recipectl.venvs.create import clear_interrupted, create
+    from recipectl.venvs.uv import Uv
+
     folder = _folder(place, name, request, request.version_in(text) if text else request.pinned_version)
     if not folder or not requests.is_made(folder, request, text):
         uv = Uv(place.cache_folder)
@@ -86,12 +94,11 @@ def create_(place: Place, /, name: str | None, lock: Path | None, **words: objec
             folder = _folder(place, name, request, request.version_in(text))
         if not folder:
             raise UsageError(f"nothing tells the version of {request.requirement}; give a --name")
-        for cleared in clear_interrupted(_venv_folder(place)):
+        for cleared in clear_interrupted(venv_folder(place)):
             warn(f"cleared {cleared}, which an interrupted create or remove had left")
         if not requests.is_made(folder, request, text):
             create(folder, text, request, uv, _step)
-    click.echo(folder)
-    return 0
+    return folder
 
 
 def _step(text: str) -> AbstractContextManager[None]:
@@ -109,12 +116,13 @@ def _folder(place: Place, name: str | None, request: Request, version: str | Non
         if not _NAME.fullmatch(name):
             shown = display(name)
             raise UsageError(f"`{shown}` cannot be a venv's name; use letters, digits, `.`, `_`, `+` and `-`")
-        folder = _venv_folder(place) / name
+        folder = venv_folder(place) / name
     _refuse_others(place, folder)
     return folder
 
 
-def _venv_folder(place: Place) -> Path:
+def venv_folder(place: Place) -> Path:
+    """The folder of venvs: that of the host file, else the place's own."""
     from recipectl.recipe import search
     from recipectl.recipe.hostfile import load_host_settings
     from recipectl.recipe.trusted import content_for
@@ -140,7 +148,7 @@ def _complete(ctx: click.Context, _: click.Parameter, start: str) -> list[Comple
     from recipectl.venvs.inventory import in_folder
 
     place = Place(user=bool(ctx.find_root().params.get("user")))
-    names = [path.name for path in in_folder(_venv_folder(place))]
+    names = [path.name for path in in_folder(venv_folder(place))]
     return complete_word(*names)(ctx, _, start) if "/" not in start else complete_file(ctx, _, start)
 
 
@@ -149,9 +157,9 @@ def _find(place: Place, word: str) -> Path:
     from recipectl.venvs.inventory import in_folder, is_venv
 
     place.require_local()
-    path = Path(os.path.abspath(word)) if "/" in word else _venv_folder(place) / word  # noqa: PTH100  (its links stay)
+    path = Path(os.path.abspath(word)) if "/" in word else venv_folder(place) / word  # noqa: PTH100  (its links stay)
     if not is_venv(path):
-        known = [venv.name for venv in in_folder(_venv_folder(place))]
+        known = [venv.name for venv in in_folder(venv_folder(place))]
         hint = did_you_mean(word, known, "see `recipectl venv list`, or give its path")
         raise UsageError(f"{path} is no virtual environment; {hint}", kind="file")
     return path
@@ -172,7 +180,7 @@ def list_(place: Place, as_json: bool) -> int:
     from recipectl.venvs.inventory import in_folder, look_at, same
 
     used = _used(place)
-    folder = _venv_folder(place)
+    folder = venv_folder(place)
     paths = [*in_folder(folder)]
     paths += [
         path for path in dict.fromkeys(path for _, path in used) if not any(same(path, p) for p in paths)
@@ -241,7 +249,7 @@ def _require_removable(place: Place, path: Path) -> None:
 
     if path.is_symlink():
         raise UsageError(f"{path} is a link to {path.readlink()}; name that, and remove the link yourself")
-    if path.parent != _venv_folder(place) and not is_own_lock(lock_of(path)):
+    if path.parent != venv_folder(place) and not is_own_lock(lock_of(path)):
         raise UsageError(f"`recipectl venv create` has not made {path}; remove it yourself", kind="file")
 
 

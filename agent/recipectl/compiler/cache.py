@@ -28,18 +28,21 @@ def compile_place(
     *,
     with_resolved: bool = False,
     applied: Collection[str] | None = None,
+    held: Collection[str] = (),
 ) -> CompileResult:
     """The units of all recipes of a place, and of some files.
 
     An unchanged host comes from the cache. With `with_resolved` it is compiled, and the result has its steps.
     `applied` are the recipes that an apply is about to write, None for all of them: what other units claim as
-    they are installed counts too.
+    they are installed counts too. The recipes of `held` are left out: their units count as they are.
     """
     content = content_for(place.owners)  # the cache's key and the compiler see the same bytes
     sources = search.sources(place.recipe_folders, tuple(files))
+    recipes = {source.name for source in sources}
+    sources = tuple(source for source in sources if source.name not in held)
     host_files = search.host_files(place.bases)
     installation = current_installation(place)
-    claims = _installed_claims(place, {source.name for source in sources}, applied)
+    claims = _installed_claims(place, recipes, applied, held)
     cache_file = place.cache_folder / ("compiled.json" if applied is None else "applied.json")
     together = None if applied is None else (*sorted(applied), *claims)
     wanted_key = key(sources, host_files, installation, release(), content, together)
@@ -60,7 +63,7 @@ def compile_place(
 
 
 def _installed_claims(
-    place: Place, recipes: Collection[str], applied: Collection[str] | None
+    place: Place, recipes: Collection[str], applied: Collection[str] | None, held: Collection[str]
 ) -> tuple[Claim, ...]:
     """The claims of installed units that an apply leaves as they are.
 
@@ -72,7 +75,7 @@ def _installed_claims(
         if not unit.recipe or name != UnitNames(unit.recipe).service:
             continue
         stays = unit.recipe not in applied if applied is not None else unit.recipe in recipes
-        if stays or is_elsewhere(place, unit):
+        if stays or unit.recipe in held or is_elsewhere(place, unit):
             names = UnitNames(unit.recipe)
             has_socket = bool({names.socket, names.queue_socket} & installed.keys())
             claims.append(claim_of_unit(unit, has_socket=has_socket))

@@ -7,8 +7,10 @@ from recipectl.compiler.helper_commands import HelperCommands
 from recipectl.compiler.model import ResolvedRecipe, Values
 from recipectl.compiler.relations import Relations
 from recipectl.engines.registry import ENGINES
+from recipectl.engines.served import served_names
 from recipectl.machine.installation import Installation
-from recipectl.recipe.parts import OnDemand, Queue, Watch
+from recipectl.recipe.hostfile import HostSettings
+from recipectl.recipe.parts import Canary, OnDemand, Queue, Watch
 from recipectl.recipe.schema import Recipe
 from recipectl.request_queue import configuration
 from recipectl.systemd import quoting
@@ -80,6 +82,38 @@ def queue_values(
         "close": helper.close_queue(queue),
     }
     return waits, opens
+
+
+def canaries(recipe: Recipe, settings: HostSettings) -> tuple[Canary, ...]:
+    """The canaries of a recipe: those of the host, then its own; an empty list in the recipe means none."""
+    own = recipe.canaries
+    is_follower = recipe.nodes is not None and recipe.nodes.rank > 0
+    return () if own == () or is_follower else (*(settings.canaries or ()), *(own or ()))
+
+
+def canary_values(
+    asked: tuple[Canary, ...], resolved: ResolvedRecipe, installation: Installation, helper: HelperCommands
+) -> Values:
+    """The values of the unit that asks a model its canaries, each a command."""
+    recipe, key = resolved.recipe, secrets.api_key(resolved.recipe)
+    model, key_file = served_names(recipe, resolved.words)[0], key.name if key else None
+    commands = [helper.ask_model(resolved, model, key_file)]
+    commands += [
+        helper.ask_canary(canary, number, resolved, model, key_file)
+        for number, canary in enumerate(asked, start=1)
+    ]
+    # The site's own command may be any program: one with a JIT compiler maps memory to write and run.
+    own = [
+        line for line in sandbox.helper_lines(limited=False) if not line.startswith("MemoryDenyWriteExecute")
+    ]
+    longest_sec = max((canary.timeout for canary in asked), default=0)
+    return {
+        "secrets": [key.setting] if key else [],
+        "commands": commands,
+        # systemd counts it for each command; a text may be asked as a chat, and then as a prompt.
+        "timeout_start_sec": 2 * longest_sec + 30,
+        "sandbox": [] if installation.user else own,
+    }
 
 
 def question(recipe: Recipe, watch: Watch, resolved: ResolvedRecipe) -> str:

@@ -1,18 +1,29 @@
 """The command lines with which units run the helper (helper.py) and systemctl."""
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from recipectl.compiler import gpus, service_settings
 from recipectl.compiler.model import ResolvedRecipe
 from recipectl.compiler.relations import Relations
 from recipectl.engines.endpoint import Endpoint
+from recipectl.engines.registry import ENGINES
 from recipectl.machine.distributions import ENGINE_DISTRIBUTIONS
 from recipectl.machine.installation import Installation
 from recipectl.recipe.hostfile import HostSettings
-from recipectl.recipe.parts import Queue, Watch
+from recipectl.recipe.parts import Canary, Queue, Watch
 from recipectl.recipe.schema import Recipe
 from recipectl.systemd import quoting
 from recipectl.systemd.unitfile import UnitNames
+
+_NAME_TIMEOUT_SEC = 30
+
+
+def _filled(word: str, values: Mapping[str, str]) -> str:
+    for name, value in values.items():
+        word = word.replace(name, value)
+    return word
 
 
 @dataclass(frozen=True)
@@ -120,6 +131,39 @@ class HelperCommands:
     def end_queue(self, queue: Queue) -> str:
         """The ExecStop= of a queue: HAProxy ends once its requests have."""
         return self._helper("end-queue", *self._manager, "--drain-sec", queue.drain)
+
+    def ask_model(self, resolved: ResolvedRecipe, model: str, key_file: str | None) -> str:
+        """The question whether an engine serves the model of its recipe."""
+        engine, path = ENGINES[resolved.recipe.backend], resolved.recipe.model_path
+        # For a model of the hub it tells the file in its cache, and may call it by that.
+        of_hub = engine.model_flag_of(path) == engine.hub_flag
+        return self._helper(
+            "ask-model",
+            *("--address", resolved.endpoint.connect, "--port", resolved.endpoint.port),
+            *("--path", None if of_hub else engine.version_path),
+            *("--model", None if of_hub and model == path else model),
+            *("--model-path", None if of_hub else path),
+            *("--key-file", key_file, "--timeout-sec", _NAME_TIMEOUT_SEC),
+        )
+
+    def ask_canary(
+        self, canary: Canary, number: int, resolved: ResolvedRecipe, model: str, key_file: str | None
+    ) -> str:
+        """The command of one canary: a question, or the site's own with the address put in."""
+        endpoint = resolved.endpoint
+        if canary.command:
+            words = {"{url}": endpoint.url, "{model}": model}
+            return quoting.command_line(tuple(_filled(word, words) for word in canary.command))
+        return self._helper(
+            "ask-canary",
+            *("--address", endpoint.connect, "--port", endpoint.port, "--number", number),
+            *("--ask", canary.ask),
+            *("--path", canary.sent_to),
+            *("--body", None if canary.request is None else json.dumps(canary.request)),
+            *("--contains", canary.contains),
+            *("--matches", canary.matches),
+            *("--model", model, "--key-file", key_file, "--timeout-sec", canary.timeout),
+        )
 
     def watch(
         self, resolved: ResolvedRecipe, watch: Watch, ask: str, key_file: str | None, service: str

@@ -2,63 +2,32 @@
 
 import hashlib
 import json
-import re
-from dataclasses import dataclass
-from functools import cache
 from ipaddress import ip_address
-
-from jinja2 import Environment as Templates
-from jinja2 import PackageLoader, StrictUndefined
 
 from recipectl.compiler import companions, gpus, identity, sandbox, secrets, service_settings
 from recipectl.compiler.environment import assignment
 from recipectl.compiler.helper_commands import HelperCommands
 from recipectl.compiler.model import CompiledModel, ResolvedRecipe, Values
 from recipectl.compiler.relations import Relations
+from recipectl.compiler.unit_text import UnitWriter
 from recipectl.engines import flags
 from recipectl.engines.endpoint import drain_sec
 from recipectl.engines.options import shipped_options
 from recipectl.engines.served import served_names
-from recipectl.errors import UnrepresentableError, UsageError
+from recipectl.errors import UsageError
 from recipectl.machine.installation import Installation
 from recipectl.recipe.hostfile import HostSettings
 from recipectl.recipe.schema import Recipe
 from recipectl.systemd import quoting
-from recipectl.systemd.unitfile import DIGEST_FIELD, Unit, UnitNames, sealed
+from recipectl.systemd.unitfile import DIGEST_FIELD, Unit, UnitNames
 
 _NO_PLAIN_HTTP = ("--uds", "--ssl-certfile", "--ssl-cert-file")
 _STARTS_BEFORE_LIMIT = 4
 _RESTART_SEC = 10
+_COMPARISON_TIMEOUT_SEC = 300  # two parsers, on a cold disk
 _LONGEST_PAUSE_SEC = 60
 _LONGEST_QUEUED_NAME = 60  # the path of HAProxy's control socket has at most 107 characters (unix(7))
-_CONTROL = re.compile("[\x00-\x1f\x7f]")
 _SORTED_JSON = json.JSONEncoder(sort_keys=True)
-
-
-@cache
-def templates() -> Templates:
-    """The package's templates."""
-    return Templates(  # noqa: S701  (unit files, not HTML)
-        loader=PackageLoader("recipectl"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-        keep_trailing_newline=True, auto_reload=False,
-    )  # fmt: skip
-
-
-def _rendered(template: str, **values: str | int | list[str]) -> str:
-    """A template with its values. No value can begin a line of its own."""
-    for name, value in values.items():
-        for text in value if isinstance(value, list) else (str(value),):
-            # systemd takes \r and NUL for the end of a line too: a raw one would begin a setting of its own.
-            # Only a continued command line has line feeds.
-            if not text.isprintable() and _CONTROL.search(text.replace(" \\\n", "")):
-                raise UnrepresentableError(f"a control character reached the {name} of a unit; remove it")
-    text = templates().get_template(template).render(values)
-    if len(text) * 4 > quoting.MAX_LINE_BYTES:  # UTF-8 has at most four bytes for a character
-        for line in text.replace(" \\\n", "").split("\n"):
-            if len(line.encode(errors="surrogateescape")) > quoting.MAX_LINE_BYTES:
-                fault = f"{line.partition('=')[0][:40]}= is longer than the 1 MiB that systemd reads"
-                raise UnrepresentableError(f"{fault}; shorten it")
-    return text
 
 
 def listen_address(host: str) -> str | None:
@@ -115,7 +84,7 @@ def render(
     values["wait_ready"] = helper.wait_until_ready(recipe, resolved.endpoint, digest)
     # After a reload the unit on disk may be newer than the process: systemd keeps this field from its start.
     values["digest_fields"] = [] if installation.user else [f"{DIGEST_FIELD}={digest}"]
-    write = _Writer(names, quoting.line(resolved.file))
+    write = UnitWriter(names, quoting.line(resolved.file))
     units = [write.unit(names.service, "model.service.j2", **values, digest=digest)]
     if recipe.on_demand:
         proxy = companions.proxy_values(recipe, recipe.on_demand, resolved, relations, installation, helper)
@@ -132,6 +101,9 @@ def render(
         watching, killing = companions.watch_values(recipe, recipe.watch, resolved, installation, helper)
         units.append(write.unit(names.watch, "model-watch.service.j2", **watching))
         units.append(write.unit(names.hung, "model-hung.service.j2", **killing))
+    if asked := companions.canaries(recipe, settings):
+        asking = companions.canary_values(asked, resolved, installation, helper)
+        units.append(write.unit(names.canaries, "model-canaries.service.j2", **asking))
     return _model(resolved, relations, settings, installation, tuple(units), digest)
 
 
@@ -139,22 +111,6 @@ def _listen(resolved: ResolvedRecipe) -> str:
     """The address of the socket where clients ask."""
     endpoint = resolved.client_endpoint
     return f"{listen_address(endpoint.host)}:{endpoint.port}"
-
-
-@dataclass(frozen=True)
-class _Writer:
-    """Writes the units of one recipe; `source` is its file as one line of a unit."""
-
-    names: UnitNames
-    source: str
-
-    def unit(self, name: str, template: str, **values: str | int | list[str]) -> Unit:
-        """A unit from its template."""
-        names = self.names
-        common = {
-            "recipe": names.recipe, "source": self.source, "service": names.service, "stem": names.stem,
-        }  # fmt: skip
-        return sealed(Unit(name, _rendered(template, **common, **values)))
 
 
 def _model(
@@ -194,7 +150,7 @@ def _started_with(resolved: ResolvedRecipe, settings: HostSettings, installation
     recipe = resolved.recipe
     level = recipe.hardening or settings.hardening
     return {
-        "identity": [] if installation.user else _identity(resolved, settings),
+        "identity": [] if installation.user else identity_lines(resolved, settings),
         "secrets": secrets.unit_lines(recipe),
         "command": quoting.command_line(resolved.argv),
         "directories": [] if installation.user else [f"models/{resolved.name}"],
@@ -206,7 +162,7 @@ def _started_with(resolved: ResolvedRecipe, settings: HostSettings, installation
     }
 
 
-def _identity(resolved: ResolvedRecipe, settings: HostSettings) -> list[str]:
+def identity_lines(resolved: ResolvedRecipe, settings: HostSettings) -> list[str]:
     """User= and the groups of a model; its private group stays the first."""
     groups = " ".join((identity.DATA_GROUP, *resolved.groups))
     return [f"User={identity.user_of(resolved.recipe, settings)}", f"SupplementaryGroups={groups}"]
@@ -295,3 +251,28 @@ def _restart_settings(recipe: Recipe, settings: HostSettings, installation: Inst
     # A direct restart would leave the queue open, for it does not stop what is bound to the model.
     direct = settings.on_failure and newer and not recipe.queue
     return lines + (["RestartMode=direct"] if direct else [])
+
+
+def questions(resolved: ResolvedRecipe, settings: HostSettings, installation: Installation) -> Unit:
+    """The unit of a recipe's canaries, with none too: then it asks only whether it is the right model."""
+    asked = companions.canaries(resolved.recipe, settings)
+    values = companions.canary_values(asked, resolved, installation, HelperCommands(installation))
+    write = UnitWriter(UnitNames(resolved.name), quoting.line(resolved.file))
+    return write.unit(write.names.canaries, "model-canaries.service.j2", **values)
+
+
+def comparison(
+    resolved: ResolvedRecipe, settings: HostSettings, installation: Installation, command: tuple[str, ...]
+) -> Unit:
+    """The unit that runs the parsers of engines, as the model's user in the model's sandbox."""
+    level = resolved.recipe.hardening or settings.hardening
+    own = identity.has_own_user(resolved.recipe, settings)
+    write = UnitWriter(UnitNames(resolved.name), quoting.line(resolved.file))
+    return write.unit(
+        f"recipectl-check-{resolved.name}.service",
+        "recipectl-check.service.j2",
+        identity=[] if installation.user else identity_lines(resolved, settings),
+        command=quoting.command_line(command),
+        timeout_start_sec=_COMPARISON_TIMEOUT_SEC,
+        sandbox=sandbox.unit_lines(resolved, installation, level, own_user=own),
+    )

@@ -28,7 +28,7 @@ from recipectl.systemd.unitfile import InstalledUnit
 
 _MAX_OUTPUT_BYTES = 4 * 1024 * 1024
 _MAX_HELP_LINE = 1000
-_TABLE_FORMAT = 2  # of the cached answers
+_TABLE_FORMAT = 3  # of the cached answers
 # What a hostile venv's answer may raise when it is read as a table.
 _NO_TABLE = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 TIMEOUT_SEC = 120  # the parsers of vLLM and SGLang take 6 s here, and more on a cold disk
@@ -163,6 +163,9 @@ def llama_options(text: str) -> dict[str, dict[str, Any]]:
     for line in (line for line in text.splitlines() if len(line) <= _MAX_HELP_LINE):
         if option.get("kind") == "value" and line.startswith(" ") and "comma-separated" in line:
             option["kind"] = "commas"
+        default = re.search(r"\bdefault: '?([^,')]+)", line)
+        if default and option and line.startswith(" "):
+            option.setdefault("default", default[1])
         head = re.match(r"(-{1,2}[A-Za-z].*?)(?:\s{2,}(?=[^-\s])|$)", line)
         names = re.findall(r"(?<![\w-])(--?[A-Za-z][\w.-]*)", head[1]) if head else []
         long = [name for name in names if name.startswith("--")]
@@ -180,6 +183,8 @@ def llama_options(text: str) -> dict[str, dict[str, Any]]:
             option["aliases"] = aliases
         if is_negatable:
             option["negations"] = [negation, *(name for name in names[end:] if name != negation)]
+        if default:
+            option["default"] = default[1]
         if choices := re.fullmatch(r"[\[{]([a-z0-9_]+(?:[,|][a-z0-9_]+)+)[\]}]", takes):
             option["choices"] = re.split(r"[,|]", choices[1])
         table[first] = option

@@ -1,7 +1,7 @@
 """The options in an engine's command line, and which of them the engine does not take."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from recipectl.engines.argv import Word
@@ -112,6 +112,16 @@ def check(engine: str, words: Sequence[Word], known: Options) -> list[UsageError
         sentence = f"`{texts[index]}` belongs to no option of {engine_words}; remove it"
         findings.append(UsageError(sentence, *words[index].key, kind="argument"))
     return findings
+
+
+def check_recipe(
+    engine: str, words: Sequence[Word], extra_args: Mapping[str, object], known: Options
+) -> list[UsageError]:
+    """What an engine with these options would refuse of a recipe's words and of its `extra_args`."""
+    given = [word for word in words if word.key not in ((), ("model_path",))]
+    with_words = {word.key[1] for word in given if word.key[0] == "extra_args"}
+    false = [key for key, value in sorted(extra_args.items()) if value is False and key not in with_words]
+    return [*check(engine, given, known), *check_false(engine, false, known)]
 
 
 def check_false(engine: str, keys: Sequence[str], known: Options) -> list[UsageError]:

@@ -15,6 +15,7 @@ class Option(NamedTuple):
     negations: tuple[str, ...] = ()  # spellings that mean "no", `--no-x` first
     choices: tuple[str, ...] | None = None
     deprecated: str | None = None  # what its help says about that
+    default: str | None = None  # where the engine itself was asked
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ def parse_table(text: str) -> Options:
             negations=tuple(option.get("negations", ())),
             choices=tuple(option["choices"]) if "choices" in option else None,
             deprecated=option.get("deprecated"),
+            default=option.get("default"),
         )
         for name, option in data["options"].items()
     }

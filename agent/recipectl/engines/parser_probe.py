@@ -1,6 +1,6 @@
 """The options of an engine by its own parser: `python -I parser_probe.py ENGINE`, with its python.
 
-A program of its own. It prints JSON: {"version", "options": {flag: {kind, aliases, negations, ...}}}.
+A program of its own. It prints JSON: {"version", "options": {flag: {kind, aliases, default, ...}}}.
 Kinds: flag, negatable (has --no-x), value, optional, words (several), repeated.
 """
 
@@ -75,7 +75,7 @@ def _is_deprecated(action: argparse.Action, flag: str) -> bool:
 
 
 def options(parser: argparse.ArgumentParser) -> dict[str, dict[str, Any]]:
-    """Each option under its first long flag; defaults are left out."""
+    """Each option under its first long flag, with its default where that is one word or number."""
     table = {}
     for action in parser._actions:
         spellings = [flag for flag, owner in parser._option_string_actions.items() if owner is action]
@@ -91,6 +91,8 @@ def options(parser: argparse.ArgumentParser) -> dict[str, dict[str, Any]]:
             option["negations"] = sorted(negations, key=lambda flag: flag != f"--no-{long[0][2:]}")
         if action.choices is not None:
             option["choices"] = sorted(str(choice) for choice in action.choices)
+        if isinstance(action.default, str | int | float) and action.default != argparse.SUPPRESS:
+            option["default"] = str(action.default)[:100]
         if _is_deprecated(action, long[0]):
             option["deprecated"] = " ".join((action.help or "").split())[:200]
         table[long[0]] = option

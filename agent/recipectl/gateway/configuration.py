@@ -9,7 +9,7 @@ from typing import NamedTuple
 from recipectl.compiler import sandbox
 from recipectl.compiler.model import GatewaySettings
 from recipectl.compiler.secrets import Credential
-from recipectl.compiler.units import templates
+from recipectl.compiler.unit_text import templates
 from recipectl.gateway.routes import Routes
 from recipectl.gateway_keys import ENGINE_PREFIX
 from recipectl.machine.installation import Installation

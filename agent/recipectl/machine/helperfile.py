@@ -16,6 +16,7 @@ from recipectl.place import Place
 
 NAME = re.compile(r"helper-[0-9a-f]{12}\.pyz")
 _MODULES = (
+    "canary",
     "gateway_keys",
     "helper",
     "proxy",

@@ -9,8 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from recipectl.files import read_bounded
 from recipectl.recipe.load import validate
+from recipectl.recipe.parts import Canary, Text
 from recipectl.recipe.positions import Positions
-from recipectl.recipe.schema import USER, Text, variable_names
+from recipectl.recipe.schema import USER, variable_names
 from recipectl.recipe.yamlfile import read_document
 
 _ABSOLUTE = r"^/[^\x00-\x20;{}'\"\\$:%]*$"  # a word of nginx's configuration, and of a unit
@@ -86,6 +87,9 @@ class HostSettings(BaseModel):
 
     venvs: str | None = Field(
         default=None, pattern=_ABSOLUTE, description="the folder of `recipectl venv`; default: /opt/venvs"
+    )
+    canaries: tuple[Canary, ...] | None = Field(
+        default=None, description="those of every recipe, before its own"
     )
     gateway: Gateway | None = Field(default=None, description="one address for all models of the host")
 

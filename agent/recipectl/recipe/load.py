@@ -44,9 +44,14 @@ def _known_keys(model: type[BaseModel], path: tuple[str | int, ...]) -> list[str
     if len(path) == 1:
         return [*model.model_fields]
     field = model.model_fields.get(str(path[0]))
-    types = get_args(field.annotation) or (field.annotation,) if field else ()
-    parts = [part for part in types if isinstance(part, type) and issubclass(part, BaseModel)]
-    return [name for part in parts for name in part.model_fields]
+    return [name for part in _parts(field.annotation) for name in part.model_fields] if field else []
+
+
+def _parts(annotation: Any) -> list[type[BaseModel]]:
+    """The models in a type: `Watch | None`, `tuple[Canary, ...]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [part for inner in get_args(annotation) for part in _parts(inner)]
 
 
 def _unknown_key(model: type[BaseModel], path: tuple[str | int, ...]) -> str:

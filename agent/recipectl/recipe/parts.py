@@ -1,12 +1,24 @@
 """The parts of a recipe that have keys of their own."""
 
-from typing import Annotated, Literal
+import re
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from recipectl.recipe.spans import span_sec
 
+ANY_SCALAR = {"type": ["string", "number", "boolean"]}
+# A value exactly as the file has it: yamlfile turns the scalars of some keys into their text.
+Text = Annotated[str, Field(strict=True), WithJsonSchema(ANY_SCALAR)]
 Positive = Annotated[int, Field(strict=True, ge=1)]
 
 LONGEST_SEC = 31_536_000  # a year
@@ -94,6 +106,73 @@ class Watch(BaseModel):
         if self.body is not None and not self.path:
             raise ValueError("has `body` and no `path` to send it to; give one")
         return self
+
+
+# The keys of a body of the API -> where it is sent (OpenAI's API, and that of rerankers).
+_PATHS = {
+    "messages": "/v1/chat/completions",
+    "prompt": "/v1/completions",
+    "input": "/v1/embeddings",
+    "documents": "/v1/rerank",
+}
+
+
+class Canary(BaseModel):
+    """A question whose answer tells whether a model works, or a command of the site that decides it."""
+
+    model_config = _PART
+
+    ask: Text | None = Field(default=None, min_length=1, description="what a user asks, of a model for chats")
+    request: dict[str, Any] | None = Field(
+        default=None, description="a body of the API; `model` is put in where it is missing"
+    )
+    path: str | None = Field(
+        default=None, pattern=r"^/[!-~]*$", description="where `request` is sent; left out: as its keys tell"
+    )
+    command: tuple[Text, ...] | None = Field(
+        default=None, min_length=1, description="words; exit status 0 is good, {url} and {model} are put in"
+    )
+    contains: Text | None = Field(default=None, min_length=1, description="text that the answer must have")
+    matches: Text | None = Field(
+        default=None, min_length=1, description="a regular expression that the answer must match"
+    )
+    timeout: Span = Field(default=60, description="how long the answer may take")
+
+    @field_validator("matches")
+    @classmethod
+    def _is_an_expression(cls, text: str | None) -> str | None:
+        try:
+            re.compile(text or "")
+        except re.error as error:
+            raise ValueError(f"is no regular expression of Python ({error}); correct it") from error
+        return text
+
+    @field_validator("command")
+    @classmethod
+    def _is_a_program(cls, words: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if words and not words[0].startswith("/"):
+            raise ValueError(f"begins with `{words[0]}`; give the absolute path of a program")
+        return words
+
+    @model_validator(mode="after")
+    def _is_one_question(self) -> "Canary":
+        given = [name for name in ("ask", "request", "command") if getattr(self, name) is not None]
+        if len(given) != 1:
+            fault = f"has {' and '.join(f'`{name}`' for name in given)}" if given else "asks nothing"
+            raise ValueError(f"{fault}; give one of `ask`, `request` and `command`")
+        if self.command and (self.contains or self.matches):
+            raise ValueError("has a `command`, whose exit status decides; remove `contains` and `matches`")
+        if self.path and not self.request:
+            raise ValueError("has a `path` and no `request` to send there; remove it")
+        if self.request is not None and self.sent_to is None:
+            raise ValueError(f"has a `request` with none of {', '.join(_PATHS)}; give its `path`")
+        return self
+
+    @property
+    def sent_to(self) -> str | None:
+        """The path of a request."""
+        known = (path for key, path in _PATHS.items() if key in (self.request or {}))
+        return self.path or next(known, None)
 
 
 class Nodes(BaseModel):

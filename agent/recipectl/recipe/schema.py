@@ -16,12 +16,9 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from recipectl.recipe import gpu_selection
-from recipectl.recipe.parts import Nodes, OnDemand, Positive, Queue, Ready, Watch
+from recipectl.recipe.parts import ANY_SCALAR, Canary, Nodes, OnDemand, Positive, Queue, Ready, Text, Watch
 
-_ANY_SCALAR = {"type": ["string", "number", "boolean"]}
-# A value exactly as the file has it: yamlfile turns the scalars of some keys into their text.
-Text = Annotated[str, Field(strict=True), WithJsonSchema(_ANY_SCALAR)]
-_ONE_OR_MORE = {"anyOf": [_ANY_SCALAR, {"type": "array", "items": _ANY_SCALAR}]}
+_ONE_OR_MORE = {"anyOf": [ANY_SCALAR, {"type": "array", "items": ANY_SCALAR}]}
 
 
 def _as_list(value: object) -> object:
@@ -140,6 +137,9 @@ class Recipe(BaseModel):
     nodes: Nodes | None = None
     ready: Ready = Field(default_factory=Ready)
     watch: Watch | None = None
+    canaries: tuple[Canary, ...] | None = Field(
+        None, description="questions that tell whether the model works; those of the host file come first"
+    )
     secrets: dict[str, Text] = Field({}, description="variable: absolute path, or name of a credential")
     user: str | None = Field(None, pattern=USER, description="the unit's User=")
     hardening: Literal["strict", "default", "off"] | None = None

@@ -24,6 +24,7 @@ _TEXT_MAPPINGS = {
 _TEXT_LISTS = {("args",), ("gpus",), ("after",), ("requires",), ("conflicts",), LEGACY_GPUS, _TOP_LEVEL_GPUS}
 # `hardening: off` is a word, and not false.
 _TEXT_VALUES = {("gpus",), ("after",), ("requires",), ("hardening",), LEGACY_GPUS, _TOP_LEVEL_GPUS}
+_CANARY_TEXTS = {"ask", "contains", "matches", "command"}
 _NESTED = {"ready", "on_demand", "queue", "watch", "nodes"}  # mappings whose keys belong to recipectl too
 
 # Whole numbers that YAML 1.1 reads otherwise than a person: octal, and base 60.
@@ -49,7 +50,7 @@ class Written(float):
         return self
 
 
-def _known_key(text: str, path: KeyPath) -> str:
+def known_key(text: str, path: KeyPath) -> str:
     """The key as recipectl knows it: snake_case where it is ours, or a flag (before its first dot)."""
     if path == ("extra_args",) and not text.startswith("-"):
         head, dot, tail = text.partition(".")
@@ -62,6 +63,8 @@ def _known_key(text: str, path: KeyPath) -> str:
 
 def _is_text(path: KeyPath) -> bool:
     in_list = path[:-1] in _TEXT_LISTS or path[:-2] == ("service",)
+    if path[:1] == ("canaries",) and len(path) >= 3 and path[2] in _CANARY_TEXTS:
+        return True
     return in_list or path[:-1] in _TEXT_MAPPINGS or path in _TEXT_VALUES
 
 
@@ -186,7 +189,7 @@ class Reader:
                 sentence = "`<<` merges nothing in a recipe; write the keys out, or use a drop-in"
                 self.report(position, path, "key", sentence)
                 continue
-            key = _known_key(key_node.value, path)
+            key = known_key(key_node.value, path)
             if key in first_nodes:
                 self.report(position, (*path, key), "key", _given_twice(key_node, first_nodes[key]))
                 continue

@@ -4,11 +4,11 @@ import contextlib
 import re
 import select
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Self
 
 from recipectl.errors import BusError
 from recipectl.systemd.refusal import Refusal
-from recipectl.systemd.states import ALL, BRIEF, BRIEF_LOADING, CONDITIONS, UnitRow, UnitState
+from recipectl.systemd.states import ALL, BRIEF, BRIEF_LOADING, CONDITIONS, UnitRow, UnitState, failed_number
 from recipectl.systemd.unitfile import is_companion
 
 _SERVICE = b"org.freedesktop.systemd1"
@@ -34,7 +34,7 @@ class Manager:
         self._results: dict[bytes, str] = {}
         self._callback: Callable[..., None] | None = None
 
-    def __enter__(self) -> "Manager":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -73,9 +73,8 @@ class Manager:
     def _remedy(self) -> str:
         if self.host:
             return f"try `ssh {self.host} systemd-stdio-bridge`"
-        if self.user:
-            return "log in with a session that has one (loginctl enable-linger), or use the system manager"
-        return "check that systemd is PID 1 and that D-Bus runs"
+        own = "log in with a session that has one (loginctl enable-linger), or use the system manager"
+        return own if self.user else "check that systemd is PID 1 and that D-Bus runs"
 
     def _request(self, purpose: str, request: Callable[[Any], Any]) -> Any:
         """Make one request, once more after a lost connection; `purpose` names it in an error."""
@@ -165,8 +164,8 @@ class Manager:
         return self._results.get(job, "done")
 
     def _lost(self) -> BusError:
-        remedy = "the job goes on; see `recipectl status`"
-        return BusError(f"the connection to {self._whose} was lost before the job ended; {remedy}")
+        fault = f"the connection to {self._whose} was lost before the job ended"
+        return BusError(f"{fault}; the job goes on; see `recipectl status`")
 
     def job(self, verb: str, unit: str) -> str:
         """Run one job to its end; returns systemd's result."""
@@ -246,6 +245,11 @@ class Manager:
         argv = tuple(_text(word) for word in commands[0][1]) if commands else ()
         return argv, dict(_text(pair).split("=", 1) for pair in pairs)
 
+    def failed_command(self, unit: str) -> int:
+        """Which ExecStart= of a oneshot unit has failed, counted from 1; 0 where none tells."""
+        property_of = self._row(unit).path, b"Service", b"ExecStart", b"a(sasbttttuii)"
+        return failed_number(self._property(*property_of))
+
     def rivals(self, unit: str) -> tuple[str, ...]:
         """The models that a unit conflicts with, in either direction."""
         return self._related(unit, b"Conflicts", b"ConflictedBy")
@@ -259,9 +263,8 @@ class Manager:
     def _related(self, unit: str, *relations: bytes) -> tuple[str, ...]:
         """The units of models in some properties of a unit."""
         path = self._row(unit).path
-        names = {
-            name.decode() for relation in relations for name in self._property(path, b"Unit", relation, b"as")
-        }
+        lists = (self._property(path, b"Unit", relation, b"as") for relation in relations)
+        names = {name.decode() for some in lists for name in some}
         return tuple(sorted(name for name in names if name.startswith("model-")))
 
     def unit_files(self, pattern: str) -> tuple[str, ...]:
@@ -275,8 +278,7 @@ class Manager:
 
     def version(self) -> int:
         """The manager's own major version."""
-        text = self._property(_PATH, b"Manager", b"Version", b"s").decode()
-        return int(re.split(r"[^0-9]", text)[0])
+        return int(re.split(r"[^0-9]", self._property(_PATH, b"Manager", b"Version", b"s").decode())[0])
 
 
 def _can_be_stopped(row: UnitRow) -> bool:

@@ -86,6 +86,12 @@ def _failed_status(commands: Any) -> int:
     return next((int(command[-1]) for command in commands if command[-2] == 1 and command[-1]), 0)
 
 
+def failed_number(commands: Any) -> int:
+    """Which command has failed, counted from 1; 0 where none did. Code and status are 0 before its end."""
+    ends = enumerate(((int(command[-2]), int(command[-1])) for command in commands), start=1)
+    return next((number for number, (code, status) in ends if code and (code, status) != (1, 0)), 0)
+
+
 def _not_met(checks: Any) -> tuple[str, ...]:
     """The checks that failed when they were made: (name, trigger, negated, parameter, result) each."""
     return tuple(

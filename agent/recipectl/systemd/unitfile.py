@@ -10,7 +10,17 @@ SECTION = "[X-Recipectl]"  # systemd ignores sections that begin with X- (system
 # Earlier releases had a variable of this name.
 DIGEST_FIELD = "RECIPECTL_DIGEST"
 # No recipe's name may end like this: the unit would belong to another model.
-RESERVED_ENDINGS = ("-proxy", "-keep", "-queue", "-queue-open", "-watch", "-hung", ".service", ".socket")
+RESERVED_ENDINGS = (
+    "-proxy",
+    "-keep",
+    "-queue",
+    "-queue-open",
+    "-watch",
+    "-hung",
+    "-canaries",
+    ".service",
+    ".socket",
+)
 
 _TARGET = """# Written by recipectl; changes belong in drop-ins (systemctl edit models.target).
 [Unit]
@@ -48,10 +58,11 @@ class UnitNames:
         self.queue_open = f"{self.stem}-queue-open.service"  # lets requests through while the model runs
         self.watch = f"{self.stem}-watch.service"
         self.hung = f"{self.stem}-hung.service"  # kills a model whose watch found it hung
+        self.canaries = f"{self.stem}-canaries.service"  # asks the model what its recipe has of canaries
         self.watch_timer = f"{self.stem}-watch.timer"  # of earlier releases
         self.every = (
             self.service, self.socket, self.proxy, self.keep, self.queue_socket, self.queue_open, self.queue,
-            self.watch_timer, self.watch, self.hung,
+            self.watch_timer, self.watch, self.hung, self.canaries,
         )  # fmt: skip
 
     @classmethod

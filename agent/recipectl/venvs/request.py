@@ -103,6 +103,19 @@ def request_of(words: dict[str, object]) -> Request:
         raise UsageError(str(error.errors()[0]["ctx"]["error"])) from error
 
 
+def like_another(requirement: str, venv: Path | None) -> Request:
+    """A request that differs from that of another venv in its engine alone; UsageError for a wrong word."""
+    lock = lock_of(venv) if venv else None
+    other = read(lock)[1] if lock and is_own_lock(lock) else None
+    if lock is None or other is None:
+        return request_of({"requirement": requirement})
+    new = request_of(other.model_dump() | {"requirement": requirement})
+    before, after = other.version_in(read(lock)[0]), new.pinned_version
+    # An alias with a version of its own (`vllm==0.32.0+cpu`) follows that of the engine.
+    aliases = (alias.replace(before, after, 1) if before and after else alias for alias in other.aliases)
+    return new.model_copy(update={"aliases": tuple(aliases)})
+
+
 def request_for(path: Path, words: dict[str, object]) -> tuple[str, Request]:
     """The text of a lock, and its request with what a command line adds to it."""
     text, request = read(path)

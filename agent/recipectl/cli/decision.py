@@ -1,0 +1,167 @@
+"""What an apply does: the decision for some recipes or the whole host, and how it is carried out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+from recipectl.cli import gateway
+from recipectl.cli.options import report_problems, select
+from recipectl.cli.terminal import moving_line, say
+from recipectl.compiler.cache import is_elsewhere
+from recipectl.converge import apply, copies, plan
+from recipectl.converge.survey import enabled_rivals, survey, with_requirements
+from recipectl.converge.values import Action, Plan, Survey
+from recipectl.errors import HostError, Problem, RecipectlError, UsageError, on_host
+from recipectl.machine import sockets
+from recipectl.place import lingering_fault
+from recipectl.recipe import search
+from recipectl.systemd.dbus import Manager
+from recipectl.systemd.store import Store
+from recipectl.systemd.unitfile import UnitNames, shared_units
+
+if TYPE_CHECKING:
+    from recipectl.cli.gateway import Change
+    from recipectl.compiler.model import CompiledModel
+    from recipectl.place import Place
+
+_DONE = {
+    "create group": "created the group",
+    "create user": "created the user",
+    "write helper": "wrote",
+    "write": "wrote",
+    "remove": "removed",
+    "reload": "reloaded",
+    "enable": "enabled",
+    "disable": "disabled",
+    "stop": "stopped",
+    "restart": "restarting",
+    "start": "starting",
+    "remove helper": "removed",
+    "write file": "wrote",
+    "remove file": "removed",
+    "reload service": "reloaded",
+}
+
+
+class Decision(NamedTuple):
+    """A plan, the host that it is for, and what is wrong so far."""
+
+    plan: Plan
+    survey: Survey
+    models: tuple[CompiledModel, ...]
+    problems: tuple[Problem, ...]
+    status: int
+    gateway: Change
+
+
+def decide(
+    place: Place,
+    recipes: Sequence[str],
+    manager: Manager,
+    *,
+    restart: bool = True,
+    held: Mapping[str, Problem] | None = None,
+) -> Decision:
+    """The plan for the named recipes, or for the whole host; `held` are left alone, each with the reason."""
+    unread = () if recipes else search.unread_files(place.recipe_folders)
+    _refuse_files_with_a_recipes_name(place, recipes)
+    names = (search.stem(search.find(name, ())) if search.is_file(name) else name for name in recipes)
+    # Whatever keeps its unit, or its process, keeps its GPUs.
+    applied = frozenset(names) if recipes or not restart else None
+    selection = select(place, recipes, applied=applied, held=held)
+    all_models = selection.result.models
+    models = with_requirements(selection.models, all_models)
+    current = survey(models, all_models, place, manager, prune=not recipes)
+    elsewhere = [] if recipes else [*_recipes_elsewhere(place, current)]
+    held = plan.without_a_model(models, current)
+    models = tuple(model for model in models if model.name not in held)
+    problems = [*elsewhere, *held.values()]
+    shared = shared_units(user=place.user)
+    units = [unit.name for unit in (*shared, *(unit for model in models for unit in model.units))]
+    for name in units:
+        if name not in current.installed and (reason := Store(place.unit_folder).reason_not_ours(name)):
+            problems.append(on_host("unit", reason))
+            shared = tuple(unit for unit in shared if unit.name != name)
+            models = tuple(model for model in models if name not in {unit.name for unit in model.units})
+    status = selection.status or (2 if elsewhere or held else int(bool(problems)))
+    for model, rival in enabled_rivals(models, current.enabled):
+        fault = f"`{model.name}` and `{rival}` are enabled and stop each other"
+        sentence = f"{fault}: only one would be up after a boot; disable the other"
+        problems.append(on_host("relation", sentence, file=model.file))
+        status = 2
+    if place.user and any(model.autostart for model in models) and (lingering := lingering_fault()):
+        problems.append(on_host("host", lingering, severity="warning"))
+    change = gateway.decide(place, selection.result, models, current, prune=not recipes, restart=restart)
+    problems += (*unread, *change.problems)
+    decided = plan.decide(models, (*shared, *change.units), current, all_models=all_models, restart=restart)
+    decided = Plan((*decided.actions, *change.actions), decided.units)
+    report_problems(problems)
+    found = (*selection.problems, *problems)
+    return Decision(decided, current, models, found, max(status, change.status), change)
+
+
+def _recipes_elsewhere(place: Place, current: Survey) -> Iterator[Problem]:
+    """Units whose recipe is outside the recipe folders. They are left alone: only what is inside counts."""
+    inside = {search.stem(path) for path in search.recipe_files(place.recipe_folders)}
+    for unit in current.installed.values():
+        names = UnitNames(unit.recipe)
+        if unit.name == names.service and unit.recipe not in inside and is_elsewhere(place, unit):
+            fault = f"{unit.name} was written from {unit.source}, outside the recipe folders"
+            remedy = f"`recipectl apply {unit.source}` copies it, `recipectl remove {unit.recipe}` ends it"
+            yield on_host("file", f"{fault}; {remedy}")
+
+
+def _refuse_files_with_a_recipes_name(place: Place, recipes: Sequence[str]) -> None:
+    by_name = {search.stem(path): path for path in search.recipe_files(place.recipe_folders)}
+    for path in (search.find(name, ()) for name in recipes if search.is_file(name)):
+        other = by_name.get(search.stem(path), path)
+        if copies.is_copy(place, other, path):
+            continue
+        if path.exists() and os.path.realpath(path) != os.path.realpath(other):
+            fault = f"{path} has the name of {other}, so the next apply would undo it"
+            raise UsageError(f"{fault}; rename it", kind="file")
+
+
+def carry_out(decision: Decision, store: Store, manager: Manager, *, as_json: bool) -> RecipectlError | None:
+    """Apply a plan, and say each action when it is done (with --json at the end); what went wrong."""
+    count = 0
+
+    def report(action: Action) -> None:
+        nonlocal count
+        count += 1
+        if not as_json:
+            say(f"{_DONE[action.verb]} {action.unit}: {action.reason}")
+
+    decided = decision.plan
+    if not decided:
+        return None
+    # nginx finds its files when its unit starts.
+    steps = (
+        partial(decision.gateway.write_files, report),
+        partial(apply.apply, decided, store, manager, report),
+        partial(decision.gateway.finish, manager, report),
+    )
+    failures: list[RecipectlError] = []
+    with moving_line(lambda: f"applying: {count} of {len(decided.actions)} done"):
+        for step in steps:
+            try:
+                step()
+            except RecipectlError as error:
+                failures.append(error)
+    problems = [problem for failure in failures for problem in failure.problems]
+    return HostError(problems) if len(failures) > 1 else next(iter(failures), None)
+
+
+def taken_ports(decision: Decision) -> Iterator[Problem]:
+    """The processes that hold the ports of sockets that could not listen."""
+    started = decision.plan.of("start", "restart")
+    for model in decision.models:
+        if not model.listen or model.socket not in started:
+            continue
+        address, port = model.listen
+        holder = sockets.holder(port, address)
+        if holder and holder.unit != "init.scope":  # that is systemd, which listens for a socket
+            yield on_host("port", f"{model.socket}: port {port} is taken by {holder}")

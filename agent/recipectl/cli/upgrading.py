@@ -1,0 +1,222 @@
+"""What an upgrade has other verbs do, the unit that runs it, and how its end is waited for."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from recipectl.cli import gateway
+from recipectl.cli.decision import carry_out, decide
+from recipectl.cli.failures import said_by, start_failure
+from recipectl.cli.jobs import existing
+from recipectl.cli.sockets import queue_job
+from recipectl.cli.terminal import moving_line, say
+from recipectl.cli.venv import made, venv_folder
+from recipectl.compiler.cache import compile_place
+from recipectl.converge import holds, records
+from recipectl.converge.survey import survey
+from recipectl.errors import HostError, JobError, RecipectlError, UsageError
+from recipectl.files import failures_named, remove, write_whole
+from recipectl.systemd import quoting
+from recipectl.systemd.dbus import Manager
+from recipectl.systemd.store import Store
+from recipectl.systemd.unitfile import Unit, UnitNames
+
+if TYPE_CHECKING:
+    from recipectl.converge.records import Record
+    from recipectl.place import Place
+
+_TEMPLATE = "recipectl-upgrade@.service"
+# What uv reads of a shell: indexes, proxies and certificates.
+_OF_THE_SHELL = re.compile(r"UV_\w+|(https?|no|all)_proxy|SSL_CERT_(FILE|DIR)|NETRC", re.I)
+_POLL_SEC = 0.1
+_NOT_BACK_YET = 4  # systemd runs the unit again
+_ENDED_POLLS = 20  # the unit is gone this often in a row, and its record is not over
+
+
+class OtherVerbs:
+    """The verbs that an upgrade uses (upgrades/steps has what each is for)."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+
+    def make_runtime(self, requirement: str, backend: str, like: Path | None) -> Path:
+        """The venv of a requirement, made like another one where it is not there."""
+        from recipectl.machine.disk import Disk
+        from recipectl.upgrades import target
+        from recipectl.venvs.request import like_another
+
+        request = like_another(requirement, like)
+        if version := request.pinned_version:
+            folder = venv_folder(self.place) / f"{request.distribution}-{version}"
+            if target.existing(folder, version, backend, Disk()):
+                return folder
+        return made(self.place, request)
+
+    def apply(self, model: str, store: Store, manager: Manager) -> None:
+        """Apply one recipe; HostError with what went wrong."""
+        held = {name: why for name, why in holds.held(self.place).items() if name != model}
+        decision = decide(self.place, (model,), manager, held=held)
+        failure = carry_out(decision, store, manager, as_json=False) if decision.status == 0 else None
+        errors = [problem for problem in decision.problems if problem.severity == "error"]
+        if failure or decision.status:
+            raise failure or HostError(errors)
+
+    def refresh_gateway(self, manager: Manager) -> None:
+        """Let the gateway lead to what is installed; what is wrong with it is said, and stops nothing."""
+        try:
+            result = compile_place(self.place, held=holds.held(self.place))
+            if result.gateway is None:
+                return
+            current = survey((), result.models, self.place, manager, prune=False)
+            change = gateway.decide(self.place, result, (), current, prune=False, restart=True)
+            change.write_files(lambda _: None)
+            change.finish(manager, lambda _: None)
+        except RecipectlError as error:
+            click.echo(f"the gateway was left as it is: {error}", err=True)
+
+    def start(self, manager: Manager, verb: str, service: str) -> bytes:
+        """Queue the job of a model."""
+        return queue_job(manager, verb, existing(manager, service, self.place), with_socket=False)
+
+    def reason(self, manager: Manager, service: str, result: str) -> str:
+        """Why a model did not start."""
+        why = start_failure(self.place, manager.states((service,))[0], result)
+        return f"{service} did not start: {why}"
+
+
+def unit_of(model: str) -> str:
+    """The unit that runs the upgrade of a model."""
+    return f"recipectl-upgrade@{model}.service"
+
+
+def begin(place: Place, record: Record) -> None:
+    """Write the record and the unit, and start it; it goes on at the next boot, too."""
+    from recipectl.compiler.unit_text import templates
+
+    manager_words = ("--user",) if place.user else ()
+    command = (sys.executable, "-I", "-m", "recipectl", *manager_words, "upgrade", record.model)
+    instance = "%i"
+
+    def line(option: str) -> str:
+        words = [instance if word == record.model else quoting.word(word) for word in (*command, option)]
+        return ":" + " ".join(words)
+
+    text = (
+        templates()
+        .get_template(f"{_TEMPLATE}.j2")
+        .render(
+            run=line("--run"),
+            back=line("--back"),
+            state=quoting.word(str(records.folder(place))),
+            runtime=place.runtime_folder,
+            wanted_by="default.target" if place.user else "multi-user.target",
+        )
+    )
+    store = Store(place.unit_folder)
+    variables = {name: value for name, value in os.environ.items() if _OF_THE_SHELL.fullmatch(name)}
+    lines = "".join(
+        f"{name}={quoting.word(value)}\n" for name, value in variables.items() if "\n" not in value
+    )
+    with Manager(user=place.user) as manager:
+        # The unit of an earlier upgrade may still end: it would take this record for its own.
+        manager.job("Stop", unit_of(record.model))
+        records.write(place, record)
+        file = _environment(place, record.model)
+        with failures_named("written", file.parent):
+            file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        write_whole({file: lines}, mode=0o600)
+        installed = store.read(_TEMPLATE)
+        if installed is None or installed.text != text:
+            store.write(Unit(_TEMPLATE, text))
+            manager.reload()
+        manager.enable((unit_of(record.model),))
+        manager.start_without_waiting("Start", unit_of(record.model))
+
+
+def _environment(place: Place, model: str) -> Path:
+    return Path(place.runtime_folder, f"recipectl/upgrade-{model}.env")
+
+
+def run(place: Place, model: str, *, back: bool) -> int:
+    """The program of the unit: all steps, or the way back of what was interrupted."""
+    from recipectl.upgrades.back import go_back
+    from recipectl.upgrades.progress import Progress
+    from recipectl.upgrades.run import run as run_upgrade
+    from recipectl.upgrades.steps import JobKeeper
+
+    record = records.read(place, model)
+    if record is None or record.is_over:
+        return 1 if record and record.step == "failed" else 0
+    os.umask(0o022)
+    with JobKeeper(user=place.user) as manager:
+        upgrade = Progress(place, record, manager, OtherVerbs(place), click.echo)
+        try:
+            if back or record.step != "requested":
+                record = go_back(upgrade, f"it was interrupted at the step `{record.step}`")
+            else:
+                record = run_upgrade(upgrade)
+        except RecipectlError as error:
+            click.echo(str(error), err=True)
+            return _NOT_BACK_YET
+        manager.disable((unit_of(model),))
+    remove(_environment(place, model))
+    return 0 if record.step == "done" else 1
+
+
+def follow(place: Place, model: str) -> int:
+    """Print the lines of an upgrade until its end; JobError says what failed."""
+    shown, ended = 0, 0
+    record = records.read(place, model)
+    with Manager(user=place.user) as manager, moving_line(lambda: _doing(place, model)):
+        while record and not record.is_over and ended < _ENDED_POLLS:
+            time.sleep(_POLL_SEC)
+            record = records.read(place, model)
+            for sentence in record.said[shown:] if record else ():
+                say(sentence)
+            shown = len(record.said) if record else 0
+            gone = manager.states((unit_of(model),))[0].active_state in ("inactive", "failed")
+            ended = ended + 1 if gone else 0
+    if record is None or not record.is_over:
+        fault = f"{unit_of(model)} ended, and the upgrade of `{model}` did not"
+        raise JobError(f"{fault}; see systemctl status {unit_of(model)}, and start it again")
+    if record.step == "done":
+        verb = "rolled back" if record.kind == "rollback" else "upgraded"
+        say(f"{model} is {verb}: {record.ended_with}")
+        return 0
+    _print_log(place, record)
+    verb = "rolled back" if record.kind == "rollback" else "upgraded"
+    raise JobError(f"{model} was not {verb}: {record.failure}")
+
+
+def _print_log(place: Place, record: Record) -> None:
+    """What the units have printed that a failure names."""
+    names = UnitNames(record.model)
+    for unit in (f"recipectl-check-{record.model}.service", names.canaries):
+        if unit in (record.failure or ""):
+            for sentence in said_by(place, unit, record.began_sec):
+                click.echo(f"  {sentence}", err=True)
+
+
+def _doing(place: Place, model: str) -> str:
+    with contextlib.suppress(RecipectlError):
+        record = records.read(place, model)
+        return f"{model}: {record.step}" if record else model
+    return model
+
+
+def refuse_unfinished(place: Place, model: str) -> Record | None:
+    """The last record of a model; UsageError while an upgrade of it is under way."""
+    record = records.read(place, model)
+    if record and not record.is_over:
+        fault = f"an upgrade of `{model}` is under way, at the step `{record.step}`"
+        remedy = f"wait for {unit_of(model)}, or start that again if it has ended"
+        raise UsageError(f"{fault}; {remedy}", kind="unit")
+    return record

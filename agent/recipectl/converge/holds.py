@@ -1,0 +1,58 @@
+"""Which recipes an apply leaves alone: a model that is being upgraded, and one whose upgrade has failed."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import replace
+
+from recipectl.converge import records
+from recipectl.errors import Problem, RecipectlError, on_host
+from recipectl.place import Place
+from recipectl.recipe import search
+from recipectl.recipe.trusted import content_for
+
+
+def held(place: Place) -> dict[str, Problem]:
+    """Recipe -> why it is left alone, as a warning."""
+    holds = {}
+    files = {search.stem(file): str(file) for file in search.recipe_files(place.recipe_folders)}
+    for record in records.every(place):
+        name = record.model
+        if name not in files:
+            continue
+        if not record.is_over:
+            sentence = f"`{name}` is being upgraded, and left alone; see `recipectl upgrade --status {name}`"
+            holds[name] = on_host("unit", sentence, file=files[name], severity="warning")
+        elif record.held and record.held == digest(place, name):
+            fault = f"`{name}` is held: its upgrade has failed, and the old unit stays in force"
+            remedy = f"change the recipe, or take it as it is with `recipectl apply --accept {name}`"
+            sentence = f"{fault} ({record.failure}); {remedy}"
+            holds[name] = on_host("unit", sentence, file=files[name], severity="warning")
+    return holds
+
+
+def accept(place: Place, names: Mapping[str, Problem]) -> None:
+    """Hold these recipes no longer; RecipectlError for one that is being upgraded now."""
+    for name, problem in names.items():
+        record = records.read(place, name)
+        if record and not record.is_over:
+            raise RecipectlError(problem.sentence)
+        if record:
+            records.write(place, replace(record, held=None))
+
+
+def digest(place: Place, name: str) -> str | None:
+    """A digest of what a recipe says, with its drop-ins and variables; None where it is gone or wrong."""
+    # With pydantic, which an apply with nothing to do does not need.
+    from recipectl.recipe.hostfile import load_host_settings
+    from recipectl.recipe.load import load_with_positions
+
+    content = content_for(place.owners)
+    source = next((each for each in search.sources(place.recipe_folders) if each.name == name), None)
+    if source is None:
+        return None
+    try:
+        settings, _ = load_host_settings(search.host_files(place.bases), content)
+        recipe, _ = load_with_positions((source.file, *source.drop_ins), settings.vars, content)
+    except RecipectlError:
+        return None
+    return hashlib.sha256(recipe.model_dump_json(exclude_defaults=True).encode()).hexdigest()

@@ -1,0 +1,140 @@
+"""The record of a model's upgrade on disk: written before each step, so that nothing is lost by a crash."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from recipectl.errors import RecipectlError
+from recipectl.files import read_bounded, write_whole
+from recipectl.place import Place
+
+# The steps of an upgrade in their order, then those of the way back. The last two are its ends.
+STEPS = ("requested", "runtime", "flags", "switch", "start", "canaries", "back", "done", "failed")
+_MAX_BYTES = 64 * 1024 * 1024
+_LONGEST_HISTORY = 10
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A value that was replaced in a file: `old` and `new` are words as the file has them.
+
+    `old` is None where the upgrade has made the file: then `new` is its whole text.
+    """
+
+    file: str
+    key: tuple[str, ...]
+    old: str | None
+    new: str
+
+
+@dataclass(frozen=True)
+class Before:
+    """A model as it was before the switch. Texts by name or path; None for a file that was not there."""
+
+    units: dict[str, str]
+    enabled: tuple[str, ...]
+    up: tuple[str, ...]  # the units that ran
+    files: dict[str, str | None]  # its lock, and the lock of its venv
+
+
+@dataclass(frozen=True)
+class Passed:
+    """An upgrade that went well, for a rollback: what it began with, and what it changed."""
+
+    began_with: str
+    ended_with: str
+    edits: tuple[Edit, ...]
+    before: Before
+
+
+@dataclass(frozen=True)
+class Record:
+    """One upgrade. Kinds: runtime (to another one), recipe (to what the recipe says), rollback."""
+
+    model: str
+    kind: str
+    to: str
+    began_sec: float
+    step: str = "requested"
+    began_with: str = ""
+    ended_with: str = ""
+    edits: tuple[Edit, ...] = ()
+    before: Before | None = None
+    switched_sec: float = 0  # when the old engine was stopped
+    failure: str | None = None
+    said: tuple[str, ...] = ()  # the lines of its progress so far
+    held: str | None = None  # the digest of a recipe that is not applied, because its upgrade has failed
+    history: tuple[Passed, ...] = field(default=())
+
+    @property
+    def is_over(self) -> bool:
+        """True when nothing is left to do."""
+        return self.step in ("done", "failed")
+
+    def passed(self) -> "Record":
+        """The same with this upgrade in its history."""
+        if self.before is None:
+            return self
+        entry = Passed(self.began_with, self.ended_with, self.edits, self.before)
+        return replace(self, history=(*self.history, entry)[-_LONGEST_HISTORY:])
+
+
+def folder(place: Place) -> Path:
+    """The folder of all records."""
+    return place.state_folder / "upgrades"
+
+
+def path(place: Place, model: str) -> Path:
+    """The file of a model's record."""
+    return folder(place) / f"{model}.json"
+
+
+def write(place: Place, record: Record) -> Record:
+    """Put a record on disk so that it lasts; returns it."""
+    text = json.dumps(asdict(record), indent=1) + "\n"
+    write_whole({path(place, record.model): text}, durable=True)
+    return record
+
+
+def read(place: Place, model: str) -> Record | None:
+    """The record of a model; None for one that was never upgraded."""
+    file = path(place, model)
+    try:
+        data = json.loads(read_bounded(file, _MAX_BYTES))
+        return _record(data)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise RecipectlError(f"{file} is no record of an upgrade ({error}); move it away") from error
+
+
+def every(place: Place) -> Iterator[Record]:
+    """The records of all models, by name."""
+    for file in sorted(folder(place).glob("*.json")) if folder(place).is_dir() else ():
+        if record := read(place, file.name.removesuffix(".json")):
+            yield record
+
+
+def _record(data: dict[str, Any]) -> Record:
+    history = tuple(
+        Passed(**each | {"edits": _edits(each["edits"]), "before": _before(each["before"])})
+        for each in data["history"]
+    )
+    before = _before(data["before"]) if data["before"] else None
+    parts = {
+        "history": history,
+        "edits": _edits(data["edits"]),
+        "before": before,
+        "said": tuple(data["said"]),
+    }
+    return Record(**data | parts)
+
+
+def _edits(rows: list[dict[str, Any]]) -> tuple[Edit, ...]:
+    return tuple(Edit(**row | {"key": tuple(row["key"])}) for row in rows)
+
+
+def _before(data: dict[str, Any]) -> Before:
+    return Before(**data | {"enabled": tuple(data["enabled"]), "up": tuple(data["up"])})

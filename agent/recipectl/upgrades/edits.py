@@ -1,0 +1,157 @@
+"""The recipe's own file gets another value at its place, and gets the old one back."""
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import yaml
+
+from recipectl.converge.records import Edit
+from recipectl.errors import RecipectlError, UsageError
+from recipectl.files import failures_named, read_bounded, remove, write_whole
+from recipectl.place import Place
+from recipectl.recipe.places import NotReplaceableError, in_quotes_of, raw_value, with_value
+from recipectl.recipe.positions import KeyPath
+from recipectl.recipe.search import Source
+
+_DROP_INS = ("90-upgrade.yaml", "zz-upgrade.yaml")
+_HEADING = "# Written by `recipectl upgrade`, because the file of the recipe {reason}.\n"
+
+
+class _NotInPlaceError(Exception):
+    """Why a value cannot be replaced where it stands."""
+
+
+def planned(place: Place, source: Source, values: Mapping[KeyPath, str]) -> tuple[tuple[Edit, ...], str]:
+    """The edits that give a recipe some values, and why that is a drop-in, where it is one.
+
+    UsageError where neither is possible.
+    """
+    try:
+        return tuple(_edit(place, source, key, value) for key, value in values.items()), ""
+    except _NotInPlaceError as reason:
+        return (in_drop_in(place, source, values, str(reason)),), str(reason)
+
+
+def _edit(place: Place, source: Source, key: KeyPath, value: str) -> Edit:
+    """The edit of the file that a value stands in."""
+    packaged = () if place.user else place.recipe_folders[2:]
+    for file in (*reversed(source.drop_ins), source.file):
+        try:
+            raw = raw_value(_text(file), key)
+        except NotReplaceableError as error:
+            raise _NotInPlaceError(f"cannot be edited ({error})") from error
+        if raw is None:
+            continue
+        if {file.parent, file.parent.parent} & {*packaged}:
+            raise _NotInPlaceError(f"belongs to a package ({file})")
+        return Edit(os.path.realpath(file), tuple(map(str, key)), raw, in_quotes_of(raw, value))
+    raise _NotInPlaceError(f"does not have `{'.'.join(map(str, key))}` as one word")
+
+
+def in_drop_in(place: Place, source: Source, values: Mapping[KeyPath, str], reason: str) -> Edit:
+    """A drop-in that gives a recipe some values; UsageError where it would not win."""
+    folder = place.recipe_folders[0] / f"{source.name}.yaml.d"
+    below = [path.name for path in source.drop_ins]
+    name = next((name for name in _DROP_INS if all(other < name for other in below)), None)
+    if name is None or os.path.lexists(folder / name):
+        fault = f"the file of `{source.name}` {reason}, and no drop-in can stand above {source.drop_ins[-1]}"
+        raise UsageError(f"{fault}; edit the recipe yourself, and run the upgrade without --to", kind="file")
+    data: dict[str, object] = {}
+    for key, value in values.items():
+        part: object = value
+        for word in reversed(key[1:]):
+            part = {word: part}
+        data[str(key[0])] = part
+    return Edit(str(folder / name), (), None, _HEADING.format(reason=reason) + yaml.safe_dump(data))
+
+
+def overlay(source: Source, edits: Iterable[Edit]) -> dict[Path, bytes]:
+    """File -> its content with the edits, to compile a recipe before anything is written."""
+    contents: dict[Path, bytes] = {}
+    for edit in edits:
+        path = Path(edit.file)
+        before = contents.get(path) or (b"" if edit.old is None else read_bounded(path))
+        contents[path] = _changed(edit, before.decode(), edit.old, edit.new).encode()
+    links = {file: Path(os.path.realpath(file)) for file in (source.file, *source.drop_ins)}
+    return contents | {file: contents[real] for file, real in links.items() if real in contents}
+
+
+def in_words(edit: Edit) -> str:
+    """What an edit has changed, with its place."""
+    if edit.old is None:
+        return f"{edit.file} is new"
+    lines = _text(Path(edit.file)).splitlines()
+    number = next((number for number, line in enumerate(lines, start=1) if edit.new in line), 1)
+    return f"{edit.file}:{number}: `{'.'.join(edit.key)}` is {edit.new}, and was {edit.old}"
+
+
+def value_of(raw: str) -> str:
+    """The value of a word as a file has it."""
+    return str(yaml.safe_load(raw))
+
+
+def perform(edit: Edit) -> None:
+    """Write an edit so that it lasts; a file that has it already stays as it is."""
+    path = Path(edit.file)
+    if edit.old is None:
+        write_whole({path: edit.new}, durable=True)
+    else:
+        _write(edit, edit.old, edit.new)
+
+
+def undo(edit: Edit) -> str | None:
+    """Take an edit back; a sentence where somebody else has changed the value since."""
+    path = Path(edit.file)
+    if edit.old is None:
+        if path.exists() and _text(path) != edit.new:
+            return f"{path} was edited since the upgrade, and stays"
+        if path.exists():
+            remove(path)
+        return None
+    try:
+        raw = raw_value(_text(path), edit.key)
+    except (NotReplaceableError, RecipectlError) as error:
+        return f"{path} was changed since the upgrade ({error}), and stays"
+    if raw == edit.new:
+        _write(edit, edit.new, edit.old)
+    elif raw != edit.old:
+        return f"{path} was edited since the upgrade: its `{'.'.join(edit.key)}` is {raw}, and stays"
+    return None
+
+
+def reversed_edit(edit: Edit) -> Edit | None:
+    """The edit that takes another one back; None for a file that the upgrade has made."""
+    return Edit(edit.file, edit.key, edit.new, edit.old) if edit.old is not None else None
+
+
+def _write(edit: Edit, old: str, new: str) -> None:
+    path = Path(edit.file)
+    text = _text(path)
+    changed = _changed(edit, text, old, new)
+    if changed == text:
+        return
+    with failures_named("read", path):
+        status = path.stat()
+    write_whole({path: changed}, mode=status.st_mode & 0o7777, durable=True)
+    with failures_named("written", path):
+        os.chown(path, status.st_uid, status.st_gid)
+
+
+def _changed(edit: Edit, text: str, old: str | None, new: str) -> str:
+    """A file's text with an edit; RecipectlError where its value is neither the old nor the new one."""
+    if old is None:
+        return new
+    raw = raw_value(text, edit.key)
+    if raw == new:
+        return text
+    if raw != old:
+        fault = f"{edit.file} was edited meanwhile: its `{'.'.join(edit.key)}` is {raw}"
+        raise RecipectlError(f"{fault}; begin the upgrade again")
+    return with_value(text, edit.key, new)
+
+
+def _text(path: Path) -> str:
+    """The text of a file with its line ends as they are."""
+    with failures_named("read", path):
+        return read_bounded(path).decode(errors="surrogateescape")

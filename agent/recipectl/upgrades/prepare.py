@@ -1,0 +1,104 @@
+"""Before anything is changed: the new runtime is there, the recipe compiles with it, its flags fit."""
+
+import os
+from pathlib import Path
+
+from recipectl.converge.records import Edit
+from recipectl.engines import compare
+from recipectl.errors import UsageError
+from recipectl.machine.disk import Disk
+from recipectl.machine.runtime import Runtime
+from recipectl.recipe.search import Source
+from recipectl.systemd.unitfile import InstalledUnit
+from recipectl.upgrades import edits, questions, steps, target
+from recipectl.upgrades.progress import Progress
+from recipectl.upgrades.steps import Compiled
+
+
+def prepare(upgrade: Progress) -> tuple[Compiled, Source]:
+    """The recipe as it will be, and its files; the record has its edits. RecipectlError if it cannot be."""
+    upgrade.note("runtime")
+    source = steps.source_of(upgrade.place, upgrade.record.model)
+    changes: tuple[Edit, ...] = ()
+    old: Runtime | None
+    if upgrade.is_rollback:
+        compiled, old = _without_last(upgrade, source)
+    elif upgrade.record.kind == "recipe":
+        unit = upgrade.store.read(upgrade.names.service)
+        compiled, old = steps.compiled(upgrade.place, source), runtime_of(unit) if unit else None
+    else:
+        before = steps.compiled(upgrade.place, source)
+        old = before.resolved.runtime
+        compiled, changes = _with_new_runtime(upgrade, before, source)
+    recipe, runtime = compiled.resolved.recipe, compiled.resolved.runtime
+    began_with = "no unit" if old is None else target.in_words(recipe, old)
+    upgrade.note("flags", edits=changes, began_with=began_with, ended_with=target.in_words(recipe, runtime))
+    if not upgrade.is_rollback:  # its flags were taken before
+        _compare(upgrade, compiled, runtime if old is None else old)
+    return compiled, source
+
+
+def _with_new_runtime(
+    upgrade: Progress, before: Compiled, source: Source
+) -> tuple[Compiled, tuple[Edit, ...]]:
+    """The recipe with another runtime, and the edits for it."""
+    recipe, runtime = before.resolved.recipe, before.resolved.runtime
+    target.require_named_runtime(recipe)
+    if "/" in upgrade.record.to:
+        new = Path(os.path.abspath(upgrade.record.to))  # noqa: PTH100  (a venv's path keeps its links)
+    else:
+        like = Path(runtime.venv) if runtime.venv else None
+        new = upgrade.verbs.make_runtime(upgrade.record.to, recipe.backend, like)
+    upgrade.say(f"{new} is there")
+    values = target.values(recipe, runtime, new, Disk())
+    changes, why_drop_in = edits.planned(upgrade.place, source, values)
+    if why_drop_in:
+        upgrade.say(f"the file of `{recipe.name}` {why_drop_in}: {changes[0].file} is written instead")
+    made = [Path(edit.file) for edit in changes if edit.old is None]
+    compiled = steps.compiled(upgrade.place, source, edits.overlay(source, changes), made)
+    if compiled.resolved.runtime == runtime:
+        raise UsageError(f"`{recipe.name}` would run {target.in_words(recipe, runtime)} as before")
+    return compiled, changes
+
+
+def _without_last(upgrade: Progress, source: Source) -> tuple[Compiled, Runtime]:
+    """The recipe without its last upgrade, and the runtime of now."""
+    now = steps.compiled(upgrade.place, source)
+    done = upgrade.last.edits
+    made = {Path(edit.file) for edit in done if edit.old is None}
+    without = source._replace(drop_ins=tuple(path for path in source.drop_ins if path not in made))
+    undone = [edit for edit in map(edits.reversed_edit, done) if edit]
+    compiled = steps.compiled(upgrade.place, without, edits.overlay(without, undone))
+    return compiled, now.resolved.runtime
+
+
+def _compare(upgrade: Progress, compiled: Compiled, old: Runtime) -> None:
+    """Ask the parser of the new engine, without privilege."""
+    unit = questions.compare_runtimes(compiled.resolved, old, compiled.settings, compiled.installation)
+    answer = questions.run_for_now(upgrade.place, upgrade.manager, unit)
+    if answer.status == compare.STATUSES[False]:
+        fault = f"{upgrade.record.ended_with} does not take the flags of the recipe"
+        raise UsageError(f"{fault}; see journalctl -u {unit.name}")
+    if not answer.well:  # a start tells more than a parser that cannot be asked
+        upgrade.say(f"its flags could not be compared; see journalctl -u {unit.name}")
+        return
+    upgrade.say(f"{upgrade.record.ended_with} takes the flags of the recipe")
+
+
+def runtime_of(unit: InstalledUnit) -> Runtime:
+    """The runtime of an installed unit, as far as its program tells it."""
+    program = Path(unit.program)
+    if unit.backend == "llamacpp":
+        version = unit.engine_version
+        return Runtime("unit", (str(program),), engine_version=version, path=(str(program.parent),))
+    python = program if program.name.startswith("python") else program.with_name("python")
+    version, folder = Disk().engine_distribution(python, unit.backend or "vllm")
+    return Runtime(
+        "unit",
+        (str(program),),
+        interpreter=str(python),
+        venv=str(python.parent.parent),
+        engine_version=version,
+        installed_in=str(folder) if folder else None,
+        path=(str(python.parent), "/usr/bin", "/bin"),
+    )

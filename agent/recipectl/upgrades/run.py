@@ -1,0 +1,140 @@
+"""One upgrade: each step is on disk before it begins, and whatever fails, the old runtime serves again."""
+
+import time
+from dataclasses import replace
+
+from recipectl.compiler.companions import canaries
+from recipectl.converge import holds
+from recipectl.converge.records import Before, Record
+from recipectl.errors import JobError, RecipectlError, UsageError
+from recipectl.recipe.positions import KeyPath
+from recipectl.recipe.search import Source
+from recipectl.upgrades import edits, questions, steps
+from recipectl.upgrades.back import go_back
+from recipectl.upgrades.prepare import prepare
+from recipectl.upgrades.progress import Progress
+from recipectl.upgrades.steps import Compiled
+
+
+def run(upgrade: Progress) -> Record:
+    """All steps in their order, or the way back; returns the record at its end."""
+    try:
+        compiled, source = prepare(upgrade)
+        _switch(upgrade, compiled, source)
+        _start(upgrade)
+        _ask(upgrade, compiled)
+    except RecipectlError as error:
+        return go_back(upgrade, " ".join(str(error).split()))
+    return _finish(upgrade)
+
+
+def _switch(upgrade: Progress, compiled: Compiled, source: Source) -> None:
+    """Write the recipe, its lock and its units; the jobs are waited for later."""
+    with upgrade.store.lock(upgrade.tell_of_wait):
+        before = steps.snapshot(upgrade.place, upgrade.manager, source)
+        _refuse_to_stop_others(upgrade, before)
+        changes = upgrade.last.edits if upgrade.is_rollback else upgrade.record.edits
+        upgrade.note("switch", before=before, edits=changes, switched_sec=time.time())
+        if upgrade.is_rollback:
+            _undo_last(upgrade)
+        else:
+            _write_edits(upgrade, source)
+            if upgrade.record.kind == "runtime":
+                steps.renew_lock(compiled.resolved, source)
+            upgrade.verbs.apply(upgrade.record.model, upgrade.store, upgrade.manager)
+
+
+def _refuse_to_stop_others(upgrade: Progress, before: Before) -> None:
+    """A model that does not run is started to ask it: that must stop no other model."""
+    service = upgrade.names.service
+    if service in before.up or service not in before.units:
+        return
+    rivals = upgrade.manager.states(upgrade.manager.rivals(service), brief=True)
+    running = [state.name for state in rivals if state.active_state == "active"]
+    if running:
+        fault = f"{service} does not run, and its start would stop {running[0]}"
+        raise UsageError(f"{fault}; stop that first, or start this one", kind="relation")
+
+
+def _write_edits(upgrade: Progress, source: Source) -> None:
+    for edit in upgrade.record.edits:
+        try:
+            edits.perform(edit)
+        except RecipectlError as error:
+            if edit.old is None or edit != upgrade.record.edits[0]:
+                raise
+            _write_drop_in(upgrade, source, str(error))
+            return
+        upgrade.say(edits.in_words(edit))
+
+
+def _write_drop_in(upgrade: Progress, source: Source, reason: str) -> None:
+    """The same values in a drop-in: the file could not be written."""
+    values: dict[KeyPath, str] = {edit.key: edits.value_of(edit.new) for edit in upgrade.record.edits}
+    edit = edits.in_drop_in(upgrade.place, source, values, "could not be written")
+    upgrade.note("switch", edits=(edit,))
+    edits.perform(edit)
+    upgrade.say(f"{edit.file} is written instead: {reason}")
+
+
+def _undo_last(upgrade: Progress) -> None:
+    """Take the last upgrade back: its edits, or where it had none, the units themselves."""
+    entry, service = upgrade.last, upgrade.names.service
+    if not entry.edits:
+        steps.restore_units(upgrade.store, upgrade.manager, upgrade.record.model, entry.before)
+        if upgrade.record.before and service in upgrade.record.before.up:
+            upgrade.manager.start_without_waiting("Restart", service)
+        return
+    for edit in reversed(entry.edits):
+        if sentence := edits.undo(edit):
+            raise UsageError(sentence, kind="file")
+    steps.restore_files(entry.before)
+    upgrade.verbs.apply(upgrade.record.model, upgrade.store, upgrade.manager)
+
+
+def _start(upgrade: Progress) -> None:
+    """Wait for the start of the new engine."""
+    upgrade.note("start")
+    service, since_sec = upgrade.names.service, time.time()
+    job = upgrade.manager.jobs.pop(service, None)
+    if job is None and upgrade.is_active():
+        return  # its unit means the same: nothing was stopped
+    result = upgrade.manager.result(job or upgrade.verbs.start(upgrade.manager, "Start", service))
+    if result != "done" or not upgrade.is_active():
+        raise JobError(upgrade.verbs.reason(upgrade.manager, service, result))
+    upgrade.say(f"{service} is ready after {time.time() - since_sec:.1f} s")
+
+
+def _ask(upgrade: Progress, compiled: Compiled) -> None:
+    """Ask whether it is the right model, and its canaries; of a rollback only whether it stays up."""
+    upgrade.note("canaries")
+    service, manager = upgrade.names.service, upgrade.manager
+    pid = manager.states((service,))[0].main_pid
+    if not upgrade.is_rollback:
+        answer = questions.ask_canaries(
+            upgrade.place, manager, compiled.resolved, compiled.settings, compiled.installation
+        )
+        if not answer.well:
+            canary = f"canary {answer.failed - 1} has failed"
+            fault = canary if answer.failed > 1 else "the engine does not serve the model of the recipe"
+            raise JobError(f"{fault}; see journalctl -u {upgrade.names.canaries}")
+        count = len(canaries(compiled.resolved.recipe, compiled.settings))
+        passes = f", and passes its canaries ({count})" if count else ""
+        upgrade.say(f"the engine serves the model of the recipe{passes}")
+    if manager.states((service,))[0].main_pid != pid or not upgrade.is_active():
+        raise JobError(f"{service} ended while it was asked")
+
+
+def _finish(upgrade: Progress) -> Record:
+    record, service = upgrade.record, upgrade.names.service
+    if upgrade.is_rollback:
+        # Where only units were put back, the recipe still says what was rolled back.
+        held = None if upgrade.last.edits else holds.digest(upgrade.place, record.model)
+        upgrade.record = replace(record, held=held, history=record.history[:-1])
+    else:
+        upgrade.record = replace(record.passed(), held=None)
+    upgrade.note("done")
+    before = record.before
+    if before and before.units and service not in before.up and service not in upgrade.store.enabled():
+        upgrade.manager.job("Stop", service)  # it did not run before
+    return upgrade.record

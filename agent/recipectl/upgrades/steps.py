@@ -1,0 +1,172 @@
+"""What an upgrade changes on the host, and how all of it is put back: files, units, and what runs."""
+
+import contextlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from recipectl.compiler import pipeline
+from recipectl.compiler.model import ResolvedRecipe
+from recipectl.compiler.preflight import current_lock
+from recipectl.converge.records import Before
+from recipectl.errors import RecipectlError, UsageError
+from recipectl.files import failures_named, read_bounded, remove, write_whole
+from recipectl.machine import lockfile
+from recipectl.machine.disk import Disk
+from recipectl.machine.distributions import lock_of
+from recipectl.machine.installation import Installation, current_installation
+from recipectl.place import Place
+from recipectl.recipe import search
+from recipectl.recipe.hostfile import HostSettings, load_host_settings
+from recipectl.recipe.search import Source
+from recipectl.recipe.trusted import content_for
+from recipectl.systemd.dbus import Manager
+from recipectl.systemd.store import Store
+from recipectl.systemd.unitfile import Unit, UnitNames
+
+_RUNNING = ("active", "activating", "reloading")
+
+
+class Verbs(Protocol):
+    """What an upgrade has other verbs do."""
+
+    def make_runtime(self, requirement: str, backend: str, like: Path | None) -> Path:
+        """The venv of a requirement, made like another one where it is not there."""
+
+    def apply(self, model: str, store: Store, manager: Manager) -> None:
+        """Apply one recipe, with the lock of the store held."""
+
+    def refresh_gateway(self, manager: Manager) -> None:
+        """Let the gateway lead to what is installed now."""
+
+    def start(self, manager: Manager, verb: str, service: str) -> bytes:
+        """Queue the Start or Restart of a model, on demand or not."""
+
+    def reason(self, manager: Manager, service: str, result: str) -> str:
+        """Why a model did not start, in one sentence."""
+
+
+class JobKeeper(Manager):
+    """A manager that keeps the jobs which an apply does not wait for."""
+
+    def __init__(self, *, user: bool) -> None:
+        super().__init__(user=user)
+        self.jobs: dict[str, bytes] = {}
+
+    def start_without_waiting(self, verb: str, unit: str) -> None:
+        """Queue a job, to be waited for later."""
+        with contextlib.suppress(RecipectlError):  # a unit that is not loaded has no limit
+            self.reset_failed(unit)
+        self.jobs[unit] = self.queue(verb, unit)
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """One recipe as it would be compiled, and the host that it is compiled for."""
+
+    resolved: ResolvedRecipe
+    settings: HostSettings
+    installation: Installation
+
+
+def source_of(place: Place, model: str) -> Source:
+    """The files of a recipe; UsageError where there is none."""
+    found = next((each for each in search.sources(place.recipe_folders) if each.name == model), None)
+    if found is None:
+        raise UsageError(f"the recipe `{model}` is gone; put it back, or run `recipectl apply`", kind="file")
+    return found
+
+
+def compiled(
+    place: Place, source: Source, texts: Mapping[Path, bytes] | None = None, new: Iterable[Path] = ()
+) -> Compiled:
+    """A recipe with other texts of its files and with `new` drop-ins, without its lock."""
+    content = content_for(place.owners)
+    changed = texts or {}
+
+    def overlaid(path: Path) -> bytes:
+        return changed[path] if path in changed else content(path)
+
+    drop_ins = sorted((*source.drop_ins, *new), key=lambda path: path.name)
+    settings, _ = load_host_settings(search.host_files(place.bases), content)
+    installation = current_installation(place)
+    changed_source = source._replace(lock=None, drop_ins=tuple(drop_ins))
+    return Compiled(
+        pipeline.resolve(changed_source, settings, installation, Disk(overlaid)), settings, installation
+    )
+
+
+def snapshot(place: Place, manager: Manager, source: Source) -> Before:
+    """A model as it is now."""
+    store = Store(place.unit_folder)
+    names = UnitNames(source.name)
+    units = {unit.name: unit.text for unit in store.installed().values() if unit.recipe == source.name}
+    up = (state.name for state in manager.states(names.every, brief=True) if state.active_state in _RUNNING)
+    lock = search.lock_of(source.file)
+    files = {str(path): _text(path) for path in (lock, lockfile.venv_lock_beside(lock))}
+    return Before(units, tuple(sorted(store.enabled() & {*names.every})), tuple(up), files)
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return read_bounded(path, lockfile.MAX_VENV_LOCK_BYTES).decode()
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipectlError(f"{path} cannot be read ({error}); correct it, or remove it") from error
+
+
+def renew_lock(resolved: ResolvedRecipe, source: Source) -> None:
+    """Write a recipe's lock anew, where it has one."""
+    path = search.lock_of(source.file)
+    if not path.exists():
+        return
+    current = current_lock(resolved.recipe, resolved.runtime)
+    contents: dict[Path, str | bytes] = {path: json.dumps(current, indent=2) + "\n"}
+    beside = lockfile.venv_lock_beside(path)
+    if "venv_lock" in current:
+        venv_lock = lock_of(Path(current["interpreter"]).parent.parent)
+        with failures_named("read", venv_lock):
+            contents[beside] = read_bounded(venv_lock, lockfile.MAX_VENV_LOCK_BYTES)
+    elif beside.exists():
+        remove(beside)
+    write_whole(contents, durable=True)
+
+
+def restore_files(before: Before) -> None:
+    """Put the locks of a recipe back."""
+    for name, text in before.files.items():
+        path = Path(name)
+        if text is not None and _text(path) != text:
+            write_whole({path: text}, durable=True)
+        elif text is None and path.exists():
+            remove(path)
+
+
+def restore_units(store: Store, manager: Manager, model: str, before: Before) -> None:
+    """Put the units of a model back as they were, with their links; what was new is stopped and goes."""
+    installed = {unit.name: unit.text for unit in store.installed().values() if unit.recipe == model}
+    names = UnitNames(model)
+    around = {*installed, *before.units} - {names.service, names.canaries}
+    if any(installed.get(name) != before.units.get(name) for name in around):
+        # What stands in front of the engine changes: nothing of the model may run meanwhile.
+        for name in (names.socket, names.queue_socket, *installed):
+            manager.job("Stop", name)
+    store.note_reload_due()
+    for name in sorted(installed.keys() - before.units.keys()):
+        manager.job("Stop", name)
+        with contextlib.suppress(RecipectlError):  # a unit without [Install]
+            manager.disable((name,))
+        store.remove(name)
+    store.write(*(Unit(name, text) for name, text in before.units.items()))
+    for name in store.enabled() & {*names.every} - {*before.enabled}:
+        manager.disable((name,))
+    if missing := sorted({*before.enabled} - store.enabled()):
+        manager.enable(missing)
+    manager.reload()
+    store.note_reloaded()
+    for name in (names.socket, names.queue_socket, names.queue):
+        if name in before.up:
+            manager.start_without_waiting("Start", name)

@@ -1,0 +1,101 @@
+"""What of a recipe names its runtime, and what it must say for another one."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from packaging.specifiers import SpecifierSet
+
+from recipectl.engines.registry import ENGINES
+from recipectl.errors import UsageError
+from recipectl.machine.disk import Disk
+from recipectl.machine.distributions import ENGINE_DISTRIBUTIONS, UNFINISHED, satisfies
+from recipectl.machine.runtime import Runtime, venv_path
+from recipectl.recipe.positions import KeyPath
+from recipectl.recipe.schema import Recipe
+
+
+def require_named_runtime(recipe: Recipe) -> None:
+    """UsageError for a recipe that leaves its runtime to the host: there is no value to replace."""
+    if not any((recipe.python_path, venv_path(recipe), recipe.binary)):
+        key = "binary" if ENGINES[recipe.backend].is_binary else "python_path"
+        fault = f"`{recipe.name}` names no runtime of its own, and takes the host's"
+        raise UsageError(f"{fault}; give it `{key}:` first, and apply it", kind="runtime")
+
+
+def values(recipe: Recipe, runtime: Runtime, new: Path, disk: Disk) -> dict[KeyPath, str]:
+    """Key -> the value that a recipe must have for a runtime: a venv, or a program.
+
+    UsageError where the runtime has no program for it.
+    """
+    require_named_runtime(recipe)
+    found: dict[KeyPath, str] = {}
+    if recipe.binary:
+        found["binary",] = _program(new, _below(recipe.binary, runtime.venv), disk)
+    if recipe.python_path:
+        found["python_path",] = _program(new, _below(recipe.python_path, runtime.venv), disk)
+    if venv := venv_path(recipe):
+        folder = new if disk.is_folder(new) else new.parent.parent
+        _program(folder, ["bin/python"], disk)
+        found[venv[0]] = str(folder)
+    program = Path(next(iter(found.values())))
+    program = program / "bin/python" if disk.is_folder(program) else program
+    version = disk.engine_version(program, recipe.backend)
+    if recipe.engine_version and version and not satisfies(version, recipe.engine_version):
+        found["engine_version",] = _pin(recipe.engine_version, version)
+    return found
+
+
+def existing(folder: Path, version: str, backend: str, disk: Disk) -> bool:
+    """True if a folder is a finished venv with this version of an engine, whoever has made it."""
+    is_venv = (folder / "pyvenv.cfg").is_file() and not (folder / UNFINISHED).exists()
+    installed = disk.engine_version(folder / "bin/python", backend) if is_venv else None
+    return bool(installed and satisfies(installed, f"=={version}"))
+
+
+def is_distribution_of(name: str, backend: str) -> bool:
+    """True if a distribution is known to bring an engine."""
+    return name.replace("-", "_") in ENGINE_DISTRIBUTIONS[backend]
+
+
+def _below(program: str, venv: str | None) -> list[str]:
+    """Where the same program may be in another runtime."""
+    inside = os.path.relpath(program, venv) if venv and program.startswith(f"{venv}/") else None
+    name = os.path.basename(program)  # noqa: PTH119
+    return [path for path in (inside, f"bin/{name}", name, f"build/bin/{name}") if path]
+
+
+def _program(new: Path, below: list[str], disk: Disk) -> str:
+    """The program in a new runtime; `new` may be the program itself."""
+    if not disk.is_folder(new):
+        if disk.is_executable(new):
+            return str(new)
+        raise UsageError(f"{new} is not an executable file on this host; name another", kind="runtime")
+    for path in below:
+        if disk.is_executable(new / path):
+            return str(new / path)
+    raise UsageError(f"{new} has no {below[0]}, which the recipe runs; name another runtime", kind="runtime")
+
+
+def _pin(specifier: str, version: str) -> str:
+    """A pin that a version fits, in the form of an earlier pin: `==0.32.*` becomes `==0.33.*`."""
+    clauses = [*SpecifierSet(specifier)]
+    public = version.partition("+")[0]
+    if len(clauses) == 1 and clauses[0].operator in ("==", "~="):
+        parts = clauses[0].version.removesuffix(".*").split(".")
+        shortened = ".".join(public.split(".")[: len(parts)])
+        pin = f"{clauses[0].operator}{shortened}{'.*' if clauses[0].version.endswith('.*') else ''}"
+        if satisfies(version, pin):
+            return pin
+    return f"=={public}"
+
+
+def in_words(recipe: Recipe, runtime: Runtime) -> str:
+    """A runtime for messages: the engine, its version and where it is."""
+    where = runtime.venv or runtime.command[0]
+    return f"{recipe.backend} {runtime.engine_version or 'of unknown version'} in {where}"
+
+
+def key_names(keys: Iterator[KeyPath]) -> str:
+    """Keys for a message."""
+    return " and ".join(f"`{'.'.join(map(str, key))}`" for key in keys)
