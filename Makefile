@@ -6,7 +6,7 @@ SUDO = $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 help:
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' Makefile | expand -t 14
 
-.PHONY: demo test test-vllm test-sglang live-matrix setup setup-test lint pure live fmt golden mutants storm bench man deb dist
+.PHONY: demo test test-vllm test-upgrade test-sglang live-matrix setup setup-test lint pure live fmt golden mutants storm bench man deb dist
 demo: setup  ## a real small model: recipe, unit, start, question, answer, status, stop
 	@packaging/demo
 test: setup-test lint pure live  ## all tests, with a real systemd
@@ -26,6 +26,9 @@ live:  ## the tests on a real systemd
 test-vllm: setup-test  ## the tests with real vLLM
 	@packaging/setup-vllm
 	$(SUDO) packaging/throwaway-systemd "$(CURDIR)/$(PY)" -m pytest -q -p no:cacheprovider -m vllm tests/live
+test-upgrade: setup-test  ## upgrades between two real vLLM
+	@packaging/setup-vllm && packaging/setup-vllm 0.31.0
+	$(SUDO) packaging/throwaway-systemd "$(CURDIR)/$(PY)" -m pytest -q -p no:cacheprovider -m upgrade tests/live
 test-sglang: setup-test  ## the tests with real SGLang
 	@packaging/setup-sglang
 	$(SUDO) packaging/throwaway-systemd "$(CURDIR)/$(PY)" -m pytest -q -p no:cacheprovider -m sglang tests/live

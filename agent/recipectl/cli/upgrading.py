@@ -15,7 +15,7 @@ import click
 from recipectl.cli import gateway
 from recipectl.cli.decision import carry_out, decide
 from recipectl.cli.failures import said_by, start_failure
-from recipectl.cli.jobs import existing
+from recipectl.cli.jobs import Load, existing
 from recipectl.cli.sockets import queue_job
 from recipectl.cli.terminal import moving_line, say
 from recipectl.cli.venv import made, venv_folder
@@ -36,6 +36,12 @@ if TYPE_CHECKING:
 _TEMPLATE = "recipectl-upgrade@.service"
 # What uv reads of a shell: indexes, proxies and certificates.
 _OF_THE_SHELL = re.compile(r"UV_\w+|(https?|no|all)_proxy|SSL_CERT_(FILE|DIR)|NETRC", re.I)
+_DOING = {
+    "runtime": "making its runtime",
+    "flags": "asking the parsers of both engines",
+    "switch": "writing its recipe and units",
+    "canaries": "asking its canaries",
+}
 _POLL_SEC = 0.1
 _NOT_BACK_YET = 4  # systemd runs the unit again
 _ENDED_POLLS = 20  # the unit is gone this often in a row, and its record is not over
@@ -206,9 +212,13 @@ def _print_log(place: Place, record: Record) -> None:
 
 
 def _doing(place: Place, model: str) -> str:
+    """What an upgrade does now, for the moving line."""
     with contextlib.suppress(RecipectlError):
         record = records.read(place, model)
-        return f"{model}: {record.step}" if record else model
+        if record and record.step in ("start", "back"):
+            back = "going back: " if record.step == "back" else ""
+            return back + Load(place, UnitNames(model).service, record.switched_sec or None).text()
+        return f"{model}: {_DOING.get(record.step, record.step)}" if record else model
     return model
 
 

@@ -42,12 +42,14 @@ class Answer(NamedTuple):
     asked: bool
 
 
-def options_of(backend: str, runtime: Runtime, user: str, cache: Path) -> Answer:
+def options_of(backend: str, runtime: Runtime, user: str, cache: Path | None) -> Answer:
     """The options of the installed engine; the shipped table when it cannot be asked."""
     program = runtime.command[0]
-    file = cache / f"{backend}-{_runtime_digest(backend, runtime)}.json"
+    file = cache / f"{backend}-{_runtime_digest(backend, runtime)}.json" if cache else None
+    origin = f"the parser of {program}"
     with contextlib.suppress(OSError, *_NO_TABLE):
-        return Answer(parse_table(file.read_text()), f"the parser of {program} (asked before)", asked=True)
+        if file:
+            return Answer(parse_table(file.read_text()), f"{origin} (asked before)", asked=True)
     try:
         ask = _ask_binary if ENGINES[backend].is_binary else _ask_python
         text = ask(backend, runtime, user)
@@ -55,12 +57,13 @@ def options_of(backend: str, runtime: Runtime, user: str, cache: Path) -> Answer
     except (OSError, subprocess.SubprocessError, *_NO_TABLE) as error:
         shipped = shipped_options(backend)
         table = " ".join(filter(None, (backend, shipped.version)))
-        origin = f"recipectl's own table of {table}, because {_reason(runtime, error)}"
-        return Answer(shipped, origin, asked=False)
+        why = _reason(runtime, error)
+        return Answer(shipped, f"recipectl's own table of {table}, because {why}", asked=False)
     with contextlib.suppress(OSError, RecipectlError):  # without a cache, the engine is asked again
-        cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_whole({file: text})
-    return Answer(options, f"the parser of {program}", asked=True)
+        if file:
+            file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_whole({file: text})
+    return Answer(options, origin, asked=True)
 
 
 def _reason(runtime: Runtime, error: Exception) -> str:

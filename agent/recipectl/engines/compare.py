@@ -9,7 +9,6 @@ JSON: {"backend", "words": [[text, key, ...]], "extra_args", "old": {...}, "new"
 import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from recipectl.engines.argv import Word
@@ -21,7 +20,6 @@ from recipectl.text import printable
 
 STATUSES = {True: 0, False: 3, None: 4}
 _MOST = 12  # names in a line
-_NOWHERE = Path("/nonexistent")  # no cache: what runs without privilege can keep none
 
 
 def as_json(
@@ -83,7 +81,8 @@ def main(text: str) -> int:
     """Ask both engines, and print what differs; the exit status."""
     given = json.loads(text)
     words = [Word(row[0], tuple(row[1:])) for row in given["words"]]
-    old, new = (options_of(given["backend"], _runtime(given[name]), "", _NOWHERE) for name in ("old", "new"))
+    runtimes = [_runtime(given[name]) for name in ("old", "new")]
+    old, new = (options_of(given["backend"], runtime, "", cache=None) for runtime in runtimes)
     lines, fits = report(given["backend"], words, given["extra_args"], old, new)
     for line in lines:
         sys.stdout.write(f"{printable(line)}\n")
