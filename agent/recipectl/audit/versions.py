@@ -148,7 +148,10 @@ class _Comparison:
     def _of_recipe(self, evidence: _Evidence) -> Iterator[Difference]:
         """The recipe as it is now against its units on disk."""
         for problem in evidence.problems:
-            if problem.kind == "lock":
+            if problem.severity == "warning":  # no error is one
+                remedy = f"recipectl upgrade --status {evidence.name}"
+                yield Difference("unit", "the recipe is held", problem.sentence, remedy)
+            elif problem.kind == "lock":
                 yield from drift.of_lock(evidence.name, [problem.sentence])
             else:
                 yield Difference("recipe", str(problem), "the recipe is wrong", "correct it")

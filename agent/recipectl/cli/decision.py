@@ -11,7 +11,7 @@ from recipectl.cli import gateway
 from recipectl.cli.options import report_problems, select
 from recipectl.cli.terminal import moving_line, say
 from recipectl.compiler.cache import is_elsewhere
-from recipectl.converge import apply, copies, plan
+from recipectl.converge import apply, copies, plan, records
 from recipectl.converge.survey import enabled_rivals, survey, with_requirements
 from recipectl.converge.values import Action, Plan, Survey
 from recipectl.errors import HostError, Problem, RecipectlError, UsageError, on_host
@@ -20,7 +20,7 @@ from recipectl.place import lingering_fault
 from recipectl.recipe import search
 from recipectl.systemd.dbus import Manager
 from recipectl.systemd.store import Store
-from recipectl.systemd.unitfile import UnitNames, shared_units
+from recipectl.systemd.unitfile import UnitNames, is_companion, shared_units
 
 if TYPE_CHECKING:
     from recipectl.cli.gateway import Change
@@ -55,6 +55,7 @@ class Decision(NamedTuple):
     problems: tuple[Problem, ...]
     status: int
     gateway: Change
+    place: Place
 
 
 def decide(
@@ -64,8 +65,12 @@ def decide(
     *,
     restart: bool = True,
     held: Mapping[str, Problem] | None = None,
+    alone: bool = False,
 ) -> Decision:
-    """The plan for the named recipes, or for the whole host; `held` are left alone, each with the reason."""
+    """The plan for the named recipes and those that they require, or for the whole host.
+
+    `held` are left alone, each with the reason. With `alone`, so are the recipes that are required.
+    """
     unread = () if recipes else search.unread_files(place.recipe_folders)
     _refuse_files_with_a_recipes_name(place, recipes)
     names = (search.stem(search.find(name, ())) if search.is_file(name) else name for name in recipes)
@@ -73,12 +78,12 @@ def decide(
     applied = frozenset(names) if recipes or not restart else None
     selection = select(place, recipes, applied=applied, held=held)
     all_models = selection.result.models
-    models = with_requirements(selection.models, all_models)
+    models = selection.models if alone else with_requirements(selection.models, all_models)
     current = survey(models, all_models, place, manager, prune=not recipes)
     elsewhere = [] if recipes else [*_recipes_elsewhere(place, current)]
-    held = plan.without_a_model(models, current)
-    models = tuple(model for model in models if model.name not in held)
-    problems = [*elsewhere, *held.values()]
+    modelless = plan.without_a_model(models, current)
+    models = tuple(model for model in models if model.name not in modelless)
+    problems = [*elsewhere, *modelless.values()]
     shared = shared_units(user=place.user)
     units = [unit.name for unit in (*shared, *(unit for model in models for unit in model.units))]
     for name in units:
@@ -86,7 +91,7 @@ def decide(
             problems.append(on_host("unit", reason))
             shared = tuple(unit for unit in shared if unit.name != name)
             models = tuple(model for model in models if name not in {unit.name for unit in model.units})
-    status = selection.status or (2 if elsewhere or held else int(bool(problems)))
+    status = selection.status or (2 if elsewhere or modelless else int(bool(problems)))
     for model, rival in enabled_rivals(models, current.enabled):
         fault = f"`{model.name}` and `{rival}` are enabled and stop each other"
         sentence = f"{fault}: only one would be up after a boot; disable the other"
@@ -100,7 +105,7 @@ def decide(
     decided = Plan((*decided.actions, *change.actions), decided.units)
     report_problems(problems)
     found = (*selection.problems, *problems)
-    return Decision(decided, current, models, found, max(status, change.status), change)
+    return Decision(decided, current, models, found, max(status, change.status), change, place)
 
 
 def _recipes_elsewhere(place: Place, current: Survey) -> Iterator[Problem]:
@@ -151,6 +156,10 @@ def carry_out(decision: Decision, store: Store, manager: Manager, *, as_json: bo
                 step()
             except RecipectlError as error:
                 failures.append(error)
+    for name in decided.of("remove"):  # a recipe that gets this name later is another model
+        names = UnitNames.of_service(name)
+        if name == names.service and not is_companion(name):
+            records.path(decision.place, names.recipe).unlink(missing_ok=True)
     problems = [problem for failure in failures for problem in failure.problems]
     return HostError(problems) if len(failures) > 1 else next(iter(failures), None)
 

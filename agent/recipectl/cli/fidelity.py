@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -42,9 +41,9 @@ def lock_(place: Place, recipes: tuple[str, ...], update: bool, check: bool) -> 
 
 
 def _lock_recipe(place: Place, name: str, *, update: bool, check: bool) -> int:
-    from recipectl.files import failures_named, read_bounded, refuse_planted_links, write_whole
+    from recipectl.compiler.preflight import lock_contents
+    from recipectl.files import refuse_planted_links, write_whole
     from recipectl.machine import lockfile
-    from recipectl.machine.distributions import lock_of
 
     file = recipe_file(name, place)
     recipe, path = search.stem(file), search.lock_of(file)
@@ -66,12 +65,7 @@ def _lock_recipe(place: Place, name: str, *, update: bool, check: bool) -> int:
             click.echo(f"the installed runtime differs from {path}; {remedy}", err=True)
         return 3
     refuse_planted_links(path.parent)
-    contents: dict[Path, str | bytes] = {path: json.dumps(current, indent=2) + "\n"}
-    if "venv_lock" in current:
-        venv_lock = lock_of(Path(current["interpreter"]).parent.parent)
-        with failures_named("read", venv_lock):
-            copy = read_bounded(venv_lock, lockfile.MAX_VENV_LOCK_BYTES)
-        contents[lockfile.venv_lock_beside(path)] = copy
+    contents = lock_contents(path, current)
     write_whole(contents)
     for written in contents:
         click.echo(f"wrote {written}")
@@ -114,8 +108,9 @@ def _read_lock(place: Place, path: Path) -> lockfile.Lock:
 def versions_(place: Place, recipes: tuple[str, ...], as_json: bool) -> int:
     """Compare recipe, unit, what systemd has loaded, the process and the engine's own answer."""
     from recipectl.audit.versions import compare
+    from recipectl.converge import holds
 
-    selection = select(place, recipes, with_resolved=True)
+    selection = select(place, recipes, with_resolved=True, held=holds.held(place))
     stems = {search.stem(search.find(name, ())) if search.is_file(name) else name for name in recipes}
     names = {model.name for model in selection.models} | (selection.result.failures.keys() & stems)
     rows = compare(place, selection.result, sorted(names) if recipes else ())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import click
@@ -11,6 +12,7 @@ from recipectl.cli.failures import log_lines, reason_not_ready, why_not_started
 from recipectl.cli.names import complete_recipe, models_argument, not_applied, service_name
 from recipectl.cli.sockets import queue_job, stop_queues
 from recipectl.cli.terminal import moving_line, say
+from recipectl.converge import records
 from recipectl.engines import phases
 from recipectl.errors import BusError, HostError, JobError, Problem, UsageError, on_host
 from recipectl.machine import loads
@@ -36,6 +38,15 @@ def existing(manager: Manager, service: str, place: Place) -> UnitState:
         fault = f"systemd cannot load {service} ({state.load_state})"
         raise JobError(f"{fault}; see systemctl status {service}")
     return state
+
+
+def refuse_upgraded(place: Place, services: Iterable[str]) -> None:
+    """UsageError for a model that is being upgraded: the way back would undo what a verb does."""
+    for name in () if place.remote else (UnitNames.of_service(service).recipe for service in services):
+        record = records.read(place, name)
+        if record and not record.is_over:
+            remedy = f"end that with `systemctl stop recipectl-upgrade@{name}.service`, which goes back"
+            raise UsageError(f"`{name}` is being upgraded; {remedy}", kind="unit")
 
 
 class Load:
@@ -185,6 +196,7 @@ def start_(place: Place, recipes: tuple[str, ...], no_block: bool, dry_run: bool
 @click.pass_obj
 def stop_(place: Place, recipes: tuple[str, ...], no_block: bool, dry_run: bool, with_socket: bool) -> int:
     """Stop models; returns when their processes are gone."""
+    refuse_upgraded(place, map(service_name, recipes))
     return run_jobs(place, "Stop", recipes, dry_run=dry_run, block=not no_block, with_socket=with_socket)
 
 
@@ -195,6 +207,7 @@ def stop_(place: Place, recipes: tuple[str, ...], no_block: bool, dry_run: bool,
 @click.pass_obj
 def restart_(place: Place, recipes: tuple[str, ...], no_block: bool, dry_run: bool) -> int:
     """Stop models and start them again; returns when they are ready."""
+    refuse_upgraded(place, map(service_name, recipes))
     return run_jobs(place, "Restart", recipes, dry_run=dry_run, block=not no_block)
 
 

@@ -82,7 +82,11 @@ def list_(place: Place, as_json: bool, by_gpu: bool) -> int:
     except BusError as error:
         warn(f"states are unknown: {error}")
         status = 1
+    held = holds.held(place)
+    report_problems(held.values())
     rows = [_list_row(place, name, models.get(name), selection, installed, states, enabled) for name in names]
+    for row in rows:
+        row["differs"] = "held" if row["name"] in held else row["differs"]
     if not names:
         report_no_recipes(place)
     if as_json:
@@ -102,7 +106,7 @@ def _selection(place: Place) -> Selection:
     from recipectl.compiler.model import CompileResult
 
     try:
-        return select(place, (), held=holds.held(place))
+        return select(place, ())
     except RecipeError as error:
         report_problems(error.problems)
         failures = dict.fromkeys(recipe_names(place), error.problems)
@@ -133,10 +137,9 @@ def _list_row(
     file = model.file if model else ""
     if model:
         differs = _difference(place, model, installed, state, enabled)
-    elif problems := selection.result.failures.get(name):
-        held = problems[0].severity == "warning"
-        differs = "held" if held else "recipe is wrong"
-        file = next((problem.file for problem in problems if problem.file), "")
+    elif name in selection.result.failures:
+        differs = "recipe is wrong"
+        file = next((problem.file for problem in selection.result.failures[name] if problem.file), "")
     else:
         file = next(unit.source for unit in installed.values() if unit.recipe == name)
         inside = Path(file).parent in place.recipe_folders

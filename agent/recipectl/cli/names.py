@@ -90,6 +90,19 @@ def service_name(word: str) -> str:
     return UnitNames(name).service
 
 
+def one_model(word: str, place: Place) -> str:
+    """The name of the recipe or model that a verb for a single one is about; UsageError for another word."""
+    if _PATTERN.search(word) and not search.is_file(word):
+        raise UsageError(f"`{word}` is a pattern, and this verb takes one model; name it", kind="file")
+    name = UnitNames.of_service(service_name(word)).recipe
+    if search.is_file(word):
+        own = [file for file in search.recipe_files(place.recipe_folders) if search.stem(file) == name]
+        if search.find(word, ()).absolute() not in own:
+            fault = f"{word} is not in a recipe folder"
+            raise UsageError(f"{fault}; apply it first, and name the recipe", kind="file")
+    return name
+
+
 def _matching(pattern: str, names: Iterable[str]) -> list[str]:
     return [name for name in names if fnmatchcase(name, pattern)]
 
@@ -167,6 +180,11 @@ def complete_engine(ctx: click.Context, parameter: click.Parameter, start: str) 
 def complete_file(_: click.Context, __: click.Parameter, start: str) -> list[CompletionItem]:
     """Files for TAB."""
     return [CompletionItem(start, type="file")]
+
+
+def all_were_named(ctx: click.Context) -> bool:
+    """True if the caller gave --all."""
+    return bool(ctx.meta.get(_ALL))
 
 
 def _argument(*, models: bool, required: bool) -> Callable[[_Verb], _Verb]:

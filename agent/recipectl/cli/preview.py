@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from recipectl.cli.options import select
-from recipectl.cli.venv import venv_folder
+from recipectl.cli.failures import said_by
+from recipectl.cli.upgrading import known_runtime
 from recipectl.compiler.companions import canaries
 from recipectl.engines import compare
 from recipectl.engines.ask import options_of
-from recipectl.machine.disk import Disk
+from recipectl.systemd.dbus import Manager
 from recipectl.systemd.store import Store
 from recipectl.systemd.unitfile import UnitNames
-from recipectl.upgrades import edits, prepare, steps, target
-from recipectl.venvs.request import like_another
+from recipectl.upgrades import prepare, questions, steps, target
 
 if TYPE_CHECKING:
     from recipectl.converge.records import Record
@@ -26,33 +26,29 @@ if TYPE_CHECKING:
 
 
 def preview(place: Place, record: Record) -> int:
-    """Print the steps; RecipectlError with what would fail already."""
+    """Print the steps of an upgrade that has something to do; 2 when the new engine refuses a flag."""
     source = steps.source_of(place, record.model)
-    before = steps.compiled(place, source)
-    compiled, old = before, before.resolved.runtime
+    compiled = steps.compiled(place, source)
+    old = compiled.resolved.runtime
+    service = UnitNames(record.model).service
     if record.kind == "recipe":
-        unit = Store(place.unit_folder).read(UnitNames(record.model).service)
+        unit = Store(place.unit_folder).read(service)
         old = prepare.runtime_of(unit) if unit else old
         click.echo(f"would take {source.file} as it is now")
     else:
-        target.require_named_runtime(before.resolved.recipe)
-        new = _runtime(place, record, before)
+        new = _runtime(place, record, compiled)
         if new is None:
             return 0
-        values = target.values(before.resolved.recipe, old, new, Disk())
-        changes, why_drop_in = edits.planned(place, source, values)
-        for edit in changes:
-            what = f"`{'.'.join(edit.key)}` {edit.old} → {edit.new}" if edit.old else "a new drop-in"
+        with_it = prepare.with_runtime(place, source, compiled, new)
+        compiled = with_it.compiled
+        for edit in with_it.edits:
+            what = f"`{'.'.join(edit.key)}` {edit.old} → {edit.new}" if edit.old else with_it.why_drop_in
             click.echo(f"would write {edit.file}: {what}")
-        if why_drop_in:
-            click.echo(f"a drop-in, because the file of `{record.model}` {why_drop_in}")
-        made = [Path(edit.file) for edit in changes if edit.old is None]
-        compiled = steps.compiled(place, source, edits.overlay(source, changes), made)
-    status = _print_comparison(place, compiled, old)
+    if not _takes_flags(place, compiled, old):
+        return 2
     count = len(canaries(compiled.resolved.recipe, compiled.settings))
-    click.echo(f"would restart {UnitNames(record.model).service}, and ask whether it serves its model")
-    click.echo(f"would ask {count} canaries")
-    return status
+    click.echo(f"would restart {service}, ask whether it serves its model, and its canaries ({count})")
+    return 0
 
 
 def _runtime(place: Place, record: Record, before: Compiled) -> Path | None:
@@ -60,30 +56,30 @@ def _runtime(place: Place, record: Record, before: Compiled) -> Path | None:
     if "/" in record.to:
         return Path(record.to)
     old = before.resolved.runtime
-    request = like_another(record.to, Path(old.venv) if old.venv else None)
-    folder = venv_folder(place) / f"{request.distribution}-{request.pinned_version}"
-    if request.pinned_version and target.existing(
-        folder, request.pinned_version, before.resolved.recipe.backend, Disk()
-    ):
-        return folder
-    click.echo(f"would make {folder if request.pinned_version else f'a venv of {record.to}'}")
-    click.echo("the other steps can be shown once it is there")
-    return None
+    like = Path(old.venv) if old.venv else None
+    request, folder = known_runtime(place, record.to, before.resolved.recipe.backend, like)
+    if folder is None:
+        click.echo(
+            f"would make a venv of {request.requirement}; the other steps can be told once it is there"
+        )
+    return folder
 
 
-def _print_comparison(place: Place, compiled: Compiled, old: Runtime) -> int:
-    """What the parsers of both engines say, as `check` asks them; 2 when the new one refuses a word."""
+def _takes_flags(place: Place, compiled: Compiled, old: Runtime) -> bool:
+    """Print what both parsers say, asked without privilege; False when the new one refuses a flag."""
     resolved = compiled.resolved
-    selection = select(place, ())
-    user = next((model.user for model in selection.models if model.name == resolved.name), None) or "root"
-    cache = place.cache_folder / "options"
-    backend = resolved.recipe.backend
-    answers = [options_of(backend, runtime, user, cache) for runtime in (old, resolved.runtime)]
-    lines, fits = compare.report(backend, resolved.words, resolved.recipe.extra_args, *answers)
+    if os.geteuid() == 0 or place.user:
+        unit = questions.compare_runtimes(resolved, old, compiled.settings, compiled.installation)
+        with Manager(user=place.user) as manager:
+            answer = questions.run_for_now(place, manager, unit)
+        lines, fits = said_by(place, unit.name, answer.since_sec), compare.fits(answer.status)
+    else:
+        cache, backend = place.cache_folder / "options", resolved.recipe.backend
+        before, after = (options_of(backend, runtime, "", cache) for runtime in (old, resolved.runtime))
+        lines, fits = compare.report(backend, resolved.words, resolved.recipe.extra_args, before, after)
     for line in lines:
         click.echo(f"  {line}")
-    if fits is None:
-        return 0
-    verb = "takes" if fits else "does not take"
-    click.echo(f"{target.in_words(resolved.recipe, resolved.runtime)} {verb} the flags of the recipe")
-    return 0 if fits else 2
+    if fits is not None:
+        verb = "takes" if fits else "does not take"
+        click.echo(f"{target.in_words(resolved.recipe, resolved.runtime)} {verb} the flags of the recipe")
+    return fits is not False

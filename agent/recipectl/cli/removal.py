@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import click
 
 from recipectl.cli.converge import report_wait
+from recipectl.cli.jobs import refuse_upgraded
 from recipectl.cli.names import models_argument, not_applied, recipe_names, service_name
 from recipectl.cli.terminal import say
-from recipectl.converge import apply, plan
+from recipectl.converge import apply, plan, records
 from recipectl.converge.values import Survey
 from recipectl.systemd.dbus import Manager
 from recipectl.systemd.store import Store
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 def remove_(place: Place, recipes: tuple[str, ...]) -> int:
     """Stop models, disable them and remove their units; recipes stay."""
     services = tuple(map(service_name, recipes))
+    refuse_upgraded(place, services)
     store = Store(place.unit_folder)
     with store.lock(report_wait), Manager(user=place.user) as manager:
         installed = store.installed()
@@ -39,6 +41,8 @@ def remove_(place: Place, recipes: tuple[str, ...]) -> int:
         states = {state.name: state for state in manager.states([*gone], brief=True)}
         current = Survey(installed=installed, states=states, gone=gone)
         apply.apply(plan.decide((), (), current), store, manager)
+    for service in services:
+        records.path(place, UnitNames.of_service(service).recipe).unlink(missing_ok=True)
     for unit in (unit for unit in services if unit in gone):
         say(f"{'stopped and removed' if current.is_up(unit) else 'removed'} {unit}")
     return 0

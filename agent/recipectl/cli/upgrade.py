@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,16 +13,29 @@ import click
 
 from recipectl.cli.failures import said_by
 from recipectl.cli.jobs import existing
-from recipectl.cli.names import complete_recipe, models_argument, no_such_recipe, recipe_names, service_name
+from recipectl.cli.names import (
+    all_were_named,
+    complete_recipe,
+    models_argument,
+    no_such_recipe,
+    not_applied,
+    one_model,
+    recipe_names,
+    service_name,
+)
 from recipectl.cli.options import json_option, print_json, select
+from recipectl.cli.preview import preview
 from recipectl.cli.terminal import moving_line, say, table
-from recipectl.cli.upgrading import begin, follow, refuse_unfinished, run, unit_of
+from recipectl.cli.upgrading import begin, follow, known_runtime, last_record, run, unit_of
 from recipectl.converge import records
-from recipectl.errors import UsageError
+from recipectl.errors import RecipectlError, UsageError
 from recipectl.machine.installation import refuse_if_others_can_write
 from recipectl.systemd.dbus import Manager
 from recipectl.systemd.store import Store
 from recipectl.systemd.unitfile import UnitNames
+from recipectl.upgrades import questions, steps
+from recipectl.upgrades.prepare import with_runtime
+from recipectl.upgrades.target import in_words, require_named_runtime
 
 if TYPE_CHECKING:
     from recipectl.converge.records import Record
@@ -36,7 +51,7 @@ _NO_BLOCK = click.option("--no-block", is_flag=True, help="Do not wait until it 
 @click.option("--status", is_flag=True, help="Show where upgrades are, and how the last ones ended.")
 @_NO_BLOCK
 @json_option()
-@click.option("--run", "runs", is_flag=True, hidden=True)
+@click.option("--run", "is_unit", is_flag=True, hidden=True)
 @click.option("--back", is_flag=True, hidden=True)
 @click.pass_obj
 def upgrade_(
@@ -47,7 +62,7 @@ def upgrade_(
     status: bool,
     no_block: bool,
     as_json: bool,
-    runs: bool,
+    is_unit: bool,
     back: bool,
 ) -> int:
     """Move a model to another runtime: check it, switch, start, ask its canaries; back when anything fails.
@@ -55,78 +70,77 @@ def upgrade_(
     Without --to, the recipe as it is now becomes the new state, and the installed unit is the old one.
     """
     place.require_local()
-    if status or (as_json and not recipe):
+    if status:
+        if to is not None or dry_run or no_block:
+            raise click.UsageError("--status stands alone, or with a RECIPE and --json")
         return _show_status(place, recipe, as_json=as_json)
-    if as_json:
-        raise UsageError("--json shows a status; give --status with it")
-    if recipe is None:
-        raise click.UsageError("a RECIPE is missing: name one, or give --status")
-    model = UnitNames.of_service(service_name(recipe)).recipe
-    if runs or back:
+    if recipe is None or as_json:
+        raise click.UsageError(
+            "a RECIPE is missing: name one, or give --status" if recipe is None else "--json needs --status"
+        )
+    model = one_model(recipe, place)
+    if is_unit or back:
         return run(place, model, back=back)
+    if to == "":
+        raise click.UsageError("--to is empty; name a requirement or a path, or leave it out")
     if model not in recipe_names(place):
         raise no_such_recipe(model, place)
-    previous = refuse_unfinished(place, model)
-    record = records.Record(model, "runtime" if to else "recipe", _target(to), time.time())
+    previous = last_record(place, model)
+    # A path's links stay: a venv is named by them.
+    target = os.path.abspath(to) if to and "/" in to else to or ""  # noqa: PTH100
+    record = records.Record(model, "runtime" if to else "recipe", target, time.time())
     if previous:
         record = replace(record, history=previous.history, held=previous.held)
-    if dry_run:
-        from recipectl.cli.preview import preview
-
-        return preview(place, record)
     if _is_there_already(place, record):
         return 0
+    if dry_run:
+        return preview(place, record)
     return _begin(place, record, no_block=no_block)
 
 
-def _target(to: str | None) -> str:
-    """The word of --to, an absolute path where it is one."""
-    if to is None:
-        return ""
-    return str(Path.cwd() / to) if "/" in to else to
-
-
 def _is_there_already(place: Place, record: Record) -> bool:
-    """True if nothing is to be done; UsageError for a recipe that is wrong."""
+    """True if nothing is to be done; UsageError for a wrong recipe, or a runtime that it cannot have."""
     selection = select(place, (record.model,), with_resolved=True)
     if selection.status or not selection.models:
         raise UsageError(f"`{record.model}` is wrong, and is not upgraded; correct it first", kind="file")
     model, resolved = selection.models[0], selection.result.resolved[record.model]
     store = Store(place.unit_folder)
     installed = {unit.name: store.read(unit.name) for unit in model.units}
-    is_applied = all(unit and unit.text == new.text for new in model.units for unit in [installed[new.name]])
+    has_unit = installed[model.unit_names.service] is not None
+    is_applied = all((unit := installed[new.name]) and unit.text == new.text for new in model.units)
     if record.kind == "recipe":
         if is_applied:
             say(f"`{record.model}` is installed as its recipe says", err=True)
         return is_applied
-    from recipectl.machine.disk import Disk
-    from recipectl.upgrades import target
-
-    target.require_named_runtime(resolved.recipe)
+    if not has_unit:
+        raise not_applied(record.model, place)
+    require_named_runtime(resolved.recipe)
+    runtime = resolved.runtime
+    new: Path | None = Path(record.to)
     if "/" not in record.to:
-        from recipectl.venvs.request import like_another
-
-        like_another(record.to, None)  # UsageError for what is no requirement
-        return False
-    values = target.values(resolved.recipe, resolved.runtime, Path(record.to), Disk())
-    told = {key: value for key, value in values.items() if _value(resolved.recipe, key) != value}
-    if not told and is_applied:
-        say(f"`{record.model}` runs {target.in_words(resolved.recipe, resolved.runtime)} already", err=True)
+        like = Path(runtime.venv) if runtime.venv else None
+        _, new = known_runtime(place, record.to, resolved.recipe.backend, like)
+    source = steps.source_of(place, record.model)
+    before = steps.compiled(place, source)
+    same = new is not None and with_runtime(place, source, before, new).compiled.resolved.runtime == runtime
+    if same and is_applied:
+        say(f"`{record.model}` runs {in_words(resolved.recipe, runtime)} already", err=True)
         return True
+    if not is_applied:
+        say(f"`{record.model}` was edited since it was applied; the upgrade applies that too", err=True)
     return False
 
 
-def _value(recipe: object, key: tuple[str | int, ...]) -> object:
-    if key[0] == "extra_args":
-        return getattr(recipe, "extra_args", {}).get(key[1])
-    return getattr(recipe, str(key[0]))
-
-
 def _begin(place: Place, record: Record, *, no_block: bool) -> int:
+    if not place.user and os.geteuid():
+        raise RecipectlError(
+            "an upgrade writes recipes and units; run it as root (sudo), or with --user for your own"
+        )
     if place.owners == frozenset({0}):
         refuse_if_others_can_write()
     begin(place, record)
     if no_block:
+        say(f"started {unit_of(record.model)}; see `recipectl upgrade --status {record.model}`")
         return 0
     try:
         return follow(place, record.model)
@@ -144,76 +158,94 @@ def _begin(place: Place, record: Record, *, no_block: bool) -> int:
 @_NO_BLOCK
 @click.pass_obj
 def rollback_(place: Place, recipe: str, no_block: bool) -> int:
-    """Take the last upgrade of a model back; once more takes back the one before."""
+    """Take the last upgrade of a model back; a second rollback takes back the upgrade before that."""
     place.require_local()
-    model = UnitNames.of_service(service_name(recipe)).recipe
-    previous = refuse_unfinished(place, model)
+    model = one_model(recipe, place)
     if model not in recipe_names(place):
         raise no_such_recipe(model, place)
+    previous = last_record(place, model)
     if previous is None or not previous.history:
-        raise UsageError(f"`{model}` has no upgrade to go back from; see `recipectl upgrade --status`")
-    record = records.Record(
-        model, "rollback", previous.history[-1].began_with, time.time(), history=previous.history
-    )
+        raise UsageError(f"`{model}` has no upgrade to go back from", kind="unit")
+    if Store(place.unit_folder).read(UnitNames(model).service) is None:
+        raise not_applied(model, place)
+    target = previous.history[-1].began_with
+    record = records.Record(model, "rollback", target, time.time(), history=previous.history)
     return _begin(place, replace(record, held=previous.held), no_block=no_block)
 
 
 def _show_status(place: Place, recipe: str | None, *, as_json: bool) -> int:
     """Where upgrades are; 3 when one failed, or is not over."""
-    found = [*records.every(place)]
+    names = [name for name in records.names(place) if name in recipe_names(place)]
     if recipe is not None:
-        model = UnitNames.of_service(service_name(recipe)).recipe
-        found = [record for record in found if record.model == model]
-    rows = [
-        {
-            "model": record.model, "kind": record.kind, "step": record.step, "from": record.began_with,
-            "to": record.ended_with or record.to, "began": round(record.began_sec), "failure": record.failure,
-            "held": record.held is not None, "can_go_back": len(record.history), "said": list(record.said),
-        }
-        for record in found
-    ]  # fmt: skip
+        model = one_model(recipe, place)
+        if model not in (*names, *recipe_names(place)):
+            raise no_such_recipe(model, place)
+        names = [name for name in names if name == model]
+    found = [record for name in names if (record := records.read(place, name))]
     if as_json:
-        print_json(rows)
+        print_json([_status_row(record) for record in found])
     else:
-        for record in found if recipe else ():
-            for sentence in record.said:
-                click.echo(sentence)
-        table([[str(row[key] or "-") for key in ("model", "step", "from", "to")] for row in rows],
-              ["MODEL", "STEP", "FROM", "TO"])  # fmt: skip
-        for record in found:
-            if record.failure:
-                click.echo(f"{record.model}: {record.failure}")
+        _print_status(found, detailed=recipe is not None)
     if not found and not as_json:
         say("no upgrades" if recipe is None else f"`{recipe}` was never upgraded", err=True)
     return 3 if any(record.step != "done" for record in found) else 0
 
 
+def _status_row(record: Record) -> dict[str, object]:
+    return {
+        "model": record.model, "kind": record.kind, "step": record.step, "from": record.began_with or None,
+        "to": record.ended_with or record.to, "began": round(record.began_sec), "failure": record.failure,
+        "held": record.held is not None, "can_go_back": len(record.history), "said": list(record.said),
+    }  # fmt: skip
+
+
+def _print_status(found: Sequence[Record], *, detailed: bool) -> None:
+    for record in found if detailed else ():
+        for sentence in record.said:
+            click.echo(sentence)
+    rows = [
+        [
+            record.model, record.step, time.strftime("%Y-%m-%d %H:%M", time.localtime(record.began_sec)),
+            record.began_with or "-", record.ended_with or record.to or "-",
+        ]
+        for record in found
+    ]  # fmt: skip
+    table(rows, ["MODEL", "STEP", "BEGAN", "FROM", "TO"])
+    for record in found:
+        if record.failure:
+            click.echo(f"{record.model}: {record.failure}")
+
+
 @click.command("canary")
 @models_argument
-@click.pass_obj
-def canary_(place: Place, recipes: tuple[str, ...]) -> int:
-    """Ask models their canaries; exit status 3 when one answers otherwise."""
-    from recipectl.upgrades import questions
-
+@click.pass_context
+def canary_(ctx: click.Context, recipes: tuple[str, ...]) -> int:
+    """Ask models their canaries, until one fails; exit status 3 when one does."""
+    place: Place = ctx.obj
     place.require_local()
-    status = 0
+    statuses = [0]
     with Manager(user=place.user) as manager:
         for service in dict.fromkeys(map(service_name, recipes)):
-            names = UnitNames.of_service(service)
-            state = existing(manager, service, place)
-            if Store(place.unit_folder).read(names.canaries) is None:
-                fault = f"`{names.recipe}` has no canaries"
-                raise UsageError(f"{fault}; write `canaries:` in its recipe, and apply it", kind="unit")
-            if state.active_state != "active":
-                click.echo(f"{names.recipe} is {state.word}; start it first", err=True)
-                status = max(status, 1)
-                continue
-            with moving_line(f"{names.recipe}: asking its canaries".format):
-                answer = questions.run(manager, names.canaries)
-            if answer.well:
-                say(f"{names.recipe} passes its canaries")
-                continue
-            status = max(status, 3)
-            for sentence in said_by(place, names.canaries, answer.since_sec):
-                click.echo(f"{names.recipe}: {sentence}", err=True)
-    return status
+            statuses.append(_ask(place, manager, service, alone=not all_were_named(ctx)))
+    return max(statuses)
+
+
+def _ask(place: Place, manager: Manager, service: str, *, alone: bool) -> int:
+    """Ask one model its canaries, and say how that ended; the exit status for it."""
+    names = UnitNames.of_service(service)
+    state = existing(manager, service, place)
+    if Store(place.unit_folder).read(names.canaries) is None:
+        click.echo(f"{names.recipe} has no canaries; write `canaries:` in its recipe, and apply it", err=True)
+        return 2 if alone else 0
+    if state.active_state != "active":
+        click.echo(f"{names.recipe} is {state.word}, and is not asked; start it first", err=True)
+        return 1 if alone else 0
+    with moving_line(f"{names.recipe}: asking its canaries".format):
+        answer = questions.run(manager, names.canaries)
+    if answer.well:
+        say(f"{names.recipe} passes its canaries")
+        return 0
+    click.echo(f"{names.recipe}: {answer.fault}; see journalctl -u {names.canaries}", err=True)
+    for sentence in said_by(place, names.canaries, answer.since_sec):
+        click.echo(f"  {sentence}", err=True)
+    return 3

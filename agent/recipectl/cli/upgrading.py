@@ -7,12 +7,14 @@ import os
 import re
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from recipectl.cli import gateway
+from recipectl.cli.converge import report_wait
 from recipectl.cli.decision import carry_out, decide
 from recipectl.cli.failures import said_by, start_failure
 from recipectl.cli.jobs import Load, existing
@@ -32,6 +34,7 @@ from recipectl.systemd.unitfile import Unit, UnitNames
 if TYPE_CHECKING:
     from recipectl.converge.records import Record
     from recipectl.place import Place
+    from recipectl.venvs.request import Request
 
 _TEMPLATE = "recipectl-upgrade@.service"
 # What uv reads of a shell: indexes, proxies and certificates.
@@ -43,8 +46,9 @@ _DOING = {
     "canaries": "asking its canaries",
 }
 _POLL_SEC = 0.1
+_FAILED = 3  # and the old runtime is back: the unit has RestartPreventExitStatus= for it
 _NOT_BACK_YET = 4  # systemd runs the unit again
-_ENDED_POLLS = 20  # the unit is gone this often in a row, and its record is not over
+_ENDED_POLLS = 20  # so often in a row, a unit that ended has left a record that is not over
 
 
 class OtherVerbs:
@@ -55,21 +59,13 @@ class OtherVerbs:
 
     def make_runtime(self, requirement: str, backend: str, like: Path | None) -> Path:
         """The venv of a requirement, made like another one where it is not there."""
-        from recipectl.machine.disk import Disk
-        from recipectl.upgrades import target
-        from recipectl.venvs.request import like_another
-
-        request = like_another(requirement, like)
-        if version := request.pinned_version:
-            folder = venv_folder(self.place) / f"{request.distribution}-{version}"
-            if target.existing(folder, version, backend, Disk()):
-                return folder
-        return made(self.place, request)
+        request, folder = known_runtime(self.place, requirement, backend, like)
+        return folder or made(self.place, request)
 
     def apply(self, model: str, store: Store, manager: Manager) -> None:
         """Apply one recipe; HostError with what went wrong."""
         held = {name: why for name, why in holds.held(self.place).items() if name != model}
-        decision = decide(self.place, (model,), manager, held=held)
+        decision = decide(self.place, (model,), manager, held=held, alone=True)
         failure = carry_out(decision, store, manager, as_json=False) if decision.status == 0 else None
         errors = [problem for problem in decision.problems if problem.severity == "error"]
         if failure or decision.status:
@@ -98,53 +94,83 @@ class OtherVerbs:
         return f"{service} did not start: {why}"
 
 
+def known_runtime(
+    place: Place, requirement: str, backend: str, like: Path | None
+) -> tuple[Request, Path | None]:
+    """What a requirement asks for, and its venv, where that is there already, whoever has made it.
+
+    UsageError for what is no requirement, and for that of another engine.
+    """
+    from recipectl.machine.disk import Disk
+    from recipectl.upgrades import target
+    from recipectl.venvs.request import like_another
+
+    request = like_another(requirement, like)
+    target.refuse_another_engine(request.distribution, backend)
+    version = request.pinned_version
+    folder = venv_folder(place) / f"{request.distribution}-{version}"
+    is_there = version is not None and target.is_runtime(folder, version, backend, Disk())
+    return request, folder if is_there else None
+
+
 def unit_of(model: str) -> str:
     """The unit that runs the upgrade of a model."""
     return f"recipectl-upgrade@{model}.service"
 
 
 def begin(place: Place, record: Record) -> None:
-    """Write the record and the unit, and start it; it goes on at the next boot, too."""
+    """Write the record and the unit, and start it; UsageError while another upgrade of the model runs."""
+    os.umask(0o022)  # whoever lists models reads the record
+    store, unit = Store(place.unit_folder), unit_of(record.model)
+    with store.lock(report_wait), Manager(user=place.user) as manager:
+        current = records.read(place, record.model)
+        if current and not current.is_over:
+            raise UsageError(f"another upgrade of `{record.model}` has begun just now", kind="unit")
+        if current:
+            record = replace(record, history=current.history, held=current.held)
+        # The unit of an earlier upgrade may still end: it would take this record for its own.
+        manager.job("Stop", unit)
+        records.write(place, record)
+        try:
+            _write_environment(_environment(place, record.model))
+            text = _unit_text(place)
+            installed = store.read(_TEMPLATE)
+            if installed is None or installed.text != text:
+                store.write(Unit(_TEMPLATE, text))
+                manager.reload()
+            manager.enable((unit,))
+            manager.start_without_waiting("Start", unit)
+        except RecipectlError as error:  # nothing was changed yet
+            records.write(place, replace(record, step="failed", failure=str(error)))
+            raise
+
+
+def _unit_text(place: Place) -> str:
+    """The text of the unit that runs upgrades."""
     from recipectl.compiler.unit_text import templates
 
-    manager_words = ("--user",) if place.user else ()
-    command = (sys.executable, "-I", "-m", "recipectl", *manager_words, "upgrade", record.model)
-    instance = "%i"
-
-    def line(option: str) -> str:
-        words = [instance if word == record.model else quoting.word(word) for word in (*command, option)]
-        return ":" + " ".join(words)
-
-    text = (
+    user = ("--user",) if place.user else ()
+    program = " ".join(map(quoting.word, (sys.executable, "-I", "-m", "recipectl", *user, "upgrade")))
+    return (
         templates()
         .get_template(f"{_TEMPLATE}.j2")
         .render(
-            run=line("--run"),
-            back=line("--back"),
+            program=program,
             state=quoting.word(str(records.folder(place))),
             runtime=place.runtime_folder,
             wanted_by="default.target" if place.user else "multi-user.target",
         )
     )
-    store = Store(place.unit_folder)
-    variables = {name: value for name, value in os.environ.items() if _OF_THE_SHELL.fullmatch(name)}
-    lines = "".join(
-        f"{name}={quoting.word(value)}\n" for name, value in variables.items() if "\n" not in value
-    )
-    with Manager(user=place.user) as manager:
-        # The unit of an earlier upgrade may still end: it would take this record for its own.
-        manager.job("Stop", unit_of(record.model))
-        records.write(place, record)
-        file = _environment(place, record.model)
-        with failures_named("written", file.parent):
-            file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        write_whole({file: lines}, mode=0o600)
-        installed = store.read(_TEMPLATE)
-        if installed is None or installed.text != text:
-            store.write(Unit(_TEMPLATE, text))
-            manager.reload()
-        manager.enable((unit_of(record.model),))
-        manager.start_without_waiting("Start", unit_of(record.model))
+
+
+def _write_environment(file: Path) -> None:
+    """What uv reads of the caller's shell, for EnvironmentFile= (systemd.exec(5)): it has no specifiers."""
+    with failures_named("written", file.parent):
+        file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    values = {name: value for name, value in os.environ.items() if _OF_THE_SHELL.fullmatch(name)}
+    escaped = {name: re.sub(r'(["\\`$])', r"\\\1", value) for name, value in values.items()}
+    lines = (f'{name}="{value}"\n' for name, value in escaped.items() if "\n" not in value)
+    write_whole({file: "".join(lines)}, mode=0o600)
 
 
 def _environment(place: Place, model: str) -> Path:
@@ -159,13 +185,17 @@ def run(place: Place, model: str, *, back: bool) -> int:
     from recipectl.upgrades.steps import JobKeeper
 
     record = records.read(place, model)
-    if record is None or record.is_over:
-        return 1 if record and record.step == "failed" else 0
+    if record is None:
+        return 0
     os.umask(0o022)
     with JobKeeper(user=place.user) as manager:
         upgrade = Progress(place, record, manager, OtherVerbs(place), click.echo)
+        # A reboot has taken the file: what was asked for before it is not begun after it.
+        is_new = record.step == "requested" and _environment(place, model).exists()
         try:
-            if back or record.step != "requested":
+            if record.is_over:  # a kill came just before the end
+                pass
+            elif back or not is_new:
                 record = go_back(upgrade, f"it was interrupted at the step `{record.step}`")
             else:
                 record = run_upgrade(upgrade)
@@ -174,7 +204,7 @@ def run(place: Place, model: str, *, back: bool) -> int:
             return _NOT_BACK_YET
         manager.disable((unit_of(model),))
     remove(_environment(place, model))
-    return 0 if record.step == "done" else 1
+    return 0 if record.step == "done" else _FAILED
 
 
 def follow(place: Place, model: str) -> int:
@@ -190,15 +220,17 @@ def follow(place: Place, model: str) -> int:
             shown = len(record.said) if record else 0
             gone = manager.states((unit_of(model),))[0].active_state in ("inactive", "failed")
             ended = ended + 1 if gone else 0
+    if record and not record.is_over:  # somebody cancelled the start of its unit, or has masked it
+        run(place, model, back=True)
+        record = records.read(place, model)
     if record is None or not record.is_over:
-        fault = f"{unit_of(model)} ended, and the upgrade of `{model}` did not"
-        raise JobError(f"{fault}; see systemctl status {unit_of(model)}, and start it again")
+        fault = f"the upgrade of `{model}` has ended, and has not gone back"
+        raise JobError(f"{fault}; see journalctl -u {unit_of(model)}, and start that unit again")
+    verb = "rolled back" if record.kind == "rollback" else "upgraded"
     if record.step == "done":
-        verb = "rolled back" if record.kind == "rollback" else "upgraded"
         say(f"{model} is {verb}: {record.ended_with}")
         return 0
     _print_log(place, record)
-    verb = "rolled back" if record.kind == "rollback" else "upgraded"
     raise JobError(f"{model} was not {verb}: {record.failure}")
 
 
@@ -222,11 +254,23 @@ def _doing(place: Place, model: str) -> str:
     return model
 
 
-def refuse_unfinished(place: Place, model: str) -> Record | None:
-    """The last record of a model; UsageError while an upgrade of it is under way."""
+def last_record(place: Place, model: str) -> Record | None:
+    """The record of the last upgrade of a model; one that was interrupted goes back first.
+
+    UsageError while an upgrade is under way.
+    """
     record = records.read(place, model)
-    if record and not record.is_over:
+    if record is None or record.is_over:
+        return record
+    with Manager(user=place.user) as manager:
+        is_running = manager.states((unit_of(model),))[0].active_state not in ("inactive", "failed")
+    if is_running:
         fault = f"an upgrade of `{model}` is under way, at the step `{record.step}`"
-        remedy = f"wait for {unit_of(model)}, or start that again if it has ended"
+        remedy = f"wait for its end, or end it with `systemctl stop {unit_of(model)}`, which goes back"
         raise UsageError(f"{fault}; {remedy}", kind="unit")
-    return record
+    say(f"an earlier upgrade of `{model}` was interrupted, and goes back first", err=True)
+    if run(place, model, back=True) == _NOT_BACK_YET:
+        raise JobError(
+            f"the earlier upgrade of `{model}` could not go back; correct what it says, and try again"
+        )
+    return records.read(place, model)

@@ -153,7 +153,8 @@ class HelperCommands:
         endpoint = resolved.endpoint
         if canary.command:
             words = {"{url}": endpoint.url, "{model}": model}
-            return quoting.command_line(tuple(_filled(word, words) for word in canary.command))
+            filled = (_filled(word, words) for word in canary.command)
+            return quoting.command_line(("/usr/bin/timeout", "--kill-after=5", str(canary.timeout), *filled))
         return self._helper(
             "ask-canary",
             *("--address", endpoint.connect, "--port", endpoint.port, "--number", number),

@@ -1,6 +1,7 @@
 """What only this host can tell about a recipe: access, pinned versions, locked runtimes."""
 
 import contextlib
+import json
 import os
 import re
 import stat
@@ -16,6 +17,7 @@ from recipectl.engines import flags
 from recipectl.engines.options import flag_of, shipped_options
 from recipectl.engines.registry import ENGINES
 from recipectl.errors import UsageError
+from recipectl.files import failures_named, read_bounded
 from recipectl.machine import access, lockfile
 from recipectl.machine.disk import Disk
 from recipectl.machine.distributions import ENGINE_DISTRIBUTIONS, lock_of, satisfies
@@ -240,6 +242,17 @@ def current_lock(recipe: Recipe, runtime: Runtime) -> lockfile.Lock:
     """The exact runtime now, as a lock records it."""
     names = ENGINE_DISTRIBUTIONS[recipe.backend]
     return lockfile.record(runtime.interpreter or runtime.command[0], runtime.installed_in, names)
+
+
+def lock_contents(path: Path, lock: lockfile.Lock) -> dict[Path, str | bytes]:
+    """The files of a recipe's lock: itself, and the copy of its venv's lock, where that has one."""
+    contents: dict[Path, str | bytes] = {path: json.dumps(lock, indent=2) + "\n"}
+    if "venv_lock" in lock:
+        venv_lock = lock_of(Path(lock["interpreter"]).parent.parent)
+        with failures_named("read", venv_lock):
+            copy = read_bounded(venv_lock, lockfile.MAX_VENV_LOCK_BYTES)
+        contents[lockfile.venv_lock_beside(path)] = copy
+    return contents
 
 
 def check_lock(

@@ -15,19 +15,24 @@ def held(place: Place) -> dict[str, Problem]:
     """Recipe -> why it is left alone, as a warning."""
     holds = {}
     files = {search.stem(file): str(file) for file in search.recipe_files(place.recipe_folders)}
-    for record in records.every(place):
-        name = record.model
-        if name not in files:
-            continue
-        if not record.is_over:
-            sentence = f"`{name}` is being upgraded, and left alone; see `recipectl upgrade --status {name}`"
-            holds[name] = on_host("unit", sentence, file=files[name], severity="warning")
-        elif record.held and record.held == digest(place, name):
-            fault = f"`{name}` is held: its upgrade has failed, and the old unit stays in force"
-            remedy = f"change the recipe, or take it as it is with `recipectl apply --accept {name}`"
-            sentence = f"{fault} ({record.failure}); {remedy}"
-            holds[name] = on_host("unit", sentence, file=files[name], severity="warning")
+    for name, file in files.items():
+        if records.path(place, name).exists() and (sentence := _why_held(place, name)):
+            holds[name] = on_host("unit", sentence, file=file, severity="warning")
     return holds
+
+
+def _why_held(place: Place, name: str) -> str | None:
+    try:
+        record = records.read(place, name)
+    except RecipectlError as error:  # nobody knows whether it is being upgraded
+        return f"`{name}` is left alone: {error}"
+    if record and not record.is_over:
+        return f"`{name}` is being upgraded, and left alone; see `recipectl upgrade --status {name}`"
+    if record is None or not record.held or record.held != digest(place, name):
+        return None
+    event = "its upgrade has failed" if record.step == "failed" else "its upgrade was rolled back"
+    remedy = f"change the recipe, or take it as it is with `recipectl apply --accept {name}`"
+    return f"`{name}` is held: {event}, and the old unit stays in force; {remedy}"
 
 
 def accept(place: Place, names: Mapping[str, Problem]) -> None:

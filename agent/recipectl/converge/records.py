@@ -1,7 +1,6 @@
 """The record of a model's upgrade on disk: written before each step, so that nothing is lost by a crash."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -35,18 +34,19 @@ class Before:
 
     units: dict[str, str]
     enabled: tuple[str, ...]
-    up: tuple[str, ...]  # the units that ran
+    up: tuple[str, ...]  # the units that ran, with those of models that require it
     files: dict[str, str | None]  # its lock, and the lock of its venv
 
 
 @dataclass(frozen=True)
 class Passed:
-    """An upgrade that went well, for a rollback: what it began with, and what it changed."""
+    """An upgrade that went well, for a rollback: what it began with, what it changed, and what it left."""
 
     began_with: str
     ended_with: str
     edits: tuple[Edit, ...]
     before: Before
+    after: Before
 
 
 @dataclass(frozen=True)
@@ -73,11 +73,11 @@ class Record:
         """True when nothing is left to do."""
         return self.step in ("done", "failed")
 
-    def passed(self) -> "Record":
+    def passed(self, after: Before) -> "Record":
         """The same with this upgrade in its history."""
         if self.before is None:
             return self
-        entry = Passed(self.began_with, self.ended_with, self.edits, self.before)
+        entry = Passed(self.began_with, self.ended_with, self.edits, self.before, after)
         return replace(self, history=(*self.history, entry)[-_LONGEST_HISTORY:])
 
 
@@ -107,21 +107,17 @@ def read(place: Place, model: str) -> Record | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, LookupError, TypeError) as error:
-        raise RecipectlError(f"{file} is no record of an upgrade ({error}); move it away") from error
+        fault = f"{file} is no record of an upgrade that this release can read"
+        raise RecipectlError(f"{fault}; move it away") from error
 
 
-def every(place: Place) -> Iterator[Record]:
-    """The records of all models, by name."""
-    for file in sorted(folder(place).glob("*.json")) if folder(place).is_dir() else ():
-        if record := read(place, file.name.removesuffix(".json")):
-            yield record
+def names(place: Place) -> list[str]:
+    """The models that have a record."""
+    return sorted(file.name.removesuffix(".json") for file in folder(place).glob("*.json"))
 
 
 def _record(data: dict[str, Any]) -> Record:
-    history = tuple(
-        Passed(**each | {"edits": _edits(each["edits"]), "before": _before(each["before"])})
-        for each in data["history"]
-    )
+    history = tuple(_passed(each) for each in data["history"])
     before = _before(data["before"]) if data["before"] else None
     parts = {
         "history": history,
@@ -130,6 +126,11 @@ def _record(data: dict[str, Any]) -> Record:
         "said": tuple(data["said"]),
     }
     return Record(**data | parts)
+
+
+def _passed(data: dict[str, Any]) -> Passed:
+    before, after = _before(data["before"]), _before(data["after"])
+    return Passed(**data | {"edits": _edits(data["edits"]), "before": before, "after": after})
 
 
 def _edits(rows: list[dict[str, Any]]) -> tuple[Edit, ...]:

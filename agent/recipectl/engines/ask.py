@@ -57,7 +57,7 @@ def options_of(backend: str, runtime: Runtime, user: str, cache: Path | None) ->
     except (OSError, subprocess.SubprocessError, *_NO_TABLE) as error:
         shipped = shipped_options(backend)
         table = " ".join(filter(None, (backend, shipped.version)))
-        why = _reason(runtime, error)
+        why = _reason(backend, runtime, error)
         return Answer(shipped, f"recipectl's own table of {table}, because {why}", asked=False)
     with contextlib.suppress(OSError, RecipectlError):  # without a cache, the engine is asked again
         if file:
@@ -66,8 +66,9 @@ def options_of(backend: str, runtime: Runtime, user: str, cache: Path | None) ->
     return Answer(options, origin, asked=True)
 
 
-def _reason(runtime: Runtime, error: Exception) -> str:
-    program = runtime.interpreter or runtime.command[0]
+def _reason(backend: str, runtime: Runtime, error: Exception) -> str:
+    asks_program = ENGINES[backend].is_binary or runtime.interpreter is None
+    program = runtime.command[0] if asks_program else runtime.interpreter
     if isinstance(error, subprocess.TimeoutExpired):
         return f"{program} did not answer within {error.timeout:g} s"
     if isinstance(error, subprocess.CalledProcessError):

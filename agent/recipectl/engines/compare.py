@@ -47,8 +47,13 @@ def report(
         return [f"the flags are not compared: {new.origin}"], None
     findings = check_recipe(backend, words, extra_args, new.options)
     lines = [str(finding) for finding in findings]
-    fits = all(isinstance(finding, DeprecatedError) for finding in findings)
-    return [*lines, *(_differences(old.options, new.options) if old.asked else ())], fits
+    takes = all(isinstance(finding, DeprecatedError) for finding in findings)
+    return [*lines, *(_differences(old.options, new.options) if old.asked else ())], takes
+
+
+def fits(status: int) -> bool | None:
+    """What the exit status of this program says: True, False, or None where it could not tell."""
+    return next((answer for answer, known in STATUSES.items() if known == status), None)
 
 
 def _differences(old: Options, new: Options) -> Iterator[str]:
@@ -83,10 +88,10 @@ def main(text: str) -> int:
     words = [Word(row[0], tuple(row[1:])) for row in given["words"]]
     runtimes = [_runtime(given[name]) for name in ("old", "new")]
     old, new = (options_of(given["backend"], runtime, "", cache=None) for runtime in runtimes)
-    lines, fits = report(given["backend"], words, given["extra_args"], old, new)
+    lines, takes = report(given["backend"], words, given["extra_args"], old, new)
     for line in lines:
         sys.stdout.write(f"{printable(line)}\n")
-    return STATUSES[fits]
+    return STATUSES[takes]
 
 
 if __name__ == "__main__":

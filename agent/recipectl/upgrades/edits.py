@@ -18,6 +18,10 @@ _DROP_INS = ("90-upgrade.yaml", "zz-upgrade.yaml")
 _HEADING = "# Written by `recipectl upgrade`, because the file of the recipe {reason}.\n"
 
 
+class ChangedError(RecipectlError):
+    """A file says something that no upgrade has written: it is somebody's own, and stays."""
+
+
 class _NotInPlaceError(Exception):
     """Why a value cannot be replaced where it stands."""
 
@@ -71,10 +75,15 @@ def overlay(source: Source, edits: Iterable[Edit]) -> dict[Path, bytes]:
     contents: dict[Path, bytes] = {}
     for edit in edits:
         path = Path(edit.file)
-        before = contents.get(path) or (b"" if edit.old is None else read_bounded(path))
-        contents[path] = _changed(edit, before.decode(), edit.old, edit.new).encode()
+        before = contents[path].decode() if path in contents else "" if edit.old is None else _text(path)
+        contents[path] = _changed(edit, before, edit.old, edit.new).encode()
     links = {file: Path(os.path.realpath(file)) for file in (source.file, *source.drop_ins)}
     return contents | {file: contents[real] for file, real in links.items() if real in contents}
+
+
+def new_files(edits: Iterable[Edit]) -> list[Path]:
+    """The drop-ins that an upgrade makes."""
+    return [Path(edit.file) for edit in edits if edit.old is None]
 
 
 def in_words(edit: Edit) -> str:
@@ -86,14 +95,26 @@ def in_words(edit: Edit) -> str:
     return f"{edit.file}:{number}: `{'.'.join(edit.key)}` is {edit.new}, and was {edit.old}"
 
 
+def undone_in_words(edit: Edit) -> str:
+    """What has been taken back, with its place."""
+    if edit.old is None:
+        return f"{edit.file} is gone"
+    return in_words(Edit(edit.file, edit.key, edit.new, edit.old))
+
+
 def value_of(raw: str) -> str:
     """The value of a word as a file has it."""
     return str(yaml.safe_load(raw))
 
 
 def perform(edit: Edit) -> None:
-    """Write an edit so that it lasts; a file that has it already stays as it is."""
+    """Write an edit so that it lasts; a file that has it already stays as it is.
+
+    ChangedError where somebody has written something else there.
+    """
     path = Path(edit.file)
+    if edit.old is None and path.exists() and _text(path) != edit.new:
+        raise ChangedError(f"{path} was edited since, and stays as it is")
     if edit.old is None:
         write_whole({path: edit.new}, durable=True)
     else:
@@ -101,23 +122,39 @@ def perform(edit: Edit) -> None:
 
 
 def undo(edit: Edit) -> str | None:
-    """Take an edit back; a sentence where somebody else has changed the value since."""
+    """Take an edit back; a sentence where somebody else has changed the file since: it stays then."""
     path = Path(edit.file)
-    if edit.old is None:
-        if path.exists() and _text(path) != edit.new:
-            return f"{path} was edited since the upgrade, and stays"
-        if path.exists():
-            remove(path)
-        return None
+    if not path.exists():
+        return None if edit.old is None else f"{path} is gone, and stays so"
     try:
-        raw = raw_value(_text(path), edit.key)
-    except (NotReplaceableError, RecipectlError) as error:
-        return f"{path} was changed since the upgrade ({error}), and stays"
-    if raw == edit.new:
-        _write(edit, edit.new, edit.old)
-    elif raw != edit.old:
-        return f"{path} was edited since the upgrade: its `{'.'.join(edit.key)}` is {raw}, and stays"
+        require_unchanged(edit)
+        if edit.old is None:
+            remove(path)
+        else:
+            _write(edit, edit.new, edit.old)
+    except ChangedError as error:
+        return str(error)
     return None
+
+
+def redo(edit: Edit) -> str | None:
+    """Make an edit that a rollback has taken back; a sentence where somebody has changed the file since."""
+    if edit.old is not None and not Path(edit.file).exists():
+        return f"{edit.file} is gone, and stays so"
+    try:
+        perform(edit)
+    except ChangedError as error:
+        return str(error)
+    return None
+
+
+def require_unchanged(edit: Edit) -> None:
+    """ChangedError where a file is neither as an edit has left it nor as it was before."""
+    path = Path(edit.file)
+    if edit.old is not None:
+        _changed(edit, _text(path), edit.new, edit.old)
+    elif path.exists() and _text(path) != edit.new:
+        raise ChangedError(f"{path} was edited since, and stays as it is")
 
 
 def reversed_edit(edit: Edit) -> Edit | None:
@@ -133,22 +170,29 @@ def _write(edit: Edit, old: str, new: str) -> None:
         return
     with failures_named("read", path):
         status = path.stat()
+        attributes = {name: os.getxattr(path, name) for name in os.listxattr(path)}
     write_whole({path: changed}, mode=status.st_mode & 0o7777, durable=True)
     with failures_named("written", path):
         os.chown(path, status.st_uid, status.st_gid)
+        for name, value in attributes.items():  # of ACLs and labels
+            os.setxattr(path, name, value)
 
 
 def _changed(edit: Edit, text: str, old: str | None, new: str) -> str:
     """A file's text with an edit; RecipectlError where its value is neither the old nor the new one."""
     if old is None:
         return new
-    raw = raw_value(text, edit.key)
-    if raw == new:
-        return text
-    if raw != old:
-        fault = f"{edit.file} was edited meanwhile: its `{'.'.join(edit.key)}` is {raw}"
-        raise RecipectlError(f"{fault}; begin the upgrade again")
-    return with_value(text, edit.key, new)
+    key = f"`{'.'.join(edit.key)}`"
+    try:
+        raw = raw_value(text, edit.key)
+        if raw == new:
+            return text
+        if raw == old:
+            return with_value(text, edit.key, new)
+    except NotReplaceableError as error:
+        raise ChangedError(f"{edit.file} was edited since: {error}; edit its {key} yourself") from error
+    is_now = "is gone" if raw is None else f"is {raw}"
+    raise ChangedError(f"{edit.file} was edited since: its {key} {is_now}, and was {old}; edit it yourself")
 
 
 def _text(path: Path) -> str:

@@ -2,12 +2,14 @@
 
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 from recipectl.converge.records import Edit
 from recipectl.engines import compare
 from recipectl.errors import UsageError
 from recipectl.machine.disk import Disk
 from recipectl.machine.runtime import Runtime
+from recipectl.place import Place
 from recipectl.recipe.search import Source
 from recipectl.systemd.unitfile import InstalledUnit
 from recipectl.upgrades import edits, questions, steps, target
@@ -32,7 +34,10 @@ def prepare(upgrade: Progress) -> tuple[Compiled, Source]:
         compiled, changes = _with_new_runtime(upgrade, before, source)
     recipe, runtime = compiled.resolved.recipe, compiled.resolved.runtime
     began_with = "no unit" if old is None else target.in_words(recipe, old)
-    upgrade.note("flags", edits=changes, began_with=began_with, ended_with=target.in_words(recipe, runtime))
+    ended_with = target.in_words(recipe, runtime)
+    if upgrade.is_rollback and not upgrade.last.edits:  # the recipe says another runtime than the old unit
+        began_with, ended_with = upgrade.last.ended_with, upgrade.last.began_with
+    upgrade.note("flags", edits=changes, began_with=began_with, ended_with=ended_with)
     if not upgrade.is_rollback:  # its flags were taken before
         _compare(upgrade, compiled, runtime if old is None else old)
     return compiled, source
@@ -50,23 +55,39 @@ def _with_new_runtime(
         like = Path(runtime.venv) if runtime.venv else None
         new = upgrade.verbs.make_runtime(upgrade.record.to, recipe.backend, like)
     upgrade.say(f"{new} is there")
-    values = target.values(recipe, runtime, new, Disk())
-    changes, why_drop_in = edits.planned(upgrade.place, source, values)
-    if why_drop_in:
-        upgrade.say(f"the file of `{recipe.name}` {why_drop_in}: {changes[0].file} is written instead")
-    made = [Path(edit.file) for edit in changes if edit.old is None]
-    compiled = steps.compiled(upgrade.place, source, edits.overlay(source, changes), made)
-    if compiled.resolved.runtime == runtime:
+    with_it = with_runtime(upgrade.place, source, before, new)
+    if with_it.why_drop_in:
+        where = with_it.edits[0].file
+        upgrade.say(f"the file of `{recipe.name}` {with_it.why_drop_in}: {where} is written instead")
+    if with_it.compiled.resolved.runtime == runtime:
         raise UsageError(f"`{recipe.name}` would run {target.in_words(recipe, runtime)} as before")
-    return compiled, changes
+    return with_it.compiled, with_it.edits
+
+
+class WithRuntime(NamedTuple):
+    """A recipe with another runtime, the edits that give it that, and why they are a drop-in, if they are."""
+
+    compiled: Compiled
+    edits: tuple[Edit, ...]
+    why_drop_in: str
+
+
+def with_runtime(place: Place, source: Source, before: Compiled, new: Path) -> WithRuntime:
+    """A recipe as it would be with another runtime; RecipectlError where it cannot have it."""
+    values = target.values(before.resolved.recipe, before.resolved.runtime, new, Disk())
+    changes, why_drop_in = edits.planned(place, source, values)
+    texts = edits.overlay(source, changes)
+    return WithRuntime(steps.compiled(place, source, texts, edits.new_files(changes)), changes, why_drop_in)
 
 
 def _without_last(upgrade: Progress, source: Source) -> tuple[Compiled, Runtime]:
     """The recipe without its last upgrade, and the runtime of now."""
     now = steps.compiled(upgrade.place, source)
     done = upgrade.last.edits
-    made = {Path(edit.file) for edit in done if edit.old is None}
-    without = source._replace(drop_ins=tuple(path for path in source.drop_ins if path not in made))
+    for edit in done:
+        edits.require_unchanged(edit)
+    new_files = edits.new_files(done)
+    without = source._replace(drop_ins=tuple(path for path in source.drop_ins if path not in new_files))
     undone = [edit for edit in map(edits.reversed_edit, done) if edit]
     compiled = steps.compiled(upgrade.place, without, edits.overlay(without, undone))
     return compiled, now.resolved.runtime
@@ -76,11 +97,11 @@ def _compare(upgrade: Progress, compiled: Compiled, old: Runtime) -> None:
     """Ask the parser of the new engine, without privilege."""
     unit = questions.compare_runtimes(compiled.resolved, old, compiled.settings, compiled.installation)
     answer = questions.run_for_now(upgrade.place, upgrade.manager, unit)
-    if answer.status == compare.STATUSES[False]:
+    if compare.fits(answer.status) is False:
         fault = f"{upgrade.record.ended_with} does not take the flags of the recipe"
-        raise UsageError(f"{fault}; see journalctl -u {unit.name}")
+        raise UsageError(f"{fault}; see {upgrade.log_of(unit.name)}")
     if not answer.well:  # a start tells more than a parser that cannot be asked
-        upgrade.say(f"its flags could not be compared; see journalctl -u {unit.name}")
+        upgrade.say(f"its flags could not be compared; see {upgrade.log_of(unit.name)}")
         return
     upgrade.say(f"{upgrade.record.ended_with} takes the flags of the recipe")
 

@@ -1,7 +1,7 @@
 """How far an upgrade is: its record, what it works with, and what it says."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from recipectl.converge import records
@@ -22,6 +22,7 @@ class Progress:
     manager: JobKeeper
     verbs: Verbs
     tell: Callable[[str], None]
+    kept: list[str] = field(default_factory=list)
 
     @property
     def names(self) -> UnitNames:
@@ -52,9 +53,18 @@ class Progress:
         self.tell(sentence)
         self.note(self.record.step, said=(*self.record.said, sentence))
 
+    def keep(self, sentence: str) -> None:
+        """A line of the way back: told, and kept for its end, because the disk may be full until then."""
+        self.tell(sentence)
+        self.kept.append(sentence)
+
     def tell_of_wait(self, lock: Path) -> None:
         """Say that another recipectl holds the lock."""
         self.tell(f"waiting for another recipectl, which holds {lock}")
+
+    def log_of(self, unit: str) -> str:
+        """The command that shows the log of a unit."""
+        return " ".join((*self.place.journalctl, unit))
 
     def is_active(self) -> bool:
         """True while the model is ready."""

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from recipectl.compiler import units
 from recipectl.compiler.model import ResolvedRecipe
 from recipectl.engines import compare
-from recipectl.errors import RecipectlError
+from recipectl.errors import JobError, RecipectlError
 from recipectl.files import remove
 from recipectl.machine.installation import Installation
 from recipectl.machine.runtime import Runtime
@@ -29,6 +29,15 @@ class Answer(NamedTuple):
     status: int
     since_sec: float
 
+    @property
+    def fault(self) -> str:
+        """What is wrong with a model by its canaries: the first command asks whether it is the right one."""
+        if self.failed == 1 and self.status == 1:
+            return "the engine does not serve the model of the recipe"
+        if self.failed > 1:
+            return f"canary {self.failed - 1} has failed (status {self.status})"
+        return f"its canaries could not be asked (status {self.status})"
+
 
 def compare_runtimes(
     resolved: ResolvedRecipe, old: Runtime, settings: HostSettings, installation: Installation
@@ -42,23 +51,40 @@ def compare_runtimes(
 
 def run_for_now(place: Place, manager: Manager, unit: Unit) -> Answer:
     """Run a unit that is there only while it runs."""
-    store = Store(Path(place.runtime_folder, "systemd/user" if place.user else "systemd/system"))
-    with contextlib.suppress(RecipectlError):  # one that a killed upgrade has left, or none
-        manager.job("Stop", unit.name)
-        manager.reset_failed(unit.name)
+    store = _store(place)
+    _end(store, manager, unit.name)  # one that a killed upgrade has left
     try:
         store.write(unit)
         return run(manager, unit.name)
     finally:
-        remove(store.folder / unit.name)
-        with contextlib.suppress(RecipectlError):
-            manager.reset_failed(unit.name)
+        _end(store, manager, unit.name)
+
+
+def _store(place: Place) -> Store:
+    """The folder of units that are gone after a reboot."""
+    return Store(Path(place.runtime_folder, "systemd/user" if place.user else "systemd/system"))
+
+
+def _end(store: Store, manager: Manager, unit: str) -> None:
+    with contextlib.suppress(RecipectlError):  # it is not loaded
+        manager.job("Stop", unit)
+        manager.reset_failed(unit)
+    remove(store.folder / unit)
+
+
+def end(place: Place, manager: Manager, model: str) -> None:
+    """End the questions of an upgrade that was killed."""
+    names = UnitNames(model)
+    _end(_store(place), manager, f"recipectl-check-{model}.service")
+    _end(_store(place), manager, names.canaries)
 
 
 def run(manager: Manager, unit: str, tick: Callable[[], None] | None = None) -> Answer:
-    """Run an installed oneshot unit to its end."""
+    """Run an installed oneshot unit to its end; JobError when somebody cancels that."""
     since_sec = time.time()
     result = manager.result(manager.queue("Start", unit), tick)
+    if result == "canceled":
+        raise JobError(f"somebody cancelled the start of {unit}")
     if result == "done":
         return Answer(True, 0, 0, since_sec)
     return Answer(False, manager.failed_command(unit), manager.states((unit,))[0].exit_status, since_sec)
@@ -73,6 +99,7 @@ def ask_canaries(
 ) -> Answer:
     """Is it the right model, and does it pass its canaries? By the unit of its recipe, where it has one."""
     name = UnitNames(resolved.name).canaries
+    manager.job("Stop", name)  # an answer of the old engine is no answer of the new one
     if Store(place.unit_folder).read(name):
         return run(manager, name)
     return run_for_now(place, manager, units.questions(resolved, settings, installation))

@@ -3,12 +3,14 @@
 import time
 from dataclasses import replace
 
+from recipectl.compiler.cache import compile_place
 from recipectl.compiler.companions import canaries
 from recipectl.converge import holds
 from recipectl.converge.records import Before, Record
 from recipectl.errors import JobError, RecipectlError, UsageError
 from recipectl.recipe.positions import KeyPath
 from recipectl.recipe.search import Source
+from recipectl.systemd.unitfile import UnitNames
 from recipectl.upgrades import edits, questions, steps
 from recipectl.upgrades.back import go_back
 from recipectl.upgrades.prepare import prepare
@@ -25,7 +27,7 @@ def run(upgrade: Progress) -> Record:
         _ask(upgrade, compiled)
     except RecipectlError as error:
         return go_back(upgrade, " ".join(str(error).split()))
-    return _finish(upgrade)
+    return _finish(upgrade, source, starts_by_itself=bool(compiled.resolved.recipe.autostart))
 
 
 def _switch(upgrade: Progress, compiled: Compiled, source: Source) -> None:
@@ -34,7 +36,7 @@ def _switch(upgrade: Progress, compiled: Compiled, source: Source) -> None:
         before = steps.snapshot(upgrade.place, upgrade.manager, source)
         _refuse_to_stop_others(upgrade, before)
         changes = upgrade.last.edits if upgrade.is_rollback else upgrade.record.edits
-        upgrade.note("switch", before=before, edits=changes, switched_sec=time.time())
+        upgrade.note("switch", before=before, edits=changes)
         if upgrade.is_rollback:
             _undo_last(upgrade)
         else:
@@ -45,21 +47,25 @@ def _switch(upgrade: Progress, compiled: Compiled, source: Source) -> None:
 
 
 def _refuse_to_stop_others(upgrade: Progress, before: Before) -> None:
-    """A model that does not run is started to ask it: that must stop no other model."""
+    """UsageError where the start of the new engine would stop another model."""
     service = upgrade.names.service
-    if service in before.up or service not in before.units:
-        return
-    rivals = upgrade.manager.states(upgrade.manager.rivals(service), brief=True)
-    running = [state.name for state in rivals if state.active_state == "active"]
+    models = (model for model in compile_place(upgrade.place).models if model.name == upgrade.record.model)
+    rivals = {UnitNames(name).service for model in models for name in model.rivals}
+    if service in before.units:
+        rivals |= {*upgrade.manager.rivals(service)}
+    states = upgrade.manager.states(sorted(rivals), brief=True)
+    running = [state.name for state in states if state.active_state in steps.RUNNING]
     if running:
-        fault = f"{service} does not run, and its start would stop {running[0]}"
-        raise UsageError(f"{fault}; stop that first, or start this one", kind="relation")
+        fault = f"the start of {service} would stop {running[0]}"
+        raise UsageError(f"{fault}; stop that first", kind="relation")
 
 
 def _write_edits(upgrade: Progress, source: Source) -> None:
     for edit in upgrade.record.edits:
         try:
             edits.perform(edit)
+        except edits.ChangedError:
+            raise
         except RecipectlError as error:
             if edit.old is None or edit != upgrade.record.edits[0]:
                 raise
@@ -81,21 +87,28 @@ def _undo_last(upgrade: Progress) -> None:
     """Take the last upgrade back: its edits, or where it had none, the units themselves."""
     entry, service = upgrade.last, upgrade.names.service
     if not entry.edits:
-        steps.restore_units(upgrade.store, upgrade.manager, upgrade.record.model, entry.before)
+        if steps.snapshot_units(upgrade.place, upgrade.record.model) != entry.after.units:
+            fault = f"the units of `{upgrade.record.model}` are not those that its last upgrade has left"
+            raise UsageError(
+                f"{fault}; edit the recipe instead, and run `recipectl upgrade` again", kind="unit"
+            )
+        steps.restore_units(upgrade.place, upgrade.manager, upgrade.record.model, entry.before)
         if upgrade.record.before and service in upgrade.record.before.up:
             upgrade.manager.start_without_waiting("Restart", service)
         return
     for edit in reversed(entry.edits):
         if sentence := edits.undo(edit):
             raise UsageError(sentence, kind="file")
-    steps.restore_files(entry.before)
+        upgrade.say(edits.undone_in_words(edit))
+    for sentence in steps.restore_files(entry.before.files, unless=entry.after.files):
+        upgrade.say(sentence)
     upgrade.verbs.apply(upgrade.record.model, upgrade.store, upgrade.manager)
 
 
 def _start(upgrade: Progress) -> None:
     """Wait for the start of the new engine."""
-    upgrade.note("start")
     service, since_sec = upgrade.names.service, time.time()
+    upgrade.note("start", switched_sec=since_sec)
     job = upgrade.manager.jobs.pop(service, None)
     if job is None and upgrade.is_active():
         return  # its unit means the same: nothing was stopped
@@ -114,27 +127,33 @@ def _ask(upgrade: Progress, compiled: Compiled) -> None:
         answer = questions.ask_canaries(
             upgrade.place, manager, compiled.resolved, compiled.settings, compiled.installation
         )
+        _refuse_an_end(upgrade, pid)
         if not answer.well:
-            canary = f"canary {answer.failed - 1} has failed"
-            fault = canary if answer.failed > 1 else "the engine does not serve the model of the recipe"
-            raise JobError(f"{fault}; see journalctl -u {upgrade.names.canaries}")
+            raise JobError(f"{answer.fault}; see {upgrade.log_of(upgrade.names.canaries)}")
         count = len(canaries(compiled.resolved.recipe, compiled.settings))
         passes = f", and passes its canaries ({count})" if count else ""
         upgrade.say(f"the engine serves the model of the recipe{passes}")
-    if manager.states((service,))[0].main_pid != pid or not upgrade.is_active():
-        raise JobError(f"{service} ended while it was asked")
+    _refuse_an_end(upgrade, pid)
 
 
-def _finish(upgrade: Progress) -> Record:
+def _refuse_an_end(upgrade: Progress, pid: int) -> None:
+    """JobError when the engine has ended since it was ready, or another process is in its place."""
+    service = upgrade.names.service
+    if upgrade.manager.states((service,))[0].main_pid != pid or not upgrade.is_active():
+        raise JobError(f"{service} ended, or was stopped, while it was asked")
+
+
+def _finish(upgrade: Progress, source: Source, *, starts_by_itself: bool) -> Record:
     record, service = upgrade.record, upgrade.names.service
     if upgrade.is_rollback:
         # Where only units were put back, the recipe still says what was rolled back.
         held = None if upgrade.last.edits else holds.digest(upgrade.place, record.model)
         upgrade.record = replace(record, held=held, history=record.history[:-1])
     else:
-        upgrade.record = replace(record.passed(), held=None)
-    upgrade.note("done")
+        after = steps.snapshot(upgrade.place, upgrade.manager, source)
+        upgrade.record = replace(record.passed(after), held=None)
     before = record.before
-    if before and before.units and service not in before.up and service not in upgrade.store.enabled():
-        upgrade.manager.job("Stop", service)  # it did not run before
+    if before and service not in before.up and not starts_by_itself:
+        upgrade.manager.job("Stop", service)  # it did not run before, and no apply would start it
+    upgrade.note("done")
     return upgrade.record

@@ -1,7 +1,6 @@
 """What an upgrade changes on the host, and how all of it is put back: files, units, and what runs."""
 
 import contextlib
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,13 +8,12 @@ from typing import Protocol
 
 from recipectl.compiler import pipeline
 from recipectl.compiler.model import ResolvedRecipe
-from recipectl.compiler.preflight import current_lock
+from recipectl.compiler.preflight import current_lock, lock_contents
 from recipectl.converge.records import Before
 from recipectl.errors import RecipectlError, UsageError
-from recipectl.files import failures_named, read_bounded, remove, write_whole
+from recipectl.files import read_bounded, remove, write_whole
 from recipectl.machine import lockfile
 from recipectl.machine.disk import Disk
-from recipectl.machine.distributions import lock_of
 from recipectl.machine.installation import Installation, current_installation
 from recipectl.place import Place
 from recipectl.recipe import search
@@ -26,7 +24,7 @@ from recipectl.systemd.dbus import Manager
 from recipectl.systemd.store import Store
 from recipectl.systemd.unitfile import Unit, UnitNames
 
-_RUNNING = ("active", "activating", "reloading")
+RUNNING = ("active", "activating", "reloading")
 
 
 class Verbs(Protocol):
@@ -102,11 +100,18 @@ def snapshot(place: Place, manager: Manager, source: Source) -> Before:
     """A model as it is now."""
     store = Store(place.unit_folder)
     names = UnitNames(source.name)
-    units = {unit.name: unit.text for unit in store.installed().values() if unit.recipe == source.name}
-    up = (state.name for state in manager.states(names.every, brief=True) if state.active_state in _RUNNING)
+    units = snapshot_units(place, source.name)
+    every = (*names.every, *(manager.dependents(names.service) if names.service in units else ()))
+    up = (state.name for state in manager.states(every, brief=True) if state.active_state in RUNNING)
     lock = search.lock_of(source.file)
     files = {str(path): _text(path) for path in (lock, lockfile.venv_lock_beside(lock))}
     return Before(units, tuple(sorted(store.enabled() & {*names.every})), tuple(up), files)
+
+
+def snapshot_units(place: Place, model: str) -> dict[str, str]:
+    """The texts of a model's units by name."""
+    installed = Store(place.unit_folder).installed().values()
+    return {unit.name: unit.text for unit in installed if unit.recipe == model}
 
 
 def _text(path: Path) -> str | None:
@@ -123,32 +128,37 @@ def renew_lock(resolved: ResolvedRecipe, source: Source) -> None:
     path = search.lock_of(source.file)
     if not path.exists():
         return
-    current = current_lock(resolved.recipe, resolved.runtime)
-    contents: dict[Path, str | bytes] = {path: json.dumps(current, indent=2) + "\n"}
+    contents = lock_contents(path, current_lock(resolved.recipe, resolved.runtime))
     beside = lockfile.venv_lock_beside(path)
-    if "venv_lock" in current:
-        venv_lock = lock_of(Path(current["interpreter"]).parent.parent)
-        with failures_named("read", venv_lock):
-            contents[beside] = read_bounded(venv_lock, lockfile.MAX_VENV_LOCK_BYTES)
-    elif beside.exists():
+    if beside not in contents and beside.exists():
         remove(beside)
-    write_whole(contents, durable=True)
+    write_whole(contents, mode=path.stat().st_mode & 0o777, durable=True)
 
 
-def restore_files(before: Before) -> None:
-    """Put the locks of a recipe back."""
-    for name, text in before.files.items():
+def restore_files(
+    files: Mapping[str, str | None], unless: Mapping[str, str | None] | None = None
+) -> list[str]:
+    """Put the locks of a recipe back; with `unless`, only those that still are as that says.
+
+    Returns a sentence for each that somebody has changed since.
+    """
+    changed = [name for name in files if unless is not None and _text(Path(name)) != unless.get(name)]
+    for name, text in files.items():
         path = Path(name)
-        if text is not None and _text(path) != text:
-            write_whole({path: text}, durable=True)
-        elif text is None and path.exists():
+        if name in changed or _text(path) == text:
+            continue
+        if text is None:
             remove(path)
+        else:
+            mode = path.stat().st_mode & 0o777 if path.exists() else 0o644
+            write_whole({path: text}, mode=mode, durable=True)
+    return [f"{name} was changed since, and stays as it is" for name in changed]
 
 
-def restore_units(store: Store, manager: Manager, model: str, before: Before) -> None:
+def restore_units(place: Place, manager: Manager, model: str, before: Before) -> None:
     """Put the units of a model back as they were, with their links; what was new is stopped and goes."""
-    installed = {unit.name: unit.text for unit in store.installed().values() if unit.recipe == model}
-    names = UnitNames(model)
+    installed = snapshot_units(place, model)
+    store, names = Store(place.unit_folder), UnitNames(model)
     around = {*installed, *before.units} - {names.service, names.canaries}
     if any(installed.get(name) != before.units.get(name) for name in around):
         # What stands in front of the engine changes: nothing of the model may run meanwhile.

@@ -1,7 +1,6 @@
 """What of a recipe names its runtime, and what it must say for another one."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 from packaging.specifiers import SpecifierSet
@@ -29,33 +28,37 @@ def values(recipe: Recipe, runtime: Runtime, new: Path, disk: Disk) -> dict[KeyP
     UsageError where the runtime has no program for it.
     """
     require_named_runtime(recipe)
-    found: dict[KeyPath, str] = {}
+    keys: dict[KeyPath, str] = {}
     if recipe.binary:
-        found["binary",] = _program(new, _below(recipe.binary, runtime.venv), disk)
+        keys["binary",] = _program(new, _below(recipe.binary, runtime.venv), disk)
     if recipe.python_path:
-        found["python_path",] = _program(new, _below(recipe.python_path, runtime.venv), disk)
+        keys["python_path",] = _program(new, _below(recipe.python_path, runtime.venv), disk)
     if venv := venv_path(recipe):
         folder = new if disk.is_folder(new) else new.parent.parent
         _program(folder, ["bin/python"], disk)
-        found[venv[0]] = str(folder)
-    program = Path(next(iter(found.values())))
+        keys[venv[0]] = str(folder)
+    program = Path(next(iter(keys.values())))
     program = program / "bin/python" if disk.is_folder(program) else program
     version = disk.engine_version(program, recipe.backend)
     if recipe.engine_version and version and not satisfies(version, recipe.engine_version):
-        found["engine_version",] = _pin(recipe.engine_version, version)
-    return found
+        keys["engine_version",] = _pin(recipe.engine_version, version)
+    return keys
 
 
-def existing(folder: Path, version: str, backend: str, disk: Disk) -> bool:
+def is_runtime(folder: Path, version: str, backend: str, disk: Disk) -> bool:
     """True if a folder is a finished venv with this version of an engine, whoever has made it."""
     is_venv = (folder / "pyvenv.cfg").is_file() and not (folder / UNFINISHED).exists()
     installed = disk.engine_version(folder / "bin/python", backend) if is_venv else None
     return bool(installed and satisfies(installed, f"=={version}"))
 
 
-def is_distribution_of(name: str, backend: str) -> bool:
-    """True if a distribution is known to bring an engine."""
-    return name.replace("-", "_") in ENGINE_DISTRIBUTIONS[backend]
+def refuse_another_engine(distribution: str, backend: str) -> None:
+    """UsageError for a distribution that is known to bring another engine; a fork may have any name."""
+    name = distribution.replace("-", "_")
+    others = [engine for engine, known in ENGINE_DISTRIBUTIONS.items() if engine != backend and name in known]
+    if others and name not in ENGINE_DISTRIBUTIONS[backend]:
+        fault = f"`{distribution}` is {others[0]}, and the recipe says `backend: {backend}`"
+        raise UsageError(f"{fault}; name a {backend}, or write another recipe", kind="runtime")
 
 
 def _below(program: str, venv: str | None) -> list[str]:
@@ -92,10 +95,5 @@ def _pin(specifier: str, version: str) -> str:
 
 def in_words(recipe: Recipe, runtime: Runtime) -> str:
     """A runtime for messages: the engine, its version and where it is."""
-    where = runtime.venv or runtime.command[0]
+    where = runtime.command[0] if recipe.binary else runtime.venv or runtime.command[0]
     return f"{recipe.backend} {runtime.engine_version or 'of unknown version'} in {where}"
-
-
-def key_names(keys: Iterator[KeyPath]) -> str:
-    """Keys for a message."""
-    return " and ".join(f"`{'.'.join(map(str, key))}`" for key in keys)
