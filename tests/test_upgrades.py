@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from recipectl import canary
+from recipectl.compiler import companions
 from recipectl.converge import holds, records
 from recipectl.converge.records import Before, Edit, Record
 from recipectl.engines import compare
@@ -21,6 +22,7 @@ from recipectl.engines.ask import Answer
 from recipectl.engines.options import Option, Options
 from recipectl.errors import RecipectlError, UsageError
 from recipectl.place import Place
+from recipectl.recipe.hostfile import load_host_settings
 from recipectl.recipe.load import load
 from recipectl.recipe.places import NotReplaceableError, in_quotes_of, raw_value, with_value
 from recipectl.recipe.search import Source
@@ -392,6 +394,21 @@ def test_the_model_that_an_engine_serves_is_that_of_its_recipe(row: object, stat
 def test_nobody_who_answers_is_not_well(capfd: pytest.CaptureFixture[str]) -> None:
     assert canary.ask_model(options(1)) == 1
     assert "answers nothing in time" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("own", "asked"),
+    [("", ["of the host"]), ("canaries: [{ask: own}]\n", ["of the host", "own"]), ("canaries: []\n", [])],
+    ids=["host", "both", "none"],
+)
+def test_canaries_of_the_host_come_first_unless_a_recipe_has_none(
+    tmp_path: Path, own: str, asked: list[str]
+) -> None:
+    recipe, host = tmp_path / "m.yaml", tmp_path / "host.yaml"
+    recipe.write_text(f"model_path: /m\n{own}")
+    host.write_text("canaries: [{ask: of the host}]\n")
+    settings, _ = load_host_settings((host,))
+    assert [canary.ask for canary in companions.canaries(load(recipe), settings)] == asked
 
 
 @pytest.mark.parametrize(

@@ -34,9 +34,9 @@ def machine() -> dict[str, object]:
 
 # Three systems at once: most tests wait for an engine. The long ones first, each to the shortest run.
 SHARDS = (
-    ("storm", "supervision", "drift", "bus", "running", "conventions", "gateway"),
+    ("storm", "supervision", "drift", "bus", "running", "conventions", "gateway", "runtimes"),
     ("convergence", "silence", "quoting", "access", "user", "requests", "queue"),
-    ("gpus", "identity", "trust", "upgrade", "secrets", "ansible", "package", "watch", "venv", "runtimes"),
+    ("gpus", "identity", "trust", "upgrade", "secrets", "ansible", "package", "watch", "venv"),
 )
 
 

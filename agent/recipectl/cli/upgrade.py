@@ -194,7 +194,8 @@ def _show_status(place: Place, recipe: str | None, *, as_json: bool) -> int:
 def _status_row(record: Record) -> dict[str, object]:
     return {
         "model": record.model, "kind": record.kind, "step": record.step, "from": record.began_with or None,
-        "to": record.ended_with or record.to, "began": round(record.began_sec), "failure": record.failure,
+        "to": record.ended_with or record.to, "began": round(record.began_sec),
+        "failure": record.failure, "failed_at": record.failed_at,
         "held": record.held is not None, "can_go_back": len(record.history), "said": list(record.said),
     }  # fmt: skip
 

@@ -45,6 +45,7 @@ _DOING = {
     "switch": "writing its recipe and units",
     "canaries": "asking its canaries",
 }
+_AFTER_FLAGS = ("switch", "start", "canaries", "done")
 _POLL_SEC = 0.1
 _FAILED = 3  # and the old runtime is back: the unit has RestartPreventExitStatus= for it
 _NOT_BACK_YET = 4  # systemd runs the unit again
@@ -209,7 +210,7 @@ def run(place: Place, model: str, *, back: bool) -> int:
 
 def follow(place: Place, model: str) -> int:
     """Print the lines of an upgrade until its end; JobError says what failed."""
-    shown, ended = 0, 0
+    shown, ended, compared = 0, 0, False
     record = records.read(place, model)
     with Manager(user=place.user) as manager, moving_line(lambda: _doing(place, model)):
         while record and not record.is_over and ended < _ENDED_POLLS:
@@ -218,6 +219,9 @@ def follow(place: Place, model: str) -> int:
             for sentence in record.said[shown:] if record else ():
                 say(sentence)
             shown = len(record.said) if record else 0
+            if record and not compared and record.step in _AFTER_FLAGS:
+                compared = True
+                _print_log(place, record, f"recipectl-check-{model}.service")
             gone = manager.states((unit_of(model),))[0].active_state in ("inactive", "failed")
             ended = ended + 1 if gone else 0
     if record and not record.is_over:  # somebody cancelled the start of its unit, or has masked it
@@ -230,17 +234,16 @@ def follow(place: Place, model: str) -> int:
     if record.step == "done":
         say(f"{model} is {verb}: {record.ended_with}")
         return 0
-    _print_log(place, record)
+    asked = {"flags": f"recipectl-check-{model}.service", "canaries": UnitNames(model).canaries}
+    if record.failed_at in asked:
+        _print_log(place, record, asked[record.failed_at])
     raise JobError(f"{model} was not {verb}: {record.failure}")
 
 
-def _print_log(place: Place, record: Record) -> None:
-    """What the units have printed that a failure names."""
-    names = UnitNames(record.model)
-    for unit in (f"recipectl-check-{record.model}.service", names.canaries):
-        if unit in (record.failure or ""):
-            for sentence in said_by(place, unit, record.began_sec):
-                click.echo(f"  {sentence}", err=True)
+def _print_log(place: Place, record: Record, unit: str) -> None:
+    """What a unit that asks an engine has printed."""
+    for sentence in said_by(place, unit, record.began_sec):
+        click.echo(f"  {sentence}", err=True)
 
 
 def _doing(place: Place, model: str) -> str:

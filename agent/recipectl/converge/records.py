@@ -64,6 +64,7 @@ class Record:
     before: Before | None = None
     switched_sec: float = 0  # when the old engine was stopped
     failure: str | None = None
+    failed_at: str | None = None  # the step
     said: tuple[str, ...] = ()  # the lines of its progress so far
     held: str | None = None  # the digest of a recipe that is not applied, because its upgrade has failed
     history: tuple[Passed, ...] = field(default=())

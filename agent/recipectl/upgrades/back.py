@@ -29,7 +29,7 @@ def go_back(upgrade: Progress, failure: str) -> Record:
             faults.append(str(error))
 
     upgrade.tell(f"failed: {failure}")
-    attempt(lambda: upgrade.note("back", failure=failure))
+    attempt(lambda: upgrade.note("back", failure=failure, failed_at=record.failed_at or record.step))
     attempt(lambda: questions.end(upgrade.place, upgrade.manager, record.model))
     if before := record.before:
         with upgrade.store.lock(upgrade.tell_of_wait):

@@ -164,6 +164,17 @@ def restore_units(place: Place, manager: Manager, model: str, before: Before) ->
         # What stands in front of the engine changes: nothing of the model may run meanwhile.
         for name in (names.socket, names.queue_socket, *installed):
             manager.job("Stop", name)
+    links = store.enabled() & {*names.every}
+    if installed != before.units or links != {*before.enabled} or store.reload_due:
+        _write_units(store, manager, names, installed, before)
+    for name in (names.socket, names.queue_socket, names.queue):
+        if name in before.up:
+            manager.start_without_waiting("Start", name)
+
+
+def _write_units(
+    store: Store, manager: Manager, names: UnitNames, installed: Mapping[str, str], before: Before
+) -> None:
     store.note_reload_due()
     for name in sorted(installed.keys() - before.units.keys()):
         manager.job("Stop", name)
@@ -177,6 +188,3 @@ def restore_units(place: Place, manager: Manager, model: str, before: Before) ->
         manager.enable(missing)
     manager.reload()
     store.note_reloaded()
-    for name in (names.socket, names.queue_socket, names.queue):
-        if name in before.up:
-            manager.start_without_waiting("Start", name)
