@@ -24,7 +24,7 @@ HOUSE = {
                 "overlaps", "served", "parser_probe", "ask", "compare"),
     "compiler": ("model", "identity", "gpus", "secrets", "environment", "lint", "problems", "claims", "relations", "sandbox",
                  "service_settings", "helper_commands", "companions", "unit_text", "units", "secret_files", "preflight", "pipeline", "cache"),
-    "converge": ("values", "differences", "copies", "situation", "plan", "survey", "apply", "records", "holds"),
+    "converge": ("values", "differences", "copies", "situation", "plan", "records", "holds", "survey", "apply"),
     "gateway": ("routes", "configuration", "host", "compile", "converge"),
     "audit": ("edits", "drift", "versions", "checks"),
     "venvs": ("request", "uv", "verify", "verified", "create", "inventory"),

@@ -224,6 +224,11 @@ def test_a_value_that_is_no_word_gets_a_drop_in_above_the_others(place: Place) -
     edits.perform(edit)
     assert load(path, *source.drop_ins, Path(edit.file)).python_path == NEW
     assert (edits.undo(edit), Path(edit.file).exists()) == (None, False)
+    assert Path(edit.file).parent.exists()  # it has the other drop-in
+    for other in source.drop_ins:
+        other.unlink()
+    edits.perform(edit)
+    assert (edits.undo(edit), Path(edit.file).parent.exists()) == (None, False)
 
 
 def record(**changes: object) -> Record:
@@ -263,6 +268,7 @@ def test_a_recipe_is_held_until_it_says_something_else(place: Place) -> None:
     assert holds.held(place) == {}
     records.write(place, record(step="start"))
     assert "is being upgraded" in holds.held(place)["m"].sentence
+    assert (holds.is_being_upgraded(place, "m"), holds.is_being_upgraded(place, "n")) == (True, False)
     with pytest.raises(RecipectlError, match="is being upgraded"):
         holds.accept(place, holds.held(place))
 

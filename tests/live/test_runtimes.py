@@ -370,6 +370,19 @@ def test_what_requires_the_model_is_up_again_after_the_way_back(tmp_path: Path) 
     assert "model-needs.service, which requires it, is started again" in result.stdout
     until("needs", "ActiveState", "active", 60)
     assert "NOT_APPLIED" not in (UNITS / "model-needs.service").read_text()
+    written("watch: {}\n", binary=NEW)  # units beside the engine come and go
+    assert recipectl("upgrade", "m").returncode == 0
+    assert recipectl("rollback", "m").returncode == 0
+    assert (engine(), show("needs", "ActiveState")) == (EARLIER.name, "active")
+
+
+def test_a_rollback_works_when_the_new_runtime_is_gone(tmp_path: Path) -> None:
+    text = serving()
+    assert recipectl("upgrade", "m", "--to", wrapped(tmp_path, PASSED_ON)).returncode == 0
+    (tmp_path / "bin/wrapper").unlink()
+    back = recipectl("rollback", "m")
+    assert (back.returncode, engine()) == (0, EARLIER.name), back.stdout + back.stderr
+    assert (RECIPES / "m.yaml").read_text() == text
 
 
 def test_an_upgrade_that_would_stop_another_model_is_refused() -> None:

@@ -192,7 +192,8 @@ def run(place: Place, model: str, *, back: bool) -> int:
     with JobKeeper(user=place.user) as manager:
         upgrade = Progress(place, record, manager, OtherVerbs(place), click.echo)
         # A reboot has taken the file: what was asked for before it is not begun after it.
-        is_new = record.step == "requested" and _environment(place, model).exists()
+        is_first = manager.states((unit_of(model),))[0].restarts == 0
+        is_new = record.step == "requested" and is_first and _environment(place, model).exists()
         try:
             if record.is_over:  # a kill came just before the end
                 pass

@@ -31,8 +31,19 @@ def _why_held(place: Place, name: str) -> str | None:
     if record is None or not record.held or record.held != digest(place, name):
         return None
     event = "its upgrade has failed" if record.step == "failed" else "its upgrade was rolled back"
+    has_unit = record.before is None or record.before.units
+    state = "the old unit stays in force" if has_unit else "it has no unit"
     remedy = f"change the recipe, or take it as it is with `recipectl apply --accept {name}`"
-    return f"`{name}` is held: {event}, and the old unit stays in force; {remedy}"
+    return f"`{name}` is held: {event}, and {state}; {remedy}"
+
+
+def is_being_upgraded(place: Place, name: str) -> bool:
+    """True for a model whose upgrade is not over; also where its record cannot be read."""
+    try:
+        record = records.read(place, name)
+    except RecipectlError:
+        return True
+    return record is not None and not record.is_over
 
 
 def accept(place: Place, names: Mapping[str, Problem]) -> None:

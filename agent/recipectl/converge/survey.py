@@ -9,6 +9,7 @@ from recipectl.compiler.cache import is_elsewhere
 from recipectl.compiler.identity import DATA_GROUP
 from recipectl.compiler.model import CompiledModel
 from recipectl.compiler.relations import closure
+from recipectl.converge.holds import is_being_upgraded
 from recipectl.converge.values import Survey
 from recipectl.files import failures_named
 from recipectl.machine import helperfile, processes, sockets
@@ -71,7 +72,10 @@ def _gone(place: Place, units: Iterable[InstalledUnit]) -> dict[str, str]:
     return {
         unit.name: f"its recipe {unit.source} is gone"
         for unit in units
-        if unit.recipe and unit.recipe not in names and not is_elsewhere(place, unit)
+        if unit.recipe
+        and unit.recipe not in names
+        and not is_elsewhere(place, unit)
+        and not is_being_upgraded(place, unit.recipe)
     }
 
 

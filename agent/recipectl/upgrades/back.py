@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 
 from recipectl.converge import holds
-from recipectl.converge.records import Before, Record
+from recipectl.converge.records import Before, Edit, Record
 from recipectl.errors import RecipectlError
 from recipectl.systemd.started import started_digest
 from recipectl.upgrades import edits, questions, steps
@@ -21,6 +21,7 @@ def go_back(upgrade: Progress, failure: str) -> Record:
     record = upgrade.record
     failure = record.failure or failure
     faults: list[str] = []
+    edits_kept: list[Edit] = []
 
     def attempt(part: Callable[[], None]) -> None:
         try:
@@ -33,7 +34,7 @@ def go_back(upgrade: Progress, failure: str) -> Record:
     attempt(lambda: questions.end(upgrade.place, upgrade.manager, record.model))
     if before := record.before:
         with upgrade.store.lock(upgrade.tell_of_wait):
-            attempt(lambda: _undo_edits(upgrade))
+            attempt(lambda: _undo_edits(upgrade, edits_kept))
             attempt(lambda: _restore_files(before))
             attempt(lambda: steps.restore_units(upgrade.place, upgrade.manager, record.model, before))
         upgrade.verbs.refresh_gateway(upgrade.manager)
@@ -43,17 +44,21 @@ def go_back(upgrade: Progress, failure: str) -> Record:
     if record.switched_sec:
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.switched_sec))
         failure += f"; the log of the new engine: {upgrade.log_of(upgrade.names.service)} --since '{since}'"
-    held = holds.digest(upgrade.place, record.model) if record.kind == "recipe" else record.held
+    # What the recipe says now is not what serves: an apply must not take it for right.
+    differs = record.kind == "recipe" or bool(edits_kept)
+    held = holds.digest(upgrade.place, record.model) if differs else record.held
     upgrade.note("failed", failure=failure, held=held, said=(*record.said, *upgrade.kept))
     return upgrade.record
 
 
-def _undo_edits(upgrade: Progress) -> None:
+def _undo_edits(upgrade: Progress, kept: list[Edit]) -> None:
+    """Take edits back; `kept` gets those that somebody has changed since."""
     for edit in reversed(upgrade.record.edits):
-        if upgrade.is_rollback:
-            upgrade.keep(edits.redo(edit) or edits.in_words(edit))
-        else:
-            upgrade.keep(edits.undo(edit) or edits.undone_in_words(edit))
+        fault = edits.redo(edit) if upgrade.is_rollback else edits.undo(edit)
+        done = edits.in_words if upgrade.is_rollback else edits.undone_in_words
+        upgrade.keep(fault or done(edit))
+        if fault:
+            kept.append(edit)
 
 
 def _restore_files(before: Before) -> None:
@@ -75,20 +80,8 @@ def _serve_again(upgrade: Progress, before: Before) -> str:
         else:
             return f"; and the old engine does not serve: {upgrade.verbs.reason(manager, service, result)}"
         upgrade.keep(f"{service} serves again, with {upgrade.record.began_with}")
-    return _start_dependents(upgrade, before)
-
-
-def _start_dependents(upgrade: Progress, before: Before) -> str:
-    """Start the models that require this one, and were stopped with it; a clause where one does not start."""
-    own = {*upgrade.names.every}
-    states = upgrade.manager.states([unit for unit in before.up if unit not in own], brief=True)
-    for state in states:
-        if state.active_state in steps.RUNNING:
-            continue
-        if upgrade.manager.job("Start", state.name) != "done":
-            return f"; and {state.name}, which requires it, does not start again"
-        upgrade.keep(f"{state.name}, which requires it, is started again")
-    return ""
+    clause = steps.start_dependents(manager, upgrade.record.model, before, upgrade.keep)
+    return f"; and {clause}" if clause else ""
 
 
 def _serves_already(upgrade: Progress) -> bool:

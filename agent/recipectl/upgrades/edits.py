@@ -1,5 +1,6 @@
 """The recipe's own file gets another value at its place, and gets the old one back."""
 
+import contextlib
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -130,6 +131,8 @@ def undo(edit: Edit) -> str | None:
         require_unchanged(edit)
         if edit.old is None:
             remove(path)
+            with contextlib.suppress(OSError):  # it has other drop-ins
+                path.parent.rmdir()
         else:
             _write(edit, edit.new, edit.old)
     except ChangedError as error:

@@ -17,15 +17,20 @@ from recipectl.upgrades.progress import Progress
 from recipectl.upgrades.steps import Compiled
 
 
-def prepare(upgrade: Progress) -> tuple[Compiled, Source]:
-    """The recipe as it will be, and its files; the record has its edits. RecipectlError if it cannot be."""
+def prepare(upgrade: Progress) -> tuple[Compiled | None, Source]:
+    """The recipe as it will be (None: only units are put back), and its files; the record has its edits.
+
+    RecipectlError if it cannot be.
+    """
     upgrade.note("runtime")
     source = steps.source_of(upgrade.place, upgrade.record.model)
+    if upgrade.is_rollback:
+        last = upgrade.last
+        upgrade.note("flags", began_with=last.ended_with, ended_with=last.began_with)
+        return _without_last(upgrade, source) if last.edits else None, source
     changes: tuple[Edit, ...] = ()
     old: Runtime | None
-    if upgrade.is_rollback:
-        compiled, old = _without_last(upgrade, source)
-    elif upgrade.record.kind == "recipe":
+    if upgrade.record.kind == "recipe":
         unit = upgrade.store.read(upgrade.names.service)
         compiled, old = steps.compiled(upgrade.place, source), runtime_of(unit) if unit else None
     else:
@@ -34,12 +39,8 @@ def prepare(upgrade: Progress) -> tuple[Compiled, Source]:
         compiled, changes = _with_new_runtime(upgrade, before, source)
     recipe, runtime = compiled.resolved.recipe, compiled.resolved.runtime
     began_with = "no unit" if old is None else target.in_words(recipe, old)
-    ended_with = target.in_words(recipe, runtime)
-    if upgrade.is_rollback and not upgrade.last.edits:  # the recipe says another runtime than the old unit
-        began_with, ended_with = upgrade.last.ended_with, upgrade.last.began_with
-    upgrade.note("flags", edits=changes, began_with=began_with, ended_with=ended_with)
-    if not upgrade.is_rollback:  # its flags were taken before
-        _compare(upgrade, compiled, runtime if old is None else old)
+    upgrade.note("flags", edits=changes, began_with=began_with, ended_with=target.in_words(recipe, runtime))
+    _compare(upgrade, compiled, runtime if old is None else old)
     return compiled, source
 
 
@@ -80,17 +81,15 @@ def with_runtime(place: Place, source: Source, before: Compiled, new: Path) -> W
     return WithRuntime(steps.compiled(place, source, texts, edits.new_files(changes)), changes, why_drop_in)
 
 
-def _without_last(upgrade: Progress, source: Source) -> tuple[Compiled, Runtime]:
-    """The recipe without its last upgrade, and the runtime of now."""
-    now = steps.compiled(upgrade.place, source)
+def _without_last(upgrade: Progress, source: Source) -> Compiled:
+    """The recipe without its last upgrade; the runtime of now may be gone."""
     done = upgrade.last.edits
     for edit in done:
         edits.require_unchanged(edit)
     new_files = edits.new_files(done)
     without = source._replace(drop_ins=tuple(path for path in source.drop_ins if path not in new_files))
     undone = [edit for edit in map(edits.reversed_edit, done) if edit]
-    compiled = steps.compiled(upgrade.place, without, edits.overlay(without, undone))
-    return compiled, now.resolved.runtime
+    return steps.compiled(upgrade.place, without, edits.overlay(without, undone))
 
 
 def _compare(upgrade: Progress, compiled: Compiled, old: Runtime) -> None:

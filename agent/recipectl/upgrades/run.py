@@ -27,10 +27,10 @@ def run(upgrade: Progress) -> Record:
         _ask(upgrade, compiled)
     except RecipectlError as error:
         return go_back(upgrade, " ".join(str(error).split()))
-    return _finish(upgrade, source, starts_by_itself=bool(compiled.resolved.recipe.autostart))
+    return _finish(upgrade, source, starts_by_itself=bool(compiled and compiled.resolved.recipe.autostart))
 
 
-def _switch(upgrade: Progress, compiled: Compiled, source: Source) -> None:
+def _switch(upgrade: Progress, compiled: Compiled | None, source: Source) -> None:
     """Write the recipe, its lock and its units; the jobs are waited for later."""
     with upgrade.store.lock(upgrade.tell_of_wait):
         before = steps.snapshot(upgrade.place, upgrade.manager, source)
@@ -41,7 +41,7 @@ def _switch(upgrade: Progress, compiled: Compiled, source: Source) -> None:
             _undo_last(upgrade)
         else:
             _write_edits(upgrade, source)
-            if upgrade.record.kind == "runtime":
+            if compiled and upgrade.record.kind == "runtime":
                 steps.renew_lock(compiled.resolved, source)
             upgrade.verbs.apply(upgrade.record.model, upgrade.store, upgrade.manager)
 
@@ -93,6 +93,7 @@ def _undo_last(upgrade: Progress) -> None:
                 f"{fault}; edit the recipe instead, and run `recipectl upgrade` again", kind="unit"
             )
         steps.restore_units(upgrade.place, upgrade.manager, upgrade.record.model, entry.before)
+        upgrade.verbs.refresh_gateway(upgrade.manager)
         if upgrade.record.before and service in upgrade.record.before.up:
             upgrade.manager.start_without_waiting("Restart", service)
         return
@@ -118,12 +119,12 @@ def _start(upgrade: Progress) -> None:
     upgrade.say(f"{service} is ready after {time.time() - since_sec:.1f} s")
 
 
-def _ask(upgrade: Progress, compiled: Compiled) -> None:
+def _ask(upgrade: Progress, compiled: Compiled | None) -> None:
     """Ask whether it is the right model, and its canaries; of a rollback only whether it stays up."""
     upgrade.note("canaries")
     service, manager = upgrade.names.service, upgrade.manager
     pid = manager.states((service,))[0].main_pid
-    if not upgrade.is_rollback:
+    if compiled and not upgrade.is_rollback:
         answer = questions.ask_canaries(
             upgrade.place, manager, compiled.resolved, compiled.settings, compiled.installation
         )
@@ -153,6 +154,8 @@ def _finish(upgrade: Progress, source: Source, *, starts_by_itself: bool) -> Rec
         after = steps.snapshot(upgrade.place, upgrade.manager, source)
         upgrade.record = replace(record.passed(after), held=None)
     before = record.before
+    if before and (clause := steps.start_dependents(upgrade.manager, record.model, before, upgrade.tell)):
+        upgrade.tell(clause)
     if before and service not in before.up and not starts_by_itself:
         upgrade.manager.job("Stop", service)  # it did not run before, and no apply would start it
     upgrade.note("done")

@@ -1,7 +1,7 @@
 """What an upgrade changes on the host, and how all of it is put back: files, units, and what runs."""
 
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -101,11 +101,34 @@ def snapshot(place: Place, manager: Manager, source: Source) -> Before:
     store = Store(place.unit_folder)
     names = UnitNames(source.name)
     units = snapshot_units(place, source.name)
-    every = (*names.every, *(manager.dependents(names.service) if names.service in units else ()))
+    every = (*names.every, *(_dependents(manager, names.service) if names.service in units else ()))
     up = (state.name for state in manager.states(every, brief=True) if state.active_state in RUNNING)
     lock = search.lock_of(source.file)
     files = {str(path): _text(path) for path in (lock, lockfile.venv_lock_beside(lock))}
     return Before(units, tuple(sorted(store.enabled() & {*names.every})), tuple(up), files)
+
+
+def _dependents(manager: Manager, service: str) -> list[str]:
+    """The models that are stopped with a model: those that require it, and those that require these."""
+    found: list[str] = []
+    todo = [service]
+    while todo:
+        new = [unit for unit in manager.dependents(todo.pop()) if unit not in found]
+        found += new
+        todo += new
+    return found
+
+
+def start_dependents(manager: Manager, model: str, before: Before, say: Callable[[str], None]) -> str | None:
+    """Start the models that ran with a model, and were stopped with it; a clause where one does not start."""
+    others = [unit for unit in before.up if unit not in UnitNames(model).every]
+    for state in manager.states(others, brief=True):
+        if state.active_state in RUNNING:
+            continue
+        if manager.job("Start", state.name) != "done":
+            return f"{state.name}, which requires it, does not start again"
+        say(f"{state.name}, which requires it, is started again")
+    return None
 
 
 def snapshot_units(place: Place, model: str) -> dict[str, str]:
