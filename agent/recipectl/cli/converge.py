@@ -107,7 +107,7 @@ def diff_(place: Place, recipes: tuple[str, ...], as_json: bool, no_restart: boo
 @click.option("--dry-run", is_flag=True, help="Change nothing, and show what would.")
 @json_option("object")
 @click.option("--no-restart", is_flag=True, help="Leave running models as they are.")
-@click.option("--accept", is_flag=True, help="Apply models whose upgrade has failed, too.")
+@click.option("--accept", is_flag=True, help="Apply recipes that are held, too.")
 @click.pass_obj
 def apply_(
     place: Place,

@@ -65,7 +65,7 @@ def upgrade_(
     is_unit: bool,
     back: bool,
 ) -> int:
-    """Move a model to another runtime: check it, switch, start, ask its canaries; back when anything fails.
+    """Move a model to another runtime, and ask its canaries. If anything fails, the old one serves again.
 
     Without --to, the recipe as it is now becomes the new state, and the installed unit is the old one.
     """
