@@ -85,7 +85,8 @@ def upgrade_(
         raise click.UsageError("--to is empty; name a requirement or a path, or leave it out")
     if model not in recipe_names(place):
         raise no_such_recipe(model, place)
-    previous = last_record(place, model)
+    # A dry run does not let an interrupted upgrade go back either.
+    previous = records.read(place, model) if dry_run else last_record(place, model)
     # A path's links stay: a venv is named by them.
     target = os.path.abspath(to) if to and "/" in to else to or ""  # noqa: PTH100
     record = records.Record(model, "runtime" if to else "recipe", target, time.time())

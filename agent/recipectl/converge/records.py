@@ -1,7 +1,7 @@
 """The record of a model's upgrade on disk: written before each step, so that nothing is lost by a crash."""
 
 import json
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +9,6 @@ from recipectl.errors import RecipectlError
 from recipectl.files import read_bounded, write_whole
 from recipectl.place import Place
 
-# The steps of an upgrade in their order, then those of the way back. The last two are its ends.
-STEPS = ("requested", "runtime", "flags", "switch", "start", "canaries", "back", "done", "failed")
 _MAX_BYTES = 64 * 1024 * 1024
 _LONGEST_HISTORY = 10
 
@@ -51,7 +49,11 @@ class Passed:
 
 @dataclass(frozen=True)
 class Record:
-    """One upgrade. Kinds: runtime (to another one), recipe (to what the recipe says), rollback."""
+    """One upgrade. Kinds: runtime (to another one), recipe (to what the recipe says), rollback.
+
+    Steps: requested, runtime, flags, switch, start, canaries, and back on the way back; done and failed are
+    the ends.
+    """
 
     model: str
     kind: str
@@ -67,7 +69,7 @@ class Record:
     failed_at: str | None = None  # the step
     said: tuple[str, ...] = ()  # the lines of its progress so far
     held: str | None = None  # the digest of a recipe that is not applied, because its upgrade has failed
-    history: tuple[Passed, ...] = field(default=())
+    history: tuple[Passed, ...] = ()
 
     @property
     def is_over(self) -> bool:

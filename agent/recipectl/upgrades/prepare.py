@@ -1,6 +1,5 @@
 """Before anything is changed: the new runtime is there, the recipe compiles with it, its flags fit."""
 
-import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,7 +50,7 @@ def _with_new_runtime(
     recipe, runtime = before.resolved.recipe, before.resolved.runtime
     target.require_named_runtime(recipe)
     if "/" in upgrade.record.to:
-        new = Path(os.path.abspath(upgrade.record.to))  # noqa: PTH100  (a venv's path keeps its links)
+        new = Path(upgrade.record.to)
     else:
         like = Path(runtime.venv) if runtime.venv else None
         new = upgrade.verbs.make_runtime(upgrade.record.to, recipe.backend, like)

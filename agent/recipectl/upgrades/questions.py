@@ -3,7 +3,6 @@
 import contextlib
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -79,10 +78,10 @@ def end(place: Place, manager: Manager, model: str) -> None:
     _end(_store(place), manager, names.canaries)
 
 
-def run(manager: Manager, unit: str, tick: Callable[[], None] | None = None) -> Answer:
+def run(manager: Manager, unit: str) -> Answer:
     """Run an installed oneshot unit to its end; JobError when somebody cancels that."""
     since_sec = time.time()
-    result = manager.result(manager.queue("Start", unit), tick)
+    result = manager.result(manager.queue("Start", unit))
     if result == "canceled":
         raise JobError(f"somebody cancelled the start of {unit}")
     if result == "done":

@@ -145,7 +145,14 @@ def _refuse_an_end(upgrade: Progress, pid: int) -> None:
 
 
 def _finish(upgrade: Progress, source: Source, *, starts_by_itself: bool) -> Record:
-    record, service = upgrade.record, upgrade.names.service
+    service, before = upgrade.names.service, upgrade.record.before
+    if before:
+        model = upgrade.record.model
+        if clause := steps.start_dependents(upgrade.manager, model, before, upgrade.say):
+            upgrade.say(clause)
+    if before and service not in before.up and not starts_by_itself:
+        upgrade.manager.job("Stop", service)  # it did not run before, and no apply would start it
+    record = upgrade.record
     if upgrade.is_rollback:
         # Where only units were put back, the recipe still says what was rolled back.
         held = None if upgrade.last.edits else holds.digest(upgrade.place, record.model)
@@ -153,10 +160,5 @@ def _finish(upgrade: Progress, source: Source, *, starts_by_itself: bool) -> Rec
     else:
         after = steps.snapshot(upgrade.place, upgrade.manager, source)
         upgrade.record = replace(record.passed(after), held=None)
-    before = record.before
-    if before and (clause := steps.start_dependents(upgrade.manager, record.model, before, upgrade.tell)):
-        upgrade.tell(clause)
-    if before and service not in before.up and not starts_by_itself:
-        upgrade.manager.job("Stop", service)  # it did not run before, and no apply would start it
     upgrade.note("done")
     return upgrade.record
