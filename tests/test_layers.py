@@ -18,19 +18,19 @@ HOUSE = {
     "systemd": ("quoting", "directives", "unitfile", "started", "states", "store", "refusal", "dbus"),
     "recipe": ("gpu_selection", "positions", "spans", "parts", "schema", "search", "trusted", "yamlsyntax", "yamlfile", "places", "load", "hostfile"),
     "place": (),
-    "machine": ("distributions", "loads", "lockfile", "disk", "access", "nvidia", "runtime", "processes", "sockets", "helperfile", "installation"),
-    "gateway_keys": (), "proxy": (), "request_queue": (), "watch": (), "canary": (), "helper": (), "health": (),
-    "engines": ("engine", "llamacpp", "sglang", "vllm", "registry", "options", "endpoint", "argv", "flags", "phases",
+    "machine": ("distributions", "loads", "lockfile", "network", "disk", "access", "nvidia", "runtime", "processes", "sockets", "helperfile", "installation"),
+    "gateway_keys": (), "proxy": (), "request_queue": (), "watch": (), "tie_state": (), "tie": (), "canary": (), "helper": (), "health": (),
+    "engines": ("options", "parallel", "engine", "llamacpp", "sglang", "vllm", "registry", "endpoint", "argv", "flags", "phases",
                 "overlaps", "served", "parser_probe", "ask", "compare"),
-    "compiler": ("model", "identity", "gpus", "secrets", "environment", "lint", "problems", "claims", "relations", "sandbox",
-                 "service_settings", "helper_commands", "companions", "unit_text", "units", "secret_files", "preflight", "pipeline", "cache"),
+    "compiler": ("members", "model", "identity", "gpus", "secrets", "environment", "lint", "problems", "claims", "relations", "sandbox",
+                 "service_settings", "helper_commands", "companions", "lifetimes", "unit_text", "units", "secret_files", "model_config", "preflight", "pipeline", "cache"),
     "converge": ("values", "differences", "copies", "situation", "plan", "records", "holds", "survey", "apply"),
     "gateway": ("routes", "configuration", "host", "compile", "converge"),
     "audit": ("edits", "drift", "versions", "checks"),
     "venvs": ("request", "uv", "verify", "verified", "create", "inventory"),
     "upgrades": ("target", "edits", "questions", "steps", "progress", "prepare", "back", "run"),
     "importers": (),
-    "cli": ("terminal", "names", "options", "explanation", "failures", "sockets", "jobs", "boot", "listing", "query", "gateway", "show", "decision", "converge", "removal", "fidelity", "doctor", "import_output", "imports", "edit", "venv", "upgrading", "preview", "upgrade", "setup", "version"),
+    "cli": ("terminal", "names", "options", "explanation", "hosts", "failures", "sockets", "jobs", "boot", "listing", "query", "gateway", "show", "decision", "converge", "removal", "fidelity", "doctor", "import_output", "imports", "edit", "venv", "upgrading", "preview", "upgrade", "setup", "version"),
 }  # fmt: skip
 ORDER = [name for room, files in HOUSE.items() for name in (room, *(f"{room}.{file}" for file in files))]
 # Programs of their own: they print, and exit.
@@ -47,7 +47,7 @@ PROGRAMS = {
 PURE = [
     f"compiler.{file}"
     for file in HOUSE["compiler"]
-    if file not in ("pipeline", "secret_files", "preflight", "cache")
+    if file not in ("pipeline", "secret_files", "model_config", "preflight", "cache")
 ]
 IMPURE_MODULES = {
     "os",

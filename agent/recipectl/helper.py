@@ -8,7 +8,6 @@ import argparse
 import contextlib
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -159,6 +158,8 @@ def wait_until_ready(options: argparse.Namespace) -> int:
     told, begin = None, time.monotonic()
     while True:
         status = sockets.http_status(options.address, options.port, options.path) if options.path else 200
+        if status == 200 and options.tie and not import_module("recipectl.tie_state").is_ready(options):
+            status = None
         if stops and _is_stopped(options):
             # With a TimeoutStopSec= of the recipe, systemd ends it.
             _end_load(engine, number, None if options.patient else last)
@@ -214,13 +215,6 @@ def _is_busy(state: dict[str, str], port: int) -> bool:
     return state.get("SubState") in _LOADING or bool(connected)
 
 
-def connect_once(options: argparse.Namespace) -> int:
-    """Open a connection and close it: systemd-socket-proxyd counts idle time from the end of a connection."""
-    with contextlib.suppress(OSError), socket.create_connection((options.address, options.port), timeout=2):
-        pass
-    return 0
-
-
 # Verb -> (module of its function, its arguments). Each run imports one: a start of a model runs several.
 _VERBS = {
     "wait-until-free": ("helper", "--address --port units*"),
@@ -229,8 +223,8 @@ _VERBS = {
     "wait-for-devices": ("helper", "--vendor paths"),
     "wait-for-loads": ("helper", "units"),
     "wait-until-idle": ("helper", "--patience-sec units"),
-    "wait-until-ready": ("helper", "--address --port --path --last-signal --patient --note"),
-    "connect-once": ("helper", "--address --port"),
+    "wait-until-ready": ("helper", "--address --port --path --last-signal --patient --note --tie"),
+    "connect-once": ("proxy", "--address --port"),
     "pass-requests": ("proxy", "--address --port --idle-sec units"),
     "run-queue": ("request_queue", "--wait-sec --note units"),
     "open-queue": ("request_queue", "--address --port --kept"),
@@ -242,6 +236,11 @@ _VERBS = {
         "canary",
         "--address --port --number --ask --path --body --contains --matches --model --key-file --timeout-sec",
     ),
+    "tie": (
+        "tie",
+        "--address --port --rank --set --version --ask-address --ask-port --path --model --key-file hosts",
+    ),
+    "wait-for-set": ("tie_state", "--tie"),
     "watch": (
         "watch",
         "--address --port --ask --path --body --model --key-file --every-sec --timeout-sec --failures units",
@@ -250,8 +249,8 @@ _VERBS = {
 # Ask the caller's own manager; leave the end of a load to systemd; only what was said before.
 _SWITCHES = ("--user", "--patient", "--kept")
 _TYPES: dict[str, Callable[[str], object]] = {
-    "--port": int, "--patience-sec": int, "--idle-sec": int, "--failures": int,
-    "--wait-sec": int, "--drain-sec": int,
+    "--port": int, "--ask-port": int, "--rank": int, "--patience-sec": int, "--idle-sec": int,
+    "--failures": int, "--wait-sec": int, "--drain-sec": int,
     "--timeout-sec": float, "--every-sec": float,
 }  # fmt: skip
 
@@ -288,7 +287,7 @@ def main(words: list[str], stops: Sequence[int] = ()) -> int:
         else:
             parser.add_argument(name.rstrip("*"), nargs="*" if name.endswith("*") else "+")
     options = parser.parse_args(words[1:])
-    if verb in ("watch", "pass-requests"):  # systemd starts them again
+    if verb in ("watch", "pass-requests", "tie"):  # systemd starts them again
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         if stops:
             signal.raise_signal(signal.SIGTERM)

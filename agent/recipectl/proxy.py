@@ -1,6 +1,6 @@
 """The proxy behind an on-demand model's socket: systemd-socket-proxyd, once the engine runs.
 
-A verb of the helper, standard library only. It has the socket, and no privilege.
+Verbs of the helper, standard library only. It has the socket, and no privilege.
 """
 
 import argparse
@@ -43,3 +43,10 @@ def _close_waiting(descriptor: int) -> None:
         with contextlib.suppress(BlockingIOError):
             while True:
                 listening.accept()[0].close()
+
+
+def connect_once(options: argparse.Namespace) -> int:
+    """Open a connection and close it: systemd-socket-proxyd counts idle time from the end of a connection."""
+    with contextlib.suppress(OSError), socket.create_connection((options.address, options.port), timeout=2):
+        pass
+    return 0

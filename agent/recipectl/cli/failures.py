@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from recipectl.cli.hosts import missing_hosts
 from recipectl.machine import sockets
 from recipectl.systemd.store import Store
 from recipectl.systemd.unitfile import UnitNames
@@ -127,6 +128,8 @@ def reason_not_ready(place: Place, state: UnitState, unit: InstalledUnit | None)
     sentence = _sentence(state, unit)
     if sentence is None:
         return None
+    if state.word == "loading" and (missing := missing_hosts(place, unit)):
+        sentence = f"it waits for {', '.join(missing)}"
     if state.active_state != "inactive" and (taken := _port_holder(unit, state.name)):
         sentence += f"; {taken}"
     name = UnitNames.of_service(state.name).recipe

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from recipectl.cli.failures import Reason, how_it_ended, reason_not_ready
+from recipectl.cli.hosts import set_line, set_rows
 from recipectl.cli.listing import shown
 from recipectl.cli.names import (
     SOME_MODELS,
@@ -164,6 +165,7 @@ def _details(place: Place, state: UnitState, unit: InstalledUnit | None) -> dict
         of_state = edits.of_running if state.word == "ready" else edits.since_last_run
         changed = [*of_state(place, unit, state)]
     return {
+        "set": set_rows(place, unit) if unit else [],
         "answers": _wrong_answers(unit) if unit and state.word == "ready" else [],
         "reason": reason.sentence or None,
         "log": list(reason.log),
@@ -180,8 +182,10 @@ def _print_details(row: Mapping[str, object]) -> None:
     log = row["log"] if isinstance(row["log"], list) else []
     changed = row["changed"] if isinstance(row["changed"], list) else []
     answers = row["answers"] if isinstance(row["answers"], list) else []
+    hosts = row["set"] if isinstance(row["set"], list) else []
     lines = {
         "why": row["reason"],
+        "set": "\n             ".join(map(set_line, hosts)),
         "log": "\n             ".join(log),
         "changed": "\n             ".join(changed),
         "answers": "\n             ".join(answers),

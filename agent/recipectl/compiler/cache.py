@@ -11,6 +11,7 @@ from recipectl.compiler.claims import Claim, claim_of_unit
 from recipectl.compiler.model import CompiledModel, CompileResult, GatewaySettings
 from recipectl.errors import Problem, RecipectlError
 from recipectl.files import read_bounded, write_whole
+from recipectl.machine import network
 from recipectl.machine.disk import Disk, fingerprint
 from recipectl.machine.installation import Installation, current_installation, release
 from recipectl.place import Place
@@ -58,7 +59,7 @@ def compile_place(
         # Of a host that is applied as a whole, only what has no right recipe keeps its units.
         whole = applied is None
         result = compile_recipes(sources, settings, installation, disk, claims, whole=whole)
-        keep(cache_file, wanted_key, result, disk.fingerprints, claims)
+        keep(cache_file, wanted_key, result, disk.fingerprints, claims, disk.answers)
     return result
 
 
@@ -122,6 +123,8 @@ def recall(file: Path, wanted_key: str, claims: Sequence[Claim] = ()) -> Compile
             return None
         if any(fingerprint(path) != before for path, before in data["fingerprints"].items()):
             return None
+        if any(network.answer(question) != before for question, before in data["answers"].items()):
+            return None
         if data["claims"] != _counted(claims, {model["name"] for model in data["models"]}):
             return None
         failures = {name: _problems(problems) for name, problems in data["failures"].items()}
@@ -156,11 +159,13 @@ def keep(
     result: CompileResult,
     fingerprints: Mapping[str, str],
     claims: Sequence[Claim] = (),
+    answers: Mapping[str, str] | None = None,
 ) -> None:
     """Write the cache; a host where it cannot be written works without it."""
     data = {
         "key": wanted_key,
         "fingerprints": fingerprints,
+        "answers": answers or {},
         "claims": _counted(claims, {model.name for model in result.models}),
         "models": [model._asdict() for model in result.models],
         "failures": result.failures,

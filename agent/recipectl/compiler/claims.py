@@ -33,9 +33,12 @@ def claim_of(resolved: ResolvedRecipe, settings: HostSettings) -> Claim:
     """The claim of one recipe."""
     recipe = resolved.recipe
     endpoints = dict.fromkeys((resolved.client_endpoint, resolved.endpoint))
+    ports = [(endpoint.host, endpoint.port) for endpoint in endpoints if endpoint.path is not None]
+    if (member := resolved.member) and member.rank == 0:
+        ports += [(member.head, member.rendezvous_port), (member.head, member.tie_port)]
     return Claim(
         name=resolved.name,
-        ports=tuple((endpoint.host, endpoint.port) for endpoint in endpoints if endpoint.path is not None),
+        ports=tuple(ports),
         gpus=_as_ids(resolved.gpus.words, settings),
         accelerator=recipe.accelerator,
         gpu_sharing=recipe.gpu_sharing,

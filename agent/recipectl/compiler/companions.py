@@ -4,6 +4,7 @@ import hashlib
 
 from recipectl.compiler import identity, sandbox, secrets
 from recipectl.compiler.helper_commands import HelperCommands
+from recipectl.compiler.members import Member
 from recipectl.compiler.model import ResolvedRecipe, Values
 from recipectl.compiler.relations import Relations
 from recipectl.engines.registry import ENGINES
@@ -87,7 +88,7 @@ def queue_values(
 def canaries(recipe: Recipe, settings: HostSettings) -> tuple[Canary, ...]:
     """The canaries of a recipe: those of the host, then its own; an empty list in the recipe means none."""
     own = recipe.canaries
-    is_follower = recipe.nodes is not None and recipe.nodes.rank > 0
+    is_follower = recipe.nodes is not None and not recipe.nodes.serves
     return () if own == () or is_follower else (*(settings.canaries or ()), *(own or ()))
 
 
@@ -125,18 +126,45 @@ def question(recipe: Recipe, watch: Watch, resolved: ResolvedRecipe) -> str:
     return "progress" if switched_on else "health"
 
 
+def tie_values(
+    member: Member, resolved: ResolvedRecipe, installation: Installation, helper: HelperCommands
+) -> tuple[Values, Values]:
+    """The values of the unit that ties this host to the others, and of the unit that kills."""
+    names = UnitNames(resolved.name)
+    recipe, key = resolved.recipe, secrets.api_key(resolved.recipe) if member.rank == 0 else None
+    model = served_names(recipe, resolved.words)[0]
+    own = (resolved.endpoint.connect,) if member.rank == 0 else ()
+    ties: Values = {
+        "tie": helper.tie(resolved, member, model, key.name if key else None),
+        "wait_until_free": helper.wait_until_free(names.service),
+        "slices": _slices(recipe),
+        "secrets": [key.setting] if key else [],
+        "sandbox": [] if installation.user else sandbox.helper_lines(),
+        "addresses": " ".join(dict.fromkeys(("localhost", *member.addresses, *own))),
+    }
+    kills: Values = {
+        "manager": "--user " if installation.user else "",
+        "sandbox": [] if installation.user else sandbox.KILLER,
+    }
+    return ties, kills
+
+
+def _slices(recipe: Recipe) -> list[str]:
+    """The slice of the model itself."""
+    return [quoting.line(value) for value in recipe.service.get("Slice", ())] or ["models.slice"]
+
+
 def watch_values(
     recipe: Recipe, watch: Watch, resolved: ResolvedRecipe, installation: Installation, helper: HelperCommands
 ) -> tuple[Values, Values]:
     """The values of the unit that asks, and of the unit that kills."""
     names = UnitNames(resolved.name)
-    slices = [quoting.line(value) for value in recipe.service.get("Slice", ())] or ["models.slice"]
     ask, key = question(recipe, watch, resolved), secrets.api_key(recipe)
     command = helper.watch(resolved, watch, ask, key.name if key else None, names.service)
     manager = "--user " if installation.user else ""
     stop = f"/usr/bin/systemctl {manager}--quiet stop --no-block {names.service}"
     asks: Values = {
-        "watch": command, "slices": slices, "secrets": [key.setting] if key else [],
+        "watch": command, "slices": _slices(recipe), "secrets": [key.setting] if key else [],
         "sandbox": [] if installation.user else sandbox.helper_lines(),
     }  # fmt: skip
     kills: Values = {

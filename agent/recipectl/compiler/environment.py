@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from recipectl.compiler import gpus, secrets
+from recipectl.compiler.members import Member
 from recipectl.compiler.model import Environment, Variable
+from recipectl.engines.registry import ENGINES
 from recipectl.errors import UnrepresentableError, UsageError
 from recipectl.machine.runtime import Runtime
 from recipectl.recipe.gpu_selection import GpuSelection
@@ -23,10 +25,16 @@ class Layer(NamedTuple):
 
 
 def compose(
-    recipe: Recipe, runtime: Runtime, selection: GpuSelection, settings: HostSettings, *, user: bool
+    recipe: Recipe,
+    runtime: Runtime,
+    selection: GpuSelection,
+    settings: HostSettings,
+    *,
+    user: bool,
+    member: Member | None = None,
 ) -> Environment:
     """The environment of the engine; UsageError for a variable that systemd cannot carry."""
-    environment = merge(*_layers(recipe, runtime, selection, settings, user=user))
+    environment = merge(*_layers(recipe, runtime, selection, settings, user, member))
     for name, variable in environment.items():
         try:
             assignment(name, variable)
@@ -47,7 +55,12 @@ def merge(*layers: Layer) -> Environment:
 
 
 def _layers(
-    recipe: Recipe, runtime: Runtime, selection: GpuSelection, settings: HostSettings, *, user: bool
+    recipe: Recipe,
+    runtime: Runtime,
+    selection: GpuSelection,
+    settings: HostSettings,
+    user: bool,
+    member: Member | None,
 ) -> tuple[Layer, ...]:
     """The layers in their order; the directories, which only a system unit has, are the lowest."""
     legacy = _legacy_variables(recipe)
@@ -65,11 +78,21 @@ def _layers(
         Layer("directories", {} if user else directories(recipe)),
         Layer("host file", settings.environment),
         Layer("runtime", needed),
+        Layer("nodes", _set_variables(recipe, member) if member else {}),
         Layer(_LEGACY_LAYER, legacy),
         Layer("env_vars", recipe.env_vars),
         Layer("gpus", gpus.visible_variables(recipe, selection)),
         Layer("secrets", files),
     )
+
+
+def _set_variables(recipe: Recipe, member: Member) -> dict[str, str]:
+    """Where the engines of several hosts find each other; without them they may take 127.0.1.1."""
+    variable = ENGINES[recipe.backend].address_variable
+    variables = {variable: member.address} if variable else {}
+    if member.interface:
+        variables |= {"NCCL_SOCKET_IFNAME": member.interface, "GLOO_SOCKET_IFNAME": member.interface}
+    return variables
 
 
 def _legacy_variables(recipe: Recipe) -> dict[str, str]:
@@ -109,7 +132,7 @@ def key_of(layer: str, name: str) -> tuple[str, ...]:
     """The key of a recipe that gives a variable, by its layer; () where the recipe does not give it."""
     if layer in ("env_vars", _LEGACY_LAYER, "secrets"):
         return (*layer.split("."), name)
-    return ("gpus",) if layer == "gpus" else ()
+    return (layer,) if layer in ("gpus", "nodes") else ()
 
 
 def assignment(name: str, variable: Variable) -> str:

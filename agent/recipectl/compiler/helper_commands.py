@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from recipectl.compiler import gpus, service_settings
+from recipectl.compiler.members import Member
 from recipectl.compiler.model import ResolvedRecipe
 from recipectl.compiler.relations import Relations
 from recipectl.engines.endpoint import Endpoint
@@ -84,6 +85,8 @@ class HelperCommands:
         loads = [UnitNames(other).service for other in relations.taking_turns if other not in relations.after]
         if loads:
             commands.append(self._helper("wait-for-loads", *common, *loads))
+        if resolved.member:
+            commands.append(self._helper("wait-for-set", *common, "--tie", UnitNames(resolved.name).tie_stem))
         address = ("--address", endpoint.host, "--port", endpoint.port) if endpoint.path else ()
         rivals = [UnitNames(other).service for other in relations.rivals]
         commands.append(self._helper("wait-until-free", *common, *address, *rivals))
@@ -94,14 +97,37 @@ class HelperCommands:
         number = service_settings.kill_signal(recipe)
         return (*self._manager, *(("--stop-signal", number) if number else ()))
 
-    def wait_until_ready(self, recipe: Recipe, endpoint: Endpoint, digest: str) -> str:
-        """The ExecStartPost= that ends when the engine answers."""
+    def wait_until_ready(self, resolved: ResolvedRecipe, digest: str) -> str:
+        """The ExecStartPost= that ends when the engine answers, and its set where it belongs to one."""
+        recipe, endpoint = resolved.recipe, resolved.endpoint
         address = ("--address", endpoint.connect, "--port", endpoint.port)
         patient = ("--patient",) if recipe.service.keys() & {"TimeoutStopSec", "TimeoutSec"} else ()
         # The system's manager keeps the digest itself (LogExtraFields=).
         note = ("--note", digest) if self.installation.user else ()
         options = (*self._common(recipe), *address, "--path", endpoint.path, *patient, *note)
+        if resolved.member:
+            options += ("--tie", UnitNames(resolved.name).tie_stem)
         return self._helper("wait-until-ready", *options)
+
+    def wait_until_free(self, service: str) -> str:
+        """The ExecStartPre= of a tie."""
+        return self._helper("wait-until-free", *self._manager, service)
+
+    def tie(self, resolved: ResolvedRecipe, member: Member, model: str, key_file: str | None) -> str:
+        """The ExecStart= of a tie; that of the head asks its engine."""
+        endpoint = resolved.endpoint
+        asked = member.rank == 0
+        return self._helper(
+            "tie",
+            *("--address", member.head, "--port", member.tie_port, "--rank", member.rank),
+            *("--set", member.digest, "--version", resolved.runtime.engine_version),
+            *("--ask-address", endpoint.connect if asked else None),
+            *("--ask-port", endpoint.port if asked else None),
+            *("--path", endpoint.path if asked else None),
+            *("--model", model if asked else None),
+            *("--key-file", key_file if asked else None),
+            *(f"{name}={','.join(addresses)}" for name, addresses in member.hosts),
+        )
 
     def wait_until_idle(self, stopped: tuple[tuple[str, int], ...], patience_sec: int) -> str:
         """The ExecStartPre= of a proxy that waits for the models which a start would stop."""

@@ -25,7 +25,7 @@ def warnings(resolved: ResolvedRecipe) -> Iterator[UsageError]:
             owner = " of the host file" if variable.layer == "host file" else ""
             fault = f"`{name}`{owner} looks like a secret, and anyone may read a unit"
             yield UsageError(f"{fault}; move it to `secrets:`", *key, kind="secret")
-        if name in misleading:
+        if name in misleading and variable.layer != "nodes":
             fault = f"`{name}` does not set where the engine listens"
             yield UsageError(f"{fault}; use `host:` and `port:`", *key, kind="variable")
         yield from _chosen_elsewhere(recipe.backend, name, variable)

@@ -12,6 +12,7 @@ from recipectl.recipe.positions import Positions, nearest_position
 from recipectl.systemd.unitfile import Unit, UnitNames
 
 if TYPE_CHECKING:  # they import pydantic, which a compile from the cache does not need
+    from recipectl.compiler.members import Member
     from recipectl.engines.argv import Word
     from recipectl.engines.endpoint import Endpoint
     from recipectl.machine.runtime import Runtime
@@ -42,6 +43,7 @@ class ResolvedRecipe:
     words: tuple[Word, ...]
     endpoint: Endpoint  # of the engine itself
     client_endpoint: Endpoint  # where clients ask: what is in front of the engine, else the engine
+    member: Member | None = None  # of a set of hosts
     positions: Positions = field(default_factory=dict)
     lock: str | None = None  # the file, where there is one
     lock_differences: tuple[str, ...] = ()

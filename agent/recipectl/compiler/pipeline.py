@@ -5,8 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from recipectl.compiler import environment, gpus, lint, preflight, relations, units
+from recipectl.compiler import environment, gpus, lint, members, preflight, relations, units
 from recipectl.compiler.claims import Claim, claim_of, gpus_cannot_be_compared, with_installed
+from recipectl.compiler.members import Member
 from recipectl.compiler.model import (
     CompiledModel,
     CompileResult,
@@ -82,7 +83,10 @@ def resolve(source: Source, settings: HostSettings, installation: Installation, 
     problems = ProblemCollector(str(source.file), positions)
     runtime = None
     resolved = None
+    member: Member | None = None
     lock_differences: tuple[str, ...] = ()
+    with problems:
+        recipe, member = members.place(recipe, disk.answer)
     with problems:
         runtime = _runtime(recipe, settings, disk)
     problems.add(*preflight.check(recipe, runtime, settings, installation, disk))
@@ -93,7 +97,7 @@ def resolve(source: Source, settings: HostSettings, installation: Installation, 
         quoting.line(str(source.file))
         file = os.path.abspath(source.file)  # noqa: PTH100  (a link to a recipe has a name of its own)
         # Without a runtime, the steps still tell what else is wrong.
-        resolved = resolve_purely(recipe, file, runtime or _NO_RUNTIME, settings, installation)
+        resolved = resolve_purely(recipe, file, runtime or _NO_RUNTIME, settings, installation, member)
     if problems.problems or resolved is None:
         raise problems.error()
     groups = () if installation.user else preflight.supplementary_groups(resolved, disk)
@@ -122,7 +126,12 @@ def _recipe_behind(file: Path) -> str | None:
 
 
 def resolve_purely(
-    recipe: Recipe, file: str, runtime: Runtime, settings: HostSettings, installation: Installation
+    recipe: Recipe,
+    file: str,
+    runtime: Runtime,
+    settings: HostSettings,
+    installation: Installation,
+    member: Member | None = None,
 ) -> ResolvedRecipe:
     """GPUs, environment, argv and endpoint of a recipe; MultipleUsageError with all that is wrong."""
     errors: list[UsageError] = []
@@ -130,7 +139,9 @@ def resolve_purely(
     variables: Environment = {}
     try:
         selection = gpus.select(recipe)
-        variables = environment.compose(recipe, runtime, selection, settings, user=installation.user)
+        variables = environment.compose(
+            recipe, runtime, selection, settings, user=installation.user, member=member
+        )
     except UsageError as error:
         errors.append(error)
     try:
@@ -146,6 +157,7 @@ def resolve_purely(
             words=words,
             endpoint=endpoint,
             client_endpoint=client_endpoint(recipe, endpoint),
+            member=member,
         )
         units.check_endpoint(resolved)
     except UsageError as error:

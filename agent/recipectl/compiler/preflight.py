@@ -11,7 +11,7 @@ from pathlib import Path
 
 import yaml
 
-from recipectl.compiler import gpus, identity, sandbox, secret_files, service_settings
+from recipectl.compiler import gpus, identity, model_config, sandbox, secret_files, service_settings
 from recipectl.compiler.model import ResolvedRecipe, Variable
 from recipectl.engines import flags
 from recipectl.engines.options import flag_of, shipped_options
@@ -47,6 +47,7 @@ def check(
         fault = f"`queue` needs HAProxy, and there is no {HAPROXY}"
         remedy = "run `apt install haproxy`, and `systemctl disable --now haproxy` if nothing else needs it"
         yield UsageError(f"{fault}; {remedy}", "queue", kind="file")
+    yield from model_config.check(recipe, disk)
     if runtime and not installation.user:
         yield from check_access(recipe, runtime, settings, disk)
     if runtime:

@@ -37,6 +37,8 @@ def unit_lines(
     lines += [f"ReadWritePaths={quoting.word(f'-{path}')}" for path in moved_directories(resolved)]
     if level == "strict":
         lines += _STRICT
+        if resolved.member:
+            lines.append(f"IPAddressAllow={' '.join(resolved.member.addresses)}")
         # Before 253 ProtectClock= hid every GPU (systemd#18142).
         lines += ["ProtectClock=yes"] if installation.systemd_version >= 253 else []
         lines += ["PrivateDevices=yes"] if resolved.gpus.mode == "none" else []

@@ -4,28 +4,23 @@ import hashlib
 import json
 from ipaddress import ip_address
 
-from recipectl.compiler import companions, gpus, identity, sandbox, secrets, service_settings
+from recipectl.compiler import companions, gpus, identity, lifetimes, sandbox, secrets, service_settings
 from recipectl.compiler.environment import assignment
 from recipectl.compiler.helper_commands import HelperCommands
 from recipectl.compiler.model import CompiledModel, ResolvedRecipe, Values
 from recipectl.compiler.relations import Relations
 from recipectl.compiler.unit_text import UnitWriter
 from recipectl.engines import flags
-from recipectl.engines.endpoint import drain_sec
 from recipectl.engines.options import shipped_options
 from recipectl.engines.served import served_names
 from recipectl.errors import UsageError
 from recipectl.machine.installation import Installation
 from recipectl.recipe.hostfile import HostSettings
-from recipectl.recipe.schema import Recipe
 from recipectl.systemd import quoting
 from recipectl.systemd.unitfile import DIGEST_FIELD, Unit, UnitNames
 
 _NO_PLAIN_HTTP = ("--uds", "--ssl-certfile", "--ssl-cert-file")
-_STARTS_BEFORE_LIMIT = 4
-_RESTART_SEC = 10
 _COMPARISON_TIMEOUT_SEC = 300  # two parsers, on a cold disk
-_LONGEST_PAUSE_SEC = 60
 _LONGEST_QUEUED_NAME = 60  # the path of HAProxy's control socket has at most 107 characters (unix(7))
 _SORTED_JSON = json.JSONEncoder(sort_keys=True)
 
@@ -81,7 +76,7 @@ def render(
     digest = hashlib.sha256(_SORTED_JSON.encode(started).encode()).hexdigest()[:12]
     helper = HelperCommands(installation)
     values = started | _service_values(resolved, relations, settings, installation, helper)
-    values["wait_ready"] = helper.wait_until_ready(recipe, resolved.endpoint, digest)
+    values["wait_ready"] = helper.wait_until_ready(resolved, digest)
     # After a reload the unit on disk may be newer than the process: systemd keeps this field from its start.
     values["digest_fields"] = [] if installation.user else [f"{DIGEST_FIELD}={digest}"]
     write = UnitWriter(names, quoting.line(resolved.file))
@@ -101,6 +96,10 @@ def render(
         watching, killing = companions.watch_values(recipe, recipe.watch, resolved, installation, helper)
         units.append(write.unit(names.watch, "model-watch.service.j2", **watching))
         units.append(write.unit(names.hung, "model-hung.service.j2", **killing))
+    if resolved.member:
+        tying, killing = companions.tie_values(resolved.member, resolved, installation, helper)
+        units.append(write.unit(names.tie, "model-tie.service.j2", **tying))
+        units.append(write.unit(names.lost, "model-lost.service.j2", **killing))
     if asked := companions.canaries(recipe, settings):
         asking = companions.canary_values(asked, resolved, installation, helper)
         units.append(write.unit(names.canaries, "model-canaries.service.j2", **asking))
@@ -149,7 +148,7 @@ def _started_with(resolved: ResolvedRecipe, settings: HostSettings, installation
     """What a process keeps from its start, besides its variables. No other change needs a restart of it."""
     recipe = resolved.recipe
     level = recipe.hardening or settings.hardening
-    return {
+    started: Values = {
         "identity": [] if installation.user else identity_lines(resolved, settings),
         "secrets": secrets.unit_lines(recipe),
         "command": quoting.command_line(resolved.argv),
@@ -160,6 +159,13 @@ def _started_with(resolved: ResolvedRecipe, settings: HostSettings, installation
         "devices": gpus.device_settings(recipe, resolved.gpus),
         "passed": service_settings.lines(recipe, "Service"),
     }
+    return started | _tied_with(resolved)
+
+
+def _tied_with(resolved: ResolvedRecipe) -> Values:
+    """What all hosts of a set must agree on: a change of it starts the set again."""
+    member = resolved.member
+    return {"tied_with": [member.digest, str(member.tie_port), *member.addresses]} if member else {}
 
 
 def identity_lines(resolved: ResolvedRecipe, settings: HostSettings) -> list[str]:
@@ -191,23 +197,20 @@ def _service_values(
         ],
         # Conflicts= stands on both sides: the other unit may be older than this recipe.
         "conflicts": [UnitNames(other).service for other in relations.rivals],
-        # A slow failure must reach the limit: the interval is longer than all the loads and pauses before it.
-        "start_limit_interval_sec": (
-            0 if recipe.on_demand else (_STARTS_BEFORE_LIMIT + 1) * (timeout_sec + _LONGEST_PAUSE_SEC)
-        ),
-        "start_limit_burst": _STARTS_BEFORE_LIMIT,
+        "start_limit_interval_sec": lifetimes.start_limit_interval_sec(resolved),
+        "start_limit_burst": lifetimes.STARTS_BEFORE_LIMIT,
         "on_failure": [settings.on_failure] if settings.on_failure else [],
         "lifetime": [
             *(["StopWhenUnneeded=yes"] if recipe.on_demand else []),
             *([f"Wants={names.queue_socket} {names.queue_open}"] if recipe.queue else []),
             *([f"Wants={names.watch}"] if recipe.watch else []),
+            *([f"Wants={names.tie}"] if resolved.member else []),
         ],
         "unit_passed": service_settings.lines(recipe, "Unit"),
         "pre": helper.before_start(resolved, relations, settings),
         "timeout_start_sec": timeout_sec,
-        # A stop may last as long as the engine needs to finish its requests.
-        "timeout_stop_sec": max(60, drain_sec(recipe, resolved.argv) + 15),
-        "restart": _restart_settings(recipe, settings, installation),
+        "timeout_stop_sec": lifetimes.timeout_stop_sec(resolved),
+        "restart": lifetimes.restart_settings(resolved, settings, installation),
         "wanted_by": [] if recipe.on_demand else ["models.target"],
         "backend": recipe.backend,
         "rule": quoting.text(runtime.rule),
@@ -235,22 +238,6 @@ def _needed_paths(resolved: ResolvedRecipe) -> list[str]:
     folders = (path.rpartition("/")[0] for path in programs)
     paths = (resolved.recipe.model_path, *folders, *sandbox.moved_directories(resolved))
     return sorted({path for path in paths if path.startswith("/")})
-
-
-def _restart_settings(recipe: Recipe, settings: HostSettings, installation: Installation) -> list[str]:
-    newer = installation.systemd_version >= 254
-    if recipe.on_demand:
-        # Each request starts the model again: there is no loop to slow down, and no limit to the attempts.
-        lines = ["Restart=no"]
-    else:
-        lines = ["Restart=always", f"RestartSec={_RESTART_SEC}"]
-        # A pause that grows, where systemd can. A minute at most: systemd counts all restarts since the last
-        # start by hand, however long the engine was well in between (systemd#43813).
-        lines += ["RestartSteps=3", f"RestartMaxDelaySec={_LONGEST_PAUSE_SEC}"] if newer else []
-    # 257 and newer run OnFailure= at every attempt, unless the restart is direct (systemd.service(5)).
-    # A direct restart would leave the queue open, for it does not stop what is bound to the model.
-    direct = settings.on_failure and newer and not recipe.queue
-    return lines + (["RestartMode=direct"] if direct else [])
 
 
 def questions(resolved: ResolvedRecipe, settings: HostSettings, installation: Installation) -> Unit:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from recipectl.engines.endpoint import loopback_address
 from recipectl.engines.options import flag_of, shipped_options
+from recipectl.engines.parallel import parallel_of
 from recipectl.engines.registry import ENGINES
 from recipectl.errors import MultipleUsageError, UnrepresentableError, UsageError
 from recipectl.machine.runtime import Runtime
@@ -168,12 +169,13 @@ def _inferred_parser(recipe: Recipe, field: str, flag: str) -> str:
 
 def _node_words(recipe: Recipe, runtime: Runtime, errors: list[UsageError]) -> tuple[str, ...]:
     engine = ENGINES[recipe.backend]
-    if recipe.nodes and recipe.nodes.rank and engine.module_ignores_headless and not runtime.positional_model:
+    is_headless = recipe.nodes is not None and not recipe.nodes.serves
+    if recipe.nodes and is_headless and engine.module_ignores_headless and not runtime.positional_model:
         fault = f"rank {recipe.nodes.rank} needs `{engine.name} serve`: the module never reads --headless"
         remedy = f"use a venv that has bin/{engine.name}"
         errors.append(UsageError(f"`nodes`: {fault}; {remedy}", "nodes", "rank", kind="argument"))
     try:
-        return ENGINES[recipe.backend].nodes(recipe.nodes) if recipe.nodes else ()
+        return engine.nodes(recipe.nodes, parallel_of(recipe)) if recipe.nodes else ()
     except UsageError as error:
         errors.append(error)
         return ()

@@ -63,7 +63,7 @@ def engine_endpoint(recipe: Recipe, argv: Sequence[str]) -> Endpoint:
     if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
         fault = f"the port `{port}` is not a number from 1 to 65535"
         raise UsageError(f"{fault}; set `port:`", "args", "port", kind="port")
-    is_follower = recipe.nodes is not None and recipe.nodes.rank > 0
+    is_follower = recipe.nodes is not None and not recipe.nodes.serves
     path = None if is_follower else recipe.ready.path or engine.health_path
     return Endpoint(values["--host"], int(port), path)
 

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
+from recipectl.engines.parallel import Parallel
 from recipectl.recipe.parts import Nodes
 
 # A name of the Hugging Face hub, with a quantization or without: `org/name-GGUF:Q4_K_M`.
@@ -25,7 +26,7 @@ class Engine(NamedTuple):
     version_path: str  # answers JSON that has its version
     version_key: str
     flags: dict[str, str | None]  # field -> flag, in the customary order; None where the field means nothing
-    nodes: Callable[[Nodes], tuple[str, ...]]  # the words for one host of several
+    nodes: Callable[[Nodes, Parallel], tuple[str, ...]]  # the words for one host of several
     # Variables that people take for --host and --port, and that mean something else (vllm#8791).
     model_variables: tuple[str, ...] = ()  # what it reads another model from
     key_variables: tuple[str, ...] = ()  # what it reads the key of its API from
@@ -37,6 +38,8 @@ class Engine(NamedTuple):
     config_flag: str | None = None  # names a YAML file whose keys are flags
     model_sources: tuple[str, ...] = ()  # flags that name a model in another way
     misleading_variables: tuple[str, ...] = ()
+    address_variable: str | None = None  # its own address among several hosts
+    rendezvous_port: int = 0  # where the head of several hosts listens by default
     module_ignores_headless: bool = False  # where it has no script, it cannot be a follower
     abbreviates_flags: bool = True  # argparse takes the beginning of a flag
     joined_flags: tuple[str, ...] = ()  # short flags whose value may follow at once: `-O3`

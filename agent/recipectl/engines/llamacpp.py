@@ -1,11 +1,12 @@
 """llama.cpp's llama-server: a list repeats its flag, and a wrong argument ends it with status 1."""
 
 from recipectl.engines.engine import Engine
+from recipectl.engines.parallel import Parallel
 from recipectl.errors import UsageError
 from recipectl.recipe.parts import Nodes
 
 
-def _nodes(_: Nodes) -> tuple[str, ...]:
+def _nodes(_: Nodes, _parallel: Parallel) -> tuple[str, ...]:
     raise UsageError("`nodes` means nothing to llamacpp; remove it", "nodes", kind="argument")
 
 

@@ -1,12 +1,18 @@
 """SGLang: `python -m sglang.launch_server --model-path MODEL`; it takes no underscores in flags."""
 
 from recipectl.engines.engine import Engine
+from recipectl.engines.parallel import Parallel, check_divisible
 from recipectl.recipe.parts import Nodes
 
+_PORT = 29501
 
-def _nodes(nodes: Nodes) -> tuple[str, ...]:
+
+def _nodes(nodes: Nodes, parallel: Parallel) -> tuple[str, ...]:
     """The words for one host of several; SGLang requires a port."""
-    address = f"{nodes.address}:{nodes.port or 29501}"
+    if nodes.hosts:
+        check_divisible(nodes, "TP*PP", parallel.tensor * parallel.pipeline, parallel)
+    host = f"[{nodes.address}]" if ":" in (nodes.address or "") and nodes.hosts else nodes.address
+    address = f"{host}:{nodes.port or _PORT}"
     return "--nnodes", str(nodes.count), "--node-rank", str(nodes.rank), "--dist-init-addr", address
 
 
@@ -33,5 +39,7 @@ ENGINE = Engine(
         "quantization": "--quantization", "kv_cache_dtype": "--kv-cache-dtype", "dtype": "--dtype",
     },
     nodes=_nodes,
+    address_variable="SGLANG_HOST_IP",
+    rendezvous_port=_PORT,
     metrics_flag="--enable-metrics",
 )  # fmt: skip

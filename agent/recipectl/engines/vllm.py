@@ -3,15 +3,64 @@
 import re
 
 from recipectl.engines.engine import Engine
+from recipectl.engines.parallel import Parallel, check_divisible
+from recipectl.errors import UsageError
 from recipectl.recipe.parts import Nodes
 
+_PORT = 29501
 
-def _nodes(nodes: Nodes) -> tuple[str, ...]:
-    """The words for one host of several; only the first host serves HTTP, the others get `--headless`."""
-    words = ["--nnodes", str(nodes.count), "--node-rank", str(nodes.rank), "--master-addr", nodes.address]
+
+def _nodes(nodes: Nodes, parallel: Parallel) -> tuple[str, ...]:
+    """The words for one host of several; only hosts that answer requests go without `--headless`.
+
+    vLLM's ways to refuse are read in its ParallelConfig and serve.py (0.33.0).
+    """
+    headless = () if nodes.serves else ("--headless",)
+    if nodes.hosts:
+        _check(nodes, parallel)
+        if parallel.data > 1 and parallel.data % nodes.count == 0:
+            return (*_copies(nodes, parallel), *headless)
+    words = [
+        "--nnodes",
+        str(nodes.count),
+        "--node-rank",
+        str(nodes.rank),
+        "--master-addr",
+        nodes.address or "",
+    ]
     words += ["--master-port", str(nodes.port)] if nodes.port else []
-    words += ["--headless"] if nodes.rank > 0 else []
+    return (*words, *headless)
+
+
+def _copies(nodes: Nodes, parallel: Parallel) -> tuple[str, ...]:
+    """The words of a host that has whole copies of the model (data parallelism)."""
+    local = parallel.data // nodes.count
+    place = ["--data-parallel-address", nodes.address or ""]
+    place += ["--data-parallel-rpc-port", str(nodes.port)] if nodes.port else []
+    if parallel.balancing == "external":
+        return (*place, "--data-parallel-rank", str(nodes.rank))
+    words = ["--data-parallel-size-local", str(local), *place]
+    words += ["--data-parallel-start-rank", str(nodes.rank * local)] if nodes.rank else []
     return tuple(words)
+
+
+def _check(nodes: Nodes, parallel: Parallel) -> None:
+    """UsageError for what vLLM refuses of several hosts."""
+    size = parallel.data * parallel.tensor * parallel.pipeline * parallel.context
+    check_divisible(nodes, "DP*TP*PP", size, parallel)
+    fault = None
+    if parallel.executor not in (None, "mp"):
+        fault = f"several hosts need the executor `mp`, and the recipe says `{parallel.executor}`"
+    elif parallel.conflict:
+        fault = "hybrid and external load balancing exclude each other"
+    elif parallel.balancing != "internal" and nodes.headless:
+        fault = f"with {parallel.balancing} load balancing each host answers requests, so none is headless"
+    elif parallel.balancing != "internal" and parallel.data % nodes.count:
+        fault = f"{parallel.balancing} load balancing needs whole copies of the model on each host"
+    elif parallel.balancing == "external" and parallel.data != nodes.count:
+        fault = f"external load balancing needs one copy a host, and there are {parallel.data}"
+    if fault:
+        raise UsageError(f"`nodes`: {fault}; correct `extra_args:`", "nodes", kind="argument")
 
 
 # Model name -> parser, the first match wins (the list of VLLM Studio, for `auto`).
@@ -54,6 +103,8 @@ ENGINE = Engine(
         "reasoning_parser": "--reasoning-parser", "quantization": "--quantization", "dtype": "--dtype",
     },
     nodes=_nodes,
+    address_variable="VLLM_HOST_IP",
+    rendezvous_port=_PORT,
     key_variables=("VLLM_API_KEY",),
     metrics_flag="",
     short_lengths=True,

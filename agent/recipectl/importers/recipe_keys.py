@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from recipectl.engines.argv import option_words
 from recipectl.engines.flags import GivenOption
 from recipectl.engines.options import shipped_options
+from recipectl.engines.parallel import Parallel
 from recipectl.engines.registry import ENGINES
 from recipectl.errors import UsageError
 from recipectl.importers.draft import VARIABLE_END, VARIABLE_START, UnquotedText
@@ -104,7 +105,7 @@ def nodes_value(
             port = values.get("--master-port", "")
         if port:
             nodes["port"] = int(port)
-        words = ENGINES[backend].nodes(Nodes.model_validate(nodes))
+        words = ENGINES[backend].nodes(Nodes.model_validate(nodes), Parallel())
     except (KeyError, ValueError, UsageError):
         return None, []
     node_options = [by_name[word] for word in words if word in by_name]

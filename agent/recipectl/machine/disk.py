@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from recipectl.files import read_bounded
-from recipectl.machine import distributions
+from recipectl.machine import distributions, network
 from recipectl.machine.distributions import ENGINE_DISTRIBUTIONS
 
 
@@ -27,6 +27,7 @@ class Disk:
     def __init__(self, content: Callable[[Path], bytes] = read_bounded) -> None:
         self.content = content
         self.fingerprints: dict[str, str] = {}
+        self.answers: dict[str, str] = {}  # of the network, likewise
         self.runtimes: dict[object, Any] = {}  # of runtime.resolve: many recipes share a runtime
         self.closed_folders: dict[tuple[str, tuple[str, ...], str], str | None] = {}  # of preflight
         self._names: dict[str, tuple[str, ...]] = {}
@@ -40,6 +41,12 @@ class Disk:
         if text not in self.fingerprints:
             self.fingerprints[text] = fingerprint(text)
         return self.fingerprints[text]
+
+    def answer(self, question: str) -> str:
+        """What the network says of hosts (machine/network), asked once."""
+        if question not in self.answers:
+            self.answers[question] = network.answer(question)
+        return self.answers[question]
 
     def is_executable(self, path: Path) -> bool:
         """True if systemd could execute this file."""

@@ -21,6 +21,8 @@ _MODULES = (
     "helper",
     "proxy",
     "request_queue",
+    "tie",
+    "tie_state",
     "watch",
     "machine/distributions",
     "machine/loads",

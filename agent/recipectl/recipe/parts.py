@@ -176,19 +176,61 @@ class Canary(BaseModel):
 
 
 class Nodes(BaseModel):
-    """The part of this host in a model that several hosts serve together."""
+    """The part of this host in a model that several hosts serve together: by their names, or by a rank.
+
+    With `hosts` the compiler fills in `count`, `rank` and `address` (compiler/members).
+    """
 
     model_config = _PART
 
-    count: Positive
-    rank: int = Field(strict=True, ge=0, description="0 is the head, which answers requests")
-    address: str = Field(min_length=1, description="address of the head")
+    hosts: tuple[Text, ...] | None = Field(
+        default=None, min_length=2, description="names of all hosts, the head first; the same file on each"
+    )
+    interface: str | None = Field(
+        default=None, pattern=r"^[^\s/:%]{1,15}$", description="where the hosts reach each other: `eth1`"
+    )
+    count: Positive = Field(default=1, description="how many hosts there are")
+    rank: int = Field(default=0, strict=True, ge=0, description="0 is the head, which answers requests")
+    address: str | None = Field(
+        default=None, min_length=1, description="address of the head; with `hosts` its name is looked up"
+    )
     port: int | None = Field(
         default=None, strict=True, ge=1, le=65535, description="default: the engine's own port"
     )
+    tie_port: int | None = Field(
+        default=None, strict=True, ge=1, le=65535, description="where the head's tie listens"
+    )
+    headless: bool | None = Field(
+        default=None, strict=True, description="false: vLLM answers requests on each host"
+    )
+
+    @property
+    def serves(self) -> bool:
+        """True if this host answers requests."""
+        return self.rank == 0 or self.headless is False
+
+    @field_validator("hosts")
+    @classmethod
+    def _are_names(cls, hosts: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for host in hosts or ():
+            if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?", host):
+                raise ValueError(f"has `{host!a}`, which is no name of a host; give short or full names")
+        if len({host.lower() for host in hosts or ()}) < len(hosts or ()):
+            raise ValueError("names a host twice; name each once")
+        return hosts
 
     @model_validator(mode="after")
-    def _rank_is_in_range(self) -> "Nodes":
+    def _is_one_of_two_forms(self) -> "Nodes":
+        given = self.model_fields_set
+        if self.hosts:
+            if extra := sorted({"count", "rank"} & given):
+                raise ValueError(f"has `hosts` and `{extra[0]}`, which follows from it; remove `{extra[0]}`")
+            return self
+        missing = [name for name in ("count", "rank", "address") if name not in given]
+        if missing:
+            raise ValueError(f"has no `{missing[0]}`; give `hosts`, or `count`, `rank` and `address`")
+        if others := sorted({"interface", "tie_port"} & given):
+            raise ValueError(f"has `{others[0]}`, which only counts with `hosts`; name all `hosts`")
         if self.rank >= self.count:
             raise ValueError(f"has rank {self.rank} of {self.count}; ranks count from 0")
         return self

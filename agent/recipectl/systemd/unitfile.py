@@ -18,6 +18,8 @@ RESERVED_ENDINGS = (
     "-watch",
     "-hung",
     "-canaries",
+    "-tie",
+    "-lost",
     ".service",
     ".socket",
 )
@@ -59,10 +61,13 @@ class UnitNames:
         self.watch = f"{self.stem}-watch.service"
         self.hung = f"{self.stem}-hung.service"  # kills a model whose watch found it hung
         self.canaries = f"{self.stem}-canaries.service"  # asks the model what its recipe has of canaries
+        self.tie_stem = f"{self.stem}-tie"
+        self.tie = f"{self.tie_stem}.service"  # of a model that several hosts serve
+        self.lost = f"{self.stem}-lost.service"  # kills a model whose tie is lost
         self.watch_timer = f"{self.stem}-watch.timer"  # of earlier releases
         self.every = (
             self.service, self.socket, self.proxy, self.keep, self.queue_socket, self.queue_open, self.queue,
-            self.watch_timer, self.watch, self.hung, self.canaries,
+            self.watch_timer, self.watch, self.hung, self.canaries, self.tie, self.lost,
         )  # fmt: skip
 
     @classmethod

@@ -1,0 +1,163 @@
+"""Several hosts in one: a throwaway systemd each, joined by a bridge in a network namespace of its own."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+
+ROOT = Path(__file__).parents[1]
+TOOL = ROOT / "packaging/throwaway-systemd"
+
+
+def sh(*words: str, check: bool = True) -> str:
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if check and done.returncode:
+        raise AssertionError(f"{' '.join(words)}: {done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def _descendants(pid: int) -> list[int]:
+    try:
+        children = [int(text) for text in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+    return [found for child in children for found in (child, *_descendants(child))]
+
+
+class Switch:
+    """A bridge that hosts are plugged into; a port can be pulled while the host is up."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(["unshare", "--net", "sleep", "infinity"])
+        own = Path("/proc/self/ns/net").readlink()
+        while Path(f"/proc/{self.process.pid}/ns/net").readlink() == own:
+            time.sleep(0.01)
+        self.do("ip link add br0 type bridge")
+        self.do("ip link set br0 up")
+
+    def do(self, command: str) -> str:
+        return sh("nsenter", "-t", str(self.process.pid), "-n", *command.split())
+
+    def plug(self, pid: int, name: str, address: str) -> None:
+        self.do(f"ip link add {name} type veth peer name eth1 netns {pid}")
+        self.do(f"ip link set {name} master br0 up")
+        for command in (f"ip address add {address}/24 dev eth1", "ip link set eth1 up"):
+            sh("nsenter", "-t", str(pid), "-n", *command.split())
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+class Host:
+    """A host with a name and an address; its processes end with it."""
+
+    def __init__(self, switch: Switch, name: str, address: str, shared: Path, table: str) -> None:
+        self.switch, self.name, self.address, self.shared, self.table = switch, name, address, shared, table
+        self.boot()
+
+    def boot(self) -> None:
+        """A systemd of its own, with nothing of an earlier boot."""
+        # What it says goes to a file: the tool ends when nobody holds its output any more.
+        words = [str(TOOL), "--keep", str(self.shared), "sleep", "infinity"]
+        self.process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True)
+        end = time.monotonic() + 60
+        while not (pids := self._systemds()):
+            assert self.process.poll() is None
+            assert time.monotonic() < end, "systemd does not start"
+            time.sleep(0.05)
+        self.pid = pids[0]
+        self.switch.plug(self.pid, self.name, self.address)
+        self.run("hostname", self.name)
+        self.shell(f'printf "127.0.0.1 localhost\\n{self.table}" >/etc/hosts')
+        while self.run("systemctl", "is-active", "throwaway.service", check=False).strip() != "activating":
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        folders = [*map(str, ROOT.parents), *map(str, Path(sys.executable).resolve().parents)]
+        self.run("chmod", "o+rx", str(ROOT), *folders)
+
+    def _systemds(self) -> list[int]:
+        names = {pid: Path(f"/proc/{pid}/comm") for pid in _descendants(self.process.pid)}
+        return [pid for pid, name in names.items() if name.exists() and name.read_text().strip() == "systemd"]
+
+    def run(self, *words: str, check: bool = True) -> str:
+        inside = [
+            "nsenter",
+            "-t",
+            str(self.pid),
+            "-m",
+            "-u",
+            "-i",
+            "-n",
+            "-p",
+            "-C",
+            f"--root=/proc/{self.pid}/root",
+        ]
+        return sh(*inside, "--wdns=/", *words, check=check)
+
+    def shell(self, script: str, *, check: bool = True) -> str:
+        return self.run("sh", "-euc", script, check=check)
+
+    def recipectl(self, *words: str, check: bool = True) -> str:
+        path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin"
+        return self.run("env", path, "HOME=/root", sys.executable, "-m", "recipectl", *words, check=check)
+
+    def show(self, unit: str, field: str) -> str:
+        return self.run("systemctl", "show", "-P", field, unit).strip()
+
+    def journal(self, unit: str) -> str:
+        return self.run("journalctl", "-u", unit, "-o", "short-precise", "--no-pager", "-q", check=False)
+
+    def pull(self) -> None:
+        """The cable: packets go nowhere, and nobody is told."""
+        self.switch.do(f"ip link set {self.name} nomaster")
+
+    def put_back(self) -> None:
+        self.switch.do(f"ip link set {self.name} master br0")
+
+    def die(self) -> None:
+        """The power: no connection is closed, and no process ends in order."""
+        self.pull()
+        for pid in [*_descendants(self.process.pid), self.process.pid]:
+            try:
+                os.kill(pid, 9)
+            except ProcessLookupError:
+                continue
+        self.process.wait()
+        sh(
+            "nsenter",
+            "-t",
+            str(self.switch.process.pid),
+            "-n",
+            "ip",
+            "link",
+            "delete",
+            self.name,
+            check=False,
+        )
+
+    def close(self) -> None:
+        self.die()
+
+
+class Network:
+    """Some hosts at 10.77.0.1, .2 and so on, named gpu1, gpu2 and so on."""
+
+    def __init__(self, count: int, shared: Path) -> None:
+        self.switch = Switch()
+        rows = [(f"gpu{index}", f"10.77.0.{index}") for index in range(1, count + 1)]
+        # The own name is a loopback address too, as Debian's installer writes it.
+        table = "".join(f"{address} {name}\\n" for name, address in rows) + "127.0.1.1 $(hostname)\\n"
+        self.hosts = [Host(self.switch, name, address, shared, table) for name, address in rows]
+
+    def __enter__(self) -> list[Host]:
+        return self.hosts
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for host in self.hosts:
+            host.close()
+        self.switch.close()
