@@ -6,7 +6,7 @@ SUDO = $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 help:
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' Makefile | expand -t 14
 
-.PHONY: demo test test-vllm test-upgrade test-sglang live-matrix setup setup-test lint pure live fmt golden mutants storm bench man deb dist
+.PHONY: demo test test-vllm test-nodes test-upgrade test-sglang live-matrix setup setup-test lint pure live fmt golden mutants storm bench man deb dist
 demo: setup  ## a real small model: recipe, unit, start, question, answer, status, stop
 	@packaging/demo
 test: setup-test lint pure live  ## all tests, with a real systemd
@@ -21,11 +21,16 @@ lint:  ## ruff and mypy
 pure:  ## the tests without a system
 	$(PY) -m pytest -q
 live:  ## the tests on a real systemd
-	$(SUDO) $(PY) -m pytest -q -p no:cacheprovider -m boots tests/live
+	$(SUDO) $(PY) -m pytest -q -p no:cacheprovider -m "boots and not nodes" tests/live
 	$(SUDO) $(PY) tests/live/unharmed.py "$(CURDIR)/$(PY)"
 test-vllm: setup-test  ## the tests with real vLLM
 	@packaging/setup-vllm
 	$(SUDO) packaging/throwaway-systemd "$(CURDIR)/$(PY)" -m pytest -q -p no:cacheprovider -m vllm tests/live
+	$(SUDO) $(PY) -m pytest -q -p no:cacheprovider -m nodes -k "answers_over_two_hosts and TP" tests/live/test_vllm_nodes.py
+test-nodes: setup-test  ## one model on two hosts: real vLLM, each fault many times
+	@packaging/setup-vllm
+	$(SUDO) env NODES_ROUNDS=50 $(PY) -m pytest -q -p no:cacheprovider -m "nodes or boots" tests/live/test_nodes.py
+	$(SUDO) $(PY) -m pytest -q -p no:cacheprovider -m nodes tests/live/test_vllm_nodes.py
 test-upgrade: setup-test  ## upgrades between two real vLLM
 	@packaging/setup-vllm && packaging/setup-vllm 0.31.0
 	$(SUDO) packaging/throwaway-systemd "$(CURDIR)/$(PY)" -m pytest -q -p no:cacheprovider -m upgrade tests/live

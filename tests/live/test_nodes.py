@@ -1,6 +1,7 @@
 """A model that two hosts serve together, each a throwaway systemd of its own: they live and die together."""
 
 import json
+import os
 import shutil
 import sys
 import time
@@ -16,10 +17,9 @@ STAND_IN = ROOT / "tests/stand_in_member.py"
 
 
 @pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Host]]:
+def pair() -> Iterator[list[Host]]:
     """Two hosts with the same recipe of a stand-in engine, which both serve."""
-    shared = ROOT / ".build/hosts"
-    shutil.rmtree(shared, ignore_errors=True)
+    shared = ROOT / f".build/hosts.{os.getpid()}"
     (shared / "venv/bin").mkdir(parents=True)
     (shared / "venv/pyvenv.cfg").write_text("home = /usr/bin\n")
     (shared / "venv/bin/python").symlink_to(sys.executable)
@@ -33,6 +33,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Host]]:
             host.recipectl("start", "--no-block", "big")
         until_it_serves(hosts)
         yield hosts
+    shutil.rmtree(shared)
 
 
 def prepare(host: Host) -> None:
@@ -130,8 +131,22 @@ def mend(host: Host) -> None:
     host.run("ip", "link", "set", "eth1", "up")
 
 
-@pytest.mark.parametrize("fault", FAULTS.values(), ids=[name.replace(" ", "-") for name in FAULTS])
-def test_a_set_dies_together_and_comes_back_together(pair: list[Host], fault: Fault) -> None:
+ALWAYS = ("the head's engine is killed", "a cable is pulled")  # the others belong to `make test-nodes`
+ROUNDS = int(os.environ.get("NODES_ROUNDS", "1"))
+CASES = [
+    pytest.param(
+        fault,
+        again,
+        id=f"{name.replace(' ', '-')}-{again}",
+        marks=[] if name in ALWAYS and again == 0 else pytest.mark.nodes,
+    )
+    for again in range(ROUNDS)
+    for name, fault in FAULTS.items()
+]
+
+
+@pytest.mark.parametrize(("fault", "again"), CASES)
+def test_a_set_dies_together_and_comes_back_together(pair: list[Host], fault: Fault, again: int) -> None:
     before = of_run(pair)
     assert len(before) == 4
     fault(*pair)

@@ -48,6 +48,8 @@ def live(python: str, *root: str) -> int:
         "guide",
         "gpu_proof",
         "reboots",
+        "nodes",
+        "vllm_nodes",
         "vllm_upgrade",
         "vllm",
         "sglang",
