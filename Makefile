@@ -56,6 +56,7 @@ mutants:  ## how many changes of the code no test notices
 bench: setup-test  ## timings, beside something real
 	@mkdir -p .build/bench
 	$(SUDO) packaging/throwaway-systemd --keep .build/bench "$(CURDIR)/$(PY)" tests/bench.py
+	$(PY) tests/bench_fleet.py
 man:  ## the man pages
 	packaging/man
 deb:  ## the Debian package for this release, in .build/deb

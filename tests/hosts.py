@@ -70,11 +70,13 @@ class Host:
             time.sleep(0.05)
         self.pid = pids[0]
         self.switch.plug(self.pid, self.name, self.address)
-        self.run("hostname", self.name)
-        self.shell(f'printf "127.0.0.1 localhost\\n{self.table}" >/etc/hosts')
+        # The own name is a loopback address too, as Debian's installer writes it.
+        lines = f"127.0.0.1 localhost\n127.0.1.1 {self.name}\n{self.table}"
+        self.shell(f"cat >/etc/hosts <<'END'\n{lines}END")
         while self.run("systemctl", "is-active", "throwaway.service", check=False).strip() != "activating":
             assert time.monotonic() < end
             time.sleep(0.1)
+        self.run("hostname", self.name)  # systemd has set the machine's own while it booted
         folders = [*map(str, ROOT.parents), *map(str, Path(sys.executable).resolve().parents)]
         self.run("chmod", "o+rx", str(ROOT), *folders)
 
@@ -148,9 +150,19 @@ class Network:
     def __init__(self, count: int, shared: Path) -> None:
         self.switch = Switch()
         rows = [(f"gpu{index}", f"10.77.0.{index}") for index in range(1, count + 1)]
-        # The own name is a loopback address too, as Debian's installer writes it.
-        table = "".join(f"{address} {name}\\n" for name, address in rows) + "127.0.1.1 $(hostname)\\n"
-        self.hosts = [Host(self.switch, name, address, shared, table) for name, address in rows]
+        table = "".join(f"{address} {name}\n" for name, address in rows)
+        self.hosts: list[Host] = []
+        try:
+            for name, address in rows:
+                self.hosts.append(Host(self.switch, name, address, shared, table))
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        for host in self.hosts:
+            host.close()
+        self.switch.close()
 
     def __enter__(self) -> list[Host]:
         return self.hosts
@@ -158,6 +170,4 @@ class Network:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for host in self.hosts:
-            host.close()
-        self.switch.close()
+        self.close()

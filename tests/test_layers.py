@@ -25,12 +25,13 @@ HOUSE = {
     "compiler": ("members", "model", "identity", "gpus", "secrets", "environment", "lint", "problems", "claims", "relations", "sandbox",
                  "service_settings", "helper_commands", "companions", "lifetimes", "unit_text", "units", "secret_files", "model_config", "preflight", "pipeline", "cache"),
     "converge": ("values", "differences", "copies", "situation", "plan", "records", "holds", "survey", "apply"),
+    "fleet": ("inventory", "between", "check"),
     "gateway": ("routes", "configuration", "host", "compile", "converge"),
     "audit": ("edits", "drift", "versions", "checks"),
     "venvs": ("request", "uv", "verify", "verified", "create", "inventory"),
     "upgrades": ("target", "edits", "questions", "steps", "progress", "prepare", "back", "run"),
     "importers": (),
-    "cli": ("terminal", "names", "options", "explanation", "hosts", "failures", "sockets", "jobs", "boot", "listing", "query", "gateway", "show", "decision", "converge", "removal", "fidelity", "doctor", "import_output", "imports", "edit", "venv", "upgrading", "preview", "upgrade", "setup", "version"),
+    "cli": ("terminal", "names", "options", "explanation", "hosts", "failures", "sockets", "jobs", "boot", "listing", "query", "gateway", "show", "decision", "converge", "removal", "fidelity", "doctor", "import_output", "imports", "edit", "venv", "upgrading", "preview", "upgrade", "setup", "fleet", "version"),
 }  # fmt: skip
 ORDER = [name for room, files in HOUSE.items() for name in (room, *(f"{room}.{file}" for file in files))]
 # Programs of their own: they print, and exit.

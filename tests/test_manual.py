@@ -172,7 +172,7 @@ def verb_entries() -> dict[str, str]:
     text = text.partition("# VERBS: RECIPES")[2].partition("# BOOT")[0]
     found = {}
     for match in re.finditer(r"^(\*\*[a-z]+[^\n]*)\n:   (.*?)(?=^\*\*[a-z]|^# |\Z)", text, re.M | re.S):
-        for verb in re.findall(r"(?:^|, )\*\*((?:import |venv )?[a-z-]+)\*\*", match[1]):
+        for verb in re.findall(r"(?:^|, )\*\*((?:import |venv |fleet )?[a-z-]+)\*\*", match[1]):
             found[verb] = f"{match[1]}\n{match[2]}"
     return {verb: entry for verb, entry in found.items() if verb != "import"}
 

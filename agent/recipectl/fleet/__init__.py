@@ -1,0 +1,1 @@
+"""Many hosts: their recipes together, from a checkout."""

@@ -1,0 +1,172 @@
+"""fleet check: the recipes of many hosts of a real Ansible inventory, read by real ansible-inventory."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from recipectl.fleet import check as checks
+from recipectl.fleet.inventory import FleetHost
+
+ROOT = Path(__file__).parents[1]
+ANSIBLE = ROOT / ".build/ansible/bin"
+
+
+def write(folder: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return folder
+
+
+def check(folder: Path, *words: str, inventory: str = "inventory") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "recipectl", "fleet", "check", "-i", inventory, *words]
+    environment = os.environ | {"PATH": f"{ANSIBLE}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT / "agent")}
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=300
+    )
+
+
+def hosts(folder: Path, own: bool = False) -> list[FleetHost]:
+    """gpu1 and gpu2; with `own`, gpu2 has the recipes of own/."""
+    host_file = folder / "host.yaml"
+    return [
+        FleetHost(name, f"10.0.0.{index}", (folder / recipes,), host_file if host_file.exists() else None, {})
+        for index, name, recipes in (
+            (1, "gpu1", "recipes"),
+            (2, "gpu2", "own" if own else "recipes"),
+        )
+    ]
+
+
+PAIR = "[gpu]\ngpu1.example.org ansible_host=10.0.0.1\ngpu2.example.org ansible_host=10.0.0.2\n"
+BIG = """model_path: org/big
+tensor_parallel_size: 2
+port: 8001
+nodes: {hosts: [gpu1, gpu2], interface: eth1}
+"""
+SMALL = "model_path: org/small\nport: 8000\n"
+
+
+def test_a_fleet_without_a_fault_says_nothing(tmp_path: Path) -> None:
+    write(tmp_path, {"inventory": PAIR, "recipes/big.yaml": BIG, "recipes/small.yaml": SMALL})
+    result = check(tmp_path)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+FAULTS: dict[str, tuple[dict[str, str], list[str]]] = {
+    "a typo on all hosts": (
+        {"recipes/small.yaml": "model_path: m\nprot: 1\n"},
+        ["recipes/small.yaml:2:1: `prot` is not a key of a recipe; did you mean `port`? (gpu1, gpu2)"],
+    ),
+    "two models at one port": (
+        {"recipes/other.yaml": "model_path: m\nport: 8000\n"},
+        [
+            "recipes/other.yaml:2:7: `other` and `small` both use port 8000 and could run at once; change one `port:` (gpu1, gpu2)",
+            "recipes/small.yaml:2:7: `small` and `other` both use port 8000 and could run at once; change one `port:` (gpu1, gpu2)",
+        ],
+    ),
+    "a host of a set that the inventory lacks": (
+        {"recipes/big.yaml": BIG.replace("gpu2", "gpu9")},
+        [
+            "recipes/big.yaml:4:16: `nodes.hosts` has gpu1, gpu9, and this host is called `10.0.0.2` or `gpu2`; add it, or remove the recipe here (gpu2)",
+            "recipes/big.yaml:4:16: `nodes.hosts` names gpu9, which is not in the inventory; add it, or correct the name (gpu1)",
+        ],
+    ),
+    "a set whose recipes differ": (
+        {"own/big.yaml": BIG.replace("size: 2", "size: 4")},
+        ["own/big.yaml:4:16: `big` differs from recipes/big.yaml of gpu1; all hosts of a set need the same recipe (gpu2)",
+         "recipes/big.yaml:4:16: `big` differs from own/big.yaml of gpu2; all hosts of a set need the same recipe (gpu1)"],
+    ),
+    "a set with two pins": (
+        {"recipes/big.yaml": BIG + "engine_version: ==0.33.0\n", "own/big.yaml": BIG + "engine_version: ==0.32.0\n"},
+        ["own/big.yaml:4:16: `big` pins vllm ==0.32.0, and on gpu1 vllm ==0.33.0; a set needs one version of the engine (gpu2)",
+         "recipes/big.yaml:4:16: `big` pins vllm ==0.33.0, and on gpu2 vllm ==0.32.0; a set needs one version of the engine (gpu1)"],
+    ),
+    "a member without its recipe": (
+        {"own/tiny.yaml": "model_path: org/tiny\n"},
+        ["recipes/big.yaml:4:16: `big` needs gpu2, which has no right recipe `big`; give it the same file (gpu1)"],
+    ),
+    "a size that the hosts cannot share": (
+        {"recipes/big.yaml": BIG.replace("size: 2", "size: 3")},
+        ["recipes/big.yaml:4:16: `nodes`: DP*TP*PP is 3, which 2 hosts cannot share evenly; change the sizes or the hosts (gpu1, gpu2)"],
+    ),
+    "a GPU that a host does not have": (
+        {"host.yaml": "gpus: [GPU-11111111-1111-1111-1111-111111111111]\n", "recipes/small.yaml": SMALL + "gpus: [1]\n"},
+        ["recipes/small.yaml:3:7: `gpus` has 1, and the host file lists only 0 to 0; correct one of them (gpu1, gpu2)"],
+    ),
+    "one name with two meanings": (
+        {"own/big.yaml": BIG, "own/small2.yaml": "model_path: org/other\nserved_model_name: org/small\n"},
+        ["own/small2.yaml:2:20: `org/small` is served by recipes/small.yaml:1 on gpu1 too, with `org/small` where `org/other` is here; make them the same, or give another `served_model_name:` (gpu2)"],
+    ),
+    "a wrong host file": (
+        {"host.yaml": "hardenin: off\n"},
+        ["host.yaml:1:1: `hardenin` is not a key of the host file; did you mean `hardening`? (gpu1, gpu2)"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("files", "lines"), FAULTS.values(), ids=[name.replace(" ", "-") for name in FAULTS])
+def test_a_fault_of_a_fleet_is_told_with_its_place_and_hosts(
+    files: dict[str, str], lines: list[str], tmp_path: Path
+) -> None:
+    site = {"recipes/big.yaml": BIG, "recipes/small.yaml": SMALL}
+    folder = write(tmp_path, site | files)
+    findings = checks.check(hosts(folder, own=(folder / "own").exists())).hosts
+    told = [
+        f"{problem} ({', '.join(names)})".replace(f"{folder}/", "") for problem, names in findings.items()
+    ]
+    assert sorted(told) == sorted(lines)
+
+
+def test_group_vars_and_a_folder_of_inventories_count(tmp_path: Path) -> None:
+    files = {
+        "hosts/a.yml": "gpu: {hosts: {gpu1: {}, gpu2: {}}}\n",
+        "hosts/group_vars/gpu.yml": "recipectl_recipes: [common, more/x.yaml]\nrecipectl_host_file: gpu.yaml\n",
+        "common/small.yaml": "model_path: ${folder}/m\n",
+        "more/x.yaml": "model_path: m\nprot: 1\n",
+        "gpu.yaml": "vars: {folder: /models}\n",
+    }
+    result = check(write(tmp_path, files), "--json", inventory="hosts")
+    (row,) = json.loads(result.stdout)
+    assert (row["key"], row["hosts"], result.returncode) == ("prot", ["gpu1", "gpu2"], 2)
+
+
+WRONG = {
+    "no such file": ({}, "there is no inventory inventory; give its file or folder"),
+    "no such folder": (
+        {"inventory": "gpu1 recipectl_recipes=nowhere\n"},
+        "`recipectl_recipes` of gpu1 is nowhere, which is not in {folder}; correct it",
+    ),
+    "a template": (
+        {"inventory": "gpu1 recipectl_recipes={{x}}\n"},
+        "`recipectl_recipes` of gpu1 is a template, which only a playbook fills in; give a path",
+    ),
+}
+
+
+@pytest.mark.parametrize(("files", "sentence"), WRONG.values(), ids=WRONG.keys())
+def test_an_inventory_that_cannot_be_used_is_told(
+    files: dict[str, str], sentence: str, tmp_path: Path
+) -> None:
+    result = check(write(tmp_path, files))
+    assert (result.returncode, result.stderr.strip()) == (2, sentence.replace("{folder}", str(tmp_path)))
+
+
+def test_an_inventory_that_ansible_cannot_parse_is_no_empty_fleet(tmp_path: Path) -> None:
+    result = check(write(tmp_path, {"inventory": "[gpu\ngpu1 = = =\n"}))
+    assert result.returncode == 2
+    assert "Ansible cannot read inventory" in result.stderr
+
+
+def test_a_machine_without_ansible_is_told_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    (tmp_path / "inventory").write_text("gpu1\n")
+    command = [sys.executable, "-m", "recipectl", "fleet", "check", "-i", str(tmp_path / "inventory")]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (result.returncode, "install ansible-core" in result.stderr) == (1, True)
