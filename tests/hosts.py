@@ -1,5 +1,6 @@
 """Several hosts in one: a throwaway systemd each, joined by a bridge in a network namespace of its own."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -56,7 +57,6 @@ class Host:
 
     def __init__(self, switch: Switch, name: str, address: str, shared: Path, table: str) -> None:
         self.switch, self.name, self.address, self.shared, self.table = switch, name, address, shared, table
-        self.boot()
 
     def boot(self) -> None:
         """A systemd of its own, with nothing of an earlier boot."""
@@ -81,8 +81,11 @@ class Host:
         self.run("chmod", "o+rx", str(ROOT), *folders)
 
     def _systemds(self) -> list[int]:
-        names = {pid: Path(f"/proc/{pid}/comm") for pid in _descendants(self.process.pid)}
-        return [pid for pid, name in names.items() if name.exists() and name.read_text().strip() == "systemd"]
+        found = []
+        for pid in _descendants(self.process.pid):
+            with contextlib.suppress(OSError):  # it has ended
+                found += [pid] if Path(f"/proc/{pid}/comm").read_text() == "systemd\n" else []
+        return found
 
     def run(self, *words: str, check: bool = True) -> str:
         inside = [
@@ -155,6 +158,7 @@ class Network:
         try:
             for name, address in rows:
                 self.hosts.append(Host(self.switch, name, address, shared, table))
+                self.hosts[-1].boot()
         except BaseException:
             self.close()
             raise

@@ -2,13 +2,15 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import corpus
 import pytest
 
-from recipectl.compiler import members, preflight, units
+from recipectl.compiler import members, preflight, relations, units
+from recipectl.compiler.claims import claim_of
 from recipectl.compiler.model import ResolvedRecipe
 from recipectl.compiler.pipeline import resolve_purely
 from recipectl.compiler.relations import Relations
@@ -26,6 +28,7 @@ VLLM = Runtime("r", ("/v/bin/vllm", "serve"), positional_model=True)
 SGLANG = Runtime("r", ("/v/bin/python", "-m", "sglang.launch_server"))
 ADDRESSES = {
     "interface eth1": "10.0.0.{rank1} fd00::{rank1}",
+    "interface eth0": "192.168.0.{rank1}",
     "address gpu1": "10.0.0.1",
     "address gpu2": "10.0.0.2",
     "address gpu3": "10.0.0.3",
@@ -153,9 +156,17 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"tensor_parallel_size": 2, "extra_args": {"data-parallel-hybrid-lb": True}},
         "`nodes`: hybrid load balancing needs whole copies of the model on each host; correct `extra_args:`",
     ),
-    "a watch of a follower": (
-        {"tensor_parallel_size": 2, "watch": {}},
-        "`watch` needs an HTTP endpoint, and this node (rank 1) has none; remove `watch:`",
+    "on demand": (
+        {"tensor_parallel_size": 2, "on_demand": {}},
+        "`on_demand` cannot stop one host of a set, whose hosts start together; remove it",
+    ),
+    "a tie at the engine's port": (
+        {"tensor_parallel_size": 2, "port": 9, "nodes": {"hosts": ["gpu1", "gpu2"], "tie_port": 9}},
+        "`nodes.tie_port` is 9, which another part of this model uses; choose another",
+    ),
+    "a tie at the rendezvous": (
+        {"tensor_parallel_size": 2, "nodes": {"hosts": ["gpu1", "gpu2"], "port": 9, "tie_port": 9}},
+        "`nodes.tie_port` is 9, which another part of this model uses; choose another",
     ),
     "another engine": (
         {"backend": "llamacpp"},
@@ -199,7 +210,7 @@ NOT_PLACED = {
     "another domain": (
         "gpu2 gpu2.example.org",
         {"hosts": ["gpu1.example.com", "gpu2.example.com"]},
-        "`nodes.hosts` has gpu1.example.com, gpu2.example.com, and this host is called `gpu2` or `gpu2.example.org`; add it, or remove the recipe here",
+        "`nodes.hosts` has gpu2.example.com, and this host knows only its other name gpu2 or gpu2.example.org; write that, or give the host its full name",
     ),
     "twice": (
         "gpu2 gpu2.example.org",
@@ -210,6 +221,16 @@ NOT_PLACED = {
         "gpu2",
         {"interface": "eth9"},
         "`nodes.interface` is eth9, which has no address on this host; correct it, or bring it up (`ip address` lists the interfaces)",
+    ),
+    "only a short name": (
+        "gpu2",
+        {"hosts": ["gpu1.example.org", "gpu2.example.org"]},
+        "`nodes.hosts` has gpu2.example.org, and this host knows only its other name gpu2; write that, or give the host its full name",
+    ),
+    "an interface of another network": (
+        "gpu2",
+        {"interface": "eth0"},
+        "`nodes.interface` eth0 has 192.168.0.2, and the other hosts look gpu2 up as 10.0.0.2; correct DNS or /etc/hosts, or name another interface",
     ),
     "an unknown head": (
         "gpu2",
@@ -229,7 +250,8 @@ def test_a_host_without_a_part_is_told_why(names: str, nodes: dict[str, Any], se
 
 
 WRONG = {
-    "one host": ({"hosts": ["gpu1"]}, "at least 2"),
+    "one host": ({"hosts": ["gpu1"]}, "needs two hosts or more; for one, remove `nodes:`"),
+    "an address": ({"hosts": ["10.0.0.1", "gpu2"]}, "which is no name of a host"),
     "a host twice": ({"hosts": ["gpu1", "GPU1"]}, "names a host twice; name each once"),
     "no name": ({"hosts": ["gpu1", "10.0.0.1/24"]}, "which is no name of a host"),
     "both forms": ({"hosts": ["gpu1", "gpu2"], "rank": 1}, "has `hosts` and `rank`, which follows from it"),
@@ -252,6 +274,54 @@ def test_hosts_agree_on_a_set_only_with_the_same_recipe() -> None:
         resolved(rank, tensor_parallel_size=size).member.digest for rank, size in ((0, 2), (1, 2), (1, 4))
     }  # type: ignore[union-attr]
     assert len(digests) == 2
+
+
+def test_the_same_recipe_lies_on_all_hosts_though_only_the_head_answers() -> None:
+    both = [resolved(rank, tensor_parallel_size=2, watch={}, queue=True).recipe for rank in (0, 1)]
+    assert [(recipe.watch is None, recipe.queue is None) for recipe in both] == [(False, False), (True, True)]
+
+
+def test_the_address_of_the_recipe_is_where_the_head_itself_listens() -> None:
+    recipe = Recipe.model_validate(
+        {"name": "a", "model_path": "m", "nodes": {"hosts": ["gpu1", "gpu2"], "address": "10.9.9.9"}}
+    )
+    found = [members.place(recipe, network_of(rank))[1] for rank in (0, 1)]
+    assert [member and member.head for member in found] == ["10.9.9.9", "10.9.9.9"]
+
+
+def test_other_addresses_of_a_host_do_not_restart_its_set() -> None:
+    recipe = Recipe.model_validate(
+        {"name": "a", "model_path": "m", "nodes": {"hosts": ["gpu1", "gpu2"]}, "tensor_parallel_size": 2}
+    )
+    digests = set()
+    for others in ("10.0.0.2", "10.0.0.2 fd00::2"):
+        placed, member = members.place(
+            recipe,
+            lambda question, others=others: (
+                "gpu1" if question == "names" else "10.0.0.1" if "gpu1" in question else others
+            ),
+        )  # type: ignore[misc]
+        found = resolve_purely(placed, "/a.yaml", VLLM, HostSettings(), Installation(("/h",)), member)
+        digests.add(units.render(found, Relations(), HostSettings(), Installation(("/h",))).digest)
+    assert len(digests) == 1
+
+
+def test_the_ports_of_two_sets_are_told_with_their_own_keys() -> None:
+    claims = [
+        claim_of(
+            replace(
+                resolved(tensor_parallel_size=2, port=port),
+                recipe=resolved(tensor_parallel_size=2, port=port).recipe.model_copy(update={"name": name}),
+            ),
+            HostSettings(),
+        )
+        for name, port in (("a", 1), ("b", 2))
+    ]
+    errors = relations.decide(claims).errors["a"]
+    assert [str(error) for error in errors] == [
+        "`a` and `b` both use port 29501 and could run at once; change one `nodes.port:`",
+        "`a` and `b` both use port 30501 and could run at once; change one `nodes.tie_port:`",
+    ]
 
 
 def test_a_loopback_address_of_the_name_service_does_not_count() -> None:

@@ -291,7 +291,7 @@ def test_an_installed_unit_claims_what_it_says() -> None:
     assert installed._asdict() | {"at_boot": False} == {
         "name": "a", "ports": (("::1", 8001), ("127.0.0.1", 28001)), "gpus": ("0", "GPU-x"), "accelerator": "cuda",
         "gpu_sharing": "ordered", "has_socket": True, "at_boot": False, "after": (), "requires": (),
-        "conflicts": ("b", "c"),
+        "conflicts": ("b", "c"), "set_ports": (),
     }  # fmt: skip
     earlier = InstalledUnit("model-a.service", "[Unit]\n\n[X-Recipectl]\nRecipe=a\nEndpoint=none\nGpus=\n")
     claimed = claims.claim_of_unit(earlier, has_socket=False)

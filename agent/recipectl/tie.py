@@ -29,6 +29,7 @@ _HELLO_SEC = 5
 _MAX_LINE_BYTES = 65536
 _MAX_STRANGERS = 16  # connections that have not said hello
 _AGAIN_SEC = 1
+_REFUSED_AGAIN_SEC = 10
 _COMPLETION_SEC = 300  # the first request of a large model may take minutes
 
 
@@ -60,7 +61,7 @@ class Peer:
             raise OSError("it is gone")
         try:
             values = [json.loads(line) for line in lines]
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise OSError("it is no tie") from error
         if not all(isinstance(value, dict) for value in values):
             raise OSError("it is no tie")
@@ -75,6 +76,7 @@ class Head:
         self.selector = selectors.DefaultSelector()
         self.peers: list[Peer] = []
         self.refused: set[int] = set()  # ranks of which it has been said
+        self.turned_away: set[str] = set()  # addresses, likewise
         self.is_ready = threading.Event()
 
     def run(self) -> None:
@@ -118,6 +120,9 @@ class Head:
             return
         known = {own for _, addresses in self.hosts.rows[1:] for own in addresses}
         strangers = sum(peer.rank is None for peer in self.peers)
+        if address[0] not in known and address[0] not in self.turned_away and len(self.turned_away) < 16:
+            self.turned_away.add(address[0])
+            say(f"turned {address[0]} away: the other hosts have {', '.join(sorted(known))}")
         if address[0] not in known or strangers >= _MAX_STRANGERS:
             sock.close()
             return
@@ -138,12 +143,11 @@ class Head:
         """Take a host that says hello, if it is one of the set and has the same recipe."""
         rank = values.get("rank")
         rows = self.hosts.rows
-        is_known = isinstance(rank, int) and 0 < rank < len(rows) and peer.address in rows[rank][1]
-        if not isinstance(rank, int) or not is_known:
+        if type(rank) is not int or not 0 < rank < len(rows) or peer.address not in rows[rank][1]:
             self._drop(peer)
             return
         if values.get("set") != self.options.set:
-            refusal = "its recipe differs from the head's: the same file must lie on all hosts"
+            refusal = "its model, flags or hosts differ from the head's: the same recipe must lie on all"
             if rank not in self.refused:
                 self.refused.add(rank)
                 say(f"{self.hosts.name(rank)} is refused: {refusal}")
@@ -201,6 +205,8 @@ class Head:
         while True:
             # What only completes chats, or makes embeddings, refuses it, and works.
             status = engine.ask("/v1/completions", body).status
+            if status in (401, 403):
+                say(f"a completion answers {status}: name the key's file in `secrets:`")
             if status is not None and status < 500:
                 self.is_ready.set()
                 return
@@ -215,7 +221,9 @@ class Follower:
 
     def __init__(self, options: argparse.Namespace, state: State) -> None:
         self.options, self.state = options, state
+        self.version = options.version or "unknown"
         self.told: str | None = None
+        self.is_refused = False
 
     def run(self) -> None:
         """Try until the head is there; then until it is lost: TieLostError."""
@@ -228,8 +236,9 @@ class Follower:
                 if self.state.values["complete"]:
                     raise TieLostError(f"the head {head} is lost ({error.strerror or error})") from error
                 self.state.update(connected=[self.options.rank])
-                self._say_once(f"waiting for the head {head}: {error.strerror or error}")
-                time.sleep(_AGAIN_SEC)
+                if not self.is_refused:
+                    self._say_once(f"waiting for the head {head}: {error.strerror or error}")
+                time.sleep(_REFUSED_AGAIN_SEC if self.is_refused else _AGAIN_SEC)
 
     def _connected(self) -> Peer:
         address = (self.options.address, self.options.port)
@@ -237,8 +246,7 @@ class Follower:
         same = (":" in own[0]) == (":" in address[0])
         sock = socket.create_connection(address, timeout=2, source_address=own if same else None)
         peer = Peer(sock, address[0])
-        version = self.state.values["versions"][str(self.options.rank)]
-        peer.send({"set": self.options.set, "rank": self.options.rank, "version": version})
+        peer.send({"set": self.options.set, "rank": self.options.rank, "version": self.version})
         sock.settimeout(None)
         return peer
 
@@ -247,10 +255,11 @@ class Follower:
             while True:
                 for values in peer.read():
                     if "refused" in values:
+                        self.is_refused = True
                         self._say_once(f"the head refuses this host: {shown(values['refused'])}")
                         continue
-                    self.told = None
-                    self.state.update(**_heard(values))
+                    self.told, self.is_refused = None, False
+                    self.state.update(**_heard(values, len(self.state.hosts.rows)))
 
     def _say_once(self, text: str) -> None:
         if text != self.told:
@@ -258,14 +267,14 @@ class Follower:
             say(text)
 
 
-def _heard(values: dict[str, Any]) -> dict[str, Any]:
+def _heard(values: dict[str, Any], count: int) -> dict[str, Any]:
     """What the head tells, as far as a head would tell it."""
     connected, versions = values.get("connected"), values.get("versions")
     ranks = connected if isinstance(connected, list) else []
     texts = versions if isinstance(versions, dict) else {}
     return {
-        "connected": [rank for rank in ranks if isinstance(rank, int)],
-        "versions": {rank: shown(text) for rank, text in texts.items() if rank.isdigit()},
+        "connected": [rank for rank in range(count) if rank in ranks],
+        "versions": {str(rank): shown(texts[str(rank)]) for rank in range(count) if str(rank) in texts},
         "complete": values.get("complete") is True,
         "ready": values.get("ready") is True,
     }

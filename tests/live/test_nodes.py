@@ -102,6 +102,7 @@ def until_gone(hosts: list[Host], before: set[str], limit_sec: float = 15) -> No
 def kill(host: Host, index: int) -> None:
     """Kill the engine (0), or its worker (1)."""
     pid = host.show(UNIT, "MainPID")
+    assert pid != "0"
     own = [pid, *(other for other in members(host) if other != pid)]
     host.run("kill", "-9", own[index])
 
@@ -214,13 +215,22 @@ def test_a_stop_of_a_member_that_loads_is_quick_and_no_failure(pair: list[Host])
     until_it_serves(pair)
 
 
+def test_a_tie_is_not_stopped_without_its_member(pair: list[Host]) -> None:
+    before = of_run(pair)
+    for verb in ("stop", "restart"):
+        assert "may be requested by dependency only" in pair[1].shell(f"systemctl {verb} {TIE} 2>&1 || :")
+    time.sleep(1)
+    assert of_run(pair) == before
+
+
 def test_a_host_with_another_recipe_is_refused_by_name(pair: list[Host]) -> None:
     head, follower = pair
     follower.shell("sed -i s,meta/big,meta/other, /etc/recipectl/recipes/big.yaml")
     follower.recipectl("apply", "--no-restart")
     follower.run("systemctl", "restart", "--no-block", UNIT)
-    until(lambda: "its recipe differs" in follower.journal(TIE))
+    until(lambda: "differ from the head's" in follower.journal(TIE))
     assert "gpu2 (10.77.0.2) is refused" in head.journal(TIE)
+    assert len(follower.journal(TIE).split("refuses this host")) == 2  # it is said once
     follower.shell("sed -i s,meta/other,meta/big, /etc/recipectl/recipes/big.yaml")
     follower.recipectl("apply", "--no-restart")
     follower.run("systemctl", "restart", "--no-block", UNIT)

@@ -34,6 +34,7 @@ _KEYS = {
 }  # fmt: skip
 
 _RESTARTS = "restarts, 4 attempts"
+_SET = "restarts, with its set"
 _ON_DEMAND = "a request starts it again"
 _SERVICE = "`service:` of the recipe"
 _SANDBOX = "sandbox of `hardening:`"  # for every setting that is in no group
@@ -63,7 +64,7 @@ _GROUPS = {
     "`device_isolation:`": ("DevicePolicy", "DeviceAllow"),
 }  # fmt: skip
 _REASONS = {name: reason for reason, names in _GROUPS.items() for name in names}
-_ORDER = (*_GROUPS, _ON_DEMAND, _SERVICE, _SANDBOX)
+_ORDER = (*_GROUPS, _ON_DEMAND, _SET, _SERVICE, _SANDBOX)
 
 
 class ExplainedSetting(NamedTuple):
@@ -179,8 +180,8 @@ def _settings(resolved: ResolvedRecipe, model: CompiledModel) -> list[ExplainedS
         keys = [("service", name)] if is_passed else [tuple(key.split(".")) for key in _KEYS.get(name, ())]
         place = next(filter(None, (resolved.place(*key) for key in keys)), None)
         reason = _SERVICE if is_passed else _REASONS.get(name, _SANDBOX)
-        if reason == _RESTARTS and recipe.on_demand:
-            reason = _ON_DEMAND
+        if reason == _RESTARTS and (recipe.on_demand or (recipe.nodes and recipe.nodes.hosts)):
+            reason = _ON_DEMAND if recipe.on_demand else _SET
         settings.append(ExplainedSetting(line, reason, place))
     return sorted(settings, key=_position)
 

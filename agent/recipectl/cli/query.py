@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from recipectl.cli.failures import Reason, how_it_ended, reason_not_ready
-from recipectl.cli.hosts import set_line, set_rows
+from recipectl.cli.hosts import set_line, set_rows, without_tie
 from recipectl.cli.listing import shown
 from recipectl.cli.names import (
     SOME_MODELS,
@@ -166,6 +166,7 @@ def _details(place: Place, state: UnitState, unit: InstalledUnit | None) -> dict
         changed = [*of_state(place, unit, state)]
     return {
         "set": set_rows(place, unit) if unit else [],
+        "tie": without_tie(place, state, unit),
         "answers": _wrong_answers(unit) if unit and state.word == "ready" else [],
         "reason": reason.sentence or None,
         "log": list(reason.log),
@@ -185,7 +186,7 @@ def _print_details(row: Mapping[str, object]) -> None:
     hosts = row["set"] if isinstance(row["set"], list) else []
     lines = {
         "why": row["reason"],
-        "set": "\n             ".join(map(set_line, hosts)),
+        "set": "\n             ".join(map(set_line, hosts)) or row["tie"],
         "log": "\n             ".join(log),
         "changed": "\n             ".join(changed),
         "answers": "\n             ".join(answers),

@@ -27,15 +27,18 @@ class Claim(NamedTuple):
     after: tuple[str, ...]
     requires: tuple[str, ...]
     conflicts: tuple[str, ...]
+    set_ports: tuple[int, ...] = ()  # those that `nodes.port` and `nodes.tie_port` decide
 
 
 def claim_of(resolved: ResolvedRecipe, settings: HostSettings) -> Claim:
     """The claim of one recipe."""
     recipe = resolved.recipe
     endpoints = dict.fromkeys((resolved.client_endpoint, resolved.endpoint))
+    set_ports: tuple[int, ...] = ()
     ports = [(endpoint.host, endpoint.port) for endpoint in endpoints if endpoint.path is not None]
     if (member := resolved.member) and member.rank == 0:
-        ports += [(member.head, member.rendezvous_port), (member.head, member.tie_port)]
+        set_ports = (member.rendezvous_port, member.tie_port)
+        ports += [(member.head, port) for port in set_ports]
     return Claim(
         name=resolved.name,
         ports=tuple(ports),
@@ -43,6 +46,7 @@ def claim_of(resolved: ResolvedRecipe, settings: HostSettings) -> Claim:
         accelerator=recipe.accelerator,
         gpu_sharing=recipe.gpu_sharing,
         has_socket=recipe.front is not None,
+        set_ports=set_ports,
         at_boot=recipe.autostart is True and recipe.on_demand is None,
         after=recipe.after,
         requires=recipe.requires,

@@ -2,9 +2,10 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+from recipectl.engines.argv import Word
 from recipectl.engines.parallel import parallel_of
 from recipectl.engines.registry import ENGINES
 from recipectl.errors import UsageError
@@ -44,36 +45,54 @@ def place(recipe: Recipe, answer: Answer) -> tuple[Recipe, Member | None]:
     nodes = recipe.nodes
     if nodes is None or not nodes.hosts:
         return recipe, None
+    if recipe.on_demand:
+        fault = "`on_demand` cannot stop one host of a set, whose hosts start together"
+        raise UsageError(f"{fault}; remove it", "on_demand", kind="value")
     rank = _rank(nodes.hosts, answer("names").split())
     own = _own_addresses(nodes, nodes.hosts[rank], answer)
     found = [
         own if index == rank else _addresses_of(nodes, host, answer) for index, host in enumerate(nodes.hosts)
     ]
     port = nodes.port or ENGINES[recipe.backend].rendezvous_port
+    tie_port = nodes.tie_port or port + (_TIE_ABOVE if port + _TIE_ABOVE < 65536 else -_TIE_ABOVE)
+    _check_ports(recipe, port, tie_port)
     member = Member(
         rank=rank,
         address=own[0],
         hosts=tuple(zip(nodes.hosts, found, strict=True)),
         interface=nodes.interface,
         rendezvous_port=port,
-        tie_port=nodes.tie_port or port + (_TIE_ABOVE if port + _TIE_ABOVE < 65536 else -_TIE_ABOVE),
-        digest=_digest(recipe, nodes),
+        tie_port=tie_port,
+        digest="",
     )
     answers_everywhere = parallel_of(recipe).balancing != "internal" and nodes.headless is None
     update = {"count": len(nodes.hosts), "rank": rank, "address": member.head}
     headless = {"headless": False} if answers_everywhere else {}
-    return recipe.model_copy(update={"nodes": nodes.model_copy(update=update | headless)}), member
+    placed = nodes.model_copy(update=update | headless)
+    # What asks an engine is only where one answers: the same recipe lies on all hosts.
+    asks = {} if placed.serves else {"watch": None, "queue": None}
+    return recipe.model_copy(update={"nodes": placed} | asks), member
 
 
-def _digest(recipe: Recipe, nodes: Nodes) -> str:
-    """A digest of what makes hosts one set: the model, its sizes, and the hosts in their order."""
-    agreed = [
-        recipe.name,
-        recipe.backend,
-        recipe.model_path,
-        nodes.model_dump(exclude={"interface", "address"}),
-    ]
-    return hashlib.sha256(json.dumps([*agreed, parallel_of(recipe)]).encode()).hexdigest()[:12]
+def _digest(values: list[object]) -> str:
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:12]
+
+
+def agreed(member: Member, recipe: Recipe, words: Iterable[Word]) -> Member:
+    """The member with the digest of what makes hosts one set, besides where files lie on each."""
+    own = {"nodes", "host", "port", "queue", *(["model_path"] if recipe.model_path.startswith("/") else [])}
+    said = [word.text for word in words if word.key and word.key[0] not in own]
+    names = [name for name, _ in member.hosts]
+    return member._replace(digest=_digest([recipe.name, recipe.backend, names, member.rendezvous_port, said]))
+
+
+def _check_ports(recipe: Recipe, port: int, tie_port: int) -> None:
+    """UsageError when two of the ports of one set are the same."""
+    engine = recipe.port or ENGINES[recipe.backend].port
+    for key, number, others in (("port", port, (engine,)), ("tie_port", tie_port, (engine, port))):
+        if number in others:
+            fault = f"`nodes.{key}` is {number}, which another part of this model uses"
+            raise UsageError(f"{fault}; choose another", "nodes", key, kind="port")
 
 
 def _rank(hosts: tuple[str, ...], names: list[str]) -> int:
@@ -83,6 +102,13 @@ def _rank(hosts: tuple[str, ...], names: list[str]) -> int:
     ranks = [
         rank for rank, host in enumerate(hosts) if host.lower() in full | short or _is_short_of(host, full)
     ]
+    if not ranks and (short_of := [host for host in hosts if host.lower().partition(".")[0] in short]):
+        fault = (
+            f"`nodes.hosts` has {short_of[0]}, and this host knows only its other name {' or '.join(names)}"
+        )
+        raise UsageError(
+            f"{fault}; write that, or give the host its full name", "nodes", "hosts", kind="network"
+        )
     called = " or ".join(f"`{name}`" for name in names) or "nothing"
     if not ranks:
         fault = f"`nodes.hosts` has {', '.join(hosts)}, and this host is called {called}"
@@ -99,14 +125,28 @@ def _is_short_of(host: str, full: set[str]) -> bool:
 
 def _own_addresses(nodes: Nodes, name: str, answer: Answer) -> tuple[str, ...]:
     """The addresses by which the other hosts reach this one."""
+    is_head = nodes.hosts is not None and name == nodes.hosts[0]
+    told = (
+        _looked_up(nodes.address, answer, "correct `nodes.address`", "address")
+        if nodes.address and is_head
+        else ()
+    )
     if nodes.interface:
         addresses = tuple(answer(f"interface {nodes.interface}").split())
         if not addresses:
             fault = f"`nodes.interface` is {nodes.interface}, which has no address on this host"
             remedy = "correct it, or bring it up (`ip address` lists the interfaces)"
             raise UsageError(f"{fault}; {remedy}", "nodes", "interface", kind="network")
-        return addresses
-    return _looked_up(name, answer, "give `nodes.interface`, or its address in DNS or /etc/hosts")
+        known = told or tuple(answer(f"address {name}").split())
+        if known and not {*known} & {*addresses}:
+            fault = (
+                f"`nodes.interface` {nodes.interface} has {addresses[0]}, and the other hosts look {name} up"
+            )
+            remedy = "correct DNS or /etc/hosts, or name another interface"
+            raise UsageError(f"{fault} as {known[0]}; {remedy}", "nodes", "interface", kind="network")
+        both = [address for address in addresses if address in known]
+        return tuple(dict.fromkeys((*both, *addresses)))
+    return told or _looked_up(name, answer, "give `nodes.interface`, or its address in DNS or /etc/hosts")
 
 
 def _addresses_of(nodes: Nodes, host: str, answer: Answer) -> tuple[str, ...]:

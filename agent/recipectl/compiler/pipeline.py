@@ -157,7 +157,7 @@ def resolve_purely(
             words=words,
             endpoint=endpoint,
             client_endpoint=client_endpoint(recipe, endpoint),
-            member=member,
+            member=member and members.agreed(member, recipe, words),
         )
         units.check_endpoint(resolved)
     except UsageError as error:

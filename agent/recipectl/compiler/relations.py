@@ -223,12 +223,15 @@ def _check_ports(
             never_together = second.name in rivals[first.name] and not always and not other_always
             if first.name == second.name or never_together or not _same_address(address, other_address):
                 continue
-            fault = f"both use port {port} and could run at once; change one `port:`"
+            fault = f"both use port {port} and could run at once"
             holding = {claim.name for claim in (first, second) if (claim.name, port) in holders}
             for name, other in ((first.name, second.name), (second.name, first.name)):
                 if holding == {name}:
                     continue
-                decisions.refuse(name, f"`{name}` and `{other}` {fault}", "port", kind="port")
+                of_set = by_name[name].set_ports
+                key = ("nodes", ("port", "tie_port")[of_set.index(port)]) if port in of_set else ("port",)
+                sentence = f"`{name}` and `{other}` {fault}; change one `{'.'.join(key)}:`"
+                decisions.refuse(name, sentence, *key, kind="port")
 
 
 def _check_gateway(

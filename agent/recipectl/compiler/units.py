@@ -165,7 +165,7 @@ def _started_with(resolved: ResolvedRecipe, settings: HostSettings, installation
 def _tied_with(resolved: ResolvedRecipe) -> Values:
     """What all hosts of a set must agree on: a change of it starts the set again."""
     member = resolved.member
-    return {"tied_with": [member.digest, str(member.tie_port), *member.addresses]} if member else {}
+    return {"tied_with": [member.digest, str(member.tie_port), member.address, member.head]} if member else {}
 
 
 def identity_lines(resolved: ResolvedRecipe, settings: HostSettings) -> list[str]:

@@ -165,14 +165,16 @@ def _in_file(problem: Problem, file: Path) -> Problem:
 def _answers(host: FleetHost) -> members.Answer:
     """What the network of a host would answer, as far as the inventory tells; names stand for addresses."""
 
+    names = _names_of(host)
+
     def answer(question: str) -> str:
         kind, _, name = question.partition(" ")
         if kind == "names":
-            return " ".join(sorted(_names_of(host)))
+            return " ".join(sorted(names))
         if kind == "interface":
             interfaces = host.facts.get("interfaces", host.facts.get("ansible_interfaces"))
             return host.address if interfaces is None or name in interfaces else ""
-        return name
+        return host.address if name.lower() in names else name
 
     return answer
 

@@ -9,6 +9,7 @@ from functools import cache
 from ipaddress import IPv6Address, ip_address
 
 _SIOCGIFADDR = 0x8915  # netdevice(7)
+_PASSING = 0x01 | 0x08 | 0x20 | 0x40  # temporary, not unique, deprecated, tentative (linux/if_addr.h)
 
 
 def answer(question: str) -> str:
@@ -20,7 +21,9 @@ def answer(question: str) -> str:
     kind, _, name = question.partition(" ")
     if kind == "names":
         return " ".join(_own_names())
-    return " ".join(_addresses_of_interface(name) if kind == "interface" else _addresses_of_host(name))
+    addresses = _addresses_of_interface(name) if kind == "interface" else _addresses_of_host(name)
+    # IPv4 first, on all hosts alike: the name service may give them in any order.
+    return " ".join(sorted(addresses, key=lambda address: (":" in address, address)))
 
 
 @cache
@@ -38,9 +41,9 @@ def _addresses_of_interface(name: str) -> list[str]:
         found.append(socket.inet_ntoa(reply[20:24]))
     with contextlib.suppress(OSError), open("/proc/net/if_inet6") as file:  # noqa: PTH123  (a file of the kernel)
         rows = [line.split() for line in file]
-        found += [
-            str(IPv6Address(bytes.fromhex(row[0]))) for row in rows if row[5] == name and row[3] == "00"
-        ]
+        rows = [row for row in rows if row[5] == name and row[3] == "00"]  # global ones
+        own = [row[0] for row in rows if not int(row[4], 16) & _PASSING]
+        found += [str(IPv6Address(bytes.fromhex(digits))) for digits in own]
     return found
 
 

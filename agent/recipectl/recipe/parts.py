@@ -184,7 +184,7 @@ class Nodes(BaseModel):
     model_config = _PART
 
     hosts: tuple[Text, ...] | None = Field(
-        default=None, min_length=2, description="names of all hosts, the head first; the same file on each"
+        default=None, description="names of all hosts, the head first; the same file on each"
     )
     interface: str | None = Field(
         default=None, pattern=r"^[^\s/:%]{1,15}$", description="where the hosts reach each other: `eth1`"
@@ -213,8 +213,12 @@ class Nodes(BaseModel):
     @classmethod
     def _are_names(cls, hosts: tuple[str, ...] | None) -> tuple[str, ...] | None:
         for host in hosts or ():
-            if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?", host):
+            if re.fullmatch(r"[0-9.]+", host) or not re.fullmatch(
+                r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?", host
+            ):
                 raise ValueError(f"has `{host!a}`, which is no name of a host; give short or full names")
+        if hosts is not None and len(hosts) < 2:
+            raise ValueError("needs two hosts or more; for one, remove `nodes:`")
         if len({host.lower() for host in hosts or ()}) < len(hosts or ()):
             raise ValueError("names a host twice; name each once")
         return hosts
