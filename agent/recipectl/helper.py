@@ -157,9 +157,10 @@ def wait_until_ready(options: argparse.Namespace) -> int:
         processes.note_start(options.note)
     told, begin = None, time.monotonic()
     while True:
-        status = sockets.http_status(options.address, options.port, options.path) if options.path else 200
-        if status == 200 and options.tie and not import_module("recipectl.tie_state").is_ready(options):
-            status = None
+        if options.tie and not import_module("recipectl.tie_state").is_ready(options):
+            status = None  # the tie of the head asks the engine meanwhile
+        else:
+            status = sockets.http_status(options.address, options.port, options.path) if options.path else 200
         if stops and _is_stopped(options):
             # With a TimeoutStopSec= of the recipe, systemd ends it.
             _end_load(engine, number, None if options.patient else last)

@@ -41,7 +41,7 @@ dtype: float32
 max_model_len: 128
 max_num_seqs: 4
 gpus: none
-env_vars: {{HF_HUB_OFFLINE: 1, HOME: /var/tmp, VLLM_NO_USAGE_STATS: 1, VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS: 20}}
+env_vars: {{HF_HUB_OFFLINE: 1, HOME: /var/tmp, VLLM_NO_USAGE_STATS: 1}}
 nodes: {{hosts: [gpu1, gpu2], interface: eth1}}
 {WAYS[way]}
 """
