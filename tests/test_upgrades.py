@@ -25,6 +25,7 @@ from recipectl.place import Place
 from recipectl.recipe.hostfile import load_host_settings
 from recipectl.recipe.load import load
 from recipectl.recipe.places import NotReplaceableError, in_quotes_of, raw_value, with_value
+from recipectl.recipe.schema import Recipe
 from recipectl.recipe.search import Source
 from recipectl.upgrades import edits, steps, target
 
@@ -435,3 +436,13 @@ def test_a_wrong_canary_is_told_with_its_key(tmp_path: Path, text: str, sentence
     with pytest.raises(UsageError) as error:
         load(path)
     assert sentence in str(error.value)
+
+
+def test_one_host_of_a_set_is_not_upgraded_alone() -> None:
+    fields = {"name": "big", "model_path": "m", "venv_path": "/v", "nodes": {"hosts": ["gpu1", "gpu2"]}}
+    with pytest.raises(UsageError) as raised:
+        target.require_named_runtime(Recipe.model_validate(fields))
+    assert str(raised.value) == (
+        "`big` is served by gpu1, gpu2 together, with one version; change the recipe on all of them, "
+        "and run `recipectl apply` on each"
+    )

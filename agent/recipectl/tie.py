@@ -174,7 +174,7 @@ class Head:
         self._tell()  # it is waited for once more
 
     def _drop(self, peer: Peer) -> None:
-        with contextlib.suppress(KeyError):
+        with contextlib.suppress(KeyError, ValueError):  # it may be dropped twice in one round
             self.selector.unregister(peer.sock)
         peer.sock.close()
         if peer in self.peers:

@@ -35,7 +35,7 @@ from recipectl.systemd.store import Store
 from recipectl.systemd.unitfile import UnitNames
 from recipectl.upgrades import questions, steps
 from recipectl.upgrades.prepare import with_runtime
-from recipectl.upgrades.target import in_words, require_named_runtime
+from recipectl.upgrades.target import in_words, require_named_runtime, require_one_host
 
 if TYPE_CHECKING:
     from recipectl.converge.records import Record
@@ -112,6 +112,8 @@ def _is_there_already(place: Place, record: Record) -> bool:
     if record.kind == "recipe":
         if is_applied:
             say(f"`{record.model}` is installed as its recipe says", err=True)
+        else:
+            require_one_host(resolved.recipe)
         return is_applied
     if not has_unit:
         raise not_applied(record.model, place)

@@ -32,6 +32,7 @@ def prepare(upgrade: Progress) -> tuple[Compiled | None, Source]:
     if upgrade.record.kind == "recipe":
         unit = upgrade.store.read(upgrade.names.service)
         compiled, old = steps.compiled(upgrade.place, source), runtime_of(unit) if unit else None
+        target.require_one_host(compiled.resolved.recipe)
     else:
         before = steps.compiled(upgrade.place, source)
         old = before.resolved.runtime

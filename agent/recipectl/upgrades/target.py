@@ -14,8 +14,16 @@ from recipectl.recipe.positions import KeyPath
 from recipectl.recipe.schema import Recipe
 
 
+def require_one_host(recipe: Recipe) -> None:
+    """UsageError for a model that several hosts serve: one of them alone would never be ready."""
+    if recipe.nodes and recipe.nodes.hosts:
+        fault = f"`{recipe.name}` is served by {', '.join(recipe.nodes.hosts)} together, with one version"
+        raise UsageError(f"{fault}; change the recipe on all of them, and run `recipectl apply` on each")
+
+
 def require_named_runtime(recipe: Recipe) -> None:
     """UsageError for a recipe that leaves its runtime to the host: there is no value to replace."""
+    require_one_host(recipe)
     if not any((recipe.python_path, venv_path(recipe), recipe.binary)):
         key = "binary" if ENGINES[recipe.backend].is_binary else "python_path"
         fault = f"`{recipe.name}` names no runtime of its own, and takes the host's"
