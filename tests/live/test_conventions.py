@@ -122,6 +122,15 @@ def test_a_recipe_that_was_not_applied_is_told_as_that(verb: str) -> None:
     assert (wrong.returncode, wrong.stderr) == (2, "`a` has no unit yet; write it with `recipectl apply a`\n")
 
 
+@pytest.mark.parametrize("verb", ["start", "stop", "wait", "enable", "switch", "status"])
+def test_a_wrong_recipe_without_a_unit_is_told_what_is_wrong(verb: str) -> None:
+    recipe("a", prot=1)
+    wrong = recipectl(verb, "a")
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert "`prot` is not a key of a recipe; did you mean `port`?" in wrong.stderr
+    assert "has no unit yet" not in wrong.stderr
+
+
 @pytest.mark.parametrize("verb", ["apply", "list", "doctor"])
 def test_a_recipe_that_is_never_read_is_told(verb: str) -> None:
     recipe("a")

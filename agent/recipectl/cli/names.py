@@ -13,7 +13,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from recipectl.cli.terminal import say
-from recipectl.errors import RecipectlError, UsageError
+from recipectl.errors import RecipectlError, RecipeError, UsageError
 from recipectl.recipe import search
 from recipectl.systemd.store import Store
 from recipectl.systemd.unitfile import UnitNames, is_companion
@@ -53,9 +53,13 @@ def no_such_recipe(word: str, place: Place) -> UsageError:
 
 
 def not_applied(name: str, place: Place) -> UsageError:
-    """The error for a model without a unit: its recipe was not applied, or there is none."""
+    """The error for a model without a unit: its recipe was not applied, is wrong, or is not there."""
     if name not in recipe_names(place):
         return no_such_recipe(name, place)
+    from recipectl.compiler.cache import compile_place  # the other verbs need no compiler
+
+    if problems := compile_place(place).failures.get(name):
+        return RecipeError(problems)
     return UsageError(f"`{name}` has no unit yet; write it with `recipectl apply {name}`", kind="unit")
 
 
