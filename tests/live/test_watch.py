@@ -137,3 +137,13 @@ http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--por
     recipectl("start", "hangs")
     until("hangs", "NRestarts", "1", timeout_sec=30)
     assert "does not complete one token (2 of 2)" in watching()
+
+
+def test_a_watch_that_does_not_run_is_told_by_status() -> None:
+    serve(extra_args={"metrics": True})
+    systemctl("stop", "model-hangs-watch.service")
+    told = recipectl("status", "hangs")
+    line = "model-hangs-watch.service is inactive; run `systemctl start model-hangs-watch.service`"
+    assert (told.returncode, f"  beside:    {line}\n" in told.stdout) == (0, True), told.stdout
+    systemctl("start", "model-hangs-watch.service")
+    assert "beside:" not in recipectl("status", "hangs").stdout

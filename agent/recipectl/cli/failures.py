@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from recipectl.cli.hosts import missing_hosts
+from recipectl.cli.beside import missing_hosts
 from recipectl.machine import sockets
 from recipectl.systemd.store import Store
 from recipectl.systemd.unitfile import UnitNames

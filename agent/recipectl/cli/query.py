@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from recipectl.cli.beside import not_running_beside, set_line, set_rows
 from recipectl.cli.failures import Reason, how_it_ended, reason_not_ready
-from recipectl.cli.hosts import set_line, set_rows, without_tie
 from recipectl.cli.listing import shown
 from recipectl.cli.names import (
     SOME_MODELS,
@@ -93,8 +93,9 @@ def status_(place: Place, recipes: tuple[str, ...], as_json: bool) -> int:
         else:
             both = manager.states([*services, *sockets], brief=True)
             states, socket_states = both[: len(services)], both[len(services) :]
+        units = [store.read(state.name) if store else None for state in states]
+        beside = not_running_beside(manager, states, units) if detailed else {}
     enabled = store.enabled() if store else frozenset[str]()
-    units = [store.read(state.name) if store else None for state in states]
     rows = []
     for state, socket, unit in zip(states, socket_states, units, strict=True):
         row = _row(state, unit, store, enabled)
@@ -104,6 +105,7 @@ def status_(place: Place, recipes: tuple[str, ...], as_json: bool) -> int:
         details = _details(place, state, unit) if recipes else {}
         if details and state.word == "stopped" and row["socket"] == "inactive":
             details["reason"] = "its socket was stopped, so no request starts it"
+        row["beside"] = beside.get(state.name, [])
         rows.append(row | details)
     _print_rows(place, rows, as_json=as_json, detailed=bool(recipes))
     for service in unknown:
@@ -166,7 +168,6 @@ def _details(place: Place, state: UnitState, unit: InstalledUnit | None) -> dict
         changed = [*of_state(place, unit, state)]
     return {
         "set": set_rows(place, unit) if unit else [],
-        "tie": without_tie(place, state, unit),
         "answers": _wrong_answers(unit) if unit and state.word == "ready" else [],
         "reason": reason.sentence or None,
         "log": list(reason.log),
@@ -183,10 +184,12 @@ def _print_details(row: Mapping[str, object]) -> None:
     log = row["log"] if isinstance(row["log"], list) else []
     changed = row["changed"] if isinstance(row["changed"], list) else []
     answers = row["answers"] if isinstance(row["answers"], list) else []
+    beside = row["beside"] if isinstance(row["beside"], list) else []
     hosts = row["set"] if isinstance(row["set"], list) else []
     lines = {
         "why": row["reason"],
-        "set": "\n             ".join(map(set_line, hosts)) or row["tie"],
+        "beside": "\n             ".join(beside),
+        "set": "\n             ".join(map(set_line, hosts)),
         "log": "\n             ".join(log),
         "changed": "\n             ".join(changed),
         "answers": "\n             ".join(answers),

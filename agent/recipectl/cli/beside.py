@@ -1,4 +1,4 @@
-"""What a member of a set says of its hosts (`nodes: {hosts: …}`)."""
+"""What runs beside a model: the hosts of its set (`nodes: {hosts: …}`), its tie, its watch, its queue."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from recipectl.systemd.unitfile import UnitNames
 from recipectl.tie_state import state_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from recipectl.place import Place
+    from recipectl.systemd.dbus import Manager
     from recipectl.systemd.states import UnitState
     from recipectl.systemd.unitfile import InstalledUnit
 
@@ -47,17 +48,25 @@ def missing_hosts(place: Place, unit: InstalledUnit | None) -> list[str]:
     return [str(row["host"]) for row in rows if not row["connected"]]
 
 
-def without_tie(place: Place, state: UnitState, unit: InstalledUnit | None) -> str | None:
-    """That the tie of a running member does not run."""
-    names = UnitNames.of_service(state.name)
-    if (
-        unit is None
-        or place.remote
-        or state.word != "ready"
-        or names.tie not in " ".join(unit.setting("Wants"))
-    ):
-        return None
-    if set_rows(place, unit):
-        return None
-    remedy = f"run `recipectl restart {names.recipe}`"
-    return f"{names.tie} does not run, so nothing ends this member with the others; {remedy}"
+def not_running_beside(
+    manager: Manager, states: Sequence[UnitState], units: Sequence[InstalledUnit | None]
+) -> dict[str, list[str]]:
+    """Service of a ready model -> what should run beside it and does not: its watch, its queue, its tie."""
+    wanted: dict[str, str] = {}
+    for state, unit in zip(states, units, strict=True):
+        names = UnitNames.of_service(state.name)
+        for word in " ".join(unit.setting("Wants")).split() if unit and state.word == "ready" else ():
+            if word in names.every:
+                wanted[word] = state.name
+    down: dict[str, list[str]] = {}
+    for other in manager.states([*wanted], brief=True) if wanted else ():
+        if other.active_state in ("inactive", "failed"):
+            names = UnitNames.of_service(wanted[other.name])
+            # A tie that starts beside a running member would wait for its end.
+            remedy = (
+                f"recipectl restart {names.recipe}"
+                if other.name == names.tie
+                else f"systemctl start {other.name}"
+            )
+            down.setdefault(names.service, []).append(f"{other.name} is {other.active_state}; run `{remedy}`")
+    return down
