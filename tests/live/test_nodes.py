@@ -197,6 +197,8 @@ def test_a_member_that_waits_names_who_is_missing(pair: list[Host]) -> None:
     follower.recipectl("stop", "big")
     until_gone([head], before)
     until(lambda: "waits for gpu2" in head.recipectl("status", "big", check=False))
+    said = head.shell(f"timeout -s INT 12 env HOME=/root {sys.executable} -m recipectl start big 2>&1 || :")
+    assert "big waits for gpu2" in said
     assert follower.show(UNIT, "ActiveState") == "inactive"
     follower.recipectl("start", "big")
     until_it_serves(pair)

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from recipectl.systemd.unitfile import InstalledUnit
 
 
-def set_rows(place: Place, unit: InstalledUnit) -> list[dict[str, object]]:
+def set_rows(place: Place, model: str) -> list[dict[str, object]]:
     """Each host: is it connected, its engine's version, and whether the set is ready; [] without a set."""
-    state = state_of(UnitNames(unit.recipe).tie_stem, user=place.user)
+    state = state_of(UnitNames(model).tie_stem, user=place.user)
     if not state or state["rank"] >= len(state["hosts"]):
         return []
     return [
@@ -37,14 +37,18 @@ def set_line(row: Mapping[str, object]) -> str:
     """One host in words."""
     role = "head" if row["rank"] == 0 else f"rank {row['rank']}"
     there = "connected" if row["connected"] else "missing"
-    version = f", {row['engine_version']}" if row["connected"] and row["engine_version"] else ""
+    version = (
+        f", {row['engine_version']}"
+        if row["connected"] and row["engine_version"] not in (None, "unknown")
+        else ""
+    )
     ready = ", the set is ready" if row["ready"] and row["rank"] == 0 else ""
     return f"{row['host']} ({role}): {there}{version}{ready}"
 
 
-def missing_hosts(place: Place, unit: InstalledUnit | None) -> list[str]:
-    """The hosts that a member waits for."""
-    rows = set_rows(place, unit) if unit and not place.remote else []
+def missing_hosts(place: Place, model: str) -> list[str]:
+    """The hosts that a member waits for; none on another host."""
+    rows = [] if place.remote else set_rows(place, model)
     return [str(row["host"]) for row in rows if not row["connected"]]
 
 

@@ -128,7 +128,7 @@ def reason_not_ready(place: Place, state: UnitState, unit: InstalledUnit | None)
     sentence = _sentence(state, unit)
     if sentence is None:
         return None
-    if state.word == "loading" and (missing := missing_hosts(place, unit)):
+    if state.word == "loading" and (missing := missing_hosts(place, UnitNames.of_service(state.name).recipe)):
         sentence = f"it waits for {', '.join(missing)}"
     if state.active_state != "inactive" and (taken := _port_holder(unit, state.name)):
         sentence += f"; {taken}"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from recipectl.cli.beside import missing_hosts
 from recipectl.cli.failures import log_lines, reason_not_ready, why_not_started
 from recipectl.cli.names import complete_recipe, models_argument, not_applied, service_name
 from recipectl.cli.sockets import queue_job, stop_queues
@@ -64,6 +65,8 @@ class Load:
 
     def text(self) -> str:
         """What the engine does now, in its own words, and how long that took the last time."""
+        if missing := missing_hosts(self.place, self.name):
+            return f"{self.name} waits for {', '.join(missing)}"
         # Over ssh each question would be a connection of its own.
         lines = [] if self.place.remote else log_lines(self.place, self.service, 1, self.since_sec)
         doing = phases.of_line(lines[0]) if lines else ""

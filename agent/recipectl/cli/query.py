@@ -167,7 +167,7 @@ def _details(place: Place, state: UnitState, unit: InstalledUnit | None) -> dict
         of_state = edits.of_running if state.word == "ready" else edits.since_last_run
         changed = [*of_state(place, unit, state)]
     return {
-        "set": set_rows(place, unit) if unit else [],
+        "set": set_rows(place, unit.recipe) if unit else [],
         "answers": _wrong_answers(unit) if unit and state.word == "ready" else [],
         "reason": reason.sentence or None,
         "log": list(reason.log),
