@@ -11,6 +11,7 @@ import pytest
 from hosts import ROOT, Host, Network
 
 pytestmark = pytest.mark.boots
+LONG = pytest.mark.nodes  # in `make test-nodes`
 UNIT, TIE = "model-big.service", "model-big-tie.service"
 Fault = Callable[[Host, Host], object]
 STAND_IN = ROOT / "tests/stand_in_member.py"
@@ -133,7 +134,7 @@ def mend(host: Host) -> None:
     host.run("ip", "link", "set", "eth1", "up")
 
 
-ALWAYS = ("the head's engine is killed", "a cable is pulled")  # the others belong to `make test-nodes`
+ALWAYS = ("the head's engine is killed", "a cable is pulled")
 ROUNDS = int(os.environ.get("NODES_ROUNDS", "1"))
 CASES = [
     pytest.param(
@@ -170,6 +171,7 @@ def test_a_set_dies_together_and_comes_back_together(pair: list[Host], fault: Fa
     assert len(of_run(pair)) == 4
 
 
+@LONG
 def test_a_link_that_is_down_for_two_seconds_ends_nothing(pair: list[Host]) -> None:
     before = of_run(pair)
     pair[1].pull()
@@ -180,6 +182,7 @@ def test_a_link_that_is_down_for_two_seconds_ends_nothing(pair: list[Host]) -> N
     assert completes(pair[0])
 
 
+@LONG
 def test_a_host_that_loses_its_power_comes_back_into_the_set(pair: list[Host]) -> None:
     head, follower = pair
     before = of_run([head])
@@ -191,6 +194,7 @@ def test_a_host_that_loses_its_power_comes_back_into_the_set(pair: list[Host]) -
     until_it_serves(pair)
 
 
+@LONG
 def test_a_member_that_waits_names_who_is_missing(pair: list[Host]) -> None:
     head, follower = pair
     before = of_run([head])
@@ -204,6 +208,7 @@ def test_a_member_that_waits_names_who_is_missing(pair: list[Host]) -> None:
     until_it_serves(pair)
 
 
+@LONG
 def test_a_stop_of_a_member_that_loads_is_quick_and_no_failure(pair: list[Host]) -> None:
     head, follower = pair
     head.recipectl("stop", "big")
@@ -225,6 +230,7 @@ def test_a_tie_is_not_stopped_without_its_member(pair: list[Host]) -> None:
     assert of_run(pair) == before
 
 
+@LONG
 def test_a_host_with_another_recipe_is_refused_by_name(pair: list[Host]) -> None:
     head, follower = pair
     follower.shell("sed -i s,meta/big,meta/other, /etc/recipectl/recipes/big.yaml")
