@@ -61,6 +61,7 @@ class Host:
     def boot(self) -> None:
         """A systemd of its own, with nothing of an earlier boot."""
         # What it says goes to a file: the tool ends when nobody holds its output any more.
+        self.pid = 0
         words = [str(TOOL), "--keep", str(self.shared), "sleep", "infinity"]
         self.process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True)
         end = time.monotonic() + 60
@@ -125,7 +126,8 @@ class Host:
     def die(self) -> None:
         """The power: no connection is closed, and no process ends in order."""
         self.pull()
-        for pid in [*_descendants(self.process.pid), self.process.pid]:
+        # With its systemd all of a host ends; the tool then takes its cgroup and its folder away.
+        for pid in [self.pid] if self.pid else _descendants(self.process.pid):
             try:
                 os.kill(pid, 9)
             except ProcessLookupError:
