@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def set_rows(place: Place, model: str) -> list[dict[str, object]]:
     """Each host: is it connected, its engine's version, and whether the set is ready; [] without a set."""
     state = state_of(UnitNames(model).tie_stem, user=place.user)
-    if not state or state["rank"] >= len(state["hosts"]):
+    if not state:
         return []
     return [
         {

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import zip_longest
 
 from recipectl.compiler.model import ResolvedRecipe
 from recipectl.compiler.problems import ProblemCollector
@@ -35,12 +36,9 @@ def check_sets(fleet: Fleet, by_name: Mapping[str, str], findings: Findings) -> 
     """
     for host, recipes in fleet.items():
         for name, resolved in recipes.items():
-            if resolved.member:
-                placed = ProblemCollector(resolved.file, resolved.positions).placed
-                faults = _faults_of_set(host, name, resolved, fleet, by_name)
-                findings.add(
-                    host, [placed(UsageError(text, "nodes", "hosts", kind="network")) for text in faults]
-                )
+            placed = ProblemCollector(resolved.file, resolved.positions).placed
+            for text in _faults_of_set(host, name, resolved, fleet, by_name):
+                findings.add(host, [placed(UsageError(text, "nodes", "hosts", kind="network"))])
 
 
 def _faults_of_set(
@@ -51,17 +49,19 @@ def _faults_of_set(
     by_name: Mapping[str, str],
 ) -> Iterator[str]:
     member = resolved.member
-    for rank, (other, _) in enumerate(member.hosts if member else ()):
+    if member is None:
+        return
+    for rank, (other, _) in enumerate(member.hosts):
         there = by_name.get(other.lower())
         if there is None:
             yield f"`nodes.hosts` names {other}, which is not in the inventory; add it, or correct the name"
             continue
-        if there == host or (rank and member and member.rank):  # the head is compared with each
+        if there == host or (rank and member.rank):  # the head is compared with each
             continue
         theirs = fleet[there].get(name)
         if theirs is None:
             yield f"`{name}` needs {there}, which has no right recipe `{name}`; give it the same file"
-        elif theirs.member is None or member is None or theirs.member.digest != member.digest:
+        elif theirs.member is None or theirs.member.digest != member.digest:
             where = f"{theirs.file} of {there}"
             yield f"`{name}` differs from {where}; all hosts of a set need the same recipe"
         elif (pins := _pins(resolved)) != (others := _pins(theirs)):
@@ -112,12 +112,10 @@ def _differing_name(
     words: tuple[str, ...],
     words_before: tuple[str, ...],
 ) -> Problem:
-    index = next(
-        (i for i, pair in enumerate(zip(words, words_before, strict=False)) if pair[0] != pair[1]), None
-    )
-    pair = (words[index], words_before[index]) if index is not None else (words[-1], words_before[-1])
+    pairs = zip_longest(words, words_before, fillvalue="nothing")
+    here, there = next(pair for pair in pairs if pair[0] != pair[1])
     where = other.place("model_path") or other.file
-    fault = f"`{name}` is served by {where} on {other_host} too, with `{pair[1]}` where `{pair[0]}` is here"
+    fault = f"`{name}` is served by {where} on {other_host} too, with `{there}` where `{here}` is here"
     placed = ProblemCollector(resolved.file, resolved.positions).placed
     return placed(
         UsageError(f"{fault}; make them the same, or give another `served_model_name:`", "served_model_name")

@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeVar
 
 from recipectl.compiler import members, relations
 from recipectl.compiler.claims import claim_of, with_installed
-from recipectl.compiler.model import ResolvedRecipe
+from recipectl.compiler.model import GatewaySettings, ResolvedRecipe
 from recipectl.compiler.pipeline import resolve_purely
 from recipectl.compiler.problems import ProblemCollector
 from recipectl.engines.registry import ENGINES
@@ -164,7 +164,6 @@ def _in_file(problem: Problem, file: Path) -> Problem:
 
 def _answers(host: FleetHost) -> members.Answer:
     """What the network of a host would answer, as far as the inventory tells; names stand for addresses."""
-
     names = _names_of(host)
 
     def answer(question: str) -> str:
@@ -184,8 +183,7 @@ def _together(
 ) -> list[Problem]:
     """What is wrong with the recipes of a host together: ports, GPUs, names of other recipes."""
     gateway = settings.gateway
-    listen = gateway.listen.rpartition(":") if gateway else None
-    address = (listen[0].strip("[]"), int(listen[2])) if listen else None
+    address = GatewaySettings(listen=gateway.listen).address if gateway else None
     claims = with_installed([claim_of(each, settings) for each in resolved.values()], (), settings)
     decisions = relations.decide(claims, broken, gateway=address)
     problems = []
