@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -177,3 +178,32 @@ class Network:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def with_ssh(hosts: list[Host], folder: Path) -> str:
+    """An ssh server on each host, with a key of the test's own in a folder; returns an Ansible inventory."""
+    shared = hosts[0].shared
+    words = ["-q", "-t", "ed25519", "-N", "", "-f", str(folder / "key")]
+    sh("ssh-keygen", *words)
+    shutil.copy(folder / "key.pub", shared / "authorized_keys")
+    sh("dropbearkey", "-t", "ed25519", "-f", str(shared / "host_key"))
+    hosts[0].switch.do("ip address add 10.77.0.254/24 dev br0")
+    for host in hosts:
+        host.shell(f"""
+mkdir -p -m 700 /root/.ssh; cp {shared}/authorized_keys /root/.ssh/
+dropbear -s -p 2222 -r {shared}/host_key -P /run/dropbear.pid
+""")
+    options = (
+        f"-o StrictHostKeyChecking=no -o UserKnownHostsFile={folder}/known -o LogLevel=ERROR -F /dev/null"
+    )
+    return "\n".join(
+        [
+            *(f"{host.name} ansible_host={host.address}" for host in hosts),
+            "[all:vars]",
+            "ansible_user=root",
+            "ansible_port=2222",
+            f"ansible_ssh_private_key_file={folder}/key",
+            f"ansible_ssh_common_args='{options}'",
+            "",
+        ]
+    )

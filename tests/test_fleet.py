@@ -10,6 +10,8 @@ import pytest
 
 from recipectl.fleet import check as checks
 from recipectl.fleet.inventory import FleetHost
+from recipectl.fleet.remote import Answer, Model
+from recipectl.fleet.versions import compare
 
 ROOT = Path(__file__).parents[1]
 ANSIBLE = ROOT / ".build/ansible/bin"
@@ -23,8 +25,15 @@ def write(folder: Path, files: dict[str, str]) -> Path:
 
 
 def check(folder: Path, *words: str, inventory: str = "inventory") -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "recipectl", "fleet", "check", "-i", inventory, *words]
-    environment = os.environ | {"PATH": f"{ANSIBLE}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT / "agent")}
+    return fleet(folder, "check", *words, inventory=inventory)
+
+
+def fleet(
+    folder: Path, verb: str, *words: str, inventory: str = "inventory", path: str = "/usr/bin"
+) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "recipectl", "fleet", verb, "-i", inventory, *words]
+    folders = f"{path}:{ANSIBLE}:{os.environ['PATH']}"
+    environment = os.environ | {"PATH": folders, "PYTHONPATH": str(ROOT / "agent")}
     return subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=300
     )
@@ -170,3 +179,65 @@ def test_a_machine_without_ansible_is_told_what_to_install(
     command = [sys.executable, "-m", "recipectl", "fleet", "check", "-i", str(tmp_path / "inventory")]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (result.returncode, "install ansible-core" in result.stderr) == (1, True)
+
+
+def model(**fields: object) -> Model:
+    """A model as its host tells it."""
+    lock = {
+        "interpreter_sha256": "0123456789",
+        "python_version": "3.12",
+        "distributions": {"vllm": {"version": "0.32.0", "record": "aaaaaaaaaa"}},
+    }
+    usual = {
+        "name": "a",
+        "engine": "vllm",
+        "recipe": "0.32.0",
+        "lock": lock,
+        "driver": "580",
+        "gpu_models": ["H100"],
+        "differences": [],
+    }
+    return Model.model_validate(usual | fields)
+
+
+def deviations(*models: Model) -> list[str]:
+    """What is told of hosts gpu1, gpu2 and so on, each with one model."""
+    answers = [Answer(f"gpu{index}", (each,)) for index, each in enumerate(models, 1)]
+    return [str(deviation) for deviation in compare(answers).deviations]
+
+
+def test_each_part_that_differs_is_told_with_its_hosts() -> None:
+    other = model(driver="570", gpu_models=["H100", "H100"])
+    assert deviations(model(), model(), other) == [
+        "a: the driver is 570 on gpu3; 580 on 2 others",
+        "a: the GPU is 2 x H100 on gpu3; 1 x H100 on 2 others",
+    ]
+
+
+def test_a_host_whose_recipe_is_wrong_is_not_compared() -> None:
+    assert deviations(model(), model(engine=None, lock=None, driver=None, gpu_models=[])) == []
+
+
+def test_a_name_of_the_inventory_is_no_option_of_ssh(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        {"inventory": f"gpu1 ansible_host='-oProxyCommand=touch {tmp_path}/planted' ansible_port=1\n"},
+    )
+    result = fleet(tmp_path, "versions")
+    assert result.returncode == 1
+    assert "gpu1: no answer: " in result.stderr
+    assert not (tmp_path / "planted").exists()
+
+
+def test_a_host_that_answers_something_else_is_a_row(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        {"inventory": "gpu1 ansible_connection=local\n", "bin/recipectl": "#!/bin/sh\necho '[{}]'\n"},
+    )
+    (tmp_path / "bin/recipectl").chmod(0o755)
+    result = fleet(tmp_path, "versions", path=f"{tmp_path}/bin")
+    assert result.returncode == 1
+    assert (
+        result.stderr
+        == "gpu1: no answer: its answer is not that of this release; install the same recipectl there\n"
+    )

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "agent/recipectl"
 # The rooms and their files, the lowest first: a file imports only from files before it.
 HOUSE = {
-    "errors": (), "text": (), "command_line": (), "files": (),
+    "errors": (), "text": (), "command_line": (), "files": (), "bounded": (),
     "systemd": ("quoting", "directives", "unitfile", "started", "states", "store", "refusal", "dbus"),
     "recipe": ("gpu_selection", "positions", "spans", "parts", "schema", "search", "trusted", "yamlsyntax", "yamlfile", "places", "load", "hostfile"),
     "place": (),
@@ -25,9 +25,9 @@ HOUSE = {
     "compiler": ("members", "model", "identity", "gpus", "secrets", "environment", "lint", "problems", "claims", "relations", "sandbox",
                  "service_settings", "helper_commands", "companions", "lifetimes", "unit_text", "units", "secret_files", "model_config", "preflight", "pipeline", "cache"),
     "converge": ("values", "differences", "copies", "situation", "plan", "records", "holds", "survey", "apply"),
-    "fleet": ("inventory", "between", "check"),
+    "fleet": ("inventory", "between", "check", "remote", "versions"),
     "gateway": ("routes", "configuration", "host", "compile", "converge"),
-    "audit": ("edits", "drift", "versions", "checks"),
+    "audit": ("edits", "drift", "versions", "equipment", "checks"),
     "venvs": ("request", "uv", "verify", "verified", "create", "inventory"),
     "upgrades": ("target", "edits", "questions", "steps", "progress", "prepare", "back", "run"),
     "importers": (),

@@ -1,7 +1,7 @@
 """Words for messages: values as YAML spells them, and the nearest known name."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 # What a terminal obeys, or hides from its reader: controls (but tab and line feed), bidirectional marks,
 # lone bytes.
@@ -41,3 +41,10 @@ def did_you_mean(word: str, known: Iterable[str], otherwise: str) -> str:
     """The hint that names the nearest known word, else another hint."""
     match = nearest(word, known)
     return f"did you mean `{match}`?" if match else otherwise
+
+
+def names_in_words(names: Sequence[str], most: int = 3) -> str:
+    """`gpu1, gpu2, gpu3 and 997 more`."""
+    shown = ", ".join(names[:most])
+    more = len(names) - most
+    return f"{shown} and {more} more" if more > 0 else shown

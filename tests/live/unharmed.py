@@ -49,6 +49,8 @@ def live(python: str, *root: str) -> int:
         "gpu_proof",
         "reboots",
         "nodes",
+        "fleet",
+        "rolling",
         "vllm_nodes",
         "vllm_upgrade",
         "vllm",

@@ -8,14 +8,12 @@ import json
 import os
 import pwd
 import re
-import selectors
-import signal
 import subprocess
 import tempfile
-import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from recipectl.bounded import output_of
 from recipectl.engines.endpoint import Endpoint
 from recipectl.engines.options import Options, parse_table, shipped_options
 from recipectl.engines.registry import ENGINES
@@ -110,39 +108,16 @@ def _run(words: list[str], runtime: Runtime, user: str, text: str = "") -> str:
             env=environment, cwd="/", start_new_session=True, **identity,
         )  # fmt: skip
         with process:
-            return _bounded_output(process, text)
+            return _checked_output(process, text)
 
 
-def _bounded_output(process: subprocess.Popen[bytes], text: str) -> str:
+def _checked_output(process: subprocess.Popen[bytes], text: str) -> str:
     """The output of a program that gets a text; SubprocessError for a failure, and beyond its limits."""
-    end = time.monotonic() + TIMEOUT_SEC
-    outputs: dict[Any, bytes] = {process.stdout: b"", process.stderr: b""}
-    try:
-        with contextlib.suppress(BrokenPipeError), process.stdin as given:  # type: ignore[union-attr]
-            given.write(text.encode())
-        with selectors.DefaultSelector() as selector:
-            for pipe in outputs:
-                selector.register(pipe, selectors.EVENT_READ)
-            while selector.get_map():
-                ready = selector.select(max(end - time.monotonic(), 0))
-                if not ready:
-                    raise subprocess.TimeoutExpired(process.args, TIMEOUT_SEC)
-                for key, _ in ready:
-                    part = os.read(key.fd, 65536)
-                    outputs[key.fileobj] += part
-                    if not part:
-                        selector.unregister(key.fileobj)
-                    if len(outputs[key.fileobj]) > _MAX_OUTPUT_BYTES:
-                        raise subprocess.SubprocessError(f"it says more than {_MAX_OUTPUT_BYTES} bytes")
-        status = process.wait(max(end - time.monotonic(), 0))
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # also what it has left behind
-        process.wait()
-    output, error = (pipe.decode(errors="replace") for pipe in outputs.values())
-    if status:
-        raise subprocess.CalledProcessError(status, process.args, output, error)
-    return output
+    output = output_of(process, text, max_bytes=_MAX_OUTPUT_BYTES, timeout_sec=TIMEOUT_SEC)
+    stdout, stderr = (data.decode(errors="replace") for data in (output.stdout, output.stderr))
+    if output.status:
+        raise subprocess.CalledProcessError(output.status, process.args, stdout, stderr)
+    return stdout
 
 
 def _ask_python(backend: str, runtime: Runtime, user: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from recipectl.errors import RecipectlError, UsageError
 
 RECIPES, HOST_FILE = "recipectl_recipes", "recipectl_host_file"
-_DEFAULTS = {RECIPES: "recipes/", HOST_FILE: "host.yaml"}  # as packaging/ansible/site.yml has them
+_DEFAULTS = {RECIPES: "recipes/", HOST_FILE: "host.yaml"}  # as the playbook recipectl.models.site has them
 _TIMEOUT_SEC = 300
 
 
@@ -30,12 +30,17 @@ def read(inventory: Path) -> tuple[FleetHost, ...]:
 
     UsageError for an inventory that Ansible cannot read, or that names files which are not there.
     """
+    own = inventory.absolute() if inventory.is_dir() else inventory.absolute().parent
+    bases = tuple(dict.fromkeys((Path.cwd(), own)))
+    return tuple(_host(name, variables, bases) for name, variables in variables_of(inventory).items())
+
+
+def variables_of(inventory: Path) -> dict[str, dict[str, Any]]:
+    """Each host's variables, in the order of the names; UsageError for what Ansible cannot read."""
     data = _listed(inventory)
     variables = data.get("_meta", {}).get("hostvars", {})
     names = {host for group in data.values() if isinstance(group, dict) for host in group.get("hosts", ())}
-    own = inventory.absolute() if inventory.is_dir() else inventory.absolute().parent
-    bases = tuple(dict.fromkeys((Path.cwd(), own)))
-    return tuple(_host(name, variables.get(name, {}), bases) for name in sorted({*names, *variables}))
+    return {name: variables.get(name, {}) for name in sorted({*names, *variables})}
 
 
 def _listed(inventory: Path) -> dict[str, Any]:

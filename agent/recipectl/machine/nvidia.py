@@ -1,8 +1,8 @@
 """NVIDIA's driver as /proc and the disk show it, without a program of it."""
 
 import contextlib
-import re
 from pathlib import Path
+from typing import NamedTuple
 
 _GPUS = Path("/proc/driver/nvidia/gpus")
 _MODULE = Path("/sys/module/nvidia/version")
@@ -14,14 +14,36 @@ _LIBRARIES = (
 )
 
 
-def gpu_ids(folder: Path = _GPUS) -> set[str]:
-    """The ids of this host's GPUs, as `gpus:` may name them."""
-    ids = set()
+class Gpu(NamedTuple):
+    """One GPU as its driver describes it; `minor` is that of its device, and its index."""
+
+    minor: str
+    id: str
+    model: str
+
+
+def gpus(folder: Path = _GPUS) -> list[Gpu]:
+    """This host's GPUs in the order of their indices."""
+    found = []
     for file in folder.glob("*/information"):
         with contextlib.suppress(OSError):
-            if match := re.search(r"^GPU UUID:\s*(GPU-\S+)", file.read_text(errors="replace"), re.M):
-                ids.add(match[1])
-    return ids
+            lines = [line.partition(":") for line in file.read_text(errors="replace").splitlines()]
+            values = {key.strip(): value.strip() for key, _, value in lines}
+            found.append(Gpu(*(values.get(key, "") for key in ("Device Minor", "GPU UUID", "Model"))))
+    return sorted(found, key=lambda gpu: (len(gpu.minor), gpu.minor))
+
+
+def gpu_ids(folder: Path = _GPUS) -> set[str]:
+    """The ids of this host's GPUs, as `gpus:` may name them."""
+    return {gpu.id for gpu in gpus(folder) if gpu.id.startswith("GPU-")}
+
+
+def driver_version(module: Path = _MODULE) -> str | None:
+    """The version of the kernel module that is loaded."""
+    try:
+        return module.read_text().strip()
+    except OSError:
+        return None
 
 
 def mps_of_one_user(processes: Path = Path("/proc")) -> bool:
@@ -36,10 +58,9 @@ def mps_of_one_user(processes: Path = Path("/proc")) -> bool:
 
 def driver_fault(module: Path = _MODULE, libraries: tuple[Path, ...] = _LIBRARIES) -> str | None:
     """A sentence when the loaded kernel module is not the version of the installed library."""
-    try:
-        loaded = module.read_text().strip()
-    except OSError:
-        return None  # no module of NVIDIA is loaded
+    loaded = driver_version(module)
+    if loaded is None:
+        return None
     names = [path.name for folder in libraries for path in folder.glob("libnvidia-ml.so.*.*")]
     installed = sorted({name.removeprefix("libnvidia-ml.so.") for name in names})
     if not installed or loaded in installed:

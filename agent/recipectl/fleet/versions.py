@@ -1,0 +1,117 @@
+"""The same recipe on many hosts: with which engine, lock, driver and GPUs, and who differs. Pure."""
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from recipectl.fleet.remote import Answer, Lock, Model
+from recipectl.text import names_in_words
+
+_NONE = "none"
+
+
+class Variant(NamedTuple):
+    """A recipe as some hosts run it."""
+
+    recipe: str
+    engine: str
+    lock: str  # the first digits of a digest: equal for equal runtimes
+    driver: str
+    gpus: str
+
+
+class Deviation(NamedTuple):
+    """A part of a recipe's runtime that is not the same on all hosts."""
+
+    recipe: str
+    part: str
+    hosts: dict[str, list[str]]  # the value -> the hosts that have it; the most common one first
+
+    def __str__(self) -> str:
+        (usual, _), *others = self.hosts.items()
+        clauses = (f"{value} on {names_in_words(names)}" for value, names in others)
+        rest = _the_rest(self.hosts[usual])
+        text = f"{self.recipe}: {self.part} is {' and '.join(clauses)}; {usual} on {rest}"
+        return re.sub(r"\b([0-9a-f]{8})[0-9a-f]{56}\b", r"\1", text)  # of a digest its first digits
+
+
+@dataclass
+class Comparison:
+    """All hosts beside each other."""
+
+    variants: dict[Variant, list[str]] = field(default_factory=dict)
+    deviations: list[Deviation] = field(default_factory=list)
+
+
+def compare(answers: Iterable[Answer]) -> Comparison:
+    """The variants of each recipe with their hosts, and each part that differs between hosts."""
+    by_recipe: dict[str, dict[str, Model]] = {}
+    for answer in answers:
+        for model in answer.models:
+            by_recipe.setdefault(model.name, {})[answer.host] = model
+    comparison = Comparison()
+    for recipe, models in sorted(by_recipe.items()):
+        for host, model in models.items():
+            comparison.variants.setdefault(_variant(model), []).append(host)
+        # What is wrong with a recipe is told by its own host.
+        comparison.deviations += _deviations(
+            recipe, {host: model for host, model in models.items() if model.engine}
+        )
+    return comparison
+
+
+def _variant(model: Model) -> Variant:
+    return Variant(model.name, _engine(model), _digest(model.lock), model.driver or _NONE, _gpus(model))
+
+
+def _engine(model: Model) -> str:
+    return f"{model.engine} {model.version or 'of no known version'}" if model.engine else "unknown"
+
+
+def _digest(lock: Lock | None) -> str:
+    if lock is None:
+        return "unknown"
+    return hashlib.sha256(json.dumps(lock.model_dump(), sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _gpus(model: Model) -> str:
+    """`2 x NVIDIA H100 80GB HBM3`."""
+    counts = Counter(model.gpu_models)
+    return ", ".join(f"{count} x {name}" for name, count in sorted(counts.items())) or _NONE
+
+
+def _deviations(recipe: str, models: Mapping[str, Model]) -> Iterator[Deviation]:
+    values: dict[str, dict[str, list[str]]] = {}
+    parts = {host: dict(_parts(model)) for host, model in models.items()}
+    # A host without a wheel or a file that others have differs too.
+    for part in dict.fromkeys(part for found in parts.values() for part in found):
+        for host, found in parts.items():
+            values.setdefault(part, {}).setdefault(found.get(part, _NONE), []).append(host)
+    for part, hosts in values.items():
+        if len(hosts) > 1:
+            yield Deviation(recipe, part, dict(sorted(hosts.items(), key=lambda item: -len(item[1]))))
+
+
+def _parts(model: Model) -> Iterator[tuple[str, str]]:
+    """What a model runs with, part by part."""
+    yield "the driver", model.driver or _NONE
+    yield "the GPU", _gpus(model)
+    lock = model.lock
+    if lock is None:
+        return
+    if model.engine not in lock.distributions:
+        yield "the engine", _engine(model)
+    yield "Python", lock.python_version or _NONE
+    yield "the interpreter's file", lock.interpreter_sha256
+    for name, distribution in lock.distributions.items():
+        yield name, f"{distribution.version} ({distribution.record})"
+    for name, digest in (lock.libraries | lock.at_start).items():
+        yield name, digest
+
+
+def _the_rest(names: list[str]) -> str:
+    return f"{len(names)} others" if len(names) > 1 else names[0]
