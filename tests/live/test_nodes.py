@@ -101,10 +101,13 @@ def until_gone(hosts: list[Host], before: set[str], limit_sec: float = 15) -> No
 
 
 def kill(host: Host, index: int) -> None:
-    """Kill the engine (0), or its worker (1)."""
+    """Kill the engine (0), or the first process that it has started (1): vLLM's engine core, or its worker."""
     pid = host.show(UNIT, "MainPID")
     assert pid != "0"
-    own = [pid, *(other for other in members(host) if other != pid)]
+    # Python's own tracker of shared memory is no part of the engine: nothing happens without it.
+    command = "tr '\\0' ' ' </proc/%s/cmdline"
+    children = [other for other in members(host) if other != pid]
+    own = [pid, *(child for child in children if "resource_tracker" not in host.shell(command % child))]
     host.run("kill", "-9", own[index])
 
 
