@@ -6,11 +6,11 @@ SUDO = $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 help:
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' Makefile | expand -t 14
 
-.PHONY: demo test test-vllm test-nodes test-upgrade test-sglang live-matrix setup setup-test lint pure live boots shards fmt golden mutants storm bench man deb dist
+.PHONY: demo test test-vllm test-nodes test-upgrade test-sglang live-matrix setup setup-test lint pure live throwaway shards fmt golden mutants storm bench man deb dist
 demo: setup  ## a real small model: recipe, unit, start, question, answer, status, stop
 	@packaging/demo
 test: setup-test lint  ## all tests, with a real systemd
-	@$(MAKE) --no-print-directory -j2 --output-sync=target pure boots
+	@$(MAKE) --no-print-directory -j2 --output-sync=target pure throwaway
 	@$(MAKE) --no-print-directory shards
 setup:
 	@packaging/setup
@@ -22,9 +22,9 @@ lint:  ## ruff and mypy
 	.venv/bin/mypy agent/recipectl
 pure:  ## the tests without a system
 	$(PY) -m pytest -q
-live: boots shards  ## the tests on a real systemd
-boots:
-	$(SUDO) $(PY) -m pytest -q -p no:cacheprovider -m "boots and not nodes" tests/live
+live: throwaway shards  ## the tests on a real systemd
+throwaway:
+	$(SUDO) $(PY) -m pytest -q -p no:cacheprovider -m boots tests/live/test_throwaway.py
 shards:
 	$(SUDO) $(PY) tests/live/unharmed.py "$(CURDIR)/$(PY)"
 test-vllm: setup-test  ## the tests with real vLLM
@@ -61,6 +61,7 @@ bench: setup-test  ## timings, beside something real
 	@mkdir -p .build/bench
 	$(SUDO) packaging/throwaway-systemd --keep .build/bench "$(CURDIR)/$(PY)" tests/bench.py
 	$(PY) tests/bench_fleet.py
+	$(SUDO) packaging/throwaway-systemd "$(CURDIR)/$(PY)" tests/bench_ansible.py
 man:  ## the man pages
 	packaging/man
 deb:  ## the Debian package for this release, in .build/deb

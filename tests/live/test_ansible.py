@@ -13,7 +13,7 @@ from live.common import ENGINE, RECIPES, ROOT, ask, recipe, remove_all, show
 
 pytestmark = pytest.mark.systemd
 WHEEL, DEB = ".build/wheels/recipectl-*.whl", ".build/deb/recipectl_*.deb"
-NEWEST, OLDEST = "ansible", "ansible-2.14"  # folders of .build
+NEWEST, OLDEST = "ansible", "ansible-oldest"  # folders of .build
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def site_of_recipes(site: Site, package: str) -> dict[str, object]:
 
 
 @pytest.mark.parametrize(
-    ("package", "core"), [(WHEEL, NEWEST), (DEB, OLDEST)], ids=["wheel", "deb under 2.14"]
+    ("package", "core"), [(WHEEL, NEWEST), (DEB, OLDEST)], ids=["wheel", "deb under the oldest"]
 )
 def test_the_playbook_installs_converges_and_a_second_run_changes_nothing(
     site: Site, package: str, core: str

@@ -12,8 +12,11 @@ TOOL = str(ROOT / "packaging/throwaway-systemd")
 OTHER = os.environ.get("GUIDE_ROOT")  # the root of another release, with the checkout in its /srv/recipectl
 pytestmark = pytest.mark.boots
 
-# nginx and HAProxy, as their packages have them.
-SERVERS = "cp -a {here}/.build/nginx/usr/. {here}/.build/haproxy/usr/. /usr; ldconfig"
+# nginx, HAProxy and Ansible, as their packages have them.
+SERVERS = (
+    "cp -a {here}/.build/nginx/usr/. {here}/.build/haproxy/usr/. /usr; ldconfig; "
+    "ln -s {here}/.build/ansible/bin/ansible* /usr/local/bin/"
+)
 # What the blocks that need a network have installed; the model without quantization, for the server runs on every CPU then.
 PROVIDE = """
 chmod o+rx {folders}
