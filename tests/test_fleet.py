@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -203,7 +205,7 @@ def model(**fields: object) -> Model:
 def deviations(*models: Model) -> list[str]:
     """What is told of hosts gpu1, gpu2 and so on, each with one model."""
     answers = [Answer(f"gpu{index}", (each,)) for index, each in enumerate(models, 1)]
-    return [str(deviation) for deviation in compare(answers).deviations]
+    return [str(deviation) for deviation in compare(answers).between]
 
 
 def test_each_part_that_differs_is_told_with_its_hosts() -> None:
@@ -229,15 +231,78 @@ def test_a_name_of_the_inventory_is_no_option_of_ssh(tmp_path: Path) -> None:
     assert not (tmp_path / "planted").exists()
 
 
+def answering(folder: Path, program: str, inventory: str = "gpu1 ansible_connection=local\n") -> str:
+    """A folder for PATH, with a `recipectl` that answers as a host would."""
+    write(folder, {"inventory": inventory, "bin/recipectl": program})
+    (folder / "bin/recipectl").chmod(0o755)
+    return str(folder / "bin")
+
+
 def test_a_host_that_answers_something_else_is_a_row(tmp_path: Path) -> None:
-    write(
-        tmp_path,
-        {"inventory": "gpu1 ansible_connection=local\n", "bin/recipectl": "#!/bin/sh\necho '[{}]'\n"},
-    )
-    (tmp_path / "bin/recipectl").chmod(0o755)
-    result = fleet(tmp_path, "versions", path=f"{tmp_path}/bin")
+    result = fleet(tmp_path, "versions", path=answering(tmp_path, "#!/bin/sh\necho '[{}]'\n"))
     assert result.returncode == 1
     assert (
         result.stderr
         == "gpu1: no answer: its answer is not that of this release; install the same recipectl there\n"
     )
+
+
+def test_a_host_without_recipes_is_a_row(tmp_path: Path) -> None:
+    result = fleet(tmp_path, "versions", path=answering(tmp_path, "#!/bin/sh\necho '[]'\n"))
+    assert (result.returncode, result.stdout.split()[6:]) == (0, ["-", "no", "recipes", "gpu1"])
+
+
+def test_a_host_cannot_print_lines_about_another(tmp_path: Path) -> None:
+    forged = {"where": "unit", "what": "x\na: the driver is 1 on gpu2", "cause": "\x1b[2J", "remedy": "z"}
+    answer = model(differences=[forged]).model_dump(by_alias=True) | {"differences": [forged]}
+    program = f"#!/bin/sh\ncat <<'END'\n{json.dumps([answer])}\nEND\n"
+    result = fleet(tmp_path, "versions", path=answering(tmp_path, program))
+    assert result.returncode == 3
+    assert [line for line in result.stdout.splitlines() if line.startswith("a: ")] == []
+    assert "\x1b" not in result.stdout
+    driver = answer | {"driver": "580\na  vllm"}
+    result = fleet(
+        tmp_path,
+        "versions",
+        path=answering(tmp_path, program.replace(json.dumps([answer]), json.dumps([driver]))),
+    )
+    assert "gpu1: no answer: its answer is not that of this release" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "variable",
+    ["ansible_host='{{ ip }}'", "ansible_connection=docker", "ansible_become=true ansible_become_user=vllm"],
+)
+def test_what_ssh_cannot_take_from_an_inventory_is_refused(tmp_path: Path, variable: str) -> None:
+    write(tmp_path, {"inventory": f"gpu1 {variable}\n"})
+    result = fleet(tmp_path, "versions")
+    assert result.returncode == 2
+    assert " of gpu1 is " in result.stderr
+
+
+def test_an_interrupt_ends_the_questions_and_leaves_nobody_behind(tmp_path: Path) -> None:
+    hosts = "".join(f"gpu{index} ansible_connection=local\n" for index in range(70))
+    slow = f"#!/bin/sh\necho $$ >>{tmp_path}/asked\nexec sleep 1000\n"
+    path = answering(tmp_path, slow, hosts)
+    words = [sys.executable, "-m", "recipectl", "fleet", "versions", "-i", "inventory"]
+    environment = os.environ | {
+        "PATH": f"{path}:{ANSIBLE}:{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT / "agent"),
+    }
+    process = subprocess.Popen(words, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL)
+    asked = tmp_path / "asked"
+    while not asked.exists() or len(asked.read_text().split()) < 64:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 130
+    pids = asked.read_text().split()
+    assert len(pids) == 64
+    assert [pid for pid in pids if b"1000" in commandline(pid)] == []
+
+
+def commandline(pid: str) -> bytes:
+    """What a process runs; nothing when it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except FileNotFoundError:
+        return b""

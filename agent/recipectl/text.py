@@ -48,3 +48,8 @@ def names_in_words(names: Sequence[str], most: int = 3) -> str:
     shown = ", ".join(names[:most])
     more = len(names) - most
     return f"{shown} and {more} more" if more > 0 else shown
+
+
+def natural(name: str) -> list[tuple[int, str]]:
+    """The key that sorts gpu2 before gpu10."""
+    return [(int(word), "") if word.isdecimal() else (-1, word) for word in re.split(r"([0-9]+)", name)]

@@ -213,3 +213,85 @@ def test_apply_with_purge_removes_what_is_not_named(site: Site) -> None:
     told = site.tasks(task, info, say)
     assert "changed=0" in told
     assert '"engine": "llamacpp"' in told
+
+
+def failing(site: Site, task: dict[str, object], *words: str) -> str:
+    """The output of a play of one task, which must fail."""
+    play = [{"hosts": "all", "gather_facts": False, "tasks": [task]}]
+    (site.folder / "play.yml").write_text(json.dumps(play))
+    result = site.play("play.yml", *words)
+    assert result.returncode == 2, result.stdout
+    return result.stdout
+
+
+@pytest.mark.parametrize("name", ["*", "--no-restart", "a/b", "one.yaml"])
+def test_a_name_that_is_a_pattern_an_option_or_a_file_is_refused(site: Site, name: str) -> None:
+    assert "is not a recipe's name" in failing(site, recipe_task(name=name, state="absent"))
+
+
+def test_a_link_is_replaced_and_what_is_behind_it_stays(site: Site) -> None:
+    RECIPES.mkdir(parents=True, exist_ok=True)
+    real = Path("/root/real.yaml")
+    real.write_text(json.dumps(words_of(18701)))
+    RECIPES.joinpath("one.yaml").symlink_to(real)
+    task = recipe_task(content=words_of(18702))
+    for words in (("--check",), ()):
+        assert "changed=1" in site.tasks(task, words=words)
+        assert real.read_text() == json.dumps(words_of(18701))
+    assert "18702" in RECIPES.joinpath("one.yaml").read_text()
+
+
+def test_check_mode_fails_where_the_play_would(site: Site) -> None:
+    RECIPES.mkdir(parents=True, exist_ok=True)
+    (RECIPES / "one.yaml").write_text("model_path: m\nprot: 1\n")
+    for words in (("--check",), ()):
+        assert "one.yaml:2:1: `prot` is not a key" in failing(site, recipe_task(), *words)
+
+
+def test_a_value_of_a_vault_in_a_recipe_is_its_text(site: Site) -> None:
+    (site.folder / "password").write_text("let me in")
+    vault = [
+        str(ROOT / ".build" / NEWEST / "bin/ansible-vault"),
+        "encrypt_string",
+        "--vault-password-file",
+        "password",
+    ]
+    value = subprocess.run(
+        [*vault, "the-site", "--name", "SITE"], cwd=site.folder, capture_output=True, text=True, check=True
+    ).stdout
+    words = "".join(f"          {key}: {json.dumps(value)}\n" for key, value in words_of(18701).items())
+    (site.folder / "play.yml").write_text(f"""
+- hosts: all
+  gather_facts: false
+  tasks:
+    - recipectl.models.recipe:
+        name: one
+        executable: {ROOT}/.venv/bin/recipectl
+        content:
+{words}          env_vars:
+            {value.strip().replace(chr(10), chr(10) + "            ")}
+""")
+    for core in (NEWEST, OLDEST):
+        result = site.play("play.yml", "--vault-password-file", "password", core=core)
+        assert result.returncode == 0, result.stdout
+        assert "SITE: the-site" in (RECIPES / "one.yaml").read_text()
+    assert "changed=0" in result.stdout
+
+
+def test_a_purge_spares_the_locks_of_recipes_that_stay(site: Site) -> None:
+    site.tasks(recipe_task(content=words_of(18701), secrets={"pin": 1234}))
+    text = RECIPES.joinpath("one.yaml").read_text()
+    subprocess.run([str(ROOT / ".venv/bin/recipectl"), "lock", "one"], check=True)
+    program = str(ROOT / ".venv/bin/recipectl")
+    task: dict[str, object] = {
+        "recipectl.models.apply": {
+            "content": {"recipes/one.yaml": text},
+            "purge": True,
+            "executable": program,
+        }
+    }
+    site.tasks(task)  # the unit checks its lock from now on
+    assert "changed=0" in site.tasks(task)
+    assert RECIPES.joinpath("one.lock").exists()
+    empty: dict[str, object] = {"recipectl.models.apply": {"purge": True, "executable": program}}
+    assert "`purge` would remove all recipes" in failing(site, empty)

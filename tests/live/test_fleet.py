@@ -23,17 +23,17 @@ WHEELS = {"vllm": "0.32.0", "torch": "2.9.0", "triton": "3.5.0", "numpy": "2.2.6
 FAULTS = {
     "silent": ("kill $(cat /run/dropbear.pid)", r"^HOST: no answer: .*(refused|closed|reset)"),
     "engine": (f"mv {WHEEL}/vllm-0.32.0.dist-info {WHEEL}/vllm-0.31.0.dist-info; sed -i s/0.32.0/0.31.0/ "
-               f"{WHEEL}/vllm-0.31.0.dist-info/METADATA; recipectl apply -q", r"^a: vllm is .*0\.31\.0 \(.*HOST"),
+               f"{WHEEL}/vllm-0.31.0.dist-info/METADATA; recipectl apply -q", r"^a: the engine is .*vllm 0\.31\.0 on .*HOST"),
     "driver": ("echo 570.86.15 >/sys/module/nvidia/version", r"^a: the driver is .*570\.86\.15 on .*HOST"),
     "torch": (f"mv {WHEEL}/torch-2.9.0.dist-info {WHEEL}/torch-2.9.1.dist-info; sed -i s/2.9.0/2.9.1/ "
-              f"{WHEEL}/torch-2.9.1.dist-info/METADATA", r"^a: torch is .*2\.9\.1 \(.*HOST"),
-    "files": (f"echo more >>{WHEEL}/torch-2.9.0.dist-info/RECORD", r"^a: torch is .*2\.9\.0 \(.*HOST"),
-    "gone": (f"rm -r {WHEEL}/triton-3.5.0.dist-info", r"^a: triton is none on HOST"),
+              f"{WHEEL}/torch-2.9.1.dist-info/METADATA", r"^a: the wheel torch is .*2\.9\.1 \(.*HOST"),
+    "files": (f"echo more >>{WHEEL}/torch-2.9.0.dist-info/RECORD", r"^a: the wheel torch is .*2\.9\.0 \(.*HOST"),
+    "gone": (f"rm -r {WHEEL}/triton-3.5.0.dist-info", r"^a: the wheel triton is none on HOST"),
     "new": (f"cp -r {WHEEL}/triton-3.5.0.dist-info {WHEEL}/xformers-0.0.33.dist-info; sed -i "
             f"'s/triton/xformers/;s/3.5.0/0.0.33/' {WHEEL}/xformers-0.0.33.dist-info/METADATA",
-            r"^a: xformers is 0\.0\.33 \(.* on HOST; none on"),
-    "numpy": (f"echo more >>{WHEEL}/numpy-2.2.6.dist-info/RECORD", r"^a: numpy is .* on HOST"),
-    "start": (f"echo import os >{WHEEL}/planted.pth", r"^a: planted\.pth is .* on HOST; none on"),
+            r"^a: the wheel xformers is 0\.0\.33 \(.* on HOST; none on"),
+    "numpy": (f"echo more >>{WHEEL}/numpy-2.2.6.dist-info/RECORD", r"^a: the wheel numpy is .* on HOST"),
+    "start": (f"echo import os >{WHEEL}/planted.pth", r"^a: the file planted\.pth is .* on HOST; none on"),
     "interpreter": (f"cp --remove-destination $(readlink -f {VENV}/bin/python) {VENV}/bin/python.new; echo >>{VENV}/bin/python.new; "
                     f"mv {VENV}/bin/python.new {VENV}/bin/python; recipectl apply -q", r"^a: the interpreter's file is .* on HOST"),
     "another model of GPU": (f"sed -i s/H100/H200/ {GPU % 1} {GPU % 2}", r"^a: the GPU is .*2 x NVIDIA H200.* on .*HOST"),

@@ -18,19 +18,31 @@ class Equipment(TypedDict):
     gpu_models: list[str]
 
 
-def equipment(resolved: Mapping[str, ResolvedRecipe], name: str) -> Equipment:
-    """That of one model; nothing is known of a recipe that is wrong."""
-    model = resolved.get(name)
-    if model is None:
-        return {"engine": None, "lock": None, "driver": None, "gpu_models": []}
-    has_gpus = model.recipe.accelerator == "cuda" and model.gpus.mode != "none"
-    return {
-        "engine": model.recipe.backend,
-        "lock": current_lock(model.recipe, model.runtime),
-        "driver": nvidia.driver_version() if has_gpus else None,
-        "gpu_models": [
-            gpu.model
-            for gpu in nvidia.gpus()
-            if has_gpus and (not model.gpus.devices or {gpu.minor, gpu.id} & {*model.gpus.devices})
-        ],
-    }
+NOTHING: Equipment = {"engine": None, "lock": None, "driver": None, "gpu_models": []}  # of a wrong recipe
+
+
+def equipment(resolved: Mapping[str, ResolvedRecipe]) -> dict[str, Equipment]:
+    """By the name of the model. The files of a runtime are read once."""
+    locks: dict[tuple[object, ...], Lock] = {}
+    driver, gpus = nvidia.driver_version(), nvidia.gpus()
+    found: dict[str, Equipment] = {}
+    for name, model in resolved.items():
+        runtime = model.runtime
+        key = (model.recipe.backend, runtime.interpreter or runtime.command[0], runtime.installed_in)
+        if key not in locks:
+            locks[key] = current_lock(model.recipe, runtime)
+        has_gpus = model.recipe.accelerator == "cuda" and model.gpus.mode != "none"
+        found[name] = {
+            "engine": model.recipe.backend,
+            "lock": locks[key],
+            "driver": driver if has_gpus else None,
+            "gpu_models": [gpu.model for gpu in gpus if has_gpus and _uses(model, gpu)],
+        }
+    return found
+
+
+def _uses(model: ResolvedRecipe, gpu: nvidia.Gpu) -> bool:
+    devices = {*model.gpus.devices}
+    # Which card has a MIG device is not told without NVIDIA's library.
+    is_mig = any(device.startswith("MIG-") for device in devices)
+    return not devices or is_mig or bool({gpu.minor, gpu.id} & devices)

@@ -120,10 +120,10 @@ def versions_(place: Place, recipes: tuple[str, ...], as_json: bool) -> int:
     if not rows and not recipes and not selection.result.failures:
         report_no_recipes(place)
     if as_json:
-        from recipectl.audit.equipment import equipment
+        from recipectl.audit.equipment import NOTHING, equipment
 
-        resolved = selection.result.resolved
-        print_json([asdict(row) | equipment(resolved, row.name) for row in rows])
+        known = equipment(selection.result.resolved)
+        print_json([asdict(row) | known.get(row.name, NOTHING) for row in rows])
     else:
         columns = ("name", "recipe", "unit", "loaded", "running", "answers")
         table([[getattr(row, column) or "-" for column in columns] for row in rows],

@@ -10,11 +10,14 @@ import click
 
 from recipectl.cli.options import json_option, print_json
 from recipectl.cli.terminal import moving_line, table
-from recipectl.text import names_in_words
+from recipectl.errors import UsageError
+from recipectl.text import names_in_words, natural
 
 if TYPE_CHECKING:
     from recipectl.errors import Problem
     from recipectl.fleet.remote import Answer
+    from recipectl.fleet.versions import Comparison
+    from recipectl.place import Place
 
 _INVENTORY = click.option(
     "-i",
@@ -26,8 +29,10 @@ _INVENTORY = click.option(
 
 
 @click.group("fleet")
-def fleet_() -> None:
+@click.pass_obj
+def fleet_(place: Place) -> None:
     """Check and compare many hosts of an Ansible inventory."""
+    place.require_local()
 
 
 @fleet_.command("check")
@@ -68,40 +73,40 @@ def versions(inventory: Path, as_json: bool) -> int:
     from recipectl.fleet.versions import compare
 
     hosts = variables_of(inventory)
+    if not hosts:
+        raise UsageError(f"{inventory} has no hosts; name some")
     answers: list[Answer] = []
     with moving_line(lambda: f"{len(answers)} of {len(hosts)} hosts have answered"):
         for answer in ask_all(hosts):
-            insort(answers, answer, key=lambda answer: answer.host)
+            insort(answers, answer, key=lambda answer: natural(answer.host))
     comparison = compare(answers)
-    silent = [answer for answer in answers if answer.fault]
-    own = [
-        (answer.host, model.name, difference)
-        for answer in answers
-        for model in answer.models
-        for difference in model.differences
-    ]
     if as_json:
-        print_json(
-            {
-                "models": [row._asdict() | {"hosts": names} for row, names in comparison.variants.items()],
-                "between": [deviation._asdict() for deviation in comparison.deviations],
-                "own": [
-                    {"host": host, "recipe": name} | difference.model_dump() for host, name, difference in own
-                ],
-                "no_answer": [{"host": answer.host, "reason": answer.fault} for answer in silent],
-            }
-        )
+        print_json(_as_json(comparison))
     else:
-        rows = [[*row, names_in_words(names)] for row, names in comparison.variants.items()]
-        rows += [["-", "no answer", "", "", "", answer.host] for answer in silent]
-        table(rows, ["RECIPE", "ENGINE", "LOCK", "DRIVER", "GPUS", "HOSTS"])
-        for line in (
-            *map(str, comparison.deviations),
-            *(f"{host}: {name}: {difference}" for host, name, difference in own),
-        ):
-            click.echo(line)
-        for answer in silent:
-            click.echo(f"{answer.host}: no answer: {answer.fault}", err=True)
-    # As `versions` has it, a site's drop-in is told, and is no drift.
-    drift = comparison.deviations or any(difference.where != "drop-in" for _, _, difference in own)
-    return 3 if drift else 1 if silent else 0
+        _print_comparison(comparison)
+    return 3 if comparison.has_drift else 1 if comparison.no_answer else 0
+
+
+def _as_json(comparison: Comparison) -> dict[str, object]:
+    return {
+        "models": [row._asdict() | {"hosts": names} for row, names in comparison.variants.items()],
+        "between": [deviation._asdict() for deviation in comparison.between],
+        "own": [
+            {"host": own.host, "recipe": own.recipe} | own.difference.model_dump() for own in comparison.own
+        ],
+        "no_recipes": comparison.no_recipes,
+        "no_answer": [{"host": host, "reason": why} for host, why in comparison.no_answer.items()],
+    }
+
+
+def _print_comparison(comparison: Comparison) -> None:
+    rows = [[*row, names_in_words(names)] for row, names in comparison.variants.items()]
+    rows += [["-", "no recipes", "", "", "", host] for host in comparison.no_recipes]
+    rows += [["-", "no answer", "", "", "", host] for host in comparison.no_answer]
+    table(rows, ["RECIPE", "ENGINE", "LOCK", "DRIVER", "GPUS", "HOSTS"])
+    for deviation in comparison.between:
+        click.echo(str(deviation))
+    for own in comparison.own:
+        click.echo(f"{own.host}: {own.recipe}: {own.difference}")
+    for host, why in comparison.no_answer.items():
+        click.echo(f"{host}: no answer: {why}", err=True)

@@ -53,9 +53,14 @@ def _listed(inventory: Path) -> dict[str, Any]:
     words = [program, "-i", str(inventory), "--list"]
     # What Ansible cannot parse must not pass for an empty inventory.
     environment = os.environ | {"ANSIBLE_INVENTORY_UNPARSED_FAILED": "1", "ANSIBLE_NOCOLOR": "1"}
-    done = subprocess.run(  # noqa: S603  (fixed words)
-        words, capture_output=True, text=True, check=False, timeout=_TIMEOUT_SEC, env=environment
-    )
+    try:
+        done = subprocess.run(  # noqa: S603  (fixed words)
+            words, capture_output=True, text=True, check=False, timeout=_TIMEOUT_SEC, env=environment
+        )
+    except subprocess.TimeoutExpired as error:
+        raise RecipectlError(
+            f"{inventory} was not read within {_TIMEOUT_SEC} s; ask for fewer hosts"
+        ) from error
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if "ERROR" in line] or done.stderr.splitlines()
         reason = lines[0].strip() if lines else f"status {done.returncode}"

@@ -1,48 +1,79 @@
 """`versions --json` of hosts, over ssh as their inventory says: what comes back is data of a stranger."""
 
+import contextlib
+import os
 import shlex
+import signal
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, StringConstraints, TypeAdapter, ValidationError
 
 from recipectl.bounded import Output, output_of
 from recipectl.errors import UsageError
+from recipectl.recipe.search import RECIPE_NAME
+from recipectl.text import printable
 
 _AT_ONCE = 64
 _TIMEOUT_SEC = 120
-_MAX_BYTES = 16 * 1024 * 1024
-_SSH_FAILED, _NOT_FOUND = 255, 127
-# A question for a password has nobody who answers it. What the inventory says comes first, and wins (ssh(1)).
+_MAX_BYTES = 2 * 1024 * 1024  # a model has 10 KiB
+_MAX_SENTENCE = 1000
+_DONE = (0, 2, 3)  # of `versions`: it has answered
+_NOT_FOUND = 127
+_ANOTHER_RELEASE = "its answer is not that of this release; install the same recipectl there"
+# Nobody is there to answer a question for a password. What the inventory says comes first, and wins (ssh(1)).
 _OPTIONS = ("BatchMode=yes", "ConnectTimeout=10", "ServerAliveInterval=5", "ServerAliveCountMax=3")
+_OLDER_NAMES = {
+    "ansible_host": "ansible_ssh_host",
+    "ansible_port": "ansible_ssh_port",
+    "ansible_user": "ansible_ssh_user",
+    "ansible_ssh_private_key_file": "ansible_private_key_file",
+}
+
+
+def _printable(text: str) -> str:
+    """A text of one line; ValueError for what could pass for a line of ours."""
+    if not text.isprintable():
+        raise ValueError("it has control characters")
+    return text
+
+
+def _one_line(text: str) -> str:
+    """A sentence of another host, on one line."""
+    return " ".join(printable(text).split())[:_MAX_SENTENCE]
+
+
+Word = Annotated[str, StringConstraints(max_length=200), AfterValidator(_printable)]
+Sentence = Annotated[str, AfterValidator(_one_line)]
 
 
 class Distribution(BaseModel, frozen=True):
     """An installed wheel; `record` is the SHA-256 of its RECORD."""
 
-    version: str
-    record: str
+    version: Word
+    record: Word
 
 
 class Lock(BaseModel, frozen=True):
-    """What a runtime has, without the paths of it; recipectl.machine.lockfile records it."""
+    """What a runtime has, without its paths; machine.lockfile records it, within these limits."""
 
-    interpreter_sha256: str
-    python_version: str | None
-    distributions: dict[str, Distribution]
-    libraries: dict[str, str] = {}
-    at_start: dict[str, str] = {}
+    interpreter_sha256: Word
+    python_version: Word | None
+    distributions: Annotated[dict[Word, Distribution], Field(max_length=300)]
+    libraries: Annotated[dict[Word, Word], Field(max_length=100)] = {}
+    at_start: Annotated[dict[Word, Word], Field(max_length=100)] = {}
+    venv_lock: Word | None = None
 
 
 class Difference(BaseModel, frozen=True):
     """How a host differs from its own recipe."""
 
-    where: str
-    what: str
-    cause: str
-    remedy: str
+    where: Word
+    what: Sentence
+    cause: Sentence
+    remedy: Sentence
 
     def __str__(self) -> str:
         return f"{self.what} ({self.cause}); {self.remedy}"
@@ -51,13 +82,13 @@ class Difference(BaseModel, frozen=True):
 class Model(BaseModel, frozen=True):
     """A model of a host, as its `versions --json` tells."""
 
-    name: str
-    engine: str | None  # nothing is known of a recipe that is wrong
-    version: str | None = Field(alias="recipe")
+    name: Annotated[str, StringConstraints(pattern=RECIPE_NAME.pattern.replace(r"\Z", "$"))]
+    engine: Word | None  # nothing is known of a recipe that is wrong
+    version: Word | None = Field(alias="recipe")
     lock: Lock | None
-    driver: str | None
-    gpu_models: tuple[str, ...]
-    differences: tuple[Difference, ...]
+    driver: Word | None
+    gpu_models: Annotated[tuple[Word, ...], Field(max_length=64)]
+    differences: Annotated[tuple[Difference, ...], Field(max_length=100)]
 
 
 class Answer(NamedTuple):
@@ -68,57 +99,85 @@ class Answer(NamedTuple):
     fault: str | None = None
 
 
-_MODELS = TypeAdapter(tuple[Model, ...])
+_MODELS = TypeAdapter(Annotated[tuple[Model, ...], Field(max_length=1000)])
 
 
 def ask_all(hosts: Mapping[str, Mapping[str, Any]]) -> Iterator[Answer]:
     """The answers of hosts as they come, each given with its variables; UsageError for one without sense."""
     commands = {name: _command(name, variables) for name, variables in hosts.items()}
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        for future in as_completed([pool.submit(_ask, *command) for command in commands.items()]):
+    running: set[subprocess.Popen[bytes]] = set()
+    pool = ThreadPoolExecutor(_AT_ONCE)
+    try:
+        for future in as_completed([pool.submit(_ask, *command, running) for command in commands.items()]):
             yield future.result()
+    finally:  # also when a person interrupts it
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in tuple(running):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def _command(host: str, variables: Mapping[str, Any]) -> list[str]:
+    def value(variable: str, default: str = "") -> str:
+        return _text(host, variable, variables) or default
+
     question = ["recipectl", "versions", "--json"]
-    if _is_true(variables.get("ansible_become")):
+    if value("ansible_become").lower() in ("true", "yes", "on", "1", "y", "t"):
+        _require(host, "ansible_become_user", value("ansible_become_user", "root"), ("root",))
+        _require(host, "ansible_become_method", value("ansible_become_method", "sudo"), ("sudo",))
         question = ["sudo", "-n", *question]
-    if variables.get("ansible_connection", "ssh") == "local":
+    connection = value("ansible_connection", "ssh").removeprefix("ansible.builtin.")
+    _require(host, "ansible_connection", connection, ("ssh", "smart", "local"))
+    if connection == "local":
         return question
-    words = ["ssh"]
-    for variable in ("ansible_ssh_common_args", "ansible_ssh_extra_args"):
-        words += _words(host, variable, variables)
-    port, user = (variables.get(key) for key in ("ansible_port", "ansible_user"))
-    file = variables.get("ansible_ssh_private_key_file")
-    for option, value in (("-p", port), ("-l", user), ("-i", file)):
-        words += [option, str(value)] if value else []
-    words += [word for option in _OPTIONS for word in ("-o", option)]
     # `--`: a name that begins with `-` is no option.
-    return [*words, "--", str(variables.get("ansible_host", host)), shlex.join(question)]
+    return ["ssh", *_ssh_words(host, value), "--", value("ansible_host", host), shlex.join(question)]
 
 
-def _words(host: str, variable: str, variables: Mapping[str, Any]) -> list[str]:
-    try:
-        return shlex.split(str(variables.get(variable, "")))
-    except ValueError as error:
-        raise UsageError(
-            f"`{variable}` of {host} cannot be split into words ({error}); correct it"
-        ) from error
+def _ssh_words(host: str, value: Callable[[str], str]) -> Iterator[str]:
+    """The options of ssh that an inventory gives, and ours."""
+    for variable in ("ansible_ssh_common_args", "ansible_ssh_extra_args"):
+        try:
+            yield from shlex.split(value(variable))
+        except ValueError as error:
+            fault = f"`{variable}` of {host} cannot be split into words"
+            raise UsageError(f"{fault} ({error}); correct it") from error
+    keys = {"-p": "ansible_port", "-l": "ansible_user", "-i": "ansible_ssh_private_key_file"}
+    for option, variable in keys.items():
+        yield from (option, value(variable)) if value(variable) else ()
+    for option in _OPTIONS:
+        yield from ("-o", option)
 
 
-def _is_true(value: object) -> bool:
-    """As Ansible reads a variable of an INI file."""
-    return str(value).lower() in ("true", "yes", "on", "1")
+def _text(host: str, variable: str, variables: Mapping[str, Any]) -> str:
+    """A variable of ssh as text, empty when it is not given; UsageError for what only Ansible can fill in."""
+    value = variables.get(variable)
+    if value is None:
+        value = variables.get(_OLDER_NAMES.get(variable, ""), "")
+    text = str(value)
+    if not isinstance(value, (str, int, bool)) or "{{" in text or not text.isprintable():
+        fault = f"`{variable}` of {host} is a template, a vault or no word"
+        raise UsageError(f"{fault}; give the value itself")
+    return text
 
 
-def _ask(host: str, command: list[str]) -> Answer:
+def _require(host: str, variable: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise UsageError(f"`{variable}` of {host} is {value}; only {', '.join(known)} can be asked")
+
+
+def _ask(host: str, command: list[str], running: set["subprocess.Popen[bytes]"]) -> Answer:
     pipe = subprocess.PIPE
     try:
         # In a session of its own, ssh asks no terminal either.
         with subprocess.Popen(  # noqa: S603  (the words of the caller's own inventory)
             command, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True
         ) as process:
-            output = output_of(process, "", max_bytes=_MAX_BYTES, timeout_sec=_TIMEOUT_SEC)
+            running.add(process)
+            try:
+                output = output_of(process, "", max_bytes=_MAX_BYTES, timeout_sec=_TIMEOUT_SEC)
+            finally:
+                running.discard(process)
     except subprocess.TimeoutExpired:
         return Answer(host, fault=f"it did not answer within {_TIMEOUT_SEC} s")
     except (OSError, subprocess.SubprocessError) as error:
@@ -127,13 +186,16 @@ def _ask(host: str, command: list[str]) -> Answer:
 
 
 def _answer(host: str, output: Output) -> Answer:
+    lines = output.stderr.decode(errors="replace").split("\n")
+    reason = next((_one_line(line) for line in reversed(lines) if line.strip()), "")
+    if output.status == _NOT_FOUND:
+        return Answer(host, fault=f"recipectl is not installed there ({reason})")
+    if output.status not in _DONE:
+        return Answer(host, fault=reason or f"status {output.status}")
     try:
-        return Answer(host, _MODELS.validate_json(output.stdout))
+        models = _MODELS.validate_json(output.stdout)
+        if len({model.name for model in models}) == len(models):
+            return Answer(host, models)
     except ValidationError:
-        lines = output.stderr.decode(errors="replace").split("\n")
-        reason = next((line.strip() for line in reversed(lines) if line.strip()), "")
-        if output.status == _NOT_FOUND:
-            return Answer(host, fault=f"recipectl is not installed there ({reason})")
-        if output.status == _SSH_FAILED or reason:
-            return Answer(host, fault=reason or "ssh has failed")
-        return Answer(host, fault="its answer is not that of this release; install the same recipectl there")
+        pass  # said below, as for a name that comes twice
+    return Answer(host, fault=_ANOTHER_RELEASE)

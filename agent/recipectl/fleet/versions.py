@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from recipectl.fleet.remote import Answer, Lock, Model
+from recipectl.fleet.remote import Answer, Difference, Lock, Model
 from recipectl.text import names_in_words
 
 _NONE = "none"
@@ -39,28 +39,48 @@ class Deviation(NamedTuple):
         return re.sub(r"\b([0-9a-f]{8})[0-9a-f]{56}\b", r"\1", text)  # of a digest its first digits
 
 
+class Own(NamedTuple):
+    """How a host differs from its own recipe."""
+
+    host: str
+    recipe: str
+    difference: Difference
+
+
 @dataclass
 class Comparison:
-    """All hosts beside each other."""
+    """All hosts beside each other; hosts by their names."""
 
     variants: dict[Variant, list[str]] = field(default_factory=dict)
-    deviations: list[Deviation] = field(default_factory=list)
+    between: list[Deviation] = field(default_factory=list)
+    own: list[Own] = field(default_factory=list)
+    no_recipes: list[str] = field(default_factory=list)
+    no_answer: dict[str, str] = field(default_factory=dict)  # host -> why
+
+    @property
+    def has_drift(self) -> bool:
+        """As `versions` has it, a site's drop-in is told, and is no drift."""
+        return bool(self.between) or any(own.difference.where != "drop-in" for own in self.own)
 
 
 def compare(answers: Iterable[Answer]) -> Comparison:
-    """The variants of each recipe with their hosts, and each part that differs between hosts."""
+    """The variants of each recipe with their hosts, and everything that differs."""
     by_recipe: dict[str, dict[str, Model]] = {}
+    comparison = Comparison()
     for answer in answers:
         for model in answer.models:
             by_recipe.setdefault(model.name, {})[answer.host] = model
-    comparison = Comparison()
+            comparison.own += [Own(answer.host, model.name, each) for each in model.differences]
+        if answer.fault:
+            comparison.no_answer[answer.host] = answer.fault
+        elif not answer.models:
+            comparison.no_recipes.append(answer.host)
     for recipe, models in sorted(by_recipe.items()):
         for host, model in models.items():
             comparison.variants.setdefault(_variant(model), []).append(host)
         # What is wrong with a recipe is told by its own host.
-        comparison.deviations += _deviations(
-            recipe, {host: model for host, model in models.items() if model.engine}
-        )
+        right = {host: model for host, model in models.items() if model.engine}
+        comparison.between += _deviations(recipe, right)
     return comparison
 
 
@@ -98,19 +118,22 @@ def _deviations(recipe: str, models: Mapping[str, Model]) -> Iterator[Deviation]
 
 def _parts(model: Model) -> Iterator[tuple[str, str]]:
     """What a model runs with, part by part."""
+    yield "the engine", _engine(model)
     yield "the driver", model.driver or _NONE
     yield "the GPU", _gpus(model)
     lock = model.lock
     if lock is None:
         return
-    if model.engine not in lock.distributions:
-        yield "the engine", _engine(model)
     yield "Python", lock.python_version or _NONE
     yield "the interpreter's file", lock.interpreter_sha256
+    yield "the lock beside the venv", lock.venv_lock or _NONE
     for name, distribution in lock.distributions.items():
-        yield name, f"{distribution.version} ({distribution.record})"
+        if name == model.engine:  # its version is told
+            yield f"the RECORD of {name}", distribution.record
+        else:
+            yield f"the wheel {name}", f"{distribution.version} ({distribution.record})"
     for name, digest in (lock.libraries | lock.at_start).items():
-        yield name, digest
+        yield f"the file {name}", digest
 
 
 def _the_rest(names: list[str]) -> str:

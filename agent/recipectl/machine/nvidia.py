@@ -29,7 +29,9 @@ def gpus(folder: Path = _GPUS) -> list[Gpu]:
         with contextlib.suppress(OSError):
             lines = [line.partition(":") for line in file.read_text(errors="replace").splitlines()]
             values = {key.strip(): value.strip() for key, _, value in lines}
-            found.append(Gpu(*(values.get(key, "") for key in ("Device Minor", "GPU UUID", "Model"))))
+            found.append(
+                Gpu(*(values.get(key) or "unknown" for key in ("Device Minor", "GPU UUID", "Model")))
+            )
     return sorted(found, key=lambda gpu: (len(gpu.minor), gpu.minor))
 
 
@@ -41,7 +43,7 @@ def gpu_ids(folder: Path = _GPUS) -> set[str]:
 def driver_version(module: Path = _MODULE) -> str | None:
     """The version of the kernel module that is loaded."""
     try:
-        return module.read_text().strip()
+        return module.read_text(errors="replace").strip()
     except OSError:
         return None
 

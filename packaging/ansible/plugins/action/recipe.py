@@ -4,7 +4,7 @@
 
 from ansible.plugins.action import ActionBase
 from ansible.plugins.filter.core import to_nice_yaml
-from ansible_collections.recipectl.models.plugins.plugin_utils.files import path_of, text_of
+from ansible_collections.recipectl.models.plugins.plugin_utils.files import path_of, plain, text_of
 
 
 class ActionModule(ActionBase):
@@ -21,7 +21,7 @@ class ActionModule(ActionBase):
         if source:
             parameters["content"] = text_of(self, path_of(self, source, task_vars))
         elif isinstance(content, dict):
-            parameters["content"] = to_nice_yaml(content, indent=2, sort_keys=False)
+            parameters["content"] = to_nice_yaml(plain(content), indent=2, sort_keys=False)
         result.update(
             self._execute_module(
                 module_name="recipectl.models.recipe", module_args=parameters, task_vars=task_vars

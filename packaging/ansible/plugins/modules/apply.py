@@ -31,7 +31,7 @@ options:
     description: Secrets by the name of their file below C(/etc/recipectl/secrets), which only root can read.
     type: dict
   purge:
-    description: Remove recipes, drop-ins and locks from C(/etc/recipectl/recipes) that are not among these. Their models are stopped.
+    description: Remove recipes, drop-ins and their locks from C(/etc/recipectl/recipes) that are not among these. Their models are stopped.
     type: bool
     default: false
   restart:
@@ -77,6 +77,7 @@ problems:
 """
 
 import os
+import re
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.recipectl.models.plugins.module_utils.converge import FOLDER, Converge, arguments
@@ -97,26 +98,32 @@ def main():
     )
     parameters = module.params
     converge = Converge(module)
-    wanted = dict(parameters["content"] or {})
-    secrets = {"secrets/" + name: value for name, value in (parameters["secrets"] or {}).items()}
-    modes = dict.fromkeys(secrets, 0o600)
+    content = dict(parameters["content"] or {})
     if parameters["purge"]:
+        recipes = {name_of(path) for path in content if path.startswith("recipes/")}
+        if not recipes:
+            converge.fail("`purge` would remove all recipes; name those that stay in `recipes` or `content`")
         for path in existing_recipes():
-            wanted.setdefault(path, None)
-    wanted.update(secrets)
-    files = converge.files(wanted, modes)
+            # Locks are written on the host.
+            if not (path.endswith((".lock", ".lock.txt")) and name_of(path) in recipes):
+                content.setdefault(path, None)
+    files = converge.differing(converge.wanted(content, parameters["secrets"]))
     if not converge.require_program():
         converge.result["changed"] = True
         module.exit_json(**converge.result)
-    converge.converge(files, modes, *([] if parameters["restart"] else ["--no-restart"]))
+    converge.converge(files, *([] if parameters["restart"] else ["--no-restart"]))
     module.exit_json(**converge.result)
+
+
+def name_of(path):
+    """The name of the recipe that a file below /etc/recipectl belongs to."""
+    return re.sub(r"\.(yaml\.d|yaml|yml|json|lock|lock\.txt)\Z", "", path.split("/")[1])
 
 
 def existing_recipes():
     """The files below /etc/recipectl/recipes that recipectl reads."""
-    base = os.path.join(FOLDER, "recipes")
-    for folder, folders, names in os.walk(base):
-        folders[:] = [name for name in folders if name.endswith(".yaml.d")]
+    for folder, folders, names in os.walk(os.path.join(FOLDER, "recipes")):
+        folders[:] = [name for name in folders if name.endswith(".yaml.d") and not name.startswith(".")]
         for name in names:
             if not name.startswith(".") and name.endswith((".yaml", ".yml", ".json", ".lock", ".lock.txt")):
                 yield os.path.relpath(os.path.join(folder, name), FOLDER)

@@ -22,6 +22,7 @@ options:
       - With V(absent) the model is stopped, and the recipe, its drop-ins, its lock and its units are gone.
       - With V(started), V(stopped) and V(restarted) the recipe is there and applied, too.
       - V(restarted) always restarts the model, and is always a change.
+      - A recipe with C(autostart=true) cannot be V(stopped). A model with C(on_demand) starts again at its next request.
     type: str
     choices: [present, absent, started, stopped, restarted]
     default: present
@@ -101,17 +102,17 @@ unit:
   sample: model-qwen3-8b.service
 """
 
-import glob
+import json
 import os
+import re
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.recipectl.models.plugins.module_utils.converge import (
-    FOLDER,
-    Converge,
-    arguments,
-)
+from ansible_collections.recipectl.models.plugins.module_utils.converge import FOLDER, Converge, arguments
 
 _MAY_RUN = ("active", "activating", "reloading")
+_ENDINGS = (".yaml", ".yml", ".json")
+# The folders of packages, and of a boot: their recipes stay.
+_OTHER_FOLDERS = ("/run/recipectl/recipes", "/usr/local/lib/recipectl/recipes", "/usr/lib/recipectl/recipes")
 
 
 class Model:
@@ -120,6 +121,12 @@ class Model:
     def __init__(self, module, converge):
         self.module, self.converge, self.parameters = module, converge, module.params
         self.name = self.parameters["name"]
+        # recipectl would take others as patterns, options or files.
+        if not re.match(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z", self.name) or self.name.endswith(_ENDINGS):
+            converge.fail(
+                "%s is not a recipe's name; give letters, digits, `.`, `_` and `-`, without an ending"
+                % self.name
+            )
         self.unit = "model-%s.service" % self.name
         converge.result["unit"] = self.unit
 
@@ -128,58 +135,56 @@ class Model:
         return self._systemctl("show", "-P", "ActiveState", self.unit)
 
     def _systemctl(self, *words):
-        return self.module.run_command(["systemctl"] + list(words))[1].strip()
+        return self.module.run_command(["systemctl", *words])[1].strip()
 
-    def do(self, verb, *options):
-        """Run a verb of recipectl; the task fails with its last line. Not in check mode."""
+    def do(self, verb, unit, *options):
+        """Run a verb of recipectl, or note it in check mode; the task fails with what it says."""
+        if not self.module.check_mode:
+            self._run(verb, *options)
         self.converge.result["changed"] = True
-        self.converge.result["actions"].append(
-            {"verb": verb, "unit": self.unit, "reason": "state of the task"}
-        )
-        self._run(verb, *options)
+        action = {"verb": verb, "unit": unit, "reason": "the task says so"}
+        self.converge.result["actions"].append(action)
 
     def _run(self, verb, *options):
-        if self.module.check_mode:
-            return
-        status, out, err = self.converge.run(verb, *(list(options) + [self.name]))
+        status, out, err = self.converge.run("--quiet", verb, *options, self.name)
         if status:
-            self.module.fail_json(
-                msg=err.strip() or out.strip() or "recipectl %s has failed" % verb, **self.converge.result
-            )
+            self.converge.fail(err.strip() or out.strip() or "recipectl %s has failed" % verb)
 
     def absent(self):
         """Stop the model, and remove its units and its files."""
-        files = dict.fromkeys(self.files())
-        units = glob.glob("/etc/systemd/system/%s" % self.unit)
-        files = self.converge.files(files)
-        if units:
-            self.do("remove")
-        if files:
-            self.converge.result["changed"] = True
-            if not self.module.check_mode:
-                self.converge.write(files, {})
+        files = self.converge.differing(dict.fromkeys(self.files()))
+        if os.path.lexists("/etc/systemd/system/" + self.unit):
+            self.do("remove", self.unit)
+        if self.module.check_mode:
+            self.converge.result["changed"] |= bool(files)
+        else:
+            self.converge.write(files)
+        for folder in _OTHER_FOLDERS:
+            for path in (os.path.join(folder, self.name + ending) for ending in _ENDINGS):
+                if os.path.exists(path):
+                    self.module.warn(
+                        "%s stays, so the next apply brings the model back; mask or remove it" % path
+                    )
 
     def files(self):
         """The files of the recipe, its drop-ins and its lock, below /etc/recipectl."""
-        base = os.path.join(FOLDER, "recipes", self.name)
-        endings = (".yaml", ".yml", ".json", ".lock", ".lock.txt")
-        paths = [base + ending for ending in endings if os.path.lexists(base + ending)]
-        paths += glob.glob(glob.escape(base) + ".yaml.d/*.y*ml")
-        return [os.path.relpath(path, FOLDER) for path in paths]
+        base = os.path.join("recipes", self.name)
+        drop_ins = base + ".yaml.d"
+        paths = [base + ending for ending in (*_ENDINGS, ".lock", ".lock.txt")]
+        if os.path.isdir(os.path.join(FOLDER, drop_ins)):
+            names = os.listdir(os.path.join(FOLDER, drop_ins))
+            paths += [os.path.join(drop_ins, name) for name in names if not name.startswith(".")]
+        return [path for path in paths if os.path.lexists(os.path.join(FOLDER, path))]
 
     def present(self):
         """Write the recipe and its secrets, and apply it."""
-        secrets = {"secrets/" + name: value for name, value in (self.parameters["secrets"] or {}).items()}
-        modes = dict.fromkeys(secrets, 0o600)
-        wanted = dict(secrets)
+        content = {}
         if self.parameters["content"] is not None:
-            recipe = "recipes/%s.yaml" % self.name
+            base = "recipes/" + self.name
             # Of two files with one name, recipectl takes neither.
-            wanted.update(
-                (path, None) for path in self.files() if path.endswith((self.name + ".yml", ".json"))
-            )
-            wanted[recipe] = self.parameters["content"]
-        self.converge.converge(self.converge.files(wanted, modes), modes, self.name)
+            content = {base + ".yml": None, base + ".json": None, base + ".yaml": self.parameters["content"]}
+        files = self.converge.differing(self.converge.wanted(content, self.parameters["secrets"]))
+        self.converge.converge(files, self.name)
 
     def enable(self):
         """Start the model at boot, or do so no more."""
@@ -188,28 +193,46 @@ class Model:
             return
         socket = self.unit.replace(".service", ".socket")
         unit = socket if os.path.exists("/etc/systemd/system/" + socket) else self.unit
-        if (self._systemctl("is-enabled", unit) == "enabled") != enabled:
-            self.do("enable" if enabled else "disable")
+        verb = "enable" if enabled else "disable"
+        done = any(action["verb"] == verb for action in self.converge.result["actions"])
+        if done or (self._systemctl("is-enabled", unit) == "enabled") == enabled:
+            return
+        autostart = self._autostart()
+        if autostart not in (None, enabled):
+            self.converge.fail(
+                "the recipe says `autostart: %s`, and the task `enabled: %s`; change one of them"
+                % (str(autostart).lower(), str(enabled).lower())
+            )
+        self.do(verb, unit)
+
+    def _autostart(self):
+        """What the recipe says of a start at boot; None if nothing, or if there is no recipe yet."""
+        out = self.converge.run("list", "--json")[1]
+        try:
+            return {row["name"]: row["autostart"] for row in json.loads(out)}.get(self.name)
+        except ValueError:
+            return None
 
     def run(self):
         """Start, stop or restart the model."""
         state, active_state = self.parameters["state"], self.active_state()
+        actions = self.converge.result["actions"]
         begun = any(
-            action["unit"] == self.unit and action["verb"] in ("start", "restart")
-            for action in self.converge.result["actions"]
+            action["unit"] == self.unit and action["verb"] in ("start", "restart") for action in actions
         )
-        waits = [] if self.parameters["wait"] else ["--no-block"]
         if state == "stopped" and (active_state in _MAY_RUN or begun):
-            self.do("stop")
+            if self._autostart():
+                self.converge.fail(
+                    "the recipe says `autostart: true`, and the task `state: stopped`; change one of them"
+                )
+            self.do("stop", self.unit)
         elif state == "restarted" and not begun:
-            self.do("restart", *waits)
-        elif state == "started" and active_state not in _MAY_RUN and not begun:
-            self.do("start", *waits)
-        elif (
-            state in ("started", "restarted")
-            and self.parameters["wait"]
-            and (begun or active_state != "active")
-        ):
+            self.do("restart", self.unit, "--no-block")
+        elif state == "started" and not begun and active_state not in _MAY_RUN:
+            self.do("start", self.unit, "--no-block")
+        elif active_state == "active" and not begun:
+            return
+        if state in ("started", "restarted") and self.parameters["wait"] and not self.module.check_mode:
             self._run("wait", "--timeout", str(self.parameters["wait_timeout"]))
 
 

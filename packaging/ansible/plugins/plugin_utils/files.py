@@ -26,3 +26,14 @@ def text_of(action, path):
             return file.read()
     except ValueError as error:
         raise AnsibleActionFail("%s is not a text in UTF-8: %s" % (path, error))
+
+
+def plain(value):
+    """A value without what Ansible knows of it: the text of a vault, and no tags."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    return "".join(str(value))
