@@ -36,7 +36,7 @@ _VERBS = {
     "remove": ("removal", "Stop models, disable them and remove their units."),
     "status": ("query", "Show models as systemd sees them."),
     "list": ("listing", "List all recipes, and how host and recipe differ."),
-    "fleet": ("fleet", "Check the recipes of many hosts."),
+    "fleet": ("fleet", "Check and compare many hosts."),
     "gateway": ("gateway", "Show the one address of all models, and its names."),
     "logs": ("query", "Show a model's journal."),
     "setup": ("setup", "Put man pages, completions and rules in their places."),

@@ -39,9 +39,9 @@ def fleet_(place: Place) -> None:
 @_INVENTORY
 @json_option()
 def check(inventory: Path, as_json: bool) -> int:
-    """Check the recipes of all hosts together, from a checkout; no engine is needed.
+    """Check the recipes of all hosts together.
 
-    Exit status 2 when something is wrong.
+    They come from a checkout, and no engine is needed. Exit status 2 when something is wrong.
     """
     from recipectl.fleet import check as checks  # with pydantic
     from recipectl.fleet.inventory import read
@@ -64,9 +64,10 @@ def _is_error(problem: Problem) -> bool:
 @_INVENTORY
 @json_option("object")
 def versions(inventory: Path, as_json: bool) -> int:
-    """Compare what each recipe runs with on all hosts: engine, lock, driver and GPUs; over ssh.
+    """Compare what all hosts run their models with.
 
-    Exit status 3 when hosts differ, or one differs from its own recipe; 1 when one does not answer.
+    Each host is asked over ssh for engine, lock, driver and GPUs. Exit status 3 when hosts differ,
+    or one differs from its own recipe; 1 when one does not answer.
     """
     from recipectl.fleet.inventory import variables_of
     from recipectl.fleet.remote import ask_all
