@@ -28,6 +28,11 @@ def _descendants(pid: int) -> list[int]:
     return [found for child in children for found in (child, *_descendants(child))]
 
 
+def _folders() -> list[str]:
+    """What a model's user must be able to pass."""
+    return [str(path) for path in (ROOT, *ROOT.parents, *Path(sys.executable).resolve().parents)]
+
+
 class Switch:
     """A bridge that hosts are plugged into; a port can be pulled while the host is up."""
 
@@ -59,11 +64,22 @@ class Host:
     def __init__(self, switch: Switch, name: str, address: str, shared: Path, table: str) -> None:
         self.switch, self.name, self.address, self.shared, self.table = switch, name, address, shared, table
 
-    def boot(self) -> None:
-        """A systemd of its own, with nothing of an earlier boot."""
+    def keep_disk(self) -> None:
+        """What a boot with it finds again: configuration, units, users and what is enabled."""
+        self.shell(f"echo {self.name} >/etc/hostname")
+        self.run("tar", "cPf", str(self._disk), "/etc", "/var/lib/models", "/var/lib/recipectl")
+
+    @property
+    def _disk(self) -> Path:
+        return self.shared / f"{self.name}.tar"
+
+    def boot(self, *, with_disk: bool = False) -> None:
+        """A systemd of its own, with nothing of an earlier boot or with its disk; the network comes late."""
         # What it says goes to a file: the tool ends when nobody holds its output any more.
         self.pid = 0
-        words = [str(TOOL), "--keep", str(self.shared), "sleep", "infinity"]
+        open_folders = " ".join(["chmod", "o+rx", *_folders()])
+        before = ["--before", f"{open_folders}; tar xPf {self._disk}"] if with_disk else []
+        words = [str(TOOL), "--keep", str(self.shared), *before, "sleep", "infinity"]
         self.process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True)
         end = time.monotonic() + 60
         while not (pids := self._systemds()):
@@ -79,8 +95,7 @@ class Host:
             assert time.monotonic() < end
             time.sleep(0.1)
         self.run("hostname", self.name)  # systemd has set the machine's own while it booted
-        folders = [*map(str, ROOT.parents), *map(str, Path(sys.executable).resolve().parents)]
-        self.run("chmod", "o+rx", str(ROOT), *folders)
+        self.run("chmod", "o+rx", *_folders())
 
     def _systemds(self) -> list[int]:
         found = []

@@ -197,6 +197,31 @@ def test_a_host_that_loses_its_power_comes_back_into_the_set(pair: list[Host]) -
     until_it_serves(pair)
 
 
+def reboot(hosts: list[Host], index: int) -> None:
+    """The power of one host goes, and comes back; nobody starts anything there."""
+    for each in hosts:
+        each.shell(
+            "grep -q autostart /etc/recipectl/recipes/big.yaml || echo 'autostart: true' >>/etc/recipectl/recipes/big.yaml"
+        )
+        each.recipectl("apply", "--no-restart")
+    host, others = hosts[index], [each for each in hosts if each is not hosts[index]]
+    host.keep_disk()
+    before = of_run(others)
+    host.die()
+    until_gone(others, before)
+    host.boot(with_disk=True)
+
+
+@LONG
+@pytest.mark.parametrize("again", range(ROUNDS))
+@pytest.mark.parametrize("index", [0, 1], ids=["head", "follower"])
+def test_a_host_that_reboots_comes_back_into_the_set_by_itself(
+    pair: list[Host], index: int, again: int
+) -> None:
+    reboot(pair, index)
+    until_it_serves(pair)
+
+
 @LONG
 def test_a_member_that_waits_names_who_is_missing(pair: list[Host]) -> None:
     head, follower = pair

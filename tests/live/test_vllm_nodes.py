@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from hosts import ROOT, Host, Network
 
-from live.test_nodes import FAULTS, TIE, UNIT, Fault, members, mend, of_run, until, until_gone
+from live.test_nodes import FAULTS, TIE, UNIT, Fault, members, mend, of_run, reboot, until, until_gone
 
 pytestmark = pytest.mark.nodes
 SENTENCE = " a recipe names an engine and its model"
@@ -87,6 +87,15 @@ def test_a_set_of_vllm_dies_together_and_comes_back(hosts: list[Host], fault: Fa
         mend(host)
     until_it_serves(hosts)
     assert not before & of_run(hosts)
+
+
+@pytest.mark.parametrize("again", range(3))
+@pytest.mark.parametrize("index", [0, 1], ids=["head", "follower"])
+def test_a_host_of_vllm_that_reboots_comes_back_by_itself(hosts: list[Host], index: int, again: int) -> None:
+    if "pipeline" not in hosts[0].shell("cat /etc/recipectl/recipes/big.yaml 2>/dev/null || :"):
+        serve(hosts, "PP")
+    reboot(hosts, index)
+    until_it_serves(hosts)
 
 
 def test_a_stop_while_vllm_loads_leaves_nothing(hosts: list[Host]) -> None:
