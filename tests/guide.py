@@ -82,7 +82,7 @@ def newer_package(folder: Path) -> Path:
     control.write_text(control.read_text().replace("\nVersion: ", "\nVersion: 9:"))
     command = root / "usr/bin/recipectl"
     command.write_text(command.read_text() + "# later\n")
-    build = ["dpkg-deb", "--root-owner-group", "-b", str(root), str(package)]
+    build = ["dpkg-deb", "--root-owner-group", "-Znone", "-b", str(root), str(package)]
     subprocess.run(build, check=True, stdout=subprocess.DEVNULL)
     shutil.rmtree(root)
     return package
