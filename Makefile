@@ -6,11 +6,11 @@ SUDO = $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 help:
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' Makefile | expand -t 14
 
-.PHONY: demo test test-vllm test-nodes test-upgrade test-sglang live-matrix setup setup-test lint pure live throwaway shards fmt golden mutants storm bench man deb dist
+.PHONY: demo test test-vllm test-nodes test-upgrade test-sglang live-matrix setup setup-test lint pure live boots shards fmt golden mutants storm bench man deb dist
 demo: setup  ## a real small model: recipe, unit, start, question, answer, status, stop
 	@packaging/demo
 test: setup-test lint  ## all tests, with a real systemd
-	@$(MAKE) --no-print-directory -j2 --output-sync=target pure throwaway
+	@$(MAKE) --no-print-directory -j2 --output-sync=target pure boots
 	@$(MAKE) --no-print-directory shards
 setup:
 	@packaging/setup
@@ -22,9 +22,9 @@ lint:  ## ruff and mypy
 	.venv/bin/mypy agent/recipectl
 pure:  ## the tests without a system
 	$(PY) -m pytest -q
-live: throwaway shards  ## the tests on a real systemd
-throwaway:
-	$(SUDO) $(PY) -m pytest -q -p no:cacheprovider -m boots tests/live/test_throwaway.py
+live: boots shards  ## the tests on a real systemd
+boots:
+	$(SUDO) $(PY) -m pytest -q -p no:cacheprovider -m "boots and not nodes" tests/live
 shards:
 	$(SUDO) $(PY) tests/live/unharmed.py "$(CURDIR)/$(PY)"
 test-vllm: setup-test  ## the tests with real vLLM
@@ -53,8 +53,8 @@ golden:  ## write the golden units again
 storm: setup-test  ## faults, mutated scripts, random words
 	PYTHONPATH=agent:tests $(PY) tests/hostile.py 1000
 	SHELL_MUTATIONS=10000 $(PY) -m pytest -q tests/test_shell_oracle.py
-	$(SUDO) packaging/throwaway-systemd env STORM_FAULTS=2000 RANDOM_WORDS=100000 "$(CURDIR)/$(PY)" -m pytest -q \
-	    -p no:cacheprovider -m systemd -k "storm or random_words" tests/live/test_storm.py tests/live/test_quoting.py
+	$(SUDO) packaging/throwaway-systemd env STORM_FAULTS=2000 RANDOM_WORDS=100000 APPLY_STEP=1 "$(CURDIR)/$(PY)" -m pytest -q \
+	    -p no:cacheprovider -m systemd -k "storm or random_words or killed_at_any_step" tests/live/test_storm.py tests/live/test_quoting.py tests/live/test_convergence.py
 mutants:  ## how many changes of the code no test notices
 	$(PY) tests/mutants.py $(COUNT) $(SEED)
 bench: setup-test  ## timings, beside something real

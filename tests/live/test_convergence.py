@@ -164,12 +164,16 @@ main()
 
 
 def test_an_apply_killed_at_any_step_is_completed_by_the_next() -> None:
-    """A model that changes, one on demand that moves, a new one, and one that comes and goes, each time."""
+    """A model that changes, one on demand that moves, a new one, and one that comes and goes, each time.
+
+    Every third step, and in `make storm` each of them.
+    """
     killed = 0
-    for left in range(80):
+    for left in range(0, 80, int(os.environ.get("APPLY_STEP", "3"))):
         recipe("a", port=18201, autostart=True, served_model_name=f"a{left}")
         recipe("d", port=18210 + left, served_model_name="d", on_demand={"idle": "1min"})
-        (RECIPES / f"e{left - 1}.json").unlink(missing_ok=True)
+        for old in RECIPES.glob("e*.json"):
+            old.unlink()
         recipe(f"e{left}", port=18203, on_demand={})
         if left % 2:
             (RECIPES / "goes.json").unlink()
@@ -188,7 +192,7 @@ def test_an_apply_killed_at_any_step_is_completed_by_the_next() -> None:
         assert recipectl("apply", "--check").returncode == 0
         assert (UNITS / "model-goes.service").exists() == (left % 2 == 0)
         assert list(UNITS.glob(".model*.recipectl")) == []
-    assert killed > 15
+    assert killed > 5
 
 
 def test_applies_at_once_wait_for_each_other() -> None:

@@ -50,7 +50,7 @@ def recipe(program: Path) -> str:
         "served_model_name": "m",
         "port": 18201,
         "gpus": "none",
-        "canaries": [{"ask": "What is 2 + 2?", "matches": "."}],
+        "canaries": [{"request": {"prompt": "hello", "max_tokens": 4}, "matches": ".", "timeout": "5min"}],
     }
     return json.dumps(words)
 
@@ -89,7 +89,8 @@ def test_a_rolling_upgrade_stops_at_the_first_host_that_fails(hosts: list[Host],
     (tmp_path / "m.yaml").write_text(recipe(NEW))
     result = upgrade(tmp_path, first.switch.process.pid)
     assert result.returncode != 0, result.stdout
-    assert [engine(host) for host in hosts] == [NEW.parts[-3], EARLIER.parts[-3], EARLIER.parts[-3]]
+    engines = [engine(host) for host in hosts]
+    assert engines == [NEW.parts[-3], EARLIER.parts[-3], EARLIER.parts[-3]], result.stdout
     assert [host.show(UNIT, "ActiveState") for host in hosts] == ["active"] * 3
     assert third.show(UNIT, "MainPID") == untouched
     assert third.run("cat", "/etc/recipectl/recipes/m.yaml").strip() == recipe(EARLIER)

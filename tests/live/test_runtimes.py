@@ -350,7 +350,7 @@ def test_an_on_demand_model_that_sleeps_is_upgraded_and_sleeps_again() -> None:
 
 
 def test_a_model_that_is_being_upgraded_is_not_stopped_or_removed_and_not_upgraded_twice() -> None:
-    text = serving(SLOW)
+    text = serving(SLOW.replace("'1'", "'30'"))
     at_step("canaries", lambda: None)
     for verb in ("stop", "restart", "remove", "rollback", "upgrade"):
         result = recipectl(verb, "m")

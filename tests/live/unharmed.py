@@ -32,8 +32,6 @@ def machine() -> dict[str, object]:
     }
 
 
-# Those that boot systems of their own run beside them.
-BOOTS = ("fleet", "gpu_proof", "guide", "nodes", "reboots", "rolling")
 # Three systems at once: most tests wait for an engine. The long ones first, each to the shortest run.
 SHARDS = (
     ("storm", "supervision", "drift", "bus", "running", "conventions", "gateway", "runtimes"),
@@ -45,21 +43,30 @@ SHARDS = (
 def live(python: str, *root: str) -> int:
     """Run the shards side by side, each in a throwaway systemd of its own; print them one after the other."""
     there = {path.stem.removeprefix("test_") for path in (ROOT / "tests/live").glob("test_*.py")}
-    elsewhere = {"throwaway", "vllm_nodes", "vllm_upgrade", "vllm", "sglang"}
-    named = {name for shard in SHARDS for name in shard} | {*BOOTS} | elsewhere
+    named = {name for shard in SHARDS for name in shard} | {
+        "throwaway",
+        "guide",
+        "gpu_proof",
+        "reboots",
+        "nodes",
+        "fleet",
+        "rolling",
+        "vllm_nodes",
+        "vllm_upgrade",
+        "vllm",
+        "sglang",
+    }
     if there != named:
         print(f"no shard runs {', '.join(sorted(there ^ named))}; correct SHARDS", file=sys.stderr)
         return 1
-    tool = [str(ROOT / "packaging/throwaway-systemd"), *(arg for path in root for arg in ("--root", path))]
-    lanes = [(tool, shard, "systemd and not upgrade") for shard in SHARDS]
-    lanes += [] if root else [([], BOOTS, "boots and not nodes")]
     runs = []
     with contextlib.ExitStack() as files_open:
-        outputs = [files_open.enter_context(tempfile.TemporaryFile("w+")) for _ in lanes[1:]]
-        for (inside, names, marks), output in zip(lanes, (None, *outputs), strict=True):
-            files = [f"tests/live/test_{name}.py" for name in names]
-            words = ["-q", "-p", "no:cacheprovider", "-m", marks, "--durations=5", *files]
-            command = [*inside, python, "-m", "pytest", *words]
+        outputs = [files_open.enter_context(tempfile.TemporaryFile("w+")) for _ in SHARDS[1:]]
+        for shard, output in zip(SHARDS, (None, *outputs), strict=True):
+            files = [f"tests/live/test_{name}.py" for name in shard]
+            words = ["-q", "-p", "no:cacheprovider", "-m", "systemd and not upgrade", "--durations=5", *files]
+            other = [arg for path in root for arg in ("--root", path)]
+            command = [str(ROOT / "packaging/throwaway-systemd"), *other, python, "-m", "pytest", *words]
             runs.append(subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output))
         statuses = [run.wait() for run in runs]
         for output in outputs:
