@@ -48,7 +48,9 @@ class Switch:
         return sh("nsenter", "-t", str(self.process.pid), "-n", *command.split())
 
     def plug(self, pid: int, name: str, address: str) -> None:
-        self.do(f"ip link add {name} type veth peer name eth1 netns {pid}")
+        # A network card keeps its address over a boot; a new one would be unknown to the others for 50 s.
+        card = "02:00:" + ":".join(f"{int(part):02x}" for part in address.split("."))
+        self.do(f"ip link add {name} type veth peer name eth1 address {card} netns {pid}")
         self.do(f"ip link set {name} master br0 up")
         for command in (f"ip address add {address}/24 dev eth1", "ip link set eth1 up"):
             sh("nsenter", "-t", str(pid), "-n", *command.split())
