@@ -13,7 +13,7 @@ import corpus
 import pytest
 import yaml
 from click.testing import CliRunner
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from imported import compiled
 
@@ -347,6 +347,7 @@ _EXTRA = st.dictionaries(
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(extra={}, args=["\ufffd"], env={"AB": "\ufffd"})  # the character, which stands for no byte
 @given(
     extra=_EXTRA,
     args=st.lists(_WORD, max_size=3),
@@ -928,6 +929,16 @@ def test_a_devices_container_name_is_a_gpu() -> None:
     text = "podman run -p 8000:8000 --device nvidia.com/gpu=0 --device nvidia.com/gpu=2 vllm/vllm-openai --model org/m"
     draft = from_command.draft_from_command(shell.commands(text, {})[0])
     assert (draft.fields["gpus"], draft.not_carried_over) == ([0, 2], [])
+
+
+@pytest.mark.parametrize(("words", "is_named"), [
+    ("--gpus all", True), ("--gpus=all", True), ("--gpus '\"all\"'", True), ("--device nvidia.com/gpu=all", True),
+    ("-e NVIDIA_VISIBLE_DEVICES=all", True), ("--gpus all -e CUDA_VISIBLE_DEVICES=1", False), ("", False),
+])  # fmt: skip
+def test_a_container_that_had_all_gpus_is_named(words: str, is_named: bool) -> None:
+    text = f"docker run {words} -p 8000:8000 vllm/vllm-openai --model org/m"
+    draft = from_command.draft_from_command(shell.commands(text, {})[0])
+    assert ("It had all GPUs" in draft.comments[""], draft.not_carried_over) == (is_named, [])
 
 
 def test_the_path_and_the_venv_of_the_engine_itself_are_no_loss() -> None:

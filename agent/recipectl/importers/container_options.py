@@ -57,6 +57,7 @@ class Container:
     restart: str = ""
     service: dict[str, str] = field(default_factory=dict)
     secrets: dict[str, str] = field(default_factory=dict)  # variable -> the container's secret
+    all_gpus: bool = False
 
     def add_variable(self, value: str) -> None:
         if pair := assignment(value):
@@ -106,7 +107,9 @@ class Container:
     def add_gpus(self, value: str) -> None:
         if devices := re.search(r"device=([^\"']+?)(?:\"|'|$)", value):
             self.environment["CUDA_VISIBLE_DEVICES"] = devices[1]
-        elif value.strip("\"'") not in ("all", "-1", ""):
+        elif value.strip("\"'") in ("all", "-1", ""):
+            self.all_gpus = True
+        else:
             self.leave_out(f"`--gpus {value}`: it takes any free GPUs; name them in `gpus:`")
 
     def add_device(self, value: str) -> None:
@@ -114,7 +117,9 @@ class Container:
         if gpu == value:
             if not value.startswith(("/dev/kfd", "/dev/dri", "/dev/nvidia")):  # units have the nodes of GPUs
                 self.add_other("--device", value)
-        elif gpu != "all":
+        elif gpu == "all":
+            self.all_gpus = True
+        else:
             gpus = self.environment.get("CUDA_VISIBLE_DEVICES")
             self.environment["CUDA_VISIBLE_DEVICES"] = f"{gpus},{gpu}" if gpus else gpu
 

@@ -40,6 +40,8 @@ def engine_command(
     if gpus not in (None, "all", "void"):
         container.environment.setdefault("CUDA_VISIBLE_DEVICES", str(gpus))
     notes = [f"The image was {image}. The engine now runs from this host: install it, and pin it below."]
+    if (container.all_gpus or gpus == "all") and "CUDA_VISIBLE_DEVICES" not in container.environment:
+        notes.append("It had all GPUs, and has them here. Name in `gpus:` those that it takes.")
     entrypoint = _entrypoint(container, image, arguments)
     words = _inside_shell([*entrypoint, *arguments], container)
     if words[:2] in (["tools.sh", "--server"], ["tools.sh", "-s"]):

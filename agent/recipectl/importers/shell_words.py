@@ -120,7 +120,8 @@ class Words:
         match part.Type:
             case "SglQuoted":
                 text = _ansi(part.Value or "") if part.Dollar else part.Value or ""
-                return _QUOTED + text if "\ufffd" not in text else self.unknown(part, "a byte is no text")
+                is_text = not re.search("[\ud800-\udfff]", text)
+                return _QUOTED + text if is_text else self.unknown(part, "a byte is no text")
             case "DblQuoted":
                 return self._double_quoted(part)
             case "ParamExp":
@@ -258,7 +259,7 @@ def _all_elements(node: Node) -> str:
 
 
 def _ansi(text: str) -> str:
-    """The text of `$'…'` (bash(1), QUOTING); its escapes give bytes."""
+    """The text of `$'…'` (bash(1), QUOTING); its escapes give bytes, and one that is no text a surrogate."""
 
     def character(match: re.Match[str]) -> str:
         code = match[1]
@@ -275,4 +276,4 @@ def _ansi(text: str) -> str:
         return _ANSI.get(code, match[0])
 
     text = _ANSI_ESCAPE.sub(character, text.encode().decode("latin-1"))
-    return text.partition("\0")[0].encode("latin-1").decode(errors="replace")
+    return text.partition("\0")[0].encode("latin-1").decode(errors="surrogateescape")
