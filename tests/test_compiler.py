@@ -12,7 +12,7 @@ import yaml
 from conftest import make_venv
 
 from recipectl.compiler import cache
-from recipectl.compiler.model import CompileResult
+from recipectl.compiler.model import CompileResult, Problem
 from recipectl.compiler.pipeline import compile_recipes
 from recipectl.machine.disk import Disk
 from recipectl.machine.installation import Installation
@@ -31,6 +31,11 @@ def venv(tmp_path: Path) -> Path:
 
 def compiled(folder: Path, settings: HostSettings = SETTINGS) -> CompileResult:
     return compile_recipes(sources((folder,)), settings, INSTALLATION, Disk())
+
+
+def warnings(folder: Path) -> list[Problem]:
+    """The warnings of the recipe, but for the user that the tests take."""
+    return [warning for warning in compiled(folder / "r").models[0].warnings if warning.key != "user"]
 
 
 def text(venv: Path, **fields: object) -> str:
@@ -135,7 +140,7 @@ def test_an_editor_with_the_schema_knows_the_other_names_and_marks_what_is_no_ke
 
 def test_a_secret_in_the_command_is_known_by_its_flag_too(write: Write, venv: Path, tmp_path: Path) -> None:
     write("r/a.json", text(venv, extra_args={"api-key": "hunter2", "max-num-seqs": 4}))
-    (warning,) = compiled(tmp_path / "r").models[0].warnings
+    (warning,) = warnings(tmp_path)
     assert (warning.key, warning.kind, warning.severity) == ("extra_args.api_key", "secret", "warning")
     assert "a word of the command looks like a secret" in warning.sentence
     assert "hunter2" not in str(warning)
@@ -162,6 +167,28 @@ def test_supplementary_groups_and_acls_open_folders(write: Write, venv: Path, tm
     assert compiled(tmp_path / "r").failures == {}
 
 
+ROOT = "the unit's user is root, so the engine and what it loads may change this host; remove `user:`"
+POWERFUL = "the unit's user nobody is in the group disk, whose members can become root"
+
+
+@pytest.mark.parametrize(("fields", "host_user", "sentence"), [
+    ({"user": "root"}, None, f"{ROOT}, and"), ({}, "root", f"{ROOT} of the host file, and"),
+    ({"user": "nobody", "service": {"SupplementaryGroups": "audio disk"}}, None, POWERFUL),
+    ({"user": "nobody", "service": {"SupplementaryGroups": "audio"}}, None, ""), ({}, None, ""),
+])  # fmt: skip
+def test_a_user_that_can_become_root_is_a_warning(
+    write: Write, venv: Path, tmp_path: Path, fields: dict[str, object], host_user: str | None, sentence: str
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root may open the folders of the tests")
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+    write("r/a.json", text(venv, host="127.0.0.1", port=8101, gpus="none", **fields))
+    (model,) = compiled(tmp_path / "r", HostSettings(user=host_user, path=())).models
+    access = [warning.sentence for warning in model.warnings if warning.key == "user"]
+    assert [text.startswith(sentence) for text in access] == ([True] if sentence else [])
+
+
 def test_one_gpu_named_twice_is_refused_in_the_old_spelling_too(
     write: Write, venv: Path, tmp_path: Path
 ) -> None:
@@ -185,15 +212,15 @@ def test_a_value_of_service_that_systemd_would_ignore_is_an_error(
 
 def test_a_port_that_only_root_may_use_is_a_warning(write: Write, venv: Path, tmp_path: Path) -> None:
     write("r/a.json", text(venv, host="127.0.0.1", port=80))
-    (warning,) = compiled(tmp_path / "r").models[0].warnings
+    (warning,) = warnings(tmp_path)
     assert (warning.key, "port 80 is below 1024" in warning.sentence) == ("port", True)
     write("r/a.json", text(venv, host="127.0.0.1", port=80, user="root"))
-    assert compiled(tmp_path / "r").models[0].warnings == ()
+    assert warnings(tmp_path) == []
     write(
         "r/a.json",
         text(venv, host="127.0.0.1", port=80, service={"AmbientCapabilities": "CAP_NET_BIND_SERVICE"}),
     )
-    assert compiled(tmp_path / "r").models[0].warnings == ()
+    assert warnings(tmp_path) == []
 
 
 def test_a_length_with_a_unit_is_for_vllm_alone(write: Write, venv: Path, tmp_path: Path) -> None:

@@ -31,6 +31,8 @@ from recipectl.request_queue import HAPROXY
 
 # Debian's and Ubuntu's groups of GPUs.
 _DEVICE_GROUPS = ("render", "video")
+# A member may mount, or write to the disk, what it wants.
+_ROOT_GROUPS = ("docker", "lxd", "incus-admin", "libvirt", "disk")
 _MPS_PIPES = "/tmp/nvidia-mps"  # noqa: S108  (the default of CUDA_MPS_PIPE_DIRECTORY)
 _NOT_SET = Variable("", "")
 
@@ -96,19 +98,22 @@ def supplementary_groups(resolved: ResolvedRecipe, disk: Disk) -> tuple[str, ...
 def warnings(
     resolved: ResolvedRecipe, settings: HostSettings, installation: Installation, disk: Disk
 ) -> Iterator[UsageError]:
-    """Yield what the unit's user cannot open or write here: engines go on without it, or fail late."""
+    """Yield what the unit's user may do too much, and what it cannot open or write: that fails late."""
     recipe = resolved.recipe
     user = identity.user_of(recipe, settings)
-    if installation.user or user == "root":
+    if installation.user:
         return
     uid, gids = access.identity(user, disk)
+    if uid == 0:
+        where = "" if recipe.user else " of the host file"
+        fault = f"the unit's user is {user}, so the engine and what it loads may change this host"
+        remedy = f"remove `user:`{where}, and the model has a user of its own"
+        yield UsageError(f"{fault}; {remedy}", "user", kind="access")
+        return
     own = (identity.DATA_GROUP, *resolved.groups)
     extra = (word for value in recipe.service.get("SupplementaryGroups", ()) for word in value.split())
     gids |= {gid for group in (*own, *extra) if (gid := access.group_id(group)) is not None}
-    if user == identity.OPERATORS_GROUP or access.group_id(identity.OPERATORS_GROUP) in gids:
-        fault = f"the unit's user {user} is in the group {identity.OPERATORS_GROUP}"
-        remedy = "so the engine may start and stop models too; give it another user"
-        yield UsageError(f"{fault}, {remedy}", "user", kind="access")
+    yield from _powerful_groups(user, gids)
     for node in gpus.device_nodes(recipe, resolved.gpus, has_card=True):
         if (group := access.denied(Path(node), uid, gids, disk)) is not None:
             fault = f"the unit's user {user} cannot open {node} (group {group}), so no GPU is used"
@@ -124,6 +129,18 @@ def warnings(
             change = f"`chgrp -R {identity.DATA_GROUP} {folder}` and `chmod -R g+rwX {folder}`"
             remedy = f"run {change}, or set HF_HUB_OFFLINE=1"
             yield UsageError(f"{fault}; {remedy}", kind="access")
+
+
+def _powerful_groups(user: str, gids: frozenset[int]) -> Iterator[UsageError]:
+    """Yield the groups of a unit's user that no engine belongs in."""
+    if user == identity.OPERATORS_GROUP or access.group_id(identity.OPERATORS_GROUP) in gids:
+        fault = f"the unit's user {user} is in the group {identity.OPERATORS_GROUP}"
+        remedy = "so the engine may start and stop models too; give it another user"
+        yield UsageError(f"{fault}, {remedy}", "user", kind="access")
+    for name in _ROOT_GROUPS:
+        if access.group_id(name) in gids:
+            fault = f"the unit's user {user} is in the group {name}, whose members can become root"
+            yield UsageError(f"{fault}; take it out, or give the unit another user", "user", kind="access")
 
 
 def mps_pipes(resolved: ResolvedRecipe, disk: Disk) -> str | None:
