@@ -40,6 +40,13 @@ def test_a_group_may_start_and_stop_models(operator: str) -> None:
     assert run_as(operator, sys.executable, "-m", "recipectl", "stop", "a").returncode == 0
 
 
+def test_and_it_sees_what_root_sees(operator: str) -> None:
+    recipe("a", port=18201)
+    recipectl("apply")
+    seen = run_as(operator, sys.executable, "-m", "recipectl", "diff")
+    assert (seen.returncode, seen.stdout, seen.stderr) == (0, "", "")
+
+
 def test_and_it_may_do_nothing_else(operator: str) -> None:
     Path("/run/systemd/system/other.service").write_text("[Service]\nExecStart=/bin/sleep 100\n")
     subprocess.run(["systemctl", "daemon-reload"], check=True)

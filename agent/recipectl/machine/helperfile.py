@@ -80,7 +80,8 @@ def is_in_place(place: Place) -> bool:
     if not place.user and not folder.st_mode & stat.S_IXOTH:
         return False  # the users of units cannot reach it
     others = stat.S_IWGRP | stat.S_IWOTH
-    return stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & others
+    owner = os.geteuid() if place.user else 0
+    return stat.S_ISREG(status.st_mode) and status.st_uid == owner and not status.st_mode & others
 
 
 def archive() -> bytes:
