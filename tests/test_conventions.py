@@ -149,6 +149,15 @@ def test_an_empty_folder_and_none_are_told_by_apply(home: dict[str, str], tmp_pa
     assert errors.startswith(f"no recipes in {tmp_path}/none/recipectl/recipes")
 
 
+def test_a_file_that_was_never_applied_is_told_by_start(home: dict[str, str], tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("model_path: org/m\n")
+    for verb in ("start", "restart", "stop", "wait"):
+        status, output, errors = run(home, "--user", verb, str(file))
+        assert (status, output) == (2, "")
+        assert errors == f"{file} has no unit yet; write it with `recipectl apply {file}`\n"
+
+
 @pytest.mark.parametrize(
     "verb",
     ["compile", "explain", "runtime", "lock", "show-command", "edit", "status", "logs", "remove"],

@@ -111,11 +111,21 @@ def _matching(pattern: str, names: Iterable[str]) -> list[str]:
     return [name for name in names if fnmatchcase(name, pattern)]
 
 
+def _check_has_unit(file: str, place: Place) -> None:
+    """UsageError for a recipe's file that was never applied."""
+    name = UnitNames.of_service(service_name(file)).recipe
+    path = search.find(file, ())
+    if path.exists() and name not in (*recipe_names(place), *model_names(place)):
+        raise UsageError(f"{path} has no unit yet; write it with `recipectl apply {path}`", kind="unit")
+
+
 def _expanded(words: Iterable[str], place: Place, *, models: bool) -> tuple[str, ...]:
     """Words with each pattern replaced by what it matches; UsageError for a pattern without a match."""
     names: dict[str, None] = {}
     for word in words:
         if search.is_file(word) or not _PATTERN.search(word):
+            if models and search.is_file(word):
+                _check_has_unit(word, place)
             names[word] = None
             continue
         recipes = _matching(word, recipe_names(place))
