@@ -6,7 +6,7 @@ import pytest
 
 from recipectl.cli.failures import how_it_ended, reason_not_ready
 from recipectl.place import Place
-from recipectl.systemd.states import UnitState
+from recipectl.systemd.states import FailedCommand, UnitState
 from recipectl.systemd.unitfile import InstalledUnit
 from recipectl.text import printable
 
@@ -21,6 +21,10 @@ def state(**fields: Any) -> UnitState:
     return UnitState("model-a.service", **(words | fields))
 
 
+def failed(status: int, *words: str) -> FailedCommand:
+    return FailedCommand(1, ("python3", "helper", *words), status, 100.0)
+
+
 EXITS = {
     "a status": ({"exit_code": 1, "exit_status": 1}, "exited with status 1"),
     "arguments": ({"exit_code": 1, "exit_status": 2}, "exited with status 2: wrong arguments?"),
@@ -28,8 +32,8 @@ EXITS = {
     "user": ({"exit_code": 1, "exit_status": 217}, "(USER: its user does not exist"),
     "namespace": ({"exit_code": 1, "exit_status": 226}, "(NAMESPACE: a folder that its sandbox names"),
     "numa": ({"exit_code": 1, "exit_status": 242}, "(NUMA: a NUMA node"),
-    "a credential": ({"exit_code": 0, "result": "exit-code", "check_status": 243}, "was not started: status 243 (CREDENTIALS"),
-    "a check": ({"exit_code": 0, "result": "exit-code", "check_status": 1}, "was not started, because a check before it failed"),
+    "a credential": ({"exit_code": 0, "result": "exit-code", "failed_command": failed(243)}, "was not started: status 243 (CREDENTIALS"),
+    "a check": ({"exit_code": 0, "result": "exit-code", "failed_command": failed(1)}, "was not started, because a check before it failed"),
     "a signal": ({"exit_code": 2, "exit_status": 9}, "was killed by SIGKILL"),
     "a real-time signal": ({"exit_code": 2, "exit_status": 45}, "was killed by signal 45"),
     "memory": ({"result": "oom-kill", "exit_code": 2, "exit_status": 9}, "was killed because memory ran out (OOM)"),
@@ -83,6 +87,26 @@ REASONS = {
 def test_a_reason_begins_the_status(fields: dict[str, Any], words: str | None) -> None:
     reason = reason_not_ready(Place(), state(**fields), None)
     assert (reason.sentence if reason else None) == words
+
+
+ENDED = {"exit_code": 1, "started_sec": 5.0}
+VLLM = InstalledUnit("model-a.service", "[Service]\nExecStart=:/v\n\n[X-Recipectl]\nRecipe=a\nBackend=vllm\n")
+LLAMACPP = InstalledUnit("model-a.service", VLLM.text.replace("vllm", "llamacpp"))
+
+
+@pytest.mark.parametrize(("fields", "unit", "command"), [
+    (ENDED | {"exit_status": 2}, VLLM, "check"),
+    (ENDED | {"exit_status": 1}, VLLM, "logs"),
+    (ENDED | {"exit_status": 1}, LLAMACPP, "check"),
+    (ENDED | {"exit_status": 1, "ready_sec": 9.0}, VLLM, "start"),
+    ({"result": "exit-code", "failed_command": failed(1, "check-lock", "--lock", "/a.lock")}, VLLM, "versions"),
+    ({"result": "exit-code", "failed_command": failed(1, "check-pins")}, VLLM, "versions"),
+    ({"result": "exit-code", "failed_command": failed(1, "wait-until-free")}, VLLM, "start"),
+])  # fmt: skip
+def test_the_next_command_fits_the_end(fields: dict[str, Any], unit: InstalledUnit, command: str) -> None:
+    reason = reason_not_ready(Place(), state(**fields), unit)
+    assert reason is not None
+    assert reason.next_command == f"recipectl {command} a"
 
 
 def test_what_a_unit_asserts_is_looked_at_again() -> None:

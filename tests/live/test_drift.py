@@ -20,6 +20,7 @@ VENV, OTHER = Path("/opt/drift"), Path("/opt/drift-other")
 HOST = Path("/etc/recipectl/host.yaml")
 ENGINE = """
 import http.server, json, sys
+print("an earlier run", flush=True)
 from importlib.metadata import version
 
 RUNS = version("vllm")  # as it was when the process started
@@ -294,7 +295,10 @@ def test_a_unit_with_a_lock_refuses_a_changed_runtime_by_itself() -> None:
     install(VENV, "2.0")
     failed = recipectl("restart", "a")
     assert failed.returncode == 1
-    assert f"the runtime differs from {RECIPES}/a.lock: vllm was 1.0 and is 2.0" in failed.stderr
+    difference = f"the runtime differs from {RECIPES}/a.lock: vllm was 1.0 and is 2.0"
+    assert difference in failed.stderr
+    (entry,) = json.loads(recipectl("status", "a", "--json").stdout)
+    assert (entry["log"], entry["next"]) == ([difference], "recipectl versions a")
 
 
 def test_a_healthy_host_satisfies_the_doctor() -> None:

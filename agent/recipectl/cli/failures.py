@@ -37,6 +37,7 @@ _SYSTEMD_STATUSES = {
 }
 _EXITED, _KILLED, _DUMPED = 1, 2, 3  # ExecMainCode
 _WRONG_ARGUMENTS = 2
+_RUNTIME_CHECKS = {"check-pins", "check-lock"}  # commands of the helper that refuse another runtime
 
 
 class Reason(NamedTuple):
@@ -105,9 +106,10 @@ def how_it_ended(state: UnitState, unit: InstalledUnit | None = None) -> str:
     if state.exit_code == _EXITED:
         hint = ": wrong arguments?" if state.exit_status == _WRONG_ARGUMENTS else ""
         return f"exited with status {state.exit_status}{hint}"
-    if state.exit_code == 0 and state.check_status in _SYSTEMD_STATUSES:
-        words = _systemds_words(state.check_status, "the helper of its unit")
-        return f"was not started: status {state.check_status} ({words})"
+    failed = state.failed_command
+    if state.exit_code == 0 and failed and failed.status in _SYSTEMD_STATUSES:
+        words = _systemds_words(failed.status, "the helper of its unit")
+        return f"was not started: status {failed.status} ({words})"
     if state.exit_code == 0 and state.result == "exit-code":
         return "was not started, because a check before it failed"
     return f"ended with result {state.result}"
@@ -136,9 +138,10 @@ def reason_not_ready(place: Place, state: UnitState, unit: InstalledUnit | None)
     checked = state.active_state in ("inactive", "failed") and _failed_check(state, unit)
     # Where a check, or systemd itself, has started nothing, the log is about an earlier run.
     nothing_ran = checked or state.result == "resources"
-    since_sec = state.started_sec if state.exit_code else None
+    failed = state.failed_command
+    since_sec = state.started_sec if state.exit_code else failed.started_sec if failed else None
     log = () if nothing_ran else tuple(log_lines(place, state.name, _LOG_LINES, since_sec))
-    return Reason(sentence, log, f"recipectl edit {name}" if checked else _next_command(state, name))
+    return Reason(sentence, log, f"recipectl edit {name}" if checked else _next_command(state, name, unit))
 
 
 def _sentence(state: UnitState, unit: InstalledUnit | None) -> str | None:
@@ -179,12 +182,14 @@ def _failed_check(state: UnitState, unit: InstalledUnit | None) -> str | None:
     return next((f"AssertPathExists={path}" for path in missing), None)
 
 
-def _next_command(state: UnitState, name: str) -> str:
+def _next_command(state: UnitState, name: str, unit: InstalledUnit | None) -> str:
+    if state.failed_command and not _RUNTIME_CHECKS.isdisjoint(state.failed_command.words):
+        return f"recipectl versions {name}"
     never_ready = (state.ready_sec or 0) < (state.started_sec or 0)
     if state.exit_code == _EXITED and never_ready and state.exit_status not in _SYSTEMD_STATUSES:
-        return (
-            f"recipectl check {name}"  # an engine that ends by itself while it loads dislikes what it is told
-        )
+        # vLLM and SGLang end with 2 where their parsers dislike a word, llama.cpp with 1.
+        is_parser = state.exit_status == _WRONG_ARGUMENTS or (unit and unit.backend == "llamacpp")
+        return f"recipectl {'check' if is_parser else 'logs'} {name}"
     if state.active_state in ("failed", "inactive"):
         return f"recipectl start {name}"
     return f"recipectl logs -f {name}"

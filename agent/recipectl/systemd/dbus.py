@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from recipectl.errors import BusError
 from recipectl.systemd.refusal import Refusal
-from recipectl.systemd.states import ALL, BRIEF, BRIEF_LOADING, CONDITIONS, UnitRow, UnitState, failed_number
+from recipectl.systemd.states import CONDITIONS, FailedCommand, UnitRow, UnitState, failed_command, properties
 from recipectl.systemd.unitfile import is_companion
 
 _SERVICE = b"org.freedesktop.systemd1"
@@ -219,10 +219,9 @@ class Manager:
         name, load, active, sub = (word.decode() for word in words)
         if active == "inactive" and (brief or load == "not-found"):
             return UnitState(name, load, active, sub)
-        properties = (BRIEF_LOADING if active == "activating" else BRIEF) if brief else ALL
         fields = {
             item.field: item.convert(self._property(row.path, item.interface, item.name, item.type))
-            for item in properties
+            for item in properties(active, brief=brief)
             if name.endswith(".service") or item.interface == b"Unit"
         }
         if not fields.get("condition_result", True):
@@ -245,10 +244,11 @@ class Manager:
         argv = tuple(_text(word) for word in commands[0][1]) if commands else ()
         return argv, dict(_text(pair).split("=", 1) for pair in pairs)
 
-    def failed_command(self, unit: str) -> int:
-        """Which ExecStart= of a oneshot unit has failed, counted from 1; 0 where none tells."""
-        property_of = self._row(unit).path, b"Service", b"ExecStart", b"a(sasbttttuii)"
-        return failed_number(self._property(*property_of))
+    def failed_command(self, unit: str) -> FailedCommand | None:
+        """The ExecStart= of a oneshot unit that has failed; None where none tells."""
+        return failed_command(
+            self._property(self._row(unit).path, b"Service", b"ExecStart", b"a(sasbttttuii)")
+        )
 
     def rivals(self, unit: str) -> tuple[str, ...]:
         """The models that a unit conflicts with, in either direction."""

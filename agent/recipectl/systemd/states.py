@@ -8,6 +8,15 @@ _INFINITE = 2**64 - 1
 _ACCOUNTING_OFF = 2**64 - 1  # systemd's value of MemoryCurrent= where nothing is counted
 
 
+class FailedCommand(NamedTuple):
+    """A command of a unit that ended with an error; its number counts from 1."""
+
+    number: int
+    words: tuple[str, ...]
+    status: int  # the number of a signal, where one ended it
+    started_sec: float | None
+
+
 @dataclass(frozen=True)
 class UnitState:
     """What systemd says about one unit; times in seconds since the epoch, memory in bytes."""
@@ -31,7 +40,7 @@ class UnitState:
     ready_sec: float | None = None  # when the unit became active last
     start_limit_sec: float | None = None  # TimeoutStartSec=
     start_limit_burst: int = 0
-    check_status: int = 0  # of the ExecStartPre= that failed
+    failed_command: FailedCommand | None = None  # the ExecStartPre= that kept the main process from its start
     failed_checks: tuple[str, ...] = ()  # Assert… and Condition… that are not met, as `AssertPathExists=/x`
 
     @property
@@ -81,15 +90,14 @@ def _time_sec(usec: int) -> float | None:
     return usec / 1e6 or None
 
 
-def _failed_status(commands: Any) -> int:
-    """The exit status of the first command that failed: its code and status are its last two fields."""
-    return next((int(command[-1]) for command in commands if command[-2] == 1 and command[-1]), 0)
-
-
-def failed_number(commands: Any) -> int:
-    """Which command has failed, counted from 1; 0 where none did. Code and status are 0 before its end."""
-    ends = enumerate(((int(command[-2]), int(command[-1])) for command in commands), start=1)
-    return next((number for number, (code, status) in ends if code and (code, status) != (1, 0)), 0)
+def failed_command(commands: Any) -> FailedCommand | None:
+    """The first command that failed, of a property like ExecStart=; its code is 0 before its end."""
+    for number, command in enumerate(commands, start=1):
+        (_, argv, _, started_usec, *_, code, status) = command
+        if code and (code, status) != (1, 0):
+            words = tuple(word.decode(errors="replace") for word in argv)
+            return FailedCommand(number, words, int(status), _time_sec(started_usec))
+    return None
 
 
 def _not_met(checks: Any) -> tuple[str, ...]:
@@ -113,10 +121,10 @@ class Property(NamedTuple):
 
 _MAIN_PID = Property(b"Service", b"MainPID", b"u", "main_pid", int)
 _RESTARTS = Property(b"Service", b"NRestarts", b"u", "restarts", int)
-BRIEF = (_MAIN_PID,)  # enough for a list
-BRIEF_LOADING = (_MAIN_PID, _RESTARTS)  # of a unit that is not up yet
-ALL = (
-    *BRIEF_LOADING,
+_BRIEF = (_MAIN_PID,)  # enough for a list
+_BRIEF_LOADING = (_MAIN_PID, _RESTARTS)  # of a unit that is not up yet
+_ALL = (
+    *_BRIEF_LOADING,
     Property(b"Service", b"Result", b"s", "result", bytes.decode),
     Property(b"Service", b"ExecMainCode", b"i", "exit_code", int),
     Property(b"Service", b"ExecMainStatus", b"i", "exit_status", int),
@@ -127,7 +135,7 @@ ALL = (
         "memory_bytes",
         lambda size: None if size == _ACCOUNTING_OFF else size,
     ),
-    Property(b"Service", b"ExecStartPre", b"a(sasbttttuii)", "check_status", _failed_status),
+    Property(b"Service", b"ExecStartPre", b"a(sasbttttuii)", "failed_command", failed_command),
     Property(b"Service", b"ExecMainStartTimestamp", b"t", "started_sec", _time_sec),
     Property(b"Service", b"ExecMainExitTimestamp", b"t", "ended_sec", _time_sec),
     Property(b"Service", b"TimeoutStartUSec", b"t", "start_limit_sec", _span_sec),
@@ -142,3 +150,10 @@ ALL = (
     Property(b"Unit", b"Asserts", b"a(sbbsi)", "failed_checks", _not_met),
 )
 CONDITIONS = Property(b"Unit", b"Conditions", b"a(sbbsi)", "failed_checks", _not_met)
+
+
+def properties(active_state: str, *, brief: bool) -> tuple[Property, ...]:
+    """What to ask systemd about a unit: all, or what a list shows."""
+    if not brief:
+        return _ALL
+    return _BRIEF_LOADING if active_state == "activating" else _BRIEF

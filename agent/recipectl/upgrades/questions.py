@@ -86,7 +86,8 @@ def run(manager: Manager, unit: str) -> Answer:
         raise JobError(f"somebody cancelled the start of {unit}")
     if result == "done":
         return Answer(True, 0, 0, since_sec)
-    return Answer(False, manager.failed_command(unit), manager.states((unit,))[0].exit_status, since_sec)
+    failed = manager.failed_command(unit)
+    return Answer(False, failed.number if failed else 0, manager.states((unit,))[0].exit_status, since_sec)
 
 
 def ask_canaries(
