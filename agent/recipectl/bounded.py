@@ -17,7 +17,7 @@ class Output(NamedTuple):
     stderr: bytes
 
 
-def output_of(process: "subprocess.Popen[bytes]", text: str, *, max_bytes: int, timeout_sec: float) -> Output:
+def output_of(process: subprocess.Popen[bytes], text: str, *, max_bytes: int, timeout_sec: float) -> Output:
     """The output of a program that gets a text; it has three pipes and a session of its own.
 
     SubprocessError for a program that says more than `max_bytes`, TimeoutExpired for one that takes longer.

@@ -166,7 +166,7 @@ def _require(host: str, variable: str, value: str, known: tuple[str, ...]) -> No
         raise UsageError(f"`{variable}` of {host} is {value}; only {', '.join(known)} can be asked")
 
 
-def _ask(host: str, command: list[str], running: set["subprocess.Popen[bytes]"]) -> Answer:
+def _ask(host: str, command: list[str], running: set[subprocess.Popen[bytes]]) -> Answer:
     pipe = subprocess.PIPE
     try:
         # In a session of its own, ssh asks no terminal either.

@@ -27,9 +27,6 @@ options:
       - What files below C(/etc/recipectl) say, by their path there, for example C(recipes/qwen3.yaml).
       - It is added to O(recipes) and O(host_file).
     type: dict
-  secrets:
-    description: Secrets by the name of their file below C(/etc/recipectl/secrets), which only root can read.
-    type: dict
   purge:
     description: Remove recipes, drop-ins and their locks from C(/etc/recipectl/recipes) that are not among these. Their models are stopped.
     type: bool
@@ -38,18 +35,7 @@ options:
     description: Restart models whose recipe or secret has changed. Otherwise they keep running as they are.
     type: bool
     default: true
-  executable:
-    description: The path of recipectl, where it is not on C(PATH).
-    type: path
-attributes:
-  check_mode:
-    description: Tells what would change, with the files as they would be.
-    support: full
-  diff_mode:
-    description: Shows files and units. Secrets are not shown.
-    support: full
-requirements:
-  - recipectl on the host, and root
+extends_documentation_fragment: recipectl.models.converge
 """
 
 EXAMPLES = r"""

@@ -32,9 +32,6 @@ options:
   src:
     description: The recipe as a file on the controller, looked for as that of M(ansible.builtin.copy).
     type: path
-  secrets:
-    description: Secrets by the name of their file below C(/etc/recipectl/secrets), which only root can read.
-    type: dict
   enabled:
     description: Whether the model starts at boot. A recipe with C(autostart) says so itself.
     type: bool
@@ -46,18 +43,7 @@ options:
     description: How long to wait at most, in seconds.
     type: int
     default: 1800
-  executable:
-    description: The path of recipectl, where it is not on C(PATH).
-    type: path
-attributes:
-  check_mode:
-    description: Tells what would change, with the recipe as it would be.
-    support: full
-  diff_mode:
-    description: Shows the recipe and its units. Secrets are not shown.
-    support: full
-requirements:
-  - recipectl on the host, and root
+extends_documentation_fragment: recipectl.models.converge
 """
 
 EXAMPLES = r"""
