@@ -206,3 +206,19 @@ def test_models_come_up_at_a_boot_after_the_package_was_purged(tmp_path: Path) -
         )  # fmt: skip
         assert run.returncode == 0, run.stdout + run.stderr
     assert "200" in run.stdout
+
+
+@pytest.mark.parametrize("hidden", ["/sys", "cgroup2"])
+def test_a_place_without_cgroups_is_enough(hidden: str) -> None:
+    """A chroot has often no /sys, or one without what is mounted below it."""
+    path = "$(findmnt -nt cgroup2 -o TARGET | head -n 1)" if hidden == "cgroup2" else hidden
+    doing = (
+        f'while umount -R "{path}" 2>/dev/null; do :; done; exec "$1" systemctl is-active throwaway.service'
+    )
+    before = machine()
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-uc", doing, "-", TOOL],
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == ("activating\n", "")
+    assert machine() == before
