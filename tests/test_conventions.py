@@ -89,7 +89,7 @@ def test_the_words_of_other_tools_are_answered_with_ours(
 
 
 @pytest.mark.parametrize(
-    "verb", ["is-active", "is-enabled", "is-failed", "cat", "show", "kill", "try-restart", "mask"]
+    "verb", ["is-active", "is-enabled", "is-failed", "cat", "show", "kill", "try-restart", "unmask"]
 )
 def test_a_verb_of_systemctl_is_answered_with_its_whole_command(home: dict[str, str], verb: str) -> None:
     assert run(home, verb, "llama", "-q") == (
@@ -97,6 +97,11 @@ def test_a_verb_of_systemctl_is_answered_with_its_whole_command(home: dict[str, 
     )  # fmt: skip
     assert f"use `systemctl --user {verb} model-a model-b`" in run(home, verb, "a", "b", "--user")[2]
     assert f"use `systemctl {verb} model-NAME`" in run(home, verb)[2]
+
+
+def test_a_mask_needs_a_unit_that_is_gone(home: dict[str, str]) -> None:
+    remedy = "`recipectl remove a`, then `systemctl mask model-a`"
+    assert run(home, "mask", "a") == (2, "", f"Error: recipectl has no `mask`; use {remedy}\n")
 
 
 @pytest.mark.parametrize(

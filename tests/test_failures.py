@@ -1,5 +1,7 @@
 """Why a model is not ready, in words, from what systemd says about its unit."""
 
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -37,7 +39,7 @@ EXITS = {
     "a signal": ({"exit_code": 2, "exit_status": 9}, "was killed by SIGKILL"),
     "a real-time signal": ({"exit_code": 2, "exit_status": 45}, "was killed by signal 45"),
     "memory": ({"result": "oom-kill", "exit_code": 2, "exit_status": 9}, "was killed because memory ran out (OOM)"),
-    "a file of variables": ({"result": "resources"}, "a file that its unit reads is missing"),
+    "a file of variables": ({"result": "resources"}, "a file of EnvironmentFile= is missing, which its unit reads"),
     "a long load": (
         {"result": "timeout", "started_sec": 100.0, "ended_sec": 160.0, "start_limit_sec": 60.0, "ready_sec": 50.0},
         "did not become ready within `ready.timeout_sec`",
@@ -60,7 +62,7 @@ def test_the_end_of_an_engine_is_told_by_name(fields: dict[str, Any], words: str
 
 REASONS = {
     "ready": ({"active_state": "active"}, None),
-    "never started": ({"active_state": "inactive"}, "it has not been started since the boot"),
+    "never started": ({"active_state": "inactive"}, "it was stopped, or not started since the boot"),
     "stopped": ({"active_state": "inactive", "ended_sec": 5.0}, "it was stopped"),
     "masked": ({"load_state": "masked", "active_state": "inactive"}, "its unit is masked"),
     "unreadable": ({"load_state": "bad-setting"}, "systemd cannot load its unit (bad-setting)"),
@@ -101,12 +103,59 @@ LLAMACPP = InstalledUnit("model-a.service", VLLM.text.replace("vllm", "llamacpp"
     (ENDED | {"exit_status": 1, "ready_sec": 9.0}, VLLM, "start"),
     ({"result": "exit-code", "failed_command": failed(1, "check-lock", "--lock", "/a.lock")}, VLLM, "versions"),
     ({"result": "exit-code", "failed_command": failed(1, "check-pins")}, VLLM, "versions"),
+    (ENDED | {"exit_status": 127}, LLAMACPP, "logs"),
+    ({"result": "resources"}, VLLM, "check"),
+    (ENDED | {"exit_status": 243}, VLLM, "check"),
     ({"result": "exit-code", "failed_command": failed(1, "wait-until-free")}, VLLM, "start"),
 ])  # fmt: skip
 def test_the_next_command_fits_the_end(fields: dict[str, Any], unit: InstalledUnit, command: str) -> None:
     reason = reason_not_ready(Place(), state(**fields), unit)
     assert reason is not None
     assert reason.next_command == f"recipectl {command} a"
+
+
+def test_a_masked_unit_is_unmasked_first() -> None:
+    reason = reason_not_ready(Place(), state(load_state="masked", active_state="inactive"), None)
+    assert reason is not None
+    assert reason.next_command == "systemctl unmask model-a.service"
+
+
+def test_what_was_mended_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    place = Place(user=True)
+    place.unit_folder.mkdir(parents=True)
+    (place.unit_folder / UNIT.name).write_text(LLAMACPP.text)
+    for started_sec, command in ((100.0, "start"), (time.time() + 60, "check")):
+        ended = state(exit_code=1, exit_status=1, started_sec=started_sec)
+        reason = reason_not_ready(place, ended, LLAMACPP)
+        assert reason is not None
+        assert reason.next_command == f"recipectl {command} a"
+
+
+def test_a_secret_that_is_missing_is_named(tmp_path: Path) -> None:
+    (tmp_path / "there").touch()
+    lines = f"EnvironmentFile={tmp_path}/there\nEnvironmentFile={tmp_path}/gone\nLoadCredential=x:{tmp_path}/gone-2\n"
+    unit = InstalledUnit("model-a.service", f"[Service]\n{lines}\n[X-Recipectl]\nRecipe=a\n")
+    for fields in ({"result": "resources"}, {"exit_code": 1, "exit_status": 243}):
+        words = how_it_ended(state(**fields), unit)
+        assert (f"{tmp_path}/gone" in words, f"{tmp_path}/gone-2" in words, "there" in words) == (
+            True,
+            True,
+            False,
+        )
+
+
+def test_a_kill_by_a_watch_is_told() -> None:
+    watched = InstalledUnit(
+        "model-a.service", VLLM.text.replace("[Service]", "[Unit]\nWants=model-a-watch.service\n[Service]")
+    )
+    killed = state(exit_code=2, exit_status=9)
+    assert (
+        how_it_ended(killed, watched)
+        == "was killed by SIGKILL (by its watch? see `journalctl -u model-a-watch.service`)"
+    )
+    assert how_it_ended(state(exit_code=2, exit_status=11), watched) == "was killed by SIGSEGV"
+    assert how_it_ended(killed, VLLM) == "was killed by SIGKILL"
 
 
 def test_what_a_unit_asserts_is_looked_at_again() -> None:

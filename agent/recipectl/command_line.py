@@ -81,7 +81,9 @@ def unknown_verb(words: list[str], verbs: Iterable[str], *, user: bool) -> str:
     if verb in _OF_UNITS:
         names = [word for word in words[1:] if not word.startswith("-")] or ["NAME"]
         units = shlex.join(f"model-{name.removeprefix('model-')}" for name in names)
-        return f"recipectl has no `{verb}`; use `{systemctl} {verb} {units}`"
+        # A link of this name is refused where the unit's file is.
+        before = f"`recipectl remove {shlex.join(names)}`, then " if verb == "mask" else ""
+        return f"recipectl has no `{verb}`; use {before}`{systemctl} {verb} {units}`"
     if verb in _LISTS:
         return f"recipectl has no `{verb}`; use `recipectl list`, or `{systemctl} {verb} 'model*'`"
     if verb in _OF_THE_MANAGER:

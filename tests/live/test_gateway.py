@@ -172,6 +172,10 @@ def test_a_key_is_asked_for_and_no_engine_sees_it() -> None:
     assert "sk-" not in log
     KEYS.write_text("ann sk-new\n")
     before = show_gateway("MainPID")
+    assert json.loads(recipectl("gateway", "--json").stdout)["answers"] is True
+    KEYS.rename(f"{KEYS}.away")
+    assert f"{KEYS} cannot be read: No such file or directory; create it" in recipectl("doctor").stdout
+    Path(f"{KEYS}.away").rename(KEYS)
     assert "keys or its certificate was changed" in recipectl("apply").stdout
     assert (show_gateway("MainPID") != before, ask("alpha", headers={"X-Api-Key": "sk-new"})[0]) == (
         True,
@@ -210,6 +214,7 @@ def test_a_port_that_is_taken_is_told_and_models_are_applied() -> None:
         1, True, True,
     ), applied.stderr  # fmt: skip
     assert Path("/etc/systemd/system/model-alpha.service").exists()
+    assert "warning: the gateway does not answer; see `systemctl status" in recipectl("gateway").stderr
     # One that waits for its next attempt cannot be reloaded; what it is to serve has changed meanwhile.
     subprocess.run(["systemctl", "stop", "stranger"], check=True)
     host_file(names={"fast": "alpha"})

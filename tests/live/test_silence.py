@@ -83,7 +83,10 @@ def test_a_missing_credential_and_a_missing_numa_node_are_named() -> None:
     recipectl("apply")
     secret.unlink()
     recipectl("start", "a")
-    assert "243 (CREDENTIALS: a file that `secrets:` names is missing)" in str(status()["reason"])
+    row = status()
+    assert f"243 (CREDENTIALS: {secret} is missing)" in str(row["reason"])
+    assert row["next"] == "recipectl check a"
+    assert str(secret) in recipectl("check", "a").stderr
     recipe("a", port=18201, service={"Restart": "no", "NUMAPolicy": "bind", "NUMAMask": "63"})
     recipectl("apply"), recipectl("start", "a")
     assert "242 (NUMA: " in str(status()["reason"])
@@ -143,6 +146,43 @@ def test_doctor_names_what_is_enabled_and_down_and_a_missing_helper() -> None:
     assert "is missing, which units run; run `recipectl apply`" in sentences
     assert recipectl("apply").returncode == 0
     assert recipectl("start", "a").returncode == 0
+
+
+def test_a_running_model_whose_files_are_missing_is_left_alone() -> None:
+    secret = Path("/etc/recipectl/secrets/key")
+    secret.parent.mkdir(parents=True, exist_ok=True)
+    secret.write_text("LLAMA_API_KEY=sk-nottobeseen")
+    secret.chmod(0o600)
+    recipe("a", port=18201, secrets={"LLAMA_API_KEY": str(secret)})
+    recipectl("apply"), recipectl("start", "a")
+    secret.unlink()
+    told = recipectl("doctor").stdout + recipectl("versions").stdout
+    assert (str(secret) in told, "that no unit gives it" in told, "nottobeseen" in told) == (
+        True,
+        False,
+        False,
+    )
+    recipectl("stop", "a")
+    subprocess.run(["userdel", "model-a"], check=True, capture_output=True)
+    assert (
+        "there is no user model-a, as which a unit runs; run `recipectl apply`" in recipectl("doctor").stdout
+    )
+
+
+def test_a_model_that_was_mended_is_started_next() -> None:
+    row = failing("import sys; sys.exit('no weights here')", service={"Restart": "no"})
+    assert row["next"] == "recipectl check a"
+    recipe("a", port=18201, service={"Restart": "no"})
+    recipectl("apply")
+    assert status()["next"] == "recipectl start a"
+    assert "go on with `recipectl start a`" in recipectl("wait", "a").stderr
+    recipectl("remove", "a")
+    subprocess.run(["systemctl", "mask", "model-a"], check=True, capture_output=True)
+    assert (
+        "the recipe has no unit (/etc/systemd/system/model-a.service is masked"
+        in recipectl("versions").stdout
+    )
+    subprocess.run(["systemctl", "unmask", "model-a"], check=True, capture_output=True)
 
 
 def test_wait_ends_when_a_model_cannot_become_ready_any_more() -> None:

@@ -1,5 +1,6 @@
 """The checks of `recipectl doctor`: each yields the problems of one kind."""
 
+import pwd
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
@@ -195,15 +196,28 @@ def _missing_helpers(units: Iterable[InstalledUnit]) -> Iterator[Problem]:
 
 
 def check_identities(subject: Subject) -> Iterator[Problem]:
-    """Models that share a user: each can read the secrets of the other."""
+    """Models whose user is missing, and those that share one: each can read the secrets of the other."""
     by_user: dict[str, list[str]] = {}
     for model in subject.result.models:
         by_user.setdefault(model.user or "", []).append(model.name)
+    installed = subject.store.installed().values()
+    for user in sorted({user for unit in installed if unit.recipe for user in unit.setting("User")}):
+        if not _exists(user):
+            fault = f"there is no user {user}, as which a unit runs"
+            yield on_host("permission", f"{fault}; run `recipectl apply`")
     for user, names in sorted(by_user.items()):
         secret = [name for name in names if subject.result.resolved[name].recipe.secrets]
         if user and len(names) > 1 and secret:
             fault = f"{', '.join(names)} run as {user}, so each can read the secrets of {', '.join(secret)}"
             yield on_host("permission", f"{fault}; take `user:` away, and each has a user of its own")
+
+
+def _exists(user: str) -> bool:
+    try:
+        pwd.getpwnam(user)
+    except KeyError:
+        return False
+    return True
 
 
 def check_lingering(subject: Subject) -> Iterator[Problem]:
@@ -244,7 +258,8 @@ def check_gateway(subject: Subject) -> Iterator[Problem]:
 
     installed = subject.store.installed()
     found = gateway.targets(subject.result.models, installed)
-    made, problems = gateway.compiled(subject.place, subject.result.gateway, found)
+    # With nginx's own test: a key or a certificate that is missing stops the next start.
+    made, problems = gateway.compiled(subject.place, subject.result.gateway, found, test=True)
     yield from problems
     if made:
         for sentence in gateway.differences(made, Path(FOLDER), installed):

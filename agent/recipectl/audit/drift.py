@@ -217,13 +217,16 @@ def of_process(
     replaced_interpreter: str | None,
     started_digest: str | None,
     unit_digest: str | None,
-    secret: Sequence[str] = (),
+    secret: Sequence[str] | None = (),
     user: bool = False,
 ) -> Iterator[Difference]:
-    """How a process differs from what is loaded; `replaced_interpreter` is the file that should run."""
+    """How a process differs from what is loaded; `replaced_interpreter` is the file that should run.
+
+    Without `secret`, nobody knows which of its variables come from files.
+    """
     pid = process.pid
     restart = f"recipectl restart {UnitNames.of_service(unit).recipe}"
-    if names := foreign_variables(process, loaded, secret, user=user):
+    if secret is not None and (names := foreign_variables(process, loaded, secret, user=user)):
         fault = f"process {pid} has variables that no unit gives it ({', '.join(names)})"
         cause = (
             "from EnvironmentFile=, DefaultEnvironment=, systemctl set-environment, or the engine's script"

@@ -77,6 +77,11 @@ def since_last_run(place: Place, unit: InstalledUnit, state: UnitState) -> Itera
     """What has changed since a model was started last, in words."""
     if change := of_recipe(place, unit):
         yield change
+    yield from since_start(place, unit, state)
+
+
+def since_start(place: Place, unit: InstalledUnit, state: UnitState) -> Iterator[str]:
+    """What was changed on this host after a model was started last, in words."""
     started_sec = state.started_sec or 0
     if started_sec and _changed_sec(place.unit_folder / unit.name) > started_sec:
         yield "its unit was written after that start"

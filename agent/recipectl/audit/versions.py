@@ -160,6 +160,10 @@ class _Comparison:
         if evidence.model is None or evidence.resolved is None:
             yield Difference("recipe", "the recipe is gone", "its file was removed", "recipectl apply")
             return
+        if reason := self.store.reason_not_ours(evidence.service):
+            remedy = f"then recipectl apply {evidence.name}"
+            yield Difference("unit", "the recipe has no unit", reason, remedy)
+            return
         unit = self.installed.get(evidence.service)
         yield from drift.of_unit(
             evidence.name,
@@ -181,7 +185,7 @@ class _Comparison:
             replaced_interpreter=_replaced_interpreter(process, resolved),
             started_digest=started_digest(evidence.service, self.place.runtime_folder, user=self.place.user),
             unit_digest=unit.digest if unit else None,
-            secret=tuple(resolved.recipe.secrets) if resolved else (),
+            secret=tuple(resolved.recipe.secrets) if resolved else None,
             user=self.place.user,
         )
         rotated = processes.rotated_secrets(process.pid, unit.secret_files if unit else ())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import signal
 import subprocess
@@ -37,6 +38,7 @@ _SYSTEMD_STATUSES = {
 }
 _EXITED, _KILLED, _DUMPED = 1, 2, 3  # ExecMainCode
 _WRONG_ARGUMENTS = 2
+_NO_CREDENTIALS = 243
 _RUNTIME_CHECKS = {"check-pins", "check-lock"}  # commands of the helper that refuse another runtime
 
 
@@ -84,9 +86,19 @@ def _timed_out(state: UnitState) -> str:
     return "did not become ready within `ready.timeout_sec` (TimeoutStartSec=)"
 
 
-def _systemds_words(status: int, program: str) -> str:
+def _systemds_words(status: int, unit: InstalledUnit | None, program: str = "") -> str:
     name, hint = _SYSTEMD_STATUSES[status]
-    return f"{name}: {hint.format(program=program)}"
+    if name == "CREDENTIALS" and (missing := _missing_secrets(unit)):
+        hint = f"{', '.join(missing)} is missing"
+    return f"{name}: {hint.format(program=program or (unit.program if unit else 'the engine'))}"
+
+
+def _missing_secrets(unit: InstalledUnit | None) -> list[str]:
+    """The files of secrets that are not there, for a caller that may look."""
+    files = (file.replace("%%", "%") for file in (unit.secret_files if unit else ()))
+    with contextlib.suppress(OSError):
+        return [file for file in files if not Path(file).exists()]
+    return []
 
 
 def how_it_ended(state: UnitState, unit: InstalledUnit | None = None) -> str:
@@ -96,19 +108,23 @@ def how_it_ended(state: UnitState, unit: InstalledUnit | None = None) -> str:
     if state.result == "oom-kill":
         return "was killed because memory ran out (OOM)"
     if state.result == "resources":
-        return "was not started: a file that its unit reads is missing (EnvironmentFile= of `secrets:`?)"
+        missing = ", ".join(_missing_secrets(unit)) or "a file of EnvironmentFile="
+        return f"was not started: {missing} is missing, which its unit reads"
     if state.exit_code in (_KILLED, _DUMPED):
         known = {number.value: number.name for number in signal.Signals}
-        return f"was killed by {known.get(state.exit_status, f'signal {state.exit_status}')}"
+        watch = UnitNames.of_service(state.name).watch
+        by_watch = state.exit_status == signal.SIGKILL and unit and watch in str(unit.setting("Wants"))
+        asks = f" (by its watch? see `journalctl -u {watch}`)" if by_watch else ""
+        return f"was killed by {known.get(state.exit_status, f'signal {state.exit_status}')}{asks}"
     if state.exit_code == _EXITED and state.exit_status in _SYSTEMD_STATUSES:
-        program = unit.program if unit else "the engine"
-        return f"exited with status {state.exit_status} ({_systemds_words(state.exit_status, program)})"
+        words = _systemds_words(state.exit_status, unit)
+        return f"exited with status {state.exit_status} ({words})"
     if state.exit_code == _EXITED:
         hint = ": wrong arguments?" if state.exit_status == _WRONG_ARGUMENTS else ""
         return f"exited with status {state.exit_status}{hint}"
     failed = state.failed_command
     if state.exit_code == 0 and failed and failed.status in _SYSTEMD_STATUSES:
-        words = _systemds_words(failed.status, "the helper of its unit")
+        words = _systemds_words(failed.status, unit, "the helper of its unit")
         return f"was not started: status {failed.status} ({words})"
     if state.exit_code == 0 and state.result == "exit-code":
         return "was not started, because a check before it failed"
@@ -132,16 +148,16 @@ def reason_not_ready(place: Place, state: UnitState, unit: InstalledUnit | None)
         return None
     if state.word == "loading" and (missing := missing_hosts(place, UnitNames.of_service(state.name).recipe)):
         sentence = f"it waits for {', '.join(missing)}"
-    if state.active_state != "inactive" and (taken := _port_holder(unit, state.name)):
+    taken = _port_holder(unit, state.name) if state.active_state != "inactive" else None
+    if taken:
         sentence += f"; {taken}"
-    name = UnitNames.of_service(state.name).recipe
     checked = state.active_state in ("inactive", "failed") and _failed_check(state, unit)
     # Where a check, or systemd itself, has started nothing, the log is about an earlier run.
     nothing_ran = checked or state.result == "resources"
     failed = state.failed_command
     since_sec = state.started_sec if state.exit_code else failed.started_sec if failed else None
     log = () if nothing_ran else tuple(log_lines(place, state.name, _LOG_LINES, since_sec))
-    return Reason(sentence, log, f"recipectl edit {name}" if checked else _next_command(state, name, unit))
+    return Reason(sentence, log, _next_command(place, state, unit, by_recipe=bool(checked or taken)))
 
 
 def _sentence(state: UnitState, unit: InstalledUnit | None) -> str | None:
@@ -170,7 +186,8 @@ def _stopped(state: UnitState, unit: InstalledUnit | None) -> str:
     """systemd forgets an on-demand model that nobody needs: nothing tells whether it has run."""
     if unit and unit.setting("StopWhenUnneeded"):
         return "it is on demand, and nobody needs it now"
-    return "it was stopped" if state.ended_sec else "it has not been started since the boot"
+    # systemd forgets a unit that nothing refers to, and with it the time of its last stop.
+    return "it was stopped" if state.ended_sec else "it was stopped, or not started since the boot"
 
 
 def _failed_check(state: UnitState, unit: InstalledUnit | None) -> str | None:
@@ -182,17 +199,36 @@ def _failed_check(state: UnitState, unit: InstalledUnit | None) -> str | None:
     return next((f"AssertPathExists={path}" for path in missing), None)
 
 
-def _next_command(state: UnitState, name: str, unit: InstalledUnit | None) -> str:
+def _next_command(place: Place, state: UnitState, unit: InstalledUnit | None, *, by_recipe: bool) -> str:
+    """The command to go on with; `by_recipe` is True for what its recipe can mend."""
+    name = UnitNames.of_service(state.name).recipe
+    if state.load_state == "masked":
+        return f"systemctl {'--user ' if place.user else ''}unmask {state.name}"
+    if by_recipe:
+        return f"recipectl edit {name}"
     if state.failed_command and not _RUNTIME_CHECKS.isdisjoint(state.failed_command.words):
         return f"recipectl versions {name}"
+    if state.active_state in ("failed", "inactive") and unit and _was_mended(place, state, unit):
+        return f"recipectl start {name}"
+    statuses = (state.exit_status, state.failed_command.status if state.failed_command else 0)
+    if state.result == "resources" or _NO_CREDENTIALS in statuses:
+        return f"recipectl check {name}"  # it names the file, and what to do
     never_ready = (state.ready_sec or 0) < (state.started_sec or 0)
     if state.exit_code == _EXITED and never_ready and state.exit_status not in _SYSTEMD_STATUSES:
         # vLLM and SGLang end with 2 where their parsers dislike a word, llama.cpp with 1.
-        is_parser = state.exit_status == _WRONG_ARGUMENTS or (unit and unit.backend == "llamacpp")
+        is_llamacpp = unit and unit.backend == "llamacpp" and state.exit_status == 1
+        is_parser = is_llamacpp or state.exit_status == _WRONG_ARGUMENTS
         return f"recipectl {'check' if is_parser else 'logs'} {name}"
     if state.active_state in ("failed", "inactive"):
         return f"recipectl start {name}"
     return f"recipectl logs -f {name}"
+
+
+def _was_mended(place: Place, state: UnitState, unit: InstalledUnit) -> bool:
+    """True if its unit, its runtime or its secrets were changed after it was started."""
+    from recipectl.audit import edits
+
+    return not place.remote and any(edits.since_start(place, unit, state))
 
 
 def start_failure(place: Place, state: UnitState, result: str) -> str:

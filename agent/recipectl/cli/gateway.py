@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from recipectl.cli.options import json_option, print_json, report_problems
+from recipectl.cli.options import json_option, print_json, report_problems, warn
 from recipectl.converge.values import Action, Plan, Survey
 from recipectl.errors import Problem, RecipectlError
 from recipectl.systemd.store import Store
@@ -105,6 +105,8 @@ def of_place(place: Place) -> tuple[Gateway | None, tuple[Problem, ...]]:
 @click.pass_obj
 def gateway_(place: Place, as_json: bool) -> int:
     """Show the one address of this host's models, and where each name leads."""
+    from recipectl.gateway import host
+
     gateway, problems = of_place(place)
     report_problems(problems)
     if gateway is None:
@@ -120,10 +122,13 @@ def gateway_(place: Place, as_json: bool) -> int:
         }
         for route in gateway.routes.by_name.values()
     ]
+    answers = host.loaded() is not None
     if as_json:
-        print_json({"url": url, "keys": settings.keys is not None, "names": rows})
+        print_json({"url": url, "answers": answers, "keys": settings.keys is not None, "names": rows})
         return 0
     click.echo(url + ("" if settings.keys else "  (no key is asked for)"))
+    if not answers:
+        warn(f"the gateway does not answer; see `systemctl status {GATEWAY}`")
     click.echo(_ROW.format("NAME", "RECIPE", "URL"))
     for row in rows:
         click.echo(

@@ -149,7 +149,7 @@ def _tell_of_edits(place: Place, services: tuple[str, ...]) -> None:
     for service in services:
         unit = store.read(service)
         if unit and unit.recipe and (change := edits.of_recipe(place, unit)):
-            say(f"{unit.recipe}: {change}", err=True)
+            say(f"{unit.recipe} starts as it was applied last: {change}", err=True)
 
 
 def _failure(

@@ -16,7 +16,7 @@ from recipectl.cli.terminal import say
 from recipectl.errors import RecipectlError, RecipeError, UsageError
 from recipectl.recipe import search
 from recipectl.systemd.store import Store
-from recipectl.systemd.unitfile import UnitNames, is_companion
+from recipectl.systemd.unitfile import GATEWAY, UnitNames, is_companion
 from recipectl.text import did_you_mean
 
 if TYPE_CHECKING:
@@ -49,6 +49,8 @@ def no_such_recipe(word: str, place: Place) -> UsageError:
     known = {*recipe_names(place), *model_names(place)}
     where = place.remote or ", ".join(map(str, place.recipe_folders))
     hint = did_you_mean(word, known, "see `recipectl list`, or give a recipe's file")
+    if word in ("models-gateway", "gateway"):
+        hint = f"for the gateway, use `recipectl gateway`, and `systemctl` and `journalctl -u {GATEWAY}`"
     return UsageError(f"there is no recipe `{word}` in {where}; {hint}", kind="file")
 
 

@@ -111,7 +111,8 @@ def _keys(path: str, content: Callable[[Path], bytes]) -> dict[str, str]:
         return gateway_keys.parse(content(Path(path)).decode(errors="replace"))
     except OSError as error:
         reason = error.strerror or str(error)
-        raise UsageError(f"{path} cannot be read: {reason}", "gateway", "keys", kind="file") from error
+        fault = f"{path} cannot be read: {reason}"
+        raise UsageError(f"{fault}; create it, or correct `keys:`", "gateway", "keys", kind="file") from error
     except ValueError as error:
         raise UsageError(f"{path} is wrong: {error}; correct it", "gateway", "keys", kind="value") from error
 
