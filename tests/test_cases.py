@@ -167,6 +167,43 @@ INLINE = {
     "what podman is given besides": (
         "quadlet", "[Container]\nImage=vllm/vllm-openai\nPodmanArgs=--memory 48g --gpus=all\nExec=--model a/b\nUlimit=stack=1:1\n[Service]\nCPUWeight=20\n",
         ["MemoryMax: 48G", "LimitSTACK: '1:1'", "CPUWeight: '20'"], []),
+    "GPUs that a container counts from 0": (
+        "command", "docker run --gpus '\"device=3,2\"' -e CUDA_VISIBLE_DEVICES=1 -p 1:8000 vllm/vllm-openai --model a/b\n", ["gpus: [3]"], []),
+    "the GPUs of a Quadlet file": ("quadlet", "[Container]\nImage=vllm/vllm-openai\nAddDevice=nvidia.com/gpu=2\nEnvironment=CUDA_VISIBLE_DEVICES=0\nExec=--model a/b\n", ["gpus: [2]"], []),
+    "a GPU that a container did not have": (
+        "command", "docker run --gpus device=2 -e CUDA_VISIBLE_DEVICES=1 -p 1:8000 vllm/vllm-openai --model a/b\n", ["gpus: [2]"], ["CUDA_VISIBLE_DEVICES=1 among the container's GPUs"]),
+    "a GPU by its node": ("command", "docker run --device /dev/nvidia0 --device /dev/nvidiactl -p 1:8000 vllm/vllm-openai --model a/b\n", ["gpus: [0]"], []),
+    "a range of ports": (
+        "command", "docker run -p 9000-9002:8000-8002 vllm/vllm-openai --model a/b --port 8001\n", ["port: 9001"], ["the published port 8000", "the published port 8002"]),
+    "a folder beside the script": ("command", "cd /srv; docker run -v ./models:/models -p 1:8000 vllm/vllm-openai --model /models/x\n", ["model_path: /srv/models/x"], []),
+    "the folder of a container": ("command", "cd /srv; docker run -w /models -v /data:/models -p 1:8000 vllm/vllm-openai --model ./x\n", ["model_path: /data/x"], []),
+    "the address of llama.cpp's image": ("command", "docker run -v /m:/m -p 1:8080 ghcr.io/ggml-org/llama.cpp:server -m /m/a.gguf\n", ["host: 0.0.0.0"], []),
+    "the network of another container": ("command", "docker run --network container:vpn vllm/vllm-openai --model a/b\n", ["model_path: a/b"], ["in the network of `vpn`"]),
+    "what a Compose service inherits": (
+        "compose", "services:\n  v:\n    image: vllm/vllm-openai\n    command: --model a/b\n    extends: {file: x.yaml, service: y}\ninclude: [z.yaml]\n",
+        ["model_path: a/b"], ["line 5: `extends:` of the service", "the files of `include:`", "docker compose config"]),
+    "specifiers in a unit's shell": (
+        "unit", '[Service]\nUser=ai\nExecStart=/bin/bash -c "exec /l/llama-server -m /models/%i.gguf --alias \'%i\' --port 8081"\n',
+        ['model_path: "/models/${INSTANCE}.gguf"', "port: 8081"], []),
+    "output that goes elsewhere": (
+        "command", "exec > >(tee -a /var/log/x) 2>&1\nexec >>/var/log/y\nvllm serve a/b | tee -a /var/log/z\n",
+        ["model_path: a/b"], ["line 1: the file of its output", "line 2: the file of its output", "the file `/var/log/z` of its output"]),
+    "a pipe into a file": ("command", "vllm serve a/b 2>&1 | ts >>/var/log/z\n", ["model_path: a/b"], ["the file `/var/log/z` of its output"]),
+    "what is set up before": (
+        "command", "nvidia-smi -pl 300\nnvidia-smi -q\necho never >/sys/kernel/mm/x\nvllm serve a/b\n", ["model_path: a/b"], ["line 1: `nvidia-smi -pl 300`", "line 3: what is written to /sys/kernel/mm/x"]),
+    "options that come twice": (
+        "command", "vllm serve a/b --port 8000 --max_model_len=8 --max-model-len 16 --enable-prefix-caching --no-enable-prefix-caching --port 8001\n",
+        ["port: 8001", "max_model_len: 16", "enable-prefix-caching: false"], []),
+    "llama.cpp's options that come twice": ("command", "/l/llama-server -m /a.gguf -c 100 --host 1.1.1.1 --lora x --host 127.0.0.1 -c 200 --lora y\n", ["host: 127.0.0.1", "max_model_len: 200", "lora: x", "[--lora, y]"], []),
+    "options of two words": (
+        "command", "/l/llama-server --control-vector-layer-range 10 20 -m /a.gguf --lora-scaled /b.gguf 0.5 --port 1\n",
+        ["[--control-vector-layer-range, '10', '20', --lora-scaled, /b.gguf, '0.5']", "port: 1"], []),
+    "a package that is no variable": ("command", "uvx --from vllm==0.10.0 vllm serve a/b\nuv run --with vllm==0.11.0 --python 3.12 vllm serve c/d\n", ["model_path: a/b", "model_path: c/d"], ["`uvx --from vllm==0.10.0`", "recipectl venv create"]),
+    "another user in ExecStart=": ("unit", "[Service]\nExecStart=/usr/bin/sudo -u llm -H /l/llama-server -m /a.gguf\n", ["user: llm"], []),
+    "root's cache": ("unit", "[Service]\nExecStart=/v/bin/vllm serve a/b\n", ["model_path: a/b"], ["it ran as root", "the Hugging Face cache of root"]),
+    "numbers that are no secret": ("command", "python -m sglang.launch_server --model-path a/b --bucket-time-to-first-token 0.1 0.5\n", ["bucket-time-to-first-token:\n  - 0.1\n  - 0.5\n"], []),
+    "a variable after a list": ("command", "vllm serve a/b --served-model-name x $EXTRA\n", ["model_path: a/b"], ["`${EXTRA}` after `--served-model-name`"]),
+    "several ExecStart=": ("unit", "[Service]\nUser=ai\nType=oneshot\nExecStart=/v/bin/vllm serve c/d --port 1\nExecStart=/v/bin/vllm serve a/b\n", ["model_path: a/b"], ["ExecStart=/v/bin/vllm serve c/d --port 1"]),
     "a placeholder": ("command", "vllm serve a/b --port '<PORT>'\nvllm serve c/d\n", ["model_path: c/d"], ["line 1 of the command: fill in `<PORT>`"]),
 }  # fmt: skip
 
@@ -197,6 +234,7 @@ WITH_SECRETS = {
     "a flag's URL": ("command", "vllm serve a/b --otlp-traces-endpoint https://u:@@@h:1/x\n"),
     "a flag's JSON": ("command", "vllm serve a/b --hf-overrides '{\"token\": \"@@\"}' --model-loader-extra-config '{\"aws_secret_access_key\":\"@@\"}'\n"),
     "a setting": ("unit", "[Service]\nExecCondition=/usr/bin/curl https://u:@@@h\nExecStartPre=/usr/bin/env DB_PASS=@@ x\nExecStart=/v/bin/vllm serve a/b\n"),
+    "VLLM Studio's options": ("vllm-studio", '{"id":"x","model_path":"a/b","extra_args":{"api_key":"@@","hf-token":"@@x","aws_secret":["@@"]}}'),
     "other programs": ("command", "curl -u user:@@ http://x\nwget https://u:@@@h/x\ndocker login -p @@\nmysql -p@@\nvllm serve a/b\n"),
 }  # fmt: skip
 

@@ -16,6 +16,7 @@ from recipectl.cli.names import complete_engine, complete_file
 from recipectl.errors import RecipectlError, UsageError
 from recipectl.importers import (
     container_files,
+    host_units,
     llama_swap,
     running,
     shell,
@@ -37,7 +38,6 @@ _OUTPUT = click.option(
 _RUNS_ENGINE = re.compile(
     r"\b(vllm serve|vllm\.entrypoints|sglang serve|sglang\.launch_server|llama-server)\b"
 )
-_UNIT_FOLDERS = tuple(Path(base, "systemd/system") for base in ("/etc", "/run", "/usr/local/lib", "/usr/lib"))
 
 
 @click.group("import")
@@ -187,12 +187,19 @@ def unit_(source: str, folder: Path | None) -> int:
     name = path.name.removesuffix(".service")
     if path.suffix == ".container":
         return output([container_files.quadlet_draft(_text(source), path.stem, source)], folder)
-    if "/" not in source and not path.exists():
-        path = _unit_file(name)
+    is_installed = "/" not in source and not path.exists()
+    if is_installed:
+        path = host_units.file_of(name)
     if own := Store(path.parent).read(path.name):
         raise UsageError(f"{path} is a unit of recipectl itself: its recipe is {own.source}", kind="file")
     texts = [_text(str(path)), *Store(path.parent).drop_ins(f"{name}.service").values()]
-    return output([systemd_unit.draft("\n".join(texts), name, str(path))], folder)
+    draft = systemd_unit.draft("\n".join(texts), name, str(path))
+    if is_installed and "autostart" in draft.fields and not host_units.is_enabled(f"{name}.service"):
+        del draft.fields["autostart"]
+        draft.comments[""] += (
+            "\nThe service was not enabled. With `autostart: true` the model starts at boot."
+        )
+    return output([draft], folder)
 
 
 @import_.command("compose")
@@ -286,13 +293,3 @@ def _mapping(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise UsageError(f"{path}: must be a mapping; give the tool's own file")
     return data
-
-
-def _unit_file(name: str) -> Path:
-    """The file of a unit, or of its template, in systemd's folders; UsageError when there is none."""
-    for file_name in (f"{name}.service", f"{name.partition('@')[0]}@.service"):
-        for folder in _UNIT_FOLDERS:
-            if (folder / file_name).exists():
-                return folder / file_name
-    folders = ", ".join(map(str, _UNIT_FOLDERS))
-    raise UsageError(f"there is no {name}.service in {folders}; give the unit's file")

@@ -12,6 +12,10 @@ from recipectl.text import nearest
 
 _FLAG = re.compile(r"--?[A-Za-z]")
 _NUMBER = re.compile(r"-[0-9.]+")
+# Of llama.cpp: a range, and a file with its scale, which newer releases have in one word.
+_TWO_VALUES = ("--control-vector-layer-range",)
+_SCALED = ("--lora-scaled", "--control-vector-scaled")
+_SCALE = re.compile(r"-?[0-9.]+")
 _LIKELY = 0.75  # from this similarity on, a nearest flag is probably meant
 
 
@@ -85,6 +89,8 @@ def _end_of_values(words: Sequence[str], start: int, flag: str, known: Options) 
     kind = known.kind(flag)
     if kind == "value" and next_flag == start and known.choices(flag):
         return start  # `-fa` of an older llama-server; a choice is no flag
+    if flag in _TWO_VALUES or (flag in _SCALED and _SCALE.fullmatch(" ".join(words[start + 1 : start + 2]))):
+        return min(start + 2, len(words))
     if kind in ("value", "repeated", "commas"):
         return min(start + 1, len(words))
     if kind == "optional":

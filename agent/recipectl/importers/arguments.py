@@ -1,7 +1,7 @@
 """The options of an engine's command as keys of a recipe: fields, `extra_args`, `args`, `secrets`."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,6 +21,7 @@ _SECRET_VARIABLES = {
     ("llamacpp", "--api-key"): "LLAMA_API_KEY",
     ("llamacpp", "--hf-token"): "HF_TOKEN",
 }
+_VARIABLE_ALONE = re.compile(f"{VARIABLE_START}[^{VARIABLE_END}]*{VARIABLE_END}")
 _SECRET_FLAG = re.compile(r"(^|-)(api-keys?|token|password|passwd|secret)$")
 
 
@@ -65,10 +66,12 @@ class _Arguments:
 
 def set_arguments(draft: Draft, backend: str, options: list[GivenOption], stray_words: list[str]) -> None:
     """Set the keys of a draft that give the engine its options; what they lose is named."""
+    options = _last_of_each(backend, options)
     nodes, node_options = nodes_value(backend, options)
     arguments = _Arguments(backend)
     for option in options:
-        if option not in node_options and not _take_secret(draft, backend, option):
+        values = option.values or tuple(filter(None, (option.raw[0].partition("=")[2],)))
+        if option not in node_options and not take_secret(draft, backend, option.flag, values):
             arguments.add(option)
     for key, _ in ENGINES[backend].flags.items():
         if key in arguments.fields:
@@ -82,34 +85,53 @@ def set_arguments(draft: Draft, backend: str, options: list[GivenOption], stray_
         draft.set("args", args, "As written: no key gives exactly these words.")
 
 
+def _last_of_each(backend: str, options: list[GivenOption]) -> list[GivenOption]:
+    """The options without those that a later one replaces: engines take the last one."""
+    known = shipped_options(backend)
+    own = {known.aliases.get(flag, flag) for flag in ENGINES[backend].flags.values() if flag}
+    last: dict[str, GivenOption] = {}
+    for option in options:
+        flag = known.negations.get(option.flag, option.flag)
+        # llama.cpp collects some options; those that a recipe has a field for have one value.
+        is_single = flag in own or (known.kind(flag) == "value" and backend != "llamacpp")
+        if "." not in option.name and (is_single or known.kind(flag) == "negatable"):
+            last[flag] = option
+    flags = [known.negations.get(option.flag, option.flag) for option in options]
+    return [option for flag, option in zip(flags, options, strict=True) if last.get(flag, option) is option]
+
+
 def _unknown_words(backend: str, options: list[GivenOption], stray_words: list[str]) -> Iterator[str]:
     """What must be said of words whose meaning only the host knows."""
     for word in stray_words:
-        if re.fullmatch(f"{VARIABLE_START}[^{VARIABLE_END}]*{VARIABLE_END}", word):
+        if _VARIABLE_ALONE.fullmatch(word):
             fault = f"`{redacted(word)}` stands alone, and may be several words or none"
             yield f"{fault}; write them in `args:` instead"
     for option in options:
+        for value in option.values[1:]:
+            if _VARIABLE_ALONE.fullmatch(value):
+                fault = (
+                    f"`{redacted(value)}` after `{option.name}` may be several words, of other options too"
+                )
+                yield f"{fault}; write them in `args:` instead"
         if option.flag == ENGINES[backend].config_flag:
             fault = f"what {redacted(' '.join(option.values))} sets, which cannot be read here"
             yield f"{fault}; write the port and the names in the recipe"
 
 
-def _take_secret(draft: Draft, backend: str, option: GivenOption) -> bool:
+def take_secret(draft: Draft, backend: str, flag: str, values: Sequence[str]) -> bool:
     """Whether an option holds a secret; if so, it becomes an entry of `secrets:` or is not carried over."""
-    if variable := _SECRET_VARIABLES.get((backend, option.flag)):
-        if option.values:
-            set_secret(draft, variable, ",".join(option.values))
-            draft.hidden |= {*option.values}
+    if variable := _SECRET_VARIABLES.get((backend, flag)):
+        if values:
+            set_secret(draft, variable, ",".join(values))
+            draft.hidden |= {*values}
+        if len(values) > 1:
+            draft.not_carried_over.append(f"the keys of `{flag}` after the first: {variable} takes one")
         return True
-    values = option.values or (option.raw[0].partition("=")[2],)
-    if not any(values):
-        return False
-    is_secret = bool(_SECRET_FLAG.search(option.flag)) or any(
-        TOKEN.search(value) or has_secret(value) for value in values
-    )
-    if is_secret:
+    is_named_so = _SECRET_FLAG.search(flag) and not all(re.fullmatch(r"[0-9.]+", value) for value in values)
+    is_secret = bool(is_named_so) or any(TOKEN.search(value) or has_secret(value) for value in values)
+    if is_secret and any(values):
         draft.hidden |= {*values}
         draft.not_carried_over.append(
-            f"the secret of `{option.name}`: {backend} reads it from its command line, which anyone may read"
+            f"the secret of `{flag}`: {backend} reads it from its command line, which anyone may read"
         )
-    return is_secret
+    return is_secret and any(values)

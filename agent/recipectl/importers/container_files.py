@@ -28,13 +28,13 @@ _COMPOSE_OPTIONS = {
     "mem_reservation": "--memory-reservation", "cpus": "--cpus", "cpuset": "--cpuset-cpus",
     "pids_limit": "--pids-limit", "oom_score_adj": "--oom-score-adj", "ulimits": "--ulimit",
     "gpus": "--gpus", "group_add": "--group-add", "stop_signal": "--stop-signal",
-    "security_opt": "--security-opt", "user": "--user",
+    "security_opt": "--security-opt", "user": "--user", "working_dir": "--workdir",
 }  # fmt: skip
 # What only matters to a container, or to the tool that makes it.
 _COMPOSE_QUIET = frozenset(
     """
     image command entrypoint deploy container_name hostname domainname labels annotations logging pull_policy
-    tty stdin_open ipc shm_size runtime platform expose build develop extends
+    tty stdin_open ipc shm_size runtime platform expose build develop
     """.split()  # noqa: SIM905  (a list one can read)
 )
 _VARIABLE = re.compile(r"\$(?:(\$)|([A-Za-z_]\w*)|\{([A-Za-z_]\w*)(?:(:?[-?+])([^}]*))?\})")
@@ -42,7 +42,7 @@ _QUADLET_OPTIONS = {
     "Environment": "-e", "EnvironmentFile": "--env-file", "Volume": "-v", "Mount": "--mount",
     "PublishPort": "-p", "AddDevice": "--device", "Network": "--network", "Secret": "--secret",
     "Ulimit": "--ulimit", "Memory": "--memory", "PidsLimit": "--pids-limit", "StopSignal": "--stop-signal",
-    "User": "--user", "HealthCmd": "--health-cmd", "GroupAdd": "--group-add",
+    "User": "--user", "HealthCmd": "--health-cmd", "GroupAdd": "--group-add", "WorkingDir": "--workdir",
 }  # fmt: skip
 _QUADLET_QUIET = frozenset(
     """
@@ -51,6 +51,7 @@ _QUADLET_QUIET = frozenset(
     """.split()  # noqa: SIM905  (a list one can read)
 )
 _Words = list[str]
+_WHOLE = "import what `docker compose config` prints"
 
 
 class _ComposeLoader(Loader):
@@ -85,7 +86,18 @@ def compose_drafts(text: str, source: str) -> tuple[list[Draft], list[str]]:
         raise UsageError(f"{source}: has no `services:`; give a Compose file")
     folder = Path(source).absolute().parent
     drafts: list[Draft] = []
-    left_out: list[str] = []
+    left_out = [
+        f"{other}, which changes these services; {_WHOLE}"
+        for other in (
+            "compose.override.yaml",
+            "compose.override.yml",
+            "docker-compose.override.yml",
+            "docker-compose.override.yaml",
+        )
+        if source != "-" and Path(source).name != other and (folder / other).exists()
+    ]
+    if "include" in data:
+        left_out.append(f"the files of `include:`; {_WHOLE}")
     for name, service in services.items():
         lines = _lines(root, str(name))
         try:
@@ -110,7 +122,7 @@ def _lines(root: Any, name: str) -> dict[str, int]:
 def _service_draft(name: str, service: Any, lines: Mapping[str, int], folder: Path, source: str) -> Draft:
     if not isinstance(service, dict) or not isinstance(service.get("image"), str):
         has_base = isinstance(service, dict) and "extends" in service
-        remedy = "import what `docker compose config` prints" if has_base else "give it one"
+        remedy = _WHOLE if has_base else "give it one"
         raise UsageError(f"it has no `image:` here; {remedy}")
     lost: list[str] = []
     variables: dict[str, str] = {}
@@ -121,10 +133,12 @@ def _service_draft(name: str, service: Any, lines: Mapping[str, int], folder: Pa
     for key, value in service.items():
         written = f"line {lines.get(key, 1)}: `{key}:` of the service"
         if key in _COMPOSE_OPTIONS:
-            for text in _texts(key, value, folder):
+            for text in _texts(key, value, folder, lost):
                 container.add(_COMPOSE_OPTIONS[key], text, written)
         elif key == "deploy":
             _add_resources(container, value, written)
+        elif key == "extends":
+            container.leave_out(f"{written}, and what it inherits; {_WHOLE}")
         elif key not in _COMPOSE_QUIET and not key.startswith("x-"):
             container.leave_out(written)
     if "entrypoint" in service:
@@ -156,7 +170,7 @@ def _interpolated(value: Any, variables: Mapping[str, str], lost: list[str]) -> 
     return _VARIABLE.sub(text, value) if isinstance(value, str) else value
 
 
-def _texts(key: str, value: Any, folder: Path) -> Iterator[str]:
+def _texts(key: str, value: Any, folder: Path, lost: list[str]) -> Iterator[str]:
     """The values of one key, each as the option of `docker run` has it."""
     if key == "environment" and isinstance(value, dict):
         yield from (name if text is None else f"{name}={_scalar(text)}" for name, text in value.items())
@@ -172,7 +186,9 @@ def _texts(key: str, value: Any, folder: Path) -> Iterator[str]:
             text = re.sub(r"^~(?=/)", host_variable("HOME"), text)
             text = str(folder / text) if text.startswith(".") or key == "env_file" else text
         is_optional = isinstance(item, dict) and not item.get("required", True)
-        if not is_optional or Path(text).exists():
+        if is_optional and not Path(text).exists():
+            lost.append(f"the variables in {text}, which is not here")
+        else:
             yield text
 
 
@@ -234,7 +250,12 @@ def quadlet_draft(text: str, name: str, source: str) -> Draft:
     lost: list[str] = []
     settings = parse_settings(without_specifiers(text, name, lost))
     values = {key: value for section, key, value in settings if section == "Container"}
-    container = Container({}, lost)
+    file = Path(source).absolute()
+    container = Container({}, lost, base=str(file.parent))
+    lost += [
+        f"{path}, which changes this file; write its settings here"
+        for path in sorted(file.with_name(f"{file.name}.d").glob("*.conf"))
+    ]
     for section, key, value in settings:
         if section != "Container" or key in _QUADLET_QUIET:
             continue

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from recipectl.compiler.secrets import looks_secret
 from recipectl.errors import RecipectlError
 from recipectl.importers.command import assignment
-from recipectl.importers.draft import VARIABLE_START
+from recipectl.importers.draft import VARIABLE_START, host_variable
 from recipectl.recipe.yamlsyntax import read_text
 
 _FLAGS = frozenset(
@@ -58,6 +58,9 @@ class Container:
     service: dict[str, str] = field(default_factory=dict)
     secrets: dict[str, str] = field(default_factory=dict)  # variable -> the container's secret
     all_gpus: bool = False
+    gpus: list[str] = field(default_factory=list)  # those that the container sees
+    folder: str = ""  # in which its program starts
+    base: str = ""  # where relative paths of the host begin
 
     def add_variable(self, value: str) -> None:
         if pair := assignment(value):
@@ -90,15 +93,33 @@ class Container:
 
     def add_volume(self, value: str) -> None:
         source, _, target = value.partition(":")
-        self.mounts.append((target.split(":")[0], source))
+        self.mounts.append((target.split(":")[0], self._of_host(source)))
 
     def add_mount(self, value: str) -> None:
         parts = dict(part.partition("=")[::2] for part in value.split(","))
-        source = parts.get("source") or parts.get("src") or ""
+        if parts.get("type") == "tmpfs":
+            return  # a folder of the container alone
+        source = self._of_host(parts.get("source") or parts.get("src") or "")
         target = parts.get("target") or parts.get("dst") or parts.get("destination") or ""
         self.mounts.append((target, source))
 
+    def _of_host(self, source: str) -> str:
+        """The path of a folder that `-v ./x:/y` names; a volume's name as it is."""
+        if not source.startswith(("./", "../")) and source not in (".", ".."):
+            return source
+        base = self.base or host_variable("FOLDER")
+        return f"{base.rstrip('/')}/{source.removeprefix('.').removeprefix('/')}".rstrip("/")
+
+    def set_folder(self, value: str) -> None:
+        self.folder = value
+
     def add_port(self, value: str) -> None:
+        if ranges := re.fullmatch(r"(.*:)?([0-9]+)-([0-9]+):([0-9]+)-([0-9]+)(/.*)?", value):
+            address, kind = ranges[1] or "", ranges[6] or ""
+            first, last, inside = (int(ranges[number]) for number in (2, 3, 4))
+            for number in range(min(last - first, 1000) + 1):
+                self.add_port(f"{address}{first + number}:{inside + number}{kind}")
+            return
         parts = value.replace("[::1]", "::1").rsplit(":", 2)
         address, host_port, container_port = ["", "", *parts][-3:]
         container_port = container_port.split("/")[0]
@@ -106,7 +127,7 @@ class Container:
 
     def add_gpus(self, value: str) -> None:
         if devices := re.search(r"device=([^\"']+?)(?:\"|'|$)", value):
-            self.environment["CUDA_VISIBLE_DEVICES"] = devices[1]
+            self.gpus += devices[1].split(",")
         elif value.strip("\"'") in ("all", "-1", ""):
             self.all_gpus = True
         else:
@@ -114,14 +135,33 @@ class Container:
 
     def add_device(self, value: str) -> None:
         gpu = value.removeprefix("nvidia.com/gpu=")
-        if gpu == value:
+        if node := re.fullmatch(r"/dev/nvidia([0-9]+)(:.*)?", value):
+            self.gpus.append(node[1])
+        elif gpu == value:
             if not value.startswith(("/dev/kfd", "/dev/dri", "/dev/nvidia")):  # units have the nodes of GPUs
                 self.add_other("--device", value)
         elif gpu == "all":
             self.all_gpus = True
         else:
-            gpus = self.environment.get("CUDA_VISIBLE_DEVICES")
-            self.environment["CUDA_VISIBLE_DEVICES"] = f"{gpus},{gpu}" if gpus else gpu
+            self.gpus.append(gpu)
+
+    def select_gpus(self) -> None:
+        """CUDA_VISIBLE_DEVICES as the host counts: a container counts the GPUs that it sees from 0."""
+        visible = self.environment.pop("NVIDIA_VISIBLE_DEVICES", None)
+        self.all_gpus |= visible == "all"
+        self.gpus = self.gpus or [gpu for gpu in (visible or "").split(",") if gpu not in ("", "all", "void")]
+        chosen = self.environment.get("CUDA_VISIBLE_DEVICES")
+        if not self.gpus or {*(chosen or "").split(",")} < {*self.gpus} - {*map(str, range(100))}:
+            return
+        self.environment["CUDA_VISIBLE_DEVICES"] = ",".join(self.gpus)
+        if chosen in (None, ",".join(map(str, range(len(self.gpus))))):
+            return
+        indices = [int(gpu) for gpu in str(chosen).split(",") if gpu.isdigit()]
+        if all(gpu.isdigit() for gpu in self.gpus) and indices and max(indices) < len(self.gpus):
+            by_number = sorted(self.gpus, key=int)  # a driver counts by bus, whatever the order of the option
+            self.environment["CUDA_VISIBLE_DEVICES"] = ",".join(by_number[index] for index in indices)
+        else:
+            self.leave_out(f"CUDA_VISIBLE_DEVICES={chosen} among the container's GPUs; correct `gpus:`")
 
     def set_entrypoint(self, value: str) -> None:
         self.entrypoint = (value,)
@@ -230,6 +270,8 @@ _HANDLERS: Mapping[str, Callable[[Container, str], None]] = {
     "--net": Container.set_network,
     "--restart": Container.set_restart,
     "--secret": Container.add_secret,
+    "-w": Container.set_folder,
+    "--workdir": Container.set_folder,
 }
 
 

@@ -25,7 +25,8 @@ def command_in_container(command: Command) -> tuple[Command, list[str]] | None:
     """The command inside a container, and notes on the container; None when no container is run."""
     if not runs_container(command.words):
         return None
-    container = Container(command.environment, list(command.not_carried_over))
+    base = command.folder or command.script_folder or ""
+    container = Container(command.environment, list(command.not_carried_over), base=base)
     image_and_arguments = read_options(command.words[command.words.index("run") + 1 :], container)
     if not image_and_arguments:
         return None
@@ -36,11 +37,9 @@ def engine_command(
     command: Command, container: Container, image: str, arguments: list[str]
 ) -> tuple[Command, list[str]]:
     """The command that a container runs, with what is around `command`; and notes on the container."""
-    gpus = container.environment.pop("NVIDIA_VISIBLE_DEVICES", None)
-    if gpus not in (None, "all", "void"):
-        container.environment.setdefault("CUDA_VISIBLE_DEVICES", str(gpus))
+    container.select_gpus()
     notes = [f"The image was {image}. The engine now runs from this host: install it, and pin it below."]
-    if (container.all_gpus or gpus == "all") and "CUDA_VISIBLE_DEVICES" not in container.environment:
+    if container.all_gpus and "CUDA_VISIBLE_DEVICES" not in container.environment:
         notes.append("It had all GPUs, and has them here. Name in `gpus:` those that it takes.")
     entrypoint = _entrypoint(container, image, arguments)
     words = _inside_shell([*entrypoint, *arguments], container)
@@ -49,9 +48,16 @@ def engine_command(
     host_words = [container.host_path(word) for word in words]
     words = _with_host_port(container.own_paths(host_words), container.ports, container.not_carried_over)
     container.keep_cache(_model(words), "".join(words[:1]))
-    if not container.ports and container.network != "host":
+    engine = program(words)
+    if engine and engine.backend == "llamacpp" and "--host" not in words:
+        words += ["--host", "0.0.0.0"]  # noqa: S104  (the images set LLAMA_ARG_HOST to it)
+    if container.network.startswith(("container:", "service:")):
+        fault = f"the engine was in the network of `{container.network.partition(':')[2]}`"
+        container.not_carried_over.append(f"{fault}; see `host:` and `port:`")
+    elif not container.ports and container.network != "host":
         fault = "the container published no port: only its own networks reached the engine"
         container.not_carried_over.append(f"{fault}; see `host:`")
+    folder = container.host_path(container.folder)
     notes += container.name_mounts()
     if entrypoint == ("vllm", "serve") and "--model" in words:
         words = ["python3", "-m", "vllm.entrypoints.openai.api_server", *words[2:]]
@@ -67,6 +73,8 @@ def engine_command(
         path=None,
         venv=None,
         user=None,
+        folder=None,
+        script_folder=folder if folder != container.folder else None,
     )
     return engine_command, notes
 

@@ -184,9 +184,11 @@ def _set_runtime(draft: Draft, engine: Program, command: Command) -> None:
         fields = _runtime_on_path(engine.backend, path_folders)
     for key, value in fields.items():
         # A unit does not start in a folder: the host file says where a relative path begins.
+        is_on_path = "/" not in value and key != "venv_path"
+        folder = host_variable("FOLDER") if is_on_path else _folder(command)
         value = (shutil.which(value) or value) if "/" not in value else value
         is_absolute = value.startswith(("/", VARIABLE_START))
-        draft.set(key, value if is_absolute else _join(_folder(command), value))
+        draft.set(key, value if is_absolute else _join(folder, value))
     # The runtime's folder is the first of the unit's PATH= in any case.
     runtime_folders = [value.rpartition("/")[0] for value in fields.values()]
     runtime_folders.append(f"{fields.get('venv_path')}/bin")

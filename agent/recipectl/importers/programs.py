@@ -25,10 +25,17 @@ _LONG_WITH_WORD = frozenset(
     """
     --property --setenv --unit --uid --slice --nice --description --membind --cpunodebind --interleave
     --physcpubind --preferred --cpu-list --adjustment
+    --from --with --with-requirements --python --project --directory --extra --group --env-file --index
+    --index-url --extra-index-url --default-index --prerelease --torch-backend
     """.split()  # noqa: SIM905  (a list one can read)
 )
 # Their options become settings of the unit.
 _WITH_SETTINGS = ("nice", "ionice", "taskset", "numactl", "systemd-run")
+_RUNTIME = "make its runtime with `recipectl venv create`, and name that in `venv_path:`"
+_REMEDIES = dict.fromkeys(("uv", "uvx", "poetry"), _RUNTIME) | {
+    "conda": "name its interpreter in `python_path:`", "mamba": "name its interpreter in `python_path:`",
+    "stdbuf": "the journal has each line at once", "timeout": "see `RuntimeMaxSec` of `service:`",
+}  # fmt: skip
 # Without options, these wrappers do nothing that a unit does not do.
 _NEEDLESS_WRAPPERS = ("exec", "nohup", "time", "setsid", "command")
 
@@ -132,9 +139,8 @@ def _remove_wrapper(command: Command) -> bool:
     elif wrapper and name in _WITH_SETTINGS:
         _take_settings(command, wrapper)
     elif wrapper and (name not in _NEEDLESS_WRAPPERS or wrapper[1:]):
-        command.not_carried_over.append(
-            f"`{' '.join(wrapper)}` before the program; see `service:` for a similar setting"
-        )
+        remedy = _REMEDIES.get(name, "see `service:` for a similar setting")
+        command.not_carried_over.append(f"`{' '.join(wrapper)}` before the program; {remedy}")
     command.words = command.words[length:]
     return bool(wrapper)
 
@@ -199,7 +205,8 @@ def _wrapper_length(words: list[str]) -> int:
 def _begins_command(words: list[str]) -> bool:
     """Whether these words are a wrapper, an assignment or a program that we know."""
     name = program_name(words)
-    return name == "env" or name in _WRAPPERS or bool(assignment(words[0])) or _is_program(words)
+    is_assignment = assignment(words[0]) and "==" not in words[0]  # `vllm==0.11.0` is a package
+    return name == "env" or name in _WRAPPERS or bool(is_assignment) or _is_program(words)
 
 
 def _sudo_user(options: list[str]) -> str:

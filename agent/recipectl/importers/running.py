@@ -27,6 +27,7 @@ _OF_SESSION = re.compile(
     r"|CONDA_.*|_CE_.*|VIRTUAL_ENV_PROMPT|INVOCATION_ID|JOURNAL_STREAM|SYSTEMD_.*|LISTEN_.*|NOTIFY_SOCKET|MAINPID"
     r"|CREDENTIALS_DIRECTORY|(CACHE|STATE|RUNTIME|LOGS|CONFIGURATION)_DIRECTORY|MEMORY_PRESSURE_.*|DEBUGINFOD_.*"
 )
+_DEFAULT_TASKS = 4096  # systemd gives each service 15 % of what the kernel takes, which is more
 _DEFAULT_NOFILE = 1048576  # what a compiled unit may open at most
 
 
@@ -203,6 +204,9 @@ def _cgroup_limits(pid: int) -> Iterator[tuple[str, str]]:
         with contextlib.suppress(OSError):
             if (value := (folder / file).read_text().strip()) not in ("", "max"):
                 yield name, value
+    with contextlib.suppress(OSError, ValueError):
+        if (tasks := int((folder / "pids.max").read_text())) < _DEFAULT_TASKS:
+            yield "TasksMax", str(tasks)
     with contextlib.suppress(OSError, ValueError):
         quota, period = (folder / "cpu.max").read_text().split()
         if quota != "max":

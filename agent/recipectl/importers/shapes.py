@@ -1,5 +1,6 @@
 """Values of other tools' files in the shape that the tool takes; UsageError with the key for any other."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,3 +33,8 @@ def whole_number(value: Any, key: str) -> int:
     if isinstance(value, bool) or not text.isascii() or not text.isdigit() or len(text) > 9:
         raise UsageError(f"`{key}` is `{value}`; give a whole number")
     return int(text)
+
+
+def word(value: Any) -> str:
+    """A value of a JSON document as one word of a command line."""
+    return value if isinstance(value, str) else json.dumps(value)

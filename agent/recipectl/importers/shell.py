@@ -25,10 +25,17 @@ _OPAQUE = {
 
 
 def commands(
-    text: str, environment: Mapping[str, str] | None = None, folder: str | None = None
+    text: str,
+    environment: Mapping[str, str] | None = None,
+    folder: str | None = None,
+    *,
+    has_specifiers: bool = False,
 ) -> list[Command]:
-    """The programs that a script runs, without a shell's own commands; UsageError for what is no script."""
-    if PRIVATE.search(text):
+    """The programs that a script runs, without a shell's own commands; UsageError for what is no script.
+
+    With `has_specifiers` it is a unit's, and has variables of the host where the unit has specifiers.
+    """
+    if PRIVATE.search(text) and not has_specifiers:
         raise UsageError("the script has characters of Unicode's private area; remove them")
     given = {name: Variable(value) for name, value in (environment or {}).items()}
     shell = _Shell(Scope(given, {*given}, script_folder=folder))
@@ -61,6 +68,9 @@ class _Shell(SimpleCommands):
             self._STATEMENTS.get(node.Type, _Shell._opaque)(self, node)
         for redirection in statement.Redirs or ():
             self._check_redirection(redirection, self.commands[first:])
+            target = Words(self.scope).value(redirection.Word) if redirection.Word else ""
+            if target.startswith(("/sys/", "/proc/sys/")):
+                self._lost.append(f"line {redirection.line}: what is written to {target}; do that at boot")
             if node is None:
                 self._lost.append(f"line {redirection.line}: a redirection, which a shell may refuse")
 
@@ -154,8 +164,11 @@ class _Shell(SimpleCommands):
 
     def _binary(self, node: Node) -> None:
         if node.Op in ("|", "|&"):
+            first = len(self.commands)
             self._apart([node.X])
+            writers = self.commands[first:]
             self._apart([node.Y])
+            self._check_pipe(node.Y, writers)
             return
         self._statement(node.X)
         if node.Op == "&&" and not _is_test(node.X):
@@ -163,6 +176,19 @@ class _Shell(SimpleCommands):
         else:
             is_presumed = node.Op == "&&" and not _is_negative(node.X)
             self._branches([[node.Y]], node.line, is_presumed=is_presumed)
+
+    def _check_pipe(self, reader: Node, writers: list[Command]) -> None:
+        """Name the files that a pipe's last program writes: `| tee -a FILE`, `| ts >>FILE`."""
+        call = reader.Cmd
+        words = Words(self.scope).fields(call.Args or []) if call and call.Type == "CallExpr" else []
+        files = [word for word in words[1:] if not word.startswith("-")] if words[:1] == ["tee"] else []
+        outputs = [item for item in reader.Redirs or () if ">" in str(item.Op) and "&" not in str(item.Op)]
+        files += [Words(self.scope).value(item.Word) for item in outputs]
+        for command in writers:
+            command.not_carried_over += [
+                f"line {reader.line}: the file `{file}` of its output, which goes to the journal"
+                for file in files if file != "/dev/null"
+            ]  # fmt: skip
 
     _STATEMENTS: ClassVar[Mapping[str, Callable[["_Shell", Node], object]]] = {
         "CallExpr": SimpleCommands.call,

@@ -19,6 +19,9 @@ _WITHOUT_EFFECT = frozenset(
     cat break continue tee pgrep grep type hash diff cmp
     """.split()  # noqa: SIM905  (a list one can read)
 )
+_SMI_QUERY = re.compile(
+    r"-(q|L|i|l|lms|x|d|f|h|-query.*|-list.*|-format.*|-id.*|-loop.*|-help|-version)(=|\Z)"
+)
 # Letters of `ulimit` (bash(1)): the setting of a unit, and the unit of measure.
 _LIMITS = {
     "-n": ("LimitNOFILE", ""), "-u": ("LimitNPROC", ""), "-s": ("LimitSTACK", "K"), "-c": ("LimitCORE", "K"),
@@ -114,7 +117,9 @@ class SimpleCommands:
             self._assign(item)
         inner, self.scope = self.scope, outer
         name = fields[0] if fields else ""
-        if fields[:2] == ["exec", "exec"]:
+        if fields == ["exec"]:
+            self._lost.append(f"line {node.line}: the file of its output, which goes to the journal")
+        elif fields[:2] == ["exec", "exec"]:
             self._lose(fields, node.line)
         elif name in self.functions:
             changed, exported = self.functions[name]
@@ -122,6 +127,12 @@ class SimpleCommands:
             self.scope.exported_names |= exported
         elif name in self._BUILTINS and fields[1:2] != ["run"]:  # `conda run`
             self._BUILTINS[name](self, fields, node.line)
+        elif name == "nvidia-smi" and not all(
+            _SMI_QUERY.match(word) for word in fields[1:] if word[0:1] == "-"
+        ):
+            self._lost.append(
+                f"line {node.line}: `{' '.join(fields)}`, which sets the GPUs up; do that at boot"
+            )
         elif name and name not in _WITHOUT_EFFECT:
             names = inner.exported_names | {item.Name.Value for item in node.Assigns or ()}
             self._add_command(fields, inner, names, words.remarks, words.reasons, node.line)

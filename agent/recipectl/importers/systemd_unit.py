@@ -10,10 +10,11 @@ from recipectl.compiler import service_settings
 from recipectl.compiler.secrets import has_secret
 from recipectl.errors import RecipectlError, UsageError
 from recipectl.importers.command import SHELLS, Command, script_in
-from recipectl.importers.draft import AS_IT_RUNS, Draft, host_variable
+from recipectl.importers.draft import AS_IT_RUNS, VARIABLE_START, Draft, host_variable
 from recipectl.importers.from_command import draft_from_command, model_name
 from recipectl.importers.programs import program, program_name, runs_container, unwrapped
 from recipectl.importers.shell import commands
+from recipectl.importers.shell_words import PRIVATE
 from recipectl.importers.unit_text import expanded, without_specifiers
 from recipectl.importers.variables import keep_cache
 from recipectl.recipe.parts import LONGEST_SEC
@@ -50,6 +51,8 @@ _MAX_STOP_SEC = 60
 
 def draft(text: str, name: str, source: str) -> Draft:
     """The recipe of a service, `name` without `.service`; UsageError when it has no command of an engine."""
+    if PRIVATE.search(text):
+        raise UsageError(f"{source} has characters of Unicode's private area; remove them")
     unit_settings = parse_settings(text)
     not_carried_over: list[str] = []
     command_lines = _command_lines(unit_settings)
@@ -62,18 +65,28 @@ def draft(text: str, name: str, source: str) -> Draft:
     folder = host_variable("HOME") if folder == "~" else folder
     command = _command(command_lines[-1], environment, name, not_carried_over, folder or None)
     if len(command_lines) > 1:
-        not_carried_over.append(f"{len(command_lines) - 1} ExecStart= before the last one")
+        not_carried_over += [f"ExecStart={without_specifiers(line, name, [])}" for line in command_lines[:-1]]
     result = draft_from_command(command, model_name(name.replace("@", "-")), f"From {source}.")
     result.not_carried_over += not_carried_over
     set_keys(result, unit_settings, name)
     users = {key: value for _, key, value in unit_settings if key in ("User", "DynamicUser")}
     is_dynamic = users.get("DynamicUser", "no").lower() in ("1", "yes", "true", "on")
     if users.get("User") in (None, "", "root") and not is_dynamic and "/user/" not in source:
-        result.fields.pop("user", None)
-        result.not_carried_over.append("it ran as root; it will run as a user of its own, see `user:`")
+        if result.fields.get("user", "root") == "root":  # `sudo -u` in ExecStart= says another one
+            result.fields.pop("user", None)
+            result.not_carried_over.append("it ran as root; it will run as a user of its own, see `user:`")
+            if _has_hub_model(result):
+                result.not_carried_over.append("the Hugging Face cache of root; it downloads the model again")
     else:
         keep_cache(result, users.get("User", ""))
     return result
+
+
+def _has_hub_model(draft: Draft) -> bool:
+    """Whether the model comes from the hub's default cache, which is in the home of a user."""
+    variables = draft.fields.get("env_vars", {})
+    is_file = str(draft.fields["model_path"]).startswith(("/", VARIABLE_START))
+    return not is_file and not {"HF_HOME", "HF_HUB_CACHE", "LLAMA_CACHE"} & {*variables}
 
 
 def _command_lines(unit_settings: Sequence[Setting]) -> list[str]:
@@ -175,7 +188,7 @@ def _own_script(words: list[str]) -> tuple[str, str]:
 def _command_in_script(
     script: str, environment: dict[str, str], not_carried_over: list[str], folder: str | None = None
 ) -> Command:
-    script_commands = commands(script, environment, folder)
+    script_commands = commands(script, environment, folder, has_specifiers=True)
     engines = []
     for command in script_commands:
         words = unwrapped(command).words

@@ -9,9 +9,10 @@ from recipectl.engines import vllm
 from recipectl.engines.options import flag_of, shipped_options
 from recipectl.engines.registry import ENGINES
 from recipectl.errors import UsageError
+from recipectl.importers.arguments import take_secret
 from recipectl.importers.draft import Draft
 from recipectl.importers.from_command import model_name
-from recipectl.importers.shapes import mapping
+from recipectl.importers.shapes import mapping, word
 from recipectl.importers.variables import move_secrets
 from recipectl.recipe.schema import ALIASES, Recipe
 
@@ -112,6 +113,8 @@ def _set_runtime(draft: Draft, settings: Mapping[str, Any], extra_args: dict[str
         draft.set("binary", ref)
     elif ref:
         draft.set("python_path" if ref.rpartition("/")[2].startswith("python") else "venv_path", ref)
+    if binary := extra_args.pop("llama_bin", None):
+        draft.set("binary", str(binary))
     for key in ("python_path", "venv_path"):
         in_extra_args = [extra_args.pop(name, None) for name in (key, key.replace("_", "-"))]
         if value := settings.get(key) or in_extra_args[0] or in_extra_args[1]:
@@ -250,16 +253,24 @@ def _set_extra_args(draft: Draft, studio_extra_args: Mapping[str, Any], backend:
                 draft.not_carried_over.append(f"`{key}: {json.dumps(value)}`, {_NO_FLAGS[name]}")
             continue
         if name in _JSON_OPTIONS and isinstance(value, str):
-            try:
-                value = json.loads(value)
-            except ValueError:
-                draft.not_carried_over.append(f"`{key}` as JSON: it cannot be read, and is kept as text")
+            value = _of_json(draft, key, value)
         recipe_key = _extra_key(key)
+        words = [word(item) for item in (value if isinstance(value, list) else [value])]
+        if take_secret(draft, backend, flag_of(recipe_key), words):
+            continue
         extra_args[recipe_key] = _with_underscores(_choice(key, value, backend))
         if comment := _difference(key, value, backend):
             draft.comments[f"extra_args.{recipe_key}"] = comment
     if extra_args:
         draft.set("extra_args", extra_args)
+
+
+def _of_json(draft: Draft, key: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        draft.not_carried_over.append(f"`{key}` as JSON: it cannot be read, and is kept as text")
+        return text
 
 
 def _extra_key(key: str) -> str:
@@ -284,6 +295,6 @@ def _difference(key: str, value: Any, backend: str) -> str | None:
         return f"VLLM Studio passed {flag} for false; the recipe {replacement}."
     if isinstance(value, list) and options.kind(flag) in ("words", "repeated"):
         return "VLLM Studio passed a JSON list; the recipe passes words."
-    if options.kind(flag.partition(".")[0]) is None and flag not in options.aliases:
+    if options.kind(flag.partition(".")[0]) is None and flag not in {*options.aliases, *options.negations}:
         return f"{' '.join(filter(None, (backend, options.version)))} has no {flag}; see `recipectl check`."
     return None
