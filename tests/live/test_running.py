@@ -176,3 +176,19 @@ def test_a_file_of_variables_is_read_as_this_systemd_reads_it() -> None:
     run = subprocess.run(words, capture_output=True, text=True, check=True)
     real = dict(word.split("=", 1) for word in run.stdout.split("\0") if word[1:2] == "=" and word[0] != "_")
     assert dict(quoting.environment_file(FILE)) == real
+
+
+def test_a_unit_that_is_not_enabled_does_not_start_at_boot() -> None:
+    path = Path("/etc/systemd/system/old-llm.service")
+    path.write_text(
+        "[Service]\nUser=nobody\nExecStart=/l/llama-server -m /a.gguf --port 1\n[Install]\nWantedBy=multi-user.target\n"
+    )
+    imported = recipectl("import", "unit", "old-llm").stdout
+    assert ("autostart" in imported.replace("`autostart: true`", ""), "was not enabled" in imported) == (
+        False,
+        True,
+    )
+    systemctl("enable", "old-llm")
+    assert "\nautostart: true\n" in recipectl("import", "unit", "old-llm").stdout
+    systemctl("disable", "old-llm")
+    path.unlink()

@@ -152,7 +152,9 @@ class _Comparison:
                 remedy = f"recipectl upgrade --status {evidence.name}"
                 yield Difference("unit", "the recipe is held", problem.sentence, remedy)
             elif problem.kind == "lock":
-                yield from drift.of_lock(evidence.name, [problem.sentence])
+                remedy = f"recipectl lock --check {evidence.name} compares them again"
+                cause = "the runtime was changed since it was locked"
+                yield Difference("runtime", problem.sentence, cause, remedy)
             else:
                 yield Difference("recipe", str(problem), "the recipe is wrong", "correct it")
         if evidence.problems:

@@ -38,7 +38,7 @@ def engine_command(
 ) -> tuple[Command, list[str]]:
     """The command that a container runs, with what is around `command`; and notes on the container."""
     container.select_gpus()
-    notes = [f"The image was {image}. The engine now runs from this host: install it, and pin it below."]
+    notes = [f"The image was {image}. Install that version on this host, and pin it (`engine_version:`)."]
     if container.all_gpus and "CUDA_VISIBLE_DEVICES" not in container.environment:
         notes.append("It had all GPUs, and has them here. Name in `gpus:` those that it takes.")
     entrypoint = _entrypoint(container, image, arguments)
