@@ -204,6 +204,17 @@ INLINE = {
     "numbers that are no secret": ("command", "python -m sglang.launch_server --model-path a/b --bucket-time-to-first-token 0.1 0.5\n", ["bucket-time-to-first-token:\n  - 0.1\n  - 0.5\n"], []),
     "a variable after a list": ("command", "vllm serve a/b --served-model-name x $EXTRA\n", ["model_path: a/b"], ["`${EXTRA}` after `--served-model-name`"]),
     "several ExecStart=": ("unit", "[Service]\nUser=ai\nType=oneshot\nExecStart=/v/bin/vllm serve c/d --port 1\nExecStart=/v/bin/vllm serve a/b\n", ["model_path: a/b"], ["ExecStart=/v/bin/vllm serve c/d --port 1"]),
+    "conda run": ("command", "/opt/c/bin/conda run --no-capture-output -n x vllm serve a/b\n/opt/c/condabin/conda run -n base vllm serve c/d\n", ["python_path: /opt/c/envs/x/bin/python", "python_path: /opt/c/bin/python"], []),
+    "a substitution in a container": (
+        "command", "docker run -p 1:8000 vllm/vllm-openai bash -c 'vllm serve a/b -tp $(nproc)'\nvllm serve c/d\n", ["model_path: c/d"], ["recipectl does not run substitutions", AS_IT_RUNS]),
+    "relative paths within words": (
+        "command", "cd /srv\nvllm serve a/b --lora-modules x=./l/x y=../y --download-dir dl --speculative-config '{\"model\": \"./d\"}'\n",
+        ["x=/srv/l/x", "y=/srv/../y", "download-dir: /srv/dl", "/srv/d"], []),
+    "relative paths of llama.cpp": (
+        "command", "cd /srv; /l/llama-server -m a.gguf --grammar-file g.gbnf --path public --slot-save-path slots/ --lora ./a.gguf,./b.gguf\n",
+        ["grammar-file: /srv/g.gbnf", "path: /srv/public", "slot-save-path: /srv/slots/", "lora: /srv/a.gguf,/srv/b.gguf"], []),
+    "another order of GPUs": ("command", "CUDA_DEVICE_ORDER=FASTEST_FIRST CUDA_VISIBLE_DEVICES=1 vllm serve a/b\n", ["gpus: [1]"], ["CUDA_DEVICE_ORDER=FASTEST_FIRST"]),
+    "a long stop": ("unit", "[Service]\nUser=ai\nTimeoutStopSec=2min\nExecStart=/l/llama-server -m /a.gguf\n", ["TimeoutStopSec: 2min"], []),
     "a placeholder": ("command", "vllm serve a/b --port '<PORT>'\nvllm serve c/d\n", ["model_path: c/d"], ["line 1 of the command: fill in `<PORT>`"]),
 }  # fmt: skip
 
@@ -217,6 +228,23 @@ def test_what_readers_have_found_is_imported_or_named(case: str, tmp_path: Path)
     assert [part for part in in_recipe if part not in result.stdout] == [], result.stdout
     assert [part for part in in_errors if part not in result.stderr] == [], result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_a_script_of_a_unit_gets_its_arguments(tmp_path: Path) -> None:
+    script = tmp_path / "start.sh"
+    script.write_text(
+        "#!/bin/bash\nM=$1; shift\nvllm serve /m/$M --port ${1:-8000} --seed ${2:-7} --max-model-len ${2-9}\n"
+    )
+    script.chmod(0o755)
+    unit = tmp_path / "a.service"
+    unit.write_text(f"[Service]\nUser=ai\nExecStart={script} big 8003\n")
+    result = imported("unit", unit)
+    for text in ("model_path: /m/big", "port: 8003", "seed: 7", "max_model_len: 9"):
+        assert text in result.stdout
+    assert "default value" not in result.stderr
+    script.write_text('#!/bin/bash\nexec vllm serve "$@"\n')
+    unit.write_text(f"[Service]\nUser=ai\nExecStart=/bin/bash {script} a/b --port 8003\n")
+    assert "model_path: a/b\nport: 8003\n" in imported("unit", unit).stdout
 
 
 SECRET = "SeCr3tVaLu3xyz"

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 
+from recipectl.errors import UsageError
 from recipectl.importers.command import SHELLS, Command, script_in
 from recipectl.importers.container_options import Container, read_options
 from recipectl.importers.programs import program, program_name, runs_container, unwrapped
@@ -102,6 +103,8 @@ def _inside_shell(words: list[str], container: Container) -> list[str]:
         return words
     engines = [command for command in script if program(unwrapped(command).words)]
     engine = engines[-1] if engines else script[-1]
+    if engine.refusal:
+        raise UsageError(engine.refusal)
     container.environment = engine.environment
     container.not_carried_over += engine.not_carried_over
     container.not_carried_over += [

@@ -33,6 +33,9 @@ from recipectl.systemd.unitfile import RESERVED_ENDINGS
 
 # A relative path, by its ending, and words that somebody must replace.
 _FILE = re.compile(r"[\w.-]+(/[\w.-]+)*\.(jinja2?|py|ya?ml|pem|key|crt|gguf|json|txt)")
+_PATH_OPTION = re.compile(
+    r"--?(?!model-|tokenizer-|.*-model-path)(?:[\w-]*-)?(path|dir|file|keyfile|certfile|certs)"
+)
 _PLACEHOLDER = re.compile(r"^<[A-Za-z][\w .-]*>$|\{\{.*\}\}|\bYOUR[_-]|^/path/to/|^\.\.\.$")
 _DOWNLOAD_FLAGS = ("--model-url", "--docker-repo")
 _ROUTER = (
@@ -136,7 +139,7 @@ def _set_service(draft: Draft, command: Command) -> None:
         draft.set("service", allowed)
     if command.folder:
         draft.not_carried_over.append(
-            f"`cd {command.folder}`: a unit has its own folder; make relative paths absolute"
+            f"`cd {command.folder}`: the command's paths begin there, and the engine has a folder of its own"
         )
 
 
@@ -147,21 +150,22 @@ def _folder(command: Command) -> str:
 
 def _is_file(before: str, word: str) -> bool:
     """Whether a word is likely the relative path of a file, by its ending."""
-    value = word.partition("=")[2] if word.startswith("-") else word
-    return bool(_FILE.fullmatch(value)) and before not in (
-        "--hf-file",
-        "-hff",
-        "--alias",
-        "--served-model-name",
-    )
+    name, _, value = word.partition("=") if word.startswith("-") else (before, "", word)
+    if name in ("--hf-file", "-hff", "--alias", "--served-model-name"):
+        return False
+    is_path = _PATH_OPTION.fullmatch(name) and re.match(r"[\w.-]", value) and "://" not in value
+    return bool(is_path or _FILE.fullmatch(value))
 
 
 def _absolute(word: str, command: Command, files: list[str]) -> str:
     """A word with a path that begins at the folder, `./x` or `--flag=../x`, or a file where that is known."""
     option, equals, path = word.partition("=") if word.startswith("-") else ("", "", word)
     is_known_file = word in files and (command.folder or command.script_folder or path.endswith(".gguf"))
-    is_relative = path.startswith(("./", "../")) or is_known_file
-    return f"{option}{equals}{_join(_folder(command), path)}" if is_relative else word
+    if is_known_file and not path.startswith(("./", "../")):
+        return f"{option}{equals}{_join(_folder(command), path)}"
+    # Also within a list, a pair or JSON: `a=./lora/a`.
+    folder = _folder(command).rstrip("/").replace("\\", r"\\")
+    return re.sub(r"(?<![^=,:\"'])(?:\./|(?=\.\./))", f"{folder}/", word)
 
 
 def _join(folder: str, path: str) -> str:

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
 from recipectl.importers.command import Command, assignment
@@ -97,8 +98,8 @@ def _python_program(interpreter: str, words: list[str]) -> Program | None:
 
 
 def runs_container(words: list[str]) -> bool:
-    """Whether a command is `docker run` or `podman run`."""
-    return program_name(words) in ("docker", "podman") and "run" in words[1:4]
+    """Whether a command is `docker run`, `podman run` or the like."""
+    return program_name(words) in ("docker", "podman", "nerdctl") and "run" in words[1:4]
 
 
 def unwrapped(command: Command) -> Command:
@@ -138,11 +139,30 @@ def _remove_wrapper(command: Command) -> bool:
         _take_sudo(command, wrapper)
     elif wrapper and name in _WITH_SETTINGS:
         _take_settings(command, wrapper)
+    elif wrapper[1:2] == ["run"] and (environment := _conda_environment(wrapper)):
+        command.conda_environment = environment
     elif wrapper and (name not in _NEEDLESS_WRAPPERS or wrapper[1:]):
         remedy = _REMEDIES.get(name, "see `service:` for a similar setting")
         command.not_carried_over.append(f"`{' '.join(wrapper)}` before the program; {remedy}")
     command.words = command.words[length:]
     return bool(wrapper)
+
+
+def _conda_environment(wrapper: list[str]) -> str:
+    """The folder of the environment of `/opt/conda/bin/conda run -n NAME`; "" where that is not known."""
+    if program_name(wrapper) not in ("conda", "mamba", "micromamba"):
+        return ""
+    options = dict(pair for word in wrapper if (pair := (word.partition("=")[0], word.partition("=")[2]))[1])
+    options |= {
+        name: value for name, value in pairwise(wrapper) if name in ("-n", "--name", "-p", "--prefix")
+    }
+    name = options.get("-n") or options.get("--name") or ""
+    folder = re.sub(r"/(bin|condabin)/\w+\Z", "", wrapper[0])
+    if prefix := options.get("-p") or options.get("--prefix"):
+        return prefix
+    if not wrapper[0].startswith("/") or not name:
+        return ""
+    return folder if name == "base" else f"{folder}/envs/{name}"
 
 
 def _take_sudo(command: Command, wrapper: list[str]) -> None:

@@ -29,6 +29,7 @@ def commands(
     environment: Mapping[str, str] | None = None,
     folder: str | None = None,
     *,
+    arguments: tuple[str, ...] | None = None,
     has_specifiers: bool = False,
 ) -> list[Command]:
     """The programs that a script runs, without a shell's own commands; UsageError for what is no script.
@@ -38,7 +39,7 @@ def commands(
     if PRIVATE.search(text) and not has_specifiers:
         raise UsageError("the script has characters of Unicode's private area; remove them")
     given = {name: Variable(value) for name, value in (environment or {}).items()}
-    shell = _Shell(Scope(given, {*given}, script_folder=folder))
+    shell = _Shell(Scope(given, {*given}, arguments, script_folder=folder))
     try:
         # With the last newline, a backslash before the end continues a line.
         shell.run(statements(text.removeprefix("\ufeff").replace("\r\n", "\n") + "\n"))
@@ -90,6 +91,8 @@ class _Shell(SimpleCommands):
         if word == "/dev/null" or (is_output and (not is_number or word in ("1", "2", "-"))):
             return
         remedy = f"fill in `<{word}>`" if operator == "<" else f"it has `{operator}{word}`; remove that"
+        if operator.startswith("<<"):
+            remedy = "it reads a here-document; write what that has as commands of the script"
         for command in commands:
             command.refusal = refusal_at(redirection.line, remedy)
 

@@ -49,6 +49,7 @@ class Scope:
 
     variables: dict[str, Variable] = field(default_factory=dict)
     exported_names: set[str] = field(default_factory=set)
+    arguments: tuple[str, ...] | None = None  # of the script; None where only its caller knows them
     shifted: int = 0  # arguments that `shift` has taken
     folder: str | None = None
     venv: str | None = None
@@ -175,7 +176,7 @@ class Words:
         name = str(node.Param.Value)
         if any((node.Excl, node.Length, node.Slice, node.Repl, node.Names, node.NestedParam)):
             return self.unknown(node, f"the value of `${{{name}}}` here is for a shell to find")
-        variable = self.scope.variables.get(name)
+        variable = self.scope.variables.get(name) or self._argument(name)
         if name == "PWD" and self.scope.folder:
             variable = Variable(self.scope.folder)
         self.remarks += variable.remarks if variable else ()
@@ -207,9 +208,23 @@ class Words:
             texts.append(re.sub(r"[ \t\n]+", _FIELD_END, text) if is_split else text)
         return "".join(texts)
 
+    def _argument(self, name: str) -> Variable | None:
+        """An argument that the script is known to be given, or all of them."""
+        arguments = (self.scope.arguments or ())[self.scope.shifted :]
+        if name in ("@", "*") and self.scope.arguments is not None:
+            return Variable(elements=arguments)
+        number = int(name) if re.fullmatch("[1-9][0-9]{0,5}", name) else 0
+        return Variable(arguments[number - 1]) if 0 < number <= len(arguments) else None
+
+    def _is_missing(self, name: str) -> bool:
+        """Whether the script is known to get fewer arguments."""
+        return self.scope.arguments is not None and bool(re.fullmatch("[1-9][0-9]{0,5}", name))
+
     def _from_caller(self, name: str) -> str:
         """What the caller gives to the script: an argument, or a variable of its environment."""
         is_argument = re.fullmatch("[0-9]{1,6}", name)
+        if self._is_missing(name):
+            return ""
         return host_variable(f"ARG{int(name) + self.scope.shifted}" if is_argument else name)
 
     def _with_operator(self, node: Node, name: str, variable: Variable | None, *, splits: bool) -> str:
@@ -220,7 +235,7 @@ class Words:
         match operator.strip(":"):
             case "-" | "=" if not is_set:
                 default = self._operand(word, splits=splits)
-                if variable is None:
+                if variable is None and not self._is_missing(name):
                     shown = _plain(default.replace(_FIELD_END, " "))
                     shown = "…" if looks_secret(name, shown) else shown
                     self._remark(node, f"`${{{name}}}` has its default value here, `{shown}`")

@@ -46,7 +46,6 @@ _DEFAULT_VALUES = {
 }
 _EARLIER_NAMES = {"StartLimitInterval": "StartLimitIntervalSec", "MemoryLimit": "MemoryMax"}
 _COMPILED_LIMIT_NOFILE = 1048576
-_MAX_STOP_SEC = 60
 
 
 def draft(text: str, name: str, source: str) -> Draft:
@@ -159,7 +158,8 @@ def _command(
     if not inner or program(inner) or runs_container(inner):
         return command
     file, script = _own_script(inner)
-    return _command_in_script(script, environment, not_carried_over, str(Path(file).parent))
+    arguments = tuple(inner[inner.index(file) + 1 :])
+    return _command_in_script(script, environment, not_carried_over, str(Path(file).parent), arguments)
 
 
 def _own_script(words: list[str]) -> tuple[str, str]:
@@ -186,9 +186,13 @@ def _own_script(words: list[str]) -> tuple[str, str]:
 
 
 def _command_in_script(
-    script: str, environment: dict[str, str], not_carried_over: list[str], folder: str | None = None
+    script: str,
+    environment: dict[str, str],
+    not_carried_over: list[str],
+    folder: str | None = None,
+    arguments: tuple[str, ...] | None = None,
 ) -> Command:
-    script_commands = commands(script, environment, folder, has_specifiers=True)
+    script_commands = commands(script, environment, folder, arguments=arguments, has_specifiers=True)
     engines = []
     for command in script_commands:
         words = unwrapped(command).words
@@ -226,9 +230,8 @@ def _reason_to_leave_out(setting: Setting) -> str | None:
     _, key, value = setting
     if key == "Restart" and value not in ("always", ""):
         return f"Restart={value}: recipectl always restarts a model that ends"
-    seconds = span_sec(value) if key == "TimeoutStopSec" else 0
-    if seconds and (not isinstance(seconds, int) or seconds > _MAX_STOP_SEC):
-        return f"{key}={value}; the engine's --shutdown-timeout limits the time of a stop"
+    if key == "TimeoutStopSec" and value and not isinstance(span_sec(value), int):
+        return f"{key}={value}; a stop has a limit here"
     if key in ("SetCredential", "SetCredentialEncrypted"):
         return f"{key}=, whose value is not repeated; see `secrets:`"
     if key in ("Requires", "BindsTo", "PartOf", "Conflicts", "OnFailure", "Requisite"):

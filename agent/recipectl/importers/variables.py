@@ -58,8 +58,9 @@ def _set_gpus(draft: Draft, variables: dict[str, str]) -> None:
     if not has_cuda:
         draft.set("accelerator", "rocm")
     draft.set("gpus", [int(gpu) if gpu.isdigit() else gpu for gpu in gpus] or "none")
-    if has_cuda and variables.get("CUDA_DEVICE_ORDER", "PCI_BUS_ID") != "PCI_BUS_ID":
-        draft.comments["gpus"] = "Counted as nvidia-smi counts; the command had another CUDA_DEVICE_ORDER."
+    order = variables.get("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+    if has_cuda and order != "PCI_BUS_ID":
+        draft.not_carried_over.append(f"CUDA_DEVICE_ORDER={order}; `gpus:` counts as nvidia-smi counts")
     for name in ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER") if has_cuda else (rocm_variable,):
         variables.pop(name, None)
 
