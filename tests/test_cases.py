@@ -215,6 +215,7 @@ INLINE = {
         ["grammar-file: /srv/g.gbnf", "path: /srv/public", "slot-save-path: /srv/slots/", "lora: /srv/a.gguf,/srv/b.gguf"], []),
     "another order of GPUs": ("command", "CUDA_DEVICE_ORDER=FASTEST_FIRST CUDA_VISIBLE_DEVICES=1 vllm serve a/b\n", ["gpus: [1]"], ["CUDA_DEVICE_ORDER=FASTEST_FIRST"]),
     "a long stop": ("unit", "[Service]\nUser=ai\nTimeoutStopSec=2min\nExecStart=/l/llama-server -m /a.gguf\n", ["TimeoutStopSec: 2min"], []),
+    "a here-document of a shell": ("command", "bash <<EOF\nvllm serve a/b\nEOF\nssh h <<'EOF'\nls\nEOF\nvllm serve c/d\n", ["model_path: c/d"], ["line 1 of the command: `bash '<<' …` runs an engine", "line 4"]),
     "a placeholder": ("command", "vllm serve a/b --port '<PORT>'\nvllm serve c/d\n", ["model_path: c/d"], ["line 1 of the command: fill in `<PORT>`"]),
 }  # fmt: skip
 

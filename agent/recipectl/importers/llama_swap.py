@@ -183,8 +183,8 @@ def _draft(name: str, model: Any, config: _Map, *, port: int, source: str) -> Dr
         variable, _, value = _with_macros(str(entry), macros).partition("=")
         command.environment[variable] = value
     draft = draft_from_command(command, model_name(name), f"From llama-swap ({source}), model {name}.")
-    if title := model.get("description") or model.get("name"):
-        description = " ".join(_with_macros(str(title), macros).split())
+    if title := ": ".join(str(model[key]) for key in ("name", "description") if model.get(key)):
+        description = " ".join(_with_macros(title, macros).split())
         draft.fields = {"description": description, **draft.fields}
     if "port" not in draft.fields:
         draft.set("port", port, "llama-swap's port for this model.")

@@ -7,8 +7,9 @@ from typing import ClassVar
 
 from recipectl.compiler.secrets import looks_secret
 from recipectl.errors import UsageError
-from recipectl.importers.command import Command
+from recipectl.importers.command import SHELLS, Command
 from recipectl.importers.draft import AS_IT_RUNS, VARIABLE_START
+from recipectl.importers.programs import program_name
 from recipectl.importers.shell_commands import SimpleCommands, refusal_at
 from recipectl.importers.shell_syntax import Fault, Node, statements
 from recipectl.importers.shell_words import PRIVATE, Scope, Variable, Words
@@ -91,8 +92,9 @@ class _Shell(SimpleCommands):
         if word == "/dev/null" or (is_output and (not is_number or word in ("1", "2", "-"))):
             return
         remedy = f"fill in `<{word}>`" if operator == "<" else f"it has `{operator}{word}`; remove that"
-        if operator.startswith("<<"):
-            remedy = "it reads a here-document; write what that has as commands of the script"
+        for command in commands if redirection.Hdoc else ():
+            if program_name(command.words) in (*SHELLS, "ssh"):  # it runs the here-document
+                command.words = [*command.words[:1], "<<", *redirection.Hdoc.texts("Lit")]
         for command in commands:
             command.refusal = refusal_at(redirection.line, remedy)
 
