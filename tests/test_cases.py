@@ -173,6 +173,12 @@ INLINE = {
     "a GPU that a container did not have": (
         "command", "docker run --gpus device=2 -e CUDA_VISIBLE_DEVICES=1 -p 1:8000 vllm/vllm-openai --model a/b\n", ["gpus: [2]"], ["CUDA_VISIBLE_DEVICES=1 among the container's GPUs"]),
     "a GPU by its node": ("command", "docker run --device /dev/nvidia0 --device /dev/nvidiactl -p 1:8000 vllm/vllm-openai --model a/b\n", ["gpus: [0]"], []),
+    "a container without GPUs": ("command", "docker run -e NVIDIA_VISIBLE_DEVICES=none -p 1:8000 vllm/vllm-openai --model a/b\n", ["gpus: none"], []),
+    "GPUs by their ids": (
+        "command", "docker run --gpus '\"device=GPU-a,GPU-b\"' -e CUDA_VISIBLE_DEVICES=GPU-b -p 1:8000 vllm/vllm-openai --model a/b\n", ["gpus: [GPU-b]"], []),
+    "an address of llama.cpp's image": (
+        "command", "docker run -e LLAMA_ARG_HOST=10.0.0.1 -v /m:/m --network host ghcr.io/ggml-org/llama.cpp:server -m /m/a.gguf\ndocker run -v /m:/m --network host ghcr.io/ggml-org/llama.cpp:server -m /m/b.gguf --host=10.0.0.2\n",
+        ["host: 10.0.0.1", "host: 10.0.0.2"], []),
     "a range of ports": (
         "command", "docker run -p 9000-9002:8000-8002 vllm/vllm-openai --model a/b --port 8001\n", ["port: 9001"], ["the published port 8000", "the published port 8002"]),
     "a folder beside the script": ("command", "cd /srv; docker run -v ./models:/models -p 1:8000 vllm/vllm-openai --model /models/x\n", ["model_path: /srv/models/x"], []),
@@ -264,6 +270,7 @@ WITH_SECRETS = {
     "a flag's JSON": ("command", "vllm serve a/b --hf-overrides '{\"token\": \"@@\"}' --model-loader-extra-config '{\"aws_secret_access_key\":\"@@\"}'\n"),
     "a setting": ("unit", "[Service]\nExecCondition=/usr/bin/curl https://u:@@@h\nExecStartPre=/usr/bin/env DB_PASS=@@ x\nExecStart=/v/bin/vllm serve a/b\n"),
     "VLLM Studio's options": ("vllm-studio", '{"id":"x","model_path":"a/b","extra_args":{"api_key":"@@","hf-token":"@@x","aws_secret":["@@"]}}'),
+    "a key of SGLang": ("command", "python -m sglang.launch_server --model-path a/b --api-key @@\n"),
     "other programs": ("command", "curl -u user:@@ http://x\nwget https://u:@@@h/x\ndocker login -p @@\nmysql -p@@\nvllm serve a/b\n"),
 }  # fmt: skip
 

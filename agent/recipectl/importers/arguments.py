@@ -9,7 +9,7 @@ from recipectl.compiler.secrets import has_secret
 from recipectl.engines.flags import GivenOption
 from recipectl.engines.options import shipped_options
 from recipectl.engines.registry import ENGINES
-from recipectl.importers.draft import VARIABLE_END, VARIABLE_START, Draft, redacted
+from recipectl.importers.draft import VARIABLE_ALONE, Draft, redacted
 from recipectl.importers.recipe_keys import extra_arg, field_value, nodes_value
 from recipectl.importers.variables import set_secret
 from recipectl.recipe.schema import TOKEN
@@ -21,8 +21,7 @@ _SECRET_VARIABLES = {
     ("llamacpp", "--api-key"): "LLAMA_API_KEY",
     ("llamacpp", "--hf-token"): "HF_TOKEN",
 }
-_VARIABLE_ALONE = re.compile(f"{VARIABLE_START}[^{VARIABLE_END}]*{VARIABLE_END}")
-_SECRET_FLAG = re.compile(r"(^|-)(api-keys?|token|password|passwd|secret)$")
+_SECRET_FLAG = re.compile(r"(^|-)(api-keys?|(?<!first-)token|password|passwd|secret)$")
 
 
 @dataclass
@@ -103,12 +102,12 @@ def _last_of_each(backend: str, options: list[GivenOption]) -> list[GivenOption]
 def _unknown_words(backend: str, options: list[GivenOption], stray_words: list[str]) -> Iterator[str]:
     """What must be said of words whose meaning only the host knows."""
     for word in stray_words:
-        if _VARIABLE_ALONE.fullmatch(word):
+        if VARIABLE_ALONE.fullmatch(word):
             fault = f"`{redacted(word)}` stands alone, and may be several words or none"
             yield f"{fault}; write them in `args:` instead"
     for option in options:
         for value in option.values[1:]:
-            if _VARIABLE_ALONE.fullmatch(value):
+            if VARIABLE_ALONE.fullmatch(value):
                 fault = (
                     f"`{redacted(value)}` after `{option.name}` may be several words, of other options too"
                 )
@@ -127,11 +126,14 @@ def take_secret(draft: Draft, backend: str, flag: str, values: Sequence[str]) ->
         if len(values) > 1:
             draft.not_carried_over.append(f"the keys of `{flag}` after the first: {variable} takes one")
         return True
-    is_named_so = _SECRET_FLAG.search(flag) and not all(re.fullmatch(r"[0-9.]+", value) for value in values)
-    is_secret = bool(is_named_so) or any(TOKEN.search(value) or has_secret(value) for value in values)
-    if is_secret and any(values):
+    if not any(values):
+        return False
+    is_secret = bool(_SECRET_FLAG.search(flag)) or any(
+        TOKEN.search(value) or has_secret(value) for value in values
+    )
+    if is_secret:
         draft.hidden |= {*values}
         draft.not_carried_over.append(
             f"the secret of `{flag}`: {backend} reads it from its command line, which anyone may read"
         )
-    return is_secret and any(values)
+    return is_secret

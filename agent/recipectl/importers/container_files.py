@@ -86,15 +86,11 @@ def compose_drafts(text: str, source: str) -> tuple[list[Draft], list[str]]:
         raise UsageError(f"{source}: has no `services:`; give a Compose file")
     folder = Path(source).absolute().parent
     drafts: list[Draft] = []
+    overrides = [folder / f"{Path(source).stem}.override{ending}" for ending in (".yaml", ".yml")]
     left_out = [
-        f"{other}, which changes these services; {_WHOLE}"
-        for other in (
-            "compose.override.yaml",
-            "compose.override.yml",
-            "docker-compose.override.yml",
-            "docker-compose.override.yaml",
-        )
-        if source != "-" and Path(source).name != other and (folder / other).exists()
+        f"{path}, which changes these services; {_WHOLE}"
+        for path in overrides
+        if Path(source).stem in ("compose", "docker-compose") and path.exists()
     ]
     if "include" in data:
         left_out.append(f"the files of `include:`; {_WHOLE}")

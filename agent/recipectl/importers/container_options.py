@@ -147,21 +147,27 @@ class Container:
 
     def select_gpus(self) -> None:
         """CUDA_VISIBLE_DEVICES as the host counts: a container counts the GPUs that it sees from 0."""
-        visible = self.environment.pop("NVIDIA_VISIBLE_DEVICES", None)
-        self.all_gpus |= visible == "all"
-        self.gpus = self.gpus or [gpu for gpu in (visible or "").split(",") if gpu not in ("", "all", "void")]
-        chosen = self.environment.get("CUDA_VISIBLE_DEVICES")
-        if not self.gpus or {*(chosen or "").split(",")} < {*self.gpus} - {*map(str, range(100))}:
+        variable = self.environment.pop("NVIDIA_VISIBLE_DEVICES", "")
+        self.all_gpus |= variable == "all"
+        self.gpus = self.gpus or [
+            gpu for gpu in variable.split(",") if gpu not in ("", "all", "void", "none")
+        ]
+        if variable == "none":
+            self.environment["CUDA_VISIBLE_DEVICES"] = ""
+        if not self.gpus or variable == "none":
             return
-        self.environment["CUDA_VISIBLE_DEVICES"] = ",".join(self.gpus)
-        if chosen in (None, ",".join(map(str, range(len(self.gpus))))):
-            return
-        indices = [int(gpu) for gpu in str(chosen).split(",") if gpu.isdigit()]
-        if all(gpu.isdigit() for gpu in self.gpus) and indices and max(indices) < len(self.gpus):
-            by_number = sorted(self.gpus, key=int)  # a driver counts by bus, whatever the order of the option
-            self.environment["CUDA_VISIBLE_DEVICES"] = ",".join(by_number[index] for index in indices)
-        else:
+        if all(gpu.isdigit() for gpu in self.gpus):
+            self.gpus.sort(key=int)  # a driver counts by bus, whatever the order of the option
+        chosen = self.environment.get("CUDA_VISIBLE_DEVICES", "")
+        words = [word.strip() for word in chosen.split(",")]
+        if {*words} <= {gpu for gpu in self.gpus if not gpu.isdigit()}:
+            return  # an id means the same everywhere
+        visible = dict(zip(map(str, range(len(self.gpus))), self.gpus, strict=True))
+        if chosen and not {*words} <= visible.keys():
             self.leave_out(f"CUDA_VISIBLE_DEVICES={chosen} among the container's GPUs; correct `gpus:`")
+            words = []
+        devices = [visible[word] for word in words] if chosen and words else self.gpus
+        self.environment["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
 
     def set_entrypoint(self, value: str) -> None:
         self.entrypoint = (value,)

@@ -50,8 +50,10 @@ def engine_command(
     words = _with_host_port(container.own_paths(host_words), container.ports, container.not_carried_over)
     container.keep_cache(_model(words), "".join(words[:1]))
     engine = program(words)
-    if engine and engine.backend == "llamacpp" and "--host" not in words:
-        words += ["--host", "0.0.0.0"]  # noqa: S104  (the images set LLAMA_ARG_HOST to it)
+    has_host = any(word.partition("=")[0] == "--host" for word in words)
+    if engine and engine.backend == "llamacpp" and not has_host:
+        # The images set this variable.
+        words += ["--host", container.environment.pop("LLAMA_ARG_HOST", "0.0.0.0")]  # noqa: S104
     if container.network.startswith(("container:", "service:")):
         fault = f"the engine was in the network of `{container.network.partition(':')[2]}`"
         container.not_carried_over.append(f"{fault}; see `host:` and `port:`")

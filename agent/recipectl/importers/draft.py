@@ -18,6 +18,7 @@ VARIABLE_END = "\ue001"
 UNKNOWN_VALUE = "\ue002"
 # The way around what no importer reads: the end of a refusal.
 AS_IT_RUNS = "or start it, then run `recipectl import process PID`"
+VARIABLE_ALONE = re.compile(f"{VARIABLE_START}[^{VARIABLE_END}]*{VARIABLE_END}")
 _HOST_VARIABLE = re.compile(f"{VARIABLE_START}([A-Za-z_][A-Za-z0-9_]*){VARIABLE_END}")
 _SECRET = re.compile(
     rf"({TOKEN.pattern})|((?:(?:key|token|secret|pass(?:w(?:or)?d|phrase)?|pwd|auth)[\"']?[=:]\s*|bearer\s+"

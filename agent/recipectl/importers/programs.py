@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
 from recipectl.importers.command import Command, assignment
@@ -152,17 +151,14 @@ def _conda_environment(wrapper: list[str]) -> str:
     """The folder of the environment of `/opt/conda/bin/conda run -n NAME`; "" where that is not known."""
     if program_name(wrapper) not in ("conda", "mamba", "micromamba"):
         return ""
-    options = dict(pair for word in wrapper if (pair := (word.partition("=")[0], word.partition("=")[2]))[1])
-    options |= {
-        name: value for name, value in pairwise(wrapper) if name in ("-n", "--name", "-p", "--prefix")
-    }
-    name = options.get("-n") or options.get("--name") or ""
-    folder = re.sub(r"/(bin|condabin)/\w+\Z", "", wrapper[0])
-    if prefix := options.get("-p") or options.get("--prefix"):
-        return prefix
-    if not wrapper[0].startswith("/") or not name:
+    options = " ".join(wrapper[2:])
+    if prefix := re.search(r"(?:^| )(?:-p|--prefix)[ =](\S+)", options):
+        return prefix[1]
+    name = re.search(r"(?:^| )(?:-n|--name)[ =](\S+)", options)
+    if not name or not wrapper[0].startswith("/"):
         return ""
-    return folder if name == "base" else f"{folder}/envs/{name}"
+    folder = re.sub(r"/(bin|condabin)/\w+\Z", "", wrapper[0])
+    return folder if name[1] == "base" else f"{folder}/envs/{name[1]}"
 
 
 def _take_sudo(command: Command, wrapper: list[str]) -> None:

@@ -15,13 +15,12 @@ from recipectl.engines.options import shipped_options
 from recipectl.engines.parallel import Parallel
 from recipectl.engines.registry import ENGINES
 from recipectl.errors import UsageError
-from recipectl.importers.draft import VARIABLE_END, VARIABLE_START, UnquotedText
+from recipectl.importers.draft import VARIABLE_ALONE, UnquotedText
 from recipectl.recipe.parts import Nodes
 from recipectl.recipe.schema import Recipe
 from recipectl.recipe.yamlfile import Written
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)("")
-_VARIABLE_ALONE = re.compile(f"{VARIABLE_START}[^{VARIABLE_END}]*{VARIABLE_END}")
 
 
 def typed(text: str) -> Any:
@@ -55,7 +54,7 @@ def field_value(backend: str, field: str, flag: str, option: GivenOption) -> Any
         text = option.values[0]
         candidates = [typed(text), text]  # a number, where the field takes a number
     for value in candidates:
-        if takes_number and isinstance(value, str) and _VARIABLE_ALONE.fullmatch(value):
+        if takes_number and isinstance(value, str) and VARIABLE_ALONE.fullmatch(value):
             return UnquotedText(value)
         try:
             parsed = getattr(Recipe.model_validate({"model_path": "m", field: value}), field)
