@@ -5,6 +5,7 @@ import os
 import shlex
 import signal
 import subprocess
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Annotated, Any, NamedTuple
@@ -105,16 +106,47 @@ _MODELS = TypeAdapter(Annotated[tuple[Model, ...], Field(max_length=1000)])
 def ask_all(hosts: Mapping[str, Mapping[str, Any]]) -> Iterator[Answer]:
     """The answers of hosts as they come, each given with its variables; UsageError for one without sense."""
     commands = {name: _command(name, variables) for name, variables in hosts.items()}
-    running: set[subprocess.Popen[bytes]] = set()
+    questions = _Questions()
     pool = ThreadPoolExecutor(_AT_ONCE)
     try:
-        for future in as_completed([pool.submit(_ask, *command, running) for command in commands.items()]):
+        for future in as_completed([pool.submit(_ask, *command, questions) for command in commands.items()]):
             yield future.result()
     finally:  # also when a person interrupts it
         pool.shutdown(wait=False, cancel_futures=True)
-        for process in tuple(running):
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+        questions.end()
+
+
+class _Questions:
+    """The processes that ask hosts. After `end` none is left, and none starts."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._has_ended = False
+
+    def start(self, command: list[str]) -> subprocess.Popen[bytes]:
+        """A process with three pipes; SubprocessError after the end."""
+        pipe = subprocess.PIPE
+        with self._lock:  # one that runs is known to `end`
+            if self._has_ended:
+                raise subprocess.SubprocessError("nobody wants an answer any more")
+            # In a session of its own, ssh asks no terminal either.
+            process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True)  # noqa: S603  (the words of the caller's own inventory)
+            self._running.add(process)
+        return process
+
+    def forget(self, process: subprocess.Popen[bytes]) -> None:
+        """A process that has ended: its number may be another's soon."""
+        with self._lock:
+            self._running.discard(process)
+
+    def end(self) -> None:
+        """Kill what runs."""
+        with self._lock:
+            self._has_ended = True
+            for process in self._running:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
 
 
 def _command(host: str, variables: Mapping[str, Any]) -> list[str]:
@@ -166,18 +198,13 @@ def _require(host: str, variable: str, value: str, known: tuple[str, ...]) -> No
         raise UsageError(f"`{variable}` of {host} is {value}; only {', '.join(known)} can be asked")
 
 
-def _ask(host: str, command: list[str], running: set[subprocess.Popen[bytes]]) -> Answer:
-    pipe = subprocess.PIPE
+def _ask(host: str, command: list[str], questions: _Questions) -> Answer:
     try:
-        # In a session of its own, ssh asks no terminal either.
-        with subprocess.Popen(  # noqa: S603  (the words of the caller's own inventory)
-            command, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True
-        ) as process:
-            running.add(process)
+        with questions.start(command) as process:
             try:
                 output = output_of(process, "", max_bytes=_MAX_BYTES, timeout_sec=_TIMEOUT_SEC)
             finally:
-                running.discard(process)
+                questions.forget(process)
     except subprocess.TimeoutExpired:
         return Answer(host, fault=f"it did not answer within {_TIMEOUT_SEC} s")
     except (OSError, subprocess.SubprocessError) as error:
