@@ -1,6 +1,5 @@
 """The checks of `recipectl doctor`: each yields the problems of one kind."""
 
-import pwd
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
@@ -14,7 +13,8 @@ from recipectl.compiler.model import CompiledModel, CompileResult
 from recipectl.converge import holds
 from recipectl.errors import Problem, on_host
 from recipectl.files import failures_named
-from recipectl.machine import helperfile, nvidia, processes
+from recipectl.machine import access, helperfile, nvidia, processes
+from recipectl.machine.disk import Disk
 from recipectl.machine.installation import systemd_version
 from recipectl.place import Place, lingering_fault
 from recipectl.recipe import search
@@ -200,9 +200,9 @@ def check_identities(subject: Subject) -> Iterator[Problem]:
     by_user: dict[str, list[str]] = {}
     for model in subject.result.models:
         by_user.setdefault(model.user or "", []).append(model.name)
-    installed = subject.store.installed().values()
+    installed, disk = subject.store.installed().values(), Disk()
     for user in sorted({user for unit in installed if unit.recipe for user in unit.setting("User")}):
-        if not _exists(user):
+        if access.identity(user, disk)[0] < 0:
             fault = f"there is no user {user}, as which a unit runs"
             yield on_host("permission", f"{fault}; run `recipectl apply`")
     for user, names in sorted(by_user.items()):
@@ -210,14 +210,6 @@ def check_identities(subject: Subject) -> Iterator[Problem]:
         if user and len(names) > 1 and secret:
             fault = f"{', '.join(names)} run as {user}, so each can read the secrets of {', '.join(secret)}"
             yield on_host("permission", f"{fault}; take `user:` away, and each has a user of its own")
-
-
-def _exists(user: str) -> bool:
-    try:
-        pwd.getpwnam(user)
-    except KeyError:
-        return False
-    return True
 
 
 def check_lingering(subject: Subject) -> Iterator[Problem]:
