@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from live.common import recipe, recipectl, script, show, systemctl, until
+from live.common import RECIPES, recipe, recipectl, script, show, systemctl, until
 
 pytestmark = pytest.mark.systemd
 SECRETS = Path("/etc/recipectl/secrets")
@@ -307,12 +307,14 @@ def test_a_watch_that_breaks_kills_nothing_and_comes_back() -> None:
 
 
 def test_a_sigkill_that_nobody_asked_for_is_a_failure(tmp_path: Path) -> None:
+    RECIPES.mkdir(parents=True, exist_ok=True)
     Path("/etc/recipectl/host.yaml").write_text("on_failure: alert@%n.service\n")
     alert = Path("/run/systemd/system/alert@.service")
     alert.write_text("[Service]\nType=oneshot\nExecStart=/bin/sh -c 'echo %i >>/run/alerts'\n")
     Path("/run/alerts").unlink(missing_ok=True)
     recipe("a", port=18201, served_model_name="a", on_demand={"idle": "1min"})
     recipectl("apply"), recipectl("start", "a")
+    until("a-keep", "ActiveState", "active")  # before, the proxy may still be starting it
     os.kill(int(show("a", "MainPID")), signal.SIGKILL)
     until("a", "ActiveState", "failed")
     assert show("a", "Result") == "signal"

@@ -573,14 +573,14 @@ def test_a_runtime_is_made_from_a_requirement_with_the_callers_index(
 
 def test_canaries_are_asked_at_any_time_without_privilege() -> None:
     serving(
-        "canaries:\n  - request: {prompt: a, max_tokens: 1}\n  - command: [/usr/bin/id, -un]\n"
+        "canaries:\n  - request: {prompt: a, max_tokens: 1}\n  - command: [/usr/bin/id, -u]\n"
         "  - request: {prompt: a, max_tokens: 1}\n    matches: ^zebra$\n"
     )
     result = recipectl("canary", "m")
     assert result.returncode == 3
     assert "m: canary 3 has failed (status 1); see journalctl -u model-m-canaries" in result.stderr
     assert "  canary 3: the answer does not match `^zebra$`" in result.stderr
-    assert "\nroot\n" not in journal("model-m-canaries.service")
+    assert "\n0\n" not in f"\n{journal('model-m-canaries.service')}\n"
     recipectl("stop", "m")
     assert recipectl("canary", "m").returncode == 1
     written("canaries: [{command: [/nonexistent]}, {command: [/bin/sleep, '100'], timeout: 1s}]\n")
