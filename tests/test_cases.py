@@ -252,6 +252,8 @@ def test_a_script_of_a_unit_gets_its_arguments(tmp_path: Path) -> None:
     script.write_text('#!/bin/bash\nexec vllm serve "$@"\n')
     unit.write_text(f"[Service]\nUser=ai\nExecStart=/bin/bash {script} a/b --port 8003\n")
     assert "model_path: a/b\nport: 8003\n" in imported("unit", unit).stdout
+    script.write_text("#!/bin/bash\nexec vllm serve \ue000HOME\ue001\n")
+    assert "Unicode's private area" in imported("unit", unit).stderr
 
 
 SECRET = "SeCr3tVaLu3xyz"
@@ -268,6 +270,7 @@ WITH_SECRETS = {
     "other names": ("command", "MYSQL_PWD=@@ GIT_PAT=@@ X_AUTH=@@ vllm serve a/b\n"),
     "a flag's URL": ("command", "vllm serve a/b --otlp-traces-endpoint https://u:@@@h:1/x\n"),
     "a flag's JSON": ("command", "vllm serve a/b --hf-overrides '{\"token\": \"@@\"}' --model-loader-extra-config '{\"aws_secret_access_key\":\"@@\"}'\n"),
+    "an earlier command": ("unit", "[Service]\nExecStart=/v/bin/vllm serve c/d --api-key @@\nExecStart=/v/bin/vllm serve a/b\n"),
     "a setting": ("unit", "[Service]\nExecCondition=/usr/bin/curl https://u:@@@h\nExecStartPre=/usr/bin/env DB_PASS=@@ x\nExecStart=/v/bin/vllm serve a/b\n"),
     "VLLM Studio's options": ("vllm-studio", '{"id":"x","model_path":"a/b","extra_args":{"api_key":"@@","hf-token":"@@x","aws_secret":["@@"]}}'),
     "a key of SGLang": ("command", "python -m sglang.launch_server --model-path a/b --api-key @@\n"),

@@ -192,7 +192,11 @@ def _command_in_script(
     folder: str | None = None,
     arguments: tuple[str, ...] | None = None,
 ) -> Command:
-    script_commands = commands(script, environment, folder, arguments=arguments, has_specifiers=True)
+    # A script of its own has no specifiers of the unit.
+    has_specifiers = arguments is None
+    script_commands = commands(
+        script, environment, folder, arguments=arguments, has_specifiers=has_specifiers
+    )
     engines = []
     for command in script_commands:
         words = unwrapped(command).words
