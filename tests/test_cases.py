@@ -1,6 +1,7 @@
 """What people have, as in tests/cases: each file becomes the right recipe, or what it lacks is named."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -83,7 +84,7 @@ RIGHT: dict[str, tuple[str, tuple[Callable[[Result], bool], ...]]] = {
                                 "TimeoutStopSec": "30", "SyslogIdentifier": "engine-a"}))),
     "rocm.sh": ("command", (has(accelerator="rocm", gpus=[0]),)),
     "docker-restart.sh": ("command", (has(autostart=True), says("the container published no port"))),
-    "loop.sh": ("command", (refuses("line 2 of the command: it is in a loop (line 1)", AS_IT_RUNS),)),
+    "loop.sh": ("command", (refuses("line 2: it is in a loop (line 1)", AS_IT_RUNS),)),
     "systemd-run.sh": ("command", (has(service={"MemoryMax": "90%"}),)),
     "quadlet.container": ("quadlet", (
         has(host="127.0.0.1", port=8001, max_model_len=8192, autostart=True, env_vars={"HF_HOME": "/srv/hub"},
@@ -163,7 +164,7 @@ INLINE = {
     "an entry that is no recipe": (
         "vllm-studio", '[5, {"id": "g", "name": "G", "model_path": "/g.gguf", "backend": "llamacpp", "extra_args": {"flash_attn": true}}]',
         ["flash-attn: 'on'"], ["one entry, `5`, is no recipe"]),
-    "an engine in a terminal of its own": ("command", "tmux new -d 'llama-server -m /a.gguf'\nvllm serve a/b\n", ["model_path: a/b"], ["line 1 of the command: `tmux new …` runs an engine", AS_IT_RUNS]),
+    "an engine in a terminal of its own": ("command", "tmux new -d 'llama-server -m /a.gguf'\nvllm serve a/b\n", ["model_path: a/b"], ["line 1: `tmux new …` runs an engine", AS_IT_RUNS]),
     "what podman is given besides": (
         "quadlet", "[Container]\nImage=vllm/vllm-openai\nPodmanArgs=--memory 48g --gpus=all\nExec=--model a/b\nUlimit=stack=1:1\n[Service]\nCPUWeight=20\n",
         ["MemoryMax: 48G", "LimitSTACK: '1:1'", "CPUWeight: '20'"], []),
@@ -221,8 +222,8 @@ INLINE = {
         ["grammar-file: /srv/g.gbnf", "path: /srv/public", "slot-save-path: /srv/slots/", "lora: /srv/a.gguf,/srv/b.gguf"], []),
     "another order of GPUs": ("command", "CUDA_DEVICE_ORDER=FASTEST_FIRST CUDA_VISIBLE_DEVICES=1 vllm serve a/b\n", ["gpus: [1]"], ["CUDA_DEVICE_ORDER=FASTEST_FIRST"]),
     "a long stop": ("unit", "[Service]\nUser=ai\nTimeoutStopSec=2min\nExecStart=/l/llama-server -m /a.gguf\n", ["TimeoutStopSec: 2min"], []),
-    "a here-document of a shell": ("command", "bash <<EOF\nvllm serve a/b\nEOF\nssh h <<'EOF'\nls\nEOF\nvllm serve c/d\n", ["model_path: c/d"], ["line 1 of the command: `bash '<<' …` runs an engine", "line 4"]),
-    "a placeholder": ("command", "vllm serve a/b --port '<PORT>'\nvllm serve c/d\n", ["model_path: c/d"], ["line 1 of the command: fill in `<PORT>`"]),
+    "a here-document of a shell": ("command", "bash <<EOF\nvllm serve a/b\nEOF\nssh h <<'EOF'\nls\nEOF\nvllm serve c/d\n", ["model_path: c/d"], ["line 1: `bash '<<' …` runs an engine", "line 4"]),
+    "a placeholder": ("command", "vllm serve a/b --port '<PORT>'\nvllm serve c/d\n", ["model_path: c/d"], ["line 1: fill in `<PORT>`"]),
 }  # fmt: skip
 
 
@@ -286,3 +287,22 @@ def test_no_secret_is_shown(case: str, tmp_path: Path) -> None:
     result = imported(verb, path)
     assert "model_path: a/b" in result.stdout, result.stderr
     assert SECRET not in result.stdout + result.stderr
+
+
+# What the original does not say in one line: where its models were, who it was, who called it.
+WITHOUT_LINE = re.compile(
+    "it ran as|the Hugging Face cache of|clients on other machines|the one address of all models"
+    "|in the network of|published no port|which changes th"
+)
+
+
+@pytest.mark.parametrize(
+    "case", [case for case in INLINE if INLINE[case][0] not in ("vllm-studio", "vllm-recipe")]
+)
+def test_what_is_not_carried_over_has_its_line(case: str, tmp_path: Path) -> None:
+    verb, text, _, _ = INLINE[case]
+    path = tmp_path / {"unit": "a.service", "quadlet": "a.container"}.get(verb, "a.txt")
+    path.write_text(text)
+    sentences = [line for line in imported(verb, path).stderr.splitlines() if "not carried over: " in line]
+    without = [line for line in sentences if not re.search(": (/.*: )?line [0-9]+", line)]
+    assert [line for line in without if not WITHOUT_LINE.search(line)] == []

@@ -31,7 +31,7 @@ HOUSE = {
     "venvs": ("request", "uv", "verify", "verified", "create", "inventory"),
     "upgrades": ("target", "edits", "questions", "steps", "progress", "prepare", "back", "run"),
     "importers": (),
-    "cli": ("terminal", "names", "options", "explanation", "beside", "failures", "sockets", "jobs", "boot", "listing", "query", "gateway", "show", "decision", "converge", "removal", "fidelity", "doctor", "import_output", "imports", "edit", "venv", "upgrading", "preview", "upgrade", "setup", "fleet", "version"),
+    "cli": ("terminal", "names", "options", "explanation", "beside", "failures", "sockets", "jobs", "boot", "listing", "query", "gateway", "show", "decision", "converge", "removal", "fidelity", "doctor", "import_output", "import_sources", "imports", "edit", "venv", "upgrading", "preview", "upgrade", "setup", "fleet", "version"),
 }  # fmt: skip
 ORDER = [name for room, files in HOUSE.items() for name in (room, *(f"{room}.{file}" for file in files))]
 # Programs of their own: they print, and exit.

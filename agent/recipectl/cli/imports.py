@@ -1,17 +1,21 @@
 """import: recipes from commands, units and other tools' files."""
 
-import json
+import os
 import re
 import shlex
-import sqlite3
-import sys
 from pathlib import Path
-from typing import Any
 
 import click
-import yaml
 
 from recipectl.cli.import_output import output, output_host_file, output_of_several
+from recipectl.cli.import_sources import (
+    database_recipes,
+    document_of,
+    is_sqlite,
+    json_of,
+    mapping_of,
+    text_of,
+)
 from recipectl.cli.names import complete_engine, complete_file
 from recipectl.errors import RecipectlError, UsageError
 from recipectl.importers import (
@@ -27,9 +31,9 @@ from recipectl.importers import (
 from recipectl.importers.command import Command, command_from_words
 from recipectl.importers.draft import AS_IT_RUNS, Draft, redacted
 from recipectl.importers.from_command import NoEngineError, draft_from_command
+from recipectl.importers.lines import errors_at, placed
 from recipectl.importers.programs import program, runs_container, unwrapped
 from recipectl.place import Place
-from recipectl.recipe.yamlsyntax import read_text
 from recipectl.systemd.store import Store
 
 _OUTPUT = click.option(
@@ -76,21 +80,21 @@ def command_(words: tuple[str, ...], folder: Path | None) -> int:
             if _RUNS_ENGINE.search(" ".join(program_words)):
                 shown = redacted(shlex.join(program_words[:2]))
                 fault = f"`{shown} …` runs an engine in a way that cannot be read"
-                where = f"line {command.line} of the command"
-                refusals.append(f"{where}: {fault}; give its own command, {AS_IT_RUNS}")
+                refusals.append(placed(f"{fault}; give its own command, {AS_IT_RUNS}", command.place))
                 continue
             lost_before_engine += command.not_carried_over
             words_shown = redacted(shlex.join(command.words))
-            not_carried_over.append(f"line {command.line}: `{words_shown}`, which runs no engine")
+            not_carried_over.append(placed(f"`{words_shown}`, which runs no engine", command.place))
         except UsageError as error:
-            refusals.append(str(error))
+            refusals.append(placed(str(error), command.place))
     if not drafts and not refusals:
         fault = f"{words[0]} runs no engine (vllm, sglang, llama-server)"
         raise UsageError(f"{fault}; give an engine's command, {AS_IT_RUNS}")
     if drafts:
         output(drafts, folder, not_carried_over)
+    file = words[0] if len(words) == 1 and _is_file(words[0]) else ""
     for refusal in refusals:
-        click.echo(refusal, err=True)
+        click.echo(placed(refusal, file), err=True)
     return 2 if refusals else 0
 
 
@@ -102,10 +106,10 @@ def vllm_studio_(source: str, folder: Path | None) -> int:
 
     FILE is the JSON of `GET /recipes`, or controller.db, which is only read.
     """
-    if source != "-" and _is_sqlite(source):
-        recipes = _database_recipes(Path(source))
+    if source != "-" and is_sqlite(source):
+        recipes = database_recipes(Path(source))
     else:
-        recipes = vllm_studio.recipes(_json(source))
+        recipes = vllm_studio.recipes(json_of(source))
     drafts: list[Draft] = []
     status = 0
     for recipe in recipes:
@@ -141,13 +145,13 @@ def vllm_recipe_(
     FILE is in a checkout of vllm-project/recipes. The recipe runs the command that their site shows for one
     node.
     """
-    recipe = _mapping(source)
+    recipe = mapping_of(source)
     folders = source.absolute().parents
     checkout = next((folder for folder in folders if (folder / "taxonomy.yaml").exists()), None)
     if checkout is None:
         raise UsageError(f"no taxonomy.yaml in a folder above {source}; give the file in its checkout")
-    strategies = {path.stem: _mapping(path) for path in sorted((checkout / "strategies").glob("*.yaml"))}
-    taxonomy = _mapping(checkout / "taxonomy.yaml")
+    strategies = {path.stem: mapping_of(path) for path in sorted((checkout / "strategies").glob("*.yaml"))}
+    taxonomy = mapping_of(checkout / "taxonomy.yaml")
     if wrong := next((mode for mode in modes if not all(mode.partition("=")[::2])), None):
         raise UsageError(f"--mode is `{wrong}`; give FEATURE=MODE")
     if no_features and features:
@@ -169,7 +173,9 @@ def vllm_recipe_(
 @click.pass_obj
 def llama_swap_(place: Place, source: Path, folder: Path | None) -> int:
     """The models of llama-swap's config.yaml, and its one address as `gateway:` of the host file."""
-    imported = llama_swap.imported(_mapping(source), str(source))
+    config, root = document_of(source)
+    with errors_at(str(source)):
+        imported = llama_swap.imported(config, str(source), root)
     status = output_of_several(imported.drafts, imported.not_carried_over, folder)
     if imported.drafts:
         output_host_file({"gateway": imported.gateway}, place, folder)
@@ -182,18 +188,21 @@ def llama_swap_(place: Place, source: Path, folder: Path | None) -> int:
 def unit_(source: str, folder: Path | None) -> int:
     """A systemd service that runs an engine, with its drop-ins."""
     if source == "-":
-        return output([systemd_unit.draft(_text(source), "model", source)], folder)
+        with errors_at("standard input"):
+            return output([systemd_unit.draft(text_of(source), "model", source)], folder)
     path = Path(source)
     name = path.name.removesuffix(".service")
     if path.suffix == ".container":
-        return output([container_files.quadlet_draft(_text(source), path.stem, source)], folder)
+        return _import_quadlet(source, path.stem, folder)
     is_installed = "/" not in source and not path.exists()
     if is_installed:
         path = host_units.file_of(name)
     if own := Store(path.parent).read(path.name):
         raise UsageError(f"{path} is a unit of recipectl itself: its recipe is {own.source}", kind="file")
-    texts = [_text(str(path)), *Store(path.parent).drop_ins(f"{name}.service").values()]
-    draft = systemd_unit.draft("\n".join(texts), name, str(path))
+    drop_ins = Store(path.parent).drop_ins(f"{name}.service")
+    text = text_of(str(path))
+    with errors_at(str(path)):
+        draft = systemd_unit.draft(text, name, str(path), drop_ins)
     if is_installed and "autostart" in draft.fields and not host_units.is_enabled(f"{name}.service"):
         del draft.fields["autostart"]
         draft.comments[""] += (
@@ -207,7 +216,7 @@ def unit_(source: str, folder: Path | None) -> int:
 @_OUTPUT
 def compose_(source: str, folder: Path | None) -> int:
     """The engines among the services of a Compose file."""
-    return output_of_several(*container_files.compose_drafts(_text(source), source), folder)
+    return output_of_several(*container_files.compose_drafts(text_of(source), source), folder)
 
 
 @import_.command("quadlet")
@@ -216,7 +225,14 @@ def compose_(source: str, folder: Path | None) -> int:
 def quadlet_(source: str, folder: Path | None) -> int:
     """An engine's .container file of Podman's Quadlet."""
     name = "model" if source == "-" else Path(source).name.removesuffix(".container")
-    return output([container_files.quadlet_draft(_text(source), name, source)], folder)
+    return _import_quadlet(source, name, folder)
+
+
+def _import_quadlet(source: str, name: str, folder: Path | None) -> int:
+    text = text_of(source)
+    with errors_at(source):
+        draft = container_files.quadlet_draft(text, name, source)
+    return output([draft], folder)
 
 
 @import_.command("process")
@@ -233,63 +249,18 @@ def process_(pid: int | None, port: int | None, folder: Path | None) -> int:
     return output([running.draft(pid or running.pid_on_port(port or 0))], folder)
 
 
-def _text(source: str) -> str:
-    return sys.stdin.read() if source == "-" else read_text(Path(source))
-
-
 def _commands(words: tuple[str, ...]) -> list[Command]:
     """The commands of a script, or the one command in the words, or in a single quoted word."""
     if len(words) > 1:
         return [command_from_words(list(words))]
     source = words[0]
-    if source == "-" or Path(source).exists():
+    if source == "-" or _is_file(source):
         folder = None if source == "-" else str(Path(source).absolute().parent)
-        return shell.commands(_text(source), folder=folder)
+        return shell.commands(text_of(source), folder=folder)
     if " " not in source.strip():
         raise UsageError(f"there is no file {source}; give a file, `-`, or a command after `--`")
     return shell.commands(source)
 
 
-def _is_sqlite(source: str) -> bool:
-    try:
-        with Path(source).open("rb") as file:
-            return file.read(16) == b"SQLite format 3\0"
-    except OSError as error:
-        raise UsageError(f"{source}: cannot be read: {error.strerror}") from error
-
-
-def _json(source: str) -> Any:
-    try:
-        return json.loads(_text(source))
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{source}: is not JSON ({error}); give `GET /recipes` or controller.db") from error
-
-
-def _database_recipes(path: Path) -> list[Any]:
-    """The recipes of controller.db, in the column `data`, or `json` of older ones; the file is only read."""
-    recipes: list[Any] = []
-    try:
-        with sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True) as database:
-            columns = {row[1] for row in database.execute("PRAGMA table_info(recipes)")}
-            column = "data" if "data" in columns else "json"
-            query = f'SELECT rowid, "{column}" FROM recipes ORDER BY rowid'  # noqa: S608  (one of two fixed names)
-            for row, text in database.execute(query):
-                try:
-                    recipes += vllm_studio.recipes(json.loads(text))
-                except (ValueError, TypeError, UsageError) as error:
-                    click.echo(f"{path}: row {row} is not a recipe ({error}); it is left out", err=True)
-    except sqlite3.Error as error:
-        raise UsageError(
-            f"{path}: its recipes cannot be read ({error}); give VLLM Studio's own file"
-        ) from error
-    return recipes
-
-
-def _mapping(path: Path) -> dict[str, Any]:
-    try:
-        data = yaml.load(read_text(path), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506  (it is safe)
-    except yaml.YAMLError as error:
-        raise UsageError(f"{path}: is not YAML ({error}); correct it") from error
-    if not isinstance(data, dict):
-        raise UsageError(f"{path}: must be a mapping; give the tool's own file")
-    return data
+def _is_file(word: str) -> bool:
+    return os.path.exists(word)  # noqa: PTH110  (Path's own fails for a long command)

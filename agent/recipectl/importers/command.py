@@ -4,6 +4,8 @@ import re
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
+from recipectl.importers.draft import AS_IT_RUNS
+
 SHELLS = ("sh", "bash", "dash", "zsh")
 _ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)\Z", re.S)
 
@@ -19,7 +21,7 @@ class Command:
     script_folder: str | None = None  # from which most scripts are started
     path: str | None = None  # the value of PATH
     not_carried_over: list[str] = field(default_factory=list)
-    line: int = 1  # counts from 1
+    place: str = ""  # `line 3`; empty for a command that came alone
     user: str | None = None
     autostart: bool = False
     conda_environment: str | None = None
@@ -27,6 +29,11 @@ class Command:
     secrets: dict[str, str] = field(default_factory=dict)  # variable -> where its value was kept
     substituted: frozenset[str] = frozenset()  # variables of the host for what a substitution gives
     refusal: str = ""
+
+    def refuse(self, place: str, reason: str) -> None:
+        """Say why the command is not imported."""
+        self.place = place
+        self.refusal = f"{reason}, {AS_IT_RUNS}"
 
 
 def assignment(word: str) -> tuple[str, str] | None:

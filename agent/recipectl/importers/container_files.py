@@ -14,12 +14,12 @@ from recipectl.importers.container_options import Container, read_options
 from recipectl.importers.containers import engine_command
 from recipectl.importers.draft import Draft, host_variable
 from recipectl.importers.from_command import NoEngineError, draft_from_command, model_name
+from recipectl.importers.lines import at, errors_at, place_of
 from recipectl.importers.shapes import mapping, sequence
-from recipectl.importers.systemd_unit import set_keys
-from recipectl.importers.unit_text import without_specifiers
+from recipectl.importers.unit_keys import set_keys
+from recipectl.importers.unit_text import PlacedSetting, placed_settings, without_specifiers
 from recipectl.recipe.yamlsyntax import Loader, read_text
 from recipectl.systemd import quoting
-from recipectl.systemd.unitfile import parse_settings
 
 # Keys of a Compose service with one value or a list of them -> the option of `docker run`.
 _COMPOSE_OPTIONS = {
@@ -93,29 +93,18 @@ def compose_drafts(text: str, source: str) -> tuple[list[Draft], list[str]]:
         if Path(source).stem in ("compose", "docker-compose") and path.exists()
     ]
     if "include" in data:
-        left_out.append(f"the files of `include:`; {_WHOLE}")
+        left_out.append(f"{place_of(root, 'include')}: the files of `include:`; {_WHOLE}")
     for name, service in services.items():
-        lines = _lines(root, str(name))
         try:
-            drafts.append(_service_draft(str(name), service, lines, folder, source))
+            drafts.append(_service_draft(str(name), service, root, folder, source))
         except UsageError as error:
             fault = "runs no engine" if isinstance(error, NoEngineError) else str(error)
-            left_out.append(f"line {lines.get('image', lines.get('', 1))}: the service `{name}`: {fault}")
+            place = place_of(root, "services", str(name), *map(str, error.key or ["image"]))
+            left_out.append(f"{place}: the service `{name}`: {fault}")
     return drafts, left_out
 
 
-def _lines(root: Any, name: str) -> dict[str, int]:
-    """The line of each key of a service; "" is the service itself."""
-    services = next((value for key, value in root.value if key.value == "services"), None)
-    for key, service in services.value if services else ():
-        if key.value == name and isinstance(service, yaml.MappingNode):
-            return {"": key.start_mark.line + 1} | {
-                item.value: item.start_mark.line + 1 for item, _ in service.value
-            }
-    return {}
-
-
-def _service_draft(name: str, service: Any, lines: Mapping[str, int], folder: Path, source: str) -> Draft:
+def _service_draft(name: str, service: Any, root: Any, folder: Path, source: str) -> Draft:
     if not isinstance(service, dict) or not isinstance(service.get("image"), str):
         has_base = isinstance(service, dict) and "extends" in service
         remedy = _WHOLE if has_base else "give it one"
@@ -124,25 +113,34 @@ def _service_draft(name: str, service: Any, lines: Mapping[str, int], folder: Pa
     variables: dict[str, str] = {}
     if (folder / ".env").is_file():  # Compose reads it for `${NAME}`
         variables = dict(filter(None, map(assignment, read_text(folder / ".env").splitlines())))
-    service = _interpolated(service, variables, lost)
     container = Container({}, lost)
-    for key, value in service.items():
-        written = f"line {lines.get(key, 1)}: `{key}:` of the service"
-        if key in _COMPOSE_OPTIONS:
-            for text in _texts(key, value, folder, lost):
-                container.add(_COMPOSE_OPTIONS[key], text, written)
-        elif key == "deploy":
-            _add_resources(container, value, written)
-        elif key == "extends":
-            container.leave_out(f"{written}, and what it inherits; {_WHOLE}")
-        elif key not in _COMPOSE_QUIET and not key.startswith("x-"):
-            container.leave_out(written)
+    written, service = service, {}
+    for key, value in written.items():
+        with at(place_of(root, "services", name, key), lost):
+            service[key] = _interpolated(value, variables, lost)
+            _add_key(container, key, service[key], folder)
     if "entrypoint" in service:
-        container.entrypoint = tuple(_split(service["entrypoint"]))
-    image, arguments = service["image"], _split(service.get("command"))
-    command, notes = engine_command(Command({}, [], line=lines.get("", 1)), container, image, arguments)
+        container.entrypoint = tuple(_split(service["entrypoint"], "entrypoint"))
+    image, arguments = service["image"], _split(service.get("command"), "command")
+    place = place_of(root, "services", name, "command" if "command" in service else "image")
+    with at(place, lost):
+        command, notes = engine_command(Command({}, [], place=place), container, image, arguments)
     origin = "\n".join((f"From {source}, service {name}.", *notes))
     return draft_from_command(command, model_name(name), origin)
+
+
+def _add_key(container: Container, key: str, value: Any, folder: Path) -> None:
+    """Add what one key of a service means for its container."""
+    written = f"`{key}:` of the service"
+    if key in _COMPOSE_OPTIONS:
+        for text in _texts(key, value, folder, container.not_carried_over):
+            container.add(_COMPOSE_OPTIONS[key], text, written)
+    elif key == "deploy":
+        _add_resources(container, value, written)
+    elif key == "extends":
+        container.leave_out(f"{written}, and what it inherits; {_WHOLE}")
+    elif key not in _COMPOSE_QUIET and not key.startswith("x-"):
+        container.leave_out(written)
 
 
 def _interpolated(value: Any, variables: Mapping[str, str], lost: list[str]) -> Any:
@@ -231,41 +229,55 @@ def _add_resources(container: Container, deploy: Any, written: str) -> None:
         container.leave_out(f"{written}: {', '.join(others)}")
 
 
-def _split(value: Any) -> _Words:
+def _split(value: Any, key: str) -> _Words:
     """The words of `command:` or `entrypoint:`, a list or one text; UsageError for an open quote."""
     try:
-        return (
-            shlex.split(value) if isinstance(value, str) else list(map(_scalar, sequence(value, "command")))
-        )
+        return shlex.split(value) if isinstance(value, str) else list(map(_scalar, sequence(value, key)))
     except ValueError as error:
-        raise UsageError(f"its words cannot be split ({error}); correct its quotes") from error
+        raise UsageError(f"its words cannot be split ({error}); correct its quotes", key) from error
+
+
+def _add_setting(container: Container, setting: PlacedSetting) -> None:
+    """Add what one setting of [Container] means."""
+    key, value = setting.name, setting.value
+    for word in quoting.split(value) if key == "Environment" else [value]:
+        text = re.sub(r"^([^:]+:[^:]+):[zZUro,]+$", r"\1", word) if key == "Volume" else word
+        container.add(_QUADLET_OPTIONS.get(key, ""), text, f"`{key}={value}`")
 
 
 def quadlet_draft(text: str, name: str, source: str) -> Draft:
     """The recipe of a Quadlet file, `name` without `.container`; UsageError when it runs no engine."""
     lost: list[str] = []
-    settings = parse_settings(without_specifiers(text, name, lost))
-    values = {key: value for section, key, value in settings if section == "Container"}
+    settings = []
+    for setting in placed_settings(text):
+        with at(setting.place, lost):
+            settings.append(setting._replace(value=without_specifiers(setting.value, name, lost)))
+    values = {setting.name: setting for setting in settings if setting.section == "Container"}
     file = Path(source).absolute()
     container = Container({}, lost, base=str(file.parent))
     lost += [
         f"{path}, which changes this file; write its settings here"
         for path in sorted(file.with_name(f"{file.name}.d").glob("*.conf"))
     ]
-    for section, key, value in settings:
-        if section != "Container" or key in _QUADLET_QUIET:
-            continue
-        for word in quoting.split(value) if key == "Environment" else [value]:
-            text = re.sub(r"^([^:]+:[^:]+):[zZUro,]+$", r"\1", word) if key == "Volume" else word
-            container.add(_QUADLET_OPTIONS.get(key, ""), text, f"`{key}={value}`")
-    if not values.get("Image"):
-        raise UsageError(f"{source} has no Image=; give a Quadlet file, X.container")
-    read_options(list(quoting.split(values.get("PodmanArgs", ""))), container)
+    for setting in settings:
+        if setting.section == "Container" and setting.name not in _QUADLET_QUIET:
+            with at(setting.place, lost):
+                _add_setting(container, setting)
+    image = values.get("Image")
+    if not image or not image.value:
+        raise UsageError("it has no Image=; give a Quadlet file, X.container")
+    for setting in settings:
+        if setting.name == "PodmanArgs":
+            with at(setting.place, lost):
+                read_options(list(quoting.split(setting.value)), container)
     if "Entrypoint" in values:
-        container.entrypoint = tuple(quoting.split(values["Entrypoint"]))
-    arguments = list(quoting.split(values.get("Exec", "")))
-    command, notes = engine_command(Command({}, []), container, values["Image"], arguments)
-    draft = draft_from_command(command, model_name(name), "\n".join((f"From {source}.", *notes)))
+        container.entrypoint = tuple(quoting.split(values["Entrypoint"].value))
+    place = values.get("Exec", image).place
+    arguments = list(quoting.split(values["Exec"].value)) if "Exec" in values else []
+    with errors_at(place):
+        with at(place, lost):
+            command, notes = engine_command(Command({}, [], place=place), container, image.value, arguments)
+        draft = draft_from_command(command, model_name(name), "\n".join((f"From {source}.", *notes)))
     set_keys(
         draft, [setting for setting in settings if setting.section in ("Unit", "Service", "Install")], name
     )

@@ -8,7 +8,7 @@ from recipectl.errors import UsageError
 from recipectl.importers.command import SHELLS, Command, script_in
 from recipectl.importers.container_options import Container, read_options
 from recipectl.importers.programs import program, program_name, runs_container, unwrapped
-from recipectl.importers.shell import commands
+from recipectl.importers.shell import inline_commands
 
 # The entrypoints of images: a pattern of the image's name and tag, and the words before the arguments.
 _ENTRYPOINTS = {
@@ -100,7 +100,7 @@ def _entrypoint(container: Container, image: str, arguments: list[str]) -> tuple
 
 def _inside_shell(words: list[str], container: Container) -> list[str]:
     """The engine's command in `bash -c SCRIPT`; other words as they are."""
-    script = commands(script_in(words) or "", container.environment)
+    script = inline_commands(script_in(words) or "", container.environment)
     if not script:
         return words
     engines = [command for command in script if program(unwrapped(command).words)]

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from recipectl.importers.draft import (
     host_variable,
     redacted,
 )
+from recipectl.importers.lines import at
 from recipectl.importers.option_sources import expanded, of_environment
 from recipectl.importers.programs import Program, program, unwrapped
 from recipectl.importers.variables import set_environment, set_secret
@@ -61,6 +63,15 @@ def draft_from_command(command: Command, name: str | None = None, origin: str = 
     """The recipe of one engine command, `origin` above it; NoEngineError when it runs no known engine."""
     if command.refusal:
         raise UsageError(command.refusal)
+    draft = _draft(replace(command, not_carried_over=[]), name, origin)
+    lost = list(command.not_carried_over)
+    with at(command.place, lost):
+        lost += draft.not_carried_over
+    draft.not_carried_over = lost
+    return draft
+
+
+def _draft(command: Command, name: str | None, origin: str) -> Draft:
     command = unwrapped(command)
     notes: list[str] = []
     if container_command := command_in_container(command):
@@ -113,7 +124,7 @@ def _arguments(engine: Program, command: Command, draft: Draft, notes: list[str]
     relative = [word for before, word in pairwise(("", *arguments)) if _is_file(before, word)]
     arguments = [_absolute(word, command, relative) for word in arguments]
     if placeholder := next((word for word in arguments if _PLACEHOLDER.search(word)), None):
-        raise UsageError(f"line {command.line} of the command: fill in `{redacted(placeholder)}`")
+        raise UsageError(f"fill in `{redacted(placeholder)}`")
     if not (command.folder or command.script_folder):
         files = [word for word in relative if not word.endswith(".gguf")]
         notes_of_files = [f"`{redacted(word)}`, a relative path; a unit has its own folder" for word in files]

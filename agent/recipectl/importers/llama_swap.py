@@ -2,17 +2,18 @@
 
 import re
 import shlex
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from recipectl.errors import UsageError
 from recipectl.importers.command import Command, command_from_words, script_in
 from recipectl.importers.draft import Draft, host_variable, unique_name
 from recipectl.importers.from_command import draft_from_command, model_name
+from recipectl.importers.lines import at, place_of, placed
+from recipectl.importers.llama_swap_groups import groups_of, router_of, set_conflicts
 from recipectl.importers.programs import program, unwrapped
 from recipectl.importers.shapes import mapping, sequence, whole_number
-from recipectl.importers.shell import commands
+from recipectl.importers.shell import inline_commands
 
 _Map = Mapping[str, Any]
 
@@ -38,16 +39,6 @@ _LISTEN = "127.0.0.1:8080"
 _OTHER_MACHINES = "clients on other machines: for them `gateway:` needs `listen: 0.0.0.0:8080` and `keys:`"
 
 
-@dataclass(frozen=True)
-class _Group:
-    """A group of models, with llama-swap's defaults."""
-
-    name: str = "(default)"
-    swap: bool = True
-    exclusive: bool = True
-    persistent: bool = False
-
-
 class Imported(NamedTuple):
     """The recipes, `gateway:` of the host file, and what is not carried over."""
 
@@ -56,43 +47,35 @@ class Imported(NamedTuple):
     not_carried_over: list[str]
 
 
-def imported(config: _Map, source: str) -> Imported:
+def imported(config: _Map, source: str, root: Any = None) -> Imported:
     """The recipes and the gateway of llama-swap's configuration; UsageError when the file is not its own.
 
-    Not carried over are settings of the proxy, and models with an error.
+    `root` is the YAML node of the configuration, for its lines. Not carried over are settings of the proxy,
+    and models with an error.
     """
     models = config.get("models")
     if not isinstance(models, Mapping):
-        raise UsageError(f"{source} has no `models:`; give llama-swap's config.yaml")
-    router = _router(config)
-    not_carried_over = [f"`{key}:`, a setting of the proxy" for key in _PROXY_KEYS if config.get(key)]
-    if config.get("apiKeys"):
-        not_carried_over.append("`apiKeys:`: write each as a line `name key` into a file of `gateway.keys:`")
-    not_carried_over += [f"`{key}:`, which recipectl does not know" for key in config if key not in _KEYS]
-    if config.get("matrix"):
-        not_carried_over.append(
-            "`matrix:`: use `gpus:` and `gpu_sharing:`; `conflicts:` are those without it"
-        )
-    if router.get("use") == "matrix":
-        not_carried_over.append("`routing.router.settings.matrix`: use `gpus:` and `gpu_sharing:`")
+        raise UsageError("it has no `models:`; give llama-swap's config.yaml")
+    not_carried_over = [placed(text, place_of(root, *keys)) for *keys, text in _settings_without_key(config)]
     port = whole_number(config.get("startPort") or 5800, "startPort")
-    groups = _groups(config)
+    groups = groups_of(config, root)
     mapping(config.get("macros"), "macros")
     preloaded = _preloaded(config)
     by_model: dict[str, Draft] = {}
     for name, model in models.items():
         try:
-            draft = _draft(str(name), model, config, port=port, source=source)
+            draft = _draft(str(name), model, config, root, port=port, source=source)
             if {str(name), *_aliases(model)} & preloaded:
-                fault = "an on-demand model loads at its first request"
-                draft.not_carried_over.append(f"`hooks.on_startup.preload`: {fault}")
+                fault = "`hooks.on_startup.preload`: an on-demand model loads at its first request"
+                draft.not_carried_over.append(placed(fault, place_of(root, "hooks", "on_startup", "preload")))
         except UsageError as error:
-            not_carried_over.append(f"model `{name}`: {error}")
+            place = place_of(root, "models", str(name), *map(str, error.key or ["cmd"]))
+            not_carried_over.append(placed(f"model `{name}`: {error}", place))
             continue
         port += 1
         draft.name = unique_name(draft.name, {other.name for other in by_model.values()})
         by_model[str(name)] = draft
-    _set_conflicts(by_model, groups)
+    set_conflicts(by_model, groups)
     names = {
         alias: draft.name
         for name, draft in by_model.items()
@@ -105,8 +88,16 @@ def imported(config: _Map, source: str) -> Imported:
     return Imported(list(by_model.values()), gateway, not_carried_over)
 
 
-def _router(config: _Map) -> _Map:
-    return mapping(mapping(config.get("routing"), "routing").get("router"), "routing.router")
+def _settings_without_key(config: _Map) -> Iterator[tuple[str, ...]]:
+    """The keys of what recipectl lacks, each path with a sentence after it."""
+    yield from ((key, f"`{key}:`, a setting of the proxy") for key in _PROXY_KEYS if config.get(key))
+    if config.get("apiKeys"):
+        yield "apiKeys", "`apiKeys:`: write each as a line `name key` into a file of `gateway.keys:`"
+    yield from ((str(key), f"`{key}:`, which recipectl does not know") for key in config if key not in _KEYS)
+    if config.get("matrix"):
+        yield "matrix", "`matrix:`: use `gpus:` and `gpu_sharing:`; `conflicts:` are those without it"
+    if router_of(config).get("use") == "matrix":
+        yield "routing", "`routing.router.settings.matrix`: use `gpus:` and `gpu_sharing:`"
 
 
 def _preloaded(config: _Map) -> set[str]:
@@ -120,25 +111,6 @@ def _aliases(model: _Map) -> list[str]:
     entries = sequence(model.get("aliases"), "aliases")
     names = [entry.get("id") if isinstance(entry, Mapping) else entry for entry in entries]
     return [str(name) for name in names if name]
-
-
-def _groups(config: _Map) -> dict[str, _Group]:
-    """The name of each model that is in a group -> the group."""
-    settings_of_router = mapping(_router(config).get("settings"), "routing.router.settings")
-    groups = mapping(config.get("groups") or settings_of_router.get("groups"), "groups")
-    by_model: dict[str, _Group] = {}
-    for name, value in groups.items():
-        settings = mapping(value, f"groups.{name}")
-        group = _Group(
-            name=name,
-            swap=settings.get("swap", True),
-            exclusive=settings.get("exclusive", True),
-            persistent=settings.get("persistent", False),
-        )
-        by_model |= dict.fromkeys(
-            map(str, sequence(settings.get("members"), f"groups.{name}.members")), group
-        )
-    return by_model
 
 
 def _with_macros(text: str, macros: _Map) -> str:
@@ -167,7 +139,7 @@ def _joined_lines(command: str) -> str:
     return " ".join(line.removesuffix("\\").strip() for line in lines if line and not line.startswith("#"))
 
 
-def _draft(name: str, model: Any, config: _Map, *, port: int, source: str) -> Draft:
+def _draft(name: str, model: Any, config: _Map, root: Any, *, port: int, source: str) -> Draft:
     """The recipe of one model, without what depends on the other models."""
     if not isinstance(model, Mapping):
         raise UsageError("it has no settings; give it a `cmd`")
@@ -176,6 +148,7 @@ def _draft(name: str, model: Any, config: _Map, *, port: int, source: str) -> Dr
     # Comments go before macros are replaced: a comment may name an unknown macro.
     command_line = _joined_lines(_with_macros(_joined_lines(str(model.get("cmd") or "")), macros))
     command = _command(command_line)
+    command.place = place_of(root, "models", name, "cmd")
     entries = model.get("env")
     if isinstance(entries, Mapping):
         entries = [f"{variable}={value}" for variable, value in entries.items()]
@@ -189,16 +162,15 @@ def _draft(name: str, model: Any, config: _Map, *, port: int, source: str) -> Dr
     if "port" not in draft.fields:
         draft.set("port", port, "llama-swap's port for this model.")
     _set_served_names(draft, [name, *_aliases(model)])
-    _set_readiness(draft, model, config)
+    with at(place_of(root, "models", name, "checkEndpoint"), draft.not_carried_over):
+        _set_readiness(draft, model, config)
     _set_idle_time(draft, model, config)
-    draft.not_carried_over += [
-        f"`{key}`"
-        for key in _MODEL_PROXY_KEYS
-        if model.get(key) and not _is_ours(key, str(model[key]), draft)
-    ]
-    draft.not_carried_over += [
-        f"`{key}`, which recipectl does not know" for key in model if key not in _MODEL_KEYS
-    ]
+    for key, value in model.items():
+        with at(place_of(root, "models", name, str(key)), draft.not_carried_over):
+            if key not in _MODEL_KEYS:
+                draft.not_carried_over.append(f"`{key}`, which recipectl does not know")
+            elif key in _MODEL_PROXY_KEYS and value and not _is_ours(key, str(value), draft):
+                draft.not_carried_over.append(f"`{key}`")
     return draft
 
 
@@ -210,7 +182,7 @@ def _command(line: str) -> Command:
         raise UsageError(f"its `cmd` cannot be split into words ({error}); correct its quotes") from error
     if not words:
         raise UsageError("it has no `cmd`; give it one")
-    script = commands(script_in(words) or "")
+    script = inline_commands(script_in(words) or "", {})
     engines = [command for command in script if command.refusal or program(unwrapped(command).words)]
     return engines[-1] if engines else command_from_words(words)
 
@@ -265,36 +237,3 @@ def _set_idle_time(draft: Draft, model: _Map, config: _Map) -> None:
         draft.set("on_demand", {"idle": idle_sec})
     else:
         draft.set("on_demand", {"idle": _NEVER}, "llama-swap does not unload this model when it is idle.")
-
-
-def _set_conflicts(drafts: Mapping[str, Draft], groups: Mapping[str, _Group]) -> None:
-    """Set which models may run at the same time, as the groups say."""
-    for name, draft in drafts.items():
-        group = groups.get(name, _Group())
-        if "gpus" not in draft.fields:
-            draft.set(
-                "gpus", "all", "llama-swap does not name GPUs. With names, more models can run at once."
-            )
-        siblings = [
-            other for other in drafts if other != name and groups.get(other, _Group()).name == group.name
-        ]
-        stopped = [other for other in drafts if _stops(group, groups.get(other, _Group()))]
-        if not group.swap or len(stopped) + 1 < len(drafts):
-            # The GPUs would let each pair of models stop each other; the groups name the pairs.
-            draft.set("gpu_sharing", "free", f"Group {group.name}: `conflicts:` names the models that stop.")
-            conflicts = stopped + (siblings if group.swap else [])
-            if conflicts:
-                draft.set("conflicts", sorted(drafts[other].name for other in conflicts))
-        for other in stopped:
-            if not _unloads(group, groups.get(other, _Group())):
-                draft.not_carried_over.append(f"`{name}` did not stop `{other}`; here each stops the other")
-
-
-def _unloads(group: _Group, other: _Group) -> bool:
-    """Whether llama-swap ends the models of another group when it loads one of this group."""
-    return group.exclusive and not other.persistent
-
-
-def _stops(group: _Group, other: _Group) -> bool:
-    """Whether models of two groups never run at once; `conflicts:` works in both directions."""
-    return group.name != other.name and (_unloads(group, other) or _unloads(other, group))

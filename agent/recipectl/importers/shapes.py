@@ -12,7 +12,7 @@ def mapping(value: Any, key: str) -> Mapping[Any, Any]:
     if value is None or value == "":
         return {}
     if not isinstance(value, Mapping):
-        raise UsageError(f"`{key}:` is `{value}`; give a mapping")
+        raise UsageError(f"`{key}:` is `{value}`; give a mapping", *key.split("."))
     return value
 
 
@@ -23,7 +23,7 @@ def sequence(value: Any, key: str) -> list[Any]:
     if isinstance(value, str | int | float):
         return [value]
     if not isinstance(value, list | tuple):
-        raise UsageError(f"`{key}:` is `{value}`; give a list")
+        raise UsageError(f"`{key}:` is `{value}`; give a list", *key.split("."))
     return list(value)
 
 
@@ -31,7 +31,7 @@ def whole_number(value: Any, key: str) -> int:
     """A number without a sign, as a number or as text."""
     text = str(value)
     if isinstance(value, bool) or not text.isascii() or not text.isdigit() or len(text) > 9:
-        raise UsageError(f"`{key}` is `{value}`; give a whole number")
+        raise UsageError(f"`{key}` is `{value}`; give a whole number", *key.split("."))
     return int(text)
 
 

@@ -3,14 +3,14 @@
 from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from recipectl.compiler.secrets import looks_secret
 from recipectl.errors import UsageError
 from recipectl.importers.command import SHELLS, Command
 from recipectl.importers.draft import AS_IT_RUNS, VARIABLE_START
 from recipectl.importers.programs import program_name
-from recipectl.importers.shell_commands import SimpleCommands, refusal_at
+from recipectl.importers.shell_commands import SimpleCommands, refused
 from recipectl.importers.shell_syntax import Fault, Node, statements
 from recipectl.importers.shell_words import PRIVATE, Scope, Variable, Words
 
@@ -49,13 +49,23 @@ def commands(
     return shell.commands
 
 
+def inline_commands(script: str, environment: Mapping[str, str], **options: Any) -> list[Command]:
+    """As `commands`, of a script that is a word of a command; one line has no number then."""
+    programs = commands(script, environment, **options)
+    if "\n" not in script:
+        for command in programs:
+            command.place = ""
+            command.not_carried_over = [text.removeprefix("line 1: ") for text in command.not_carried_over]
+    return programs
+
+
 class _Shell(SimpleCommands):
     """Follows the control flow of a script."""
 
     def run(self, script: Iterable[Node | Fault]) -> None:
         for statement in script:
             if isinstance(statement, Fault):
-                self.commands.append(Command({}, [], refusal=refusal_at(statement.line, statement.reason)))
+                self.commands.append(refused(statement.line, statement.reason))
             elif self.scope.ended is not None:
                 self._apart([statement], f"line {self.scope.ended} ends the script before it; move it")
             else:
@@ -96,7 +106,7 @@ class _Shell(SimpleCommands):
             if program_name(command.words) in (*SHELLS, "ssh"):  # it runs the here-document
                 command.words = [*command.words[:1], "<<", *redirection.Hdoc.texts("Lit")]
         for command in commands:
-            command.refusal = refusal_at(redirection.line, remedy)
+            command.refuse(f"line {redirection.line}", remedy)
 
     def _apart(self, nodes: list[Node] | None, reason: str = "", condition: int | None = None) -> Scope:
         """Run statements with a copy of the variables; the copy as it is afterwards.
@@ -111,7 +121,7 @@ class _Shell(SimpleCommands):
         after = self.scope
         self.scope, self.condition = before
         for command in self.commands[first:] if reason else ():
-            command.refusal = refusal_at(command.line, reason)
+            command.refuse(command.place, reason)
         return after
 
     def _opaque(self, node: Node) -> None:

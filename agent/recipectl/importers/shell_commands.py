@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from recipectl.compiler.secrets import looks_secret
 from recipectl.importers.command import Command
-from recipectl.importers.draft import AS_IT_RUNS, UNKNOWN_VALUE, VARIABLE_START, host_variable
+from recipectl.importers.draft import UNKNOWN_VALUE, VARIABLE_START, host_variable
 from recipectl.importers.shell_syntax import Node
 from recipectl.importers.shell_words import ASSIGNMENT, MAX_VALUE, Scope, Variable, Words, too_long
 
@@ -29,9 +29,11 @@ _LIMITS = {
 }  # fmt: skip
 
 
-def refusal_at(line: int, reason: str) -> str:
-    """The sentence for a command that is not imported."""
-    return f"line {line} of the command: {reason}, {AS_IT_RUNS}"
+def refused(line: int, reason: str) -> Command:
+    """What stands for a part of a script that is not imported."""
+    command = Command({}, [])
+    command.refuse(f"line {line}", reason)
+    return command
 
 
 class SimpleCommands:
@@ -153,10 +155,6 @@ class SimpleCommands:
         lost = [*remarks, *(remark for variable in variables.values() for remark in variable.remarks)]
         if self.condition is not None:
             lost.append(f"line {line}: it runs under a condition (line {self.condition})")
-        refusal = ""
-        if any(UNKNOWN_VALUE in word for word in words):
-            reasons = "; ".join(dict.fromkeys(reason.removeprefix(f"line {line}: ") for reason in why))
-            refusal = refusal_at(line, f"{reasons}; write the result")
         self.commands.append(
             Command(
                 environment,
@@ -167,13 +165,15 @@ class SimpleCommands:
                 script_folder=scope.script_folder,
                 path=environment.pop("PATH", own_path),
                 not_carried_over=[*self._lost, *dict.fromkeys(lost)],
-                line=line,
+                place=f"line {line}",
                 service=dict(scope.service),
                 secrets=secrets,
                 substituted=frozenset(self._substituted | unknown),
-                refusal=refusal,
             )
         )
+        if any(UNKNOWN_VALUE in word for word in words):
+            reasons = "; ".join(dict.fromkeys(reason.removeprefix(f"line {line}: ") for reason in why))
+            self.commands[-1].refuse(f"line {line}", f"{reasons}; write the result")
         self._lost = []
         self.scope.ended = line if words[0] == "exec" else self.scope.ended
 
@@ -222,7 +222,7 @@ class SimpleCommands:
     def _run_eval(self, words: list[str], line: int) -> None:
         self._lose(words, line)
         if re.search("vllm|sglang|llama", " ".join(words)):
-            self.commands.append(Command({}, [], refusal=refusal_at(line, "`eval` is for a shell to run")))
+            self.commands.append(refused(line, "`eval` is for a shell to run"))
 
     def _run_ulimit(self, words: list[str], line: int) -> None:
         """`ulimit -n N` and the like (bash(1)): limits of the unit."""

@@ -2,9 +2,11 @@
 
 import re
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from recipectl.importers.draft import host_variable
 from recipectl.systemd import quoting
+from recipectl.systemd.unitfile import settings_with_lines
 
 
 def without_specifiers(text: str, name: str, not_carried_over: list[str]) -> str:
@@ -35,3 +37,18 @@ def expanded(word: str, environment: Mapping[str, str]) -> list[str]:
         return "$" if match[0] == "$$" else environment.get(match[1], host_variable(match[1]))
 
     return [re.sub(r"\$\$|\$\{([A-Za-z_][A-Za-z0-9_]*)\}", value, word)]
+
+
+class PlacedSetting(NamedTuple):
+    """One setting of a unit file, and its place there: `line 3`, or `line 3 of FILE` of a drop-in."""
+
+    section: str
+    name: str
+    value: str
+    place: str
+
+
+def placed_settings(text: str, drop_in: str = "") -> list[PlacedSetting]:
+    """The settings of a unit file in its order; `drop_in` is the path of a file that changes the unit."""
+    ending = f" of {drop_in}" if drop_in else ""
+    return [PlacedSetting(*setting, f"line {line}{ending}") for line, setting in settings_with_lines(text)]

@@ -103,30 +103,34 @@ class Setting(NamedTuple):
 
 def parse_settings(text: str) -> tuple[Setting, ...]:
     """The settings of a unit file in its order, without comments."""
-    parsed = []
+    return tuple(setting for _, setting in settings_with_lines(text))
+
+
+def settings_with_lines(text: str) -> Iterator[tuple[int, Setting]]:
+    """The settings of a unit file, each after the number of its line, counted from 1."""
     section = ""
-    for line in _joined_lines(text):
+    for number, line in _joined_lines(text):
         if line.startswith("[") and line.endswith("]"):
             section = line[1:-1]
         elif "=" in line:
             name, _, value = line.partition("=")
-            parsed.append(Setting(section, name.strip(), value.strip()))
-    return tuple(parsed)
+            yield number, Setting(section, name.strip(), value.strip())
 
 
-def _joined_lines(text: str) -> Iterator[str]:
-    """Lines without comments, each with its continuations."""
-    begin = ""
-    for raw in text.splitlines():
+def _joined_lines(text: str) -> Iterator[tuple[int, str]]:
+    """Lines without comments, each with its continuations, after the number of the first one."""
+    begin, first = "", 0
+    for number, raw in enumerate(text.splitlines(), start=1):
         comment = raw.lstrip().startswith(("#", ";"))
         # A comment among continued lines does not end them (systemd.syntax(7)).
         if comment or not (begin or raw.strip()):
             continue
         line = raw.rstrip() if begin else raw.strip()
+        first = first if begin else number
         if line.endswith("\\"):
             begin += line[:-1] + " "
             continue
-        yield begin + line
+        yield first, begin + line
         begin = ""
 
 

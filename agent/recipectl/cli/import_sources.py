@@ -1,0 +1,74 @@
+"""What `import` reads: texts, JSON, YAML and a database of other tools."""
+
+import json
+import sqlite3
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+
+from recipectl.errors import UsageError
+from recipectl.importers import vllm_studio
+from recipectl.recipe.yamlsyntax import read_text
+
+
+def text_of(source: str) -> str:
+    """The text of a file, or of standard input for `-`; RecipeError when it cannot be read."""
+    return sys.stdin.read() if source == "-" else read_text(Path(source))
+
+
+def is_sqlite(source: str) -> bool:
+    """True for a database of SQLite; UsageError when the file cannot be read."""
+    try:
+        with Path(source).open("rb") as file:
+            return file.read(16) == b"SQLite format 3\0"
+    except OSError as error:
+        raise UsageError(f"{source}: cannot be read: {error.strerror}") from error
+
+
+def json_of(source: str) -> Any:
+    """The value of a JSON file; UsageError for another file."""
+    try:
+        return json.loads(text_of(source))
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{source}: is not JSON ({error}); give `GET /recipes` or controller.db") from error
+
+
+def database_recipes(path: Path) -> list[Any]:
+    """The recipes of controller.db, in the column `data`, or `json` of older ones; the file is only read."""
+    recipes: list[Any] = []
+    try:
+        with sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True) as database:
+            columns = {row[1] for row in database.execute("PRAGMA table_info(recipes)")}
+            column = "data" if "data" in columns else "json"
+            query = f'SELECT rowid, "{column}" FROM recipes ORDER BY rowid'  # noqa: S608  (one of two fixed names)
+            for row, text in database.execute(query):
+                try:
+                    recipes += vllm_studio.recipes(json.loads(text))
+                except (ValueError, TypeError, UsageError) as error:
+                    click.echo(f"{path}: row {row} is not a recipe ({error}); it is left out", err=True)
+    except sqlite3.Error as error:
+        raise UsageError(
+            f"{path}: its recipes cannot be read ({error}); give VLLM Studio's own file"
+        ) from error
+    return recipes
+
+
+def document_of(path: Path) -> tuple[dict[str, Any], Any]:
+    """The mapping of a YAML file, and its root node, which knows the lines; UsageError for another file."""
+    text = read_text(path)
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        data, root = yaml.load(text, loader), yaml.compose(text, loader)  # noqa: S506  (it is safe)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise UsageError(f"{path}: is not YAML ({error}); correct it") from error
+    if not isinstance(data, dict):
+        raise UsageError(f"{path}: must be a mapping; give the tool's own file")
+    return data, root
+
+
+def mapping_of(path: Path) -> dict[str, Any]:
+    """The mapping of a YAML file; UsageError for another file."""
+    return document_of(path)[0]

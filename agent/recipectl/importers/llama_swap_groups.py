@@ -1,0 +1,82 @@
+"""llama-swap's groups: which models may run at the same time."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from recipectl.importers.draft import Draft
+from recipectl.importers.lines import place_of, placed
+from recipectl.importers.shapes import mapping, sequence
+
+_Map = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Group:
+    """A group of models, with llama-swap's defaults."""
+
+    name: str = "(default)"
+    swap: bool = True
+    exclusive: bool = True
+    persistent: bool = False
+    place: str = ""  # in the configuration
+
+
+def router_of(config: _Map) -> _Map:
+    """The settings of llama-swap's router."""
+    return mapping(mapping(config.get("routing"), "routing").get("router"), "routing.router")
+
+
+def groups_of(config: _Map, root: Any) -> dict[str, Group]:
+    """The name of each model that is in a group -> the group."""
+    settings_of_router = mapping(router_of(config).get("settings"), "routing.router.settings")
+    groups = mapping(config.get("groups") or settings_of_router.get("groups"), "groups")
+    by_model: dict[str, Group] = {}
+    keys = ("groups",) if config.get("groups") else ("routing", "router", "settings", "groups")
+    for name, value in groups.items():
+        settings = mapping(value, f"groups.{name}")
+        group = Group(
+            name=name,
+            swap=settings.get("swap", True),
+            exclusive=settings.get("exclusive", True),
+            persistent=settings.get("persistent", False),
+            place=place_of(root, *keys, str(name)),
+        )
+        by_model |= dict.fromkeys(
+            map(str, sequence(settings.get("members"), f"groups.{name}.members")), group
+        )
+    return by_model
+
+
+def set_conflicts(drafts: Mapping[str, Draft], groups: Mapping[str, Group]) -> None:
+    """Set which models may run at the same time, as the groups say."""
+    for name, draft in drafts.items():
+        group = groups.get(name, Group())
+        if "gpus" not in draft.fields:
+            draft.set(
+                "gpus", "all", "llama-swap does not name GPUs. With names, more models can run at once."
+            )
+        siblings = [
+            other for other in drafts if other != name and groups.get(other, Group()).name == group.name
+        ]
+        stopped = [other for other in drafts if _stops(group, groups.get(other, Group()))]
+        if not group.swap or len(stopped) + 1 < len(drafts):
+            # The GPUs would let each pair of models stop each other; the groups name the pairs.
+            draft.set("gpu_sharing", "free", f"Group {group.name}: `conflicts:` names the models that stop.")
+            conflicts = stopped + (siblings if group.swap else [])
+            if conflicts:
+                draft.set("conflicts", sorted(drafts[other].name for other in conflicts))
+        for other in stopped:
+            if not _unloads(group, groups.get(other, Group())):
+                sentence = f"`{name}` did not stop `{other}`; here each stops the other"
+                draft.not_carried_over.append(placed(sentence, group.place))
+
+
+def _unloads(group: Group, other: Group) -> bool:
+    """Whether llama-swap ends the models of another group when it loads one of this group."""
+    return group.exclusive and not other.persistent
+
+
+def _stops(group: Group, other: Group) -> bool:
+    """Whether models of two groups never run at once; `conflicts:` works in both directions."""
+    return group.name != other.name and (_unloads(group, other) or _unloads(other, group))

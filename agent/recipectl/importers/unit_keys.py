@@ -1,0 +1,122 @@
+"""The settings of a service that a recipe has keys for; the others go to `service:`, or are named."""
+
+from collections.abc import Sequence
+
+from recipectl.compiler import service_settings
+from recipectl.compiler.secrets import has_secret
+from recipectl.importers.draft import Draft
+from recipectl.importers.lines import at
+from recipectl.importers.unit_text import PlacedSetting, without_specifiers
+from recipectl.recipe.parts import LONGEST_SEC
+from recipectl.recipe.spans import span_sec
+
+# Settings that every compiled unit has in its own way, or that the functions below read.
+_COMPILED = frozenset(
+    """
+    Type Restart ExecStart NotifyAccess LimitMEMLOCK Description Documentation User Environment
+    EnvironmentFile TimeoutStartSec TimeoutSec
+    """.split()  # noqa: SIM905  (a list one can read)
+)
+# Values that change nothing: the compiled unit has them too, or they are systemd's defaults.
+_NETWORK = frozenset(("network.target", "network-online.target", "nvidia-persistenced.service"))
+_JOURNAL = frozenset(("journal", "inherit", "syslog"))
+_DEFAULT_VALUES = {
+    "After": _NETWORK | {"nvidia-fabricmanager.service", "syslog.target", "multi-user.target"},
+    "Wants": _NETWORK,
+    "StandardOutput": _JOURNAL,
+    "StandardError": _JOURNAL,
+    "KillSignal": frozenset(("SIGTERM", "TERM", "15")),
+    "KillMode": frozenset(("mixed", "control-group")),
+    "SendSIGKILL": frozenset(("yes", "true", "on", "1")),
+    "RestartSec": frozenset(("10", "10s")),
+    "TasksMax": frozenset(("infinity",)),
+}
+_EARLIER_NAMES = {"StartLimitInterval": "StartLimitIntervalSec", "MemoryLimit": "MemoryMax"}
+_COMPILED_LIMIT_NOFILE = 1048576
+
+
+def set_keys(draft: Draft, unit_settings: Sequence[PlacedSetting], name: str) -> None:
+    """Set the fields for the settings of a service; settings without a field go to `service:`."""
+    service: dict[str, list[str]] = {}
+    for setting in unit_settings:
+        with at(setting.place, draft.not_carried_over):
+            if reason := _reason_to_leave_out(setting):
+                draft.not_carried_over.append(reason)
+            elif not _set_field(draft, setting, name):
+                _add_to_service(draft, service, setting, name)
+    # What stands in the command itself, as `nice`, wins over the unit's.
+    own = draft.fields.get("service", {})
+    draft.not_carried_over += [
+        f"{key}={' '.join(service[key])}, which the command replaces" for key in own.keys() & service.keys()
+    ]
+    kept = {key: texts[0] if len(texts) == 1 else texts for key, texts in service.items()} | own
+    if kept:
+        draft.set("service", kept)
+
+
+def _reason_to_leave_out(setting: PlacedSetting) -> str | None:
+    """The sentence for a setting that no recipe can have; None for any other."""
+    key, value = setting.name, setting.value
+    if key == "Restart" and value not in ("always", ""):
+        return f"Restart={value}: recipectl always restarts a model that ends"
+    if key == "TimeoutStopSec" and value and not isinstance(span_sec(value), int):
+        return f"{key}={value}; a stop has a limit here"
+    if key in ("SetCredential", "SetCredentialEncrypted"):
+        return f"{key}=, whose value is not repeated; see `secrets:`"
+    if key in ("Requires", "BindsTo", "PartOf", "Conflicts", "OnFailure", "Requisite"):
+        return f"{key}={value}; see `requires:`, `conflicts:` and the host file's `on_failure:`"
+    return None
+
+
+def _set_field(draft: Draft, setting: PlacedSetting, name: str) -> bool:
+    """Whether a setting has a field of its own in a recipe; if so, set it."""
+    match (setting.section, setting.name, setting.value):
+        case ("Unit", "Description", value):
+            text = without_specifiers(value, name, [])
+            draft.fields = {
+                "description": text,
+                **{k: v for k, v in draft.fields.items() if k != "description"},
+            }
+        case (_, "TimeoutStartSec" | "TimeoutSec" as key, value):
+            _set_start_timeout(draft, key, value)
+        case (_, "User", ""):  # an empty value removes those before it
+            draft.fields.pop("user", None)
+        case ("Install", "WantedBy", ""):
+            draft.fields.pop("autostart", None)
+        case (_, "User", value):
+            draft.set("user", without_specifiers(value, name, draft.not_carried_over))
+        case ("Install", "WantedBy", value):
+            draft.set("autostart", True, f"The service was wanted by {value}.")
+        case _:
+            return False
+    return True
+
+
+def _set_start_timeout(draft: Draft, key: str, value: str) -> None:
+    is_endless = value in ("infinity", "0")
+    seconds = LONGEST_SEC if is_endless else span_sec(value)
+    if isinstance(seconds, int) and seconds > 0:
+        draft.set("ready", {"timeout_sec": seconds}, "The service had no limit." if is_endless else None)
+    else:
+        draft.not_carried_over.append(f"{key}={value}")
+
+
+def _add_to_service(draft: Draft, service: dict[str, list[str]], setting: PlacedSetting, name: str) -> None:
+    section, key, value, _ = setting
+    key = _EARLIER_NAMES.get(key, key)
+    is_low_limit = key == "LimitNOFILE" and value.isdigit() and int(value) <= _COMPILED_LIMIT_NOFILE
+    if key in _DEFAULT_VALUES and value:
+        value = " ".join(word for word in value.split() if word not in _DEFAULT_VALUES[key])
+        if not value:
+            return
+    elif key in _COMPILED or is_low_limit:
+        return
+    if not value:
+        service.pop(key, None)
+    elif has_secret(value):
+        draft.not_carried_over.append(f"{key}=, which holds a secret")
+    elif service_settings.is_allowed(key) and section in ("Service", "Unit"):
+        text = without_specifiers(value, name, draft.not_carried_over)
+        service.setdefault(key, []).append(text)
+    else:
+        draft.not_carried_over.append(f"{key}={value}")
