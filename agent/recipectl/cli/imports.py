@@ -29,10 +29,10 @@ from recipectl.importers import (
     vllm_studio,
 )
 from recipectl.importers.command import Command, command_from_words
-from recipectl.importers.draft import AS_IT_RUNS, Draft, redacted
+from recipectl.importers.draft import AS_IT_RUNS, VARIABLE_START, Draft, redacted
 from recipectl.importers.from_command import NoEngineError, draft_from_command
 from recipectl.importers.lines import errors_at, placed
-from recipectl.importers.programs import program, runs_container, unwrapped
+from recipectl.importers.programs import runs_engine, unwrapped
 from recipectl.place import Place
 from recipectl.systemd.store import Store
 
@@ -42,6 +42,9 @@ _OUTPUT = click.option(
 _RUNS_ENGINE = re.compile(
     r"\b(vllm serve|vllm\.entrypoints|sglang serve|sglang\.launch_server|llama-server)\b"
 )
+
+# What a program is given that is likely an engine, though its name is not known.
+_HAS_MODEL = re.compile(r"(^|\s)(serve|--model|--model-path|-m|-hf)\s|sglang|vllm")
 
 
 @click.group("import")
@@ -68,10 +71,13 @@ def command_(words: tuple[str, ...], folder: Path | None) -> int:
     not_carried_over: list[str] = []
     refusals: list[str] = []
     lost_before_engine: list[str] = []  # what the script lost at commands of other programs
-    for command in _commands(words):
+    for command in (inner for outer in _commands(words) for inner in shell.opened(outer)):
         program_words = unwrapped(command).words
+        is_unknown = VARIABLE_START in "".join(program_words[:1])
         try:
-            if program_words and not program(program_words) and not runs_container(program_words):
+            if program_words and not is_unknown and not runs_engine(program_words):
+                raise NoEngineError(shlex.join(command.words))
+            if is_unknown and not _HAS_MODEL.search(" ".join(program_words)):
                 raise NoEngineError(shlex.join(command.words))
             drafts.append(draft_from_command(command))
             drafts[-1].not_carried_over[:0] = lost_before_engine
@@ -82,7 +88,7 @@ def command_(words: tuple[str, ...], folder: Path | None) -> int:
                 fault = f"`{shown} …` runs an engine in a way that cannot be read"
                 refusals.append(placed(f"{fault}; give its own command, {AS_IT_RUNS}", command.place))
                 continue
-            lost_before_engine += command.not_carried_over
+            lost_before_engine += command.lost_before
             words_shown = redacted(shlex.join(command.words))
             not_carried_over.append(placed(f"`{words_shown}`, which runs no engine", command.place))
         except UsageError as error:
@@ -91,7 +97,7 @@ def command_(words: tuple[str, ...], folder: Path | None) -> int:
         fault = f"{words[0]} runs no engine (vllm, sglang, llama-server)"
         raise UsageError(f"{fault}; give an engine's command, {AS_IT_RUNS}")
     if drafts:
-        output(drafts, folder, not_carried_over)
+        output(drafts, folder, [*not_carried_over, *lost_before_engine])
     file = words[0] if len(words) == 1 and _is_file(words[0]) else ""
     for refusal in refusals:
         click.echo(placed(refusal, file), err=True)

@@ -21,6 +21,7 @@ class Command:
     script_folder: str | None = None  # from which most scripts are started
     path: str | None = None  # the value of PATH
     not_carried_over: list[str] = field(default_factory=list)
+    lost_before: list[str] = field(default_factory=list)  # those of them that other commands lost
     place: str = ""  # `line 3`; empty for a command that came alone
     user: str | None = None
     autostart: bool = False

@@ -9,12 +9,16 @@ import yaml
 from recipectl.errors import UsageError
 
 
+class Placed(str):
+    """A sentence that begins with its place."""
+
+
 @contextmanager
 def at(place: str, lost: list[str]) -> Iterator[None]:
-    """Put a place, such as `line 3`, in front of what is lost within."""
+    """Put a place, such as `line 3`, in front of what is lost within and has no place yet."""
     count = len(lost)
     yield
-    lost[count:] = [placed(text, place) for text in lost[count:]]
+    lost[count:] = [text if isinstance(text, Placed) else placed(text, place) for text in lost[count:]]
 
 
 @contextmanager
@@ -28,7 +32,7 @@ def errors_at(place: str) -> Iterator[None]:
 
 def placed(sentence: str, place: str) -> str:
     """A sentence with its place in front, where there is one."""
-    return f"{place}: {sentence}" if place else sentence
+    return Placed(f"{place}: {sentence}") if place else sentence
 
 
 def place_of(node: Any, *keys: str) -> str:
@@ -40,6 +44,14 @@ def place_of(node: Any, *keys: str) -> str:
     for name in keys:
         pairs = node.value if isinstance(node, yaml.MappingNode) else ()
         pair = next((pair for pair in pairs if pair[0].value == name), None)
+        bases = [base for key, base in pairs if key.value == "<<"]
+        while pair is None and bases:  # what comes by `<<: *anchor` stands at the anchor
+            base = bases.pop(0)
+            if isinstance(base, yaml.SequenceNode):
+                bases = [*base.value, *bases]
+            elif isinstance(base, yaml.MappingNode):
+                pair = next((pair for pair in base.value if pair[0].value == name), None)
+                bases += [further for key, further in base.value if key.value == "<<"]
         if pair is None:
             break
         line = pair[0].start_mark.line + 1

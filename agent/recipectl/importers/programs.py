@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from recipectl.importers.command import Command, assignment
+from recipectl.importers.command import Command, assignment, script_in
 from recipectl.importers.wrappers import settings
 from recipectl.recipe.hostfile import DEFAULT_PATH
 from recipectl.systemd import quoting
@@ -101,6 +101,11 @@ def runs_container(words: list[str]) -> bool:
     return program_name(words) in ("docker", "podman", "nerdctl") and "run" in words[1:4]
 
 
+def runs_engine(words: list[str]) -> bool:
+    """Whether a command without wrappers runs an engine, or a container that may run one."""
+    return program(words) is not None or runs_container(words)
+
+
 def unwrapped(command: Command) -> Command:
     """The command without `env`, `sudo`, `nohup` and the like; their effect is kept, or not carried over."""
     inner = replace(
@@ -110,15 +115,11 @@ def unwrapped(command: Command) -> Command:
         not_carried_over=list(command.not_carried_over),
         service=dict(command.service),
     )
-    while inner.words and not _is_program(inner.words):
+    while inner.words and not runs_engine(inner.words):
         if not _remove_wrapper(inner):
             break
     inner.path = inner.environment.pop("PATH", inner.path)
     return inner
-
-
-def _is_program(words: list[str]) -> bool:
-    return program(words) is not None or runs_container(words)
 
 
 def _remove_wrapper(command: Command) -> bool:
@@ -222,7 +223,8 @@ def _begins_command(words: list[str]) -> bool:
     """Whether these words are a wrapper, an assignment or a program that we know."""
     name = program_name(words)
     is_assignment = assignment(words[0]) and "==" not in words[0]  # `vllm==0.11.0` is a package
-    return name == "env" or name in _WRAPPERS or bool(is_assignment) or _is_program(words)
+    is_script = script_in(words[:4]) is not None
+    return name == "env" or name in _WRAPPERS or bool(is_assignment) or is_script or runs_engine(words)
 
 
 def _sudo_user(options: list[str]) -> str:

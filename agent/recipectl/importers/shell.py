@@ -1,5 +1,6 @@
 """The commands of a shell script, each with its environment; what needs a running shell is refused."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
 from dataclasses import replace
@@ -7,9 +8,10 @@ from typing import Any, ClassVar
 
 from recipectl.compiler.secrets import looks_secret
 from recipectl.errors import UsageError
-from recipectl.importers.command import SHELLS, Command
+from recipectl.importers.command import SHELLS, Command, script_in
 from recipectl.importers.draft import AS_IT_RUNS, VARIABLE_START
-from recipectl.importers.programs import program_name
+from recipectl.importers.lines import at
+from recipectl.importers.programs import program_name, runs_engine, unwrapped
 from recipectl.importers.shell_commands import SimpleCommands, refused
 from recipectl.importers.shell_syntax import Fault, Node, statements
 from recipectl.importers.shell_words import PRIVATE, Scope, Variable, Words
@@ -46,6 +48,9 @@ def commands(
         shell.run(statements(text.removeprefix("\ufeff").replace("\r\n", "\n") + "\n"))
     except RecursionError as error:
         raise UsageError(f"the script is nested too deeply; {AS_IT_RUNS[3:]}") from error
+    if shell.lost and shell.commands:  # after the last program
+        shell.commands[-1].not_carried_over += shell.lost
+        shell.commands[-1].lost_before += shell.lost
     return shell.commands
 
 
@@ -57,6 +62,32 @@ def inline_commands(script: str, environment: Mapping[str, str], **options: Any)
             command.place = ""
             command.not_carried_over = [text.removeprefix("line 1: ") for text in command.not_carried_over]
     return programs
+
+
+def opened(command: Command, *, has_specifiers: bool = False) -> list[Command]:
+    """The engines in `bash -c SCRIPT`, also behind `sudo` and the like; any other command as it is."""
+    outer = unwrapped(replace(command, not_carried_over=[]))
+    script = None if command.refusal else script_in(outer.words)
+    folder = outer.folder or outer.script_folder
+    programs = (
+        inline_commands(script, outer.environment, folder=folder, has_specifiers=has_specifiers)
+        if script
+        else []
+    )
+    engines = [inner for inner in programs if inner.refusal or runs_engine(unwrapped(inner).words)]
+    for inner in engines:
+        lost = list(command.not_carried_over)
+        with at(command.place, lost):
+            lost += [*outer.not_carried_over, *inner.not_carried_over]
+        inner.not_carried_over = lost
+        inner.place = ": ".join(filter(None, (command.place, inner.place)))
+        inner.user = inner.user or outer.user
+        inner.venv = inner.venv or outer.venv
+        inner.conda_environment = inner.conda_environment or outer.conda_environment
+        inner.path = inner.path or outer.path
+        inner.folder = inner.folder or outer.folder
+        inner.service = outer.service | inner.service
+    return engines or [command]
 
 
 class _Shell(SimpleCommands):
@@ -81,10 +112,16 @@ class _Shell(SimpleCommands):
         for redirection in statement.Redirs or ():
             self._check_redirection(redirection, self.commands[first:])
             target = Words(self.scope).value(redirection.Word) if redirection.Word else ""
+            writes = ">" in str(redirection.Op) and "&" not in str(redirection.Op)
+            is_text = (
+                node and node.Type == "CallExpr" and _literals(node)[:1] in (["cat"], ["echo"], ["printf"])
+            )
             if target.startswith(("/sys/", "/proc/sys/")):
-                self._lost.append(f"line {redirection.line}: what is written to {target}; do that at boot")
+                self.lost.append(f"line {redirection.line}: what is written to {target}; do that at boot")
+            elif writes and is_text and not re.search(r"^/dev/|\.(log|pid)\Z", target):
+                self.lost.append(f"line {redirection.line}: the file `{target}`, which it writes")
             if node is None:
-                self._lost.append(f"line {redirection.line}: a redirection, which a shell may refuse")
+                self.lost.append(f"line {redirection.line}: a redirection, which a shell may refuse")
 
     def _check_redirection(self, redirection: Node, commands: list[Command]) -> None:
         """Refuse commands that read from a file, which is mostly a placeholder; name an unknown output."""
@@ -143,18 +180,26 @@ class _Shell(SimpleCommands):
 
     def _branches(self, branches: list[list[Node]], line: int, *, is_presumed: bool = False) -> None:
         """Parts that run under a condition, the first one presumably; the others add what is unknown else."""
+        first_sets = False
         for nodes in branches:
             after = self._apart(nodes, condition=line)
-            wins = is_presumed and nodes is branches[0] and after.ended is None
-            self.scope.exported_names |= after.exported_names
+            is_first = nodes is branches[0]
+            wins = is_presumed and is_first and after.ended is None
+            new = after.variables.keys() - self.scope.variables.keys()
+            first_sets |= is_first and bool(new)
+            # What only another branch sets is not mixed into what the first one sets.
+            unset = new if first_sets and not is_first else set()
+            for name in sorted(after.exported_names & unset - self.scope.exported_names):
+                self.lost.append(f"line {line}: `{name}` is exported under a condition; here it is not set")
+            self.scope.exported_names |= after.exported_names - unset
             for name in self.scope.variables.keys() - after.variables.keys():  # `unset`
                 remark = f"line {line}: `{name}` is unset under a condition"
-                unset = self.scope.variables[name]
-                self.scope.variables[name] = replace(unset, remarks=(*unset.remarks, remark))
+                before = self.scope.variables[name]
+                self.scope.variables[name] = replace(before, remarks=(*before.remarks, remark))
             for name, variable in after.variables.items():
                 known = self.scope.variables.get(name)
                 if known != variable:
-                    kept = variable if wins or known is None else known
+                    kept = Variable() if name in unset else variable if wins or known is None else known
                     shown = "…" if looks_secret(name, kept.text) else kept.text
                     remark = f"line {line}: `{name}` is set under a condition; its value here is `{shown}`"
                     self.scope.variables[name] = replace(kept, remarks=(*kept.remarks, remark))
@@ -163,7 +208,7 @@ class _Shell(SimpleCommands):
                 if known_place != new:
                     kept_place = new if wins else known_place or new
                     setattr(self.scope, place, kept_place)
-                    self._lost.append(
+                    self.lost.append(
                         f"line {line}: `{new}` is used under a condition; here it is `{kept_place}`"
                     )
 

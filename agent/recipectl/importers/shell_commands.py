@@ -45,7 +45,7 @@ class SimpleCommands:
         self.condition: int | None = None  # the line of the test that decides about this command
         # Name -> the variables that a function sets, and those that it exports.
         self.functions: dict[str, tuple[set[str], set[str]]] = {}
-        self._lost: list[str] = []  # what the next command must name
+        self.lost: list[str] = []  # what the next command must name
         self._exports_all = False  # `set -a`
         self._substituted: set[str] = set()
 
@@ -66,7 +66,7 @@ class SimpleCommands:
             elif not name:
                 self._lose([node.Variant.Value, text], node.line)
             elif {*options} - {*"xrgap"}:  # integers, references, maps, and `export -n`
-                self._lost.append(f"line {node.line}: `{node.Variant.Value} -{options} {name}`")
+                self.lost.append(f"line {node.line}: `{node.Variant.Value} -{options} {name}`")
                 self.forget([name], f"with -{options} (line {node.line})")
             elif match:
                 self._set(name, Variable(match[2], remarks=tuple(words.remarks)), node.line)
@@ -103,7 +103,7 @@ class SimpleCommands:
             self._substituted.add(name)
         self.scope.variables[name] = variable
         if name == "IFS":
-            self._lost.append(f"line {line}: `IFS` is set, which changes how words are split")
+            self.lost.append(f"line {line}: `IFS` is set, which changes how words are split")
         if sum(map(len, variable.elements or ())) > MAX_VALUE:
             raise too_long()
         if self._exports_all:
@@ -120,7 +120,7 @@ class SimpleCommands:
         inner, self.scope = self.scope, outer
         name = fields[0] if fields else ""
         if fields == ["exec"]:
-            self._lost.append(f"line {node.line}: the file of its output, which goes to the journal")
+            self.lost.append(f"line {node.line}: the file of its output, which goes to the journal")
         elif fields[:2] == ["exec", "exec"]:
             self._lose(fields, node.line)
         elif name in self.functions:
@@ -132,7 +132,7 @@ class SimpleCommands:
         elif name == "nvidia-smi" and not all(
             _SMI_QUERY.match(word) for word in fields[1:] if word[0:1] == "-"
         ):
-            self._lost.append(
+            self.lost.append(
                 f"line {node.line}: `{' '.join(fields)}`, which sets the GPUs up; do that at boot"
             )
         elif name and name not in _WITHOUT_EFFECT:
@@ -164,7 +164,8 @@ class SimpleCommands:
                 folder=scope.folder,
                 script_folder=scope.script_folder,
                 path=environment.pop("PATH", own_path),
-                not_carried_over=[*self._lost, *dict.fromkeys(lost)],
+                lost_before=list(self.lost),
+                not_carried_over=[*self.lost, *dict.fromkeys(lost)],
                 place=f"line {line}",
                 service=dict(scope.service),
                 secrets=secrets,
@@ -174,7 +175,7 @@ class SimpleCommands:
         if any(UNKNOWN_VALUE in word for word in words):
             reasons = "; ".join(dict.fromkeys(reason.removeprefix(f"line {line}: ") for reason in why))
             self.commands[-1].refuse(f"line {line}", f"{reasons}; write the result")
-        self._lost = []
+        self.lost = []
         self.scope.ended = line if words[0] == "exec" else self.scope.ended
 
     # ── builtins
@@ -192,7 +193,16 @@ class SimpleCommands:
 
     def _run_source(self, words: list[str], line: int) -> None:
         file = words[1] if len(words) > 1 else ""
-        if file.endswith("/etc/profile.d/conda.sh"):
+        if UNKNOWN_VALUE in file:
+            self.scope.conda_folder = None
+            fault = (
+                "give its `bin/python` as `python_path:`"
+                if "/bin/activate" in file
+                else "it may set variables"
+            )
+            if not file.endswith("/etc/profile.d/conda.sh"):  # `conda activate` says it
+                self.lost.append(f"line {line}: `{' '.join(words)}`; {fault}")
+        elif file.endswith("/etc/profile.d/conda.sh"):
             self.scope.conda_folder = self._from_folder(file.removesuffix("/etc/profile.d/conda.sh"))
         elif file.endswith("/bin/activate") and len(words) > 2:  # conda's own script, with an environment
             self.scope.conda_environment = self._from_folder(
@@ -204,7 +214,7 @@ class SimpleCommands:
             self._lose(words, line)
 
     def _lose(self, words: list[str], line: int) -> None:
-        self._lost.append(f"line {line}: `{' '.join(words)}`, which may set variables")
+        self.lost.append(f"line {line}: `{' '.join(words)}`, which may set variables")
 
     def _run_conda(self, words: list[str], line: int) -> None:
         """`conda activate NAME`: an environment in the folder that conda was loaded from, or at a path."""
@@ -217,7 +227,7 @@ class SimpleCommands:
             folder = self.scope.conda_folder
             self.scope.conda_environment = folder if name == "base" else f"{folder}/envs/{name}"
         else:
-            self._lost.append(f"line {line}: `{' '.join(words)}`; give its `bin/python` as `python_path:`")
+            self.lost.append(f"line {line}: `{' '.join(words)}`; give its `bin/python` as `python_path:`")
 
     def _run_eval(self, words: list[str], line: int) -> None:
         self._lose(words, line)
@@ -231,13 +241,13 @@ class SimpleCommands:
         if name and re.fullmatch("[0-9]+|unlimited", words[2]):
             self.scope.service[name] = "infinity" if words[2] == "unlimited" else words[2] + unit
         else:
-            self._lost.append(f"line {line}: `{' '.join(words)}`; see `service:` for a similar setting")
+            self.lost.append(f"line {line}: `{' '.join(words)}`; see `service:` for a similar setting")
 
     def _run_umask(self, words: list[str], line: int) -> None:
         if len(words) == 2 and re.fullmatch("[0-7]{1,4}", words[1]):
             self.scope.service["UMask"] = words[1]
         else:
-            self._lost.append(f"line {line}: `{' '.join(words)}`; see `UMask` of `service:`")
+            self.lost.append(f"line {line}: `{' '.join(words)}`; see `UMask` of `service:`")
 
     def _run_unset(self, words: list[str], line: int) -> None:
         for name in words[1:]:
@@ -246,8 +256,8 @@ class SimpleCommands:
 
     def _run_cd(self, words: list[str], line: int) -> None:
         if len(words) != 2 or words[1] == "-" or UNKNOWN_VALUE in words[1]:
-            self._lost.append(f"line {line}: `{' '.join(words)}`, to a folder that only a shell knows")
-            self.scope.folder = None
+            self.lost.append(f"line {line}: `{' '.join(words)}`, to a folder that only a shell knows")
+            self.scope.folder = host_variable("FOLDER")
         else:
             self.scope.folder = self._from_folder(words[1])
 

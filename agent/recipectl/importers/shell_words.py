@@ -1,12 +1,12 @@
 """The words of a shell's command: quotes, variables, arrays and defaults, as bash expands them."""
 
 import re
-import sys
 from dataclasses import dataclass, field
 
 from recipectl.compiler.secrets import looks_secret
 from recipectl.errors import UsageError
 from recipectl.importers.draft import UNKNOWN_VALUE, VARIABLE_START, host_variable
+from recipectl.importers.shell_quotes import ansi_text
 from recipectl.importers.shell_syntax import Node
 
 ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)\Z", re.S)
@@ -14,11 +14,6 @@ ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)\Z", re.S)
 _FIELD_END = "\ue003"
 _QUOTED = "\ue004"
 PRIVATE = re.compile("[\ue000-\ue00f]")
-_ANSI_ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{1,2}|u[0-9a-fA-F]{1,4}|U[0-9a-fA-F]{1,8}|[0-7]{1,3}|c.|.)", re.S)
-_ANSI = {
-    "a": "\a", "b": "\b", "e": "\x1b", "E": "\x1b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v",
-    "\\": "\\", "'": "'", '"': '"', "?": "?",
-}  # fmt: skip
 MAX_VALUE = 128 * 1024  # of a word that is executed (execve(2), MAX_ARG_STRLEN)
 _PATTERN = re.compile(r"[*?[]")
 _SUBSTITUTION = "recipectl does not run substitutions"
@@ -28,6 +23,9 @@ _DIRNAME = rf"dirname(?:--)?(?:{_FILE}|\$\((?:realpath|readlink-f)(?:--)?{_FILE}
 _OWN_FOLDER = re.compile(
     rf"pwd(?:-P)?|{_DIRNAME}|cd(?:-P)?(?:--)?\$\({_DIRNAME}\)(?:&?>/dev/null(?:2>&1)?)?(?:&&|;)pwd(?:-P)?"
 )
+
+# Substitutions are compared without blanks and quotes.
+_WHICH = re.compile(r"(?:which|command-v|type-[pP])(vllm|sglang|llama-server|python[0-9.]*)")
 
 
 @dataclass(frozen=True)
@@ -120,7 +118,7 @@ class Words:
     def _part(self, part: Node, *, splits: bool) -> str:
         match part.Type:
             case "SglQuoted":
-                text = _ansi(part.Value or "") if part.Dollar else part.Value or ""
+                text = ansi_text(part.Value or "") if part.Dollar else part.Value or ""
                 is_text = not re.search("[\ud800-\udfff]", text)
                 return _QUOTED + text if is_text else self.unknown(part, "a byte is no text")
             case "DblQuoted":
@@ -160,6 +158,8 @@ class Words:
             return scope.folder
         if scope.script_folder and _OWN_FOLDER.fullmatch(text):
             return scope.script_folder
+        if engine := _WHICH.fullmatch(text):
+            return engine[1]  # PATH decides, as it does for the word alone
         return self.unknown(node, _SUBSTITUTION)
 
     def unknown(self, node: Node, reason: str) -> str:
@@ -187,6 +187,9 @@ class Words:
             return (" " if elements == "*" and not splits else _FIELD_END).join(
                 self._split(node, element, splits=splits) for element in variable.elements
             )
+        index = node.Index.Parts[0].Value if node.Index and node.Index.Parts else ""
+        if variable and variable.elements and re.fullmatch("[0-9]{1,4}", index or "") and not node.Exp:
+            return self._split(node, "".join(variable.elements[int(index) :][:1]), splits=splits)
         if name in "@*" or (node.Index and not elements) or name in "#?-$!0":
             if name in "@*" and not node.Exp:
                 self._remark(node, f"`${name}`, the arguments of the script")
@@ -271,24 +274,3 @@ def _all_elements(node: Node) -> str:
     index = node.Index.Parts[0].Value if node.Index and node.Index.Parts else None
     text = index if node.Index else node.Param.Value
     return text if text in ("@", "*") else ""
-
-
-def _ansi(text: str) -> str:
-    """The text of `$'…'` (bash(1), QUOTING); its escapes give bytes, and one that is no text a surrogate."""
-
-    def character(match: re.Match[str]) -> str:
-        code = match[1]
-        if code[0] in "01234567":
-            return chr(int(code, 8) & 255)
-        if code[0] in "xuU" and len(code) > 1:
-            number = int(code[1:], 16)
-            is_character = number <= sys.maxunicode and not 0xD800 <= number <= 0xDFFF  # no surrogates
-            if code[0] == "x" or not is_character:
-                return chr(number & 255) if code[0] == "x" else "\xff"  # a byte that is no text
-            return chr(number).encode().decode("latin-1")
-        if code[0] == "c" and len(code) > 1:
-            return chr(ord(code[1]) & 31)
-        return _ANSI.get(code, match[0])
-
-    text = _ANSI_ESCAPE.sub(character, text.encode().decode("latin-1"))
-    return text.partition("\0")[0].encode("latin-1").decode(errors="surrogateescape")

@@ -12,8 +12,8 @@ from recipectl.importers.command import SHELLS, Command, script_in
 from recipectl.importers.draft import AS_IT_RUNS, VARIABLE_START, Draft, host_variable
 from recipectl.importers.from_command import draft_from_command, model_name
 from recipectl.importers.lines import at, errors_at
-from recipectl.importers.programs import program, program_name, runs_container, unwrapped
-from recipectl.importers.shell import commands, inline_commands
+from recipectl.importers.programs import program_name, runs_engine, unwrapped
+from recipectl.importers.shell import commands, inline_commands, opened
 from recipectl.importers.shell_words import PRIVATE
 from recipectl.importers.unit_keys import set_keys
 from recipectl.importers.unit_text import PlacedSetting, expanded, placed_settings, without_specifiers
@@ -141,8 +141,10 @@ def _command(
     path = environment.get("PATH")
     variables = {variable: value for variable, value in environment.items() if variable != "PATH"}
     command = Command(variables, words, path=path, script_folder=folder)
+    if (in_shell := opened(command, has_specifiers=True)[-1]) is not command:
+        return in_shell
     inner = unwrapped(command).words
-    if not inner or program(inner) or runs_container(inner):
+    if not inner or runs_engine(inner):
         return command
     file, script = _own_script(inner)
     arguments = tuple(inner[inner.index(file) + 1 :])
@@ -186,8 +188,7 @@ def _command_in_script(
         script_commands = inline_commands(script, environment, folder=folder, has_specifiers=True)
     engines = []
     for command in script_commands:
-        words = unwrapped(command).words
-        if program(words) or runs_container(words):
+        if runs_engine(unwrapped(command).words):
             engines.append(command)
     if not engines:
         fault = "the shell of its ExecStart= does not run a known engine"
