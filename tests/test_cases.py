@@ -157,7 +157,7 @@ INLINE = {
         ["venv_path: /h/llm/venv", 'user: "${INSTANCE}"'], []),
     "tags and services of a Compose file": (
         "compose", "services:\n  v:\n    image: vllm/vllm-openai\n    command: --model a/b\n    ports: !reset []\n  w: {extends: {file: x}}\n  x: {image: vllm/vllm-openai, deploy: 3}\n  y: {image: redis}\n",
-        ["model_path: a/b"], ["line 6: the service `w`", "docker compose config", "line 7: the service `x`: `deploy:` is `3`", "line 8: the service `y`: runs no engine"]),
+        ["model_path: a/b"], ["line 6: the service `w`", "docker compose config", "line 7: the service `x`: `deploy:` is a number", "line 8: the service `y`: runs no engine"]),
     "keys that llama-swap does not have": (
         "llama-swap", 'models: {a: {cmd: "llama-server -m /a.gguf --port ${PORT}", foo: 1, aliases: gpt}, b: {cmd: "llama-server -m /b.gguf", ttl: 5m}}\nmatrix: {x: 1}\n',
         ["served_model_name: a,gpt"], ["`foo`, which recipectl does not know", "`matrix:`", "model `b`: `ttl` is `5m`"]),
@@ -223,6 +223,51 @@ INLINE = {
     "another order of GPUs": ("command", "CUDA_DEVICE_ORDER=FASTEST_FIRST CUDA_VISIBLE_DEVICES=1 vllm serve a/b\n", ["gpus: [1]"], ["CUDA_DEVICE_ORDER=FASTEST_FIRST"]),
     "a long stop": ("unit", "[Service]\nUser=ai\nTimeoutStopSec=2min\nExecStart=/l/llama-server -m /a.gguf\n", ["TimeoutStopSec: 2min"], []),
     "a here-document of a shell": ("command", "bash <<EOF\nvllm serve a/b\nEOF\nssh h <<'EOF'\nls\nEOF\nvllm serve c/d\n", ["model_path: c/d"], ["line 1: `bash '<<' …` runs an engine", "line 4"]),
+    "conda from a substitution": (
+        "command", 'source "$(conda info --base)/etc/profile.d/conda.sh"\nconda activate x\nvllm serve a/b\nsource $(poetry env info --path)/bin/activate\nvllm serve c/d\n',
+        ["model_path: a/b", "model_path: c/d"], ["line 2: `conda activate x`; give its `bin/python`", "line 4: `source $(…)/bin/activate`; give its `bin/python`"]),
+    "what comes after the last engine": ("command", "vllm serve a/b &\n. /opt/second.sh\n", ["model_path: a/b"], ["line 2: `. /opt/second.sh`"]),
+    "a shell behind nohup and sudo": (
+        "command", "nohup sh -c 'CUDA_VISIBLE_DEVICES=1 vllm serve a/b' &\nsudo -u ai bash -c 'source /v/bin/activate; vllm serve c/d'\n",
+        ["model_path: a/b\ngpus: [1]", "venv_path: /v\nmodel_path: c/d\nuser: ai"], []),
+    "a program in a variable": ("command", "V=$(which vllm)\n$V serve a/b\n$X serve c/d\n", ["model_path: a/b"], ["line 3: `${X}` is not known here"]),
+    "an element of an array": ("command", 'M=(a/b c/d)\nvllm serve "${M[1]}"\n', ["model_path: c/d"], []),
+    "a file that a script writes": (
+        "command", "cat >/t/x.jinja <<'EOF'\nx\nEOF\necho $$ >/run/x.pid\nvllm serve a/b --chat-template /t/x.jinja\n", ["model_path: a/b"], ["line 1: the file `/t/x.jinja`, which it writes"]),
+    "branches that are not mixed": (
+        "command", 'case "$1" in\n s) M=a/b ;;\n l) M=c/d; E=--enforce-eager; export VLLM_X=1 ;;\nesac\nvllm serve $M $E\n',
+        ["model_path: a/b\n"], ["`VLLM_X` is exported under a condition; here it is not set"]),
+    "a folder that only a shell knows": ("command", 'cd "$(git rev-parse --show-toplevel)"\nvllm serve ./m\n', ['model_path: "${FOLDER}/m"'], ["line 1: `cd $(…)`"]),
+    "the lines of PATH and cd": (
+        "command", "export PATH=/opt/cuda/bin:$PATH\ncd /opt/x\n\nvllm serve a/b\n", ["model_path: a/b"], ["line 1: `PATH` with /opt/cuda/bin", "line 2: `cd /opt/x`"]),
+    "options of the interpreter": (
+        "command", "cd /srv; PYTHONPATH=. python -u -X faulthandler -m sglang.launch_server --model-path a/b\n", ["PYTHONPATH: /srv"], ["`-X faulthandler` of the interpreter"]),
+    "GPUs of CDI and by number": (
+        "compose", "services:\n  v:\n    image: vllm/vllm-openai\n    command: --model a/b\n    deploy: {resources: {reservations: {devices: [{device_ids: ['nvidia.com/gpu=1'], capabilities: [gpu]}]}}}\n"
+        "  w:\n    image: vllm/vllm-openai\n    command: --model c/d\n    gpus: [{count: 2}]\n", ["gpus: [1]", "gpus: [0, 1]"], []),
+    "ports with IPv6, and twice": (
+        "command", "docker run --gpus all -p '[::]:8001:8000' vllm/vllm-openai --model a/b\ndocker run --gpus all -p 8000:8000 -p 8005:8000 vllm/vllm-openai --model c/d\n",
+        ["model_path: a/b\nport: 8001", "port: 8000"], ["line 2: the published port 8005:8000"]),
+    "the hub's cache itself": (
+        "command", "docker run --gpus all -p 1:8000 -v /d/hub:/root/.cache/huggingface/hub vllm/vllm-openai --model a/b\n", ["HF_HUB_CACHE: /d/hub"], []),
+    "docker of another host": (
+        "command", "docker -H ssh://g run vllm/vllm-openai --model a/b\nexport DOCKER_HOST=ssh://g\ndocker run vllm/vllm-openai --model a/b\nvllm serve c/d\n",
+        ["model_path: c/d"], ["line 1: `-H` runs the container on another host", "line 3: `DOCKER_HOST` runs"]),
+    "YAML as Go reads it": (
+        "compose", "services:\n  v:\n    image: ghcr.io/ggml-org/llama.cpp:server-cuda\n    command: [-m, /models/a.gguf, -fa, on]\n    volumes: [/m:/models]\n    environment: {FOO: yes, S: 12:30}\n    ports: [22:22, 8080:8080]\n",
+        ["flash-attn: 'on'", "FOO: 'yes'", "S: '12:30'"], ["the published port 22,"]),
+    "what a Compose service is built from, and when it starts": (
+        "compose", "services:\n  v:\n    build: .\n    command: /app/llama-server -m /m/a.gguf\n    restart: always\n    profiles: [gpu]\n    gpus: all\n    volumes: [hub:/m]\nvolumes:\n  hub: {driver_opts: {type: none, o: bind, device: /srv/hub}}\n",
+        ["model_path: /srv/hub/a.gguf"], ["line 5: `restart:` of a service with `profiles:`"]),
+    "lines of an anchor, of volumes and ports": (
+        "compose", "x-v: &v\n  healthcheck: {test: x}\n  image: vllm/vllm-openai\nservices:\n  v:\n    <<: *v\n    command: --model a/b\n    gpus: all\n    volumes: [hub:/x]\n    ports: [1:8000, 2:2]\nvolumes: {hub: {name: shared}}\n",
+        ["port: 1"], ["line 2: `healthcheck:` of the service", "line 9: the volume `shared` at /x", "line 10: the published port 2,"]),
+    "both halves of TimeoutSec=": (
+        "unit", "[Service]\nUser=ai\nTimeoutSec=300\nRestart=always\nExecStartPre=-/usr/bin/docker rm x\nExecStart=/v/bin/vllm serve a/b\n[Install]\nWantedBy=ai.target\n",
+        ["timeout_sec: 300", "TimeoutStopSec: '300'"], ["line 8: WantedBy=ai.target, which may not be part of the boot"]),
+    "a unit that did not restart": ("unit", "[Service]\nUser=ai\nExecStart=/v/bin/vllm serve a/b\n", ["model_path: a/b"], ["without Restart="]),
+    "a shell of llama-swap over several lines": (
+        "llama-swap", 'models:\n  a:\n    cmd: |\n      bash -c "\n      source /v/bin/activate\n      exec vllm serve a/b --port ${PORT}\n      "\n', ["venv_path: /v\nmodel_path: a/b"], []),
     "a placeholder": ("command", "vllm serve a/b --port '<PORT>'\nvllm serve c/d\n", ["model_path: c/d"], ["line 1: fill in `<PORT>`"]),
 }  # fmt: skip
 
@@ -275,6 +320,11 @@ WITH_SECRETS = {
     "a setting": ("unit", "[Service]\nExecCondition=/usr/bin/curl https://u:@@@h\nExecStartPre=/usr/bin/env DB_PASS=@@ x\nExecStart=/v/bin/vllm serve a/b\n"),
     "VLLM Studio's options": ("vllm-studio", '{"id":"x","model_path":"a/b","extra_args":{"api_key":"@@","hf-token":"@@x","aws_secret":["@@"]}}'),
     "a key of SGLang": ("command", "python -m sglang.launch_server --model-path a/b --api-key @@\n"),
+    "keys of other names": ("command", "export LITELLM_MASTER_KEY=@@ JWT=@@ KEY=${API:-@@} SENTRY_DSN=https://@@@x/1\nvllm serve a/b\n"),
+    "web hooks and logins": (
+        "command", "echo @@ | docker login --password-stdin\ncurl https://hooks.slack.com/services/@@\ncurl https://api.telegram.org/bot123:@@/x\nngrok authtoken @@\nvllm serve a/b\n"),
+    "options in another shape": ("vllm-studio", '[{"id":"x","model_path":"/m","extra_args":"--api-key @@"},{"id":"y","model_path":"a/b","backend":"vllm"}]'),
+    "macros in another shape": ("llama-swap", 'models: {a: {cmd: "vllm serve a/b --port ${PORT}", env: {x: y}}, b: {cmd: [--api-key, "@@"], aliases: {k: "@@"}}}\n'),
     "other programs": ("command", "curl -u user:@@ http://x\nwget https://u:@@@h/x\ndocker login -p @@\nmysql -p@@\nvllm serve a/b\n"),
 }  # fmt: skip
 
@@ -291,7 +341,7 @@ def test_no_secret_is_shown(case: str, tmp_path: Path) -> None:
 
 # What the original does not say in one line: where its models were, who it was, who called it.
 WITHOUT_LINE = re.compile(
-    "it ran as|the Hugging Face cache of|clients on other machines|the one address of all models"
+    "it ran as|without Restart=|the Hugging Face cache of|clients on other machines|the one address of all models"
     "|in the network of|published no port|which changes th"
 )
 

@@ -252,7 +252,7 @@ LOST = {
     "one under a condition, without another value": ('if [ "$D" = 1 ]; then E=--enforce-eager; fi; vllm serve /m $E', "`E` is set under a condition; its value here is `--enforce-eager`"),
     "one after a test": ('[ "$D" = 1 ] && E=--enforce-eager; vllm serve /m $E', "`E` is set under a condition"),
     "what else a container runs": ('docker run x/vllm bash -c "pip install x && vllm serve /m"', "`pip install x` in the container"),
-    "some GPUs": ("docker run --gpus 2 vllm/vllm-openai --model /m", "`--gpus 2`: it takes any free GPUs"),
+    "no GPUs": ("docker run vllm/vllm-openai --model /m", "the container was given no GPUs"),
 }  # fmt: skip
 
 
@@ -267,7 +267,7 @@ def test_other_commands_of_a_script_are_told_and_stop_nothing() -> None:
     script = "docker rm -f x\nhuggingface-cli login --token hf_abcdefghijklmnop\ndocker run vllm/vllm-openai --model /m\n"
     done = CliRunner().invoke(recipectl, ["import", "command", "-"], input=script, catch_exceptions=False)
     assert "model_path: /m\n" in done.stdout
-    assert "`docker rm -f x`, which runs no engine" in done.stderr
+    assert "`huggingface-cli login --token …`, which runs no engine" in done.stderr
     assert "hf_abc" not in done.output
 
 
@@ -776,7 +776,7 @@ def test_what_a_unit_says_about_restarts_and_its_user_is_kept_or_named() -> None
 def test_the_cache_of_the_user_that_ran_it_stays_in_use_or_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = "[Service]\nUser=someone\nExecStart=/v/bin/vllm serve org/m\n"
+    text = "[Service]\nUser=someone\nRestart=always\nExecStart=/v/bin/vllm serve org/m\n"
     assert "cache of user someone" in str(systemd_unit.draft(text, "m", "m.service").not_carried_over)
     (tmp_path / ".cache/huggingface").mkdir(parents=True)
     entry = pwd.struct_passwd(("someone", "x", 1, 1, "", str(tmp_path), "/bin/sh"))
@@ -941,7 +941,12 @@ def test_a_devices_container_name_is_a_gpu() -> None:
 def test_a_container_that_had_all_gpus_is_named(words: str, is_named: bool) -> None:
     text = f"docker run {words} -p 8000:8000 vllm/vllm-openai --model org/m"
     draft = from_command.draft_from_command(shell.commands(text, {})[0])
-    assert ("It had all GPUs" in draft.comments[""], draft.not_carried_over) == (is_named, [])
+    lost = (
+        []
+        if words
+        else ["line 1: the container was given no GPUs, and the recipe has all of them; see `gpus:`"]
+    )
+    assert ("It had all GPUs" in draft.comments[""], draft.not_carried_over) == (is_named, lost)
 
 
 def test_the_path_and_the_venv_of_the_engine_itself_are_no_loss() -> None:

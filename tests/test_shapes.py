@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from recipectl.errors import RecipectlError
-from recipectl.importers import container_files, from_command, llama_swap, shell, vllm_studio
+from recipectl.importers import compose, from_command, llama_swap, shell, vllm_studio
 from recipectl.importers.draft import Draft, render
 
 ODD: list[Any] = [
@@ -65,8 +65,8 @@ STUDIO = """
 """
 
 
-def compose(value: Any) -> list[Draft]:
-    return container_files.compose_drafts(yaml.safe_dump(value), "c.yml")[0]
+def of_compose(value: Any) -> list[Draft]:
+    return compose.compose_drafts(yaml.safe_dump(value), "c.yml")[0]
 
 
 def studio(value: Any) -> list[Draft]:
@@ -75,7 +75,7 @@ def studio(value: Any) -> list[Draft]:
 
 FILES: dict[str, tuple[str, Callable[[Any], list[Draft]]]] = {
     "llama-swap": (SWAP, lambda value: llama_swap.imported(value, "c.yaml").drafts if isinstance(value, dict) else []),
-    "compose": (COMPOSE, compose),
+    "compose": (COMPOSE, of_compose),
     "studio": (STUDIO, studio),
 }  # fmt: skip
 

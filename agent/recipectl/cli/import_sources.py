@@ -10,7 +10,7 @@ import click
 import yaml
 
 from recipectl.errors import UsageError
-from recipectl.importers import vllm_studio
+from recipectl.importers import go_yaml, vllm_studio
 from recipectl.recipe.yamlsyntax import read_text
 
 
@@ -59,16 +59,23 @@ def database_recipes(path: Path) -> list[Any]:
 def document_of(path: Path) -> tuple[dict[str, Any], Any]:
     """The mapping of a YAML file, and its root node, which knows the lines; UsageError for another file."""
     text = read_text(path)
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        data, root = yaml.load(text, loader), yaml.compose(text, loader)  # noqa: S506  (it is safe)
+        data, root = go_yaml.load(text)
     except (yaml.YAMLError, RecursionError) as error:
         raise UsageError(f"{path}: is not YAML ({error}); correct it") from error
+    return _mapping(data, path), root
+
+
+def _mapping(data: Any, path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise UsageError(f"{path}: must be a mapping; give the tool's own file")
-    return data, root
+    return data
 
 
 def mapping_of(path: Path) -> dict[str, Any]:
     """The mapping of a YAML file; UsageError for another file."""
-    return document_of(path)[0]
+    try:
+        data = yaml.load(read_text(path), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506  (it is safe)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise UsageError(f"{path}: is not YAML ({error}); correct it") from error
+    return _mapping(data, path)

@@ -19,9 +19,10 @@ from recipectl.cli.import_sources import (
 from recipectl.cli.names import complete_engine, complete_file
 from recipectl.errors import RecipectlError, UsageError
 from recipectl.importers import (
-    container_files,
+    compose,
     host_units,
     llama_swap,
+    quadlet,
     running,
     shell,
     systemd_unit,
@@ -122,7 +123,8 @@ def vllm_studio_(source: str, folder: Path | None) -> int:
         try:
             drafts.append(vllm_studio.draft(recipe, source))
         except RecipectlError as error:
-            click.echo(str(error), err=True)
+            name = recipe.get("id", recipe.get("name")) if isinstance(recipe, dict) else None
+            click.echo(placed(str(error), f"{source}: recipe {name}" if name else source), err=True)
             status = error.status
     return output(drafts, folder) or status
 
@@ -222,7 +224,7 @@ def unit_(source: str, folder: Path | None) -> int:
 @_OUTPUT
 def compose_(source: str, folder: Path | None) -> int:
     """The engines among the services of a Compose file."""
-    return output_of_several(*container_files.compose_drafts(text_of(source), source), folder)
+    return output_of_several(*compose.compose_drafts(text_of(source), source), folder)
 
 
 @import_.command("quadlet")
@@ -237,7 +239,7 @@ def quadlet_(source: str, folder: Path | None) -> int:
 def _import_quadlet(source: str, name: str, folder: Path | None) -> int:
     text = text_of(source)
     with errors_at(source):
-        draft = container_files.quadlet_draft(text, name, source)
+        draft = quadlet.quadlet_draft(text, name, source)
     return output([draft], folder)
 
 

@@ -28,6 +28,7 @@ class Command:
     conda_environment: str | None = None
     service: dict[str, str] = field(default_factory=dict)  # settings of its unit
     secrets: dict[str, str] = field(default_factory=dict)  # variable -> where its value was kept
+    places: dict[str, str] = field(default_factory=dict)  # PATH, `cd` or a secret -> where it stands
     substituted: frozenset[str] = frozenset()  # variables of the host for what a substitution gives
     refusal: str = ""
 

@@ -3,27 +3,29 @@
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from recipectl.compiler.secrets import looks_secret
 from recipectl.errors import RecipectlError
 from recipectl.importers.command import assignment
-from recipectl.importers.draft import VARIABLE_START, host_variable
+from recipectl.importers.mounts import Mounts
 from recipectl.recipe.yamlsyntax import read_text
 
 _FLAGS = frozenset(
     """
-    --rm --init --privileged --detach --interactive --tty --read-only --oom-kill-disable --publish-all
-    --no-healthcheck --sig-proxy --quiet --replace --rmi --no-hosts --no-hostname --env-host -d -i -t -q -P
+    --rm --init --detach --interactive --tty --read-only --oom-kill-disable --publish-all
+    --no-healthcheck --sig-proxy --quiet --replace --rmi --no-hosts --no-hostname -d -i -t -q -P
     """.split()  # noqa: SIM905  (a list one can read)
 )
+_NAMED_FLAGS = ("--privileged", "--env-host")
 _SHORT_FLAGS = re.compile(r"-[ditqP]+\Z")
 _SHORT_FLAGS_AND_PORT = re.compile(r"-[ditqP]+p\Z")
 # Options that only matter to a container: leaving them out loses nothing.
 _CONTAINER_ONLY = frozenset(
     """
-    --name --ipc --shm-size --network --net --runtime --restart --pull --label -l --log-driver --log-opt
+    --name --ipc --shm-size --network --net --restart --pull --label -l --log-driver --log-opt
     --hostname -h --network-alias --platform --cidfile --pidfile --tmpfs --security-opt --cgroups --userns
+    --sdnotify --isolation
     """.split()  # noqa: SIM905  (a list one can read)
 )
 _ULIMIT = re.compile(r"(nofile|stack|nproc|core)=(-?\d+(?::-?\d+)?)\Z")
@@ -50,17 +52,20 @@ class Container:
     caller_environment: Mapping[str, str]
     not_carried_over: list[str]
     environment: dict[str, str] = field(default_factory=dict)
-    mounts: list[tuple[str, str]] = field(default_factory=list)  # (path in the container, path on the host)
+    mounts: Mounts = field(default_factory=Mounts)
     ports: dict[str, tuple[str, str]] = field(default_factory=dict)  # container port -> host address and port
     entrypoint: tuple[str, ...] | None = None
     network: str = ""
     restart: str = ""
+    runtime: str = ""
     service: dict[str, str] = field(default_factory=dict)
     secrets: dict[str, str] = field(default_factory=dict)  # variable -> the container's secret
     all_gpus: bool = False
     gpus: list[str] = field(default_factory=list)  # those that the container sees
     folder: str = ""  # in which its program starts
-    base: str = ""  # where relative paths of the host begin
+    place: str = ""  # of the option that is being added
+    places: dict[str, str] = field(default_factory=dict)  # path, port or secret -> its place
+    has_gpus: bool = False  # the container was given GPUs, or their devices
 
     def add_variable(self, value: str) -> None:
         if pair := assignment(value):
@@ -88,27 +93,21 @@ class Container:
         options = dict(part.partition("=")[::2] for part in parts)
         if options.get("type") == "env":
             self.secrets[options.get("target") or name] = f"which podman keeps as `{name}`"
+            self.places[options.get("target") or name] = self.place
         else:
             self.leave_out(f"the secret `{name}`, a file of the container; see `secrets:`")
 
     def add_volume(self, value: str) -> None:
         source, _, target = value.partition(":")
-        self.mounts.append((target.split(":")[0], self._of_host(source)))
+        self.mounts.add(target.split(":")[0], source, self.place)
 
     def add_mount(self, value: str) -> None:
         parts = dict(part.partition("=")[::2] for part in value.split(","))
         if parts.get("type") == "tmpfs":
             return  # a folder of the container alone
-        source = self._of_host(parts.get("source") or parts.get("src") or "")
+        source = parts.get("source") or parts.get("src") or ""
         target = parts.get("target") or parts.get("dst") or parts.get("destination") or ""
-        self.mounts.append((target, source))
-
-    def _of_host(self, source: str) -> str:
-        """The path of a folder that `-v ./x:/y` names; a volume's name as it is."""
-        if not source.startswith(("./", "../")) and source not in (".", ".."):
-            return source
-        base = self.base or host_variable("FOLDER")
-        return f"{base.rstrip('/')}/{source.removeprefix('.').removeprefix('/')}".rstrip("/")
+        self.mounts.add(target, source, self.place)
 
     def set_folder(self, value: str) -> None:
         self.folder = value
@@ -120,35 +119,51 @@ class Container:
             for number in range(min(last - first, 1000) + 1):
                 self.add_port(f"{address}{first + number}:{inside + number}{kind}")
             return
-        parts = value.replace("[::1]", "::1").rsplit(":", 2)
-        address, host_port, container_port = ["", "", *parts][-3:]
+        address, host_port, container_port = ["", "", *value.rsplit(":", 2)][-3:]
         container_port = container_port.split("/")[0]
-        self.ports[container_port] = (address, host_port or container_port)
+        if container_port in self.ports:
+            self.leave_out(f"the published port {value}: a model has one address")
+            return
+        self.ports[container_port] = (address.strip("[]"), host_port or container_port)
+        self.places[container_port] = self.place
 
     def add_gpus(self, value: str) -> None:
+        self.has_gpus = True
+        plain = value.strip("\"'")
         if devices := re.search(r"device=([^\"']+?)(?:\"|'|$)", value):
-            self.gpus += devices[1].split(",")
-        elif value.strip("\"'") in ("all", "-1", ""):
+            for device in devices[1].split(","):
+                self._add_gpu(device)
+        elif plain.isdigit() and len(plain) < 4:  # Docker gives the first ones
+            self.gpus += map(str, range(int(plain)))
+        elif plain.partition(",")[0] in ("all", "-1", "") or plain.startswith("capabilities="):
             self.all_gpus = True
         else:
-            self.leave_out(f"`--gpus {value}`: it takes any free GPUs; name them in `gpus:`")
+            self.leave_out(f"`--gpus {value}`; name the GPUs in `gpus:`")
 
-    def add_device(self, value: str) -> None:
-        gpu = value.removeprefix("nvidia.com/gpu=")
-        if node := re.fullmatch(r"/dev/nvidia([0-9]+)(:.*)?", value):
-            self.gpus.append(node[1])
-        elif gpu == value:
-            if not value.startswith(("/dev/kfd", "/dev/dri", "/dev/nvidia")):  # units have the nodes of GPUs
-                self.add_other("--device", value)
-        elif gpu == "all":
+    def _add_gpu(self, device: str) -> None:
+        """Add a GPU by its number or id; CDI's names are `nvidia.com/gpu=0` and the like."""
+        gpu = device.removeprefix("nvidia.com/gpu=")
+        if gpu == "all":
             self.all_gpus = True
         else:
             self.gpus.append(gpu)
+
+    def add_device(self, value: str) -> None:
+        if node := re.fullmatch(r"/dev/nvidia([0-9]+)(:.*)?", value):
+            self.gpus.append(node[1])
+        elif value.startswith("nvidia.com/gpu="):
+            self._add_gpu(value)
+        elif not value.startswith(("/dev/kfd", "/dev/dri", "/dev/nvidia", "amd.com/gpu=")):
+            self.add_other("--device", value)
+            return
+        self.has_gpus = True  # units have the nodes of GPUs
 
     def select_gpus(self) -> None:
         """CUDA_VISIBLE_DEVICES as the host counts: a container counts the GPUs that it sees from 0."""
         variable = self.environment.pop("NVIDIA_VISIBLE_DEVICES", "")
         self.all_gpus |= variable == "all"
+        if not (self.has_gpus or variable or self.runtime == "nvidia"):
+            self.leave_out("the container was given no GPUs, and the recipe has all of them; see `gpus:`")
         self.gpus = self.gpus or [
             gpu for gpu in variable.split(",") if gpu not in ("", "all", "void", "none")
         ]
@@ -168,6 +183,9 @@ class Container:
             words = []
         devices = [visible[word] for word in words] if chosen and words else self.gpus
         self.environment["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
+
+    def set_runtime(self, value: str) -> None:
+        self.runtime = value
 
     def set_entrypoint(self, value: str) -> None:
         self.entrypoint = (value,)
@@ -204,61 +222,6 @@ class Container:
         """Name what the recipe lacks."""
         self.not_carried_over.append(text)
 
-    def keep_cache(self, model: str, program: str) -> None:
-        """Name the host's folder of the cache that a model of the hub is in."""
-        if model.startswith("/") or {"HF_HOME", "HF_HUB_CACHE"} & {*self.environment}:
-            return
-        caches = {"HF_HOME": "/huggingface"} | ({"LLAMA_CACHE": "/llama.cpp"} if "llama" in program else {})
-        for target, source in self._host_mounts():
-            for name, folder in caches.items():
-                if target.endswith(f"/.cache{folder}"):
-                    self.environment.setdefault(name, source.rstrip("/"))
-                elif target.endswith("/.cache"):
-                    self.environment.setdefault(name, source.rstrip("/") + folder)
-
-    def _host_mounts(self) -> list[tuple[str, str]]:
-        """The mounts of folders of the host; the others are volumes."""
-        return [
-            (target, source)
-            for target, source in self.mounts
-            if target and source.startswith(("/", VARIABLE_START))
-        ]
-
-    def name_mounts(self) -> list[str]:
-        """Notes on the folders of the host; volumes, whose data is the container engine's, are named."""
-        pairs = [f"{target} is {source}" for target, source in self._host_mounts()]
-        for target, source in self.mounts:
-            if target and (target, source) not in self._host_mounts():
-                remedy = "set HF_HOME to it" if target.endswith("/.cache/huggingface") else "name it"
-                fault = (
-                    f"the volume `{source or target}` at {target}, whose folder `docker volume inspect` tells"
-                )
-                self.leave_out(f"{fault}; {remedy}")
-        return [f"Paths of the container are replaced by the host's: {', '.join(pairs)}."] if pairs else []
-
-    def own_paths(self, words: list[str]) -> list[str]:
-        """The words with the program's name alone where its file is the image's; such paths are named."""
-        sources = [source for _, source in self.mounts if source]
-        volumes = tuple(
-            target for target, source in self.mounts if (target, source) not in self._host_mounts() and target
-        )
-        kept = []
-        for index, word in enumerate(words):
-            path = word.partition("=")[2] if word.startswith("-") else word
-            if path.startswith("/") and not path.startswith(tuple(sources)):
-                place = "a volume" if path.startswith(volumes or ("\0",)) else "the image"
-                self.leave_out(f"`{path}`, a path of {place} that this host does not have")
-                word = PurePosixPath(path).name if index == 0 else word
-            kept.append(word)
-        return kept
-
-    def host_path(self, word: str) -> str:
-        """A word with the paths of the host, where a path begins: in front, after `=` and within JSON."""
-        for target, source in self._host_mounts():
-            pattern = rf"(?<![^=:,\"'\s]){re.escape(target.rstrip('/'))}(?=/|$|[\"',:\s])"
-            word = re.sub(pattern, source.rstrip("/").replace("\\", r"\\"), word)
-        return word
-
 
 _HANDLERS: Mapping[str, Callable[[Container, str], None]] = {
     "-e": Container.add_variable,
@@ -275,6 +238,7 @@ _HANDLERS: Mapping[str, Callable[[Container, str], None]] = {
     "--network": Container.set_network,
     "--net": Container.set_network,
     "--restart": Container.set_restart,
+    "--runtime": Container.set_runtime,
     "--secret": Container.add_secret,
     "-w": Container.set_folder,
     "--workdir": Container.set_folder,
@@ -286,7 +250,9 @@ def read_options(words: list[str], container: Container) -> list[str]:
     while words and words[0].startswith("-"):
         name, equals, value = words[0].partition("=")
         words = words[1:]
-        if name in _FLAGS or _SHORT_FLAGS.match(name):
+        if name in _NAMED_FLAGS and value != "false":
+            container.leave_out(f"`{name}` of the container")
+        if name in (*_FLAGS, *_NAMED_FLAGS) or _SHORT_FLAGS.match(name):
             continue
         if _SHORT_FLAGS_AND_PORT.match(name):
             name = "-p"

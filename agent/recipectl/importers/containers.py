@@ -1,12 +1,13 @@
 """`docker run` and `podman run` of an engine's image: the engine's command, without the container."""
 
 import re
-from collections.abc import Mapping
 from dataclasses import replace
 
 from recipectl.errors import UsageError
 from recipectl.importers.command import SHELLS, Command, script_in
 from recipectl.importers.container_options import Container, read_options
+from recipectl.importers.lines import placed
+from recipectl.importers.mounts import Mounts
 from recipectl.importers.programs import program, program_name, runs_container, unwrapped
 from recipectl.importers.shell import inline_commands
 
@@ -18,6 +19,7 @@ _ENTRYPOINTS = {
     r"llama\.?cpp.*:full": ("tools.sh",),
     r"llama\.?cpp|llama-server": ("llama-server",),
 }
+_REMOTE = ("DOCKER_HOST", "CONTAINER_HOST", "DOCKER_CONTEXT")
 _DEFAULT_PORTS = ("8000", "30000", "8080")  # of vLLM, SGLang and llama.cpp
 _PROGRAMS = ("vllm", "python", "python3", "sglang", "llama-server", *SHELLS)
 
@@ -26,8 +28,13 @@ def command_in_container(command: Command) -> tuple[Command, list[str]] | None:
     """The command inside a container, and notes on the container; None when no container is run."""
     if not runs_container(command.words):
         return None
+    before_run = command.words[1 : command.words.index("run")]
+    remote = [word for word in before_run if re.match("-H|-c|--(host|context|url|connection)", word)]
+    remote += [name for name in _REMOTE if name in command.environment]
+    if remote:
+        raise UsageError(f"`{remote[0]}` runs the container on another host; import its command there")
     base = command.folder or command.script_folder or ""
-    container = Container(command.environment, list(command.not_carried_over), base=base)
+    container = Container(command.environment, list(command.not_carried_over), mounts=Mounts(base))
     image_and_arguments = read_options(command.words[command.words.index("run") + 1 :], container)
     if not image_and_arguments:
         return None
@@ -39,16 +46,18 @@ def engine_command(
 ) -> tuple[Command, list[str]]:
     """The command that a container runs, with what is around `command`; and notes on the container."""
     container.select_gpus()
-    notes = [f"The image was {image}. Install that version on this host, and pin it (`engine_version:`)."]
+    notes = [
+        f"The image was {image or 'built'}. Install that version on this host; pin it (`engine_version:`)."
+    ]
     if container.all_gpus and "CUDA_VISIBLE_DEVICES" not in container.environment:
         notes.append("It had all GPUs, and has them here. Name in `gpus:` those that it takes.")
     entrypoint = _entrypoint(container, image, arguments)
     words = _inside_shell([*entrypoint, *arguments], container)
     if words[:2] in (["tools.sh", "--server"], ["tools.sh", "-s"]):
         words = ["llama-server", *words[2:]]
-    host_words = [container.host_path(word) for word in words]
-    words = _with_host_port(container.own_paths(host_words), container.ports, container.not_carried_over)
-    container.keep_cache(_model(words), "".join(words[:1]))
+    host_words = [container.mounts.host_path(word) for word in words]
+    words = _with_host_port(container.mounts.own_paths(host_words, container.not_carried_over), container)
+    container.mounts.keep_cache(container.environment, _model(words), "".join(words[:1]))
     engine = program(words)
     has_host = any(word.partition("=")[0] == "--host" for word in words)
     if engine and engine.backend == "llamacpp" and not has_host:
@@ -60,18 +69,21 @@ def engine_command(
     elif not container.ports and container.network != "host":
         fault = "the container published no port: only its own networks reached the engine"
         container.not_carried_over.append(f"{fault}; see `host:`")
-    folder = container.host_path(container.folder)
-    notes += container.name_mounts()
+    folder = container.mounts.host_path(container.folder)
+    notes += container.mounts.notes(container.not_carried_over)
     if entrypoint == ("vllm", "serve") and "--model" in words:
         words = ["python3", "-m", "vllm.entrypoints.openai.api_server", *words[2:]]
     engine_command = replace(
         command,
-        environment={name: container.host_path(value) for name, value in container.environment.items()},
+        environment={
+            name: container.mounts.host_path(value) for name, value in container.environment.items()
+        },
         words=words,
         not_carried_over=container.not_carried_over,
         autostart=container.restart in ("always", "unless-stopped"),
         service=container.service,
         secrets=container.secrets,
+        places=container.places,
         # A container does not inherit these from the caller.
         path=None,
         venv=None,
@@ -115,8 +127,9 @@ def _inside_shell(words: list[str], container: Container) -> list[str]:
     return engine.words
 
 
-def _with_host_port(words: list[str], ports: Mapping[str, tuple[str, str]], lost: list[str]) -> list[str]:
+def _with_host_port(words: list[str], container: Container) -> list[str]:
     """The words with the published port and address of the host in place of the container's."""
+    ports, lost = container.ports, container.not_carried_over
     if not ports:
         return words
     container_port = next(port for port in (*_DEFAULT_PORTS, *ports) if port in ports)
@@ -135,7 +148,9 @@ def _with_host_port(words: list[str], ports: Mapping[str, tuple[str, str]], lost
             container_port = value
     address, host_port = ports.get(container_port, (address, container_port))
     lost += [
-        f"the published port {port}, which is not the engine's" for port in ports if port != container_port
+        placed(f"the published port {port}, which is not the engine's", container.places.get(port, ""))
+        for port in ports
+        if port != container_port
     ]
     if address and address not in ("0.0.0.0", "::"):  # noqa: S104  (read)
         host_words += ["--host", address]

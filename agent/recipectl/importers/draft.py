@@ -25,6 +25,11 @@ _SECRET = re.compile(
     rf"|--?[\w-]*(?:key|token|secret|passw(?:or)?d)\s+)[\"']?)[^\s\"'`]+",
     re.I,
 )
+# Where other programs have theirs: credentials of registries, web hooks, bots, what is piped into a login.
+_OTHER_SECRETS = re.compile(
+    r"(--creds[= ]\s*[^\s:]+:|hooks\.slack\.com/services/|/bot\d+:|\bauthtoken\s+"
+    r"|\b(?:echo|printf)\s+(?=[^|]*\|[^|]*(?:--password-stdin|login)))[^\s`'\"|]+"
+)
 _STRING_TAG = "tag:yaml.org,2002:str"
 
 
@@ -103,6 +108,7 @@ def redacted(text: str) -> str:
     line = re.sub(r"(://)[^/\s:@]*:[^/\s@]+@", r"\1…@", line)
     line = re.sub(r"(\s-u\s*[^\s:]+:|\b(?:login|mysql\w*|sshpass)\b[^`]*?\s-p\s*)[^\s`]+", r"\1…", line)
     line = re.sub(r"([?&](?:api_?key|key|token|secret|password)=)[^&\s`]+", r"\1…", line, flags=re.I)
+    line = _OTHER_SECRETS.sub(r"\1…", line)
     return _HOST_VARIABLE.sub(r"${\1}", _SECRET.sub(lambda match: f"{match[3] or ''}…", line))
 
 

@@ -25,7 +25,7 @@ from recipectl.importers.draft import (
     host_variable,
     redacted,
 )
-from recipectl.importers.lines import at
+from recipectl.importers.lines import at, placed
 from recipectl.importers.option_sources import expanded, of_environment
 from recipectl.importers.programs import Program, program, unwrapped
 from recipectl.importers.variables import set_environment, set_secret
@@ -67,7 +67,7 @@ def draft_from_command(command: Command, name: str | None = None, origin: str = 
     lost = list(command.not_carried_over)
     with at(command.place, lost):
         lost += draft.not_carried_over
-    draft.not_carried_over = lost
+    draft.not_carried_over = [*dict.fromkeys(lost)]
     return draft
 
 
@@ -90,16 +90,34 @@ def _draft(command: Command, name: str | None, origin: str) -> Draft:
         raise UsageError("the model's address holds a secret, or is empty; correct it")
     draft.set("model_path", model)
     set_arguments(draft, engine.backend, options, stray_words)
-    set_environment(draft, command.environment)
+    set_environment(draft, {name: _with_folders(name, command) for name in command.environment})
+    if engine.interpreter_options:
+        options_shown = " ".join(engine.interpreter_options)
+        draft.not_carried_over.append(
+            f"`{options_shown}` of the interpreter; python(1) has variables for them"
+        )
     for variable, source in command.secrets.items():
         set_secret(draft, variable, source)
-        draft.not_carried_over.append(f"the value of `{variable}`, {source}: write it into its file")
+        sentence = f"the value of `{variable}`, {source}: write it into its file"
+        draft.not_carried_over.append(placed(sentence, command.places.get(variable, "")))
     draft.hide_secrets()
     _set_service(draft, command)
     draft.name = name or model_name(str(draft.fields.get("served_model_name") or model))
     for variable in command.substituted:
         draft.rename_variable(variable, f"{re.sub('[^A-Z0-9]', '_', draft.name.upper())}_{variable}")
     return draft
+
+
+def _with_folders(name: str, command: Command) -> str:
+    """The value of a variable; a list of folders begins at the folder of the command."""
+    value = command.environment[name]
+    if name not in ("PYTHONPATH", "LD_LIBRARY_PATH"):
+        return value
+    parts = [
+        part if not part or part.startswith(("/", VARIABLE_START)) else _join(_folder(command), part)
+        for part in value.split(":")
+    ]
+    return ":".join(part.removesuffix("/.") for part in parts)
 
 
 def _engine(command: Command) -> Program:
@@ -149,9 +167,10 @@ def _set_service(draft: Draft, command: Command) -> None:
     if allowed:
         draft.set("service", allowed)
     if command.folder:
-        draft.not_carried_over.append(
+        sentence = (
             f"`cd {command.folder}`: the command's paths begin there, and the engine has a folder of its own"
         )
+        draft.not_carried_over.append(placed(sentence, command.places.get("cd", "")))
 
 
 def _folder(command: Command) -> str:
@@ -208,7 +227,8 @@ def _set_runtime(draft: Draft, engine: Program, command: Command) -> None:
     runtime_folders = [value.rpartition("/")[0] for value in fields.values()]
     runtime_folders.append(f"{fields.get('venv_path')}/bin")
     if other_folders := [folder for folder in path_folders if folder not in runtime_folders]:
-        draft.not_carried_over.append(f"`PATH` with {':'.join(other_folders)}; see `path:` of the host file")
+        sentence = f"`PATH` with {':'.join(other_folders)}; see `path:` of the host file"
+        draft.not_carried_over.append(placed(sentence, command.places.get("PATH", "")))
     if not fields:
         key = "binary" if engine.backend == "llamacpp" else "python_path"
         draft.comments["backend"] = f"The command names no venv: set `{key}:`, or the host's PATH decides."

@@ -134,9 +134,9 @@ def _with_macros(text: str, macros: _Map) -> str:
 
 
 def _joined_lines(command: str) -> str:
-    """A command of several lines, with or without `\\`, as one line without comments."""
+    """A command of several lines, with or without `\\`, without comments; a line ends like a word."""
     lines = [line.strip() for line in command.splitlines()]
-    return " ".join(line.removesuffix("\\").strip() for line in lines if line and not line.startswith("#"))
+    return "\n".join(line.removesuffix("\\").strip() for line in lines if line and not line.startswith("#"))
 
 
 def _draft(name: str, model: Any, config: _Map, root: Any, *, port: int, source: str) -> Draft:
@@ -146,7 +146,9 @@ def _draft(name: str, model: Any, config: _Map, root: Any, *, port: int, source:
     own_macros = mapping(model.get("macros"), "macros")
     macros = {**(config.get("macros") or {}), **own_macros, "PORT": port, "MODEL_ID": name}
     # Comments go before macros are replaced: a comment may name an unknown macro.
-    command_line = _joined_lines(_with_macros(_joined_lines(str(model.get("cmd") or "")), macros))
+    if not isinstance(model.get("cmd") or "", str):
+        raise UsageError("its `cmd` is no text; write the command as one text", "cmd")
+    command_line = _joined_lines(_with_macros(_joined_lines(model.get("cmd") or ""), macros))
     command = _command(command_line)
     command.place = place_of(root, "models", name, "cmd")
     entries = model.get("env")

@@ -48,6 +48,7 @@ class Program:
     runtime_fields: dict[str, str]
     arguments: list[str]
     has_positional_model: bool = False  # `vllm serve MODEL`
+    interpreter_options: tuple[str, ...] = ()  # `-X` and the like of Python
 
 
 def program(words: list[str]) -> Program | None:
@@ -81,8 +82,11 @@ def _script_runtime(path: str) -> dict[str, str]:
 
 def _python_program(interpreter: str, words: list[str]) -> Program | None:
     """The engine that an interpreter runs, as a module or as a console script (as /proc shows it)."""
+    options: tuple[str, ...] = ()
     while words and re.fullmatch(r"-[uIsEOBqv]+|-[XW].*", words[0]):
-        words = words[2:] if words[0] in ("-X", "-W") else words[1:]
+        length = 2 if words[0] in ("-X", "-W") else 1
+        options += tuple(words[:length]) if words[0] not in ("-u", "-B") else ()
+        words = words[length:]
     module = words[1] if words[:1] == ["-m"] and len(words) > 1 else ""
     if module not in _MODULES:
         return program(words) if program_name(words) in ("vllm", "sglang", "llama-server") else None
@@ -93,6 +97,7 @@ def _python_program(interpreter: str, words: list[str]) -> Program | None:
         {"python_path": interpreter} if "/" in interpreter else {},
         arguments[1:] if serves else arguments,
         has_positional_model=serves,
+        interpreter_options=options,
     )
 
 

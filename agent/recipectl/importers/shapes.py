@@ -12,8 +12,14 @@ def mapping(value: Any, key: str) -> Mapping[Any, Any]:
     if value is None or value == "":
         return {}
     if not isinstance(value, Mapping):
-        raise UsageError(f"`{key}:` is `{value}`; give a mapping", *key.split("."))
+        raise UsageError(f"`{key}:` is {_kind(value)}; give a mapping", *key.split("."))
     return value
+
+
+def _kind(value: Any) -> str:
+    """What a value is, without the value: it may be a secret."""
+    kinds = {str: "a text", bool: "true or false", list: "a list", int: "a number", float: "a number"}
+    return "a mapping" if isinstance(value, Mapping) else kinds.get(type(value), "another value")
 
 
 def sequence(value: Any, key: str) -> list[Any]:
@@ -23,7 +29,7 @@ def sequence(value: Any, key: str) -> list[Any]:
     if isinstance(value, str | int | float):
         return [value]
     if not isinstance(value, list | tuple):
-        raise UsageError(f"`{key}:` is `{value}`; give a list", *key.split("."))
+        raise UsageError(f"`{key}:` is {_kind(value)}; give a list", *key.split("."))
     return list(value)
 
 

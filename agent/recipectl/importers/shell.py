@@ -6,12 +6,12 @@ from copy import deepcopy
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from recipectl.compiler.secrets import looks_secret
 from recipectl.errors import UsageError
 from recipectl.importers.command import SHELLS, Command, script_in
 from recipectl.importers.draft import AS_IT_RUNS, VARIABLE_START
 from recipectl.importers.lines import at
 from recipectl.importers.programs import program_name, runs_engine, unwrapped
+from recipectl.importers.secret_names import is_likely_secret
 from recipectl.importers.shell_commands import SimpleCommands, refused
 from recipectl.importers.shell_syntax import Fault, Node, statements
 from recipectl.importers.shell_words import PRIVATE, Scope, Variable, Words
@@ -200,7 +200,7 @@ class _Shell(SimpleCommands):
                 known = self.scope.variables.get(name)
                 if known != variable:
                     kept = Variable() if name in unset else variable if wins or known is None else known
-                    shown = "…" if looks_secret(name, kept.text) else kept.text
+                    shown = "…" if is_likely_secret(name, kept.text) else kept.text
                     remark = f"line {line}: `{name}` is set under a condition; its value here is `{shown}`"
                     self.scope.variables[name] = replace(kept, remarks=(*kept.remarks, remark))
             for place in ("venv", "conda_environment", "folder"):

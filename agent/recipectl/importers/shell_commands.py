@@ -9,19 +9,11 @@ from typing import ClassVar
 from recipectl.compiler.secrets import looks_secret
 from recipectl.importers.command import Command
 from recipectl.importers.draft import UNKNOWN_VALUE, VARIABLE_START, host_variable
+from recipectl.importers.secret_names import is_likely_secret
+from recipectl.importers.shell_programs import has_effect, sets_gpus_up
 from recipectl.importers.shell_syntax import Node
 from recipectl.importers.shell_words import ASSIGNMENT, MAX_VALUE, Scope, Variable, Words, too_long
 
-# Programs that change nothing of what an engine is given.
-_WITHOUT_EFFECT = frozenset(
-    """
-    [ test mkdir kill pkill tail echo sleep wait trap shopt true false : pwd which date nvidia-smi rm
-    cat break continue tee pgrep grep type hash diff cmp
-    """.split()  # noqa: SIM905  (a list one can read)
-)
-_SMI_QUERY = re.compile(
-    r"-(q|L|i|l|lms|x|d|f|h|-query.*|-list.*|-format.*|-id.*|-loop.*|-help|-version)(=|\Z)"
-)
 # Letters of `ulimit` (bash(1)): the setting of a unit, and the unit of measure.
 _LIMITS = {
     "-n": ("LimitNOFILE", ""), "-u": ("LimitNPROC", ""), "-s": ("LimitSTACK", "K"), "-c": ("LimitCORE", "K"),
@@ -101,7 +93,12 @@ class SimpleCommands:
             remark = f"line {line}: `{name}` is set from a substitution, which recipectl does not run"
             variable = Variable(host_variable(name), remarks=(remark,))
             self._substituted.add(name)
+        if variable.remarks and is_likely_secret(name, variable.text):
+            hidden = tuple(remark.replace(variable.text, "…") for remark in variable.remarks)
+            variable = replace(variable, remarks=hidden)
         self.scope.variables[name] = variable
+        if name == "PATH":
+            self.scope.places[name] = f"line {line}"
         if name == "IFS":
             self.lost.append(f"line {line}: `IFS` is set, which changes how words are split")
         if sum(map(len, variable.elements or ())) > MAX_VALUE:
@@ -129,13 +126,11 @@ class SimpleCommands:
             self.scope.exported_names |= exported
         elif name in self._BUILTINS and fields[1:2] != ["run"]:  # `conda run`
             self._BUILTINS[name](self, fields, node.line)
-        elif name == "nvidia-smi" and not all(
-            _SMI_QUERY.match(word) for word in fields[1:] if word[0:1] == "-"
-        ):
+        elif name and sets_gpus_up(fields):
             self.lost.append(
                 f"line {node.line}: `{' '.join(fields)}`, which sets the GPUs up; do that at boot"
             )
-        elif name and name not in _WITHOUT_EFFECT:
+        elif name and has_effect(fields):
             names = inner.exported_names | {item.Name.Value for item in node.Assigns or ()}
             self._add_command(fields, inner, names, words.remarks, words.reasons, node.line)
 
@@ -169,6 +164,7 @@ class SimpleCommands:
                 place=f"line {line}",
                 service=dict(scope.service),
                 secrets=secrets,
+                places=dict(scope.places),
                 substituted=frozenset(self._substituted | unknown),
             )
         )
@@ -255,6 +251,7 @@ class SimpleCommands:
             self.scope.exported_names.discard(name)
 
     def _run_cd(self, words: list[str], line: int) -> None:
+        self.scope.places["cd"] = f"line {line}"
         if len(words) != 2 or words[1] == "-" or UNKNOWN_VALUE in words[1]:
             self.lost.append(f"line {line}: `{' '.join(words)}`, to a folder that only a shell knows")
             self.scope.folder = host_variable("FOLDER")

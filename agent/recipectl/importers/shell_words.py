@@ -3,9 +3,9 @@
 import re
 from dataclasses import dataclass, field
 
-from recipectl.compiler.secrets import looks_secret
 from recipectl.errors import UsageError
 from recipectl.importers.draft import UNKNOWN_VALUE, VARIABLE_START, host_variable
+from recipectl.importers.secret_names import is_likely_secret
 from recipectl.importers.shell_quotes import ansi_text
 from recipectl.importers.shell_syntax import Node
 
@@ -56,6 +56,7 @@ class Scope:
     script_folder: str | None = None  # where the script's file is
     conda_folder: str | None = None
     conda_environment: str | None = None
+    places: dict[str, str] = field(default_factory=dict)  # of PATH and `cd`
 
 
 class Words:
@@ -240,7 +241,7 @@ class Words:
                 default = self._operand(word, splits=splits)
                 if variable is None and not self._is_missing(name):
                     shown = _plain(default.replace(_FIELD_END, " "))
-                    shown = "…" if looks_secret(name, shown) else shown
+                    shown = "…" if is_likely_secret(name, shown) else shown
                     self._remark(node, f"`${{{name}}}` has its default value here, `{shown}`")
                 if "=" in operator:
                     self.scope.variables[name] = Variable(_plain(default.replace(_FIELD_END, " ")))

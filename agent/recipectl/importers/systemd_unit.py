@@ -21,6 +21,21 @@ from recipectl.importers.variables import keep_cache
 from recipectl.recipe.yamlsyntax import read_text
 from recipectl.systemd import quoting
 
+# They start a program that their command line does not have, or not as its own words.
+_NO_SCRIPTS = (
+    "docker",
+    "podman",
+    "nerdctl",
+    "screen",
+    "tmux",
+    "su",
+    "python",
+    "python3",
+    "node",
+    "uv",
+    "conda",
+)
+
 
 def draft(text: str, name: str, source: str, drop_ins: Mapping[str, str] = MappingProxyType({})) -> Draft:
     """The recipe of a service, `name` without `.service`; UsageError when it has no command of an engine.
@@ -51,8 +66,13 @@ def draft(text: str, name: str, source: str, drop_ins: Mapping[str, str] = Mappi
     result.not_carried_over += lost
     set_keys(result, unit_settings, name)
     users = {setting.name: setting.value for setting in unit_settings}
+    if "Restart" not in users:
+        result.not_carried_over.append(
+            "without Restart= it stayed down when it ended; recipectl always restarts a model that ends"
+        )
+    is_of_user = "/user/" in source or users.get("WantedBy") == "default.target"
     is_dynamic = users.get("DynamicUser", "no").lower() in ("1", "yes", "true", "on")
-    if users.get("User") in (None, "", "root") and not is_dynamic and "/user/" not in source:
+    if users.get("User") in (None, "", "root") and not is_dynamic and not is_of_user:
         if result.fields.get("user", "root") == "root":  # `sudo -u` in ExecStart= says another one
             result.fields.pop("user", None)
             result.not_carried_over.append("it ran as root; it will run as a user of its own, see `user:`")
@@ -159,6 +179,10 @@ def _own_script(words: list[str]) -> tuple[str, str]:
     text = ""
     with contextlib.suppress(OSError, RecipectlError):
         text = read_text(Path(file))
+    if program_name(words) in _NO_SCRIPTS:
+        raise UsageError(
+            f"`{' '.join(words[:2])}` does not show its engine; give the engine's command, {AS_IT_RUNS}"
+        )
     if program_name(words) in SHELLS or re.match(r"#!.*\b(ba|da|z)?sh\b", text):
         if text:
             return file, text

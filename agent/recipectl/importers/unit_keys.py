@@ -1,5 +1,6 @@
 """The settings of a service that a recipe has keys for; the others go to `service:`, or are named."""
 
+import re
 from collections.abc import Sequence
 
 from recipectl.compiler import service_settings
@@ -31,6 +32,9 @@ _DEFAULT_VALUES = {
     "RestartSec": frozenset(("10", "10s")),
     "TasksMax": frozenset(("infinity",)),
 }
+_CONTAINER_ENGINE = re.compile(r"(docker|containerd|podman)\.(service|socket)")
+_TIDIES_CONTAINERS = re.compile(r"[-+!@:]*(\S*/)?(docker|podman) (rm|stop|kill|pull)\b")
+_AT_BOOT = {"multi-user.target", "default.target", "graphical.target", "network-online.target"}
 _EARLIER_NAMES = {"StartLimitInterval": "StartLimitIntervalSec", "MemoryLimit": "MemoryMax"}
 _COMPILED_LIMIT_NOFILE = 1048576
 
@@ -38,7 +42,7 @@ _COMPILED_LIMIT_NOFILE = 1048576
 def set_keys(draft: Draft, unit_settings: Sequence[PlacedSetting], name: str) -> None:
     """Set the fields for the settings of a service; settings without a field go to `service:`."""
     service: dict[str, list[str]] = {}
-    for setting in unit_settings:
+    for setting in (part for whole in unit_settings for part in _parts(whole)):
         with at(setting.place, draft.not_carried_over):
             if reason := _reason_to_leave_out(setting):
                 draft.not_carried_over.append(reason)
@@ -52,6 +56,19 @@ def set_keys(draft: Draft, unit_settings: Sequence[PlacedSetting], name: str) ->
     kept = {key: texts[0] if len(texts) == 1 else texts for key, texts in service.items()} | own
     if kept:
         draft.set("service", kept)
+
+
+def _parts(setting: PlacedSetting) -> list[PlacedSetting]:
+    """A setting as those that it stands for; none for what belongs to containers, which a unit has not."""
+    if setting.name == "TimeoutSec":
+        return [setting._replace(name=name) for name in ("TimeoutStartSec", "TimeoutStopSec")]
+    if setting.name in ("After", "Requires", "Wants", "BindsTo", "PartOf") and setting.value:
+        words = [word for word in setting.value.split() if not _CONTAINER_ENGINE.fullmatch(word)]
+        return [setting._replace(value=" ".join(words))] if words else []
+    if setting.name.startswith("Exec") and _TIDIES_CONTAINERS.match(setting.value):
+        return []
+    is_off = (setting.name, setting.value) in (("WatchdogSec", "0"), ("WatchdogSec", ""))
+    return [] if is_off or setting.name in ("PIDFile", "GuessMainPID") else [setting]
 
 
 def _reason_to_leave_out(setting: PlacedSetting) -> str | None:
@@ -77,7 +94,7 @@ def _set_field(draft: Draft, setting: PlacedSetting, name: str) -> bool:
                 "description": text,
                 **{k: v for k, v in draft.fields.items() if k != "description"},
             }
-        case (_, "TimeoutStartSec" | "TimeoutSec" as key, value):
+        case (_, "TimeoutStartSec" as key, value):
             _set_start_timeout(draft, key, value)
         case (_, "User", ""):  # an empty value removes those before it
             draft.fields.pop("user", None)
@@ -85,6 +102,10 @@ def _set_field(draft: Draft, setting: PlacedSetting, name: str) -> bool:
             draft.fields.pop("autostart", None)
         case (_, "User", value):
             draft.set("user", without_specifiers(value, name, draft.not_carried_over))
+        case ("Install", "WantedBy", value) if not _AT_BOOT & {*value.split()}:
+            draft.not_carried_over.append(
+                f"WantedBy={value}, which may not be part of the boot; see `autostart:`"
+            )
         case ("Install", "WantedBy", value):
             draft.set("autostart", True, f"The service was wanted by {value}.")
         case _:

@@ -4,8 +4,8 @@ import hashlib
 import pwd
 from pathlib import Path
 
-from recipectl.compiler import secrets as secret_rules
 from recipectl.importers.draft import Draft
+from recipectl.importers.secret_names import is_likely_secret
 from recipectl.recipe.gpu_selection import is_device
 from recipectl.recipe.schema import VARIABLE
 
@@ -79,7 +79,7 @@ def move_secrets(draft: Draft) -> None:
     if all(name in variables for name in _HF_TOKENS):
         variables.pop(_HF_TOKENS[1])  # an earlier name of the same token
     for name, value in list(variables.items()):
-        if secret_rules.looks_secret(name, value):
+        if is_likely_secret(name, value):
             set_secret(draft, name, variables.pop(name))
         elif not VARIABLE.fullmatch(name):
             draft.not_carried_over.append(f"the variable `{name}`, which systemd cannot carry")

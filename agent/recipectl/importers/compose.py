@@ -1,4 +1,4 @@
-"""Compose's services and Quadlet's `.container` files: what `docker run` would be given for them."""
+"""The services of a Compose file: what `docker run` would be given for them."""
 
 import re
 import shlex
@@ -10,16 +10,15 @@ import yaml
 
 from recipectl.errors import UsageError
 from recipectl.importers.command import Command, assignment
-from recipectl.importers.container_options import Container, read_options
+from recipectl.importers.container_options import Container
 from recipectl.importers.containers import engine_command
 from recipectl.importers.draft import Draft, host_variable
 from recipectl.importers.from_command import NoEngineError, draft_from_command, model_name
-from recipectl.importers.lines import at, errors_at, place_of
+from recipectl.importers.go_yaml import GoLoader
+from recipectl.importers.lines import at, place_of
+from recipectl.importers.mounts import Mounts
 from recipectl.importers.shapes import mapping, sequence
-from recipectl.importers.unit_keys import set_keys
-from recipectl.importers.unit_text import PlacedSetting, placed_settings, without_specifiers
-from recipectl.recipe.yamlsyntax import Loader, read_text
-from recipectl.systemd import quoting
+from recipectl.recipe.yamlsyntax import read_text
 
 # Keys of a Compose service with one value or a list of them -> the option of `docker run`.
 _COMPOSE_OPTIONS = {
@@ -28,33 +27,21 @@ _COMPOSE_OPTIONS = {
     "mem_reservation": "--memory-reservation", "cpus": "--cpus", "cpuset": "--cpuset-cpus",
     "pids_limit": "--pids-limit", "oom_score_adj": "--oom-score-adj", "ulimits": "--ulimit",
     "gpus": "--gpus", "group_add": "--group-add", "stop_signal": "--stop-signal",
-    "security_opt": "--security-opt", "user": "--user", "working_dir": "--workdir",
+    "security_opt": "--security-opt", "user": "--user", "working_dir": "--workdir", "runtime": "--runtime",
 }  # fmt: skip
 # What only matters to a container, or to the tool that makes it.
 _COMPOSE_QUIET = frozenset(
     """
     image command entrypoint deploy container_name hostname domainname labels annotations logging pull_policy
-    tty stdin_open ipc shm_size runtime platform expose build develop
+    tty stdin_open ipc shm_size platform profiles expose build develop read_only tmpfs init isolation
     """.split()  # noqa: SIM905  (a list one can read)
 )
 _VARIABLE = re.compile(r"\$(?:(\$)|([A-Za-z_]\w*)|\{([A-Za-z_]\w*)(?:(:?[-?+])([^}]*))?\})")
-_QUADLET_OPTIONS = {
-    "Environment": "-e", "EnvironmentFile": "--env-file", "Volume": "-v", "Mount": "--mount",
-    "PublishPort": "-p", "AddDevice": "--device", "Network": "--network", "Secret": "--secret",
-    "Ulimit": "--ulimit", "Memory": "--memory", "PidsLimit": "--pids-limit", "StopSignal": "--stop-signal",
-    "User": "--user", "HealthCmd": "--health-cmd", "GroupAdd": "--group-add", "WorkingDir": "--workdir",
-}  # fmt: skip
-_QUADLET_QUIET = frozenset(
-    """
-    Image Exec Entrypoint PodmanArgs ContainerName HostName Label Annotation AutoUpdate Pull Notify RunInit
-    ShmSize LogDriver NetworkAlias Timezone Tmpfs SecurityLabelDisable
-    """.split()  # noqa: SIM905  (a list one can read)
-)
 _Words = list[str]
 _WHOLE = "import what `docker compose config` prints"
 
 
-class _ComposeLoader(Loader):
+class _ComposeLoader(GoLoader):
     """Knows the tags with which a Compose file changes another one."""
 
 
@@ -77,7 +64,7 @@ def compose_drafts(text: str, source: str) -> tuple[list[Draft], list[str]]:
     UsageError when the file is not Compose's.
     """
     try:
-        root = yaml.compose(text, Loader)
+        root = yaml.compose(text, GoLoader)
         data = yaml.load(text, _ComposeLoader)  # noqa: S506  (it is a safe loader)
     except (yaml.YAMLError, RecursionError) as error:
         raise UsageError(f"{source}: is not YAML ({error}); correct it") from error
@@ -94,9 +81,10 @@ def compose_drafts(text: str, source: str) -> tuple[list[Draft], list[str]]:
     ]
     if "include" in data:
         left_out.append(f"{place_of(root, 'include')}: the files of `include:`; {_WHOLE}")
+    volumes = _volumes(data, folder)
     for name, service in services.items():
         try:
-            drafts.append(_service_draft(str(name), service, root, folder, source))
+            drafts.append(_service_draft(str(name), service, root, folder, source, volumes))
         except UsageError as error:
             fault = "runs no engine" if isinstance(error, NoEngineError) else str(error)
             place = place_of(root, "services", str(name), *map(str, error.key or ["image"]))
@@ -104,8 +92,28 @@ def compose_drafts(text: str, source: str) -> tuple[list[Draft], list[str]]:
     return drafts, left_out
 
 
-def _service_draft(name: str, service: Any, root: Any, folder: Path, source: str) -> Draft:
-    if not isinstance(service, dict) or not isinstance(service.get("image"), str):
+def _volumes(data: Mapping[str, Any], folder: Path) -> dict[str, str]:
+    """The volumes of a Compose file: their names for the container engine, or their folders of the host."""
+    project = data.get("name") or re.sub("[^a-z0-9_-]", "", folder.name.lower())
+    volumes = {}
+    for name, value in mapping(data.get("volumes"), "volumes").items():
+        settings = value if isinstance(value, Mapping) else {}
+        options = settings.get("driver_opts")
+        device = (
+            options.get("device")
+            if isinstance(options, Mapping) and "bind" in str(options.get("o"))
+            else None
+        )
+        own_name = settings.get("name") or (name if settings.get("external") else f"{project}_{name}")
+        volumes[str(name)] = str(device or own_name)
+    return volumes
+
+
+def _service_draft(
+    name: str, service: Any, root: Any, folder: Path, source: str, volumes: dict[str, str]
+) -> Draft:
+    is_built = isinstance(service, dict) and "build" in service and "image" not in service
+    if not is_built and (not isinstance(service, dict) or not isinstance(service.get("image"), str)):
         has_base = isinstance(service, dict) and "extends" in service
         remedy = _WHOLE if has_base else "give it one"
         raise UsageError(f"it has no `image:` here; {remedy}")
@@ -113,15 +121,22 @@ def _service_draft(name: str, service: Any, root: Any, folder: Path, source: str
     variables: dict[str, str] = {}
     if (folder / ".env").is_file():  # Compose reads it for `${NAME}`
         variables = dict(filter(None, map(assignment, read_text(folder / ".env").splitlines())))
-    container = Container({}, lost)
+    container = Container({}, lost, mounts=Mounts(volumes=volumes))
     written, service = service, {}
     for key, value in written.items():
-        with at(place_of(root, "services", name, key), lost):
+        container.place = place_of(root, "services", name, key)
+        with at(container.place, lost):
             service[key] = _interpolated(value, variables, lost)
             _add_key(container, key, service[key], folder)
     if "entrypoint" in service:
         container.entrypoint = tuple(_split(service["entrypoint"], "entrypoint"))
-    image, arguments = service["image"], _split(service.get("command"), "command")
+    image, arguments = service.get("image", ""), _split(service.get("command"), "command")
+    if service.get("profiles") and container.restart:
+        container.restart = ""
+        with at(place_of(root, "services", name, "restart"), lost):
+            container.leave_out(
+                "`restart:` of a service with `profiles:`, which starts by hand; see `autostart:`"
+            )
     place = place_of(root, "services", name, "command" if "command" in service else "image")
     with at(place, lost):
         command, notes = engine_command(Command({}, [], place=place), container, image, arguments)
@@ -235,50 +250,3 @@ def _split(value: Any, key: str) -> _Words:
         return shlex.split(value) if isinstance(value, str) else list(map(_scalar, sequence(value, key)))
     except ValueError as error:
         raise UsageError(f"its words cannot be split ({error}); correct its quotes", key) from error
-
-
-def _add_setting(container: Container, setting: PlacedSetting) -> None:
-    """Add what one setting of [Container] means."""
-    key, value = setting.name, setting.value
-    for word in quoting.split(value) if key == "Environment" else [value]:
-        text = re.sub(r"^([^:]+:[^:]+):[zZUro,]+$", r"\1", word) if key == "Volume" else word
-        container.add(_QUADLET_OPTIONS.get(key, ""), text, f"`{key}={value}`")
-
-
-def quadlet_draft(text: str, name: str, source: str) -> Draft:
-    """The recipe of a Quadlet file, `name` without `.container`; UsageError when it runs no engine."""
-    lost: list[str] = []
-    settings = []
-    for setting in placed_settings(text):
-        with at(setting.place, lost):
-            settings.append(setting._replace(value=without_specifiers(setting.value, name, lost)))
-    values = {setting.name: setting for setting in settings if setting.section == "Container"}
-    file = Path(source).absolute()
-    container = Container({}, lost, base=str(file.parent))
-    lost += [
-        f"{path}, which changes this file; write its settings here"
-        for path in sorted(file.with_name(f"{file.name}.d").glob("*.conf"))
-    ]
-    for setting in settings:
-        if setting.section == "Container" and setting.name not in _QUADLET_QUIET:
-            with at(setting.place, lost):
-                _add_setting(container, setting)
-    image = values.get("Image")
-    if not image or not image.value:
-        raise UsageError("it has no Image=; give a Quadlet file, X.container")
-    for setting in settings:
-        if setting.name == "PodmanArgs":
-            with at(setting.place, lost):
-                read_options(list(quoting.split(setting.value)), container)
-    if "Entrypoint" in values:
-        container.entrypoint = tuple(quoting.split(values["Entrypoint"].value))
-    place = values.get("Exec", image).place
-    arguments = list(quoting.split(values["Exec"].value)) if "Exec" in values else []
-    with errors_at(place):
-        with at(place, lost):
-            command, notes = engine_command(Command({}, [], place=place), container, image.value, arguments)
-        draft = draft_from_command(command, model_name(name), "\n".join((f"From {source}.", *notes)))
-    set_keys(
-        draft, [setting for setting in settings if setting.section in ("Unit", "Service", "Install")], name
-    )
-    return draft

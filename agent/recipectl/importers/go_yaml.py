@@ -1,0 +1,38 @@
+"""YAML as programs in Go read it (Compose, llama-swap): `on`, `yes` and `12:30` are text."""
+
+import re
+from typing import Any
+
+import yaml
+
+from recipectl.recipe.yamlsyntax import Loader
+
+_OTHER_TAGS = ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+
+
+class GoLoader(Loader):
+    """A safe loader whose texts are those of go-yaml v3 (its resolve.go)."""
+
+
+GoLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in _OTHER_TAGS]
+    for first, resolvers in Loader.yaml_implicit_resolvers.items()
+}
+GoLoader.add_implicit_resolver(
+    _OTHER_TAGS[0], re.compile(r"(true|True|TRUE|false|False|FALSE)\Z"), list("tTfF")
+)
+GoLoader.add_implicit_resolver(
+    _OTHER_TAGS[1],
+    re.compile(r"[-+]?(0|[1-9][0-9_]*|0[0-7]+|0o[0-7]+|0x[0-9a-fA-F]+)\Z"),
+    list("-+0123456789"),
+)
+GoLoader.add_implicit_resolver(
+    _OTHER_TAGS[2],
+    re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?\Z"),
+    list("-+0123456789."),
+)
+
+
+def load(text: str) -> tuple[Any, Any]:
+    """The value and the root node of a YAML document; yaml.YAMLError for another text."""
+    return yaml.load(text, GoLoader), yaml.compose(text, GoLoader)  # noqa: S506  (it is a safe loader)

@@ -1,0 +1,93 @@
+"""The folders of the host that a container has, and what they mean for paths and caches."""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+
+from recipectl.importers.draft import VARIABLE_START, host_variable
+from recipectl.importers.lines import placed
+
+
+@dataclass
+class Mounts:
+    """The mounts of a container: (path in the container, path on the host or a volume's name)."""
+
+    base: str = ""  # where relative paths of the host begin
+    pairs: list[tuple[str, str]] = field(default_factory=list)
+    # A volume's name in the file -> its real name, or its folder.
+    volumes: dict[str, str] = field(default_factory=dict)
+    engine: str = "docker"
+    places: dict[str, str] = field(default_factory=dict)  # path in the container -> where the mount stands
+
+    def add(self, target: str, source: str, place: str) -> None:
+        """Add one mount; `place` is where the original has it."""
+        if source.endswith(".volume"):  # of Quadlet
+            source = f"systemd-{source.removesuffix('.volume')}"
+        self.pairs.append((target, self._of_host(self.volumes.get(source, source))))
+        self.places[target] = place
+
+    def _of_host(self, source: str) -> str:
+        """The path of a folder that `-v ./x:/y` names; a volume's name as it is."""
+        if not source.startswith(("./", "../")) and source not in (".", ".."):
+            return source
+        base = self.base or host_variable("FOLDER")
+        return f"{base.rstrip('/')}/{source.removeprefix('.').removeprefix('/')}".rstrip("/")
+
+    def keep_cache(self, environment: dict[str, str], model: str, program: str) -> None:
+        """Set the variable of the cache that a model of the hub is in to its folder of the host."""
+        if model.startswith("/") or {"HF_HOME", "HF_HUB_CACHE"} & {*environment}:
+            return
+        caches = {"HF_HOME": "/huggingface", "MODELSCOPE_CACHE": "/modelscope"}
+        caches |= {"LLAMA_CACHE": "/llama.cpp"} if "llama" in program else {}
+        for target, source in self._of_folders():
+            if target.endswith("/.cache/huggingface/hub"):
+                environment.setdefault("HF_HUB_CACHE", source.rstrip("/"))
+            for name, folder in caches.items():
+                if name == "MODELSCOPE_CACHE" and "VLLM_USE_MODELSCOPE" not in environment:
+                    continue
+                if target.endswith(f"/.cache{folder}"):
+                    environment.setdefault(name, source.rstrip("/"))
+                elif target.endswith("/.cache"):
+                    environment.setdefault(name, source.rstrip("/") + folder)
+
+    def _of_folders(self) -> list[tuple[str, str]]:
+        """The mounts of folders of the host; the others are volumes."""
+        return [
+            (target, source)
+            for target, source in self.pairs
+            if target and source.startswith(("/", VARIABLE_START))
+        ]
+
+    def notes(self, lost: list[str]) -> list[str]:
+        """Notes on the folders of the host; volumes, whose data is the container engine's, are named."""
+        pairs = [f"{target} is {source}" for target, source in self._of_folders()]
+        for target, source in self.pairs:
+            if target and (target, source) not in self._of_folders():
+                remedy = "set HF_HOME to it" if target.endswith("/.cache/huggingface") else "name it"
+                tells = f"`{self.engine} volume inspect` tells"
+                fault = f"the volume `{source or target}` at {target}, whose folder {tells}"
+                lost.append(placed(f"{fault}; {remedy}", self.places.get(target, "")))
+        return [f"Paths of the container are replaced by the host's: {', '.join(pairs)}."] if pairs else []
+
+    def own_paths(self, words: list[str], lost: list[str]) -> list[str]:
+        """The words with the program's name alone where its file is the image's; such paths are named."""
+        sources = [source for _, source in self.pairs if source]
+        volumes = tuple(
+            target for target, source in self.pairs if (target, source) not in self._of_folders() and target
+        )
+        kept = []
+        for index, word in enumerate(words):
+            path = word.partition("=")[2] if word.startswith("-") else word
+            if path.startswith("/") and not path.startswith(tuple(sources)):
+                place = "a volume" if path.startswith(volumes or ("\0",)) else "the image"
+                lost.append(f"`{path}`, a path of {place} that this host does not have")
+                word = PurePosixPath(path).name if index == 0 else word
+            kept.append(word)
+        return kept
+
+    def host_path(self, word: str) -> str:
+        """A word with the paths of the host, where a path begins: in front, after `=` and within JSON."""
+        for target, source in self._of_folders():
+            pattern = rf"(?<![^=:,\"'\s]){re.escape(target.rstrip('/'))}(?=/|$|[\"',:\s])"
+            word = re.sub(pattern, source.rstrip("/").replace("\\", r"\\"), word)
+        return word

@@ -1,0 +1,77 @@
+"""A `.container` file of Podman's Quadlet: what `podman run` would be given for it."""
+
+import re
+from pathlib import Path
+
+from recipectl.errors import UsageError
+from recipectl.importers.command import Command
+from recipectl.importers.container_options import Container, read_options
+from recipectl.importers.containers import engine_command
+from recipectl.importers.draft import Draft
+from recipectl.importers.from_command import draft_from_command, model_name
+from recipectl.importers.lines import at, errors_at
+from recipectl.importers.mounts import Mounts
+from recipectl.importers.unit_keys import set_keys
+from recipectl.importers.unit_text import PlacedSetting, placed_settings, without_specifiers
+from recipectl.systemd import quoting
+
+_QUADLET_OPTIONS = {
+    "Environment": "-e", "EnvironmentFile": "--env-file", "Volume": "-v", "Mount": "--mount",
+    "PublishPort": "-p", "AddDevice": "--device", "Network": "--network", "Secret": "--secret",
+    "Ulimit": "--ulimit", "Memory": "--memory", "PidsLimit": "--pids-limit", "StopSignal": "--stop-signal",
+    "User": "--user", "HealthCmd": "--health-cmd", "GroupAdd": "--group-add", "WorkingDir": "--workdir",
+}  # fmt: skip
+_QUADLET_QUIET = frozenset(
+    """
+    Image Exec Entrypoint PodmanArgs ContainerName HostName Label Annotation AutoUpdate Pull Notify RunInit
+    ShmSize LogDriver NetworkAlias Timezone Tmpfs SecurityLabelDisable
+    """.split()  # noqa: SIM905  (a list one can read)
+)
+
+
+def _add_setting(container: Container, setting: PlacedSetting) -> None:
+    """Add what one setting of [Container] means."""
+    key, value = setting.name, setting.value
+    for word in quoting.split(value) if key == "Environment" else [value]:
+        text = re.sub(r"^([^:]+:[^:]+):[zZUro,]+$", r"\1", word) if key == "Volume" else word
+        container.add(_QUADLET_OPTIONS.get(key, ""), text, f"`{key}={value}`")
+
+
+def quadlet_draft(text: str, name: str, source: str) -> Draft:
+    """The recipe of a Quadlet file, `name` without `.container`; UsageError when it runs no engine."""
+    lost: list[str] = []
+    settings = []
+    for setting in placed_settings(text):
+        with at(setting.place, lost):
+            settings.append(setting._replace(value=without_specifiers(setting.value, name, lost)))
+    values = {setting.name: setting for setting in settings if setting.section == "Container"}
+    file = Path(source).absolute()
+    container = Container({}, lost, mounts=Mounts(str(file.parent), engine="podman"))
+    lost += [
+        f"{path}, which changes this file; write its settings here"
+        for path in sorted(file.with_name(f"{file.name}.d").glob("*.conf"))
+    ]
+    for setting in settings:
+        if setting.section == "Container" and setting.name not in _QUADLET_QUIET:
+            container.place = setting.place
+            with at(setting.place, lost):
+                _add_setting(container, setting)
+    image = values.get("Image")
+    if not image or not image.value:
+        raise UsageError("it has no Image=; give a Quadlet file, X.container")
+    for setting in settings:
+        if setting.name == "PodmanArgs":
+            with at(setting.place, lost):
+                read_options(list(quoting.split(setting.value)), container)
+    if "Entrypoint" in values:
+        container.entrypoint = tuple(quoting.split(values["Entrypoint"].value))
+    place = values.get("Exec", image).place
+    arguments = list(quoting.split(values["Exec"].value)) if "Exec" in values else []
+    with errors_at(place):
+        with at(place, lost):
+            command, notes = engine_command(Command({}, [], place=place), container, image.value, arguments)
+        draft = draft_from_command(command, model_name(name), "\n".join((f"From {source}.", *notes)))
+    set_keys(
+        draft, [setting for setting in settings if setting.section in ("Unit", "Service", "Install")], name
+    )
+    return draft

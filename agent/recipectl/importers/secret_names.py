@@ -1,0 +1,16 @@
+"""Which variables of other tools' files are likely secrets: more of them than in a recipe."""
+
+import re
+
+from recipectl.compiler.secrets import looks_secret
+from recipectl.importers.draft import VARIABLE_START
+
+_NAME = re.compile(r"(^|_)(KEY|JWT|BEARER|SK|DSN|WEBHOOK(_URL)?)$", re.I)
+_HOOK = re.compile(r"https?://(hooks\.slack\.com/services/|[^/@\s]+@)|/bot\d+:[\w-]+")
+
+
+def is_likely_secret(name: str, value: str) -> bool:
+    """True if a variable is likely a secret, by name or value; a path or a host variable is none."""
+    if looks_secret(name, value) or _HOOK.search(value):
+        return True
+    return bool(_NAME.search(name)) and len(value) > 5 and not value.startswith(("/", VARIABLE_START))
