@@ -223,6 +223,9 @@ INLINE = {
     "another order of GPUs": ("command", "CUDA_DEVICE_ORDER=FASTEST_FIRST CUDA_VISIBLE_DEVICES=1 vllm serve a/b\n", ["gpus: [1]"], ["CUDA_DEVICE_ORDER=FASTEST_FIRST"]),
     "a long stop": ("unit", "[Service]\nUser=ai\nTimeoutStopSec=2min\nExecStart=/l/llama-server -m /a.gguf\n", ["TimeoutStopSec: 2min"], []),
     "a here-document of a shell": ("command", "bash <<EOF\nvllm serve a/b\nEOF\nssh h <<'EOF'\nls\nEOF\nvllm serve c/d\n", ["model_path: c/d"], ["line 1: `bash '<<' …` runs an engine", "line 4"]),
+    "lines of VLLM Studio": (
+        "vllm-studio", '{"recipes": [\n {"id": "x",\n  "model_path": "a/b",\n  "thinking_mode": true,\n  "extra_args": {\n   "docker_image": "y"}},\n {"id": "y",\n  "backend": "tabby",\n  "model_path": "q"}]}',
+        ["model_path: a/b"], ["line 4: `thinking_mode: true`", "line 6: `docker_image", "line 8: recipe y: `backend: tabby` is no engine"]),
     "conda from a substitution": (
         "command", 'source "$(conda info --base)/etc/profile.d/conda.sh"\nconda activate x\nvllm serve a/b\nsource $(poetry env info --path)/bin/activate\nvllm serve c/d\n',
         ["model_path: a/b", "model_path: c/d"], ["line 2: `conda activate x`; give its `bin/python`", "line 4: `source $(…)/bin/activate`; give its `bin/python`"]),
@@ -346,9 +349,7 @@ WITHOUT_LINE = re.compile(
 )
 
 
-@pytest.mark.parametrize(
-    "case", [case for case in INLINE if INLINE[case][0] not in ("vllm-studio", "vllm-recipe")]
-)
+@pytest.mark.parametrize("case", INLINE)
 def test_what_is_not_carried_over_has_its_line(case: str, tmp_path: Path) -> None:
     verb, text, _, _ = INLINE[case]
     path = tmp_path / {"unit": "a.service", "quadlet": "a.container"}.get(verb, "a.txt")

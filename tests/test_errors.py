@@ -49,6 +49,7 @@ MISTAKES = {
     "a setting that would break readiness": ("service: {Delegate: yes}", "a.yaml:4:21: `service.Delegate` cannot be set: readiness depends"),
     "a setting that would hide an end": ("service: {RemainAfterExit: yes}", "`service.RemainAfterExit` cannot be set: an engine that has ended must be started again"),
     "a value of two lines": ('service: {MemoryMax: "1G\\nUser=root"}', "a.yaml:4:22: `service.MemoryMax`: '1G\\nUser=root' cannot be a setting's value"),
+    "an address in brackets": ("host: '[::1]'", "a.yaml:4:7: `host` is `[::1]`, and no engine takes brackets; write `::1`"),
     "two in front": ("on_demand: {}\nqueue: true", "a.yaml:5:8: `queue` stands beside `on_demand`"),
     "a name for HAProxy to listen at": ("host: foo.example\nqueue: true", "a.yaml:4:7: "),
     "a name for systemd to listen at": ("host: foo.example\non_demand: {}", "a.yaml:4:7: `host` is foo.example, and systemd listens on addresses only"),

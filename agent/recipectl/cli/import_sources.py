@@ -1,5 +1,6 @@
 """What `import` reads: texts, JSON, YAML and a database of other tools."""
 
+import contextlib
 import json
 import sqlite3
 import sys
@@ -11,7 +12,7 @@ import yaml
 
 from recipectl.errors import UsageError
 from recipectl.importers import go_yaml, vllm_studio
-from recipectl.recipe.yamlsyntax import read_text
+from recipectl.recipe.yamlsyntax import Loader, read_text
 
 
 def text_of(source: str) -> str:
@@ -28,12 +29,20 @@ def is_sqlite(source: str) -> bool:
         raise UsageError(f"{source}: cannot be read: {error.strerror}") from error
 
 
-def json_of(source: str) -> Any:
-    """The value of a JSON file; UsageError for another file."""
+def json_recipes(source: str) -> list[tuple[Any, Any]]:
+    """The recipes in a JSON file, each with its YAML node, None where YAML cannot read the file."""
+    text = text_of(source)
     try:
-        return json.loads(text_of(source))
+        recipes = vllm_studio.recipes(json.loads(text))
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{source}: is not JSON ({error}); give `GET /recipes` or controller.db") from error
+    root = None
+    with contextlib.suppress(yaml.YAMLError, RecursionError):
+        root = yaml.compose(text, Loader)
+    if isinstance(root, yaml.MappingNode):
+        root = next((value for key, value in root.value if key.value == "recipes"), root)
+    nodes = root.value if isinstance(root, yaml.SequenceNode) else [root] * len(recipes)
+    return list(zip(recipes, nodes, strict=True))
 
 
 def database_recipes(path: Path) -> list[Any]:

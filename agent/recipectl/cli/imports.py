@@ -12,7 +12,7 @@ from recipectl.cli.import_sources import (
     database_recipes,
     document_of,
     is_sqlite,
-    json_of,
+    json_recipes,
     mapping_of,
     text_of,
 )
@@ -32,7 +32,7 @@ from recipectl.importers import (
 from recipectl.importers.command import Command, command_from_words
 from recipectl.importers.draft import AS_IT_RUNS, VARIABLE_START, Draft, redacted
 from recipectl.importers.from_command import NoEngineError, draft_from_command
-from recipectl.importers.lines import errors_at, placed
+from recipectl.importers.lines import errors_at, place_of, placed
 from recipectl.importers.programs import runs_engine, unwrapped
 from recipectl.place import Place
 from recipectl.systemd.store import Store
@@ -114,17 +114,19 @@ def vllm_studio_(source: str, folder: Path | None) -> int:
     FILE is the JSON of `GET /recipes`, or controller.db, which is only read.
     """
     if source != "-" and is_sqlite(source):
-        recipes = database_recipes(Path(source))
+        recipes = [(recipe, None) for recipe in database_recipes(Path(source))]
     else:
-        recipes = vllm_studio.recipes(json_of(source))
+        recipes = json_recipes(source)
     drafts: list[Draft] = []
     status = 0
-    for recipe in recipes:
+    for recipe, node in recipes:
         try:
-            drafts.append(vllm_studio.draft(recipe, source))
+            drafts.append(vllm_studio.draft(recipe, source, node))
         except RecipectlError as error:
             name = recipe.get("id", recipe.get("name")) if isinstance(recipe, dict) else None
-            click.echo(placed(str(error), f"{source}: recipe {name}" if name else source), err=True)
+            keys = map(str, error.key) if isinstance(error, UsageError) else ()
+            parts = (source, place_of(node, *keys), f"recipe {name}" if name else "")
+            click.echo(placed(str(error), ": ".join(filter(None, parts))), err=True)
             status = error.status
     return output(drafts, folder) or status
 

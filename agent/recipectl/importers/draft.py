@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from recipectl.importers.lines import placed
 from recipectl.recipe.schema import TOKEN
 from recipectl.recipe.yamlfile import Written
 
@@ -42,6 +43,7 @@ class Draft:
     comments: dict[str, str] = field(default_factory=dict)
     not_carried_over: list[str] = field(default_factory=list)
     secrets: dict[str, str] = field(default_factory=dict)  # variable -> digest of its value, never the value
+    places: dict[str, str] = field(default_factory=dict)  # key of the original -> its place
     hidden: set[str] = field(default_factory=set)  # values that are in nothing that is written or printed
 
     def set(self, key: str, value: Any, comment: str | None = None) -> None:
@@ -49,6 +51,10 @@ class Draft:
         self.fields[key] = value
         if comment:
             self.comments[key] = comment
+
+    def lose(self, sentence: str, key: str) -> None:
+        """Name what the recipe lacks of one key of the original, at its place."""
+        self.not_carried_over.append(placed(sentence, self.places.get(key, "")))
 
     def hide_secrets(self) -> None:
         """Remove the variables that hold a secret of the command: its value is in nothing that is written."""

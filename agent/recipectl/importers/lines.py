@@ -35,6 +35,14 @@ def placed(sentence: str, place: str) -> str:
     return Placed(f"{place}: {sentence}") if place else sentence
 
 
+def keys_of(node: Any, *keys: str) -> list[str]:
+    """The keys of a mapping within a YAML document; none where there is no mapping."""
+    for name in keys:
+        pairs = node.value if isinstance(node, yaml.MappingNode) else ()
+        node = next((value for key, value in pairs if key.value == name), None)
+    return [str(key.value) for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
+
+
 def place_of(node: Any, *keys: str) -> str:
     """The line of a key of a YAML document, or of the nearest key above it that is there.
 

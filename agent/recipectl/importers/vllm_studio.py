@@ -1,19 +1,18 @@
 """VLLM Studio's recipes: what it passed silently is written out, its mistakes are corrected and reported."""
 
-import json
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from recipectl.engines import vllm
-from recipectl.engines.options import flag_of, shipped_options
 from recipectl.engines.registry import ENGINES
 from recipectl.errors import UsageError
-from recipectl.importers.arguments import take_secret
 from recipectl.importers.draft import Draft
 from recipectl.importers.from_command import model_name
-from recipectl.importers.shapes import mapping, word
+from recipectl.importers.lines import keys_of, place_of
+from recipectl.importers.shapes import mapping
 from recipectl.importers.variables import move_secrets
+from recipectl.importers.vllm_studio_arguments import STUDIO_KEYS, set_extra_args
 from recipectl.recipe.schema import ALIASES, Recipe
 
 # VLLM Studio passes these for every recipe that does not set them.
@@ -25,18 +24,8 @@ _DEFAULTS: dict[str, Any] = {
     "max_num_seqs": 256,
     "trust_remote_code": True,
 }
-# Keys that VLLM Studio keeps for itself.
-_STUDIO_KEYS = {"id", "name", "status", "tags", "description", "created_at", "updated_at"}
-_STUDIO_EXTRA_ARGS = {*_STUDIO_KEYS, "engine_args", "launched_at", "running"}
-# Keys of its own that are no flags of an engine, and what becomes of them.
-_NO_FLAGS = {
-    "thinking_mode": "a setting of its chat", "vision": "a setting of its chat", "metadata": "its own notes",
-    "crash_loop": "its own state", "docker_image": "the engine now runs from this host",
-    "launch_command": "see `recipectl import command`",
-}  # fmt: skip
 _VLLM_ONLY = ("tool_call_parser", "reasoning_parser", "enable_auto_tool_choice", "dtype")
 _PARSERS = ("tool_call_parser", "reasoning_parser")
-_JSON_OPTIONS = ("speculative_config", "default_chat_template_kwargs")
 _GPU_KEYS = ("visible_devices", "cuda_visible_devices", "cuda-visible-devices", "CUDA_VISIBLE_DEVICES")
 
 
@@ -49,24 +38,27 @@ def recipes(data: Any) -> list[Mapping[str, Any]]:
     return entries
 
 
-def draft(studio_recipe: Any, source: str) -> Draft:
-    """One recipe; UsageError when it lacks what VLLM Studio requires, and for another engine."""
+def draft(studio_recipe: Any, source: str, node: Any = None) -> Draft:
+    """One recipe; UsageError when it lacks what VLLM Studio requires, and for another engine.
+
+    `node` is its YAML node, for the lines of its keys; a database has none.
+    """
     if not isinstance(studio_recipe, Mapping):
-        raise UsageError(f"{source}: one entry, `{str(studio_recipe)[:40]}`, is no recipe; it is left out")
+        raise UsageError(f"one entry, `{str(studio_recipe)[:40]}`, is no recipe; it is left out")
     settings = _normalized(studio_recipe)
     for key in ("id", "model_path"):
         if not isinstance(settings.get(key), str) or not settings[key]:
-            raise UsageError(f"a recipe in {source} has no `{key}`, which VLLM Studio requires; add it")
+            raise UsageError(f"it has no `{key}`, which VLLM Studio requires; add it", key)
     extra_args = dict(mapping(settings.get("extra_args"), "extra_args"))
-    recipe_keys = {*Recipe.model_fields, *_STUDIO_KEYS, "engine_args", "extra_args"}
+    recipe_keys = {*Recipe.model_fields, *STUDIO_KEYS, "engine_args", "extra_args"}
     extra_args |= {key: value for key, value in settings.items() if key not in recipe_keys}
-    result = Draft(model_name(settings["id"]))
+    result = Draft(model_name(settings["id"]), places=_places(node))
     result.comments[""] = (
         f"From VLLM Studio ({source}), recipe {settings['id']}. Its default arguments are written out."
     )
     if title := str(settings.get("name") or ""):
         result.set("description", " ".join(title.split()))
-    backend = _set_backend(result, settings, source)
+    backend = _set_backend(result, settings)
     _set_runtime(result, settings, extra_args)
     result.set("model_path", settings["model_path"])
     _prefer_extra_args(result, settings, extra_args, backend)
@@ -74,8 +66,19 @@ def draft(studio_recipe: Any, source: str) -> Draft:
     _set_parsers(result, settings, backend)
     _set_gpus(result, extra_args)
     _set_environment(result, settings, extra_args)
-    _set_extra_args(result, extra_args, backend)
+    set_extra_args(result, extra_args, backend)
     return result
+
+
+def _places(node: Any) -> dict[str, str]:
+    """The lines of the keys of a recipe and of its `extra_args`, by their spelling and by ours."""
+    places: dict[str, str] = {}
+    extra = "extra_args" if place_of(node, "extra_args") != place_of(node) else "extra-args"
+    for parts in ((), (extra,)):
+        for key in keys_of(node, *parts):
+            name = ALIASES.get(key, key.replace("-", "_"))
+            places |= dict.fromkeys((key, name), place_of(node, *parts, key))
+    return places
 
 
 def _normalized(studio_recipe: Mapping[str, Any]) -> dict[str, Any]:
@@ -91,14 +94,15 @@ def _normalized(studio_recipe: Mapping[str, Any]) -> dict[str, Any]:
     return settings
 
 
-def _set_backend(draft: Draft, settings: Mapping[str, Any], source: str) -> str:
+def _set_backend(draft: Draft, settings: Mapping[str, Any]) -> str:
     backend = settings.get("backend") or "vllm"
     if backend == "transformers":
-        draft.not_carried_over.append("`backend: transformers`, for which VLLM Studio also ran vLLM")
+        draft.lose("`backend: transformers`, for which VLLM Studio also ran vLLM", "backend")
         backend = "vllm"
     if not isinstance(backend, str) or backend not in ENGINES:
-        fault = f"recipe {settings['id']} in {source} has `backend: {backend}`"
-        raise UsageError(f"{fault}; only {', '.join(ENGINES)} are imported")
+        raise UsageError(
+            f"`backend: {backend}` is no engine; only {', '.join(ENGINES)} are imported", "backend"
+        )
     draft.set("backend", backend)
     return str(backend)
 
@@ -108,7 +112,7 @@ def _set_runtime(draft: Draft, settings: Mapping[str, Any], extra_args: dict[str
     ref = str(runtime.get("ref") or "") if isinstance(runtime, Mapping) else str(runtime)
     kind = runtime.get("kind") if isinstance(runtime, Mapping) else None
     if ref and (kind == "docker" or not ref.startswith("/")):
-        draft.not_carried_over.append(f"the runtime `{ref}` ({kind}); the engine now runs from this host")
+        draft.lose(f"the runtime `{ref}` ({kind}); the engine now runs from this host", "runtime")
     elif ref and (kind == "binary" or draft.fields["backend"] == "llamacpp"):
         draft.set("binary", ref)
     elif ref:
@@ -158,10 +162,10 @@ def _is_passed(draft: Draft, field: str, value: Any, backend: str) -> bool:
     if field in ("tensor_parallel_size", "pipeline_parallel_size") and value == 1:
         return False
     if value == "" or (field == "max_num_seqs" and isinstance(value, int) and value <= 0):
-        draft.not_carried_over.append(f"`{field}: {value}`, which no engine accepts")
+        draft.lose(f"`{field}: {value}`, which no engine accepts", field)
         return False
     if backend == "sglang" and field in _VLLM_ONLY:
-        draft.not_carried_over.append(f"`{field}: {value}`, which VLLM Studio did not pass to SGLang")
+        draft.lose(f"`{field}: {value}`, which VLLM Studio did not pass to SGLang", field)
         return False
     return True
 
@@ -169,11 +173,8 @@ def _is_passed(draft: Draft, field: str, value: Any, backend: str) -> bool:
 def _set_parsers(draft: Draft, settings: Mapping[str, Any], backend: str) -> None:
     """Set the parsers of vLLM, also those that VLLM Studio inferred from the model's name."""
     if backend != "vllm":
-        draft.not_carried_over += [
-            f"`{key}: {settings[key]}`, which VLLM Studio did not pass to {backend}"
-            for key in _PARSERS
-            if settings.get(key)
-        ]
+        for key in filter(settings.get, _PARSERS):
+            draft.lose(f"`{key}: {settings[key]}`, which VLLM Studio did not pass to {backend}", key)
         return
     model = settings["model_path"]
     for key in _PARSERS:
@@ -182,14 +183,14 @@ def _set_parsers(draft: Draft, settings: Mapping[str, Any], backend: str) -> Non
         elif inferred := vllm.infer_parser(key, model):
             draft.set(key, inferred, "Inferred from the model's name, as VLLM Studio did.")
         elif re.search(r"intellect[-_ ]?2.*3", model, re.I):
-            draft.not_carried_over.append(
-                f"`{key}` of INTELLECT-3, for which VLLM Studio took this model because of the digits"
-            )
+            fault = "for which VLLM Studio took this model because of the digits"
+            draft.lose(f"`{key}` of INTELLECT-3, {fault}", "model_path")
     if "tool_call_parser" in draft.fields:
         draft.set("enable_auto_tool_choice", True)
     elif settings.get("enable_auto_tool_choice"):
-        draft.not_carried_over.append(
-            "`enable_auto_tool_choice` without `tool_call_parser`, for which VLLM Studio passed nothing"
+        fault = "for which VLLM Studio passed nothing"
+        draft.lose(
+            f"`enable_auto_tool_choice` without `tool_call_parser`, {fault}", "enable_auto_tool_choice"
         )
     gpus = settings.get("tensor_parallel_size")
     if isinstance(gpus, int) and gpus > 4 and re.search(r"minimax[-_ ]?m2", model, re.I):
@@ -220,81 +221,11 @@ def _set_environment(draft: Draft, settings: Mapping[str, Any], extra_args: dict
     recipe_variables = dict(mapping(settings.get("env_vars"), "env_vars"))
     for name in sorted({*variables} & {*recipe_variables}):
         if str(variables[name]) != str(recipe_variables[name]):
-            draft.not_carried_over.append(
-                f"`{name}` of `extra_args.env_vars`, which overrode `env_vars`; the recipe keeps `env_vars`"
-            )
+            fault = "which overrode `env_vars`; the recipe keeps `env_vars`"
+            draft.lose(f"`{name}` of `extra_args.env_vars`, {fault}", "extra_args")
     variables |= recipe_variables
     texts = {name: str(value).lower() if isinstance(value, bool) else str(value)
              for name, value in variables.items() if value is not None}  # fmt: skip
     if texts:
         draft.set("env_vars", texts)
         move_secrets(draft)
-
-
-def _choice(key: str, value: Any, backend: str) -> Any:
-    """`on` or `off` for a boolean, where the engine takes these words: `flash-attn` of llama-server."""
-    options = shipped_options(backend)
-    choices = options.choices(options.canonical(flag_of(key))) or ()
-    is_choice = isinstance(value, bool) and {"on", "off"} <= {*choices}
-    return ("on" if value else "off") if is_choice else value
-
-
-def _set_extra_args(draft: Draft, studio_extra_args: Mapping[str, Any], backend: str) -> None:
-    """Set `extra_args:`, with a comment where VLLM Studio passed something else to the engine."""
-    extra_args: dict[str, Any] = draft.fields.get("extra_args", {})
-    for key, value in studio_extra_args.items():
-        name = key.replace("-", "_")
-        if name == "description" and isinstance(value, str):
-            draft.fields.setdefault("description", " ".join(value.split()))
-        if name in _STUDIO_EXTRA_ARGS or value is None:
-            continue
-        if name in _NO_FLAGS:
-            if value and value != {"blocked": False}:
-                draft.not_carried_over.append(f"`{key}: {json.dumps(value)}`, {_NO_FLAGS[name]}")
-            continue
-        if name in _JSON_OPTIONS and isinstance(value, str):
-            value = _of_json(draft, key, value)
-        recipe_key = _extra_key(key)
-        words = [word(item) for item in (value if isinstance(value, list) else [value])]
-        if take_secret(draft, backend, flag_of(recipe_key), words):
-            continue
-        extra_args[recipe_key] = _with_underscores(_choice(key, value, backend))
-        if comment := _difference(key, value, backend):
-            draft.comments[f"extra_args.{recipe_key}"] = comment
-    if extra_args:
-        draft.set("extra_args", extra_args)
-
-
-def _of_json(draft: Draft, key: str, text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        draft.not_carried_over.append(f"`{key}` as JSON: it cannot be read, and is kept as text")
-        return text
-
-
-def _extra_key(key: str) -> str:
-    """A key of `extra_args` with `-` for `_`, before its first dot."""
-    head, dot, tail = key.partition(".")
-    return head.replace("_", "-") + dot + tail
-
-
-def _with_underscores(value: Any) -> Any:
-    """The value of a JSON option, its keys with `_` as VLLM Studio passed them."""
-    if isinstance(value, Mapping):
-        return {key.replace("-", "_"): _with_underscores(item) for key, item in value.items()}
-    return [_with_underscores(item) for item in value] if isinstance(value, list) else value
-
-
-def _difference(key: str, value: Any, backend: str) -> str | None:
-    """How the words for an option differ from those that VLLM Studio passed; None when they do not."""
-    flag = flag_of(key)
-    options = shipped_options(backend)
-    if value is False:
-        replacement = f"passes --no-{flag[2:]}" if options.kind(flag) == "negatable" else "passes nothing"
-        return f"VLLM Studio passed {flag} for false; the recipe {replacement}."
-    if isinstance(value, list) and options.kind(flag) in ("words", "repeated"):
-        return "VLLM Studio passed a JSON list; the recipe passes words."
-    if options.kind(flag.partition(".")[0]) is None and flag not in {*options.aliases, *options.negations}:
-        return f"{' '.join(filter(None, (backend, options.version)))} has no {flag}; see `recipectl check`."
-    return None

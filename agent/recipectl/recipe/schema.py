@@ -175,6 +175,13 @@ class Recipe(BaseModel):
             raise ValueError(f"is `{text[:60]}`; give an absolute path, or a name the engine understands")
         return text
 
+    @field_validator("host")
+    @classmethod
+    def _is_an_address(cls, text: str | None) -> str | None:
+        if text and text.startswith("[") and text.endswith("]"):
+            raise ValueError(f"is `{text[:60]}`, and no engine takes brackets; write `{text[1:-1][:60]}`")
+        return text
+
     @field_validator("description")
     @classmethod
     def _is_one_line(cls, text: str | None) -> str | None:
