@@ -74,11 +74,8 @@ def command_(words: tuple[str, ...], folder: Path | None) -> int:
     lost_before_engine: list[str] = []  # what the script lost at commands of other programs
     for command in (inner for outer in _commands(words) for inner in shell.opened(outer)):
         program_words = unwrapped(command).words
-        is_unknown = VARIABLE_START in "".join(program_words[:1])
         try:
-            if program_words and not is_unknown and not runs_engine(program_words):
-                raise NoEngineError(shlex.join(command.words))
-            if is_unknown and not _HAS_MODEL.search(" ".join(program_words)):
+            if not _may_run_engine(program_words):
                 raise NoEngineError(shlex.join(command.words))
             drafts.append(draft_from_command(command))
             drafts[-1].not_carried_over[:0] = lost_before_engine
@@ -270,6 +267,13 @@ def _commands(words: tuple[str, ...]) -> list[Command]:
     if " " not in source.strip():
         raise UsageError(f"there is no file {source}; give a file, `-`, or a command after `--`")
     return shell.commands(source)
+
+
+def _may_run_engine(words: list[str]) -> bool:
+    """Whether a program is an engine, is not known and given a model, or was refused already."""
+    if words and VARIABLE_START in words[0]:
+        return bool(_HAS_MODEL.search(" ".join(words)))
+    return not words or runs_engine(words)
 
 
 def _is_file(word: str) -> bool:

@@ -8,6 +8,8 @@ import yaml
 
 from recipectl.errors import UsageError
 
+_MAX_MERGES = 10  # an anchor may merge itself
+
 
 class Placed(str):
     """A sentence that begins with its place."""
@@ -38,30 +40,33 @@ def placed(sentence: str, place: str) -> str:
 def keys_of(node: Any, *keys: str) -> list[str]:
     """The keys of a mapping within a YAML document; none where there is no mapping."""
     for name in keys:
-        pairs = node.value if isinstance(node, yaml.MappingNode) else ()
-        node = next((value for key, value in pairs if key.value == name), None)
+        _, node = _pair(node, name) or (None, None)
     return [str(key.value) for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
 
 
 def place_of(node: Any, *keys: str) -> str:
-    """The line of a key of a YAML document, or of the nearest key above it that is there.
-
-    `node` is the document's root; empty without one.
-    """
-    line = 1 if node is not None else 0
+    """The line of a key within a YAML node, or of the nearest key above that is there; empty for no node."""
+    if node is None:
+        return ""
+    place = node
     for name in keys:
-        pairs = node.value if isinstance(node, yaml.MappingNode) else ()
-        pair = next((pair for pair in pairs if pair[0].value == name), None)
-        bases = [base for key, base in pairs if key.value == "<<"]
-        while pair is None and bases:  # what comes by `<<: *anchor` stands at the anchor
-            base = bases.pop(0)
-            if isinstance(base, yaml.SequenceNode):
-                bases = [*base.value, *bases]
-            elif isinstance(base, yaml.MappingNode):
-                pair = next((pair for pair in base.value if pair[0].value == name), None)
-                bases += [further for key, further in base.value if key.value == "<<"]
+        pair = _pair(node, name)
         if pair is None:
             break
-        line = pair[0].start_mark.line + 1
-        node = pair[1]
-    return f"line {line}" if line else ""
+        place, node = pair
+    return f"line {place.start_mark.line + 1}"
+
+
+def _pair(node: Any, name: str, depth: int = 0) -> tuple[Any, Any] | None:
+    """The nodes of a key and its value in a mapping, or in those that it merges (`<<: *anchor`)."""
+    pairs = node.value if isinstance(node, yaml.MappingNode) else ()
+    for key, value in pairs:
+        if key.value == name:
+            return key, value
+    merged = [value for key, value in pairs if key.value == "<<" and depth < _MAX_MERGES]
+    bases = [
+        base
+        for value in merged
+        for base in (value.value if isinstance(value, yaml.SequenceNode) else [value])
+    ]
+    return next(filter(None, (_pair(base, name, depth + 1) for base in bases)), None)
