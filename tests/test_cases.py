@@ -268,6 +268,10 @@ INLINE = {
     "both halves of TimeoutSec=": (
         "unit", "[Service]\nUser=ai\nTimeoutSec=300\nRestart=always\nExecStartPre=-/usr/bin/docker rm x\nExecStart=/v/bin/vllm serve a/b\n[Install]\nWantedBy=ai.target\n",
         ["timeout_sec: 300", "TimeoutStopSec: '300'"], ["line 8: WantedBy=ai.target, which may not be part of the boot"]),
+    "groups of a unit": (
+        "unit", "[Service]\nUser=ai\nGroup=video\nSupplementaryGroups=render\nRestart=always\nExecStart=/v/bin/vllm serve a/b\n",
+        ["SupplementaryGroups: [video, render]"], ["line 3: Group=video: the engine is in this group"]),
+    "the group of the user": ("unit", "[Service]\nGroup=ai\nUser=ai\nRestart=always\nExecStart=/l/llama-server -m /a.gguf\n", ["user: ai\n"], []),
     "a unit that did not restart": ("unit", "[Service]\nUser=ai\nExecStart=/v/bin/vllm serve a/b\n", ["model_path: a/b"], ["without Restart="]),
     "a shell of llama-swap over several lines": (
         "llama-swap", 'models:\n  a:\n    cmd: |\n      bash -c "\n      source /v/bin/activate\n      exec vllm serve a/b --port ${PORT}\n      "\n', ["venv_path: /v\nmodel_path: a/b"], []),

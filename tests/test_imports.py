@@ -993,4 +993,4 @@ def test_an_endless_value_is_refused() -> None:
     with pytest.raises(UsageError, match="longer than 128 KiB"):
         shell.commands("A=aaaaaaaaaa\n" + 7 * "A=$A$A$A$A$A$A$A$A$A$A\n" + "vllm serve /m --x $A\n")
     assert drafted(f"vllm serve a/b --port {'9' * 5000}").fields["model_path"] == "a/b"
-    assert "line 1: Group=ai" in drafted("sudo -u bob -g ai vllm serve a/b").not_carried_over
+    assert drafted("sudo -u bob -g ai vllm serve a/b").fields["service"] == {"SupplementaryGroups": "ai"}

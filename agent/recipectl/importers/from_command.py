@@ -156,14 +156,17 @@ def _set_service(draft: Draft, command: Command) -> None:
         draft.set("autostart", True, "The container was started with the host.")
     if command.user:
         draft.set("user", command.user)
+    settings = dict(command.service)
+    if group := settings.pop("Group", ""):
+        settings["SupplementaryGroups"] = group
     allowed = {
         name: value
-        for name, value in command.service.items()
+        for name, value in settings.items()
         if service_settings.is_allowed(name) and not has_secret(str(value))
     }
-    for name in command.service.keys() - allowed.keys():
-        is_secret = "Credential" in name or has_secret(str(command.service[name]))
-        draft.not_carried_over.append(f"{name}={'…' if is_secret else command.service[name]}")
+    for name in settings.keys() - allowed.keys():
+        is_secret = "Credential" in name or has_secret(str(settings[name]))
+        draft.not_carried_over.append(f"{name}={'…' if is_secret else settings[name]}")
     if allowed:
         draft.set("service", allowed)
     if command.folder:

@@ -42,7 +42,10 @@ _COMPILED_LIMIT_NOFILE = 1048576
 def set_keys(draft: Draft, unit_settings: Sequence[PlacedSetting], name: str) -> None:
     """Set the fields for the settings of a service; settings without a field go to `service:`."""
     service: dict[str, list[str]] = {}
+    users = [setting.value for setting in unit_settings if setting.name == "User"]
     for setting in (part for whole in unit_settings for part in _parts(whole)):
+        if setting.name == "Group" and setting.value in users[-1:]:
+            continue  # the unit has the group of its user
         with at(setting.place, draft.not_carried_over):
             if reason := _reason_to_leave_out(setting):
                 draft.not_carried_over.append(reason)
@@ -126,6 +129,11 @@ def _add_to_service(draft: Draft, service: dict[str, list[str]], setting: Placed
     section, key, value, _ = setting
     key = _EARLIER_NAMES.get(key, key)
     is_low_limit = key == "LimitNOFILE" and value.isdigit() and int(value) <= _COMPILED_LIMIT_NOFILE
+    if key == "Group" and value:
+        draft.not_carried_over.append(
+            f"Group={value}: the engine is in this group, and its files have the group of its user"
+        )
+        key = "SupplementaryGroups"
     if key in _DEFAULT_VALUES and value:
         value = " ".join(word for word in value.split() if word not in _DEFAULT_VALUES[key])
         if not value:
