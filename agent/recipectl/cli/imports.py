@@ -42,6 +42,7 @@ _OUTPUT = click.option(
 )
 _RUNS_ENGINE = re.compile(
     r"\b(vllm serve|vllm\.entrypoints|sglang serve|sglang\.launch_server|llama-server)\b"
+    r"|\b(docker|podman|nerdctl)\b.* (run|create)\b.*(vllm|sglang|llama)"
 )
 
 # What a program is given that is likely an engine, though its name is not known.

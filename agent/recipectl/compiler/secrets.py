@@ -15,6 +15,7 @@ _SECRET_NAME = re.compile(
     r"(TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|_PASS|_PWD|_PAT|_AUTH|API_?KEYS?|PRIVATE_KEY|ACCESS_KEY|CREDENTIALS?)(_ID)?\Z",
     re.I,
 )
+_SWITCHES = ("0", "1", "true", "false", "yes", "no", "on", "off", "none")
 # User and password before an `@`. Both searches take time in proportion to the length of the value.
 _PASSWORD_IN_URL = re.compile(
     r"://[^/\s:@]*:[^/\s@]+@|[?&](?:api_?key|key|token|secret|password)=[^&\s]", re.I
@@ -75,7 +76,7 @@ def unit_lines(recipe: Recipe) -> list[str]:
 @lru_cache(maxsize=8192)
 def looks_secret(name: str, value: str) -> bool:
     """True if a variable is likely a secret, by its name or by the shape of its value."""
-    if not value:
+    if not value or value.lower() in _SWITCHES:
         return False
     by_name = _SECRET_NAME.search(name) and not name.startswith("TOKENIZERS_")
     return bool(by_name or TOKEN.match(value) or has_secret(value))

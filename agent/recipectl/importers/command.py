@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from recipectl.importers.draft import AS_IT_RUNS
+from recipectl.importers.lines import placed
 
 SHELLS = ("sh", "bash", "dash", "zsh")
 _ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)\Z", re.S)
@@ -31,6 +32,12 @@ class Command:
     places: dict[str, str] = field(default_factory=dict)  # PATH, `cd` or a secret -> where it stands
     substituted: frozenset[str] = frozenset()  # variables of the host for what a substitution gives
     refusal: str = ""
+
+    def stand_at(self, place: str) -> None:
+        """Put a place in front of its own, and of those of what it lost: it stands within something else."""
+        self.place = ": ".join(filter(None, (place, self.place)))
+        self.places = {name: placed(where, place) for name, where in self.places.items()}
+        self.not_carried_over = [placed(text, place) for text in self.not_carried_over]
 
     def refuse(self, place: str, reason: str) -> None:
         """Say why the command is not imported."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from recipectl.compiler.secrets import looks_secret
 from recipectl.errors import RecipectlError
 from recipectl.importers.command import assignment
+from recipectl.importers.lines import placed
 from recipectl.importers.mounts import Mounts
 from recipectl.recipe.yamlsyntax import read_text
 
@@ -68,6 +69,7 @@ class Container:
     has_gpus: bool = False  # the container was given GPUs, or their devices
 
     def add_variable(self, value: str) -> None:
+        self.places[value.partition("=")[0]] = self.place
         if pair := assignment(value):
             self.environment |= [pair]
         elif value in self.caller_environment:
@@ -119,6 +121,9 @@ class Container:
             for number in range(min(last - first, 1000) + 1):
                 self.add_port(f"{address}{first + number}:{inside + number}{kind}")
             return
+        if one := re.fullmatch(r"((?:.*:)?[0-9]+)-[0-9]+:([0-9]+(?:/.*)?)", value):
+            self.leave_out(f"the published range {value}: its first port counts")
+            value = f"{one[1]}:{one[2]}"
         address, host_port, container_port = ["", "", *value.rsplit(":", 2)][-3:]
         container_port = container_port.split("/")[0]
         if container_port in self.ports:
@@ -179,7 +184,8 @@ class Container:
             return  # an id means the same everywhere
         visible = dict(zip(map(str, range(len(self.gpus))), self.gpus, strict=True))
         if chosen and not {*words} <= visible.keys():
-            self.leave_out(f"CUDA_VISIBLE_DEVICES={chosen} among the container's GPUs; correct `gpus:`")
+            fault = f"CUDA_VISIBLE_DEVICES={chosen} among the container's GPUs; correct `gpus:`"
+            self.leave_out(placed(fault, self.places.get("CUDA_VISIBLE_DEVICES", "")))
             words = []
         devices = [visible[word] for word in words] if chosen and words else self.gpus
         self.environment["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
@@ -192,10 +198,11 @@ class Container:
 
     def set_network(self, value: str) -> None:
         self.network = value
+        self.places["network"] = self.place
 
     def set_restart(self, value: str) -> None:
         self.restart = value
-        if value.startswith("on-failure"):
+        if value.startswith("on-failure") or value == "no":
             self.leave_out(f"`--restart {value}`: recipectl always restarts a model that ends")
 
     def add(self, option: str, value: str, written: str = "") -> None:

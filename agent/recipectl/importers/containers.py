@@ -34,7 +34,11 @@ def command_in_container(command: Command) -> tuple[Command, list[str]] | None:
     if remote:
         raise UsageError(f"`{remote[0]}` runs the container on another host; import its command there")
     base = command.folder or command.script_folder or ""
-    container = Container(command.environment, list(command.not_carried_over), mounts=Mounts(base))
+    container = Container(
+        command.environment,
+        list(command.not_carried_over),
+        mounts=Mounts(base, engine=program_name(command.words)),
+    )
     image_and_arguments = read_options(command.words[command.words.index("run") + 1 :], container)
     if not image_and_arguments:
         return None
@@ -65,7 +69,8 @@ def engine_command(
         words += ["--host", container.environment.pop("LLAMA_ARG_HOST", "0.0.0.0")]  # noqa: S104
     if container.network.startswith(("container:", "service:")):
         fault = f"the engine was in the network of `{container.network.partition(':')[2]}`"
-        container.not_carried_over.append(f"{fault}; see `host:` and `port:`")
+        sentence = f"{fault}; see `host:` and `port:`"
+        container.not_carried_over.append(placed(sentence, container.places.get("network", "")))
     elif not container.ports and container.network != "host":
         fault = "the container published no port: only its own networks reached the engine"
         container.not_carried_over.append(f"{fault}; see `host:`")

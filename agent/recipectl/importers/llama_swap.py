@@ -6,14 +6,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from recipectl.errors import UsageError
-from recipectl.importers.command import Command, command_from_words, script_in
+from recipectl.importers.command import Command, command_from_words
 from recipectl.importers.draft import Draft, host_variable, unique_name
 from recipectl.importers.from_command import draft_from_command, model_name
 from recipectl.importers.lines import at, place_of, placed
 from recipectl.importers.llama_swap_groups import groups_of, router_of, set_conflicts
-from recipectl.importers.programs import program, unwrapped
 from recipectl.importers.shapes import mapping, sequence, whole_number
-from recipectl.importers.shell import inline_commands
+from recipectl.importers.shell import opened
 
 _Map = Mapping[str, Any]
 
@@ -150,7 +149,7 @@ def _draft(name: str, model: Any, config: _Map, root: Any, *, port: int, source:
         raise UsageError("its `cmd` is no text; write the command as one text", "cmd")
     command_line = _joined_lines(_with_macros(_joined_lines(model.get("cmd") or ""), macros))
     command = _command(command_line)
-    command.place = place_of(root, "models", name, "cmd")
+    command.stand_at(place_of(root, "models", name, "cmd"))
     entries = model.get("env")
     if isinstance(entries, Mapping):
         entries = [f"{variable}={value}" for variable, value in entries.items()]
@@ -184,9 +183,7 @@ def _command(line: str) -> Command:
         raise UsageError(f"its `cmd` cannot be split into words ({error}); correct its quotes") from error
     if not words:
         raise UsageError("it has no `cmd`; give it one")
-    script = inline_commands(script_in(words) or "", {})
-    engines = [command for command in script if command.refusal or program(unwrapped(command).words)]
-    return engines[-1] if engines else command_from_words(words)
+    return opened(command_from_words(words))[-1]
 
 
 def _is_ours(key: str, value: str, draft: Draft) -> bool:

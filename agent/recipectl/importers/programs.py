@@ -36,6 +36,8 @@ _REMEDIES = dict.fromkeys(("uv", "uvx", "poetry"), _RUNTIME) | {
     "conda": "name its interpreter in `python_path:`", "mamba": "name its interpreter in `python_path:`",
     "stdbuf": "the journal has each line at once", "timeout": "see `RuntimeMaxSec` of `service:`",
 }  # fmt: skip
+# They run what follows somewhere else.
+_ELSEWHERE = ("docker", "podman", "nerdctl", "ssh", "kubectl", "srun")
 # Without options, these wrappers do nothing that a unit does not do.
 _NEEDLESS_WRAPPERS = ("exec", "nohup", "time", "setsid", "command")
 
@@ -103,7 +105,8 @@ def _python_program(interpreter: str, words: list[str]) -> Program | None:
 
 def runs_container(words: list[str]) -> bool:
     """Whether a command is `docker run`, `podman run` or the like."""
-    return program_name(words) in ("docker", "podman", "nerdctl") and "run" in words[1:4]
+    is_engine = program_name(words) in ("docker", "podman", "nerdctl")
+    return is_engine and "run" in words[1:4] and "compose" not in words[1:3]
 
 
 def runs_engine(words: list[str]) -> bool:
@@ -217,6 +220,8 @@ def _wrapper_length(words: list[str]) -> int:
     options_with_word = _WRAPPERS[program_name(words)]
     for length in range(1, len(words)):
         option = words[length - 1]
+        if program_name([option]) in _ELSEWHERE:
+            return 0
         takes_word = re.fullmatch(r"-[A-Za-z]", option) and option[1] in options_with_word
         takes_word = takes_word or option in _LONG_WITH_WORD
         if _begins_command(words[length:]) and not takes_word:

@@ -33,6 +33,7 @@ def _add_setting(container: Container, setting: PlacedSetting) -> None:
     """Add what one setting of [Container] means."""
     key, value = setting.name, setting.value
     for word in quoting.split(value) if key == "Environment" else [value]:
+        word = word.removeprefix("-") if key == "AddDevice" else word  # `-`: only if it is there
         text = re.sub(r"^([^:]+:[^:]+):[zZUro,]+$", r"\1", word) if key == "Volume" else word
         container.add(_QUADLET_OPTIONS.get(key, ""), text, f"`{key}={value}`")
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from recipectl.errors import UsageError
 from recipectl.importers.command import SHELLS, Command, script_in
 from recipectl.importers.draft import AS_IT_RUNS, VARIABLE_START
-from recipectl.importers.lines import at
+from recipectl.importers.lines import at, placed
 from recipectl.importers.programs import program_name, runs_engine, unwrapped
 from recipectl.importers.secret_names import is_likely_secret
 from recipectl.importers.shell_commands import SimpleCommands, refused
@@ -56,31 +56,33 @@ def commands(
 
 def inline_commands(script: str, environment: Mapping[str, str], **options: Any) -> list[Command]:
     """As `commands`, of a script that is a word of a command; one line has no number then."""
-    programs = commands(script, environment, **options)
+    programs = commands(script, environment, has_specifiers=True, **options)
     if "\n" not in script:
         for command in programs:
             command.place = ""
+            command.places = {}
             command.not_carried_over = [text.removeprefix("line 1: ") for text in command.not_carried_over]
     return programs
 
 
-def opened(command: Command, *, has_specifiers: bool = False) -> list[Command]:
+def opened(command: Command) -> list[Command]:
     """The engines in `bash -c SCRIPT`, also behind `sudo` and the like; any other command as it is."""
     outer = unwrapped(replace(command, not_carried_over=[]))
     script = None if command.refusal else script_in(outer.words)
     folder = outer.folder or outer.script_folder
-    programs = (
-        inline_commands(script, outer.environment, folder=folder, has_specifiers=has_specifiers)
-        if script
-        else []
-    )
+    programs = inline_commands(script, outer.environment, folder=folder) if script else []
     engines = [inner for inner in programs if inner.refusal or runs_engine(unwrapped(inner).words)]
+    lost = list(command.not_carried_over)
+    with at(command.place, lost):
+        lost += outer.not_carried_over
+        for other in programs if engines else ():
+            if other not in engines:
+                lost.append(placed(f"`{' '.join(other.words)}`, which runs no engine", other.place))
     for inner in engines:
+        inner.stand_at(command.place)
+        inner.not_carried_over = [*lost, *inner.not_carried_over]
+        inner.places = command.places | inner.places
         lost = list(command.not_carried_over)
-        with at(command.place, lost):
-            lost += [*outer.not_carried_over, *inner.not_carried_over]
-        inner.not_carried_over = lost
-        inner.place = ": ".join(filter(None, (command.place, inner.place)))
         inner.user = inner.user or outer.user
         inner.venv = inner.venv or outer.venv
         inner.conda_environment = inner.conda_environment or outer.conda_environment

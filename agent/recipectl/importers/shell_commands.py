@@ -10,15 +10,9 @@ from recipectl.compiler.secrets import looks_secret
 from recipectl.importers.command import Command
 from recipectl.importers.draft import UNKNOWN_VALUE, VARIABLE_START, host_variable
 from recipectl.importers.secret_names import is_likely_secret
-from recipectl.importers.shell_programs import has_effect, sets_gpus_up
+from recipectl.importers.shell_programs import has_effect, limits, sets_gpus_up
 from recipectl.importers.shell_syntax import Node
 from recipectl.importers.shell_words import ASSIGNMENT, MAX_VALUE, Scope, Variable, Words, too_long
-
-# Letters of `ulimit` (bash(1)): the setting of a unit, and the unit of measure.
-_LIMITS = {
-    "-n": ("LimitNOFILE", ""), "-u": ("LimitNPROC", ""), "-s": ("LimitSTACK", "K"), "-c": ("LimitCORE", "K"),
-    "-v": ("LimitAS", "K"), "-l": ("LimitMEMLOCK", "K"),
-}  # fmt: skip
 
 
 def refused(line: int, reason: str) -> Command:
@@ -66,6 +60,11 @@ class SimpleCommands:
                 self._assign(argument)
             if name and (node.Variant.Value == "export" or "x" in options):
                 self.scope.exported_names.add(name)
+                if name not in self.scope.variables and is_likely_secret(name, "x" * 20):
+                    self.scope.places[name] = f"line {node.line}"
+                elif name not in self.scope.variables:
+                    remedy = "set it in `env_vars:`"
+                    self.lost.append(f"line {node.line}: the variable `{name}` of the caller; {remedy}")
 
     def _assign(self, node: Node) -> None:
         name, words = node.Name.Value, Words(self.scope)
@@ -230,20 +229,11 @@ class SimpleCommands:
         if re.search("vllm|sglang|llama", " ".join(words)):
             self.commands.append(refused(line, "`eval` is for a shell to run"))
 
-    def _run_ulimit(self, words: list[str], line: int) -> None:
-        """`ulimit -n N` and the like (bash(1)): limits of the unit."""
-        letter = (words[1] if len(words) == 3 else "").replace("S", "").replace("H", "")
-        name, unit = _LIMITS.get(letter, ("", ""))
-        if name and re.fullmatch("[0-9]+|unlimited", words[2]):
-            self.scope.service[name] = "infinity" if words[2] == "unlimited" else words[2] + unit
-        else:
+    def _run_limit(self, words: list[str], line: int) -> None:
+        """`ulimit` and `umask`: settings of the unit."""
+        if not (settings := limits(words)):
             self.lost.append(f"line {line}: `{' '.join(words)}`; see `service:` for a similar setting")
-
-    def _run_umask(self, words: list[str], line: int) -> None:
-        if len(words) == 2 and re.fullmatch("[0-7]{1,4}", words[1]):
-            self.scope.service["UMask"] = words[1]
-        else:
-            self.lost.append(f"line {line}: `{' '.join(words)}`; see `UMask` of `service:`")
+        self.scope.service |= settings
 
     def _run_unset(self, words: list[str], line: int) -> None:
         for name in words[1:]:
@@ -257,6 +247,14 @@ class SimpleCommands:
             self.scope.folder = host_variable("FOLDER")
         else:
             self.scope.folder = self._from_folder(words[1])
+
+    def _run_pushd(self, words: list[str], line: int) -> None:
+        self.scope.folders.append(self.scope.folder)
+        self._run_cd(words, line)
+
+    def _run_popd(self, words: list[str], line: int) -> None:
+        if self.scope.folders:
+            self.scope.folder = self.scope.folders.pop()
 
     def _run_printf(self, words: list[str], line: int) -> None:
         if words[1:2] == ["-v"]:
@@ -283,12 +281,14 @@ class SimpleCommands:
         **dict.fromkeys(("conda", "mamba", "micromamba"), _run_conda),
         **dict.fromkeys(("exit", "return"), _run_exit),
         **dict.fromkeys(("read", "mapfile", "readarray", "getopts"), _run_read),
-        **dict.fromkeys(("alias", "pushd", "popd"), _lose),
+        "alias": _lose,
+        "pushd": _run_pushd,
+        "popd": _run_popd,
         "eval": _run_eval,
         "set": _run_set,
         "printf": _run_printf,
-        "ulimit": _run_ulimit,
-        "umask": _run_umask,
+        "ulimit": _run_limit,
+        "umask": _run_limit,
         "unset": _run_unset,
         "shift": _run_shift,
         "cd": _run_cd,

@@ -11,12 +11,18 @@ _WITHOUT_EFFECT = frozenset(
 )
 # What only asks, or tidies containers up: a unit has none.
 _WITHOUT_EFFECT_HERE = re.compile(
-    r"(command -[vV]|(docker|podman) (rm|stop|kill|logs|pull|ps|inspect|wait)|ts|watch)( |\Z)"
-    r"|curl .*(localhost|127\.0\.0\.1)"
+    r"(command -[vV]|(docker|podman) (rm|stop|kill|logs|pull|ps|inspect|wait|network|volume|system))( |\Z)"
+    r"|(ts|watch|disown)( |\Z)"
+    r"|curl (?!.*(-d|--data|--json|-X *(POST|PUT))).*(localhost|127\.0\.0\.1)"
 )
 _SMI_QUERY = re.compile(
     r"-(q|L|i|l|lms|x|d|f|h|-query.*|-list.*|-format.*|-id.*|-loop.*|-help|-version)(=|\Z)"
 )
+# Letters of `ulimit` (bash(1)): the setting of a unit, and the unit of measure.
+_LIMITS = {
+    "-n": ("LimitNOFILE", ""), "-u": ("LimitNPROC", ""), "-s": ("LimitSTACK", "K"), "-c": ("LimitCORE", "K"),
+    "-v": ("LimitAS", "K"), "-l": ("LimitMEMLOCK", "K"),
+}  # fmt: skip
 
 
 def has_effect(words: list[str]) -> bool:
@@ -28,3 +34,14 @@ def sets_gpus_up(words: list[str]) -> bool:
     """True for `nvidia-smi` with an option that changes a setting of the GPUs."""
     options = [word for word in words[1:] if word.startswith("-")]
     return words[0] == "nvidia-smi" and not all(_SMI_QUERY.match(option) for option in options)
+
+
+def limits(words: list[str]) -> dict[str, str]:
+    """The settings of a unit for `ulimit -n N` and the like, and for `umask N` (bash(1)); none for others."""
+    if words[0] == "umask":
+        return {"UMask": words[1]} if len(words) == 2 and re.fullmatch("[0-7]{1,4}", words[1]) else {}
+    letter = (words[1] if len(words) == 3 else "").replace("S", "").replace("H", "")
+    name, unit = _LIMITS.get(letter, ("", ""))
+    if not name or not re.fullmatch("[0-9]+|unlimited", words[2]):
+        return {}
+    return {name: "infinity" if words[2] == "unlimited" else words[2] + unit}

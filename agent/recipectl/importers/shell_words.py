@@ -50,6 +50,7 @@ class Scope:
     arguments: tuple[str, ...] | None = None  # of the script; None where only its caller knows them
     shifted: int = 0  # arguments that `shift` has taken
     folder: str | None = None
+    folders: list[str | None] = field(default_factory=list)  # those that `popd` goes back to
     venv: str | None = None
     service: dict[str, str] = field(default_factory=dict)  # limits, as settings of a unit
     ended: int | None = None  # the line that ends the shell
@@ -244,7 +245,8 @@ class Words:
                     shown = "…" if is_likely_secret(name, shown) else shown
                     self._remark(node, f"`${{{name}}}` has its default value here, `{shown}`")
                 if "=" in operator:
-                    self.scope.variables[name] = Variable(_plain(default.replace(_FIELD_END, " ")))
+                    value = _plain(default.replace(_FIELD_END, " "))
+                    self.scope.variables[name] = Variable(value, remarks=tuple(self.remarks[-1:]))
                 return default
             case "-" | "=" | "?" if variable is not None:
                 return self._split(node, variable.value, splits=splits)

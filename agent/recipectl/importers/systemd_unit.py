@@ -13,6 +13,7 @@ from recipectl.importers.draft import AS_IT_RUNS, VARIABLE_START, Draft, host_va
 from recipectl.importers.from_command import draft_from_command, model_name
 from recipectl.importers.lines import at, errors_at
 from recipectl.importers.programs import program_name, runs_engine, unwrapped
+from recipectl.importers.secret_names import is_likely_secret
 from recipectl.importers.shell import commands, inline_commands, opened
 from recipectl.importers.shell_words import PRIVATE
 from recipectl.importers.unit_keys import set_keys
@@ -59,28 +60,35 @@ def draft(text: str, name: str, source: str, drop_ins: Mapping[str, str] = Mappi
             command = _command(
                 executed[-1].value, environment, name, lost, _folder(unit_settings, name, lost)
             )
-            lost += command.not_carried_over
-        command.not_carried_over = []
-        command.place = ": ".join(filter(None, (executed[-1].place, command.place)))
+        command.stand_at(executed[-1].place)
+        for setting in _without_removed(unit_settings, "Environment"):
+            if re.search(r"(^|[\s\"'])PATH=", setting.value):
+                command.places.setdefault("PATH", setting.place)
         result = draft_from_command(command, model_name(name.replace("@", "-")), f"From {source}.")
     result.not_carried_over += lost
+    own_user = result.fields.get("user", "root")  # of `sudo -u` in ExecStart=
     set_keys(result, unit_settings, name)
-    users = {setting.name: setting.value for setting in unit_settings}
-    if "Restart" not in users:
-        result.not_carried_over.append(
+    _name_what_systemd_gave(result, {setting.name: setting.value for setting in unit_settings}, source)
+    if own_user != "root":
+        result.fields["user"] = own_user
+    return result
+
+
+def _name_what_systemd_gave(draft: Draft, settings: Mapping[str, str], source: str) -> None:
+    """Name the policy and the user that a service has without saying so, and keep its user's cache."""
+    if "Restart" not in settings:
+        draft.not_carried_over.append(
             "without Restart= it stayed down when it ended; recipectl always restarts a model that ends"
         )
-    is_of_user = "/user/" in source or users.get("WantedBy") == "default.target"
-    is_dynamic = users.get("DynamicUser", "no").lower() in ("1", "yes", "true", "on")
-    if users.get("User") in (None, "", "root") and not is_dynamic and not is_of_user:
-        if result.fields.get("user", "root") == "root":  # `sudo -u` in ExecStart= says another one
-            result.fields.pop("user", None)
-            result.not_carried_over.append("it ran as root; it will run as a user of its own, see `user:`")
-            if _has_hub_model(result):
-                result.not_carried_over.append("the Hugging Face cache of root; it downloads the model again")
-    else:
-        keep_cache(result, users.get("User", ""))
-    return result
+    is_dynamic = settings.get("DynamicUser", "no").lower() in ("1", "yes", "true", "on")
+    is_of_user = "/user/" in source or settings.get("WantedBy") == "default.target"
+    if settings.get("User") not in (None, "", "root") or is_of_user:
+        keep_cache(draft, settings.get("User", ""))
+    elif not is_dynamic and draft.fields.get("user", "root") == "root":
+        draft.fields.pop("user", None)
+        draft.not_carried_over.append("it ran as root; it will run as a user of its own, see `user:`")
+        if _has_hub_model(draft):
+            draft.not_carried_over.append("the Hugging Face cache of root; it downloads the model again")
 
 
 def _has_hub_model(draft: Draft) -> bool:
@@ -136,7 +144,11 @@ def _variables_of_files(
             lost.append(f"{setting.place}: {fault}; set them in `env_vars:` or `secrets:`")
             command = _without_removed(unit_settings, "ExecStart")[-1].value
             used = re.findall(r"\$\{?([A-Za-z_][A-Za-z0-9_]*)", command)
-            variables |= {key: host_variable(key) for key in used if key in environment}
+            for key in used:
+                if key in environment:
+                    shown = "…" if is_likely_secret(key, environment[key]) else environment[key]
+                    lost.append(f"{setting.place}: `{key}` is `{shown}` in Environment=, if no file sets it")
+                    variables[key] = host_variable(key)
     return variables
 
 
@@ -161,7 +173,7 @@ def _command(
     path = environment.get("PATH")
     variables = {variable: value for variable, value in environment.items() if variable != "PATH"}
     command = Command(variables, words, path=path, script_folder=folder)
-    if (in_shell := opened(command, has_specifiers=True)[-1]) is not command:
+    if (in_shell := opened(command)[-1]) is not command:
         return in_shell
     inner = unwrapped(command).words
     if not inner or runs_engine(inner):
@@ -209,7 +221,8 @@ def _command_in_script(
     if file:
         script_commands = commands(script, environment, str(Path(file).parent), arguments=arguments)
     else:
-        script_commands = inline_commands(script, environment, folder=folder, has_specifiers=True)
+        script_commands = inline_commands(script, environment, folder=folder)
+    script_commands = [inner for command in script_commands for inner in opened(command)]
     engines = []
     for command in script_commands:
         if runs_engine(unwrapped(command).words):
@@ -223,6 +236,5 @@ def _command_in_script(
             with at(command.place, engine.not_carried_over):
                 engine.not_carried_over.append(f"`{' '.join(command.words)}` of its shell")
     if file:
-        engine.place = f"{file}: {engine.place}"
-        engine.not_carried_over = [f"{file}: {text}" for text in engine.not_carried_over]
+        engine.stand_at(file)
     return engine

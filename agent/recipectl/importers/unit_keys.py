@@ -63,6 +63,8 @@ def set_keys(draft: Draft, unit_settings: Sequence[PlacedSetting], name: str) ->
 
 def _parts(setting: PlacedSetting) -> list[PlacedSetting]:
     """A setting as those that it stands for; none for what belongs to containers, which a unit has not."""
+    if setting.section.startswith("X-"):
+        return []  # systemd ignores it
     if setting.name == "TimeoutSec":
         return [setting._replace(name=name) for name in ("TimeoutStartSec", "TimeoutStopSec")]
     if setting.name in ("After", "Requires", "Wants", "BindsTo", "PartOf") and setting.value:
@@ -79,7 +81,8 @@ def _reason_to_leave_out(setting: PlacedSetting) -> str | None:
     key, value = setting.name, setting.value
     if key == "Restart" and value not in ("always", ""):
         return f"Restart={value}: recipectl always restarts a model that ends"
-    if key == "TimeoutStopSec" and value and not isinstance(span_sec(value), int):
+    seconds = span_sec(value) if key == "TimeoutStopSec" and value else 1
+    if not isinstance(seconds, int) or seconds == 0:
         return f"{key}={value}; a stop has a limit here"
     if key in ("SetCredential", "SetCredentialEncrypted"):
         return f"{key}=, whose value is not repeated; see `secrets:`"

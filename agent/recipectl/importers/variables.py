@@ -4,7 +4,7 @@ import hashlib
 import pwd
 from pathlib import Path
 
-from recipectl.importers.draft import Draft
+from recipectl.importers.draft import VARIABLE_START, Draft
 from recipectl.importers.secret_names import is_likely_secret
 from recipectl.recipe.gpu_selection import is_device
 from recipectl.recipe.schema import VARIABLE
@@ -30,7 +30,8 @@ def set_environment(draft: Draft, variables: dict[str, str]) -> None:
 def keep_cache(draft: Draft, user: str, home: str | None = None) -> None:
     """Keep the Hugging Face cache in the home of the user that ran the engine, or name it."""
     variables = draft.fields.get("env_vars", {})
-    if {"HF_HOME", "HF_HUB_CACHE"} & {*variables} or str(draft.fields.get("model_path")).startswith("/"):
+    caches = {"HF_HOME", "HF_HUB_CACHE", "LLAMA_CACHE"}
+    if caches & {*variables} or str(draft.fields.get("model_path")).startswith(("/", VARIABLE_START)):
         return
     if home is None:
         try:

@@ -110,9 +110,11 @@ def _set_backend(draft: Draft, settings: Mapping[str, Any]) -> str:
 def _set_runtime(draft: Draft, settings: Mapping[str, Any], extra_args: dict[str, Any]) -> None:
     runtime = extra_args.pop("runtime", None) or {}
     ref = str(runtime.get("ref") or "") if isinstance(runtime, Mapping) else str(runtime)
-    kind = runtime.get("kind") if isinstance(runtime, Mapping) else None
+    kind = runtime.get("kind") or runtime.get("type") if isinstance(runtime, Mapping) else None
     if ref and (kind == "docker" or not ref.startswith("/")):
-        draft.lose(f"the runtime `{ref}` ({kind}); the engine now runs from this host", "runtime")
+        draft.lose(
+            f"the runtime `{ref}` ({kind or 'no kind'}); the engine now runs from this host", "runtime"
+        )
     elif ref and (kind == "binary" or draft.fields["backend"] == "llamacpp"):
         draft.set("binary", ref)
     elif ref:
