@@ -272,6 +272,23 @@ INLINE = {
         "unit", "[Service]\nUser=ai\nGroup=video\nSupplementaryGroups=render\nRestart=always\nExecStart=/v/bin/vllm serve a/b\n",
         ["SupplementaryGroups: [video, render]"], ["line 3: Group=video: the engine is in this group"]),
     "the group of the user": ("unit", "[Service]\nGroup=ai\nUser=ai\nRestart=always\nExecStart=/l/llama-server -m /a.gguf\n", ["user: ai\n"], []),
+    "variables in shells of other tools": (
+        "compose", 'services:\n  v:\n    image: vllm/vllm-openai\n    gpus: all\n    entrypoint: bash -c\n    command: ["vllm serve ${MODEL} --port 8000"]\n    ports:\n      - 1:8000\n      - 2:2\n    environment:\n      A: 1.0\n      P: ~\n',
+        ['model_path: "${MODEL}"', "A: '1'"], ["line 9: the published port 2,", "line 12: the variable `P` of the caller"]),
+    "a variable in llama-swap's shell": (
+        "llama-swap", 'models:\n  a:\n    cmd: nohup bash -c "exec vllm serve a/b --port ${PORT} --max-model-len ${env.LEN}"\n', ["max_model_len: ${LEN}"], []),
+    "sudo in a unit's shell": ("unit", "[Service]\nUser=ai\nRestart=always\nExecStart=/bin/bash -c 'cd /srv/x; sudo -u llm vllm serve ./a'\n", ["user: llm", "model_path: /srv/x/a"], ["line 4: `cd /srv/x`"]),
+    "other programs in a shell behind sudo": (
+        "command", "sudo bash -c '\nmodprobe x\ncd /h\nvllm serve a/b\n'\n", ["model_path: a/b"], ["line 1: line 2: `modprobe x`, which runs no engine", "line 1: line 3: `cd /h`"]),
+    "what runs in a container that is there": ("command", "sudo docker exec v vllm serve a/b\ndocker compose run --rm v vllm serve a/b\nvllm serve c/d\n", ["model_path: c/d"], ["line 1: `sudo docker …` runs an engine", "line 2: `docker compose …` runs an engine"]),
+    "defaults that stand alone": ("command", ': "${M:=a/b}"\nvllm serve $M\n', ["model_path: a/b"], ["line 1: `${M}` has its default value here"]),
+    "a range of ports of the host": ("command", "docker run --gpus all -p 8000-8001:8000 vllm/vllm-openai --model a/b\n", ["port: 8000"], ["the published range 8000-8001:8000"]),
+    "names of keys that are none": ("command", "export DISABLE_AUTH=true CACHE_KEY=modelname SSL_KEY=server.pem\nvllm serve a/b\n", ["DISABLE_AUTH: 'true'", "CACHE_KEY: modelname", "SSL_KEY: server.pem"], []),
+    "pushd": ("command", "pushd /srv/x\nvllm serve ./y\npopd\n", ["model_path: /srv/x/y"], ["line 1: `cd /srv/x`"]),
+    "PATH of a unit": ("unit", "[Service]\nUser=ai\nEnvironment=PATH=/opt/c/bin:/usr/bin\nRestart=always\nExecStart=/l/llama-server -m /a.gguf\n", ["user: ai"], ["line 3: `PATH` with /opt/c/bin"]),
+    "a stop without an end": ("unit", "[Service]\nUser=ai\nTimeoutStopSec=0\nRestart=always\nExecStart=/l/llama-server -m /a.gguf\n", ["user: ai"], ["line 3: TimeoutStopSec=0; a stop has a limit here"]),
+    "a variable that a file may set": (
+        "unit", '[Service]\nUser=ai\nEnvironment="A=--seed 3"\nEnvironmentFile=-/no/such\nRestart=always\nExecStart=/v/bin/vllm serve /m $A\n', ['args: ["${A}"]'], ["line 4: `A` is `--seed 3` in Environment="]),
     "a unit that did not restart": ("unit", "[Service]\nUser=ai\nExecStart=/v/bin/vllm serve a/b\n", ["model_path: a/b"], ["without Restart="]),
     "a shell of llama-swap over several lines": (
         "llama-swap", 'models:\n  a:\n    cmd: |\n      bash -c "\n      source /v/bin/activate\n      exec vllm serve a/b --port ${PORT}\n      "\n', ["venv_path: /v\nmodel_path: a/b"], []),
@@ -361,3 +378,13 @@ def test_what_is_not_carried_over_has_its_line(case: str, tmp_path: Path) -> Non
     sentences = [line for line in imported(verb, path).stderr.splitlines() if "not carried over: " in line]
     without = [line for line in sentences if not re.search(": (/.*: )?line [0-9]+", line)]
     assert [line for line in without if not WITHOUT_LINE.search(line)] == []
+
+
+def test_a_composes_file_of_variables_is_read_as_compose_reads_it(tmp_path: Path) -> None:
+    (tmp_path / "v.env").write_text("A=\"q x\"\nexport B=1\nC=${B}/x # c\nD='$B'\n# E=1\nF=a#b\n")
+    file = tmp_path / "compose.yml"
+    file.write_text(
+        "services:\n  v:\n    image: vllm/vllm-openai\n    gpus: all\n    network_mode: host\n"
+        "    env_file: v.env\n    environment: {B: 2}\n    command: --model a/b\n"
+    )
+    assert has(env_vars={"A": "q x", "B": "2", "C": "1/x", "D": "$B", "F": "a#b"})(imported("compose", file))

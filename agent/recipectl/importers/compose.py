@@ -9,13 +9,14 @@ from typing import Any
 import yaml
 
 from recipectl.errors import UsageError
-from recipectl.importers.command import Command, assignment
+from recipectl.importers.command import Command
+from recipectl.importers.compose_variables import dotenv, interpolated
 from recipectl.importers.container_options import Container
 from recipectl.importers.containers import engine_command
 from recipectl.importers.draft import Draft, host_variable
 from recipectl.importers.from_command import NoEngineError, draft_from_command, model_name
 from recipectl.importers.go_yaml import GoLoader
-from recipectl.importers.lines import at, place_of
+from recipectl.importers.lines import at, node_of, place_of
 from recipectl.importers.mounts import Mounts
 from recipectl.importers.shapes import mapping, sequence
 from recipectl.recipe.yamlsyntax import read_text
@@ -36,7 +37,6 @@ _COMPOSE_QUIET = frozenset(
     tty stdin_open ipc shm_size platform profiles expose build develop read_only tmpfs init isolation
     """.split()  # noqa: SIM905  (a list one can read)
 )
-_VARIABLE = re.compile(r"\$(?:(\$)|([A-Za-z_]\w*)|\{([A-Za-z_]\w*)(?:(:?[-?+])([^}]*))?\})")
 _Words = list[str]
 _WHOLE = "import what `docker compose config` prints"
 
@@ -120,14 +120,20 @@ def _service_draft(
     lost: list[str] = []
     variables: dict[str, str] = {}
     if (folder / ".env").is_file():  # Compose reads it for `${NAME}`
-        variables = dict(filter(None, map(assignment, read_text(folder / ".env").splitlines())))
+        variables = dotenv(read_text(folder / ".env"), {}, lost)
     container = Container({}, lost, mounts=Mounts(volumes=volumes))
     written, service = service, {}
     for key, value in written.items():
-        container.place = place_of(root, "services", name, key)
-        with at(container.place, lost):
-            service[key] = _interpolated(value, variables, lost)
-            _add_key(container, key, service[key], folder)
+        node = node_of(root, "services", name, key)
+        place = place_of(root, "services", name, key)
+        if key not in _COMPOSE_OPTIONS:
+            with at(place, lost):
+                service[key] = interpolated(value, variables, lost)
+                _add_key(container, key, service[key])
+            continue
+        for container.place, part in _parts(node, place, value):
+            with at(container.place, lost):
+                _add_option(container, key, interpolated(part, variables, lost), variables, folder)
     if "entrypoint" in service:
         container.entrypoint = tuple(_split(service["entrypoint"], "entrypoint"))
     image, arguments = service.get("image", ""), _split(service.get("command"), "command")
@@ -144,39 +150,37 @@ def _service_draft(
     return draft_from_command(command, model_name(name), origin)
 
 
-def _add_key(container: Container, key: str, value: Any, folder: Path) -> None:
-    """Add what one key of a service means for its container."""
+def _parts(node: Any, place: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """The items of a list or mapping, each alone with its place; any other value as it is."""
+    if isinstance(value, list) and isinstance(node, yaml.SequenceNode) and len(node.value) == len(value):
+        yield from ((place_of(item), [part]) for item, part in zip(node.value, value, strict=True))
+    elif isinstance(value, dict) and value:
+        yield from ((place_of(node, str(name)), {name: part}) for name, part in value.items())
+    else:
+        yield place, value
+
+
+def _add_option(
+    container: Container, key: str, value: Any, variables: Mapping[str, str], folder: Path
+) -> None:
+    """Add what `docker run` has an option for."""
+    lost = container.not_carried_over
+    for text in _texts(key, value, folder, lost):
+        if key == "env_file" and Path(text).is_file():  # `environment:` wins over it
+            container.environment = dotenv(read_text(Path(text)), variables, lost) | container.environment
+        else:
+            container.add(_COMPOSE_OPTIONS[key], text, f"`{key}:` of the service")
+
+
+def _add_key(container: Container, key: str, value: Any) -> None:
+    """Add what another key of a service means for its container, or name it."""
     written = f"`{key}:` of the service"
-    if key in _COMPOSE_OPTIONS:
-        for text in _texts(key, value, folder, container.not_carried_over):
-            container.add(_COMPOSE_OPTIONS[key], text, written)
-    elif key == "deploy":
+    if key == "deploy":
         _add_resources(container, value, written)
     elif key == "extends":
         container.leave_out(f"{written}, and what it inherits; {_WHOLE}")
     elif key not in _COMPOSE_QUIET and not key.startswith("x-"):
         container.leave_out(written)
-
-
-def _interpolated(value: Any, variables: Mapping[str, str], lost: list[str]) -> Any:
-    """A value of a Compose file with `${NAME}` and `${NAME:-default}` replaced."""
-    if isinstance(value, dict):
-        return {key: _interpolated(item, variables, lost) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_interpolated(item, variables, lost) for item in value]
-
-    def text(match: re.Match[str]) -> str:
-        name, operator, default = match[2] or match[3], match[4] or "", match[5]
-        if match[1]:
-            return "$"
-        if name in variables:
-            return variables[name]
-        if "-" in operator and default:
-            lost.append(f"`${{{name}}}` has its default value here, `{default}`")
-            return default
-        return host_variable(name)
-
-    return _VARIABLE.sub(text, value) if isinstance(value, str) else value
 
 
 def _texts(key: str, value: Any, folder: Path, lost: list[str]) -> Iterator[str]:
@@ -190,6 +194,8 @@ def _texts(key: str, value: Any, folder: Path, lost: list[str]) -> Iterator[str]
             yield f"{name}={':'.join(map(str, parts))}"
         return
     for item in value if key == "networks" and isinstance(value, dict) else sequence(value, key):
+        if isinstance(item, dict) and item.get("type") == "tmpfs":
+            continue  # a folder of the container alone
         text = _item_text(key, item) if isinstance(item, dict) else str(item)
         if key in ("volumes", "env_file"):
             text = re.sub(r"^~(?=/)", host_variable("HOME"), text)
@@ -216,6 +222,8 @@ def _item_text(key: str, item: Mapping[str, Any]) -> str:
 
 
 def _scalar(value: Any) -> str:
+    if isinstance(value, float):
+        return str(value).removesuffix(".0")
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

@@ -39,9 +39,15 @@ def placed(sentence: str, place: str) -> str:
 
 def keys_of(node: Any, *keys: str) -> list[str]:
     """The keys of a mapping within a YAML document; none where there is no mapping."""
+    node = node_of(node, *keys)
+    return [str(key.value) for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
+
+
+def node_of(node: Any, *keys: str) -> Any:
+    """The node of a key's value within a YAML node; None where it is not there."""
     for name in keys:
         _, node = _pair(node, name) or (None, None)
-    return [str(key.value) for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
+    return node
 
 
 def place_of(node: Any, *keys: str) -> str:

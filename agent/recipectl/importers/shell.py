@@ -77,6 +77,7 @@ def opened(command: Command) -> list[Command]:
         lost += outer.not_carried_over
         for other in programs if engines else ():
             if other not in engines:
+                other.stand_at(command.place)
                 lost.append(placed(f"`{' '.join(other.words)}`, which runs no engine", other.place))
     for inner in engines:
         inner.stand_at(command.place)

@@ -68,9 +68,10 @@ def draft(text: str, name: str, source: str, drop_ins: Mapping[str, str] = Mappi
     result.not_carried_over += lost
     own_user = result.fields.get("user", "root")  # of `sudo -u` in ExecStart=
     set_keys(result, unit_settings, name)
-    _name_what_systemd_gave(result, {setting.name: setting.value for setting in unit_settings}, source)
+    settings = {setting.name: setting.value for setting in unit_settings}
     if own_user != "root":
-        result.fields["user"] = own_user
+        result.fields["user"] = settings["User"] = own_user
+    _name_what_systemd_gave(result, settings, source)
     return result
 
 

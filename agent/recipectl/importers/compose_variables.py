@@ -1,0 +1,51 @@
+"""The variables of a Compose file: `${NAME}` in its values, and its files of variables."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from recipectl.importers.draft import host_variable
+
+_VARIABLE = re.compile(r"\$(?:(\$)|([A-Za-z_]\w*)|\{([A-Za-z_]\w*)(?:(:?[-?+])([^}]*))?\})")
+_LINE = re.compile(r"""\s*(?:export\s+)?([A-Za-z_][\w.-]*)\s*=\s*(?:'([^']*)'|"((?:\\.|[^"\\])*)"|(.*))""")
+_ESCAPES = {"n": "\n", "r": "\r", "t": "\t"}
+
+
+def dotenv(text: str, variables: Mapping[str, str], lost: list[str]) -> dict[str, str]:
+    """The variables of a file as Compose reads it: quotes, comments, `${NAME}` (its pages on .env files)."""
+    result: dict[str, str] = {}
+    for line in text.splitlines():
+        match = None if line.lstrip().startswith("#") else _LINE.match(line)
+        if not match:
+            continue
+        name, literal, quoted, plain = match.groups()
+        known = {**variables, **result}
+        if literal is not None:
+            result[name] = literal
+        elif quoted is not None:
+            value = interpolated(quoted.replace("\\$", "$$"), known, lost)
+            result[name] = re.sub(r"\\(.)", lambda escape: _ESCAPES.get(escape[1], escape[1]), value)
+        else:
+            result[name] = interpolated(re.sub(r"(^|\s+)#.*", "", plain).strip(), known, lost)
+    return result
+
+
+def interpolated(value: Any, variables: Mapping[str, str], lost: list[str]) -> Any:
+    """A value of a Compose file with `${NAME}` and `${NAME:-default}` replaced."""
+    if isinstance(value, dict):
+        return {key: interpolated(item, variables, lost) for key, item in value.items()}
+    if isinstance(value, list):
+        return [interpolated(item, variables, lost) for item in value]
+
+    def text(match: re.Match[str]) -> str:
+        name, operator, default = match[2] or match[3], match[4] or "", match[5]
+        if match[1]:
+            return "$"
+        if name in variables:
+            return variables[name]
+        if "-" in operator and default:
+            lost.append(f"`${{{name}}}` has its default value here, `{default}`")
+            return default
+        return host_variable(name)
+
+    return _VARIABLE.sub(text, value) if isinstance(value, str) else value
