@@ -289,6 +289,23 @@ INLINE = {
     "a stop without an end": ("unit", "[Service]\nUser=ai\nTimeoutStopSec=0\nRestart=always\nExecStart=/l/llama-server -m /a.gguf\n", ["user: ai"], ["line 3: TimeoutStopSec=0; a stop has a limit here"]),
     "a variable that a file may set": (
         "unit", '[Service]\nUser=ai\nEnvironment="A=--seed 3"\nEnvironmentFile=-/no/such\nRestart=always\nExecStart=/v/bin/vllm serve /m $A\n', ['args: ["${A}"]'], ["line 4: `A` is `--seed 3` in Environment="]),
+    "two engines in a unit's shell behind a wrapper": (
+        "unit", "[Service]\nUser=ai\nRestart=always\nExecStart=/usr/bin/timeout 5 /bin/bash -c 'echo x > /sys/y; /l/llama-server -m /a.gguf & /l/llama-server -m /b.gguf'\n",
+        ["model_path: /b.gguf"], ["line 4: `/l/llama-server -m /a.gguf`, another engine", "line 4: `/usr/bin/timeout 5` before the program", "line 4: what is written to /sys/y"]),
+    "arguments of an inline script": (
+        "command", "bash -c 'vllm serve $1 --port ${2:-8000}' _ m/n 9000\nenv -i bash -c 'exec \"$0\" \"$@\"' /l/llama-server -m /z.gguf\n", ["model_path: m/n\nport: 9000", "binary: /l/llama-server\nmodel_path: /z.gguf"], []),
+    "arguments of a Compose shell": ("compose", "services:\n  v:\n    image: vllm/vllm-openai\n    command: [bash, -c, 'vllm serve $$1', _, a/b]\n", ["model_path: a/b"], []),
+    "what depends on a variable in Compose": ("compose", "services:\n  v:\n    image: vllm/vllm-openai\n    command: --model a/b ${D:+--enforce-eager}\n", ["model_path: a/b\n"], ["line 4: `${D:+--enforce-eager}`"]),
+    "a folder and limits in a container's shell": (
+        "command", "docker run --gpus all -p 1:8000 -v /l:/x vllm/vllm-openai bash -c 'ulimit -n 9; cd /x && vllm serve ./m --lora-modules y=/img/y'\n", ["model_path: /l/m", "LimitNOFILE: '9'"], ["`/img/y`, a path of the image"]),
+    "both engines behind a wrapper": ("command", "timeout 5 bash -c 'vllm serve a/b & vllm serve c/d'\n", ["model_path: a/b", "model_path: c/d"], ["b: not carried over: line 1: `timeout 5`", "d: not carried over: line 1: `timeout 5`"]),
+    "a login shell of another user": ("command", "sudo -i -u ai bash -c 'vllm serve ./m'\n", ['model_path: "${HOME}/m"'], []),
+    "Quadlet's dollars and a list as Entrypoint": (
+        "quadlet", '[Container]\nImage=vllm/vllm-openai\nEntrypoint=["sh","-c"]\nEnvironment=M=a/b\nExec="vllm serve $$M"\n', ["model_path: a/b"], []),
+    "keys that are no text": ("compose", "services:\n  v:\n    image: vllm/vllm-openai\n    command: --model a/b\n    deploy: {1: 2}\n", ["model_path: a/b"], ["`deploy:` of the service: 1"]),
+    "a name that is a date": ("llama-swap", "models: {2024-01-01: {cmd: 'llama-server -m /a.gguf'}}\n", ["model_path: /a.gguf"], []),
+    "the folder of systemd-run": ("command", "systemd-run --working-directory=/srv /l/llama-server -m f.gguf\n", ["model_path: /srv/f.gguf"], []),
+    "any free port": ("compose", "services:\n  v:\n    image: vllm/vllm-openai\n    command: --model a/b\n    ports: [8000]\n", ["port: 8000"], ["line 5: the published port 8000 was any free one"]),
     "a unit that did not restart": ("unit", "[Service]\nUser=ai\nExecStart=/v/bin/vllm serve a/b\n", ["model_path: a/b"], ["without Restart="]),
     "a shell of llama-swap over several lines": (
         "llama-swap", 'models:\n  a:\n    cmd: |\n      bash -c "\n      source /v/bin/activate\n      exec vllm serve a/b --port ${PORT}\n      "\n', ["venv_path: /v\nmodel_path: a/b"], []),
@@ -381,10 +398,14 @@ def test_what_is_not_carried_over_has_its_line(case: str, tmp_path: Path) -> Non
 
 
 def test_a_composes_file_of_variables_is_read_as_compose_reads_it(tmp_path: Path) -> None:
-    (tmp_path / "v.env").write_text("A=\"q x\"\nexport B=1\nC=${B}/x # c\nD='$B'\n# E=1\nF=a#b\n")
+    (tmp_path / "v.env").write_text(
+        "A=\"q\nx\"\nexport B=1\nC=${B}/x # c\nD='$B'\n# E=1\nF=a#b\nG: ${A}\nK\n"
+    )
     file = tmp_path / "compose.yml"
     file.write_text(
         "services:\n  v:\n    image: vllm/vllm-openai\n    gpus: all\n    network_mode: host\n"
         "    env_file: v.env\n    environment: {B: 2}\n    command: --model a/b\n"
     )
-    assert has(env_vars={"A": "q x", "B": "2", "C": "1/x", "D": "$B", "F": "a#b"})(imported("compose", file))
+    result = imported("compose", file)
+    assert has(env_vars={"A": "q\nx", "B": "2", "C": "1/x", "D": "$B", "F": "a#b", "G": "q\nx"})(result)
+    assert says("the variable `K` of the caller")(result)

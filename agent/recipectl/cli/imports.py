@@ -25,6 +25,7 @@ from recipectl.importers import (
     quadlet,
     running,
     shell,
+    shell_inline,
     systemd_unit,
     vllm_recipes,
     vllm_studio,
@@ -73,7 +74,7 @@ def command_(words: tuple[str, ...], folder: Path | None) -> int:
     not_carried_over: list[str] = []
     refusals: list[str] = []
     lost_before_engine: list[str] = []  # what the script lost at commands of other programs
-    for command in (inner for outer in _commands(words) for inner in shell.opened(outer)):
+    for command in (inner for outer in _commands(words) for inner in shell_inline.opened(outer)):
         program_words = unwrapped(command).words
         try:
             if not _may_run_engine(program_words):

@@ -249,7 +249,7 @@ def _add_resources(container: Container, deploy: Any, written: str) -> None:
     if "memory" in reserved:
         container.add("--memory-reservation", str(reserved["memory"]), written)
     if others := [key for key in deploy or () if key not in ("resources", "labels")]:
-        container.leave_out(f"{written}: {', '.join(others)}")
+        container.leave_out(f"{written}: {', '.join(map(str, others))}")
 
 
 def _split(value: Any, key: str) -> _Words:

@@ -7,18 +7,22 @@ from typing import Any
 from recipectl.importers.draft import host_variable
 
 _VARIABLE = re.compile(r"\$(?:(\$)|([A-Za-z_]\w*)|\{([A-Za-z_]\w*)(?:(:?[-?+])([^}]*))?\})")
-_LINE = re.compile(r"""\s*(?:export\s+)?([A-Za-z_][\w.-]*)\s*=\s*(?:'([^']*)'|"((?:\\.|[^"\\])*)"|(.*))""")
+_ENTRY = re.compile(
+    r"""^[ \t]*(?:\#[^\n]*|(?:export[ \t]+)?([A-Za-z_][\w.-]*)[ \t]*(?:[=:][ \t]*"""
+    r"""(?:'([^']*)'|"((?:\\.|[^"\\])*)"|([^\n]*))|$))""",
+    re.M | re.S,
+)
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t"}
 
 
 def dotenv(text: str, variables: Mapping[str, str], lost: list[str]) -> dict[str, str]:
     """The variables of a file as Compose reads it: quotes, comments, `${NAME}` (its pages on .env files)."""
     result: dict[str, str] = {}
-    for line in text.splitlines():
-        match = None if line.lstrip().startswith("#") else _LINE.match(line)
-        if not match:
+    for name, literal, quoted, plain in (match.groups() for match in _ENTRY.finditer(text)):
+        if name and literal is quoted is plain is None:
+            lost.append(f"the variable `{name}` of the caller; set it in `env_vars:`")
+        if literal is quoted is plain is None:
             continue
-        name, literal, quoted, plain = match.groups()
         known = {**variables, **result}
         if literal is not None:
             result[name] = literal
@@ -41,6 +45,9 @@ def interpolated(value: Any, variables: Mapping[str, str], lost: list[str]) -> A
         name, operator, default = match[2] or match[3], match[4] or "", match[5]
         if match[1]:
             return "$"
+        if "+" in operator:
+            lost.append(f"`${{{name}{operator}{default}}}`, which depends on whether the variable is set")
+            return ""
         if name in variables:
             return variables[name]
         if "-" in operator and default:

@@ -1,5 +1,7 @@
 """The options of `docker run` and `podman run`: what they mean for an engine without the container."""
 
+import contextlib
+import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -126,6 +128,10 @@ class Container:
             value = f"{one[1]}:{one[2]}"
         address, host_port, container_port = ["", "", *value.rsplit(":", 2)][-3:]
         container_port = container_port.split("/")[0]
+        if not host_port:
+            self.leave_out(
+                f"the published port {value} was any free one of the host; it is {container_port} here"
+            )
         if container_port in self.ports:
             self.leave_out(f"the published port {value}: a model has one address")
             return
@@ -194,7 +200,12 @@ class Container:
         self.runtime = value
 
     def set_entrypoint(self, value: str) -> None:
-        self.entrypoint = (value,)
+        """Set a program, or podman's JSON list of words."""
+        words: object = (value,)
+        if value.startswith("["):
+            with contextlib.suppress(ValueError):
+                words = json.loads(value)
+        self.entrypoint = tuple(map(str, words)) if isinstance(words, list) else (value,)
 
     def set_network(self, value: str) -> None:
         self.network = value

@@ -4,12 +4,12 @@ import re
 from dataclasses import replace
 
 from recipectl.errors import UsageError
-from recipectl.importers.command import SHELLS, Command, script_in
+from recipectl.importers.command import SHELLS, Command
 from recipectl.importers.container_options import Container, read_options
 from recipectl.importers.lines import placed
 from recipectl.importers.mounts import Mounts
 from recipectl.importers.programs import program, program_name, runs_container, unwrapped
-from recipectl.importers.shell import inline_commands
+from recipectl.importers.shell_inline import inline_commands
 
 # The entrypoints of images: a pattern of the image's name and tag, and the words before the arguments.
 _ENTRYPOINTS = {
@@ -75,6 +75,8 @@ def engine_command(
         fault = "the container published no port: only its own networks reached the engine"
         container.not_carried_over.append(f"{fault}; see `host:`")
     folder = container.mounts.host_path(container.folder)
+    if container.folder and folder == container.folder:
+        container.not_carried_over.append(f"the folder `{folder}` of the image, where the engine started")
     notes += container.mounts.notes(container.not_carried_over)
     if entrypoint == ("vllm", "serve") and "--model" in words:
         words = ["python3", "-m", "vllm.entrypoints.openai.api_server", *words[2:]]
@@ -117,7 +119,7 @@ def _entrypoint(container: Container, image: str, arguments: list[str]) -> tuple
 
 def _inside_shell(words: list[str], container: Container) -> list[str]:
     """The engine's command in `bash -c SCRIPT`; other words as they are."""
-    script = inline_commands(script_in(words) or "", container.environment)
+    script = inline_commands(words, container.environment)
     if not script:
         return words
     engines = [command for command in script if program(unwrapped(command).words)]
@@ -125,6 +127,8 @@ def _inside_shell(words: list[str], container: Container) -> list[str]:
     if engine.refusal:
         raise UsageError(engine.refusal)
     container.environment = engine.environment
+    container.folder = engine.folder or container.folder
+    container.service |= engine.service
     container.not_carried_over += engine.not_carried_over
     container.not_carried_over += [
         f"`{' '.join(command.words)}` in the container" for command in script if command is not engine

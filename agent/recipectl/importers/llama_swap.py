@@ -12,7 +12,7 @@ from recipectl.importers.from_command import draft_from_command, model_name
 from recipectl.importers.lines import at, place_of, placed
 from recipectl.importers.llama_swap_groups import groups_of, router_of, set_conflicts
 from recipectl.importers.shapes import mapping, sequence, whole_number
-from recipectl.importers.shell import opened
+from recipectl.importers.shell_inline import last_opened
 
 _Map = Mapping[str, Any]
 
@@ -55,6 +55,7 @@ def imported(config: _Map, source: str, root: Any = None) -> Imported:
     models = config.get("models")
     if not isinstance(models, Mapping):
         raise UsageError("it has no `models:`; give llama-swap's config.yaml")
+    models = {str(name): model for name, model in models.items()}
     not_carried_over = [placed(text, place_of(root, *keys)) for *keys, text in _settings_without_key(config)]
     port = whole_number(config.get("startPort") or 5800, "startPort")
     groups = groups_of(config, root)
@@ -183,7 +184,7 @@ def _command(line: str) -> Command:
         raise UsageError(f"its `cmd` cannot be split into words ({error}); correct its quotes") from error
     if not words:
         raise UsageError("it has no `cmd`; give it one")
-    return opened(command_from_words(words))[-1]
+    return last_opened(command_from_words(words))
 
 
 def _is_ours(key: str, value: str, draft: Draft) -> bool:

@@ -77,7 +77,7 @@ class Mounts:
         )
         kept = []
         for index, word in enumerate(words):
-            path = word.partition("=")[2] if word.startswith("-") else word
+            path = word if word.startswith("/") else word.partition("=")[2]
             if path.startswith("/") and not path.startswith(tuple(sources)):
                 place = "a volume" if path.startswith(volumes or ("\0",)) else "the image"
                 lost.append(f"`{path}`, a path of {place} that this host does not have")

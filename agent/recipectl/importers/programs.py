@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from recipectl.importers.command import Command, assignment, script_in
+from recipectl.importers.draft import host_variable
 from recipectl.importers.wrappers import settings
 from recipectl.recipe.hostfile import DEFAULT_PATH
 from recipectl.systemd import quoting
@@ -179,6 +180,8 @@ def _take_sudo(command: Command, wrapper: list[str]) -> None:
             command.service["Group"] = value
         elif name in ("-D", "--chdir"):
             command.folder = value
+        elif name in ("-i", "--login"):
+            command.folder = host_variable("HOME")
 
 
 def _take_settings(command: Command, wrapper: list[str]) -> None:
@@ -194,6 +197,8 @@ def _take_settings(command: Command, wrapper: list[str]) -> None:
             command.not_carried_over.append(f"{name}={value}, besides the one that is kept")
         elif name == "User":
             command.user = value
+        elif name == "WorkingDirectory":
+            command.folder = value
         else:
             command.service[name] = value
     if rest:

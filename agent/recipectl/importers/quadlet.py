@@ -65,9 +65,10 @@ def quadlet_draft(text: str, name: str, source: str) -> Draft:
             with at(setting.place, lost):
                 read_options(list(quoting.split(setting.value)), container)
     if "Entrypoint" in values:
-        container.entrypoint = tuple(quoting.split(values["Entrypoint"].value))
+        container.set_entrypoint(values["Entrypoint"].value)
     place = values.get("Exec", image).place
-    arguments = list(quoting.split(values["Exec"].value)) if "Exec" in values else []
+    words = quoting.split(values["Exec"].value) if "Exec" in values else ()
+    arguments = [word.replace("$$", "$") for word in words]  # systemd.service(5)
     with errors_at(place):
         with at(place, lost):
             command, notes = engine_command(Command({}, [], place=place), container, image.value, arguments)

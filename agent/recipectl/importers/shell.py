@@ -4,13 +4,12 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from recipectl.errors import UsageError
-from recipectl.importers.command import SHELLS, Command, script_in
+from recipectl.importers.command import SHELLS, Command
 from recipectl.importers.draft import AS_IT_RUNS, VARIABLE_START
-from recipectl.importers.lines import at, placed
-from recipectl.importers.programs import program_name, runs_engine, unwrapped
+from recipectl.importers.programs import program_name
 from recipectl.importers.secret_names import is_likely_secret
 from recipectl.importers.shell_commands import SimpleCommands, refused
 from recipectl.importers.shell_syntax import Fault, Node, statements
@@ -33,6 +32,7 @@ def commands(
     folder: str | None = None,
     *,
     arguments: tuple[str, ...] | None = None,
+    own_name: str | None = None,
     has_specifiers: bool = False,
 ) -> list[Command]:
     """The programs that a script runs, without a shell's own commands; UsageError for what is no script.
@@ -42,7 +42,10 @@ def commands(
     if PRIVATE.search(text) and not has_specifiers:
         raise UsageError("the script has characters of Unicode's private area; remove them")
     given = {name: Variable(value) for name, value in (environment or {}).items()}
-    shell = _Shell(Scope(given, {*given}, arguments, script_folder=folder))
+    exported_names = {*given}
+    if own_name:
+        given["0"] = Variable(own_name)
+    shell = _Shell(Scope(given, exported_names, arguments, script_folder=folder))
     try:
         # With the last newline, a backslash before the end continues a line.
         shell.run(statements(text.removeprefix("\ufeff").replace("\r\n", "\n") + "\n"))
@@ -52,45 +55,6 @@ def commands(
         shell.commands[-1].not_carried_over += shell.lost
         shell.commands[-1].lost_before += shell.lost
     return shell.commands
-
-
-def inline_commands(script: str, environment: Mapping[str, str], **options: Any) -> list[Command]:
-    """As `commands`, of a script that is a word of a command; one line has no number then."""
-    programs = commands(script, environment, has_specifiers=True, **options)
-    if "\n" not in script:
-        for command in programs:
-            command.place = ""
-            command.places = {}
-            command.not_carried_over = [text.removeprefix("line 1: ") for text in command.not_carried_over]
-    return programs
-
-
-def opened(command: Command) -> list[Command]:
-    """The engines in `bash -c SCRIPT`, also behind `sudo` and the like; any other command as it is."""
-    outer = unwrapped(replace(command, not_carried_over=[]))
-    script = None if command.refusal else script_in(outer.words)
-    folder = outer.folder or outer.script_folder
-    programs = inline_commands(script, outer.environment, folder=folder) if script else []
-    engines = [inner for inner in programs if inner.refusal or runs_engine(unwrapped(inner).words)]
-    lost = list(command.not_carried_over)
-    with at(command.place, lost):
-        lost += outer.not_carried_over
-        for other in programs if engines else ():
-            if other not in engines:
-                other.stand_at(command.place)
-                lost.append(placed(f"`{' '.join(other.words)}`, which runs no engine", other.place))
-    for inner in engines:
-        inner.stand_at(command.place)
-        inner.not_carried_over = [*lost, *inner.not_carried_over]
-        inner.places = command.places | inner.places
-        lost = list(command.not_carried_over)
-        inner.user = inner.user or outer.user
-        inner.venv = inner.venv or outer.venv
-        inner.conda_environment = inner.conda_environment or outer.conda_environment
-        inner.path = inner.path or outer.path
-        inner.folder = inner.folder or outer.folder
-        inner.service = outer.service | inner.service
-    return engines or [command]
 
 
 class _Shell(SimpleCommands):

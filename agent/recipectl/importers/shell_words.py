@@ -192,7 +192,7 @@ class Words:
         index = node.Index.Parts[0].Value if node.Index and node.Index.Parts else ""
         if variable and variable.elements and re.fullmatch("[0-9]{1,4}", index or "") and not node.Exp:
             return self._split(node, "".join(variable.elements[int(index) :][:1]), splits=splits)
-        if name in "@*" or (node.Index and not elements) or name in "#?-$!0":
+        if name in "@*" or (node.Index and not elements) or (name in "#?-$!0" and variable is None):
             if name in "@*" and not node.Exp:
                 self._remark(node, f"`${name}`, the arguments of the script")
                 return ""

@@ -14,7 +14,8 @@ from recipectl.importers.from_command import draft_from_command, model_name
 from recipectl.importers.lines import at, errors_at
 from recipectl.importers.programs import program_name, runs_engine, unwrapped
 from recipectl.importers.secret_names import is_likely_secret
-from recipectl.importers.shell import commands, inline_commands, opened
+from recipectl.importers.shell import commands
+from recipectl.importers.shell_inline import inline_commands, last_opened, opened
 from recipectl.importers.shell_words import PRIVATE
 from recipectl.importers.unit_keys import set_keys
 from recipectl.importers.unit_text import PlacedSetting, expanded, placed_settings, without_specifiers
@@ -169,19 +170,19 @@ def _command(
         words = words[: words.index(";")]
     if ":" not in prefix:  # systemd does not expand variables after this prefix
         words = [part for word in words for part in expanded(word, environment)]
-    if (script := script_in(words[:5])) is not None:
-        return _command_in_script(script, environment, folder)
+    if script_in(words[:5]) is not None:
+        return _engine_of(inline_commands(words, environment, folder))
     path = environment.get("PATH")
     variables = {variable: value for variable, value in environment.items() if variable != "PATH"}
     command = Command(variables, words, path=path, script_folder=folder)
-    if (in_shell := opened(command)[-1]) is not command:
+    if (in_shell := last_opened(command)) is not command:
         return in_shell
     inner = unwrapped(command).words
     if not inner or runs_engine(inner):
         return command
     file, script = _own_script(inner)
     arguments = tuple(inner[inner.index(file) + 1 :])
-    return _command_in_script(script, environment, file=file, arguments=arguments)
+    return _engine_of(commands(script, environment, str(Path(file).parent), arguments=arguments), file)
 
 
 def _own_script(words: list[str]) -> tuple[str, str]:
@@ -211,31 +212,22 @@ def _own_script(words: list[str]) -> tuple[str, str]:
     )
 
 
-def _command_in_script(
-    script: str,
-    environment: dict[str, str],
-    folder: str | None = None,
-    file: str = "",
-    arguments: tuple[str, ...] | None = None,
-) -> Command:
+def _engine_of(script: list[Command], file: str = "") -> Command:
     """The engine's command in the shell of a unit, or in the `file` that it runs; UsageError without one."""
-    if file:
-        script_commands = commands(script, environment, str(Path(file).parent), arguments=arguments)
-    else:
-        script_commands = inline_commands(script, environment, folder=folder)
-    script_commands = [inner for command in script_commands for inner in opened(command)]
+    script = [inner for command in script for inner in opened(command)]
     engines = []
-    for command in script_commands:
+    for command in script:
         if runs_engine(unwrapped(command).words):
             engines.append(command)
     if not engines:
         fault = "the shell of its ExecStart= does not run a known engine"
         raise UsageError(f"{fault}; name the engine there, {AS_IT_RUNS}")
     engine = engines[-1]
-    for command in script_commands:
+    for command in script:
         if command is not engine:
             with at(command.place, engine.not_carried_over):
-                engine.not_carried_over.append(f"`{' '.join(command.words)}` of its shell")
+                sentence = command.refusal or f"`{' '.join(command.words)}` of its shell"
+                engine.not_carried_over += [*command.lost_before, sentence]
     if file:
         engine.stand_at(file)
     return engine

@@ -73,7 +73,7 @@ def draft(studio_recipe: Any, source: str, node: Any = None) -> Draft:
 def _places(node: Any) -> dict[str, str]:
     """The lines of the keys of a recipe and of its `extra_args`, by their spelling and by ours."""
     places: dict[str, str] = {}
-    extra = "extra_args" if place_of(node, "extra_args") != place_of(node) else "extra-args"
+    extra = "extra_args" if "extra_args" in keys_of(node) else "extra-args"
     for parts in ((), (extra,)):
         for key in keys_of(node, *parts):
             name = ALIASES.get(key, key.replace("-", "_"))

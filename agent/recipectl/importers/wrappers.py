@@ -21,6 +21,7 @@ _SETTINGS = {
     ("taskset", "-c"): "CPUAffinity", ("taskset", "--cpu-list"): "CPUAffinity",
     ("numactl", "-C"): "CPUAffinity", ("numactl", "--physcpubind"): "CPUAffinity",
     ("systemd-run", "--slice"): "Slice", ("systemd-run", "--uid"): "User",
+    ("systemd-run", "--working-directory"): "WorkingDirectory",
     ("systemd-run", "-E"): "Environment", ("systemd-run", "--setenv"): "Environment",
 }  # fmt: skip
 _IO_CLASSES = {"1": "realtime", "2": "best-effort", "3": "idle"}
