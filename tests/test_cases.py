@@ -306,6 +306,9 @@ INLINE = {
     "a name that is a date": ("llama-swap", "models: {2024-01-01: {cmd: 'llama-server -m /a.gguf'}}\n", ["model_path: /a.gguf"], []),
     "the folder of systemd-run": ("command", "systemd-run --working-directory=/srv /l/llama-server -m f.gguf\n", ["model_path: /srv/f.gguf"], []),
     "any free port": ("compose", "services:\n  v:\n    image: vllm/vllm-openai\n    command: --model a/b\n    ports: [8000]\n", ["port: 8000"], ["line 5: the published port 8000 was any free one"]),
+    "private characters in YAML": ("compose", 'services:\n  v:\n    image: vllm/vllm-openai\n    command: "--model a/b --x \\uE000HOME\\uE001"\n', [], ["a.txt: it has characters of Unicode's private area"]),
+    "YAML that contains itself": ("compose", "services: &a\n  v:\n    image: vllm/vllm-openai\n    x: *a\n", [], ["a.txt: it is nested without end"]),
+    "a path of another kind": ("vllm-studio", '[{"id": "x", "model_path": ["y"]}, {"id": "z", "model_path": "a/b"}]', ["model_path: a/b"], ["line 1: recipe x: its `model_path` is no text"]),
     "a unit that did not restart": ("unit", "[Service]\nUser=ai\nExecStart=/v/bin/vllm serve a/b\n", ["model_path: a/b"], ["without Restart="]),
     "a shell of llama-swap over several lines": (
         "llama-swap", 'models:\n  a:\n    cmd: |\n      bash -c "\n      source /v/bin/activate\n      exec vllm serve a/b --port ${PORT}\n      "\n', ["venv_path: /v\nmodel_path: a/b"], []),

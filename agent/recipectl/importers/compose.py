@@ -16,9 +16,9 @@ from recipectl.importers.containers import engine_command
 from recipectl.importers.draft import Draft, host_variable
 from recipectl.importers.from_command import NoEngineError, draft_from_command, model_name
 from recipectl.importers.go_yaml import GoLoader
-from recipectl.importers.lines import at, node_of, place_of
+from recipectl.importers.lines import at, errors_at, node_of, place_of
 from recipectl.importers.mounts import Mounts
-from recipectl.importers.shapes import mapping, sequence
+from recipectl.importers.shapes import mapping, refuse_private, sequence
 from recipectl.recipe.yamlsyntax import read_text
 
 # Keys of a Compose service with one value or a list of them -> the option of `docker run`.
@@ -71,6 +71,8 @@ def compose_drafts(text: str, source: str) -> tuple[list[Draft], list[str]]:
     services = data.get("services") if isinstance(data, dict) else None
     if not isinstance(services, dict):
         raise UsageError(f"{source}: has no `services:`; give a Compose file")
+    with errors_at(source):
+        refuse_private(services)
     folder = Path(source).absolute().parent
     drafts: list[Draft] = []
     overrides = [folder / f"{Path(source).stem}.override{ending}" for ending in (".yaml", ".yml")]

@@ -17,6 +17,8 @@ VARIABLE_START = "\ue000"
 VARIABLE_END = "\ue001"
 # It stands for a value that only a running shell knows, such as the output of `$(date)`.
 UNKNOWN_VALUE = "\ue002"
+# Characters that no original may have: those above, and those of the shell's words.
+PRIVATE = re.compile("[\ue000-\ue00f]")
 # The way around what no importer reads: the end of a refusal.
 AS_IT_RUNS = "or start it, then run `recipectl import process PID`"
 VARIABLE_ALONE = re.compile(f"{VARIABLE_START}[^{VARIABLE_END}]*{VARIABLE_END}")

@@ -11,7 +11,7 @@ from recipectl.importers.draft import Draft, host_variable, unique_name
 from recipectl.importers.from_command import draft_from_command, model_name
 from recipectl.importers.lines import at, place_of, placed
 from recipectl.importers.llama_swap_groups import groups_of, router_of, set_conflicts
-from recipectl.importers.shapes import mapping, sequence, whole_number
+from recipectl.importers.shapes import mapping, refuse_private, sequence, whole_number
 from recipectl.importers.shell_inline import last_opened
 
 _Map = Mapping[str, Any]
@@ -52,6 +52,7 @@ def imported(config: _Map, source: str, root: Any = None) -> Imported:
     `root` is the YAML node of the configuration, for its lines. Not carried over are settings of the proxy,
     and models with an error.
     """
+    refuse_private(config)
     models = config.get("models")
     if not isinstance(models, Mapping):
         raise UsageError("it has no `models:`; give llama-swap's config.yaml")

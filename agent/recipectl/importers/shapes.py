@@ -5,6 +5,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from recipectl.errors import UsageError
+from recipectl.importers.draft import PRIVATE
+
+
+def refuse_private(value: Any) -> None:
+    """UsageError for a document with characters that importers use themselves, or that contains itself."""
+    try:
+        text = json.dumps(value, ensure_ascii=False, default=str, skipkeys=True)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"it is nested without end ({error}); write less") from error
+    if PRIVATE.search(text):
+        raise UsageError("it has characters of Unicode's private area; remove them")
 
 
 def mapping(value: Any, key: str) -> Mapping[Any, Any]:

@@ -8,12 +8,12 @@ from typing import ClassVar
 
 from recipectl.errors import UsageError
 from recipectl.importers.command import SHELLS, Command
-from recipectl.importers.draft import AS_IT_RUNS, VARIABLE_START
+from recipectl.importers.draft import AS_IT_RUNS, PRIVATE, VARIABLE_START
 from recipectl.importers.programs import program_name
 from recipectl.importers.secret_names import is_likely_secret
 from recipectl.importers.shell_commands import SimpleCommands, refused
 from recipectl.importers.shell_syntax import Fault, Node, statements
-from recipectl.importers.shell_words import PRIVATE, Scope, Variable, Words
+from recipectl.importers.shell_words import Scope, Variable, Words
 
 # Programs that scripts run for their exit status.
 _TESTS = frozenset("[ test grep pgrep which type hash command diff cmp false mountpoint curl nc".split())  # noqa: SIM905

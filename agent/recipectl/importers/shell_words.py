@@ -13,7 +13,6 @@ ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)\Z", re.S)
 # Private characters, which no script may have: the end of a field, and the place of a quoted text.
 _FIELD_END = "\ue003"
 _QUOTED = "\ue004"
-PRIVATE = re.compile("[\ue000-\ue00f]")
 MAX_VALUE = 128 * 1024  # of a word that is executed (execve(2), MAX_ARG_STRLEN)
 _PATTERN = re.compile(r"[*?[]")
 _SUBSTITUTION = "recipectl does not run substitutions"

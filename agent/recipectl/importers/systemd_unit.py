@@ -9,14 +9,13 @@ from types import MappingProxyType
 
 from recipectl.errors import RecipectlError, UsageError
 from recipectl.importers.command import SHELLS, Command, script_in
-from recipectl.importers.draft import AS_IT_RUNS, VARIABLE_START, Draft, host_variable
+from recipectl.importers.draft import AS_IT_RUNS, PRIVATE, VARIABLE_START, Draft, host_variable
 from recipectl.importers.from_command import draft_from_command, model_name
 from recipectl.importers.lines import at, errors_at
 from recipectl.importers.programs import program_name, runs_engine, unwrapped
 from recipectl.importers.secret_names import is_likely_secret
 from recipectl.importers.shell import commands
 from recipectl.importers.shell_inline import inline_commands, last_opened, opened
-from recipectl.importers.shell_words import PRIVATE
 from recipectl.importers.unit_keys import set_keys
 from recipectl.importers.unit_text import PlacedSetting, expanded, placed_settings, without_specifiers
 from recipectl.importers.variables import keep_cache

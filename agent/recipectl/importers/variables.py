@@ -41,9 +41,8 @@ def keep_cache(draft: Draft, user: str, home: str | None = None) -> None:
     if home and Path(home, ".cache/huggingface").is_dir():
         draft.set("env_vars", {**variables, "HF_HOME": f"{home}/.cache/huggingface"})
     elif not home:
-        draft.not_carried_over.append(
-            f"the Hugging Face cache of user {user}; set HF_HOME to it in `env_vars:`"
-        )
+        owner = f"user {user}" if user else "its user"
+        draft.not_carried_over.append(f"the Hugging Face cache of {owner}; set HF_HOME to it in `env_vars:`")
 
 
 def _set_gpus(draft: Draft, variables: dict[str, str]) -> None:

@@ -10,7 +10,7 @@ from recipectl.errors import UsageError
 from recipectl.importers.draft import Draft
 from recipectl.importers.from_command import model_name
 from recipectl.importers.lines import keys_of, place_of
-from recipectl.importers.shapes import mapping
+from recipectl.importers.shapes import mapping, refuse_private
 from recipectl.importers.variables import move_secrets
 from recipectl.importers.vllm_studio_arguments import STUDIO_KEYS, set_extra_args
 from recipectl.recipe.schema import ALIASES, Recipe
@@ -45,10 +45,12 @@ def draft(studio_recipe: Any, source: str, node: Any = None) -> Draft:
     """
     if not isinstance(studio_recipe, Mapping):
         raise UsageError(f"one entry, `{str(studio_recipe)[:40]}`, is no recipe; it is left out")
+    refuse_private(studio_recipe)
     settings = _normalized(studio_recipe)
     for key in ("id", "model_path"):
         if not isinstance(settings.get(key), str) or not settings[key]:
-            raise UsageError(f"it has no `{key}`, which VLLM Studio requires; add it", key)
+            fault = f"its `{key}` is no text" if settings.get(key) else f"it has no `{key}`"
+            raise UsageError(f"{fault}, which VLLM Studio requires; correct it", key)
     extra_args = dict(mapping(settings.get("extra_args"), "extra_args"))
     recipe_keys = {*Recipe.model_fields, *STUDIO_KEYS, "engine_args", "extra_args"}
     extra_args |= {key: value for key, value in settings.items() if key not in recipe_keys}
