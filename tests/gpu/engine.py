@@ -20,6 +20,7 @@ from gpu.host import (
     Options,
     Table,
     applied,
+    end_process,
     get,
     gpu,
     monotonic,
@@ -156,8 +157,7 @@ class ByHand:
         wait_for_answer(port, self.process)
 
     def stop(self) -> None:
-        self.process.terminate()
-        self.process.wait(timeout=60)
+        end_process(self.process)
 
 
 def _loads(engine: Engine, table: Table, first_sec: float) -> None:

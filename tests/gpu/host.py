@@ -187,8 +187,17 @@ def by_hand(options: Options, port: int, command: list[str], **variables: str): 
         wait_for_answer(port, process)
         yield process
     finally:
-        process.terminate()
-        process.wait(timeout=60)
+        end_process(process)
+
+
+def end_process(process: "subprocess.Popen[bytes]") -> None:
+    """End a server as systemd does: llama.cpp can hang for ever in a stop that comes as it gets ready."""
+    process.terminate()
+    try:
+        process.wait(timeout=20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait(timeout=20)
 
 
 def wait_for_answer(port: int, process: "subprocess.Popen[bytes]", timeout_sec: float = 300) -> None:
