@@ -309,6 +309,13 @@ INLINE = {
     "private characters in YAML": ("compose", 'services:\n  v:\n    image: vllm/vllm-openai\n    command: "--model a/b --x \\uE000HOME\\uE001"\n', [], ["a.txt: it has characters of Unicode's private area"]),
     "YAML that contains itself": ("compose", "services: &a\n  v:\n    image: vllm/vllm-openai\n    x: *a\n", [], ["a.txt: it is nested without end"]),
     "a path of another kind": ("vllm-studio", '[{"id": "x", "model_path": ["y"]}, {"id": "z", "model_path": "a/b"}]', ["model_path: a/b"], ["line 1: recipe x: its `model_path` is no text"]),
+    "a caller's token for a shell": ("command", "export MY_TOKEN\nbash -c 'vllm serve a/b'\n", ["MY_TOKEN: /etc/recipectl/secrets/MY_TOKEN"], ["line 1: the value of `MY_TOKEN`"]),
+    "what frees a GPU before": ("command", "docker stop comfyui\ncurl -F f=@x http://localhost/z\ncurl -sf http://localhost:8000/health\nvllm serve a/b\n", ["model_path: a/b"], ["line 1: `docker stop comfyui`", "line 2: `curl -F"]),
+    "llama-swap's variables in a shell": ("llama-swap", "models:\n  a:\n    cmd: bash -c 'export A=2; vllm serve $MODEL'\n    env: [MODEL=a/b, A=1]\n", ["model_path: a/b", "A: '2'"], []),
+    "volumes that are no mapping": ("compose", "services: {v: {image: vllm/vllm-openai}}\nvolumes: [x]\n", [], ["a.txt: `volumes:` is a list"]),
+    "a number without end": ("compose", "services: {v: {image: vllm/vllm-openai, x: " + "1" * 5000 + "}}\n", [], ["is not YAML"]),
+    "private characters of Quadlet": ("quadlet", "[Container]\nImage=vllm/vllm-openai\nExec=--model \ue000X\ue001\n", [], ["a.container: it has characters of Unicode's private area"]),
+    "two lists of recipes": ("vllm-studio", '{"recipes":[],"recipes":[{"id":"a","model_path":"a/b"}]}', ["model_path: a/b"], []),
     "a unit that did not restart": ("unit", "[Service]\nUser=ai\nExecStart=/v/bin/vllm serve a/b\n", ["model_path: a/b"], ["without Restart="]),
     "a shell of llama-swap over several lines": (
         "llama-swap", 'models:\n  a:\n    cmd: |\n      bash -c "\n      source /v/bin/activate\n      exec vllm serve a/b --port ${PORT}\n      "\n', ["venv_path: /v\nmodel_path: a/b"], []),
@@ -365,6 +372,7 @@ WITH_SECRETS = {
     "VLLM Studio's options": ("vllm-studio", '{"id":"x","model_path":"a/b","extra_args":{"api_key":"@@","hf-token":"@@x","aws_secret":["@@"]}}'),
     "a key of SGLang": ("command", "python -m sglang.launch_server --model-path a/b --api-key @@\n"),
     "keys of other names": ("command", "export LITELLM_MASTER_KEY=@@ JWT=@@ KEY=${API:-@@} SENTRY_DSN=https://@@@x/1\nvllm serve a/b\n"),
+    "defaults of Compose": ("compose", "services:\n  v:\n    image: vllm/vllm-openai\n    command: --model a/b\n    environment: ['API_KEY=${API_KEY:-@@}', 'MY_KEY=${X:-@@}']\n"),
     "web hooks and logins": (
         "command", "echo @@ | docker login --password-stdin\ncurl https://hooks.slack.com/services/@@\ncurl https://api.telegram.org/bot123:@@/x\nngrok authtoken @@\nvllm serve a/b\n"),
     "options in another shape": ("vllm-studio", '[{"id":"x","model_path":"/m","extra_args":"--api-key @@"},{"id":"y","model_path":"a/b","backend":"vllm"}]'),
@@ -404,11 +412,13 @@ def test_a_composes_file_of_variables_is_read_as_compose_reads_it(tmp_path: Path
     (tmp_path / "v.env").write_text(
         "A=\"q\nx\"\nexport B=1\nC=${B}/x # c\nD='$B'\n# E=1\nF=a#b\nG: ${A}\nK\n"
     )
+    (tmp_path / "u.env").write_text("A=1\nF=1\n")
+    (tmp_path / "w.env").write_bytes(b"\xff=1\n")
     file = tmp_path / "compose.yml"
     file.write_text(
         "services:\n  v:\n    image: vllm/vllm-openai\n    gpus: all\n    network_mode: host\n"
-        "    env_file: v.env\n    environment: {B: 2}\n    command: --model a/b\n"
+        "    env_file: [u.env, v.env, w.env]\n    environment: {B: 2}\n    command: --model a/b\n"
     )
     result = imported("compose", file)
     assert has(env_vars={"A": "q\nx", "B": "2", "C": "1/x", "D": "$B", "F": "a#b", "G": "q\nx"})(result)
-    assert says("the variable `K` of the caller")(result)
+    assert says("the variable `K` of the caller", f"the variables in {tmp_path}/w.env")(result)

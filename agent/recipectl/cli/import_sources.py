@@ -42,7 +42,7 @@ def json_recipes(source: str) -> list[tuple[Any, Any]]:
     if isinstance(root, yaml.MappingNode):
         root = next((value for key, value in root.value if key.value == "recipes"), root)
     nodes = root.value if isinstance(root, yaml.SequenceNode) else [root] * len(recipes)
-    return list(zip(recipes, nodes, strict=True))
+    return list(zip(recipes, nodes if len(nodes) == len(recipes) else [None] * len(recipes), strict=True))
 
 
 def database_recipes(path: Path) -> list[Any]:
@@ -70,7 +70,7 @@ def document_of(path: Path) -> tuple[dict[str, Any], Any]:
     text = read_text(path)
     try:
         data, root = go_yaml.load(text)
-    except (yaml.YAMLError, RecursionError) as error:
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise UsageError(f"{path}: is not YAML ({error}); correct it") from error
     return _mapping(data, path), root
 

@@ -43,7 +43,7 @@ _OUTPUT = click.option(
 )
 _RUNS_ENGINE = re.compile(
     r"\b(vllm serve|vllm\.entrypoints|sglang serve|sglang\.launch_server|llama-server)\b"
-    r"|\b(docker|podman|nerdctl)\b.* (run|create)\b.*(vllm|sglang|llama)"
+    r"|\b(docker|podman|nerdctl)\b[^\n]{0,80} (run|create)\b[^\n]{0,400}(vllm|sglang|llama)"
 )
 
 # What a program is given that is likely an engine, though its name is not known.

@@ -1,5 +1,6 @@
 """The services of a Compose file: what `docker run` would be given for them."""
 
+import contextlib
 import re
 import shlex
 from collections.abc import Iterator, Mapping
@@ -8,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from recipectl.errors import UsageError
+from recipectl.errors import RecipectlError, UsageError
 from recipectl.importers.command import Command
 from recipectl.importers.compose_variables import dotenv, interpolated
 from recipectl.importers.container_options import Container
@@ -18,6 +19,7 @@ from recipectl.importers.from_command import NoEngineError, draft_from_command, 
 from recipectl.importers.go_yaml import GoLoader
 from recipectl.importers.lines import at, errors_at, node_of, place_of
 from recipectl.importers.mounts import Mounts
+from recipectl.importers.secret_names import is_likely_secret
 from recipectl.importers.shapes import mapping, refuse_private, sequence
 from recipectl.recipe.yamlsyntax import read_text
 
@@ -66,7 +68,7 @@ def compose_drafts(text: str, source: str) -> tuple[list[Draft], list[str]]:
     try:
         root = yaml.compose(text, GoLoader)
         data = yaml.load(text, _ComposeLoader)  # noqa: S506  (it is a safe loader)
-    except (yaml.YAMLError, RecursionError) as error:
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise UsageError(f"{source}: is not YAML ({error}); correct it") from error
     services = data.get("services") if isinstance(data, dict) else None
     if not isinstance(services, dict):
@@ -83,7 +85,8 @@ def compose_drafts(text: str, source: str) -> tuple[list[Draft], list[str]]:
     ]
     if "include" in data:
         left_out.append(f"{place_of(root, 'include')}: the files of `include:`; {_WHOLE}")
-    volumes = _volumes(data, folder)
+    with errors_at(source):
+        volumes = _volumes(data, folder)
     for name, service in services.items():
         try:
             drafts.append(_service_draft(str(name), service, root, folder, source, volumes))
@@ -122,8 +125,10 @@ def _service_draft(
     lost: list[str] = []
     variables: dict[str, str] = {}
     if (folder / ".env").is_file():  # Compose reads it for `${NAME}`
-        variables = dotenv(read_text(folder / ".env"), {}, lost)
+        with contextlib.suppress(RecipectlError):
+            variables = dotenv(read_text(folder / ".env"), {}, [])
     container = Container({}, lost, mounts=Mounts(volumes=volumes))
+    files: dict[str, str] = {}
     written, service = service, {}
     for key, value in written.items():
         node = node_of(root, "services", name, key)
@@ -135,7 +140,11 @@ def _service_draft(
             continue
         for container.place, part in _parts(node, place, value):
             with at(container.place, lost):
-                _add_option(container, key, interpolated(part, variables, lost), variables, folder)
+                count = len(lost)
+                value = interpolated(part, variables, lost)
+                lost[count:] = [_without_secrets(text, key, value) for text in lost[count:]]
+                _add_option(container, key, value, files, variables, folder)
+        container.environment = files | container.environment  # `environment:` wins over `env_file:`
     if "entrypoint" in service:
         container.entrypoint = tuple(_split(service["entrypoint"], "entrypoint"))
     image, arguments = service.get("image", ""), _split(service.get("command"), "command")
@@ -162,14 +171,34 @@ def _parts(node: Any, place: str, value: Any) -> Iterator[tuple[str, Any]]:
         yield place, value
 
 
+def _without_secrets(text: str, key: str, value: Any) -> str:
+    """A sentence on a variable of the service without its value, where that is likely a secret."""
+    entries = value if isinstance(value, dict) else {}
+    words = value if isinstance(value, list) else []
+    pairs = [*entries.items(), *(str(word).partition("=")[::2] for word in words)]
+    for name, content in pairs if key == "environment" else ():
+        if is_likely_secret(str(name), str(content)):
+            text = text.replace(str(content), "…")
+    return text
+
+
 def _add_option(
-    container: Container, key: str, value: Any, variables: Mapping[str, str], folder: Path
+    container: Container,
+    key: str,
+    value: Any,
+    files: dict[str, str],
+    variables: Mapping[str, str],
+    folder: Path,
 ) -> None:
-    """Add what `docker run` has an option for."""
+    """Add what `docker run` has an option for; of several files of variables the last wins."""
     lost = container.not_carried_over
     for text in _texts(key, value, folder, lost):
-        if key == "env_file" and Path(text).is_file():  # `environment:` wins over it
-            container.environment = dotenv(read_text(Path(text)), variables, lost) | container.environment
+        content = ""
+        if key == "env_file":
+            with contextlib.suppress(RecipectlError):
+                content = read_text(Path(text))
+        if content:
+            files |= dotenv(content, variables, lost)
         else:
             container.add(_COMPOSE_OPTIONS[key], text, f"`{key}:` of the service")
 

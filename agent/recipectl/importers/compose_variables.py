@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from recipectl.importers.draft import host_variable
+from recipectl.importers.secret_names import is_likely_secret
 
-_VARIABLE = re.compile(r"\$(?:(\$)|([A-Za-z_]\w*)|\{([A-Za-z_]\w*)(?:(:?[-?+])([^}]*))?\})")
+_VARIABLE = re.compile(r"\$(?:(\$)|([A-Za-z_]\w*)|\{([A-Za-z_]\w*)(?:(:?[-?+])([^}\n]{0,4096}))?\})")
 _ENTRY = re.compile(
     r"""^[ \t]*(?:\#[^\n]*|(?:export[ \t]+)?([A-Za-z_][\w.-]*)[ \t]*(?:[=:][ \t]*"""
     r"""(?:'([^']*)'|"((?:\\.|[^"\\])*)"|([^\n]*))|$))""",
@@ -23,14 +24,16 @@ def dotenv(text: str, variables: Mapping[str, str], lost: list[str]) -> dict[str
             lost.append(f"the variable `{name}` of the caller; set it in `env_vars:`")
         if literal is quoted is plain is None:
             continue
-        known = {**variables, **result}
+        known, count = {**variables, **result}, len(lost)
         if literal is not None:
             result[name] = literal
         elif quoted is not None:
             value = interpolated(quoted.replace("\\$", "$$"), known, lost)
             result[name] = re.sub(r"\\(.)", lambda escape: _ESCAPES.get(escape[1], escape[1]), value)
         else:
-            result[name] = interpolated(re.sub(r"(^|\s+)#.*", "", plain).strip(), known, lost)
+            result[name] = interpolated(re.sub(r"(?:^|(?<=\s))#.*", "", plain).strip(), known, lost)
+        if is_likely_secret(name, result[name]):
+            lost[count:] = [text.replace(result[name], "…") for text in lost[count:]]
     return result
 
 
@@ -48,10 +51,11 @@ def interpolated(value: Any, variables: Mapping[str, str], lost: list[str]) -> A
         if "+" in operator:
             lost.append(f"`${{{name}{operator}{default}}}`, which depends on whether the variable is set")
             return ""
-        if name in variables:
+        if variables.get(name) or (name in variables and ":" not in operator):
             return variables[name]
         if "-" in operator and default:
-            lost.append(f"`${{{name}}}` has its default value here, `{default}`")
+            shown = "…" if is_likely_secret(name, default) else default
+            lost.append(f"`${{{name}}}` has its default value here, `{shown}`")
             return default
         return host_variable(name)
 

@@ -30,8 +30,8 @@ _SECRET = re.compile(
 )
 # Where other programs have theirs: credentials of registries, web hooks, bots, what is piped into a login.
 _OTHER_SECRETS = re.compile(
-    r"(--creds[= ]\s*[^\s:]+:|hooks\.slack\.com/services/|/bot\d+:|\bauthtoken\s+"
-    r"|\b(?:echo|printf)\s+(?=[^|]*\|[^|]*(?:--password-stdin|login)))[^\s`'\"|]+"
+    r"(--creds[= ]\s{0,9}[^\s:]{1,200}:|hooks\.slack\.com/services/|/bot\d+:|\bauthtoken\s+"
+    r"|\b(?:echo|printf)\s+(?=[^|]{0,500}\|[^|]{0,500}(?:--password-stdin|login)))[^\s`'\"|]+"
 )
 _STRING_TAG = "tag:yaml.org,2002:str"
 

@@ -150,14 +150,8 @@ def _draft(name: str, model: Any, config: _Map, root: Any, *, port: int, source:
     if not isinstance(model.get("cmd") or "", str):
         raise UsageError("its `cmd` is no text; write the command as one text", "cmd")
     command_line = _joined_lines(_with_macros(_joined_lines(model.get("cmd") or ""), macros))
-    command = _command(command_line)
+    command = _command(command_line, _environment(model, macros))
     command.stand_at(place_of(root, "models", name, "cmd"))
-    entries = model.get("env")
-    if isinstance(entries, Mapping):
-        entries = [f"{variable}={value}" for variable, value in entries.items()]
-    for entry in sequence(entries, "env"):
-        variable, _, value = _with_macros(str(entry), macros).partition("=")
-        command.environment[variable] = value
     draft = draft_from_command(command, model_name(name), f"From llama-swap ({source}), model {name}.")
     if title := ": ".join(str(model[key]) for key in ("name", "description") if model.get(key)):
         description = " ".join(_with_macros(title, macros).split())
@@ -177,7 +171,16 @@ def _draft(name: str, model: Any, config: _Map, root: Any, *, port: int, source:
     return draft
 
 
-def _command(line: str) -> Command:
+def _environment(model: _Map, macros: _Map) -> dict[str, str]:
+    """The variables of `env:`, a list or a mapping."""
+    entries = model.get("env")
+    if isinstance(entries, Mapping):
+        entries = [f"{variable}={value}" for variable, value in entries.items()]
+    texts = (_with_macros(str(entry), macros) for entry in sequence(entries, "env"))
+    return {variable: value for variable, _, value in (text.partition("=") for text in texts)}
+
+
+def _command(line: str, environment: Mapping[str, str]) -> Command:
     """The words of `cmd`, which llama-swap runs without a shell; the engine in `bash -c SCRIPT`."""
     try:
         words = shlex.split(line)
@@ -185,7 +188,9 @@ def _command(line: str) -> Command:
         raise UsageError(f"its `cmd` cannot be split into words ({error}); correct its quotes") from error
     if not words:
         raise UsageError("it has no `cmd`; give it one")
-    return last_opened(command_from_words(words))
+    command = command_from_words(words)
+    command.environment = {**environment, **command.environment}
+    return last_opened(command)
 
 
 def _is_ours(key: str, value: str, draft: Draft) -> bool:

@@ -7,7 +7,7 @@ from recipectl.errors import UsageError
 from recipectl.importers.command import Command
 from recipectl.importers.container_options import Container, read_options
 from recipectl.importers.containers import engine_command
-from recipectl.importers.draft import Draft
+from recipectl.importers.draft import PRIVATE, Draft
 from recipectl.importers.from_command import draft_from_command, model_name
 from recipectl.importers.lines import at, errors_at
 from recipectl.importers.mounts import Mounts
@@ -40,6 +40,8 @@ def _add_setting(container: Container, setting: PlacedSetting) -> None:
 
 def quadlet_draft(text: str, name: str, source: str) -> Draft:
     """The recipe of a Quadlet file, `name` without `.container`; UsageError when it runs no engine."""
+    if PRIVATE.search(text):
+        raise UsageError("it has characters of Unicode's private area; remove them")
     lost: list[str] = []
     settings = []
     for setting in placed_settings(text):
@@ -62,6 +64,7 @@ def quadlet_draft(text: str, name: str, source: str) -> Draft:
         raise UsageError("it has no Image=; give a Quadlet file, X.container")
     for setting in settings:
         if setting.name == "PodmanArgs":
+            container.place = setting.place
             with at(setting.place, lost):
                 read_options(list(quoting.split(setting.value)), container)
     if "Entrypoint" in values:

@@ -59,6 +59,8 @@ def opened(command: Command) -> list[Command]:
         inner.path = inner.path or outer.path
         inner.folder = inner.folder or outer.folder
         inner.service = outer.service | inner.service
+        inner.secrets = outer.secrets | inner.secrets
+        inner.substituted |= outer.substituted
     return engines or [command]
 
 

@@ -11,9 +11,9 @@ _WITHOUT_EFFECT = frozenset(
 )
 # What only asks, or tidies containers up: a unit has none.
 _WITHOUT_EFFECT_HERE = re.compile(
-    r"(command -[vV]|(docker|podman) (rm|stop|kill|logs|pull|ps|inspect|wait|network|volume|system))( |\Z)"
-    r"|(ts|watch|disown)( |\Z)"
-    r"|curl (?!.*(-d|--data|--json|-X *(POST|PUT))).*(localhost|127\.0\.0\.1)"
+    r"(command -[vV]|(docker|podman) (rm|logs|pull|ps|inspect)|disown)( |\Z)"
+    r"|curl( -[sSfLI]+| -o /dev/null| -m [0-9]+| --(silent|fail|max-time[ =][0-9]+))* "
+    r"https?://(localhost|127\.0\.0\.1)\S*\Z"
 )
 _SMI_QUERY = re.compile(
     r"-(q|L|i|l|lms|x|d|f|h|-query.*|-list.*|-format.*|-id.*|-loop.*|-help|-version)(=|\Z)"

@@ -57,9 +57,7 @@ def draft(text: str, name: str, source: str, drop_ins: Mapping[str, str] = Mappi
         lost.append(f"{setting.place}: ExecStart={without_specifiers(setting.value, name, [])}")
     with errors_at(executed[-1].place):
         with at(executed[-1].place, lost):
-            command = _command(
-                executed[-1].value, environment, name, lost, _folder(unit_settings, name, lost)
-            )
+            command = _command(executed[-1].value, environment, name, lost, _folder(unit_settings, name))
         command.stand_at(executed[-1].place)
         for setting in _without_removed(unit_settings, "Environment"):
             if re.search(r"(^|[\s\"'])PATH=", setting.value):
@@ -117,10 +115,10 @@ def _environment(unit_settings: Sequence[PlacedSetting], name: str, lost: list[s
     return environment
 
 
-def _folder(unit_settings: Sequence[PlacedSetting], name: str, lost: list[str]) -> str | None:
+def _folder(unit_settings: Sequence[PlacedSetting], name: str) -> str | None:
     """The folder of WorkingDirectory=; None where there is none."""
     values = [setting.value for setting in unit_settings if setting.name == "WorkingDirectory"]
-    folder = without_specifiers("".join(values[-1:]).lstrip("-"), name, lost)
+    folder = without_specifiers("".join(values[-1:]).lstrip("-"), name, [])
     return host_variable("HOME") if folder == "~" else folder or None
 
 
