@@ -67,7 +67,7 @@ class Container:
     gpus: list[str] = field(default_factory=list)  # those that the container sees
     folder: str = ""  # in which its program starts
     place: str = ""  # of the option that is being added
-    places: dict[str, str] = field(default_factory=dict)  # path, port or secret -> its place
+    places: dict[str, str] = field(default_factory=dict)  # variable, port or `network` -> its place
     has_gpus: bool = False  # the container was given GPUs, or their devices
 
     def add_variable(self, value: str) -> None:
@@ -123,9 +123,9 @@ class Container:
             for number in range(min(last - first, 1000) + 1):
                 self.add_port(f"{address}{first + number}:{inside + number}{kind}")
             return
-        if one := re.fullmatch(r"((?:.*:)?[0-9]+)-[0-9]+:([0-9]+(?:/.*)?)", value):
+        if port_range := re.fullmatch(r"((?:.*:)?[0-9]+)-[0-9]+:([0-9]+(?:/.*)?)", value):
             self.leave_out(f"the published range {value}: its first port counts")
-            value = f"{one[1]}:{one[2]}"
+            value = f"{port_range[1]}:{port_range[2]}"
         address, host_port, container_port = ["", "", *value.rsplit(":", 2)][-3:]
         container_port = container_port.split("/")[0]
         if not host_port:

@@ -64,8 +64,8 @@ class Mounts:
         for target, source in self.pairs:
             if target and (target, source) not in self._of_folders():
                 remedy = "set HF_HOME to it" if target.endswith("/.cache/huggingface") else "name it"
-                tells = f"`{self.engine} volume inspect` tells"
-                fault = f"the volume `{source or target}` at {target}, whose folder {tells}"
+                command = f"`{self.engine} volume inspect`"
+                fault = f"the volume `{source or target}` at {target}, whose folder {command} tells"
                 lost.append(placed(f"{fault}; {remedy}", self.places.get(target, "")))
         return [f"Paths of the container are replaced by the host's: {', '.join(pairs)}."] if pairs else []
 
@@ -79,7 +79,7 @@ class Mounts:
         for index, word in enumerate(words):
             path = word if word.startswith("/") else word.partition("=")[2]
             if path.startswith("/") and not path.startswith(tuple(sources)):
-                place = "a volume" if path.startswith(volumes or ("\0",)) else "the image"
+                place = "a volume" if path.startswith(volumes) else "the image"
                 lost.append(f"`{path}`, a path of {place} that this host does not have")
                 word = PurePosixPath(path).name if index == 0 else word
             kept.append(word)

@@ -56,7 +56,7 @@ class Scope:
     script_folder: str | None = None  # where the script's file is
     conda_folder: str | None = None
     conda_environment: str | None = None
-    places: dict[str, str] = field(default_factory=dict)  # of PATH and `cd`
+    places: dict[str, str] = field(default_factory=dict)  # of PATH, `cd` and the caller's secrets
 
 
 class Words:

@@ -48,17 +48,19 @@ def draft(text: str, name: str, source: str, drop_ins: Mapping[str, str] = Mappi
     unit_settings = placed_settings(text)
     unit_settings += [setting for file in drop_ins for setting in placed_settings(drop_ins[file], file)]
     lost: list[str] = []
-    executed = _without_removed(unit_settings, "ExecStart")
-    if not executed:
+    start_settings = _without_removed(unit_settings, "ExecStart")
+    if not start_settings:
         raise UsageError("it has no ExecStart=; give a service that runs an engine")
     environment = _environment(unit_settings, name, lost)
     environment |= _variables_of_files(unit_settings, name, environment, lost)
-    for setting in executed[:-1]:
+    for setting in start_settings[:-1]:
         lost.append(f"{setting.place}: ExecStart={without_specifiers(setting.value, name, [])}")
-    with errors_at(executed[-1].place):
-        with at(executed[-1].place, lost):
-            command = _command(executed[-1].value, environment, name, lost, _folder(unit_settings, name))
-        command.stand_at(executed[-1].place)
+    with errors_at(start_settings[-1].place):
+        with at(start_settings[-1].place, lost):
+            command = _command(
+                start_settings[-1].value, environment, name, lost, _folder(unit_settings, name)
+            )
+        command.stand_at(start_settings[-1].place)
         for setting in _without_removed(unit_settings, "Environment"):
             if re.search(r"(^|[\s\"'])PATH=", setting.value):
                 command.places.setdefault("PATH", setting.place)

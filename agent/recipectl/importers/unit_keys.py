@@ -15,7 +15,7 @@ from recipectl.recipe.spans import span_sec
 _COMPILED = frozenset(
     """
     Type Restart ExecStart NotifyAccess LimitMEMLOCK Description Documentation User Environment
-    EnvironmentFile TimeoutStartSec TimeoutSec
+    EnvironmentFile TimeoutStartSec
     """.split()  # noqa: SIM905  (a list one can read)
 )
 # Values that change nothing: the compiled unit has them too, or they are systemd's defaults.
@@ -62,7 +62,7 @@ def set_keys(draft: Draft, unit_settings: Sequence[PlacedSetting], name: str) ->
 
 
 def _parts(setting: PlacedSetting) -> list[PlacedSetting]:
-    """A setting as those that it stands for; none for what belongs to containers, which a unit has not."""
+    """A setting as those that it stands for; none for what belongs to containers; a unit has none."""
     if setting.section.startswith("X-"):
         return []  # systemd ignores it
     if setting.name == "TimeoutSec":
@@ -100,8 +100,8 @@ def _set_field(draft: Draft, setting: PlacedSetting, name: str) -> bool:
                 "description": text,
                 **{k: v for k, v in draft.fields.items() if k != "description"},
             }
-        case (_, "TimeoutStartSec" as key, value):
-            _set_start_timeout(draft, key, value)
+        case (_, "TimeoutStartSec", value):
+            _set_start_timeout(draft, value)
         case (_, "User", ""):  # an empty value removes those before it
             draft.fields.pop("user", None)
         case ("Install", "WantedBy", ""):
@@ -119,13 +119,13 @@ def _set_field(draft: Draft, setting: PlacedSetting, name: str) -> bool:
     return True
 
 
-def _set_start_timeout(draft: Draft, key: str, value: str) -> None:
+def _set_start_timeout(draft: Draft, value: str) -> None:
     is_endless = value in ("infinity", "0")
     seconds = LONGEST_SEC if is_endless else span_sec(value)
     if isinstance(seconds, int) and seconds > 0:
         draft.set("ready", {"timeout_sec": seconds}, "The service had no limit." if is_endless else None)
     else:
-        draft.not_carried_over.append(f"{key}={value}")
+        draft.not_carried_over.append(f"TimeoutStartSec={value}")
 
 
 def _add_to_service(draft: Draft, service: dict[str, list[str]], setting: PlacedSetting, name: str) -> None:
