@@ -18,7 +18,7 @@ HOUSE = {
     "systemd": ("quoting", "directives", "unitfile", "started", "states", "store", "refusal", "dbus"),
     "recipe": ("gpu_selection", "positions", "spans", "parts", "schema", "search", "trusted", "yamlsyntax", "yamlfile", "places", "load", "hostfile"),
     "place": (),
-    "machine": ("distributions", "loads", "lockfile", "network", "disk", "access", "nvidia", "runtime", "processes", "sockets", "helperfile", "installation"),
+    "machine": ("distributions", "loads", "lockfile", "network", "disk", "access", "nvidia", "runtime", "processes", "sockets", "helperfile", "installation", "systemd_analyze"),
     "gateway_keys": (), "proxy": (), "request_queue": (), "watch": (), "tie_state": (), "tie": (), "canary": (), "helper": (), "health": (),
     "engines": ("options", "parallel", "engine", "llamacpp", "sglang", "vllm", "registry", "endpoint", "argv", "flags", "phases",
                 "overlaps", "served", "parser_probe", "ask", "compare"),

@@ -185,6 +185,11 @@ def test_what_an_engine_refuses_of_a_set_is_refused_with_its_reason(
     assert sentence in [str(error) for error in errors]
 
 
+def test_the_head_of_a_set_is_asked_at_an_address() -> None:
+    with pytest.raises(UsageError, match="`host` is gpu1, a name, and the tie of the set reaches only"):
+        resolved(0, host="gpu1", tensor_parallel_size=2)
+
+
 NAMES = {
     "its short name": ("gpu2", ["gpu1", "gpu2"]),
     "its full name": ("gpu2 gpu2.example.org", ["gpu1.example.org", "gpu2.example.org"]),

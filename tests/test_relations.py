@@ -245,7 +245,7 @@ def test_all_gpus_are_shared_with_those_of_one_maker() -> None:
 
 
 ADDRESSES = [("127.0.0.1", "127.0.0.1", True), ("127.0.0.1", "127.0.0.2", False), ("0.0.0.0", "127.0.0.2", True),
-             ("localhost", "127.0.0.1", True), ("::", "10.0.0.1", True)]  # fmt: skip
+             ("localhost", "127.0.0.1", True), ("::", "10.0.0.1", True), ("::1", "0:0:0:0:0:0:0:1", True)]  # fmt: skip
 
 
 @pytest.mark.parametrize(("first", "second", "clash"), ADDRESSES)

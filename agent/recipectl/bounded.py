@@ -25,8 +25,8 @@ def output_of(process: subprocess.Popen[bytes], text: str, *, max_bytes: int, ti
     end = time.monotonic() + timeout_sec
     outputs: dict[Any, bytearray] = {process.stdout: bytearray(), process.stderr: bytearray()}
     try:
-        with contextlib.suppress(BrokenPipeError), process.stdin as given:  # type: ignore[union-attr]
-            given.write(text.encode())
+        with contextlib.suppress(BrokenPipeError), process.stdin as stdin:  # type: ignore[union-attr]
+            stdin.write(text.encode())
         with selectors.DefaultSelector() as selector:
             for pipe in outputs:
                 selector.register(pipe, selectors.EVENT_READ)

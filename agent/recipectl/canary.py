@@ -30,13 +30,13 @@ def ask_model(options: argparse.Namespace) -> int:
     rows = [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
     names = [str(row.get("id")) for row in rows]
     if options.model and options.model not in names:
-        return _wrong(f"the engine serves {_shown(', '.join(names) or 'nothing')}, not {options.model}")
+        return _wrong(f"the engine serves {_excerpt(', '.join(names) or 'nothing')}, not {options.model}")
     # llama.cpp and SGLang tell the model's path beside their version, vLLM as the root of a model.
-    told = _json(engine.ask(options.path)).get("model_path") if options.path else None
-    path = told or (rows[0].get("root") if rows else None)
+    reported_path = _json(engine.ask(options.path)).get("model_path") if options.path else None
+    path = reported_path or (rows[0].get("root") if rows else None)
     path = path if options.model_path and isinstance(path, str) else ""
     if path and posixpath.normpath(path) != posixpath.normpath(options.model_path):
-        return _wrong(f"the engine has loaded {_shown(path)}, not {options.model_path}")
+        return _wrong(f"the engine has loaded {_excerpt(path)}, not {options.model_path}")
     say("the engine serves the model of its recipe")
     return 0
 
@@ -48,11 +48,11 @@ def ask_canary(options: argparse.Namespace) -> int:
     name = f"canary {options.number}"
     if answer.status != 200:
         return _wrong(
-            f"{name}: the engine answers {_status(answer)}: {_shown(answer.body.decode(errors='replace'))}"
+            f"{name}: the engine answers {_status(answer)}: {_excerpt(answer.body.decode(errors='replace'))}"
         )
     text = _text(answer)
     for fault in _faults(text, options):
-        return _wrong(f"{name}: {fault}: {_shown(text)}")
+        return _wrong(f"{name}: {fault}: {_excerpt(text)}")
     say(f"{name}: well, after {time.monotonic() - begin:.1f} s")
     return 0
 
@@ -106,7 +106,7 @@ def _status(answer: Answer) -> str:
     return f"status {answer.status}" if answer.status is not None else "nothing in time"
 
 
-def _shown(text: str) -> str:
+def _excerpt(text: str) -> str:
     return ascii(text[:_SHOWN])[1:-1] + ("…" if len(text) > _SHOWN else "")
 
 

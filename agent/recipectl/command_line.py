@@ -9,7 +9,7 @@ from recipectl.text import nearest
 
 _FLAGS = ("--user", "-q", "--quiet", "--no-pager")
 _WITH_VALUE = ("-H", "--host")
-_GROUPS = ("import", "venv")  # verbs that have verbs of their own
+_GROUPS = ("import", "venv", "fleet")  # verbs that have verbs of their own
 # What people who know systemctl type, and recipectl leaves to it: verbs about units, and about the manager.
 _OF_UNITS = (
     "is-active", "is-enabled", "is-failed", "cat", "show", "kill", "try-restart", "reload-or-restart",
@@ -46,26 +46,26 @@ _LISTS = ("list-units", "list-unit-files", "list-sockets", "list-timers")
 def in_order(words: list[str]) -> list[str]:
     """The options of recipectl itself in front of the verb, wherever they are; `help VERB` as --help."""
     front: list[str] = []
-    behind: list[str] = []
+    verb_words: list[str] = []
     rest = iter(words)
     as_json = False
     for word in rest:
         if word == "--":
-            behind += [word, *rest]
+            verb_words += [word, *rest]
         elif word in _FLAGS or word.startswith("--host="):
             front.append(word)
         elif word in _WITH_VALUE:
             front += [word, *_first(rest)]
-        elif word == "--json" and not behind:
+        elif word == "--json" and not verb_words:
             as_json = True
         else:
-            behind.append(word)
-        if behind == ["import", "command"]:  # the words of an engine follow
-            behind += rest
-    if behind[:1] == ["help"]:
-        return [*front, *behind[1:], "--help"]
-    verb = 2 if behind[:1] and behind[0] in _GROUPS else 1
-    return [*front, *behind[:verb], *(["--json"] if as_json else []), *behind[verb:]]
+            verb_words.append(word)
+        if verb_words == ["import", "command"]:  # the words of an engine follow
+            verb_words += rest
+    if verb_words[:1] == ["help"]:
+        return [*front, *verb_words[1:], "--help"]
+    verb = 2 if verb_words[:1] and verb_words[0] in _GROUPS else 1
+    return [*front, *verb_words[:verb], *(["--json"] if as_json else []), *verb_words[verb:]]
 
 
 def _first(rest: Iterable[str]) -> list[str]:

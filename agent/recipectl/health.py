@@ -33,15 +33,15 @@ _FIXED = {"wait-for-devices": ("--vendor", "0x10de"), "wait-until-ready": ("--la
 
 def _translated(words: list[str]) -> list[str]:
     """The words of an earlier release as the helper of today takes them."""
-    verb, given = words[0], words[1:]
-    user = ["--user"] if "--user" in given else []
+    verb, arguments = words[0], words[1:]
+    user = ["--user"] if "--user" in arguments else []
     if verb not in _EARLIER:  # between two releases, `--libraries` was an option, and NVIDIA the only vendor
-        if "--libraries" in given:
-            index = given.index("--libraries")
-            sys.path.append(given[index + 1])
-            del given[index : index + 2]
-        return ["wait-until-free" if verb == "check-port" else verb, *_FIXED.get(verb, ()), *given]
-    rest = [word for word in given if word != "--user"]
+        if "--libraries" in arguments:
+            index = arguments.index("--libraries")
+            sys.path.append(arguments[index + 1])
+            del arguments[index : index + 2]
+        return ["wait-until-free" if verb == "check-port" else verb, *_FIXED.get(verb, ()), *arguments]
+    rest = [word for word in arguments if word != "--user"]
     today, names = _EARLIER[verb]
     options: list[str] = []
     for name in names.split():

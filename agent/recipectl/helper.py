@@ -32,15 +32,14 @@ def _error(text: str) -> int:
 
 
 def _properties(options: argparse.Namespace, units: list[str], *names: str) -> list[dict[str, str]]:
-    """The properties of units, in the order of the units."""
+    """The properties of units, in the order of the units; none where systemctl does not answer."""
     import subprocess  # two verbs need it
 
     manager = ["--user"] if options.user else []
     command = ["/usr/bin/systemctl", *manager, "show", "-p", ",".join(names), *units]  # PATH= is the engine's
     text = subprocess.run(command, capture_output=True, text=True, check=False).stdout  # noqa: S603  (fixed words)
-    return [
-        dict(line.split("=", 1) for line in part.splitlines() if "=" in line) for part in text.split("\n\n")
-    ]
+    parts = text.split("\n\n") if text else [""] * len(units)
+    return [dict(line.split("=", 1) for line in part.splitlines() if "=" in line) for part in parts]
 
 
 def wait_until_free(options: argparse.Namespace) -> int:
@@ -109,11 +108,11 @@ def wait_for_devices(options: argparse.Namespace) -> int:
 
 def wait_for_loads(options: argparse.Namespace) -> int:
     """Wait while a unit of the list loads; the limit is this unit's own TimeoutStartSec=."""
-    told = False
+    is_announced = False
     while any(unit.get("SubState") in _LOADING for unit in _properties(options, options.units, "SubState")):
-        if not told:
+        if not is_announced:
             _error("waiting for another model on this GPU to finish loading")
-            told = True
+            is_announced = True
         time.sleep(_SLOW_POLL_SEC)
     return 0
 
@@ -155,7 +154,7 @@ def wait_until_ready(options: argparse.Namespace) -> int:
     signal.signal(number, lambda *_: stops.append(1))
     if options.note:  # for apply: a user's manager does not keep which unit started a process
         processes.note_start(options.note)
-    told, begin = None, time.monotonic()
+    last_status, begin = None, time.monotonic()
     while True:
         if options.tie and not import_module("recipectl.tie_state").is_ready(options):
             status = None  # the tie of the head asks the engine meanwhile
@@ -173,8 +172,8 @@ def wait_until_ready(options: argparse.Namespace) -> int:
                 return _error(f"port {options.port} is answered by {stranger}, not by this engine")
             loads.write(time.monotonic() - begin, processes.unit_of("self"), user=bool(options.note))
             return 0
-        if status not in (None, told):
-            told = status
+        if status not in (None, last_status):
+            last_status = status
             _error(f"{options.path} answers {status} so far")
         time.sleep(_POLL_SEC)
 
@@ -198,15 +197,15 @@ def wait_until_idle(options: argparse.Namespace) -> int:
     """
     ports = {unit: int(port) for unit, _, port in (word.rpartition("=") for word in options.units)}
     end = time.monotonic() + options.patience_sec
-    told = False
+    is_announced = False
     while time.monotonic() < end:
         states = _properties(options, [*ports], "ActiveState", "SubState")
         busy = [unit for unit, state in zip(ports, states, strict=True) if _is_busy(state, ports[unit])]
         if not busy:
             return 0
-        if not told:
+        if not is_announced:
             _error(f"waiting at most {options.patience_sec} s for idle: {', '.join(busy)}")
-            told = True
+            is_announced = True
         time.sleep(_SLOW_POLL_SEC)
     return 0
 

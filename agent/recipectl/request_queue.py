@@ -29,7 +29,7 @@ _ACCEPTED_SEC = 0.1  # until HAProxy counts what it has sent on just before
 
 
 def configuration(wait_sec: int, folder: str) -> str:
-    """HAProxy's configuration. It begins closed: `set-queue` says where the engine is."""
+    """HAProxy's configuration. It begins closed: `open-queue` says where the engine is."""
     # HAProxy tries again after `timeout connect`, where that is less than a second. Only a refused connection
     # is tried again, for an engine may have acted on anything that it took. Without `redispatch`, a request
     # goes on to try the port of its beginning.
@@ -120,11 +120,11 @@ def close_queue(options: argparse.Namespace) -> int:
         with contextlib.suppress(OSError):  # one that ends takes no new requests, and tells nothing
             _set_server(folder, "127.0.0.1", _NOWHERE)
     time.sleep(_ACCEPTED_SEC)
-    told = False
+    is_announced = False
     while (running := _requests(folder)) and time.monotonic() < end:
-        if not told:
+        if not is_announced:
             _say(f"waiting at most {options.drain_sec} s for the requests that run")
-            told = True
+            is_announced = True
         time.sleep(_POLL_SEC)
     if running:
         _say(f"requests still run after {options.drain_sec} s, and are cut")
@@ -164,9 +164,9 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _set_server(folder: Path, address: str, port: int) -> None:
-    said = _command(folder, f"set server engine/engine addr {address} port {port}")
-    if "changed" not in said and "no need to change" not in said:
-        raise OSError(said.strip()[:200])
+    reply = _command(folder, f"set server engine/engine addr {address} port {port}")
+    if "changed" not in reply and "no need to change" not in reply:
+        raise OSError(reply.strip()[:200])
 
 
 def _requests(folder: Path) -> int:

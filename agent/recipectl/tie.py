@@ -14,7 +14,7 @@ import threading
 import time
 from typing import Any
 
-from recipectl.tie_state import Hosts, State, shown
+from recipectl.tie_state import Hosts, State, checked, shown
 from recipectl.watch import Engine, key_of, say
 
 # A peer that is gone without a word is noticed after 4 s (tcp(7)); 2 s without a link are survived.
@@ -100,14 +100,14 @@ class Head:
         """The listening socket; at boot its address may come later."""
         address = (self.options.address, self.options.port)
         family = socket.AF_INET6 if ":" in self.options.address else socket.AF_INET
-        told = False
+        is_announced = False
         while True:
             try:
                 listener = socket.create_server(address, family=family, backlog=64)
             except OSError as error:
-                if not told:
+                if not is_announced:
                     say(f"cannot listen at {address[0]} port {address[1]} yet: {error.strerror}")
-                    told = True
+                    is_announced = True
                 time.sleep(_AGAIN_SEC)
             else:
                 listener.setblocking(False)
@@ -154,9 +154,11 @@ class Head:
             peer.send({"refused": refusal})
             self._drop(peer)
             return
-        if self._has(rank):
-            # The other side has begun anew: the connection that is here is a dead one.
-            raise TieLostError(f"{self.hosts.name(rank)} has started again")
+        # The other side has begun anew: a connection that is here is a dead one.
+        for dead in [other for other in self.peers if other.rank == rank]:
+            if self.state.values["complete"]:
+                raise TieLostError(f"{self.hosts.name(rank)} has started again")
+            self._drop(dead)
         peer.rank = rank
         self.state.values["versions"][str(rank)] = shown(values.get("version"))
         self._tell()
@@ -201,7 +203,7 @@ class Head:
         while engine.ask(options.path).status != 200:
             time.sleep(_AGAIN_SEC)
         body = json.dumps({"model": options.model, "prompt": "a", "max_tokens": 1})
-        told = None
+        last_status = None
         while True:
             # What only completes chats, or makes embeddings, refuses it, and works.
             status = engine.ask("/v1/completions", body).status
@@ -210,9 +212,9 @@ class Head:
             if status is not None and status < 500:
                 self.is_ready.set()
                 return
-            if status != told:
+            if status != last_status:
                 say(f"the head answers its health, and a completion {status or 'not at all'}")
-                told = status
+                last_status = status
             time.sleep(_AGAIN_SEC)
 
 
@@ -259,25 +261,12 @@ class Follower:
                         self._say_once(f"the head refuses this host: {shown(values['refused'])}")
                         continue
                     self.told, self.is_refused = None, False
-                    self.state.update(**_heard(values, len(self.state.hosts.rows)))
+                    self.state.update(**checked(values, len(self.state.hosts.rows)))
 
     def _say_once(self, text: str) -> None:
         if text != self.told:
             self.told = text
             say(text)
-
-
-def _heard(values: dict[str, Any], count: int) -> dict[str, Any]:
-    """What the head tells, as far as a head would tell it."""
-    connected, versions = values.get("connected"), values.get("versions")
-    ranks = connected if isinstance(connected, list) else []
-    texts = versions if isinstance(versions, dict) else {}
-    return {
-        "connected": [rank for rank in range(count) if rank in ranks],
-        "versions": {str(rank): shown(texts[str(rank)]) for rank in range(count) if str(rank) in texts},
-        "complete": values.get("complete") is True,
-        "ready": values.get("ready") is True,
-    }
 
 
 def tie(options: argparse.Namespace) -> int:

@@ -6,13 +6,14 @@ Standard library only: verbs of the helper import it.
 import argparse
 import json
 import os
+import stat
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from recipectl.watch import say
 
-_KEYS = {"hosts", "rank", "connected", "versions", "complete", "ready"}
+_MAX_CHARACTERS = 1 << 20  # of the file with the state
 
 
 def shown(text: object) -> str:
@@ -88,10 +89,30 @@ def state_of(tie_name: str, *, user: bool) -> dict[str, Any] | None:
     """What the tie of a member knows; None where none runs."""
     folder = Path(os.environ["XDG_RUNTIME_DIR"] if user else "/run")
     try:
-        values = json.loads((folder / tie_name / "state").read_text())
-    except (OSError, ValueError):
+        # The tie has no privilege: whoever reads its file trusts neither its kind nor its size nor its text.
+        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+        with os.fdopen(os.open(folder / tie_name / "state", flags), encoding="utf-8") as file:
+            is_file = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+            values = json.loads(file.read(_MAX_CHARACTERS)) if is_file else {}
+    except (OSError, ValueError, RecursionError):
         return None
-    return values if isinstance(values, dict) and values.keys() >= _KEYS else None
+    hosts, rank = (values.get("hosts"), values.get("rank")) if isinstance(values, dict) else (None, None)
+    if not isinstance(hosts, list) or type(rank) is not int:
+        return None
+    return {"hosts": [shown(name) for name in hosts], "rank": rank, **checked(values, len(hosts))}
+
+
+def checked(values: dict[str, Any], count: int) -> dict[str, Any]:
+    """What a tie tells of a set of `count` hosts, as far as a tie would tell it."""
+    connected, versions = values.get("connected"), values.get("versions")
+    ranks = connected if isinstance(connected, list) else []
+    texts = versions if isinstance(versions, dict) else {}
+    return {
+        "connected": [rank for rank in range(count) if rank in ranks],
+        "versions": {str(rank): shown(texts[str(rank)]) for rank in range(count) if str(rank) in texts},
+        "complete": values.get("complete") is True,
+        "ready": values.get("ready") is True,
+    }
 
 
 def is_ready(options: argparse.Namespace) -> bool:
@@ -103,7 +124,7 @@ def is_ready(options: argparse.Namespace) -> bool:
 def wait_for_set(options: argparse.Namespace) -> int:
     """Wait until all hosts of a set are there; the limit is the unit's own TimeoutStartSec=."""
     end = time.monotonic() + 30
-    told: list[str] = []
+    last_missing: list[str] = []
     while True:
         state = state_of(options.tie, user=options.user)
         if state and state["complete"]:
@@ -113,7 +134,7 @@ def wait_for_set(options: argparse.Namespace) -> int:
             return 1
         connected = state["connected"] if state else []
         missing = [name for rank, name in enumerate(state["hosts"] if state else ()) if rank not in connected]
-        if missing and missing != told:
+        if missing and missing != last_missing:
             say(f"waiting for {', '.join(missing)}")
-            told = missing
+            last_missing = missing
         time.sleep(0.2)

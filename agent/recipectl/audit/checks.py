@@ -124,10 +124,11 @@ def _users_of_mps(subject: Subject) -> Iterator[Problem]:
         if resolved.mps_pipes or "CUDA_MPS_PIPE_DIRECTORY" in resolved.environment
     ]  # fmt: skip
     for first, second in combinations(shares, 2):
-        one, other = (identity.user_of(resolved.recipe, subject.settings) for resolved in (first, second))
+        first_user = identity.user_of(first.recipe, subject.settings)
+        second_user = identity.user_of(second.recipe, subject.settings)
         exclusive = "exclusive" in (first.recipe.gpu_sharing, second.recipe.gpu_sharing)
-        if one != other and not exclusive and {*first.gpus.words} & {*second.gpus.words}:
-            models = f"{first.recipe.name} ({one}) and {second.recipe.name} ({other})"
+        if first_user != second_user and not exclusive and {*first.gpus.words} & {*second.gpus.words}:
+            models = f"{first.recipe.name} ({first_user}) and {second.recipe.name} ({second_user})"
             fault = (
                 f"{models} share a GPU through CUDA's MPS, which serves one user at a time: the second waits"
             )
@@ -167,7 +168,7 @@ def check_units(subject: Subject) -> Iterator[Problem]:
                 f"{name} does not stay up: systemd has started it {state.crashes} times again; {status}",
             )
         elif state.active_state == "inactive" and name in enabled and name.endswith(".service"):
-            rivals = (rival for rival in installed[name].setting("Conflicts") if name in installed)
+            rivals = installed[name].setting("Conflicts") if name in installed else ()
             if not any(states[rival].active_state == "active" for rival in rivals if rival in states):
                 yield on_host("unit", f"{name} is enabled and down; {status}")
     for model in subject.result.models:
@@ -249,12 +250,12 @@ def check_gateway(subject: Subject) -> Iterator[Problem]:
     from recipectl.gateway.configuration import FOLDER
 
     installed = subject.store.installed()
-    found = gateway.targets(subject.result.models, installed)
+    targets = gateway.targets(subject.result.models, installed)
     # With nginx's own test: a key or a certificate that is missing stops the next start.
-    made, problems = gateway.compiled(subject.place, subject.result.gateway, found, test=True)
+    compiled, problems = gateway.compiled(subject.place, subject.result.gateway, targets, test=True)
     yield from problems
-    if made:
-        for sentence in gateway.differences(made, Path(FOLDER), installed):
+    if compiled:
+        for sentence in gateway.differences(compiled, Path(FOLDER), installed):
             yield on_host("unit", sentence)
 
 

@@ -25,20 +25,20 @@ def equipment(resolved: Mapping[str, ResolvedRecipe]) -> dict[str, Equipment]:
     """By the name of the model. The files of a runtime are read once."""
     locks: dict[tuple[object, ...], Lock] = {}
     driver, gpus = nvidia.driver_version(), nvidia.gpus()
-    found: dict[str, Equipment] = {}
+    by_model: dict[str, Equipment] = {}
     for name, model in resolved.items():
         runtime = model.runtime
         key = (model.recipe.backend, runtime.interpreter or runtime.command[0], runtime.installed_in)
         if key not in locks:
             locks[key] = current_lock(model.recipe, runtime)
         has_gpus = model.recipe.accelerator == "cuda" and model.gpus.mode != "none"
-        found[name] = {
+        by_model[name] = {
             "engine": model.recipe.backend,
             "lock": locks[key],
             "driver": driver if has_gpus else None,
             "gpu_models": [gpu.model for gpu in gpus if has_gpus and _uses(model, gpu)],
         }
-    return found
+    return by_model
 
 
 def _uses(model: ResolvedRecipe, gpu: nvidia.Gpu) -> bool:

@@ -56,16 +56,16 @@ def not_running_beside(
     manager: Manager, states: Sequence[UnitState], units: Sequence[InstalledUnit | None]
 ) -> dict[str, list[str]]:
     """Service of a ready model -> what should run beside it and does not: its watch, its queue, its tie."""
-    wanted: dict[str, str] = {}
+    service_of: dict[str, str] = {}
     for state, unit in zip(states, units, strict=True):
         names = UnitNames.of_service(state.name)
         for word in " ".join(unit.setting("Wants")).split() if unit and state.word == "ready" else ():
             if word in names.every:
-                wanted[word] = state.name
+                service_of[word] = state.name
     down: dict[str, list[str]] = {}
-    for other in manager.states([*wanted], brief=True) if wanted else ():
+    for other in manager.states([*service_of], brief=True) if service_of else ():
         if other.active_state in ("inactive", "failed"):
-            names = UnitNames.of_service(wanted[other.name])
+            names = UnitNames.of_service(service_of[other.name])
             # A tie that starts beside a running member would wait for its end.
             remedy = (
                 f"recipectl restart {names.recipe}"

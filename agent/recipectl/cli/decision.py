@@ -15,6 +15,7 @@ from recipectl.converge import apply, copies, plan, records
 from recipectl.converge.survey import enabled_rivals, survey, with_requirements
 from recipectl.converge.values import Action, Plan, Survey
 from recipectl.errors import HostError, Problem, RecipectlError, UsageError, on_host
+from recipectl.files import remove
 from recipectl.machine import sockets
 from recipectl.place import lingering_fault
 from recipectl.recipe import search
@@ -104,8 +105,8 @@ def decide(
     decided = plan.decide(models, (*shared, *change.units), current, all_models=all_models, restart=restart)
     decided = Plan((*decided.actions, *change.actions), decided.units)
     report_problems(problems)
-    found = (*selection.problems, *problems)
-    return Decision(decided, current, models, found, max(status, change.status), change, place)
+    all_problems = (*selection.problems, *problems)
+    return Decision(decided, current, models, all_problems, max(status, change.status), change, place)
 
 
 def _recipes_elsewhere(place: Place, current: Survey) -> Iterator[Problem]:
@@ -158,8 +159,8 @@ def carry_out(decision: Decision, store: Store, manager: Manager, *, as_json: bo
                 failures.append(error)
     for name in decided.of("remove"):  # a recipe that gets this name later is another model
         names = UnitNames.of_service(name)
-        if name == names.service and not is_companion(name):
-            records.path(decision.place, names.recipe).unlink(missing_ok=True)
+        if name == names.service and not is_companion(name) and store.read(name) is None:
+            remove(records.path(decision.place, names.recipe))
     problems = [problem for failure in failures for problem in failure.problems]
     return HostError(problems) if len(failures) > 1 else next(iter(failures), None)
 

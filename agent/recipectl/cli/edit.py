@@ -51,6 +51,9 @@ def edit_(ctx: click.Context, recipe: str, force: bool) -> int:
     copy = hidden_copy(target, before)
     try:
         after = _edited(place, copy, before, target)
+    except click.Abort:  # Ctrl-C at the question
+        say(f"{target} is as it was, and what you wrote is in {copy}", err=True)
+        raise
     except RecipectlError as error:
         if copy.is_file() and copy.read_bytes() != before:
             kept = f"{error}; {target} is as it was, and what you wrote is in {copy}"

@@ -195,8 +195,16 @@ def _failed_check(state: UnitState, unit: InstalledUnit | None) -> str | None:
     if state.failed_checks:
         return state.failed_checks[0]
     paths = unit.setting("AssertPathExists") if unit else ()
-    missing = (path for path in paths if not Path(path.replace("%%", "%")).exists())
+    missing = (path for path in paths if _is_missing(path.replace("%%", "%")))
     return next((f"AssertPathExists={path}" for path in missing), None)
+
+
+def _is_missing(path: str) -> bool:
+    """False also for a path in a folder that the caller may not enter."""
+    try:
+        return not Path(path).exists()
+    except OSError:
+        return False
 
 
 def _next_command(place: Place, state: UnitState, unit: InstalledUnit | None, *, by_recipe: bool) -> str:

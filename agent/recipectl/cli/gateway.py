@@ -68,18 +68,19 @@ def decide(
     if result.gateway is None and not ends:
         return Change()
     from recipectl.gateway import converge
-    from recipectl.gateway.compile import compiled, targets
+    from recipectl.gateway.compile import compiled
+    from recipectl.gateway.compile import targets as gateway_targets
 
     now = converge.present()
     if result.gateway is None:
         return Change(None, converge.removal(current, now))
-    found = targets(
+    targets = gateway_targets(
         result.models,
         current.installed,
         applied={model.name for model in models},
         gone={current.installed[unit].recipe for unit in current.gone},
     )
-    gateway, problems = compiled(place, result.gateway, found, test=True)
+    gateway, problems = compiled(place, result.gateway, targets, test=True)
     actions = converge.decide(gateway, current, now, restart=restart) if gateway else ()
     return Change(gateway, actions, problems)
 
@@ -87,7 +88,8 @@ def decide(
 def of_place(place: Place) -> tuple[Gateway | None, tuple[Problem, ...]]:
     """The gateway of all recipes of a place, applied or not; RecipectlError where the host file has none."""
     from recipectl.compiler.cache import compile_place
-    from recipectl.gateway.compile import compiled, targets
+    from recipectl.gateway.compile import compiled
+    from recipectl.gateway.compile import targets as gateway_targets
 
     result = compile_place(place)
     if result.gateway is None:
@@ -96,8 +98,8 @@ def of_place(place: Place) -> tuple[Gateway | None, tuple[Problem, ...]]:
             f"this host has no gateway; write `gateway: {{}}` in {file}, then `recipectl apply`"
         )
     every = {model.name for model in result.models}
-    found = targets(result.models, Store(place.unit_folder).installed(), applied=every)
-    return compiled(place, result.gateway, found)
+    targets = gateway_targets(result.models, Store(place.unit_folder).installed(), applied=every)
+    return compiled(place, result.gateway, targets)
 
 
 @click.command("gateway")

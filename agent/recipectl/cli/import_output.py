@@ -7,7 +7,7 @@ import click
 import yaml
 
 from recipectl.errors import UsageError
-from recipectl.files import refuse_planted_links
+from recipectl.files import failures_named, refuse_planted_links
 from recipectl.importers.draft import Draft, redacted, render, unique_name
 from recipectl.place import Place
 from recipectl.recipe import search
@@ -71,10 +71,11 @@ def _named(drafts: Iterable[Draft]) -> dict[str, Draft]:
 
 def _write(path: Path, text: str) -> Path:
     refuse_planted_links(path.parent)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with path.open("x", encoding="utf-8") as file:
-            file.write(text)
-    except FileExistsError as error:
-        raise UsageError(f"{path} exists already; remove it or give another -o") from error
+    with failures_named("written", path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with path.open("x", encoding="utf-8") as file:
+                file.write(text)
+        except FileExistsError as error:
+            raise UsageError(f"{path} exists already; remove it or give another -o") from error
     return path

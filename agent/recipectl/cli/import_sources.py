@@ -1,6 +1,7 @@
 """What `import` reads: texts, JSON, YAML and a database of other tools."""
 
 import contextlib
+import errno
 import json
 import sqlite3
 import sys
@@ -11,13 +12,21 @@ import click
 import yaml
 
 from recipectl.errors import UsageError
+from recipectl.files import MAX_BYTES, read_bounded
 from recipectl.importers import go_yaml, vllm_studio
 from recipectl.recipe.yamlsyntax import Loader, read_text
 
 
 def text_of(source: str) -> str:
     """The text of a file, or of standard input for `-`; RecipeError when it cannot be read."""
-    return sys.stdin.read() if source == "-" else read_text(Path(source))
+    return read_text(Path(source), _of_standard_input if source == "-" else read_bounded)
+
+
+def _of_standard_input(_: Path) -> bytes:
+    content = sys.stdin.buffer.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise OSError(errno.EFBIG, f"it is larger than {MAX_BYTES} bytes")
+    return content
 
 
 def is_sqlite(source: str) -> bool:
@@ -56,7 +65,7 @@ def database_recipes(path: Path) -> list[Any]:
             for row, text in database.execute(query):
                 try:
                     recipes += vllm_studio.recipes(json.loads(text))
-                except (ValueError, TypeError, UsageError) as error:
+                except (ValueError, TypeError, RecursionError, UsageError) as error:
                     click.echo(f"{path}: row {row} is not a recipe ({error}); it is left out", err=True)
     except sqlite3.Error as error:
         raise UsageError(

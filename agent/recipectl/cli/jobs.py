@@ -91,7 +91,7 @@ def run_jobs(
             _refuse_foreign_and_rivals(place, manager, services)
         states = [existing(manager, service, place) for service in services]
         for service, reason in _also_stopped(manager, verb, services).items():
-            say(f"{'would stop' if dry_run else 'stopping'} {service}: {reason}")
+            (click.echo if dry_run else say)(f"{'would stop' if dry_run else 'stopping'} {service}: {reason}")
         if dry_run:
             click.echo("\n".join(f"would {verb.lower()} {service}" for service in services))
             return 0

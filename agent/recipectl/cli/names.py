@@ -173,8 +173,8 @@ def complete_recipe(ctx: click.Context, _: click.Parameter, start: str) -> list[
         names = {*recipe_names(place), *model_names(place)}
     except RecipectlError:  # a folder that the caller cannot read: TAB says nothing
         return []
-    given = ctx.params.get("recipes") or ()
-    return [CompletionItem(name) for name in sorted(names - {*given}) if name.startswith(start)]
+    recipes_so_far = ctx.params.get("recipes") or ()
+    return [CompletionItem(name) for name in sorted(names - {*recipes_so_far}) if name.startswith(start)]
 
 
 def complete_word(*words: str) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:

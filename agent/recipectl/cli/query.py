@@ -273,12 +273,12 @@ def logs_(ctx: click.Context, /, recipes: tuple[str, ...], **options: str | bool
             recipe_file(UnitNames.of_service(service).recipe, place)
     if options["lines"] is None and not (options["since"] or options["boot"] or options["grep"]):
         options["lines"] = "100"
-    given = (
+    journal_options = (
         f"--{name}" if value is True else f"--{name}={value}" for name, value in options.items() if value
     )
     no_pager = options["follow"] or ctx.find_root().params["no_pager"]
     units = [word for service in services[1:] for word in ("-u", service)]
-    words = [*place.journalctl, services[0], *units, *given, *(["--no-pager"] if no_pager else [])]
+    words = [*place.journalctl, services[0], *units, *journal_options, *(["--no-pager"] if no_pager else [])]
     try:
         os.execvp(words[0], place.command(*words))  # noqa: S606  (journalctl takes over)
     except OSError as error:

@@ -12,6 +12,7 @@ from recipectl.cli.names import models_argument, not_applied, recipe_names, serv
 from recipectl.cli.terminal import say
 from recipectl.converge import apply, plan, records
 from recipectl.converge.values import Survey
+from recipectl.files import remove
 from recipectl.systemd.dbus import Manager
 from recipectl.systemd.store import Store
 from recipectl.systemd.unitfile import UnitNames
@@ -26,9 +27,9 @@ if TYPE_CHECKING:
 def remove_(place: Place, recipes: tuple[str, ...]) -> int:
     """Stop models, disable them and remove their units; recipes stay."""
     services = tuple(map(service_name, recipes))
-    refuse_upgraded(place, services)
     store = Store(place.unit_folder)
     with store.lock(report_wait), Manager(user=place.user) as manager:
+        refuse_upgraded(place, services)
         installed = store.installed()
         gone: dict[str, str] = {}
         for service in services:
@@ -41,8 +42,8 @@ def remove_(place: Place, recipes: tuple[str, ...]) -> int:
         states = {state.name: state for state in manager.states([*gone], brief=True)}
         current = Survey(installed=installed, states=states, gone=gone)
         apply.apply(plan.decide((), (), current), store, manager)
-    for service in services:
-        records.path(place, UnitNames.of_service(service).recipe).unlink(missing_ok=True)
+        for service in services:
+            remove(records.path(place, UnitNames.of_service(service).recipe))
     for unit in (unit for unit in services if unit in gone):
         say(f"{'stopped and removed' if current.is_up(unit) else 'removed'} {unit}")
     return 0

@@ -12,7 +12,9 @@ from click.shell_completion import BashComplete, FishComplete, ShellComplete, Zs
 
 from recipectl.errors import UsageError
 from recipectl.files import failures_named, write_whole
+from recipectl.machine.installation import refuse_if_others_can_write
 from recipectl.place import Place
+from recipectl.systemd import quoting
 
 _SHARE = Path(__file__).parents[1] / "share"
 _RECIPES = Path("/etc/recipectl/recipes")  # it stays: what people put there is theirs
@@ -43,6 +45,7 @@ def setup_(place: Place, remove: bool, package: Path | None) -> None:
     paths = dict(_package_files(package) if package else _local_files())
     if not remove:
         if not package:
+            refuse_if_others_can_write()  # root runs it at each boot
             with failures_named("written", _RECIPES):
                 _RECIPES.mkdir(parents=True, exist_ok=True)
         for path in paths:
@@ -61,7 +64,7 @@ def _local_files() -> Iterator[tuple[Path, str]]:
     service = (_SHARE / "recipectl-apply.service").read_text()
     yield from _shared(Path("/usr/local/share"), zsh="site-functions")
     yield Path("/etc/polkit-1/rules.d/50-recipectl.rules"), (_SHARE / "50-recipectl.rules").read_text()
-    service = service.replace("ExecStart=recipectl ", f"ExecStart={command} ")
+    service = service.replace("ExecStart=recipectl ", f"ExecStart={quoting.word(command)} ")
     yield Path("/etc/systemd/system/recipectl-apply.service"), service
 
 

@@ -159,11 +159,11 @@ def _on_terminal(describe: Callable[[], str], end: threading.Event, at_once: boo
 
 def _in_plain_lines(describe: Callable[[], str], end: threading.Event, at_once: bool) -> None:
     begin = time.monotonic()
-    told = ""
+    last_text = ""
     if at_once:
-        told = describe()
-        click.echo(told, err=True)
+        last_text = describe()
+        click.echo(last_text, err=True)
     while not end.wait(_PLAIN_LINE_SEC):
-        if (text := describe()) != told:
-            told = text
+        if (text := describe()) != last_text:
+            last_text = text
             click.echo(f"{time.monotonic() - begin:.0f} s: {text}", err=True)

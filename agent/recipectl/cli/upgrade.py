@@ -184,14 +184,14 @@ def _show_status(place: Place, recipe: str | None, *, as_json: bool) -> int:
         if model not in (*names, *recipe_names(place)):
             raise no_such_recipe(model, place)
         names = [name for name in names if name == model]
-    found = [record for name in names if (record := records.read(place, name))]
+    selected = [record for name in names if (record := records.read(place, name))]
     if as_json:
-        print_json([_status_row(record) for record in found])
+        print_json([_status_row(record) for record in selected])
     else:
-        _print_status(found, detailed=recipe is not None)
-    if not found and not as_json:
+        _print_status(selected, detailed=recipe is not None)
+    if not selected and not as_json:
         say("no upgrades" if recipe is None else f"`{recipe}` was never upgraded", err=True)
-    return 3 if any(record.step != "done" for record in found) else 0
+    return 3 if any(record.step != "done" for record in selected) else 0
 
 
 def _status_row(record: Record) -> dict[str, object]:
@@ -203,8 +203,8 @@ def _status_row(record: Record) -> dict[str, object]:
     }  # fmt: skip
 
 
-def _print_status(found: Sequence[Record], *, detailed: bool) -> None:
-    for record in found if detailed else ():
+def _print_status(selected: Sequence[Record], *, detailed: bool) -> None:
+    for record in selected if detailed else ():
         for sentence in record.said:
             click.echo(sentence)
     rows = [
@@ -212,10 +212,10 @@ def _print_status(found: Sequence[Record], *, detailed: bool) -> None:
             record.model, record.step, time.strftime("%Y-%m-%d %H:%M", time.localtime(record.began_sec)),
             record.began_with or "-", record.ended_with or record.to or "-",
         ]
-        for record in found
+        for record in selected
     ]  # fmt: skip
     table(rows, ["MODEL", "STEP", "BEGAN", "FROM", "TO"])
-    for record in found:
+    for record in selected:
         if record.failure:
             click.echo(f"{record.model}: {record.failure}")
 

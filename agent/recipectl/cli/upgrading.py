@@ -20,7 +20,7 @@ from recipectl.cli.failures import said_by, start_failure
 from recipectl.cli.jobs import Load, existing
 from recipectl.cli.sockets import queue_job
 from recipectl.cli.terminal import moving_line, say
-from recipectl.cli.venv import made, venv_folder
+from recipectl.cli.venv import ensure_venv, venv_folder
 from recipectl.compiler.cache import compile_place
 from recipectl.converge import holds, records
 from recipectl.converge.survey import survey
@@ -61,7 +61,7 @@ class OtherVerbs:
     def make_runtime(self, requirement: str, backend: str, like: Path | None) -> Path:
         """The venv of a requirement, made like another one where it is not there."""
         request, folder = known_runtime(self.place, requirement, backend, like)
-        return folder or made(self.place, request)
+        return folder or ensure_venv(self.place, request)
 
     def apply(self, model: str, store: Store, manager: Manager) -> None:
         """Apply one recipe; HostError with what went wrong."""

@@ -75,11 +75,11 @@ def create_(place: Place, /, name: str | None, lock: Path | None, **words: objec
     if "/" in str(words["python"] or ""):
         words["python"] = os.path.abspath(str(words["python"]))  # noqa: PTH100  (uv runs elsewhere)
     text, request = requests.request_for(lock, words) if lock else ("", requests.request_of(words))
-    click.echo(made(place, request, text, name))
+    click.echo(ensure_venv(place, request, text, name))
     return 0
 
 
-def made(place: Place, request: Request, text: str = "", name: str | None = None) -> Path:
+def ensure_venv(place: Place, request: Request, text: str = "", name: str | None = None) -> Path:
     """The venv of a request, with `text` as its lock; it is made where it is not there."""
     from recipectl.venvs import request as requests
     from recipectl.venvs.create import clear_interrupted, create
@@ -228,13 +228,13 @@ def verify_(place: Place, venvs: tuple[str, ...], as_json: bool) -> int:
             click.echo(str(error), err=True)
             status = max(status, error.status)
     if as_json:
-        rows = [{"venv": str(path), "findings": [row._asdict() for row in found]} for path, found in results]
-        print_json(rows)
+        tables = [{"venv": str(path), "findings": [row._asdict() for row in rows]} for path, rows in results]
+        print_json(tables)
     else:
-        for path, found in results:
-            for row in found:
+        for path, rows in results:
+            for row in rows:
                 click.echo(_one_line(f"{row.kind:9}  {path / row.path}: {row.detail}"))
-    return status or (3 if any(found for _, found in results) else 0)
+    return status or (3 if any(rows for _, rows in results) else 0)
 
 
 def _one_line(text: str) -> str:

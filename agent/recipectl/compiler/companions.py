@@ -134,7 +134,7 @@ def tie_values(
     recipe, key = resolved.recipe, secrets.api_key(resolved.recipe) if member.rank == 0 else None
     model = served_names(recipe, resolved.words)[0]
     asked = resolved.endpoint.connect
-    own = (asked,) if member.rank == 0 and asked.replace(".", "").replace(":", "").isalnum() else ()
+    own = (asked,) if member.rank == 0 else ()
     ties: Values = {
         "tie": helper.tie(resolved, member, model, key.name if key else None),
         "wait_until_free": helper.wait_until_free(names.service),

@@ -39,11 +39,11 @@ class HelperCommands:
 
     def _helper(self, verb: str, *words: str | int | None) -> str:
         """A command line; an option whose value is None is left out."""
-        given = [*self.installation.helper, verb, *words]
-        while None in given:
-            index = given.index(None)
-            del given[index - 1 : index + 1]
-        return quoting.command_line(tuple(map(str, given)))
+        command = [*self.installation.helper, verb, *words]
+        while None in command:
+            index = command.index(None)
+            del command[index - 1 : index + 1]
+        return quoting.command_line(tuple(map(str, command)))
 
     def systemctl(self, *words: str) -> str:
         """systemctl with the unit's own manager."""

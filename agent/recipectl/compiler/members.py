@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterable
+from ipaddress import ip_address
 from typing import NamedTuple
 
 from recipectl.engines.argv import Word
@@ -50,16 +51,18 @@ def place(recipe: Recipe, answer: Answer) -> tuple[Recipe, Member | None]:
         raise UsageError(f"{fault}; remove it", "on_demand", kind="value")
     rank = _rank(nodes.hosts, answer("names").split())
     own = _own_addresses(nodes, nodes.hosts[rank], answer)
-    found = [
+    addresses = [
         own if index == rank else _addresses_of(nodes, host, answer) for index, host in enumerate(nodes.hosts)
     ]
     port = nodes.port or ENGINES[recipe.backend].rendezvous_port
     tie_port = nodes.tie_port or port + (_TIE_ABOVE if port + _TIE_ABOVE < 65536 else -_TIE_ABOVE)
     _check_ports(recipe, port, tie_port)
+    if rank == 0:
+        _check_host(recipe)
     member = Member(
         rank=rank,
         address=own[0],
-        hosts=tuple(zip(nodes.hosts, found, strict=True)),
+        hosts=tuple(zip(nodes.hosts, addresses, strict=True)),
         interface=nodes.interface,
         rendezvous_port=port,
         tie_port=tie_port,
@@ -81,9 +84,20 @@ def _digest(values: list[object]) -> str:
 def agreed(member: Member, recipe: Recipe, words: Iterable[Word]) -> Member:
     """The member with the digest of what makes hosts one set, besides where files lie on each."""
     own = {"nodes", "host", "port", "queue", *(["model_path"] if recipe.model_path.startswith("/") else [])}
-    said = [word.text for word in words if word.key and word.key[0] not in own]
+    agreed_words = [word.text for word in words if word.key and word.key[0] not in own]
     names = [name for name, _ in member.hosts]
-    return member._replace(digest=_digest([recipe.name, recipe.backend, names, member.rendezvous_port, said]))
+    values: list[object] = [recipe.name, recipe.backend, names, member.rendezvous_port, agreed_words]
+    return member._replace(digest=_digest(values))
+
+
+def _check_host(recipe: Recipe) -> None:
+    """UsageError for a name in `host:`: the tie of the head may ask its engine at an address alone."""
+    try:
+        ip_address(recipe.host or "127.0.0.1")
+    except ValueError as error:
+        if recipe.host != "localhost":
+            fault = f"`host` is {recipe.host}, a name, and the tie of the set reaches only addresses"
+            raise UsageError(f"{fault}; write its address", "host", kind="network") from error
 
 
 def _check_ports(recipe: Recipe, port: int, tie_port: int) -> None:
@@ -126,7 +140,7 @@ def _is_short_of(host: str, full: set[str]) -> bool:
 def _own_addresses(nodes: Nodes, name: str, answer: Answer) -> tuple[str, ...]:
     """The addresses by which the other hosts reach this one."""
     is_head = nodes.hosts is not None and name == nodes.hosts[0]
-    told = (
+    head_addresses = (
         _looked_up(nodes.address, answer, "correct `nodes.address`", "address")
         if nodes.address and is_head
         else ()
@@ -137,7 +151,7 @@ def _own_addresses(nodes: Nodes, name: str, answer: Answer) -> tuple[str, ...]:
             fault = f"`nodes.interface` is {nodes.interface}, which has no address on this host"
             remedy = "correct it, or bring it up (`ip address` lists the interfaces)"
             raise UsageError(f"{fault}; {remedy}", "nodes", "interface", kind="network")
-        known = told or tuple(answer(f"address {name}").split())
+        known = head_addresses or tuple(answer(f"address {name}").split())
         if known and not {*known} & {*addresses}:
             fault = (
                 f"`nodes.interface` {nodes.interface} has {addresses[0]}, and the other hosts look {name} up"
@@ -146,7 +160,8 @@ def _own_addresses(nodes: Nodes, name: str, answer: Answer) -> tuple[str, ...]:
             raise UsageError(f"{fault} as {known[0]}; {remedy}", "nodes", "interface", kind="network")
         both = [address for address in addresses if address in known]
         return tuple(dict.fromkeys((*both, *addresses)))
-    return told or _looked_up(name, answer, "give `nodes.interface`, or its address in DNS or /etc/hosts")
+    remedy = "give `nodes.interface`, or its address in DNS or /etc/hosts"
+    return head_addresses or _looked_up(name, answer, remedy)
 
 
 def _addresses_of(nodes: Nodes, host: str, answer: Answer) -> tuple[str, ...]:

@@ -102,11 +102,11 @@ def resolve(source: Source, settings: HostSettings, installation: Installation, 
         raise problems.error()
     groups = () if installation.user else preflight.supplementary_groups(resolved, disk)
     resolved = replace(resolved, groups=groups, mps_pipes=preflight.mps_pipes(resolved, disk))
-    found = (
+    noticed = (
         *_warnings(resolved, source, lock_differences, disk),
         *preflight.warnings(resolved, settings, installation, disk),
     )
-    warnings = [problems.placed(warning, "warning") for warning in found]
+    warnings = [problems.placed(warning, "warning") for warning in noticed]
     return replace(
         resolved,
         positions=positions,

@@ -3,10 +3,8 @@
 import contextlib
 import json
 import os
-import re
 import stat
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 
 import yaml
@@ -171,11 +169,11 @@ def unread_options(resolved: ResolvedRecipe, disk: Disk) -> Iterator[UsageError]
     if not any(text.startswith(engine.config_flag or " ") for text in texts):
         return
     options = shipped_options(recipe.backend)
-    given, _ = flags.parse(recipe.backend, texts, options)
+    options_used, _ = flags.parse(recipe.backend, texts, options)
     fields = ("host", "port", "served_model_name")
     owned = {options.canonical(engine.flags[name] or ""): name for name in fields}
     owned |= {engine.model_flag: "model_path", "--model": "model_path"}
-    for option in given:
+    for option in options_used:
         if option.flag != engine.config_flag or not "".join(option.values).startswith("/"):
             continue
         path = Path(option.values[0])
@@ -214,31 +212,13 @@ def check_service_values(recipe: Recipe) -> Iterator[UsageError]:
     """Yield what this host's systemd would ignore of the values in `service:`, in its own words."""
     sections = ("Unit", "Service")
     lines = tuple((section, line) for section in sections for line in service_settings.lines(recipe, section))
-    for name, reason in _ignored(lines) if lines else ():
+    if not lines:
+        return
+    from recipectl.machine.systemd_analyze import ignored_settings
+
+    for name, reason in ignored_settings(lines):
         sentence = f"systemd would ignore `service.{name}` ({reason}); correct it"
         yield UsageError(sentence, "service", name, kind="setting")
-
-
-@cache
-def _ignored(lines: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
-    """(setting, what systemd-analyze says about its value); nothing where that cannot be run."""
-    import subprocess
-    import tempfile
-
-    text = ["[Unit]", "DefaultDependencies=no", *(line for section, line in lines if section == "Unit")]
-    text += ["[Service]", "ExecStart=/bin/true", *(line for section, line in lines if section == "Service")]
-    with tempfile.TemporaryDirectory(prefix="recipectl-") as folder:
-        file = Path(folder, "values.service")
-        file.write_text("\n".join([*text, ""]), errors="surrogateescape")
-        words = ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", str(file)]
-        try:
-            output = subprocess.run(words, capture_output=True, text=True, check=False, timeout=10).stderr  # noqa: S603  (fixed words)
-        except (OSError, subprocess.TimeoutExpired):
-            return ()
-    remarks = re.findall(rf"^{re.escape(str(file))}:([0-9]+): (.*gnoring.*)$", output, re.M)
-    # service_settings reports unknown settings.
-    known = ((number, reason) for number, reason in remarks if "Unknown" not in reason)
-    return tuple((text[int(number) - 1].partition("=")[0], reason) for number, reason in known)
 
 
 def model_faults(recipe: Recipe, disk: Disk) -> Iterator[UsageError]:

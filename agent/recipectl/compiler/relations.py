@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from itertools import combinations, product
 from typing import NamedTuple
 
@@ -259,8 +260,15 @@ def _same_address(address: str, other: str) -> bool:
     """True if two listeners at these addresses could want one port."""
     if address in _WILDCARDS or other in _WILDCARDS:
         return True
-    aliases = {"localhost": "127.0.0.1"}
-    return aliases.get(address, address) == aliases.get(other, other)
+    return _ip_address(address) == _ip_address(other)
+
+
+def _ip_address(address: str) -> object:
+    """An address without its spelling; a name stays as it is."""
+    try:
+        return ip_address("127.0.0.1" if address == "localhost" else address)
+    except ValueError:
+        return address
 
 
 def _stopped_by(

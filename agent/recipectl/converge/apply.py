@@ -68,7 +68,8 @@ def apply(
     work.each("restart", work.restart)
     work.each("start", lambda unit: manager.start_without_waiting("Start", unit))
     work.check_sockets()
-    work.each("remove helper", lambda path: remove(Path(path)))
+    if not work.failures:  # a unit that could not be removed may still run its helper
+        work.each("remove helper", lambda path: remove(Path(path)))
     if work.failures:
         raise HostError([on_host("unit", failure) for failure in work.failures])
 
@@ -154,7 +155,8 @@ def create_accounts(groups: Sequence[str], users: Sequence[str]) -> None:
     words = ["systemd-sysusers", "-"]
     try:
         done = subprocess.run(words, input="\n".join(lines), capture_output=True, text=True, check=False)  # noqa: S603
-        reason = done.stderr.strip() if done.returncode else ""
+        status = f"systemd-sysusers ended with status {done.returncode}"
+        reason = (done.stderr.strip() or status) if done.returncode else ""
     except OSError as error:
         reason = f"systemd-sysusers cannot be run ({error.strerror})"
     if reason:

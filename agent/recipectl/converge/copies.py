@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from recipectl.compiler.cache import compile_place
-from recipectl.errors import Problem, RecipeError, UsageError
+from recipectl.errors import Problem, RecipectlError, RecipeError, UsageError
 from recipectl.files import failures_named, read_bounded, write_whole
 from recipectl.place import Place
 from recipectl.recipe import search
@@ -85,6 +85,8 @@ def _read_notes(notes: Path) -> dict[str, str]:
     """Copy -> the file that it was copied from."""
     try:
         noted = json.loads(read_bounded(notes))
-    except (OSError, ValueError):
+    except FileNotFoundError:
         return {}
+    except (OSError, ValueError) as error:
+        raise RecipectlError(f"{notes} cannot be read ({error}); correct it, or remove it") from error
     return noted if isinstance(noted, dict) else {}

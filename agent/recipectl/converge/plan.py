@@ -67,9 +67,8 @@ def without_a_model(models: Iterable[CompiledModel], survey: Survey) -> dict[str
     """Recipe -> why it is left alone: it runs, and would end for a new recipe whose model is not there."""
     held = {}
     for model in models:
-        missing = next(
-            (said for said in model.warnings if (said.key, said.kind) == ("model_path", "file")), None
-        )
+        warnings = (warning for warning in model.warnings if warning.key == "model_path")
+        missing = next((warning for warning in warnings if warning.kind == "file"), None)
         service = model.unit_names.service
         changed = any(_text(unit.name, survey) != unit.text for unit in model.units)
         if missing and changed and survey.is_up(service):

@@ -96,8 +96,8 @@ class Situation:
     @property
     def queue_changed(self) -> bool:
         """True if HAProxy runs, and was started with another configuration."""
-        wanted = next((unit.text for unit in self.model.units if unit.name == self.names.queue), "")
-        digest = InstalledUnit(self.names.queue, wanted).digest
+        new_text = next((unit.text for unit in self.model.units if unit.name == self.names.queue), "")
+        digest = InstalledUnit(self.names.queue, new_text).digest
         return self.survey.is_up(self.names.queue) and (
             self.survey.started.get(self.names.queue) not in (None, "", digest)
         )
@@ -120,8 +120,8 @@ class Situation:
     def _listens_otherwise(self) -> bool:
         """True if the settings of the socket change, and not only what else its file says."""
         installed = self.survey.installed.get(self.model.socket)
-        wanted = (unit.text for unit in self.model.units if unit.name == self.model.socket)
-        texts = [installed.text if installed else "", next(wanted, "")]
+        new_texts = (unit.text for unit in self.model.units if unit.name == self.model.socket)
+        texts = [installed.text if installed else "", next(new_texts, "")]
         before, after = (
             [each for each in parse_settings(text) if each.section == "Socket"] for text in texts
         )

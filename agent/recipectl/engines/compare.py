@@ -71,10 +71,10 @@ def _default(value: str | None) -> str:
 
 
 def _named(what: str, names: Iterable[str]) -> Iterator[str]:
-    found = sorted(names)
-    more = f" and {len(found) - _MOST} more" if len(found) > _MOST else ""
-    if found:
-        yield f"{what}: {', '.join(found[:_MOST])}{more}"
+    sorted_names = sorted(names)
+    more = f" and {len(sorted_names) - _MOST} more" if len(sorted_names) > _MOST else ""
+    if sorted_names:
+        yield f"{what}: {', '.join(sorted_names[:_MOST])}{more}"
 
 
 def _runtime(fields: dict[str, Any]) -> Runtime:
@@ -84,11 +84,11 @@ def _runtime(fields: dict[str, Any]) -> Runtime:
 
 def main(text: str) -> int:
     """Ask both engines, and print what differs; the exit status."""
-    given = json.loads(text)
-    words = [Word(row[0], tuple(row[1:])) for row in given["words"]]
-    runtimes = [_runtime(given[name]) for name in ("old", "new")]
-    old, new = (options_of(given["backend"], runtime, "", cache=None) for runtime in runtimes)
-    lines, takes = report(given["backend"], words, given["extra_args"], old, new)
+    message = json.loads(text)
+    words = [Word(row[0], tuple(row[1:])) for row in message["words"]]
+    runtimes = [_runtime(message[name]) for name in ("old", "new")]
+    old, new = (options_of(message["backend"], runtime, "", cache=None) for runtime in runtimes)
+    lines, takes = report(message["backend"], words, message["extra_args"], old, new)
     for line in lines:
         sys.stdout.write(f"{printable(line)}\n")
     return STATUSES[takes]

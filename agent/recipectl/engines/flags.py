@@ -124,10 +124,10 @@ def check_recipe(
     engine: str, words: Sequence[Word], extra_args: Mapping[str, object], known: Options
 ) -> list[UsageError]:
     """What an engine with these options would refuse of a recipe's words and of its `extra_args`."""
-    given = [word for word in words if word.key not in ((), ("model_path",))]
-    with_words = {word.key[1] for word in given if word.key[0] == "extra_args"}
+    written = [word for word in words if word.key not in ((), ("model_path",))]
+    with_words = {word.key[1] for word in written if word.key[0] == "extra_args"}
     false = [key for key, value in sorted(extra_args.items()) if value is False and key not in with_words]
-    return [*check(engine, given, known), *check_false(engine, false, known)]
+    return [*check(engine, written, known), *check_false(engine, false, known)]
 
 
 def check_false(engine: str, keys: Sequence[str], known: Options) -> list[UsageError]:

@@ -18,7 +18,7 @@ _ADOPTED = {
 }  # fmt: skip
 
 
-class _Said(NamedTuple):
+class _Flag(NamedTuple):
     """What one flag says, and the key of the recipe that says it."""
 
     flag: str  # the engine's own name of it
@@ -30,7 +30,7 @@ class _Said(NamedTuple):
     def by_field(self) -> bool:
         return self.key[0] not in ("extra_args", "args")
 
-    def same_as(self, other: "_Said") -> bool:
+    def same_as(self, other: "_Flag") -> bool:
         return (self.values, self.negated) == (other.values, other.negated)
 
     def __str__(self) -> str:
@@ -44,8 +44,8 @@ def settled(recipe: Recipe, words: Iterable[Word]) -> Recipe:
     options = shipped_options(recipe.backend)
     fields = {options.canonical(flag): field for field, flag in engine.flags.items() if flag}
     flags = [*_flags(recipe.backend, [word for word in words if word.key], options)]
-    said = {item.flag: item for item in flags if item.by_field}
-    said[options.canonical(engine.model_flag)] = _Said(
+    by_flag = {item.flag: item for item in flags if item.by_field}
+    by_flag[options.canonical(engine.model_flag)] = _Flag(
         engine.model_flag, (recipe.model_path,), False, ("model_path",)
     )
     errors: list[UsageError] = []
@@ -58,21 +58,21 @@ def settled(recipe: Recipe, words: Iterable[Word]) -> Recipe:
             sentence = f"`{item}` serves another model than `model_path`; write it in `model_path:`"
             errors.append(UsageError(sentence, *item.key, kind="argument"))
             continue
-        before = said.get(item.flag)
+        before = by_flag.get(item.flag)
         refused = field and before is None and getattr(recipe, field) is False and not item.negated
         if refused or (before and not before.same_as(item)):
             source = ".".join(map(str, before.key)) if before else str(field)
             sentence = f"`{item}` contradicts `{source}`; keep one of them"
             errors.append(UsageError(sentence, *item.key, kind="argument"))
         elif field in _ADOPTED and before is None and item.values:
-            said[item.flag] = item
+            by_flag[item.flag] = item
             adopted[field] = _converted(field, item, errors)
     if errors:
         raise MultipleUsageError(errors)
     return recipe.model_copy(update=adopted) if adopted else recipe
 
 
-def _converted(field: str, item: _Said, errors: list[UsageError]) -> object:
+def _converted(field: str, item: _Flag, errors: list[UsageError]) -> object:
     text = item.values[0].partition(",")[0] if field == "served_model_name" else item.values[0]
     if _ADOPTED[field] is str:
         return text
@@ -82,9 +82,9 @@ def _converted(field: str, item: _Said, errors: list[UsageError]) -> object:
     return int(text)
 
 
-def _flags(engine: str, words: list[Word], options: Options) -> Iterator[_Said]:
-    given, _ = parse(engine, [word.text for word in words], options)
-    for option in given:
+def _flags(engine: str, words: list[Word], options: Options) -> Iterator[_Flag]:
+    parsed, _ = parse(engine, [word.text for word in words], options)
+    for option in parsed:
         flag = options.canonical(option.flag)
         if options.kind(flag) is not None:
-            yield _Said(flag, option.values, option.negated, words[option.index].key)
+            yield _Flag(flag, option.values, option.negated, words[option.index].key)

@@ -25,15 +25,15 @@ class Parallel(NamedTuple):
 
 def parallel_of(recipe: Recipe) -> Parallel:
     """The sizes that a recipe says with its fields, `extra_args` and `args`."""
-    given = _given(recipe)
+    values = _values_of_flags(recipe)
 
     def size(flag: str, field: int | None = None) -> int:
-        text = given.get(flag, "")
+        text = values.get(flag, "")
         return int(text) if text.isdigit() and int(text) else field or 1
 
-    external = given.keys() & {"--data-parallel-external-lb", "--data-parallel-rank"}
-    hybrid = "--data-parallel-hybrid-lb" in given
-    local = given.get("--data-parallel-size-local", "")
+    external = values.keys() & {"--data-parallel-external-lb", "--data-parallel-rank"}
+    hybrid = "--data-parallel-hybrid-lb" in values
+    local = values.get("--data-parallel-size-local", "")
     return Parallel(
         data=size("--data-parallel-size"),
         tensor=size("--tensor-parallel-size", recipe.tensor_parallel_size),
@@ -42,15 +42,15 @@ def parallel_of(recipe: Recipe) -> Parallel:
         data_local=int(local) if local.isdigit() else None,
         balancing="external" if external else "hybrid" if hybrid else "internal",
         conflict=bool(external) and hybrid,
-        executor=given.get("--distributed-executor-backend"),
-        has_config="--config" in given,
+        executor=values.get("--distributed-executor-backend"),
+        has_config="--config" in values,
     )
 
 
-def _given(recipe: Recipe) -> dict[str, str]:
+def _values_of_flags(recipe: Recipe) -> dict[str, str]:
     """The engine's own names of flags -> their values as text; the last one wins, as in argparse."""
     options = shipped_options(recipe.backend)
-    given = {
+    values = {
         options.canonical(flag_of(key)): str(getattr(value, "text", value))
         for key, value in recipe.extra_args.items()
         if key not in INTERNAL and value not in (None, False)
@@ -58,8 +58,8 @@ def _given(recipe: Recipe) -> dict[str, str]:
     for word, following in pairwise((*recipe.args, "")):
         name, equals, value = word.partition("=")
         if name.startswith("-"):
-            given[options.canonical(name)] = value if equals else following
-    return given
+            values[options.canonical(name)] = value if equals else following
+    return values
 
 
 def check_divisible(nodes: Nodes, name: str, size: int, parallel: Parallel) -> None:

@@ -21,8 +21,8 @@ def served_names(recipe: Recipe, words: Iterable[Word]) -> tuple[str, ...]:
     """
     options = shipped_options(recipe.backend)
     flag = options.canonical(ENGINES[recipe.backend].flags["served_model_name"] or "")
-    given, _ = parse(recipe.backend, [word.text for word in words if word.key], options)
-    values = [value for option in given if options.canonical(option.flag) == flag for value in option.values]
+    parsed, _ = parse(recipe.backend, [word.text for word in words if word.key], options)
+    values = [value for option in parsed if options.canonical(option.flag) == flag for value in option.values]
     if ENGINES[recipe.backend].is_binary:
         values = [name for value in values for name in value.split(",") if name]
     return tuple(dict.fromkeys(values)) or (recipe.served_model_name or recipe.model_path,)

@@ -1,1 +1,1 @@
-"""Many hosts: their recipes together, from a checkout."""
+"""Many hosts: their recipes together, from a checkout, and their versions over ssh."""

@@ -58,14 +58,14 @@ def _faults_of_set(
             continue
         if there == host or (rank and member.rank):  # the head is compared with each
             continue
-        theirs = fleet[there].get(name)
-        if theirs is None:
+        counterpart = fleet[there].get(name)
+        if counterpart is None:
             yield f"`{name}` needs {there}, which has no right recipe `{name}`; give it the same file"
-        elif theirs.member is None or theirs.member.digest != member.digest:
-            where = f"{theirs.file} of {there}"
+        elif counterpart.member is None or counterpart.member.digest != member.digest:
+            where = f"{counterpart.file} of {there}"
             yield f"`{name}` differs from {where}; all hosts of a set need the same recipe"
-        elif (pins := _pins(resolved)) != (others := _pins(theirs)):
-            fault = f"`{name}` pins {pins}, and on {there} {others}"
+        elif (pins := _pins(resolved)) != (counterpart_pins := _pins(counterpart)):
+            fault = f"`{name}` pins {pins}, and on {there} {counterpart_pins}"
             yield f"{fault}; a set needs one version of the engine"
 
 

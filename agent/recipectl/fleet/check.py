@@ -1,6 +1,6 @@
 """The recipes of all hosts together: what is wrong on one host, in a set, or between hosts."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -38,7 +38,7 @@ class _Read(NamedTuple):
     file: str
 
 
-def check(hosts: Iterable[FleetHost]) -> Findings:
+def check(hosts: Sequence[FleetHost]) -> Findings:
     """Everything that is wrong with the recipes of some hosts."""
     findings = Findings()
     fleet: dict[str, Resolved] = {}
@@ -58,8 +58,8 @@ def check(hosts: Iterable[FleetHost]) -> Findings:
 
 def _names_of(host: FleetHost) -> set[str]:
     """What a host may be called in `nodes.hosts`, in lower case."""
-    told = (host.name, host.address, str(host.facts.get("ansible_hostname", "")))
-    full = {name.lower() for name in told if name}
+    candidates = (host.name, host.address, str(host.facts.get("ansible_hostname", "")))
+    full = {name.lower() for name in candidates if name}
     return full | {name.partition(".")[0] for name in full if not name.replace(".", "").isdigit()}
 
 
@@ -109,19 +109,19 @@ class _Files:
         return _value(self._resolved[key])
 
     def together(
-        self, found: Resolved, broken: frozenset[str], settings: HostSettings, host_file: Path | None
+        self, recipes: Resolved, broken: frozenset[str], settings: HostSettings, host_file: Path | None
     ) -> list[Problem]:
         """What is wrong with recipes together; the same recipes are compared once."""
-        key = (broken, host_file, *(id(resolved) for resolved in found.values()))
+        key = (broken, host_file, *(id(resolved) for resolved in recipes.values()))
         if key not in self._relations:
-            self._relations[key] = _together(found, broken, settings)
+            self._relations[key] = _together(recipes, broken, settings)
         return self._relations[key]
 
 
-def _value(found: T | RecipectlError) -> T:
-    if isinstance(found, RecipectlError):
-        raise found
-    return found
+def _value(outcome: T | RecipectlError) -> T:
+    if isinstance(outcome, RecipectlError):
+        raise outcome
+    return outcome
 
 
 def _resolve(read: _Read, settings: HostSettings, answer: members.Answer) -> ResolvedRecipe:
@@ -138,7 +138,7 @@ def _resolve(read: _Read, settings: HostSettings, answer: members.Answer) -> Res
 
 def _one_host(host: FleetHost, settings: HostSettings, files: _Files, findings: Findings) -> Resolved:
     """The recipes of one host, and what is wrong with each, and with them together."""
-    found: Resolved = {}
+    recipes: Resolved = {}
     broken: set[str] = set()
     try:
         sources = files.sources(host.recipes)
@@ -150,12 +150,12 @@ def _one_host(host: FleetHost, settings: HostSettings, files: _Files, findings: 
             if source.duplicate:
                 fault = f"`{source.name}` is also {source.duplicate.name} in this folder"
                 raise UsageError(f"{fault}; remove one of them", kind="file")
-            found[source.name] = files.resolved(source, settings, host.host_file, _answers(host))
+            recipes[source.name] = files.resolved(source, settings, host.host_file, _answers(host))
         except RecipectlError as error:
             broken.add(source.name)
             findings.add(host.name, [_in_file(problem, source.file) for problem in error.problems])
-    findings.add(host.name, files.together(found, frozenset(broken), settings, host.host_file))
-    return found
+    findings.add(host.name, files.together(recipes, frozenset(broken), settings, host.host_file))
+    return recipes
 
 
 def _in_file(problem: Problem, file: Path) -> Problem:

@@ -57,6 +57,8 @@ def _listed(inventory: Path) -> dict[str, Any]:
         done = subprocess.run(  # noqa: S603  (fixed words)
             words, capture_output=True, text=True, check=False, timeout=_TIMEOUT_SEC, env=environment
         )
+    except OSError as error:
+        raise RecipectlError(f"{program} cannot be run ({error.strerror}); install ansible-core") from error
     except subprocess.TimeoutExpired as error:
         raise RecipectlError(
             f"{inventory} was not read within {_TIMEOUT_SEC} s; ask for fewer hosts"
@@ -65,7 +67,10 @@ def _listed(inventory: Path) -> dict[str, Any]:
         lines = [line for line in done.stderr.splitlines() if "ERROR" in line] or done.stderr.splitlines()
         reason = lines[0].strip() if lines else f"status {done.returncode}"
         raise UsageError(f"Ansible cannot read {inventory}: {reason}; `ansible-inventory --list` tells more")
-    listed = json.loads(done.stdout)
+    try:
+        listed = json.loads(done.stdout)
+    except ValueError as error:
+        raise RecipectlError(f"{program} printed no JSON ({error}); correct its configuration") from error
     return listed if isinstance(listed, dict) else {}
 
 
@@ -77,12 +82,12 @@ def _host(name: str, variables: dict[str, Any], bases: tuple[Path, ...]) -> Flee
         raise UsageError(f"`{RECIPES}` of {name} must be a folder, or a list of folders and files")
     files = tuple(_file(name, RECIPES, word, bases) for word in words)
     host_file = values[HOST_FILE]
-    given = HOST_FILE in variables or any((base / str(host_file)).exists() for base in bases)
+    has_host_file = HOST_FILE in variables or any((base / str(host_file)).exists() for base in bases)
     return FleetHost(
         name=name,
         address=str(variables.get("ansible_host", name)),
         recipes=files,
-        host_file=_file(name, HOST_FILE, str(host_file), bases) if host_file and given else None,
+        host_file=_file(name, HOST_FILE, str(host_file), bases) if host_file and has_host_file else None,
         facts=variables.get("ansible_facts", {})
         | {k: v for k, v in variables.items() if k == "ansible_hostname"},
     )
@@ -93,8 +98,8 @@ def _file(name: str, variable: str, word: str, bases: tuple[Path, ...]) -> Path:
     if "{{" in word:
         raise UsageError(f"`{variable}` of {name} is a template, which only a playbook fills in; give a path")
     paths = [base / word for base in bases]
-    found = next((path for path in paths if path.exists()), None)
-    if found is None:
+    path = next((path for path in paths if path.exists()), None)
+    if path is None:
         where = " or ".join(map(str, bases))
         raise UsageError(f"`{variable}` of {name} is {word}, which is not in {where}; correct it")
-    return found
+    return path

@@ -108,9 +108,9 @@ def _deviations(recipe: str, models: Mapping[str, Model]) -> Iterator[Deviation]
     values: dict[str, dict[str, list[str]]] = {}
     parts = {host: dict(_parts(model)) for host, model in models.items()}
     # A host without a wheel or a file that others have differs too.
-    for part in dict.fromkeys(part for found in parts.values() for part in found):
-        for host, found in parts.items():
-            values.setdefault(part, {}).setdefault(found.get(part, _NONE), []).append(host)
+    for part in dict.fromkeys(part for own_parts in parts.values() for part in own_parts):
+        for host, own_parts in parts.items():
+            values.setdefault(part, {}).setdefault(own_parts.get(part, _NONE), []).append(host)
     for part, hosts in values.items():
         if len(hosts) > 1:
             yield Deviation(recipe, part, dict(sorted(hosts.items(), key=lambda item: -len(item[1]))))

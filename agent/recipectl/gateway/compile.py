@@ -54,7 +54,7 @@ def targets(
 
 
 def compiled(
-    place: Place, settings: GatewaySettings, found: Iterable[Target], *, test: bool = False
+    place: Place, settings: GatewaySettings, targets: Iterable[Target], *, test: bool = False
 ) -> Compiled:
     """The gateway of some targets; with `test` nginx reads it, which root alone can ask for."""
     files = search.host_files(place.bases)
@@ -65,16 +65,16 @@ def compiled(
     if place.user:
         problems.add(UsageError("`gateway:` needs the system's service manager; remove it", "gateway"))
         return Compiled(None, tuple(problems.problems))
-    found = [*found]
-    wanted = routes(found, settings.names)
-    problems.add(*wanted.errors)
-    warnings = [problems.placed(warning, "warning") for warning in _warnings(settings, wanted)]
+    targets = [*targets]
+    all_routes = routes(targets, settings.names)
+    problems.add(*all_routes.errors)
+    warnings = [problems.placed(warning, "warning") for warning in _warnings(settings, all_routes)]
     gateway = None
     try:
-        _require_own_port(settings, found)
+        _require_own_port(settings, targets)
         nginx = host.find_nginx()
         included = host.included(settings.include, content)
-        gateway = render(settings, wanted, nginx, source, current_installation(place), included)
+        gateway = render(settings, all_routes, nginx, source, current_installation(place), included)
         host.require_readable(Path(FOLDER))
         if test and os.geteuid() == 0:
             host.test(gateway, nginx, source, content)
@@ -86,19 +86,19 @@ def compiled(
     return Compiled(gateway, (*problems.problems, *warnings))
 
 
-def _require_own_port(settings: GatewaySettings, found: Iterable[Target]) -> None:
+def _require_own_port(settings: GatewaySettings, targets: Iterable[Target]) -> None:
     """UsageError where a model has the port of the gateway already."""
-    for target in found:
+    for target in targets:
         if urlsplit(target.url).port == settings.address[1]:
             fault = f"`gateway.listen` is {settings.listen}, and `{target.recipe}` listens at that port"
             raise UsageError(f"{fault}; choose another", "gateway", "listen", kind="port")
 
 
-def _warnings(settings: GatewaySettings, wanted: Routes) -> Iterator[UsageError]:
+def _warnings(settings: GatewaySettings, all_routes: Routes) -> Iterator[UsageError]:
     if settings.keys is None and not is_loopback(settings.listen):
         fault = f"everybody who reaches {settings.listen} can use all models"
         yield UsageError(f"{fault}; name a file of `keys:`", "gateway", "listen", kind="secret")
-    for name, recipes in wanted.ambiguous.items():
+    for name, recipes in all_routes.ambiguous.items():
         fault = f"`{name}` is served by {' and '.join(recipes)}, and leads to none of them"
         yield UsageError(f"{fault}; ask for a recipe, or decide in `names:`", "gateway", kind="relation")
 

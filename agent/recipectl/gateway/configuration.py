@@ -111,12 +111,12 @@ def configuration(settings: GatewaySettings, nginx: Nginx, source: str, paths: P
 def credentials(settings: GatewaySettings, routes: Routes) -> list[Credential]:
     """The files that systemd reads for the gateway as root at its start."""
     own = {"certificate": settings.certificate, "key": settings.key, "keys": settings.keys}
-    found = [Credential(name, path) for name, path in own.items() if path]
+    credentials = [Credential(name, path) for name, path in own.items() if path]
     # Without keys of its own, the gateway passes on what clients send.
     targets = {route.target for route in routes.by_name.values() if settings.keys and route.target.key_file}
     for target in sorted(targets):
-        found.append(Credential(f"{ENGINE_PREFIX}{target.recipe}", target.key_file or ""))
-    return found
+        credentials.append(Credential(f"{ENGINE_PREFIX}{target.recipe}", target.key_file or ""))
+    return credentials
 
 
 def _unit(

@@ -42,12 +42,13 @@ def find_nginx() -> Nginx:
 
 def loaded() -> str | None:
     """The digest of the configuration that the running nginx has; None when none answers."""
+    end = time.monotonic() + 2
     with suppress(OSError), socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(2)
         connection.connect(LOADED)
         connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
         answer = b""
-        while len(answer) < 4096 and (part := connection.recv(4096)):
+        while len(answer) < 4096 and time.monotonic() < end and (part := connection.recv(4096)):
             answer += part
         body = answer.partition(b"\r\n\r\n")[2]
         return printable(body.decode(errors="replace").strip())[:12]
@@ -72,6 +73,15 @@ def test(gateway: Gateway, nginx: Nginx, source: str, content: Content) -> None:
 
     `content` reads what the host file names, and refuses what others can change.
     """
+    try:
+        _test(gateway, nginx, source, content)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it did not answer within 60 s"
+        fault = f"nginx could not read the gateway's new configuration ({reason})"
+        raise RecipectlError(f"{fault}; run `recipectl apply` again, the one in force stays") from error
+
+
+def _test(gateway: Gateway, nginx: Nginx, source: str, content: Content) -> None:
     settings = gateway.settings
     with tempfile.TemporaryDirectory(prefix="recipectl-gateway-") as folder:
         keys = _keys(settings.keys, content) if settings.keys else {}
@@ -86,8 +96,9 @@ def test(gateway: Gateway, nginx: Nginx, source: str, content: Content) -> None:
             reason = next(
                 (line for line in done.stderr.splitlines() if "[emerg]" in line), done.stderr.strip()
             )
-            said = printable(reason.partition("[emerg]")[2].partition(": ")[2] or reason).replace(folder, "…")
-            fault = f"nginx refuses the gateway's new configuration: {said.strip()[:300]}"
+            message = reason.partition("[emerg]")[2].partition(": ")[2] or reason
+            message = printable(message).replace(folder, "…")
+            fault = f"nginx refuses the gateway's new configuration: {message.strip()[:300]}"
             raise UsageError(f"{fault}; correct `gateway:`, the one in force stays", "gateway")
 
 

@@ -69,19 +69,20 @@ def routes(targets: Iterable[Target], names: Mapping[str, str]) -> Routes:
     for target in reachable.values():
         for name in target.names:
             serving.setdefault(name, []).append(target)
-    found = {name: some[0] for name, some in serving.items() if len(some) == 1} | reachable
+    target_of = {name: some[0] for name, some in serving.items() if len(some) == 1} | reachable
     ambiguous = {
         name: tuple(target.recipe for target in some)
         for name, some in sorted(serving.items())
         if len(some) > 1 and name not in reachable and name not in names
     }
-    for name, wanted in names.items():
-        if wanted in found:
+    for name, recipe_or_name in names.items():
+        if recipe_or_name in target_of:
             continue
-        hint = did_you_mean(wanted, found, "name a recipe of this host that answers requests")
-        errors.append(UsageError(f"`{wanted}` is no model of this gateway; {hint}", "gateway", "names", name))
-    found |= {name: found[wanted] for name, wanted in names.items() if wanted in found}
-    by_name = {name: _route(name, target) for name, target in sorted(found.items())}
+        hint = did_you_mean(recipe_or_name, target_of, "name a recipe of this host that answers requests")
+        fault = f"`{recipe_or_name}` is no model of this gateway"
+        errors.append(UsageError(f"{fault}; {hint}", "gateway", "names", name))
+    target_of |= {name: target_of[other] for name, other in names.items() if other in target_of}
+    by_name = {name: _route(name, target) for name, target in sorted(target_of.items())}
     return Routes(by_name, ambiguous, tuple(errors))
 
 

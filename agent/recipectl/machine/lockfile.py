@@ -102,9 +102,9 @@ def venv_lock_beside(lock: Path) -> Path:
 
 
 def _record_digest(folder: Path, name: str, version: str) -> str:
-    wanted = f"{name}-{version}.dist-info".lower()
-    found = next((entry for entry in os.listdir(folder) if entry.lower() == wanted), None)  # noqa: PTH208  (names)
-    return digest(folder / found / "RECORD", _MAX_RECORD_BYTES) if found else "none"
+    lower_name = f"{name}-{version}.dist-info".lower()
+    dist_info = next((entry for entry in os.listdir(folder) if entry.lower() == lower_name), None)  # noqa: PTH208  (names)
+    return digest(folder / dist_info / "RECORD", _MAX_RECORD_BYTES) if dist_info else "none"
 
 
 def digest(path: Path, limit: int = _MAX_BYTES) -> str:

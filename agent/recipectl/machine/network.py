@@ -35,16 +35,16 @@ def _own_names() -> tuple[str, ...]:
 
 def _addresses_of_interface(name: str) -> list[str]:
     """The IPv4 address of an interface, then its global IPv6 addresses."""
-    found = []
+    addresses = []
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock, contextlib.suppress(OSError):
         reply = fcntl.ioctl(sock.fileno(), _SIOCGIFADDR, struct.pack("256s", name.encode()[:15]))
-        found.append(socket.inet_ntoa(reply[20:24]))
+        addresses.append(socket.inet_ntoa(reply[20:24]))
     with contextlib.suppress(OSError), open("/proc/net/if_inet6") as file:  # noqa: PTH123  (a file of the kernel)
         rows = [line.split() for line in file]
         rows = [row for row in rows if row[5] == name and row[3] == "00"]  # global ones
         own = [row[0] for row in rows if not int(row[4], 16) & _PASSING]
-        found += [str(IPv6Address(bytes.fromhex(digits))) for digits in own]
-    return found
+        addresses += [str(IPv6Address(bytes.fromhex(digits))) for digits in own]
+    return addresses
 
 
 def _addresses_of_host(name: str) -> list[str]:

@@ -24,15 +24,15 @@ class Gpu(NamedTuple):
 
 def gpus(folder: Path = _GPUS) -> list[Gpu]:
     """This host's GPUs in the order of their indices."""
-    found = []
+    devices = []
     for file in folder.glob("*/information"):
         with contextlib.suppress(OSError):
             lines = [line.partition(":") for line in file.read_text(errors="replace").splitlines()]
             values = {key.strip(): value.strip() for key, _, value in lines}
-            found.append(
+            devices.append(
                 Gpu(*(values.get(key) or "unknown" for key in ("Device Minor", "GPU UUID", "Model")))
             )
-    return sorted(found, key=lambda gpu: (len(gpu.minor), gpu.minor))
+    return sorted(devices, key=lambda gpu: (len(gpu.minor), gpu.minor))
 
 
 def gpu_ids(folder: Path = _GPUS) -> set[str]:

@@ -166,7 +166,7 @@ def using(folder: Path) -> list[tuple[int, str]]:
     folders = {str(folder), os.path.realpath(folder)}
     below = tuple(f"{path}/".encode() for path in folders)
     activated = tuple(f"\0VIRTUAL_ENV={path}\0".encode() for path in folders)
-    found = []
+    users = []
     for process in Path("/proc").glob("[0-9]*"):
         words = _content(process / "cmdline") + _content(process / "maps")
         variables = b"\0" + _content(process / "environ")
@@ -174,9 +174,9 @@ def using(folder: Path) -> list[tuple[int, str]]:
         with contextlib.suppress(OSError):  # it has ended, or is another user's
             used = used or os.fsencode(f"{os.readlink(process / 'cwd')}/").startswith(below)  # noqa: PTH115
         if used:
-            found.append((int(process.name), _content(process / "comm").decode(errors="replace").strip()))
+            users.append((int(process.name), _content(process / "comm").decode(errors="replace").strip()))
     ancestors = _ancestors(os.getpid())
-    return [(pid, name) for pid, name in sorted(found) if pid not in ancestors]
+    return [(pid, name) for pid, name in sorted(users) if pid not in ancestors]
 
 
 def _content(path: Path) -> bytes:
@@ -189,14 +189,14 @@ def _content(path: Path) -> bytes:
 
 def _ancestors(pid: int) -> set[int]:
     """A process and all that have started it."""
-    found = set()
-    while pid and pid not in found:
-        found.add(pid)
+    ancestors = set()
+    while pid and pid not in ancestors:
+        ancestors.add(pid)
         try:
             pid = int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[1])
         except (OSError, ValueError):
             break
-    return found
+    return ancestors
 
 
 # Engines and their workers, which call themselves VLLM::… and sglang::….

@@ -50,7 +50,7 @@ def _spelled(address: str) -> str:
 def listening(pid: int) -> set[tuple[str, int]]:
     """Where a process listens, in its own network: addresses and ports; empty when it may not be read."""
     folder = Path(f"/proc/{pid}")
-    found = set()
+    addresses = set()
     with contextlib.suppress(OSError):
         links = {os.readlink(fd) for fd in (folder / "fd").iterdir()}  # noqa: PTH115  (hot loop)
         for table in ("tcp", "tcp6"):
@@ -58,8 +58,8 @@ def listening(pid: int) -> set[tuple[str, int]]:
                 fields = line.split()
                 if fields[3] == LISTEN and f"socket:[{fields[9]}]" in links:
                     address, _, port = fields[1].rpartition(":")
-                    found.add((_spelled(address), int(port, 16)))
-    return found
+                    addresses.add((_spelled(address), int(port, 16)))
+    return addresses
 
 
 def inodes(port: int, state: str, host: str = "") -> set[str]:

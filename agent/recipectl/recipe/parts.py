@@ -156,9 +156,9 @@ class Canary(BaseModel):
 
     @model_validator(mode="after")
     def _is_one_question(self) -> "Canary":
-        given = [name for name in ("ask", "request", "command") if getattr(self, name) is not None]
-        if len(given) != 1:
-            fault = f"has {' and '.join(f'`{name}`' for name in given)}" if given else "asks nothing"
+        questions = [name for name in ("ask", "request", "command") if getattr(self, name) is not None]
+        if len(questions) != 1:
+            fault = f"has {' and '.join(f'`{name}`' for name in questions)}" if questions else "asks nothing"
             raise ValueError(f"{fault}; give one of `ask`, `request` and `command`")
         if self.command and (self.contains or self.matches):
             raise ValueError("has a `command`, whose exit status decides; remove `contains` and `matches`")
@@ -225,15 +225,15 @@ class Nodes(BaseModel):
 
     @model_validator(mode="after")
     def _is_one_of_two_forms(self) -> "Nodes":
-        given = self.model_fields_set
+        set_fields = self.model_fields_set
         if self.hosts:
-            if extra := sorted({"count", "rank"} & given):
+            if extra := sorted({"count", "rank"} & set_fields):
                 raise ValueError(f"has `hosts` and `{extra[0]}`, which follows from it; remove `{extra[0]}`")
             return self
-        missing = [name for name in ("count", "rank", "address") if name not in given]
+        missing = [name for name in ("count", "rank", "address") if name not in set_fields]
         if missing:
             raise ValueError(f"has no `{missing[0]}`; give `hosts`, or `count`, `rank` and `address`")
-        if others := sorted({"interface", "tie_port"} & given):
+        if others := sorted({"interface", "tie_port"} & set_fields):
             raise ValueError(f"has `{others[0]}`, which only counts with `hosts`; name all `hosts`")
         if self.rank >= self.count:
             raise ValueError(f"has rank {self.rank} of {self.count}; ranks count from 0")

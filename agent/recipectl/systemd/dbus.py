@@ -147,7 +147,7 @@ class Manager:
     def _queue(self, verb: str, unit: str) -> Any:
         return self._call(f"{verb.lower()} {unit}", verb.encode() + b"Unit", b"ss", unit.encode(), b"replace")
 
-    def result(self, job: bytes, tick: Callable[[], None] | None = None) -> str:
+    def result(self, job: bytes) -> str:
         """Wait for the end of a job; returns systemd's result, `done` when it went well."""
         while job != _NOT_LOADED and job not in self._results:
             try:
@@ -159,8 +159,6 @@ class Manager:
                 raise self._lost()
             if nothing_to_read:
                 select.select([descriptor], [], [], _POLL_SEC)
-                if tick:
-                    tick()
         return self._results.get(job, "done")
 
     def _lost(self) -> BusError:

@@ -38,7 +38,9 @@ def go_back(upgrade: Progress, failure: str) -> Record:
             attempt(lambda: _restore_files(before))
             attempt(lambda: steps.restore_units(upgrade.place, upgrade.manager, record.model, before))
         upgrade.verbs.refresh_gateway(upgrade.manager)
-        failure += _serve_again(upgrade, before)
+        clauses: list[str] = []
+        attempt(lambda: clauses.append(_serve_again(upgrade, before)))
+        failure += "".join(clauses)
     if faults:
         raise RecipectlError("; ".join(faults))
     if record.switched_sec:

@@ -92,7 +92,9 @@ def in_words(edit: Edit) -> str:
     if edit.old is None:
         return f"{edit.file} is new"
     lines = _text(Path(edit.file)).splitlines()
-    number = next((number for number, line in enumerate(lines, start=1) if edit.new in line), 1)
+    numbers = [number for number, line in enumerate(lines, start=1) if edit.new in line.partition("#")[0]]
+    keyed = (number for number in numbers if str(edit.key[-1]) in lines[number - 1])
+    number = next(keyed, (*numbers, 1)[0])
     return f"{edit.file}:{number}: `{'.'.join(edit.key)}` is {edit.new}, and was {edit.old}"
 
 

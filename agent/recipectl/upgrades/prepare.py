@@ -88,8 +88,8 @@ def _without_last(upgrade: Progress, source: Source) -> Compiled:
         edits.require_unchanged(edit)
     new_files = edits.new_files(done)
     without = source._replace(drop_ins=tuple(path for path in source.drop_ins if path not in new_files))
-    undone = [edit for edit in map(edits.reversed_edit, done) if edit]
-    return steps.compiled(upgrade.place, without, edits.overlay(without, undone))
+    reversed_edits = [edit for edit in map(edits.reversed_edit, done) if edit]
+    return steps.compiled(upgrade.place, without, edits.overlay(without, reversed_edits))
 
 
 def _compare(upgrade: Progress, compiled: Compiled, old: Runtime) -> None:

@@ -43,8 +43,8 @@ def compare_runtimes(
 ) -> Unit:
     """The unit that asks the parsers of two runtimes about a recipe's words."""
     recipe = resolved.recipe
-    given = compare.as_json(recipe.backend, resolved.words, recipe.extra_args, old, resolved.runtime)
-    command = (sys.executable, "-I", "-m", "recipectl.engines.compare", given)
+    message = compare.as_json(recipe.backend, resolved.words, recipe.extra_args, old, resolved.runtime)
+    command = (sys.executable, "-I", "-m", "recipectl.engines.compare", message)
     return units.comparison(resolved, settings, installation, command)
 
 

@@ -71,10 +71,10 @@ class Compiled:
 
 def source_of(place: Place, model: str) -> Source:
     """The files of a recipe; UsageError where there is none."""
-    found = next((each for each in search.sources(place.recipe_folders) if each.name == model), None)
-    if found is None:
+    source = next((each for each in search.sources(place.recipe_folders) if each.name == model), None)
+    if source is None:
         raise UsageError(f"the recipe `{model}` is gone; put it back, or run `recipectl apply`", kind="file")
-    return found
+    return source
 
 
 def compiled(
@@ -110,13 +110,13 @@ def snapshot(place: Place, manager: Manager, source: Source) -> Before:
 
 def _dependents(manager: Manager, service: str) -> list[str]:
     """The models that are stopped with a model: those that require it, and those that require these."""
-    found: list[str] = []
+    dependents: list[str] = []
     todo = [service]
     while todo:
-        new = [unit for unit in manager.dependents(todo.pop()) if unit not in found]
-        found += new
+        new = [unit for unit in manager.dependents(todo.pop()) if unit not in dependents]
+        dependents += new
         todo += new
-    return found
+    return dependents
 
 
 def start_dependents(manager: Manager, model: str, before: Before, say: Callable[[str], None]) -> str | None:
@@ -186,7 +186,7 @@ def restore_units(place: Place, manager: Manager, model: str, before: Before) ->
     if any(installed.get(name) != before.units.get(name) for name in around):
         # What stands in front of the engine changes: nothing of the model may run meanwhile.
         for name in (names.socket, names.queue_socket, *installed):
-            manager.job("Stop", name)
+            _stop(manager, name)
     links = store.enabled() & {*names.every}
     if installed != before.units or links != {*before.enabled} or store.reload_due:
         _write_units(store, manager, names, installed, before)
@@ -195,12 +195,20 @@ def restore_units(place: Place, manager: Manager, model: str, before: Before) ->
             manager.start_without_waiting("Start", name)
 
 
+def _stop(manager: Manager, unit: str) -> None:
+    """Stop a unit; RecipectlError where it stays, and with it its file."""
+    result = manager.job("Stop", unit)
+    if result not in ("done", "skipped"):
+        fault = f"{unit} could not be stopped (its job was {result})"
+        raise RecipectlError(f"{fault}; see systemctl status {unit}")
+
+
 def _write_units(
     store: Store, manager: Manager, names: UnitNames, installed: Mapping[str, str], before: Before
 ) -> None:
     store.note_reload_due()
     for name in sorted(installed.keys() - before.units.keys()):
-        manager.job("Stop", name)
+        _stop(manager, name)
         with contextlib.suppress(RecipectlError):  # a unit without [Install]
             manager.disable((name,))
         store.remove(name)

@@ -205,7 +205,8 @@ def compile_bytecode(folder: Path, python: str, held: int) -> None:
     files = [path for path in paths if "\n" not in path]
     count = min(len(os.sched_getaffinity(0)), len(files)) or 1
     workers = [_worker(python, files[first::count], held) for first in range(count)]
-    if any(worker.wait() < 0 for worker in workers):  # 1: a file of another Python, which none imports
+    statuses = [worker.wait() for worker in workers]
+    if min(statuses) < 0:  # 1: a file of another Python, which none imports
         raise RecipectlError(f"{python} was ended while it compiled; is there memory enough?")
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from recipectl.errors import RecipectlError
 from recipectl.files import read_bounded
 from recipectl.machine.disk import Disk
 from recipectl.machine.distributions import ENGINE_DISTRIBUTIONS, UNFINISHED, site_packages, text_of, versions
@@ -93,10 +94,13 @@ def users(venv: Path, place: Place, used: Iterable[tuple[str, Path]]) -> list[st
 
 
 def _text(file: Path) -> str:
+    """The text of a file that may name a venv; RecipectlError where that cannot be told."""
     try:
         return read_bounded(file).decode(errors="replace")
-    except OSError:
+    except FileNotFoundError:
         return ""
+    except OSError as error:
+        raise RecipectlError(f"{file} cannot be read ({error.strerror}); correct it") from error
 
 
 def same(path: Path, other: Path) -> bool:

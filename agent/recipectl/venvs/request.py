@@ -83,22 +83,22 @@ class Request(BaseModel):
 
     def require_in(self, lock: str) -> None:
         """UsageError when a lock does not have the engine as it is asked for."""
-        version, wanted = self.version_in(lock), Requirement(self.requirement)
-        if version is None and wanted.url is None:
+        version, requirement = self.version_in(lock), Requirement(self.requirement)
+        if version is None and requirement.url is None:
             fault = f"the lock has no {self.distribution}"
             raise UsageError(f"{fault}; give the lock of that engine", kind="lock")
-        if version and not wanted.specifier.contains(version, prereleases=True):
+        if version and not requirement.specifier.contains(version, prereleases=True):
             fault = f"the lock has {self.distribution} {version}, and {self.requirement} is asked for"
             raise UsageError(f"{fault}; give another lock, or leave the requirement out", kind="lock")
 
 
 def request_of(words: dict[str, object]) -> Request:
     """A request of the words of a command line; UsageError with what is wrong with them."""
-    given = {name: value for name, value in words.items() if value}
-    if "requirement" not in given:
+    fields = {name: value for name, value in words.items() if value}
+    if "requirement" not in fields:
         raise UsageError("an engine is missing; name it as in `recipectl venv create vllm==0.32.0`")
     try:
-        return Request.model_validate(given)
+        return Request.model_validate(fields)
     except ValidationError as error:
         raise UsageError(str(error.errors()[0]["ctx"]["error"])) from error
 

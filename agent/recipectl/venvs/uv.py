@@ -48,8 +48,8 @@ class Uv:
                     path = Path(folder, option.strip("-"))
                     path.write_text("".join(f"{line}\n" for line in lines))
                     words += [option, str(path)]
-            wanted = "".join(f"{line}\n" for line in (request.requirement, *request.packages))
-            return self._run(words, stdin=wanted, request=request)
+            requirements = "".join(f"{line}\n" for line in (request.requirement, *request.packages))
+            return self._run(words, stdin=requirements, request=request)
 
     def make_venv(self, folder: Path, python: str, held: int) -> None:
         """An empty venv in a folder that is there; `held` is a descriptor that uv keeps open."""

@@ -28,12 +28,12 @@ def findings(venv: Path, cache: Path) -> list[Finding]:
         last = json.loads(read_bounded(known, _MAX_BYTES))
         if last["fingerprint"] == print_now:
             return [Finding(*map(str, row)) for row in last["findings"]]
-    found = verify(venv, files)
+    findings = verify(venv, files)
     newest = max((status.ctime_ns for status in files.values()), default=0) / 1e9
     if newest < begin - _SETTLED_SEC and _fingerprint(statuses(venv), lock) == print_now:
         with contextlib.suppress(RecipectlError):  # somebody who only looks
-            write_whole({known: json.dumps({"fingerprint": print_now, "findings": found})}, mode=0o600)
-    return found
+            write_whole({known: json.dumps({"fingerprint": print_now, "findings": findings})}, mode=0o600)
+    return findings
 
 
 def _fingerprint(files: dict[str, Status], lock: str) -> str:

@@ -78,7 +78,7 @@ class _Record(NamedTuple):
 
 def statuses(venv: Path) -> dict[str, Status]:
     """Every file of a venv that is no folder, by its path below it; RecipectlError for a closed folder."""
-    found: dict[str, Status] = {}
+    by_path: dict[str, Status] = {}
     folders = [""]
     while folders:
         prefix = folders.pop()
@@ -90,13 +90,13 @@ def statuses(venv: Path) -> dict[str, Status]:
                     if entry.is_dir(follow_symlinks=False):
                         folders.append(f"{name}/")
                     elif has_bytecode and name.endswith(".pyc") and entry.is_file(follow_symlinks=False):
-                        found[name] = _BYTECODE_FILE  # half of all files, and none is read
+                        by_path[name] = _BYTECODE_FILE  # half of all files, and none is read
                     else:
-                        found[name] = _status(entry)
+                        by_path[name] = _status(entry)
         except OSError as error:
             fault = f"{error.filename or venv / prefix} cannot be read ({error.strerror})"
             raise RecipectlError(f"{fault}; run it as root (sudo)") from error
-    return found
+    return by_path
 
 
 def _status(entry: os.DirEntry[str]) -> Status:

@@ -1,0 +1,121 @@
+"""What fails around recipectl, or lies to it: one sentence tells of it, and nothing is taken for right."""
+
+import argparse
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from recipectl import helper, tie_state
+from recipectl.cli import failures, recipectl
+from recipectl.command_line import in_order
+from recipectl.converge import apply, copies
+from recipectl.errors import RecipectlError, UsageError
+from recipectl.machine import systemd_analyze
+from recipectl.systemd.states import UnitState
+from recipectl.systemd.unitfile import InstalledUnit
+
+
+def program(folder: Path, name: str, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put a program in front of those of the host."""
+    file = folder / name
+    file.write_text(f"#!/bin/sh\n{script}\n")
+    file.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+
+def test_accounts_that_were_not_created_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program(tmp_path, "systemd-sysusers", "exit 1", monkeypatch)
+    with pytest.raises(
+        RecipectlError,
+        match="the accounts model-a could not be created: systemd-sysusers ended with status 1",
+    ):
+        apply.create_accounts((), ("model-a",))
+
+
+def test_settings_that_nothing_has_checked_are_not_taken_for_right(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program(tmp_path, "systemd-analyze", "exit 0", monkeypatch)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "full"))
+    with pytest.raises(UsageError, match="systemd-analyze could not check `service:`"):
+        systemd_analyze.ignored_settings((("Service", "Nice=1"),))
+
+
+def test_a_path_that_cannot_be_asked_for_is_not_missing() -> None:
+    unit = InstalledUnit("model-a.service", f"[Unit]\nAssertPathExists=/{'x' * 300}\n")
+    state = UnitState("model-a.service", load_state="loaded", active_state="inactive", sub_state="dead")
+    assert failures._failed_check(state, unit) is None
+
+
+LIES: dict[str, Any] = {
+    "no list": {"hosts": 5},
+    "a number for a list": {"connected": 5},
+    "a text for a list": {"connected": "0", "versions": ["a"]},
+    "line feeds": {"hosts": ["a\nmodel-b: ready", "b"]},
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_what_a_tie_wrote_is_not_trusted(lie: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    file = tmp_path / "model-a-tie/state"
+    file.parent.mkdir()
+    truth = {
+        "hosts": ["a", "b"],
+        "rank": 0,
+        "connected": [0],
+        "versions": {},
+        "complete": False,
+        "ready": False,
+    }
+    file.write_text(json.dumps(truth | LIES[lie]))
+    state = tie_state.state_of("model-a-tie", user=True)
+    assert state is None or (state["connected"] in ([], [0]) and "\n" not in "".join(state["hosts"]))
+
+
+def test_a_pipe_in_place_of_what_a_tie_wrote_is_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    (tmp_path / "model-a-tie").mkdir()
+    os.mkfifo(tmp_path / "model-a-tie/state")
+    assert tie_state.state_of("model-a-tie", user=True) is None
+
+
+def test_notes_that_cannot_be_read_are_not_replaced(tmp_path: Path) -> None:
+    notes = tmp_path / "copies.json"
+    assert copies._read_notes(notes) == {}
+    notes.write_text("{")
+    with pytest.raises(RecipectlError, match=r"copies\.json cannot be read"):
+        copies._read_notes(notes)
+
+
+def test_a_service_manager_that_does_not_answer_stops_nobodys_start() -> None:
+    options = argparse.Namespace(user=True, units=["a=1", "b=2"], patience_sec=0.1)
+    assert helper.wait_until_idle(options) == 0
+
+
+IMPORTS = {
+    "a file in place of the folder": (["import", "command", "-o", "file", "--", "vllm", "serve", "a/b"], b"", "file could not be written: File exists"),
+    "bytes that are no text": (["import", "command", "-"], b"vllm serve \xff\n", "is not UTF-8 at byte 11"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", IMPORTS)
+def test_an_import_that_cannot_read_or_write_says_so(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words, content, sentence = IMPORTS[case]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    result = CliRunner().invoke(recipectl, words, input=content)
+    assert isinstance(result.exception, RecipectlError)
+    assert sentence in str(result.exception)
+
+
+def test_json_may_stand_before_the_verb_of_a_group() -> None:
+    assert in_order(["--json", "fleet", "check"]) == ["fleet", "check", "--json"]
