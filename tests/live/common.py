@@ -1,11 +1,15 @@
 """What live tests share: recipes of a small real engine, and questions to systemd."""
 
+import contextlib
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -71,3 +75,18 @@ def remove_all() -> None:
     Path("/etc/recipectl/host.yaml").unlink(missing_ok=True)
     shutil.rmtree("/etc/recipectl/secrets", ignore_errors=True)
     recipectl("apply")
+
+
+@contextlib.contextmanager
+def clients(url: str, body: str, count: int) -> Iterator[None]:
+    """Programs that ask an engine for completions, one after the other, until the block ends."""
+    asking = (
+        f"while curl -s -m 60 -o /dev/null {url} -H 'Content-Type: application/json' -d '{body}'; do :; done"
+    )
+    running = [subprocess.Popen(["sh", "-c", asking], start_new_session=True) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for process in running:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()

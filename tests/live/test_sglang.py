@@ -10,7 +10,7 @@ from pathlib import Path
 import imported
 import pytest
 
-from live.common import recipectl, show
+from live.common import clients, recipectl, show
 
 pytestmark = pytest.mark.sglang
 ROOT = Path(__file__).parents[2]
@@ -84,20 +84,18 @@ def test_a_scheduler_that_stops_is_found_and_a_busy_one_is_left_alone(tiny: str)
     """The watch asks for progress: the metrics are switched on."""
     before = show(tiny, "MainPID")
     body = '{"model": "tiny", "prompt": "hello", "max_tokens": 100, "ignore_eos": true}'
-    url = "http://127.0.0.1:18600/v1/completions -H 'Content-Type: application/json'"
-    asking = f"while curl -s -m 60 -o /dev/null {url} -d '{body}'; do :; done"
-    busy = [subprocess.Popen(["sh", "-c", asking]) for _ in range(6)]
-    time.sleep(20)
-    assert (show(tiny, "MainPID"), show(tiny, "NRestarts")) == (before, "0")
-    found = subprocess.run(["pgrep", "-f", "sglang::scheduler"], capture_output=True, text=True, check=False)
-    begin = time.monotonic()
-    subprocess.run(["kill", "-STOP", *found.stdout.split()], check=True)
-    while show(tiny, "MainPID") == before:
-        assert time.monotonic() - begin < 300
-        time.sleep(0.1)
-    print(f"killed after {time.monotonic() - begin:.1f} s")
-    for process in busy:
-        process.kill()
+    with clients("http://127.0.0.1:18600/v1/completions", body, 6):
+        time.sleep(20)
+        assert (show(tiny, "MainPID"), show(tiny, "NRestarts")) == (before, "0")
+        found = subprocess.run(
+            ["pgrep", "-f", "sglang::scheduler"], capture_output=True, text=True, check=False
+        )
+        begin = time.monotonic()
+        subprocess.run(["kill", "-STOP", *found.stdout.split()], check=True)
+        while show(tiny, "MainPID") == before:
+            assert time.monotonic() - begin < 300
+            time.sleep(0.1)
+        print(f"killed after {time.monotonic() - begin:.1f} s")
 
 
 def test_a_stop_leaves_nothing_of_it(tiny: str) -> None:

@@ -12,7 +12,7 @@ import documentation
 import imported
 import pytest
 
-from live.common import journal, recipectl, show, until
+from live.common import clients, journal, recipectl, show, until
 
 pytestmark = pytest.mark.vllm
 ROOT = Path(__file__).parents[2]
@@ -33,7 +33,7 @@ extra_args: {{enforce_eager: true, kv_cache_memory_bytes: 64M}}
 """
 
 
-URL = "http://127.0.0.1:18300/v1/completions -H 'Content-Type: application/json'"
+URL = "http://127.0.0.1:18300/v1/completions"
 BODY = '{"model": "tiny", "prompt": "hello", "max_tokens": 100, "ignore_eos": true}'
 
 
@@ -158,26 +158,20 @@ def test_an_engine_core_that_stops_is_found_although_health_says_200(tiny: str) 
     assert recipectl("apply", tiny).returncode == 0
     assert recipectl("restart", tiny).returncode == 0
     before = show(tiny, "MainPID")
-    busy = [
-        subprocess.Popen(["sh", "-c", f"while curl -s -m 60 -o /dev/null {URL} -d '{BODY}'; do :; done"])
-        for _ in range(12)
-    ]
-    time.sleep(20)
-    assert (show(tiny, "MainPID"), show(tiny, "NRestarts")) == (before, "0")
-    (core,) = subprocess.run(
-        ["pgrep", "-f", "VLLM::EngineCore"], capture_output=True, text=True
-    ).stdout.split()
-    begin = time.monotonic()
-    subprocess.run(["kill", "-STOP", core], check=True)
-    time.sleep(1)
-    health = urllib.request.urlopen("http://127.0.0.1:18300/health", timeout=5).status
-    assert health == 200
-    while show(tiny, "MainPID") == before:
-        assert time.monotonic() - begin < 300
-        time.sleep(0.1)
-    print(f"killed after {time.monotonic() - begin:.1f} s")
-    for process in busy:
-        process.kill()
+    with clients(URL, BODY, 12):
+        time.sleep(20)
+        assert (show(tiny, "MainPID"), show(tiny, "NRestarts")) == (before, "0")
+        command = ["pgrep", "-f", "VLLM::EngineCore"]
+        (core,) = subprocess.run(command, capture_output=True, text=True).stdout.split()
+        begin = time.monotonic()
+        subprocess.run(["kill", "-STOP", core], check=True)
+        time.sleep(1)
+        health = urllib.request.urlopen("http://127.0.0.1:18300/health", timeout=5).status
+        assert health == 200
+        while show(tiny, "MainPID") == before:
+            assert time.monotonic() - begin < 300
+            time.sleep(0.1)
+        print(f"killed after {time.monotonic() - begin:.1f} s")
     until(tiny, "ActiveState", "active", timeout_sec=180)
     assert answer() == SENTENCE
     file.write_text(RECIPE)
