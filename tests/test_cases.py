@@ -131,6 +131,85 @@ INLINE = {
     "settings of the unit and of its wrappers": (
         "unit", "[Service]\nUser=ai\nNoNewPrivileges=true\nExecStart=/usr/bin/taskset -c 0-7 /usr/bin/nice -n 5 /l/llama-server -m /x.gguf\n",
         ["NoNewPrivileges: 'true'", "CPUAffinity: 0-7", "Nice: '5'"], []),
+    "mounts within each other": (
+        "command", "docker run --gpus all -p 8000:8000 -v /a:/b -v /c:/a -v /d:/a/lora vllm/vllm-openai --model /b/m --chat-template /a/lora/t.jinja --tokenizer /a/t\n",
+        ["model_path: /a/m", "/d/t.jinja", "tokenizer: /c/t"], []),
+    "defaults within defaults": (
+        "compose", '''services: {v: {image: vllm/vllm-openai, command: "--model ${M:-${N:-a/b}} --rope-scaling '${R:-{\\"a\\": {\\"b\\": 1}}}'", ports: ["8000:8000"]}}\n''',
+        ["model_path: a/b", "rope-scaling:\n    a:\n      b: 1"], ["`${N}` has its default value here, `a/b`"]),
+    "AMD's GPUs of a container": (
+        "compose", 'services: {v: {image: vllm/vllm-openai, command: --model a/b, devices: [/dev/kfd, /dev/dri], ports: ["8000:8000"]}}\n',
+        ["accelerator: rocm"], []),
+    "an image for AMD": ("command", "docker run --device /dev/dri -p 8080:8080 ghcr.io/ggml-org/llama.cpp:server-rocm -m /x.gguf\n", ["accelerator: rocm"], []),
+    "a variable of AMD's libraries": ("command", "HSA_OVERRIDE_GFX_VERSION=11.0.0 llama-server -m /x.gguf\n", ["accelerator: rocm"], []),
+    "a limit under a condition": (
+        "command", "if [ -n \"$BIG\" ]; then ulimit -n 65535; else ulimit -n 1024; fi\nvllm serve a/b\n",
+        ["LimitNOFILE: '65535'"], ["line 1: `LimitNOFILE=1024` under a condition; here it is 65535"]),
+    "a percent sign in a Quadlet file": (
+        "quadlet", "[Unit]\nDescription=100%%n\n[Container]\nImage=vllm/vllm-openai\nPublishPort=8000:8000\nExec=--model a/b\n", ["description: 100%n"], []),
+    "the topology of the GPUs": ("command", "nvidia-smi topo -m\nvllm serve a/b\n", ["model_path: a/b"], []),
+    "secrets of other programs": (
+        "command", "wandb login 0123456789abcdef\nredis-cli -a hunter2 ping\naws configure set aws_secret_access_key wJalrX\nvllm serve a/b\n",
+        ["model_path: a/b"], ["line 1: `wandb login …`, which runs no engine", "line 2: `redis-cli …`", "line 3: `aws configure …`"]),
+    "names of the hub after path options": (
+        "command", "python -m sglang.launch_server --model-path a/b --tokenizer-path a/t\nvllm serve c/d --hf-config-path a/c\n",
+        ["tokenizer-path: a/t", "hf-config-path: a/c"], []),
+    "the hub's cache beside a local model": (
+        "command", "docker run --gpus all -p 8000:8000 -v /nas/hf:/root/.cache/huggingface -v /data:/data vllm/vllm-openai --model /data/m --tokenizer a/t\n",
+        ["HF_HOME: /nas/hf", "model_path: /data/m"], []),
+    "programs that only name an engine": (
+        "command", "sudo systemctl stop llama-server || true\nsudo pkill -9 -f llama-server || true\ntmux kill-session -t llama-server\nllama-server --version\ncp x /opt/llama-server\nllama-server -m /a.gguf\n",
+        ["model_path: /a.gguf"], ["line 1: `sudo systemctl …`, which runs no engine"]),
+    "an empty default": (
+        "command", "Q=\"${Q:-}\"; A=(--port 8001)\n[ -n \"$Q\" ] && A+=(--quantization \"$Q\")\nvllm serve a/b \"${A[@]}\"\n",
+        ["model_path: a/b\nport: 8001\n"], ["line 1: `${Q}` is empty here, by default"]),
+    "a case with a default": (
+        "command", "C=\"${1:-qwen}\"\ncase $C in glm) M=z/glm ;; qwen) M=q/q ;; esac\nvllm serve $M\n", ["model_path: q/q"], ["line 1: `${1}` has its default value here, `qwen`"]),
+    "conditions on constants": (
+        "command", "D=0; S=large; E=\n[[ $D == 1 ]] && E=--enforce-eager\ncase $S in s*) T=1 ;; l*) T=8 ;; esac\nif [ $T -gt 4 ]; then E=\"$E -pp 2\"; fi\nvllm serve a/b -tp $T $E\n",
+        ["model_path: a/b\ntensor_parallel_size: 8\npipeline_parallel_size: 2\n"], []),
+    "a usage that a default would end": (
+        "command", "M=\"${1:-}\"\nif [ -z \"$M\" ]; then echo usage; exit 1; fi\nvllm serve \"$M\" --port 1\n", [], []),
+    "an option that is there if a variable is set": (
+        "command", "llama-server -m /a.gguf ${P:+--mmproj \"$P\"} --port 8080\n", ["model_path: /a.gguf\nport: 8080"], ["line 1: `P` is not set here"]),
+    "the place of a substitution": (
+        "command", "llama-server -m /a.gguf \\\n --threads $(nproc)\nvllm serve a/b\n", ["model_path: a/b"], ["a.txt: line 2: `$(nproc …)`: recipectl does not run substitutions"]),
+    "a program that a loop sets": (
+        "command", "B=llama-server\nwhile [ $# -gt 0 ]; do B=\"$2\"; shift; done\nexec \"$B\" -m /a.gguf\n", [], ["`B` is set in a loop (line 2)"]),
+    "systemd's variables in a Quadlet file": (
+        "quadlet", "[Container]\nImage=vllm/vllm-openai:v0.11.0\nExec=--model ${M} --port ${P} --gpu-memory-utilization $G\nAddDevice=nvidia.com/gpu=all\nPublishPort=${P}:${P}\n[Service]\nEnvironment=M=a/b P=8010\n",
+        ["model_path: a/b\nport: 8010\ngpu_memory_utilization: ${G}"], ["the image `vllm/vllm-openai:v0.11.0`: install its version"]),
+    "systemd's variables in a Quadlet file, and a file that is not here": (
+        "quadlet", "[Container]\nImage=vllm/vllm-openai\nExec=--model ${M}\nAddDevice=nvidia.com/gpu=all\nPublishPort=8000:8000\n[Service]\nEnvironment=M=a/b\nEnvironmentFile=/no/v.env\n",
+        ["model_path: \"${M}\""],
+        ["line 8: the variables in /no/v.env", "line 8: `M` is `a/b` in Environment="]),
+    "a variable alone for the model": ("unit", "[Service]\nUser=ai\nRestart=always\nExecStart=/v/bin/vllm serve $VLLM_ARGS\n", ["model_path: \"${VLLM_ARGS}\""], ["line 4: `${VLLM_ARGS}` is taken for the model"]),
+    "a variable alone for all words": (
+        "compose", "services: {v: {image: 'ghcr.io/ggml-org/llama.cpp:server', command: '${LLAMA_ARGS} --port 8080', ports: ['8080:8080']}, w: {image: vllm/vllm-openai, command: --model a/b}}\n",
+        ["model_path: a/b"], ["`${LLAMA_ARGS}` may hold the model and more"]),
+    "an engine behind NVIDIA's entrypoint": (
+        "compose", "services: {v: {image: 'lmsysorg/sglang', entrypoint: [/opt/nvidia/nvidia_entrypoint.sh, bash, -c], command: ['sglang serve --model-path a/b'], ports: ['30000:30000']}}\n", ["backend: sglang\nmodel_path: a/b"], []),
+    "images and their engines": (
+        "compose", "services: {a: {image: 'ghcr.io/me/llama-cpp-x', command: [-m, /a.gguf], ports: ['8080:8080']}, b: {image: 'me/x', command: [--model, a/b]}, c: {image: vllm/vllm-openai, entrypoint: [/s/e.sh], command: [vllm, serve, a/b]}, d: {image: redis}}\n",
+        ["backend: llamacpp"], ["the image `me/x` does not tell its engine", "`/s/e.sh` is a script of the image `vllm/vllm-openai`", "the service `d`: runs no engine"]),
+    "a file of variables that may name the model": (
+        "compose", "services: {a: {image: 'ghcr.io/ggml-org/llama.cpp:server', env_file: no.env}, b: {image: vllm/vllm-openai, command: --model a/b}}\n",
+        ["model_path: a/b"], ["the model may be in ", "no.env, which cannot be read here"]),
+    "paths of an image in variables": (
+        "compose", "services: {a: {image: 'ghcr.io/ggml-org/llama.cpp:server', environment: {LLAMA_ARG_MODEL: /no/q.gguf, X: /no/cache}, ports: ['8080:8080']}}\n",
+        ["model_path: /no/q.gguf"], ["line 1: `X=/no/cache`, a path of the image", "`LLAMA_ARG_MODEL=/no/q.gguf`, a path of the image"]),
+    "a unit of a user": ("unit", "[Service]\nExecStart=%h/b/llama-server -m %h/m.gguf\nRestart=always\n[Install]\nWantedBy=default.target\n", [], ["it ran as the user who started it"]),
+    "networks beside a port": (
+        "compose", "services: {v: {image: vllm/vllm-openai, command: --model a/b, ports: ['8000:8000'], networks: [t]}}\n", [], ["line 1: the network `t`, in which others reached the engine"]),
+    "a unit's relative script": ("unit", "[Service]\nExecStart=/usr/bin/env bash scripts/serve.sh\n", [], ["`scripts/serve.sh` cannot be read here"]),
+    "a unit that runs toolbox": ("unit", "[Service]\nExecStart=/usr/bin/toolbox run -c X llama-server -m /a.gguf\n", [], ["`/usr/bin/toolbox run …` does not show its engine"]),
+    "a unit that runs compose": ("unit", "[Service]\nExecStart=/usr/bin/docker compose -f /srv/c.yml up\n", [], ["run `recipectl import compose` with its file"]),
+    "a volume whose folder has a variable": (
+        "compose", "services: {v: {image: vllm/vllm-openai, command: --model a/b, ports: ['8000:8000'], volumes: ['hf:/root/.cache/huggingface']}}\nvolumes: {hf: {driver: local, driver_opts: {type: none, o: bind, device: '${HOME}/hf'}}}\n",
+        ["HF_HOME: \"${HOME}/hf\""], []),
+    "an empty default of Compose": (
+        "compose", "services: {v: {image: vllm/vllm-openai, command: '--model a/b ${A:-}', container_name: '${C:-x}', healthcheck: {disable: true}, cap_drop: [ALL], ports: ['8000:8000']}}\n",
+        ["model_path: a/b\nport: 8000\n"], ["line 1: `${A}` is empty here, by default"]),
     "a bare -fa": ("command", "llama-server -m /m/b.gguf -fa --port 8081 -ngl 99\n", ["flash-attn: 'on'", "port: 8081", "gpu-layers: 99"], ["`-fa` alone"]),
     "a bare -fa at the end": ("command", "llama-server -m /m/b.gguf -fa\n", ["flash-attn: 'on'"], []),
     "a volume": (
@@ -151,7 +230,7 @@ INLINE = {
     "llama.cpp's cache": ("command", "docker run -v /c:/root/.cache/llama.cpp -p 1:8080 ghcr.io/ggml-org/llama.cpp:server -hf a/b-GGUF:Q4\n", ["LLAMA_CACHE: /c", "model_path: a/b-GGUF:Q4"], []),
     "all of llama.cpp's image": ("command", "docker run -v /m:/models -p 1:8080 ghcr.io/ggml-org/llama.cpp:full --server -m /models/a.gguf\n", ["model_path: /m/a.gguf"], []),
     "no entrypoint": ("command", 'docker run -p 1:8000 --entrypoint "" vllm/vllm-openai vllm serve a/b\n', ["model_path: a/b", "port: 1"], []),
-    "a comment in a continued command": ("command", "vllm serve a/b \\\n  --port 1 \\\n  # --x 2 \\\n  --max-model-len 3\n", ["port: 1\n"], ["line 4: `--max-model-len 3`, which runs no engine"]),
+    "a comment in a continued command": ("command", "vllm serve a/b \\\n  --port 1 \\\n  # --x 2 \\\n  --max-model-len 3\n", ["port: 1\n"], ["line 4: `--max-model-len …`, which runs no engine"]),
     "the folder of a unit's shell": (
         "unit", '[Service]\nUser=%i\nWorkingDirectory=/h/llm\nExecStart=/bin/bash -lc "source venv/bin/activate; vllm serve a/b"\n',
         ["venv_path: /h/llm/venv", 'user: "${INSTANCE}"'], []),
@@ -222,7 +301,7 @@ INLINE = {
         ["grammar-file: /srv/g.gbnf", "path: /srv/public", "slot-save-path: /srv/slots/", "lora: /srv/a.gguf,/srv/b.gguf"], []),
     "another order of GPUs": ("command", "CUDA_DEVICE_ORDER=FASTEST_FIRST CUDA_VISIBLE_DEVICES=1 vllm serve a/b\n", ["gpus: [1]"], ["CUDA_DEVICE_ORDER=FASTEST_FIRST"]),
     "a long stop": ("unit", "[Service]\nUser=ai\nTimeoutStopSec=2min\nExecStart=/l/llama-server -m /a.gguf\n", ["TimeoutStopSec: 2min"], []),
-    "a here-document of a shell": ("command", "bash <<EOF\nvllm serve a/b\nEOF\nssh h <<'EOF'\nls\nEOF\nvllm serve c/d\n", ["model_path: c/d"], ["line 1: `bash '<<' …` runs an engine", "line 4"]),
+    "a here-document of a shell": ("command", "bash <<EOF\nvllm serve a/b\nEOF\nssh h <<'EOF'\nls\nEOF\nvllm serve c/d\n", ["model_path: c/d"], ["line 1: `bash …` runs an engine", "line 4"]),
     "lines of VLLM Studio": (
         "vllm-studio", '{"recipes": [\n {"id": "x",\n  "model_path": "a/b",\n  "thinking_mode": true,\n  "extra_args": {\n   "docker_image": "y"}},\n {"id": "y",\n  "backend": "tabby",\n  "model_path": "q"}]}',
         ["model_path: a/b"], ["line 4: `thinking_mode: true`", "line 6: `docker_image", "line 8: recipe y: `backend: tabby` is no engine"]),
@@ -280,7 +359,7 @@ INLINE = {
     "sudo in a unit's shell": ("unit", "[Service]\nUser=ai\nRestart=always\nExecStart=/bin/bash -c 'cd /srv/x; sudo -u llm vllm serve ./a'\n", ["user: llm", "model_path: /srv/x/a"], ["line 4: `cd /srv/x`"]),
     "other programs in a shell behind sudo": (
         "command", "sudo bash -c '\nmodprobe x\ncd /h\nvllm serve a/b\n'\n", ["model_path: a/b"], ["line 1: line 2: `modprobe x`, which runs no engine", "line 1: line 3: `cd /h`"]),
-    "what runs in a container that is there": ("command", "sudo docker exec v vllm serve a/b\ndocker compose run --rm v vllm serve a/b\nvllm serve c/d\n", ["model_path: c/d"], ["line 1: `sudo docker …` runs an engine", "line 2: `docker compose …` runs an engine"]),
+    "what runs in a container that is there": ("command", "sudo docker exec v vllm serve a/b\ndocker compose run --rm v vllm serve a/b\nvllm serve c/d\n", ["model_path: c/d"], ["line 1: `docker exec …` runs an engine", "line 2: `docker compose …` runs containers; run `recipectl import compose`"]),
     "defaults that stand alone": ("command", ': "${M:=a/b}"\nvllm serve $M\n', ["model_path: a/b"], ["line 1: `${M}` has its default value here"]),
     "a range of ports of the host": ("command", "docker run --gpus all -p 8000-8001:8000 vllm/vllm-openai --model a/b\n", ["port: 8000"], ["the published range 8000-8001:8000"]),
     "names of keys that are none": ("command", "export DISABLE_AUTH=true CACHE_KEY=modelname SSL_KEY=server.pem\nvllm serve a/b\n", ["DISABLE_AUTH: 'true'", "CACHE_KEY: modelname", "SSL_KEY: server.pem"], []),
@@ -310,7 +389,7 @@ INLINE = {
     "YAML that contains itself": ("compose", "services: &a\n  v:\n    image: vllm/vllm-openai\n    x: *a\n", [], ["a.txt: it is nested without end"]),
     "a path of another kind": ("vllm-studio", '[{"id": "x", "model_path": ["y"]}, {"id": "z", "model_path": "a/b"}]', ["model_path: a/b"], ["line 1: recipe x: its `model_path` is no text"]),
     "a caller's token for a shell": ("command", "export MY_TOKEN\nbash -c 'vllm serve a/b'\n", ["MY_TOKEN: /etc/recipectl/secrets/MY_TOKEN"], ["line 1: the value of `MY_TOKEN`"]),
-    "what frees a GPU before": ("command", "docker stop comfyui\ncurl -F f=@x http://localhost/z\ncurl -sf http://localhost:8000/health\nvllm serve a/b\n", ["model_path: a/b"], ["line 1: `docker stop comfyui`", "line 2: `curl -F"]),
+    "what frees a GPU before": ("command", "docker stop comfyui\ncurl -F f=@x http://localhost/z\ncurl -sf http://localhost:8000/health\nvllm serve a/b\n", ["model_path: a/b"], ["line 1: `docker stop comfyui`", "line 2: `curl …`"]),
     "llama-swap's variables in a shell": ("llama-swap", "models:\n  a:\n    cmd: bash -c 'export A=2; vllm serve $MODEL'\n    env: [MODEL=a/b, A=1]\n", ["model_path: a/b", "A: '2'"], []),
     "volumes that are no mapping": ("compose", "services: {v: {image: vllm/vllm-openai}}\nvolumes: [x]\n", [], ["a.txt: `volumes:` is a list"]),
     "a number without end": ("compose", "services: {v: {image: vllm/vllm-openai, x: " + "1" * 5000 + "}}\n", [], ["is not YAML"]),

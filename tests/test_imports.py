@@ -267,7 +267,7 @@ def test_other_commands_of_a_script_are_told_and_stop_nothing() -> None:
     script = "docker rm -f x\nhuggingface-cli login --token hf_abcdefghijklmnop\ndocker run vllm/vllm-openai --model /m\n"
     done = CliRunner().invoke(recipectl, ["import", "command", "-"], input=script, catch_exceptions=False)
     assert "model_path: /m\n" in done.stdout
-    assert "`huggingface-cli login --token …`, which runs no engine" in done.stderr
+    assert "`huggingface-cli login …`, which runs no engine" in done.stderr
     assert "hf_abc" not in done.output
 
 
@@ -311,7 +311,7 @@ def test_a_secret_is_named_and_not_repeated() -> None:
 
 
 REFUSED = {
-    "vllm serve $(cat x)": "line 1: recipectl does not run substitutions; write the result",
+    "vllm serve $(cat x)": "line 1: `$(cat …)`: recipectl does not run substitutions; write the result",
     "vllm serve 'x": "line 1: bash cannot read it (reached EOF without closing quote `'`); correct it",
     "\nvllm serve ${X%y}": "line 2: the value of `${X%…}` is for a shell to find; write the result",
     "vllm serve --port <PORT>": "line 1: fill in `<PORT>`",
@@ -322,7 +322,7 @@ REFUSED = {
     "while true; do vllm serve /m; done": "line 1: it is in a loop (line 1)",
     "port=$((8000+1)); vllm serve /m; exit\nvllm serve /n": "line 2: line 1 ends the script before it",
     "vllm serve --port 1": "the command names no model; add it (`--model PATH`)",
-    "ls -l": "`ls -l` does not run a known engine (vllm, sglang, llama-server); correct it",
+    "foo -l": "`foo -l` does not run a known engine (vllm, sglang, llama-server); correct it",
     "llama-server -mu http://x/m.gguf": "`-mu` downloads a model; fetch it, and name the file with --model",
     "llama-server --models-dir /m": "`--models-dir` makes llama-server a router",
     "llama-server --port 1": "the command names no model, which makes llama-server a router",
@@ -923,7 +923,7 @@ def test_a_container_that_comes_up_with_the_host_starts_at_boot() -> None:
     text = "docker run -d --restart {} vllm/vllm-openai --model /m"
     drafts = {word: from_command.draft_from_command(shell.commands(text.format(word))[0]) for word in ("always", "unless-stopped", "no", "on-failure:3")}  # fmt: skip
     assert {word: draft.fields.get("autostart") for word, draft in drafts.items()} == {"always": True, "unless-stopped": True, "no": None, "on-failure:3": None}  # fmt: skip
-    assert "--restart on-failure:3" in str(drafts["on-failure:3"].not_carried_over)
+    assert "on-failure:3" in str(drafts["on-failure:3"].not_carried_over)
     assert all("published no port" in str(draft.not_carried_over) for draft in drafts.values())
     assert "published" not in str(from_command.draft_from_command(shell.commands("docker run --network host vllm/vllm-openai --model /m")[0]).not_carried_over)  # fmt: skip
 

@@ -113,6 +113,18 @@ SCRIPTS = [
     "A=(a b); IFS=,; vllm serve /m --x \"${A[*]}\"",
     "N=${M##*/}; K=${#N}; L=${M/a/b}; vllm serve /m --served-model-name \"$N\" `date` $(date)",
 ]  # fmt: skip
+# Conditions on values that the script itself sets: nothing need be said of them.
+CONDITIONS = [
+    'E=; D=0; [ "$D" = 1 ] && E=--enforce-eager; [ $D -lt 1 ] && F=--headless; vllm serve /m $E $F',
+    'A=(--port 1); Q=; [ -n "$Q" ] && A+=(--quantization "$Q"); [ -z "$Q" ] || A+=(--x); vllm serve /m "${A[@]}"',
+    'S=large; case $S in small|s*) T=1 ;; l?rge) T=8 ;; *) T=2 ;; esac; vllm serve /m -tp $T',
+    'S="a b"; case "$S" in "a b") T=1 ;; esac; case "*" in "*") U=2 ;; *) U=3 ;; esac; vllm serve /m -tp $T --x $U',
+    'if [[ a == a* && ! -z x ]]; then A=1; elif [[ 1 ]]; then A=2; else A=3; fi; vllm serve /m --x $A',
+    'if test 5 -gt 30 || ! [ a != a ]; then A=1; else A=2; fi; vllm serve /m --x $A',
+    'X=5; if [ "$X" -ge 5 ]; then export B=1; cd /srv; source /opt/v/bin/activate; fi; vllm serve ./m --x $X',
+    'N=; if [ $N ]; then A=1; else A=2; fi; [[ $N ]] && A=3; [ ! "$N" ] && B=4; vllm serve /m --x $A --y $B',
+    'if true; then A=1; fi; false && A=2; : || A=3; vllm serve /m --x "$A"; [ 1 = 2 ] || exit; vllm serve /n',
+]  # fmt: skip
 _INSERTED = [
     '"', "'", "\\", "$", "`", "(", ")", ";", "&", "|", "<", ">", "{", "}", "#", "\n", " ", "=", "~", "*", "!", "[",
     "$A", "${B:-c}", '"$@"', "$(date)", "$'", " && ", " || ", "<<E", "\nfi\n", "\ndone\n", " exec ", "export ",
@@ -149,10 +161,15 @@ def test_a_script_is_read_as_bash_runs_it() -> None:
 
 
 @NEEDED
+def test_a_condition_on_what_the_script_sets_is_decided_as_bash_decides_it() -> None:
+    assert dict(zip(CONDITIONS, outcomes(CONDITIONS), strict=True)) == dict.fromkeys(CONDITIONS, "exact")
+
+
+@NEEDED
 @pytest.mark.parametrize("seed", range(2))
 def test_a_mutated_script_is_read_as_bash_runs_it_or_the_difference_is_named(seed: int) -> None:
     chance = random.Random(seed)
-    texts = [mutated(chance.choice(SCRIPTS), chance) for _ in range(MUTATIONS)]
+    texts = [mutated(chance.choice([*SCRIPTS, *CONDITIONS]), chance) for _ in range(MUTATIONS)]
     answers = outcomes(texts)
     silent = [
         (text, answer)

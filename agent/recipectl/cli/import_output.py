@@ -32,9 +32,13 @@ def output(drafts: Iterable[Draft], folder: Path | None, not_carried_over: Itera
             click.echo(text, nl=False)
         for item in draft.not_carried_over:
             click.echo(f"{name}: not carried over: {draft.shown(item)}", err=True)
+        if draft.secrets:
+            secrets = ", ".join(draft.secrets)
+            click.echo(f"{name}: write the secrets into their files, see `secrets:`: {secrets}", err=True)
         if draft.variables:
             variables = ", ".join(draft.variables)
-            click.echo(f"{name}: define under `vars:` of the host file: {variables}", err=True)
+            folder_is = " (FOLDER: where relative paths begin)" if "FOLDER" in draft.variables else ""
+            click.echo(f"{name}: define under `vars:` of the host file: {variables}{folder_is}", err=True)
     for item in not_carried_over:
         click.echo(f"not carried over: {redacted(item)}", err=True)
     return 0

@@ -1,7 +1,6 @@
 """import: recipes from commands, units and other tools' files."""
 
 import os
-import re
 import shlex
 from pathlib import Path
 
@@ -30,24 +29,24 @@ from recipectl.importers import (
     vllm_recipes,
     vllm_studio,
 )
-from recipectl.importers.command import Command, command_from_words
-from recipectl.importers.draft import AS_IT_RUNS, VARIABLE_START, Draft, redacted
-from recipectl.importers.from_command import NoEngineError, draft_from_command
+from recipectl.importers.command import (
+    Command,
+    NoEngineError,
+    command_from_words,
+    is_given_model,
+    program_shown,
+)
+from recipectl.importers.draft import AS_IT_RUNS, UNKNOWN_VALUE, VARIABLE_START, Draft, redacted
+from recipectl.importers.from_command import draft_from_command
 from recipectl.importers.lines import errors_at, place_of, placed
 from recipectl.importers.programs import runs_engine, unwrapped
+from recipectl.importers.shell_programs import has_effect, hidden_engine
 from recipectl.place import Place
 from recipectl.systemd.store import Store
 
 _OUTPUT = click.option(
     "-o", "--output", "folder", type=click.Path(path_type=Path), metavar="DIR", help="Write files here."
 )
-_RUNS_ENGINE = re.compile(
-    r"\b(vllm serve|vllm\.entrypoints|sglang serve|sglang\.launch_server|llama-server)\b"
-    r"|\b(docker|podman|nerdctl)\b[^\n]{0,80} (run|create)\b[^\n]{0,400}(vllm|sglang|llama)"
-)
-
-# What a program is given that is likely an engine, though its name is not known.
-_HAS_MODEL = re.compile(r"(^|\s)(serve|--model|--model-path|-m|-hf)\s|sglang|vllm")
 
 
 @click.group("import")
@@ -76,6 +75,9 @@ def command_(words: tuple[str, ...], folder: Path | None) -> int:
     lost_before_engine: list[str] = []  # what the script lost at commands of other programs
     for command in (inner for outer in _commands(words) for inner in shell_inline.opened(outer)):
         program_words = unwrapped(command).words
+        if program_words and not command.refusal and not has_effect(program_words):
+            lost_before_engine += command.lost_before
+            continue
         try:
             if not _may_run_engine(program_words):
                 raise NoEngineError(shlex.join(command.words))
@@ -83,14 +85,12 @@ def command_(words: tuple[str, ...], folder: Path | None) -> int:
             drafts[-1].not_carried_over[:0] = lost_before_engine
             lost_before_engine = []
         except NoEngineError:
-            if _RUNS_ENGINE.search(" ".join(program_words)):
-                shown = redacted(shlex.join(program_words[:2]))
-                fault = f"`{shown} …` runs an engine in a way that cannot be read"
-                refusals.append(placed(f"{fault}; give its own command, {AS_IT_RUNS}", command.place))
+            if refusal := hidden_engine(program_words):
+                refusals.append(placed(refusal, command.place))
                 continue
             lost_before_engine += command.lost_before
-            words_shown = redacted(shlex.join(command.words))
-            not_carried_over.append(placed(f"`{words_shown}`, which runs no engine", command.place))
+            shown = redacted(program_shown(command.words))
+            not_carried_over.append(placed(f"`{shown}`, which runs no engine", command.place))
         except UsageError as error:
             refusals.append(placed(str(error), command.place))
     if not drafts and not refusals:
@@ -273,8 +273,8 @@ def _commands(words: tuple[str, ...]) -> list[Command]:
 
 def _may_run_engine(words: list[str]) -> bool:
     """Whether a program is an engine, is not known and given a model, or was refused already."""
-    if words and VARIABLE_START in words[0]:
-        return bool(_HAS_MODEL.search(" ".join(words)))
+    if words and (VARIABLE_START in words[0] or UNKNOWN_VALUE in words[0]):
+        return is_given_model(words)
     return not words or runs_engine(words)
 
 

@@ -1,14 +1,26 @@
 """One command as it was given to a shell, a unit or a process: the values that importers pass on."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
+from recipectl.errors import UsageError
 from recipectl.importers.draft import AS_IT_RUNS
 from recipectl.importers.lines import placed
 
 SHELLS = ("sh", "bash", "dash", "zsh")
+# What a program is given that is likely an engine, though its name is not known.
+_MODEL_WORDS = re.compile(r"(^|\s)(serve|--model|--model-path|-m|-hf)\s|sglang|vllm|llama-server")
+_WITHOUT_SECRETS = re.compile(
+    r"((docker|podman|nerdctl) (stop|kill|rm|pause)|systemctl|kill|pkill|killall|modprobe|sysctl|mount|umount"
+    r"|swapoff|chmod|chown|cp|mv|ln|ip|ethtool|nvidia-smi|pip3? install|apt(-get)? install) "
+)
 _ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)\Z", re.S)
+
+
+class NoEngineError(UsageError):
+    """A command that runs another program, or an image of one."""
 
 
 @dataclass
@@ -29,6 +41,8 @@ class Command:
     conda_environment: str | None = None
     service: dict[str, str] = field(default_factory=dict)  # settings of its unit
     secrets: dict[str, str] = field(default_factory=dict)  # variable -> where its value was kept
+    unread_files: list[str] = field(default_factory=list)  # files of variables that are not here
+    has_rocm: bool = False  # of a container with AMD's GPUs
     places: dict[str, str] = field(default_factory=dict)  # PATH, `cd` or a secret -> where it stands
     substituted: frozenset[str] = frozenset()  # variables of the host for what a substitution gives
     refusal: str = ""
@@ -43,6 +57,19 @@ class Command:
         """Say why the command is not imported."""
         self.place = place
         self.refusal = f"{reason}, {AS_IT_RUNS}"
+
+
+def is_given_model(words: Sequence[str]) -> bool:
+    """Whether a program that is not known is likely an engine."""
+    return bool(_MODEL_WORDS.search(" ".join(words)))
+
+
+def program_shown(words: Sequence[str]) -> str:
+    """A command that is named, and not run: its arguments may hold secrets, in any program's form."""
+    if _WITHOUT_SECRETS.match(" ".join(words)):
+        return " ".join(words)
+    length = 2 if len(words) > 1 and re.fullmatch("[a-z][a-z-]{0,20}", words[1]) else 1
+    return " ".join((*words[:length], *(["…"] if len(words) > length else [])))
 
 
 def assignment(word: str) -> tuple[str, str] | None:

@@ -10,12 +10,12 @@ from typing import Any
 import yaml
 
 from recipectl.errors import RecipectlError, UsageError
-from recipectl.importers.command import Command
+from recipectl.importers.command import Command, NoEngineError
 from recipectl.importers.compose_variables import dotenv, interpolated
 from recipectl.importers.container_options import Container
 from recipectl.importers.containers import engine_command
 from recipectl.importers.draft import Draft, host_variable
-from recipectl.importers.from_command import NoEngineError, draft_from_command, model_name
+from recipectl.importers.from_command import draft_from_command, model_name
 from recipectl.importers.go_yaml import GoLoader
 from recipectl.importers.lines import at, errors_at, node_of, place_of
 from recipectl.importers.mounts import Mounts
@@ -85,11 +85,15 @@ def compose_drafts(text: str, source: str) -> tuple[list[Draft], list[str]]:
     ]
     if "include" in data:
         left_out.append(f"{place_of(root, 'include')}: the files of `include:`; {_WHOLE}")
+    variables: dict[str, str] = {}
+    if (folder / ".env").is_file():  # Compose reads it for `${NAME}`
+        with contextlib.suppress(RecipectlError):
+            variables = dotenv(read_text(folder / ".env"), {}, [])
     with errors_at(source):
-        volumes = _volumes(data, folder)
+        volumes = _volumes(data, folder, variables)
     for name, service in services.items():
         try:
-            drafts.append(_service_draft(str(name), service, root, folder, source, volumes))
+            drafts.append(_service_draft(str(name), service, root, folder, source, volumes, variables))
         except UsageError as error:
             fault = "runs no engine" if isinstance(error, NoEngineError) else str(error)
             place = place_of(root, "services", str(name), *map(str, error.key or ["image"]))
@@ -97,13 +101,13 @@ def compose_drafts(text: str, source: str) -> tuple[list[Draft], list[str]]:
     return drafts, left_out
 
 
-def _volumes(data: Mapping[str, Any], folder: Path) -> dict[str, str]:
+def _volumes(data: Mapping[str, Any], folder: Path, variables: Mapping[str, str]) -> dict[str, str]:
     """The volumes of a Compose file: their names for the container engine, or their folders of the host."""
     project = data.get("name") or re.sub("[^a-z0-9_-]", "", folder.name.lower())
     volumes = {}
     for name, value in mapping(data.get("volumes"), "volumes").items():
         settings = value if isinstance(value, Mapping) else {}
-        options = settings.get("driver_opts")
+        options = interpolated(settings.get("driver_opts"), variables, [])
         device = (
             options.get("device")
             if isinstance(options, Mapping) and "bind" in str(options.get("o"))
@@ -115,18 +119,15 @@ def _volumes(data: Mapping[str, Any], folder: Path) -> dict[str, str]:
 
 
 def _service_draft(
-    name: str, service: Any, root: Any, folder: Path, source: str, volumes: dict[str, str]
-) -> Draft:
+    name: str, service: Any, root: Any, folder: Path, source: str, volumes: dict[str, str],
+    variables: Mapping[str, str],
+) -> Draft:  # fmt: skip
     is_built = isinstance(service, dict) and "build" in service and "image" not in service
     if not is_built and (not isinstance(service, dict) or not isinstance(service.get("image"), str)):
         has_base = isinstance(service, dict) and "extends" in service
         remedy = _WHOLE if has_base else "give it one"
         raise UsageError(f"it has no `image:` here; {remedy}")
     lost: list[str] = []
-    variables: dict[str, str] = {}
-    if (folder / ".env").is_file():  # Compose reads it for `${NAME}`
-        with contextlib.suppress(RecipectlError):
-            variables = dotenv(read_text(folder / ".env"), {}, [])
     container = Container({}, lost, mounts=Mounts(volumes=volumes))
     files: dict[str, str] = {}
     written, service = service, {}
@@ -135,7 +136,8 @@ def _service_draft(
         place = place_of(root, "services", name, key)
         if key not in _COMPOSE_OPTIONS:
             with at(place, lost):
-                service[key] = interpolated(value, variables, lost)
+                is_used = key in ("image", "command", "entrypoint", "deploy")
+                service[key] = interpolated(value, variables, lost if is_used else [])
                 _add_key(container, key, service[key])
             continue
         for container.place, part in _parts(node, place, value):
@@ -148,7 +150,7 @@ def _service_draft(
     if "entrypoint" in service:
         container.entrypoint = tuple(_split(service["entrypoint"], "entrypoint"))
     image, arguments = service.get("image", ""), _split(service.get("command"), "command")
-    if service.get("profiles") and container.restart:
+    if service.get("profiles") and container.restart not in ("", "no"):
         container.restart = ""
         with at(place_of(root, "services", name, "restart"), lost):
             container.leave_out(
@@ -157,6 +159,9 @@ def _service_draft(
     place = place_of(root, "services", name, "command" if "command" in service else "image")
     with at(place, lost):
         command, notes = engine_command(Command({}, [], place=place), container, image, arguments)
+    # One variable may stand in many lines; the first is named.
+    lines = {re.sub(r"^line \d+: ", "", text): text for text in reversed(command.not_carried_over)}
+    command.not_carried_over = [text for text in command.not_carried_over if text in lines.values()]
     origin = "\n".join((f"From {source}, service {name}.", *notes))
     return draft_from_command(command, model_name(name), origin)
 
@@ -210,6 +215,8 @@ def _add_key(container: Container, key: str, value: Any) -> None:
         _add_resources(container, value, written)
     elif key == "extends":
         container.leave_out(f"{written}, and what it inherits; {_WHOLE}")
+    elif key == "cap_drop" or (key == "healthcheck" and mapping(value, key).get("disable")):
+        return  # a unit has no capabilities, and no watch by default
     elif key not in _COMPOSE_QUIET and not key.startswith("x-"):
         container.leave_out(written)
 
@@ -273,7 +280,8 @@ def _add_resources(container: Container, deploy: Any, written: str) -> None:
         if isinstance(device, dict) and "gpu" in sequence(device.get("capabilities"), "capabilities"):
             container.add("--gpus", _gpus(device), written)
         else:
-            container.leave_out(f"{written}: the device {device}")
+            driver = device.get("driver", "?") if isinstance(device, dict) else device
+            container.leave_out(f"{written}: a device of the driver `{driver}`")
     for key, option in (("memory", "--memory"), ("cpus", "--cpus"), ("pids", "--pids-limit")):
         if key in limits:
             container.add(option, str(limits[key]), written)

@@ -7,7 +7,10 @@ from typing import Any
 from recipectl.importers.draft import host_variable
 from recipectl.importers.secret_names import is_likely_secret
 
-_VARIABLE = re.compile(r"\$(?:(\$)|([A-Za-z_]\w*)|\{([A-Za-z_]\w*)(?:(:?[-?+])([^}\n]{0,4096}))?\})")
+_VARIABLE = re.compile(
+    r"\$(?:(\$)|([A-Za-z_]\w*)|\{([A-Za-z_]\w*)(?:(:?[-?+])"
+    r"((?:[^{}\n]|\{(?:[^{}\n]|\{[^{}\n]*\})*\}){0,4096}))?\})"  # a default has variables, or JSON
+)
 _ENTRY = re.compile(
     r"""^[ \t]*(?:\#[^\n]*|(?:export[ \t]+)?([A-Za-z_][\w.-]*)[ \t]*(?:[=:][ \t]*"""
     r"""(?:'([^']*)'|"((?:\\.|[^"\\])*)"|([^\n]*))|$))""",
@@ -48,14 +51,19 @@ def interpolated(value: Any, variables: Mapping[str, str], lost: list[str]) -> A
         name, operator, default = match[2] or match[3], match[4] or "", match[5]
         if match[1]:
             return "$"
+        is_set = bool(variables.get(name)) or (name in variables and ":" not in operator)
+        if "+" in operator and is_set:
+            return str(interpolated(default, variables, lost))
         if "+" in operator:
             lost.append(f"`${{{name}{operator}{default}}}`, which depends on whether the variable is set")
             return ""
-        if variables.get(name) or (name in variables and ":" not in operator):
+        if is_set:
             return variables[name]
-        if "-" in operator and default:
-            shown = "…" if is_likely_secret(name, default) else default
-            lost.append(f"`${{{name}}}` has its default value here, `{shown}`")
+        if "-" in operator and (default or not is_likely_secret(name, "x" * 9)):
+            default = str(interpolated(default, variables, lost))
+            if not is_likely_secret(name, default):  # a secret is named with its file
+                value = f"has its default value here, `{default}`" if default else "is empty here, by default"
+                lost.append(f"`${{{name}}}` {value}")
             return default
         return host_variable(name)
 

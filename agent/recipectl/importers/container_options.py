@@ -10,6 +10,7 @@ from pathlib import Path
 from recipectl.compiler.secrets import looks_secret
 from recipectl.errors import RecipectlError
 from recipectl.importers.command import assignment
+from recipectl.importers.draft import VARIABLE_ALONE
 from recipectl.importers.lines import placed
 from recipectl.importers.mounts import Mounts
 from recipectl.recipe.yamlsyntax import read_text
@@ -68,11 +69,16 @@ class Container:
     folder: str = ""  # in which its program starts
     place: str = ""  # of the option that is being added
     places: dict[str, str] = field(default_factory=dict)  # variable, port or `network` -> its place
+    unread_files: list[str] = field(default_factory=list)  # files of variables that are not here
     has_gpus: bool = False  # the container was given GPUs, or their devices
+    has_rocm: bool = False  # they are AMD's
 
     def add_variable(self, value: str) -> None:
         self.places[value.partition("=")[0]] = self.place
-        if pair := assignment(value):
+        pair = assignment(value)
+        if pair and VARIABLE_ALONE.fullmatch(pair[1]) and looks_secret(pair[0], "x"):
+            self.secrets[pair[0]] = "which the caller had"
+        elif pair:
             self.environment |= [pair]
         elif value in self.caller_environment:
             self.environment[value] = self.caller_environment[value]
@@ -87,6 +93,7 @@ class Container:
             lines = read_text(Path(value)).splitlines()
         except RecipectlError:
             self.leave_out(f"the variables in {value}; set them in `env_vars:` or `secrets:`")
+            self.unread_files.append(value)
             return
         pairs = (assignment(line) for line in lines if not line.startswith("#"))
         self.environment = dict(pair for pair in pairs if pair) | self.environment
@@ -168,6 +175,7 @@ class Container:
             self.add_other("--device", value)
             return
         self.has_gpus = True  # units have the nodes of GPUs
+        self.has_rocm |= value.startswith(("/dev/kfd", "amd.com/gpu="))
 
     def select_gpus(self) -> None:
         """CUDA_VISIBLE_DEVICES as the host counts: a container counts the GPUs that it sees from 0."""
@@ -214,7 +222,7 @@ class Container:
     def set_restart(self, value: str) -> None:
         self.restart = value
         if value.startswith("on-failure") or value == "no":
-            self.leave_out(f"`--restart {value}`: recipectl always restarts a model that ends")
+            self.leave_out(f"the restart policy `{value}`: recipectl always restarts a model that ends")
 
     def add(self, option: str, value: str, written: str = "") -> None:
         """Add one option of `docker run`; `written` is how the user wrote it."""
@@ -234,7 +242,7 @@ class Container:
             self.service[f"Limit{match[1].upper()}"] = match[2].replace("-1", "infinity")
         elif name not in _CONTAINER_ONLY and (name, value.split(":")[0]) not in _COMPILED:
             shown = written or f"`{name} {value}` of the container"
-            self.leave_out(f"{shown}; see `{_KEYS.get(name, 'service')}:`")
+            self.leave_out(f"{shown}; see `{_KEYS.get(name, 'service')}:`" if name else shown)
 
     def leave_out(self, text: str) -> None:
         """Name what the recipe lacks."""

@@ -4,8 +4,9 @@ import re
 from dataclasses import replace
 
 from recipectl.errors import UsageError
-from recipectl.importers.command import SHELLS, Command
+from recipectl.importers.command import SHELLS, Command, NoEngineError, is_given_model, program_shown
 from recipectl.importers.container_options import Container, read_options
+from recipectl.importers.draft import AS_IT_RUNS
 from recipectl.importers.lines import placed
 from recipectl.importers.mounts import Mounts
 from recipectl.importers.programs import program, program_name, runs_container, unwrapped
@@ -15,10 +16,11 @@ from recipectl.importers.shell_inline import inline_commands
 _ENTRYPOINTS = {
     r"vllm": ("vllm", "serve"),
     r"sglang": (),
-    r"llama\.?cpp.*:light": ("llama-cli",),
-    r"llama\.?cpp.*:full": ("tools.sh",),
-    r"llama\.?cpp|llama-server": ("llama-server",),
+    r"llama[.-]?cpp.*:light": ("llama-cli",),
+    r"llama[.-]?cpp.*:full": ("tools.sh",),
+    r"llama[.-]?cpp|llama-server": ("llama-server",),
 }
+_STARTERS = ("tini", "dumb-init", "nvidia_entrypoint.sh")  # they run what follows
 _REMOTE = ("DOCKER_HOST", "CONTAINER_HOST", "DOCKER_CONTEXT")
 _DEFAULT_PORTS = ("8000", "30000", "8080")  # of vLLM, SGLang and llama.cpp
 _PROGRAMS = ("vllm", "python", "python3", "sglang", "llama-server", *SHELLS)
@@ -50,17 +52,25 @@ def engine_command(
 ) -> tuple[Command, list[str]]:
     """The command that a container runs, with what is around `command`; and notes on the container."""
     container.select_gpus()
-    notes = [
-        f"The image was {image or 'built'}. Install that version on this host; pin it (`engine_version:`)."
-    ]
+    notes: list[str] = []
+    remedy = "install its version on this host, and pin it (`engine_version:`)"
+    if re.search(r":[^/]*[0-9][^/]*\Z|@", image):
+        container.leave_out(f"the image `{image}`: {remedy}")
+    else:
+        notes.append(f"The image was {image or 'built'}: {remedy}.")
     if container.all_gpus and "CUDA_VISIBLE_DEVICES" not in container.environment:
         notes.append("It had all GPUs, and has them here. Name in `gpus:` those that it takes.")
     entrypoint = _entrypoint(container, image, arguments)
     words = _inside_shell([*entrypoint, *arguments], container)
     if words[:2] in (["tools.sh", "--server"], ["tools.sh", "-s"]):
         words = ["llama-server", *words[2:]]
+    _refuse_unknown(image, words)
     host_words = [container.mounts.host_path(word) for word in words]
+    container.environment = {
+        name: container.mounts.host_path(value) for name, value in container.environment.items()
+    }
     words = _with_host_port(container.mounts.own_paths(host_words, container.not_carried_over), container)
+    container.mounts.own_variables(container.environment, container.not_carried_over, container.places)
     container.mounts.keep_cache(container.environment, _model(words), "".join(words[:1]))
     engine = program(words)
     has_host = any(word.partition("=")[0] == "--host" for word in words)
@@ -71,6 +81,9 @@ def engine_command(
         fault = f"the engine was in the network of `{container.network.partition(':')[2]}`"
         sentence = f"{fault}; see `host:` and `port:`"
         container.not_carried_over.append(placed(sentence, container.places.get("network", "")))
+    elif container.ports and container.network not in ("", "host", "bridge", "none", "default", "private"):
+        fault = f"the network `{container.network}`, in which others reached the engine by its name"
+        container.not_carried_over.append(placed(fault, container.places.get("network", "")))
     elif not container.ports and container.network != "host":
         fault = "the container published no port: only its own networks reached the engine"
         container.not_carried_over.append(f"{fault}; see `host:`")
@@ -82,14 +95,14 @@ def engine_command(
         words = ["python3", "-m", "vllm.entrypoints.openai.api_server", *words[2:]]
     engine_command = replace(
         command,
-        environment={
-            name: container.mounts.host_path(value) for name, value in container.environment.items()
-        },
+        environment=container.environment,
         words=words,
         not_carried_over=container.not_carried_over,
         autostart=container.restart in ("always", "unless-stopped"),
         service=container.service,
         secrets=container.secrets,
+        unread_files=[*command.unread_files, *container.unread_files],
+        has_rocm=container.has_rocm or "rocm" in image,
         places=container.places,
         # A container does not inherit these from the caller.
         path=None,
@@ -99,6 +112,19 @@ def engine_command(
         script_folder=folder if folder != container.folder else None,
     )
     return engine_command, notes
+
+
+def _refuse_unknown(image: str, words: list[str]) -> None:
+    """NoEngineError for an image of another program, UsageError for one whose engine is not told."""
+    inner = unwrapped(Command({}, words)).words
+    if inner and program(inner):
+        return
+    if not is_given_model([*words, ""]) and not re.search("vllm|sglang|llama", image):
+        raise NoEngineError(f"the image `{image}` runs no known engine (vllm, sglang, llama-server)")
+    fault = f"the image `{image}` does not tell its engine; write the engine's program as its entrypoint"
+    if words and words[0].endswith(".sh"):
+        fault = f"`{words[0]}` is a script of the image `{image}`; write the engine's command instead"
+    raise UsageError(f"{fault}, {AS_IT_RUNS}")
 
 
 def _model(words: list[str]) -> str:
@@ -118,7 +144,9 @@ def _entrypoint(container: Container, image: str, arguments: list[str]) -> tuple
 
 
 def _inside_shell(words: list[str], container: Container) -> list[str]:
-    """The engine's command in `bash -c SCRIPT`; other words as they are."""
+    """The engine's command in `bash -c SCRIPT`; other words without the program that starts them."""
+    while words and program_name(words) in _STARTERS:
+        words = [word for word in words[1:2] if word not in ("--", "-g", "-s")] + words[2:]
     script = inline_commands(words, container.environment)
     if not script:
         return words
@@ -131,7 +159,7 @@ def _inside_shell(words: list[str], container: Container) -> list[str]:
     container.service |= engine.service
     container.not_carried_over += engine.not_carried_over
     container.not_carried_over += [
-        f"`{' '.join(command.words)}` in the container" for command in script if command is not engine
+        f"`{program_shown(command.words)}` in the container" for command in script if command is not engine
     ]
     return engine.words
 

@@ -16,9 +16,10 @@ from recipectl.engines.options import shipped_options
 from recipectl.engines.registry import ENGINES
 from recipectl.errors import UsageError
 from recipectl.importers.arguments import set_arguments
-from recipectl.importers.command import Command
+from recipectl.importers.command import Command, NoEngineError
 from recipectl.importers.containers import command_in_container
 from recipectl.importers.draft import (
+    VARIABLE_ALONE,
     VARIABLE_END,
     VARIABLE_START,
     Draft,
@@ -36,19 +37,16 @@ from recipectl.systemd.unitfile import RESERVED_ENDINGS
 # A relative path, by its ending, and words that somebody must replace.
 _FILE = re.compile(r"[\w.-]+(/[\w.-]+)*\.(jinja2?|py|ya?ml|pem|key|crt|gguf|json|txt)")
 _PATH_OPTION = re.compile(
-    r"--?(?!model-|tokenizer-|.*-model-path)(?:[\w-]*-)?(path|dir|file|keyfile|certfile|certs)"
+    r"--?(?!-|model-|tokenizer-|hf-config-|.*-model-path)(?:[\w-]*-)?(path|dir|file|keyfile|certfile|certs)"
 )
-_PLACEHOLDER = re.compile(r"^<[A-Za-z][\w .-]*>$|\{\{.*\}\}|\bYOUR[_-]|^/path/to/|^\.\.\.$")
+_PLACEHOLDER = re.compile(r"^<[A-Za-z][\w .-]*>$|\{\{.*\}\}|\b(?i:your)[_-]|^/path/to/|^\.\.\.$")
+_MODEL_VARIABLE = re.compile(r"MODEL|PATH|DIR|REPO|NAME|WEIGHTS|CKPT|ID|ARG[0-9]", re.I)
 _DOWNLOAD_FLAGS = ("--model-url", "--docker-repo")
 _ROUTER = (
     "llama-server a router, which starts its models as processes of its own; write a recipe for each model,"
     " with `on_demand:`, and systemd starts them at their first request"
 )
 _ROUTER_FLAGS = ("--models-dir", "--models-preset", "--models-max")
-
-
-class NoEngineError(UsageError):
-    """A command that runs another program, or an image of one."""
 
 
 def model_name(text: str) -> str:
@@ -85,10 +83,12 @@ def _draft(command: Command, name: str | None, origin: str) -> Draft:
     _set_runtime(draft, engine, command)
     options, stray_positions = flags.parse(engine.backend, arguments, shipped_options(engine.backend))
     stray_words = [arguments[position] for position in stray_positions]
-    model = _take_model(engine, options, stray_words)
+    model = _take_model(engine, options, stray_words, draft.not_carried_over, command.unread_files)
     if has_secret(model) or not model:
         raise UsageError("the model's address holds a secret, or is empty; correct it")
     draft.set("model_path", model)
+    if command.has_rocm:
+        draft.set("accelerator", "rocm")
     set_arguments(draft, engine.backend, options, stray_words)
     set_environment(draft, {name: _with_folders(name, command) for name in command.environment})
     if engine.interpreter_options:
@@ -247,21 +247,32 @@ def _runtime_on_path(backend: str, folders: list[str]) -> dict[str, str]:
     return {}
 
 
-def _take_model(engine: Program, options: list[GivenOption], stray_words: list[str]) -> str:
+def _take_model(
+    engine: Program, options: list[GivenOption], stray_words: list[str], lost: list[str], unread: list[str]
+) -> str:
     """Remove the model from the options or the stray words; UsageError when the command names none."""
     if stray_words and (engine.has_positional_model or engine.arguments[0] == stray_words[0]):
-        return stray_words.pop(0)
+        word = stray_words.pop(0)
+        is_unknown = VARIABLE_ALONE.fullmatch(word) and not _MODEL_VARIABLE.search(word)
+        if is_unknown and not engine.has_positional_model:
+            raise UsageError(f"`{redacted(word)}` may hold the model and more; write its words here")
+        if is_unknown:
+            lost.append(f"`{redacted(word)}` is taken for the model, and may be several words or none")
+        return word
     facts = ENGINES[engine.backend]
     for flag in (facts.model_flag, "--model", facts.hub_flag):
         for option in options:
             if option.flag == flag and option.values:
                 options.remove(option)
                 return option.values[0]
-    raise UsageError(_no_model(facts, options))
+    raise UsageError(_no_model(facts, options, unread))
 
 
-def _no_model(facts: Engine, options: list[GivenOption]) -> str:
+def _no_model(facts: Engine, options: list[GivenOption], unread: list[str]) -> str:
     """Why a command names no model, and what to do."""
+    if unread:
+        fault = f"the model may be in {redacted(unread[0])}, which cannot be read here"
+        return f"{fault}; run this where it is, or name the model"
     for option in options:
         if option.flag in _DOWNLOAD_FLAGS:
             return f"`{option.name}` downloads a model; fetch it, and name the file with --model"

@@ -97,6 +97,8 @@ def _settings_without_key(config: _Map) -> Iterator[tuple[str, ...]]:
     yield from ((str(key), f"`{key}:`, which recipectl does not know") for key in config if key not in _KEYS)
     if config.get("matrix"):
         yield "matrix", "`matrix:`: use `gpus:` and `gpu_sharing:`; `conflicts:` are those without it"
+    routing = mapping(config.get("routing"), "routing")
+    yield from (("routing", str(key), f"`routing.{key}:`") for key in routing if key != "router")
     if router_of(config).get("use") == "matrix":
         yield "routing", "`routing.router.settings.matrix`: use `gpus:` and `gpu_sharing:`"
 

@@ -1,8 +1,9 @@
 """The folders of the host that a container has, and what they mean for paths and caches."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from recipectl.importers.draft import VARIABLE_START, host_variable
 from recipectl.importers.lines import placed
@@ -35,14 +36,17 @@ class Mounts:
 
     def keep_cache(self, environment: dict[str, str], model: str, program: str) -> None:
         """Set the variable of the cache that a model of the hub is in to its folder of the host."""
-        if model.startswith("/") or {"HF_HOME", "HF_HUB_CACHE"} & {*environment}:
+        if {"HF_HOME", "HF_HUB_CACHE"} & {*environment}:
             return
+        is_local = model.startswith("/")  # its tokenizer, or a draft model, may come from the hub
         caches = {"HF_HOME": "/huggingface", "MODELSCOPE_CACHE": "/modelscope"}
         caches |= {"LLAMA_CACHE": "/llama.cpp"} if "llama" in program else {}
         for target, source in self._of_folders():
             if target.endswith("/.cache/huggingface/hub"):
                 environment.setdefault("HF_HUB_CACHE", source.rstrip("/"))
             for name, folder in caches.items():
+                if name != "HF_HOME" and is_local:
+                    continue
                 if name == "MODELSCOPE_CACHE" and "VLLM_USE_MODELSCOPE" not in environment:
                     continue
                 if target.endswith(f"/.cache{folder}"):
@@ -60,7 +64,7 @@ class Mounts:
 
     def notes(self, lost: list[str]) -> list[str]:
         """Notes on the folders of the host; volumes, whose data is the container engine's, are named."""
-        pairs = [f"{target} is {source}" for target, source in self._of_folders()]
+        pairs = [f"{target} is {source}" for target, source in self._of_folders() if target != source]
         for target, source in self.pairs:
             if target and (target, source) not in self._of_folders():
                 remedy = "set HF_HOME to it" if target.endswith("/.cache/huggingface") else "name it"
@@ -85,9 +89,22 @@ class Mounts:
             kept.append(word)
         return kept
 
+    def own_variables(self, environment: dict[str, str], lost: list[str], places: Mapping[str, str]) -> None:
+        """Remove the variables that are paths of the image, which this host does not have; name them."""
+        sources = tuple(source for _, source in self.pairs if source)
+        for name, value in [*environment.items()]:
+            is_path = value.startswith("/") and not re.search(r"[:,\s]", value)
+            if not is_path or value.startswith(sources) or Path(value).exists():
+                continue
+            sentence = f"`{name}={value}`, a path of the image that this host does not have"
+            lost.append(placed(sentence, places.get(name, "")))
+            if not name.startswith("LLAMA_ARG_"):  # an option, which may be the model
+                del environment[name]
+
     def host_path(self, word: str) -> str:
         """A word with the paths of the host, where a path begins: in front, after `=` and within JSON."""
-        for target, source in self._of_folders():
-            pattern = rf"(?<![^=:,\"'\s]){re.escape(target.rstrip('/'))}(?=/|$|[\"',:\s])"
-            word = re.sub(pattern, source.rstrip("/").replace("\\", r"\\"), word)
-        return word
+        sources = {target.rstrip("/"): source.rstrip("/") for target, source in self._of_folders()}
+        # The longest first: a mount may lie within another.
+        targets = "|".join(re.escape(target) for target in sorted(sources, key=len, reverse=True))
+        pattern = rf"(?<![^=:,\"'\s])({targets})(?=/|$|[\"',:\s])"
+        return re.sub(pattern, lambda match: sources[match[1]], word) if sources else word

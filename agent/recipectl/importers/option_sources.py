@@ -20,8 +20,8 @@ def expanded(backend: str, arguments: list[str], folder: str | None) -> tuple[li
     of SGLang).
     """
     known = shipped_options(backend)
-    given, stray = flags.parse(backend, arguments, known)
-    config = next((option for option in given if option.flag == ENGINES[backend].config_flag), None)
+    parsed, stray = flags.parse(backend, arguments, known)
+    config = next((option for option in parsed if option.flag == ENGINES[backend].config_flag), None)
     if config is None or len(config.values) != 1:
         return arguments, None
     path = Path(folder or "", config.values[0])
@@ -31,7 +31,7 @@ def expanded(backend: str, arguments: list[str], folder: str | None) -> tuple[li
         return arguments, None
     if not isinstance(data, dict):
         return arguments, None
-    written = {known.canonical(option.flag) for option in given}
+    written = {known.canonical(option.flag) for option in parsed}
     written |= {"--model"} if stray else set()  # the model of the command line
     words = [
         word
@@ -64,8 +64,8 @@ def of_environment(backend: str, arguments: list[str], environment: dict[str, st
     A flag of the command line wins (`common_params_parse` of llama.cpp).
     """
     known = shipped_options(backend)
-    given, _ = flags.parse(backend, arguments, known)
-    written = {known.canonical(option.flag) for option in given}
+    parsed, _ = flags.parse(backend, arguments, known)
+    written = {known.canonical(option.flag) for option in parsed}
     words: list[str] = []
     for name in [name for name in environment if backend == "llamacpp" and name.startswith("LLAMA_ARG_")]:
         flag = flag_of(name.removeprefix("LLAMA_ARG_").lower())

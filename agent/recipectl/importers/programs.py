@@ -39,6 +39,19 @@ _REMEDIES = dict.fromkeys(("uv", "uvx", "poetry"), _RUNTIME) | {
 }  # fmt: skip
 # They run what follows somewhere else.
 _ELSEWHERE = ("docker", "podman", "nerdctl", "ssh", "kubectl", "srun")
+# The first word that is no option is the program.
+_DIRECT_WRAPPERS = (
+    "exec",
+    "nohup",
+    "time",
+    "setsid",
+    "command",
+    "sudo",
+    "doas",
+    "stdbuf",
+    "unbuffer",
+    "chronic",
+)
 # Without options, these wrappers do nothing that a unit does not do.
 _NEEDLESS_WRAPPERS = ("exec", "nohup", "time", "setsid", "command")
 
@@ -186,8 +199,8 @@ def _take_sudo(command: Command, wrapper: list[str]) -> None:
 
 def _take_settings(command: Command, wrapper: list[str]) -> None:
     """Keep what a wrapper means as settings of the unit; name the rest."""
-    found, rest = settings(wrapper)
-    for name, value in found:
+    unit_settings, rest = settings(wrapper)
+    for name, value in unit_settings:
         if name == "Environment":
             command.environment |= [assignment(word) or (word, "") for word in quoting.split(value)]
         elif name == "Nice" and re.fullmatch(r"-?[0-9]{1,9}", value):
@@ -229,7 +242,11 @@ def _wrapper_length(words: list[str]) -> int:
             return 0
         takes_word = re.fullmatch(r"-[A-Za-z]", option) and option[1] in options_with_word
         takes_word = takes_word or option in _LONG_WITH_WORD
-        if _begins_command(words[length:]) and not takes_word:
+        takes_word = takes_word or (
+            program_name(words) == "sudo" and option in ("--user", "--group", "--chdir")
+        )
+        is_program = program_name(words) in _DIRECT_WRAPPERS and not words[length].startswith("-")
+        if (is_program or _begins_command(words[length:])) and not takes_word:
             return length
     return 0
 

@@ -11,8 +11,15 @@ from recipectl.importers.draft import PRIVATE, Draft
 from recipectl.importers.from_command import draft_from_command, model_name
 from recipectl.importers.lines import at, errors_at
 from recipectl.importers.mounts import Mounts
+from recipectl.importers.systemd_unit import environment_of
 from recipectl.importers.unit_keys import set_keys
-from recipectl.importers.unit_text import PlacedSetting, placed_settings, without_specifiers
+from recipectl.importers.unit_text import (
+    PlacedSetting,
+    expanded,
+    placed_settings,
+    with_variables,
+    without_specifiers,
+)
 from recipectl.systemd import quoting
 
 _QUADLET_OPTIONS = {
@@ -24,7 +31,7 @@ _QUADLET_OPTIONS = {
 _QUADLET_QUIET = frozenset(
     """
     Image Exec Entrypoint PodmanArgs ContainerName HostName Label Annotation AutoUpdate Pull Notify RunInit
-    ShmSize LogDriver NetworkAlias Timezone Tmpfs SecurityLabelDisable
+    ShmSize LogDriver NetworkAlias Timezone Tmpfs SecurityLabelDisable NoNewPrivileges DropCapability ReadOnly
     """.split()  # noqa: SIM905  (a list one can read)
 )
 
@@ -43,11 +50,16 @@ def quadlet_draft(text: str, name: str, source: str) -> Draft:
     if PRIVATE.search(text):
         raise UsageError("it has characters of Unicode's private area; remove them")
     lost: list[str] = []
+    unit_settings = placed_settings(text)
+    environment, unread_files = environment_of(unit_settings, name, lost)
     settings = []
-    for setting in placed_settings(text):
+    for setting in (setting for setting in unit_settings if setting.section == "Container"):
         with at(setting.place, lost):
-            settings.append(setting._replace(value=without_specifiers(setting.value, name, lost)))
-    values = {setting.name: setting for setting in settings if setting.section == "Container"}
+            value = without_specifiers(setting.value, name, lost)
+        # Podman's command is the ExecStart= of a service: systemd replaces variables in it.
+        value = value if setting.name == "Exec" else with_variables(value, environment)
+        settings.append(setting._replace(value=value))
+    values = {setting.name: setting for setting in settings}
     file = Path(source).absolute()
     container = Container({}, lost, mounts=Mounts(str(file.parent), engine="podman"))
     lost += [
@@ -55,7 +67,7 @@ def quadlet_draft(text: str, name: str, source: str) -> Draft:
         for path in sorted(file.with_name(f"{file.name}.d").glob("*.conf"))
     ]
     for setting in settings:
-        if setting.section == "Container" and setting.name not in _QUADLET_QUIET:
+        if setting.name not in _QUADLET_QUIET:
             container.place = setting.place
             with at(setting.place, lost):
                 _add_setting(container, setting)
@@ -71,12 +83,12 @@ def quadlet_draft(text: str, name: str, source: str) -> Draft:
         container.set_entrypoint(values["Entrypoint"].value)
     place = values.get("Exec", image).place
     words = quoting.split(values["Exec"].value) if "Exec" in values else ()
-    arguments = [word.replace("$$", "$") for word in words]  # systemd.service(5)
+    arguments = [part for word in words for part in expanded(word, environment)]
     with errors_at(place):
         with at(place, lost):
-            command, notes = engine_command(Command({}, [], place=place), container, image.value, arguments)
+            outer = Command({}, [], place=place, unread_files=unread_files)
+            command, notes = engine_command(outer, container, image.value, arguments)
         draft = draft_from_command(command, model_name(name), "\n".join((f"From {source}.", *notes)))
-    set_keys(
-        draft, [setting for setting in settings if setting.section in ("Unit", "Service", "Install")], name
-    )
+    around = [setting for setting in unit_settings if setting.section in ("Unit", "Service", "Install")]
+    set_keys(draft, around, name)
     return draft

@@ -55,25 +55,25 @@ def draft(pid: int) -> Draft:
         ) from error
 
 
-def _draft(found: processes.Process) -> Draft:
-    words, environment = list(found.argv or ()), dict(found.environment or {})
-    folder = _link(found.pid, "cwd")
-    contained = not os.path.samefile(f"/proc/{found.pid}/root", "/")  # noqa: PTH121  (pathlib follows it elsewhere)
+def _draft(process: processes.Process) -> Draft:
+    words, environment = list(process.argv or ()), dict(process.environment or {})
+    folder = _link(process.pid, "cwd")
+    contained = not os.path.samefile(f"/proc/{process.pid}/root", "/")  # noqa: PTH121  (pathlib follows it elsewhere)
     words = _with_interpreter(words, environment)
-    words = [*words[:1], *(_absolute(word, folder, found.pid, before) for before, word in pairwise(words))]
+    words = [*words[:1], *(_absolute(word, folder, process.pid, before) for before, word in pairwise(words))]
     foreign: list[str] = []
     if contained:
-        words = [_of_host(word, found.pid, foreign) for word in words]
+        words = [_of_host(word, process.pid, foreign) for word in words]
     kept = {name: value for name, value in environment.items() if not _OF_SESSION.fullmatch(name)}
     path = kept.pop("PATH", None)
     if contained:
         path = None
         kept.pop("VIRTUAL_ENV", None)
     command = Command(kept, words, venv=None if contained else environment.get("VIRTUAL_ENV"), path=path)
-    result = draft_from_command(command, origin=f"From process {found.pid}{_where(found)}.")
-    _set_identity(result, found, environment, contained=contained)
-    _set_limits(result, found)
-    _set_address(result, found.pid)
+    result = draft_from_command(command, origin=f"From process {process.pid}{_where(process)}.")
+    _set_identity(result, process, environment, contained=contained)
+    _set_limits(result, process)
+    _set_address(result, process.pid)
     if folder not in ("/", environment.get("HOME")):
         result.not_carried_over.append(
             f"the working directory {folder}; what the command names in it by relative paths is absolute"
@@ -123,8 +123,8 @@ def _with_interpreter(words: list[str], environment: dict[str, str]) -> list[str
     if "/" in words[0]:
         return words
     folders = environment.get("PATH", ":".join(DEFAULT_PATH)).split(":")
-    found = next((path for folder in folders if os.access(path := f"{folder}/{words[0]}", os.X_OK)), words[0])
-    return [found, *words[1:]]
+    paths = (f"{folder}/{words[0]}" for folder in folders)
+    return [next((path for path in paths if os.access(path, os.X_OK)), words[0]), *words[1:]]
 
 
 _MODEL_WORDS = ("serve", "-m", "--model", "--model-path")

@@ -5,15 +5,20 @@ import re
 from recipectl.compiler.secrets import looks_secret
 from recipectl.importers.draft import VARIABLE_START
 
-_NAME = re.compile(r"(^|_)(KEY|JWT|BEARER|SK|DSN|WEBHOOK(_URL)?)$", re.I)
+_NAME = re.compile(
+    r"(^|_)(\w*AUTHKEY|KEY|AUTH|JWT|BEARER|SK|DSN|COOKIE|SALT|CONNECTION_STRING|WEBHOOK(_URL)?)$", re.I
+)
 _PLAIN_NAME = re.compile(r"(PUBLIC|CACHE|SORT|PARTITION|HASH|PRIMARY|FOREIGN)_?KEY\Z", re.I)
-_HOOK = re.compile(r"https?://(hooks\.slack\.com/services/|[^/@\s]+@)|/bot\d+:[\w-]+")
+_HOOK = re.compile(
+    r"https?://(hooks\.slack\.com/services/|[^/@\s]+@)|/bot\d+:[\w-]+|\btskey-\w|\bAccountKey=\S"
+)
+_SWITCHES = ("", "0", "1", "true", "false", "yes", "no", "on", "off", "none", "enabled", "disabled")
 
 
 def is_likely_secret(name: str, value: str) -> bool:
     """True if a variable is likely a secret, by name or value; a path or a host variable is none."""
     if looks_secret(name, value) or _HOOK.search(value):
         return True
-    if _PLAIN_NAME.search(name) or re.search(r"\.[a-z]{2,4}\Z", value) or value in ("enabled", "disabled"):
+    if _PLAIN_NAME.search(name) or re.search(r"\.[a-z]{2,4}\Z", value) or value.lower() in _SWITCHES:
         return False
-    return bool(_NAME.search(name)) and len(value) > 5 and not value.startswith(("/", VARIABLE_START))
+    return bool(_NAME.search(name)) and not value.startswith(("/", VARIABLE_START))

@@ -12,11 +12,10 @@ from recipectl.importers.draft import AS_IT_RUNS, PRIVATE, VARIABLE_START
 from recipectl.importers.programs import program_name
 from recipectl.importers.secret_names import is_likely_secret
 from recipectl.importers.shell_commands import SimpleCommands, refused
+from recipectl.importers.shell_conditions import Conditions, is_negative, is_test, literals
 from recipectl.importers.shell_syntax import Fault, Node, statements
 from recipectl.importers.shell_words import Scope, Variable, Words
 
-# Programs that scripts run for their exit status.
-_TESTS = frozenset("[ test grep pgrep which type hash command diff cmp false mountpoint curl nc".split())  # noqa: SIM905
 _OPAQUE = {
     "ForClause": "a loop",
     "WhileClause": "a loop",
@@ -41,11 +40,11 @@ def commands(
     """
     if PRIVATE.search(text) and not has_specifiers:
         raise UsageError("the script has characters of Unicode's private area; remove them")
-    given = {name: Variable(value) for name, value in (environment or {}).items()}
-    exported_names = {*given}
+    variables = {name: Variable(value) for name, value in (environment or {}).items()}
+    exported_names = {*variables}
     if own_name:
-        given["0"] = Variable(own_name)
-    shell = _Shell(Scope(given, exported_names, arguments, script_folder=folder))
+        variables["0"] = Variable(own_name)
+    shell = _Shell(Scope(variables, exported_names, arguments, script_folder=folder))
     try:
         # With the last newline, a backslash before the end continues a line.
         shell.run(statements(text.removeprefix("\ufeff").replace("\r\n", "\n") + "\n"))
@@ -81,7 +80,7 @@ class _Shell(SimpleCommands):
             target = Words(self.scope).value(redirection.Word) if redirection.Word else ""
             writes = ">" in str(redirection.Op) and "&" not in str(redirection.Op)
             is_text = (
-                node and node.Type == "CallExpr" and _literals(node)[:1] in (["cat"], ["echo"], ["printf"])
+                node and node.Type == "CallExpr" and literals(node)[:1] in (["cat"], ["echo"], ["printf"])
             )
             if target.startswith(("/sys/", "/proc/sys/")):
                 self.lost.append(f"line {redirection.line}: what is written to {target}; do that at boot")
@@ -167,27 +166,75 @@ class _Shell(SimpleCommands):
                 known = self.scope.variables.get(name)
                 if known != variable:
                     kept = Variable() if name in unset else variable if wins or known is None else known
-                    shown = "…" if is_likely_secret(name, kept.text) else kept.text
+                    start = known.text if known else ""
+                    added = kept.text.removeprefix(start)
+                    shown = f"… {added.strip()}" if start and added and added != kept.text else kept.text
+                    shown = "…" if is_likely_secret(name, kept.text) else shown
                     remark = f"line {line}: `{name}` is set under a condition; its value here is `{shown}`"
                     self.scope.variables[name] = replace(kept, remarks=(*kept.remarks, remark))
+            for setting, value in after.service.items() - self.scope.service.items():
+                if wins:
+                    self.scope.service[setting] = value
+                kept_value = self.scope.service.get(setting, "systemd's default")
+                self.lost.append(
+                    f"line {line}: `{setting}={value}` under a condition; here it is {kept_value}"
+                )
             for place in ("venv", "conda_environment", "folder"):
                 known_place, new = getattr(self.scope, place), getattr(after, place)
                 if known_place != new:
                     kept_place = new if wins else known_place or new
                     setattr(self.scope, place, kept_place)
-                    self.lost.append(
-                        f"line {line}: `{new}` is used under a condition; here it is `{kept_place}`"
-                    )
+                    here = "and here" if kept_place == new else f"here it is `{kept_place}`"
+                    self.lost.append(f"line {line}: `{new}` is used under a condition; {here}")
+
+    def _run_known(self, branches: list[list[Node]], taken: int, remarks: list[str], line: int) -> bool:
+        """Run the one of several parts that a shell runs; the programs of the others run under a condition.
+
+        False, with nothing done, where the script would end for a value that its caller may give.
+        """
+        first, lost, after = len(self.commands), [*self.lost], self.scope
+        for number, nodes in enumerate(branches):
+            if number != taken:
+                before, self.lost = self.lost, []
+                self._apart(nodes, condition=line)
+                self.lost = before
+                continue
+            self.lost += remarks
+            after = self._apart(nodes)
+            if remarks and after.ended is not None:
+                del self.commands[first:]
+                self.lost = lost
+                return False
+        if taken == len(branches):
+            self.lost += remarks
+        self.scope = after
+        return True
 
     def _if(self, node: Node) -> None:
         branches: list[list[Node]] = []
+        conditions = Conditions(self.scope)
+        taken: int | None = None
+        is_known = True
         clause: Node | None = node
         while clause is not None:
             for condition in clause.Cond or ():
                 self._statement(condition)
+            if is_known and taken is None:
+                holds = conditions.holds(clause.Cond[-1]) if clause.Cond else True
+                is_known = holds is not None
+                taken = len(branches) if holds else None
             branches.append(clause.Then)
             clause = clause.Else
-        self._branches(branches, node.line, is_presumed=not _is_negative(node.Cond[-1]))
+        taken = len(branches) if taken is None else taken
+        if not (is_known and self._run_known(branches, taken, conditions.remarks, node.line)):
+            self._branches(branches, node.line, is_presumed=not is_negative(node.Cond[-1]))
+
+    def _case(self, node: Node) -> None:
+        branches = [item.Stmts or [] for item in node.Items or ()]
+        conditions = Conditions(self.scope)
+        taken = conditions.branch(node)
+        if taken is None or not self._run_known(branches, taken, conditions.remarks, node.line):
+            self._branches(branches, node.line)
 
     def _binary(self, node: Node) -> None:
         if node.Op in ("|", "|&"):
@@ -197,11 +244,17 @@ class _Shell(SimpleCommands):
             self._apart([node.Y])
             self._check_pipe(node.Y, writers)
             return
+        conditions = Conditions(self.scope)
+        holds = conditions.holds(node.X)
         self._statement(node.X)
-        if node.Op == "&&" and not _is_test(node.X):
+        if node.Op == "&&" and not is_test(node.X):
             self._statement(node.Y)
+        elif holds is not None and self._run_known(
+            [[node.Y]], int(holds == (node.Op == "||")), conditions.remarks, node.line
+        ):
+            return
         else:
-            is_presumed = node.Op == "&&" and not _is_negative(node.X)
+            is_presumed = node.Op == "&&" and not is_negative(node.X)
             self._branches([[node.Y]], node.line, is_presumed=is_presumed)
 
     def _check_pipe(self, reader: Node, writers: list[Command]) -> None:
@@ -223,32 +276,8 @@ class _Shell(SimpleCommands):
         "DeclClause": SimpleCommands.declare,
         "BinaryCmd": _binary,
         "IfClause": _if,
-        "CaseClause": lambda shell, node: shell._branches(
-            [item.Stmts or [] for item in node.Items or ()], node.line
-        ),
+        "CaseClause": _case,
         "TimeClause": lambda shell, node: shell.run([node.Stmt] if node.Stmt else ()),
         "Block": lambda shell, node: shell.run(node.Stmts),
         "Subshell": lambda shell, node: shell._apart(node.Stmts),
     }
-
-
-def _literals(command: Node) -> list[str]:
-    """The first part of each word of a command."""
-    return [str(word.Parts[0].Value) for word in command.Args or () if word.Parts]
-
-
-def _is_test(statement: Node) -> bool:
-    """Whether a statement is run for its exit status."""
-    command = statement.Cmd
-    if command and command.Type == "BinaryCmd" and command.Op == "&&":
-        return _is_test(command.X) or _is_test(command.Y)
-    is_simple = command and command.Type in ("CallExpr", "DeclClause")
-    return not is_simple or statement.Negated or bool(_TESTS & {*_literals(command)[:1]})
-
-
-def _is_negative(statement: Node) -> bool:
-    """Whether a test asks for what is missing: what depends on it is a fallback."""
-    command = statement.Cmd or statement
-    if statement.Negated or (command.Type == "TestClause" and command.X.Op in ("!", "-z")):
-        return True
-    return {"!", "-z"} & {*_literals(command)[1:2]} != set()

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import ClassVar
 
 from recipectl.compiler.secrets import looks_secret
-from recipectl.importers.command import Command
+from recipectl.importers.command import Command, program_shown
 from recipectl.importers.draft import UNKNOWN_VALUE, VARIABLE_START, host_variable
 from recipectl.importers.secret_names import is_likely_secret
 from recipectl.importers.shell_programs import has_effect, limits, sets_gpus_up
@@ -168,8 +168,10 @@ class SimpleCommands:
             )
         )
         if any(UNKNOWN_VALUE in word for word in words):
-            reasons = "; ".join(dict.fromkeys(reason.removeprefix(f"line {line}: ") for reason in why))
-            self.commands[-1].refuse(f"line {line}", f"{reasons}; write the result")
+            match = re.match(r"(line \d+): ", why[0])
+            place = match[1] if match else f"line {line}"
+            reasons = "; ".join(dict.fromkeys(reason.removeprefix(f"{place}: ") for reason in why))
+            self.commands[-1].refuse(place, f"{reasons}; write the result")
         self.lost = []
         self.scope.ended = line if words[0] == "exec" else self.scope.ended
 
@@ -209,7 +211,8 @@ class SimpleCommands:
             self._lose(words, line)
 
     def _lose(self, words: list[str], line: int) -> None:
-        self.lost.append(f"line {line}: `{' '.join(words)}`, which may set variables")
+        shown = program_shown(words) if words[0] in ("eval", "alias") else " ".join(words)
+        self.lost.append(f"line {line}: `{shown}`, which may set variables")
 
     def _run_conda(self, words: list[str], line: int) -> None:
         """`conda activate NAME`: an environment in the folder that conda was loaded from, or at a path."""
@@ -227,7 +230,7 @@ class SimpleCommands:
     def _run_eval(self, words: list[str], line: int) -> None:
         self._lose(words, line)
         if re.search("vllm|sglang|llama", " ".join(words)):
-            self.commands.append(refused(line, "`eval` is for a shell to run"))
+            self.commands.append(refused(line, "`eval` runs what only a shell knows; write the command"))
 
     def _run_limit(self, words: list[str], line: int) -> None:
         """`ulimit` and `umask`: settings of the unit."""

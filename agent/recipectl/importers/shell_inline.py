@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from recipectl.importers.command import Command, script_in
+from recipectl.importers.command import Command, program_shown, script_in
 from recipectl.importers.lines import at, placed
 from recipectl.importers.programs import runs_engine, unwrapped
 from recipectl.importers.shell import commands
@@ -45,7 +45,7 @@ def opened(command: Command) -> list[Command]:
     for inner in programs:
         inner.stand_at(command.place)
     others = [
-        placed(f"`{' '.join(other.words)}`, which runs no engine", other.place)
+        placed(f"`{program_shown(other.words)}`, which runs no engine", other.place)
         for other in programs
         if other not in engines
     ]
@@ -68,5 +68,8 @@ def last_opened(command: Command) -> Command:
     """The last engine in `bash -c SCRIPT`, which names what the others lost; any other command as it is."""
     *others, engine = opened(command)
     for other in others:
-        engine.not_carried_over += [*other.not_carried_over, f"`{' '.join(other.words)}`, another engine"]
+        engine.not_carried_over += [
+            *other.not_carried_over,
+            f"`{' '.join(other.words)}`, another engine",
+        ]
     return engine

@@ -2,22 +2,37 @@
 
 import re
 
+from recipectl.importers.command import program_shown
+from recipectl.importers.draft import AS_IT_RUNS, redacted
+from recipectl.importers.programs import program_name
+
 # Programs that change nothing of what an engine is given.
 _WITHOUT_EFFECT = frozenset(
     """
     [ test mkdir kill pkill tail echo sleep wait trap shopt true false : pwd which date nvidia-smi rm
-    cat break continue tee pgrep grep type hash diff cmp
+    cat break continue tee pgrep grep type hash diff cmp killall ls free df du hostname ss netstat lsof wc
+    head sort uniq uname id whoami printenv jobs ps top clear tput basename dirname realpath readlink nproc
+    lscpu jq seq stat file
     """.split()  # noqa: SIM905  (a list one can read)
 )
 # What only asks, or tidies containers up: a unit has none.
 _WITHOUT_EFFECT_HERE = re.compile(
-    r"(command -[vV]|(docker|podman) (rm|logs|pull|ps|inspect)|disown)( |\Z)"
+    r"(command -[vV]|(docker|podman) (rm|logs|pull|ps|inspect|stats)|disown|systemctl (status|"
+    r"is-active)|\S*(llama-server|vllm|sglang|python3?) (--version|-V|--help|-h))( |\Z)"
     r"|curl( -[sSfLI]+| -o /dev/null| -m [0-9]+| --(silent|fail|max-time[ =][0-9]+))* "
     r"https?://(localhost|127\.0\.0\.1)\S*\Z"
 )
 _SMI_QUERY = re.compile(
     r"-(q|L|i|l|lms|x|d|f|h|-query.*|-list.*|-format.*|-id.*|-loop.*|-help|-version)(=|\Z)"
 )
+_RUNS_ENGINE = re.compile(
+    r"\bvllm serve [^-\s]"
+    r"|\b(vllm\.entrypoints|sglang serve|sglang\.launch_server|vllm serve)\b[^\n]{0,400} --model"
+    r"|llama-server\b[^\n]{0,400} (-m|--model|-hf|--hf-repo|-mu|--models-\w+) "
+    r"|\b(docker|podman|nerdctl)\b[^\n]{0,80} (run|create)\b[^\n]{0,400}(vllm|sglang|llama)"
+)
+# They look for an engine that runs, or end it.
+_ASKS = ("pkill", "pgrep", "grep", "ps", "fuser", "echo", "printf")
 # Letters of `ulimit` (bash(1)): the setting of a unit, and the unit of measure.
 _LIMITS = {
     "-n": ("LimitNOFILE", ""), "-u": ("LimitNPROC", ""), "-s": ("LimitSTACK", "K"), "-c": ("LimitCORE", "K"),
@@ -33,7 +48,8 @@ def has_effect(words: list[str]) -> bool:
 def sets_gpus_up(words: list[str]) -> bool:
     """True for `nvidia-smi` with an option that changes a setting of the GPUs."""
     options = [word for word in words[1:] if word.startswith("-")]
-    return words[0] == "nvidia-smi" and not all(_SMI_QUERY.match(option) for option in options)
+    asks = words[1:2] in (["topo"], ["dmon"], ["pmon"]) or all(map(_SMI_QUERY.match, options))
+    return words[0] == "nvidia-smi" and not asks
 
 
 def limits(words: list[str]) -> dict[str, str]:
@@ -45,3 +61,14 @@ def limits(words: list[str]) -> dict[str, str]:
     if not name or not re.fullmatch("[0-9]+|unlimited", words[2]):
         return {}
     return {name: "infinity" if words[2] == "unlimited" else words[2] + unit}
+
+
+def hidden_engine(words: list[str]) -> str | None:
+    """Why a program that starts an engine is not imported; None for one that starts none."""
+    if "compose" in " ".join(words[:2]) and {"up", "run", "start"} & {*words}:
+        fault = f"`{program_shown(words)}` runs containers"
+        return f"{fault}; run `recipectl import compose` with its file"
+    if program_name(words) in _ASKS or not _RUNS_ENGINE.search(" ".join((*words, ""))):
+        return None
+    fault = f"`{redacted(program_shown(words))}` runs an engine in a way that cannot be read"
+    return f"{fault}; give its own command, {AS_IT_RUNS}"

@@ -161,7 +161,9 @@ class Words:
             return scope.script_folder
         if engine := _WHICH.fullmatch(text):
             return engine[1]  # PATH decides, as it does for the word alone
-        return self.unknown(node, _SUBSTITUTION)
+        program = re.match(r"\W*([\w./-]+)", node.Source)
+        shown = f"`$({program[1]} …)`: " if program else ""
+        return self.unknown(node, f"{shown}{_SUBSTITUTION}")
 
     def unknown(self, node: Node, reason: str) -> str:
         """The value that stands for what only a running shell knows."""
@@ -178,8 +180,8 @@ class Words:
         if any((node.Excl, node.Length, node.Slice, node.Repl, node.Names, node.NestedParam)):
             return self.unknown(node, f"the value of `${{{name}}}` here is for a shell to find")
         variable = self.scope.variables.get(name) or self._argument(name)
-        if name == "PWD" and self.scope.folder:
-            variable = Variable(self.scope.folder)
+        if name == "PWD" and (folder := self.scope.folder or self.scope.script_folder):
+            variable = Variable(folder)
         self.remarks += variable.remarks if variable else ()
         if variable and UNKNOWN_VALUE in variable.text:
             self.reasons += variable.remarks
@@ -242,7 +244,8 @@ class Words:
                 if variable is None and not self._is_missing(name):
                     shown = _plain(default.replace(_FIELD_END, " "))
                     shown = "…" if is_likely_secret(name, shown) else shown
-                    self._remark(node, f"`${{{name}}}` has its default value here, `{shown}`")
+                    value = f"has its default value here, `{shown}`" if shown else "is empty here, by default"
+                    self._remark(node, f"`${{{name}}}` {value}")
                 if "=" in operator:
                     value = _plain(default.replace(_FIELD_END, " "))
                     self.scope.variables[name] = Variable(value, remarks=tuple(self.remarks[-1:]))
@@ -253,6 +256,10 @@ class Words:
                 return self._from_caller(name)
             case "+" if variable is not None and VARIABLE_START not in variable.value:
                 return self._operand(word, splits=splits) if is_set else ""
+            case "+" if variable is None:
+                if not self._is_missing(name):
+                    self._remark(node, f"`{name}` is not set here: the script's caller may set it")
+                return ""
         return self.unknown(node, f"the value of `${{{name}{operator}…}}` is for a shell to find")
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 from recipectl.errors import RecipectlError, UsageError
-from recipectl.importers.command import SHELLS, Command, script_in
-from recipectl.importers.draft import AS_IT_RUNS, PRIVATE, VARIABLE_START, Draft, host_variable
+from recipectl.importers.command import SHELLS, Command, program_shown, script_in
+from recipectl.importers.draft import AS_IT_RUNS, PRIVATE, VARIABLE_START, Draft, host_variable, redacted
 from recipectl.importers.from_command import draft_from_command, model_name
 from recipectl.importers.lines import at, errors_at
 from recipectl.importers.programs import program_name, runs_engine, unwrapped
@@ -35,6 +35,9 @@ _NO_SCRIPTS = (
     "node",
     "uv",
     "conda",
+    "toolbox",
+    "distrobox",
+    "flatpak",
 )
 
 
@@ -51,8 +54,7 @@ def draft(text: str, name: str, source: str, drop_ins: Mapping[str, str] = Mappi
     start_settings = _without_removed(unit_settings, "ExecStart")
     if not start_settings:
         raise UsageError("it has no ExecStart=; give a service that runs an engine")
-    environment = _environment(unit_settings, name, lost)
-    environment |= _variables_of_files(unit_settings, name, environment, lost)
+    environment, unread_files = environment_of(unit_settings, name, lost)
     for setting in start_settings[:-1]:
         lost.append(f"{setting.place}: ExecStart={without_specifiers(setting.value, name, [])}")
     with errors_at(start_settings[-1].place):
@@ -61,6 +63,7 @@ def draft(text: str, name: str, source: str, drop_ins: Mapping[str, str] = Mappi
                 start_settings[-1].value, environment, name, lost, _folder(unit_settings, name)
             )
         command.stand_at(start_settings[-1].place)
+        command.unread_files += unread_files
         for setting in _without_removed(unit_settings, "Environment"):
             if re.search(r"(^|[\s\"'])PATH=", setting.value):
                 command.places.setdefault("PATH", setting.place)
@@ -85,6 +88,10 @@ def _name_what_systemd_gave(draft: Draft, settings: Mapping[str, str], source: s
     is_of_user = "/user/" in source or settings.get("WantedBy") == "default.target"
     if settings.get("User") not in (None, "", "root") or is_of_user:
         keep_cache(draft, settings.get("User", ""))
+        if "user" not in draft.fields:
+            draft.not_carried_over.append(
+                "it ran as the user who started it; it will run as a user of its own, see `user:`"
+            )
     elif not is_dynamic and draft.fields.get("user", "root") == "root":
         draft.fields.pop("user", None)
         draft.not_carried_over.append("it ran as root; it will run as a user of its own, see `user:`")
@@ -108,13 +115,18 @@ def _without_removed(unit_settings: Sequence[PlacedSetting], name: str) -> list[
     return settings
 
 
-def _environment(unit_settings: Sequence[PlacedSetting], name: str, lost: list[str]) -> dict[str, str]:
+def environment_of(
+    unit_settings: Sequence[PlacedSetting], name: str, lost: list[str]
+) -> tuple[dict[str, str], list[str]]:
+    """The variables of a service, and the files of variables that cannot be read here."""
     environment: dict[str, str] = {}
     for setting in _without_removed(unit_settings, "Environment"):
         with at(setting.place, lost):
             words = quoting.split(without_specifiers(setting.value, name, lost))
         environment |= {variable: text for variable, _, text in (word.partition("=") for word in words)}
-    return environment
+    unread_files: list[str] = []
+    variables = _variables_of_files(unit_settings, name, environment, unread_files, lost)
+    return environment | variables, unread_files
 
 
 def _folder(unit_settings: Sequence[PlacedSetting], name: str) -> str | None:
@@ -125,8 +137,9 @@ def _folder(unit_settings: Sequence[PlacedSetting], name: str) -> str | None:
 
 
 def _variables_of_files(
-    unit_settings: Sequence[PlacedSetting], name: str, environment: Mapping[str, str], lost: list[str]
-) -> dict[str, str]:
+    unit_settings: Sequence[PlacedSetting], name: str, environment: Mapping[str, str],
+    unread_files: list[str], lost: list[str],
+) -> dict[str, str]:  # fmt: skip
     """What EnvironmentFile= sets: it wins over Environment= (systemd.exec(5)).
 
     Of a file that is not here nothing is known: what the command takes of Environment= may be another value.
@@ -141,10 +154,11 @@ def _variables_of_files(
                 texts.append(read_text(Path(file)))
         variables |= {key: text for content in texts for key, text in quoting.environment_file(content)}
         if not texts:
+            unread_files.append(pattern)
             fault = f"the variables in {pattern}, which cannot be read here and win over Environment="
             lost.append(f"{setting.place}: {fault}; set them in `env_vars:` or `secrets:`")
-            command = _without_removed(unit_settings, "ExecStart")[-1].value
-            used = re.findall(r"\$\{?([A-Za-z_][A-Za-z0-9_]*)", command)
+            commands = [setting.value for setting in unit_settings if setting.name in ("ExecStart", "Exec")]
+            used = re.findall(r"\$\{?([A-Za-z_][A-Za-z0-9_]*)", "".join(commands[-1:]))
             for key in used:
                 if key in environment:
                     shown = "…" if is_likely_secret(key, environment[key]) else environment[key]
@@ -192,23 +206,21 @@ def _own_script(words: list[str]) -> tuple[str, str]:
     text = ""
     with contextlib.suppress(OSError, RecipectlError):
         text = read_text(Path(file))
+    if "compose" in " ".join(words[:2]):
+        fault = f"`{redacted(program_shown(words))}` runs containers"
+        raise UsageError(f"{fault}; run `recipectl import compose` with its file")
     if program_name(words) in _NO_SCRIPTS:
-        raise UsageError(
-            f"`{' '.join(words[:2])}` does not show its engine; give the engine's command, {AS_IT_RUNS}"
-        )
+        fault = f"`{redacted(program_shown(words))}` does not show its engine"
+        raise UsageError(f"{fault}; give the engine's command, {AS_IT_RUNS}")
     if program_name(words) in SHELLS or re.match(r"#!.*\b(ba|da|z)?sh\b", text):
         if text:
             return file, text
-        fault = f"`{file}` cannot be read here"
-    elif "compose" in " ".join(words[:2]):
-        raise UsageError(
-            f"`{' '.join(words[:2])}` runs containers; run `recipectl import compose` with its file"
-        )
+        file = file or next((word for word in words[1:] if not word.startswith("-")), "")
+        fault = f"`{redacted(file)}` cannot be read here"
     else:
-        fault = f"`{file or words[0]}` is no engine (vllm, sglang, llama-server)"
-    raise UsageError(
-        f"{fault}; if it is a script, run `recipectl import command {file or 'FILE'}`, {AS_IT_RUNS}"
-    )
+        fault = f"`{redacted(file or words[0])}` is no engine (vllm, sglang, llama-server)"
+    command = f"`recipectl import command {redacted(file or 'FILE')}`"
+    raise UsageError(f"{fault}; if it is a script, run {command}, {AS_IT_RUNS}")
 
 
 def _engine_of(script: list[Command], file: str = "") -> Command:
@@ -225,7 +237,7 @@ def _engine_of(script: list[Command], file: str = "") -> Command:
     for command in script:
         if command is not engine:
             with at(command.place, engine.not_carried_over):
-                sentence = command.refusal or f"`{' '.join(command.words)}` of its shell"
+                sentence = command.refusal or f"`{program_shown(command.words)}` of its shell"
                 engine.not_carried_over += [*command.lost_before, sentence]
     if file:
         engine.stand_at(file)

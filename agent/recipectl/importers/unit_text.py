@@ -32,11 +32,16 @@ def expanded(word: str, environment: Mapping[str, str]) -> list[str]:
     if match := re.fullmatch(r"\$([A-Za-z_][A-Za-z0-9_]*)", word):
         name = match[1]
         return list(quoting.split(environment[name])) if name in environment else [host_variable(name)]
+    return [with_variables(word, environment)]
+
+
+def with_variables(text: str, environment: Mapping[str, str]) -> str:
+    """A text of a command line with `${NAME}` replaced, and `$$` by `$`."""
 
     def value(match: re.Match[str]) -> str:
         return "$" if match[0] == "$$" else environment.get(match[1], host_variable(match[1]))
 
-    return [re.sub(r"\$\$|\$\{([A-Za-z_][A-Za-z0-9_]*)\}", value, word)]
+    return re.sub(r"\$\$|\$\{([A-Za-z_][A-Za-z0-9_]*)\}", value, text)
 
 
 class PlacedSetting(NamedTuple):

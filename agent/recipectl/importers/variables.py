@@ -47,22 +47,22 @@ def keep_cache(draft: Draft, user: str, home: str | None = None) -> None:
 
 def _set_gpus(draft: Draft, variables: dict[str, str]) -> None:
     """Set `gpus:` from the variable that selects GPUs, and remove that variable."""
+    if any(name.startswith(("HIP_", "HSA_", "ROCR_", "VLLM_ROCM_")) for name in variables):
+        draft.set("accelerator", "rocm")
+    has_rocm = "accelerator" in draft.fields
     rocm_variable = "HIP_VISIBLE_DEVICES" if "HIP_VISIBLE_DEVICES" in variables else "ROCR_VISIBLE_DEVICES"
-    has_cuda = "CUDA_VISIBLE_DEVICES" in variables
-    if has_cuda == (rocm_variable in variables) or "gpus" in draft.fields:
+    name = rocm_variable if has_rocm else "CUDA_VISIBLE_DEVICES"
+    # With ROCm, CUDA's variable counts beside HIP's: it stays as it is.
+    if name not in variables or (has_rocm and "CUDA_VISIBLE_DEVICES" in variables) or "gpus" in draft.fields:
         return
-    devices = variables["CUDA_VISIBLE_DEVICES" if has_cuda else rocm_variable]
-    gpus = [device.strip() for device in devices.split(",") if device.strip()]
+    gpus = [device.strip() for device in variables[name].split(",") if device.strip()]
     if not all(is_device(gpu) for gpu in gpus) or len({*gpus}) < len(gpus):
         return
-    if not has_cuda:
-        draft.set("accelerator", "rocm")
     draft.set("gpus", [int(gpu) if gpu.isdigit() else gpu for gpu in gpus] or "none")
-    order = variables.get("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
-    if has_cuda and order != "PCI_BUS_ID":
+    variables.pop(name)
+    order = "PCI_BUS_ID" if has_rocm else variables.pop("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+    if order != "PCI_BUS_ID":
         draft.not_carried_over.append(f"CUDA_DEVICE_ORDER={order}; `gpus:` counts as nvidia-smi counts")
-    for name in ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER") if has_cuda else (rocm_variable,):
-        variables.pop(name, None)
 
 
 def set_secret(draft: Draft, name: str, value: str) -> None:

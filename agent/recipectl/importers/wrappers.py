@@ -33,22 +33,22 @@ def settings(wrapper: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
     `wrapper` begins with the program and ends before the engine.
     """
     program = wrapper[0].rpartition("/")[2]
-    found: list[tuple[str, str]] = []
+    unit_settings: list[tuple[str, str]] = []
     rest: list[str] = []
     options = list(_options(wrapper[1:]))
     if program == "nice" and not any(option in ("-n", "--adjustment") for option, *_ in options):
-        found.append(("Nice", "10"))  # nice(1)
+        unit_settings.append(("Nice", "10"))  # nice(1)
     memory = {value for option, value, _ in options if option in _NUMA_POLICIES}
     for option, value, written in options:
         if program == "numactl" and option in _NUMA_POLICIES and re.fullmatch(r"[0-9,-]+", value):
-            found += [("NUMAPolicy", _NUMA_POLICIES[option]), ("NUMAMask", value)]
+            unit_settings += [("NUMAPolicy", _NUMA_POLICIES[option]), ("NUMAMask", value)]
         elif program == "numactl" and option in ("-N", "--cpunodebind") and memory == {value}:
-            found.append(("CPUAffinity", "numa"))
+            unit_settings.append(("CPUAffinity", "numa"))
         elif pair := _setting(program, option, value):
-            found.append(pair)
+            unit_settings.append(pair)
         elif program != "systemd-run" or option not in _WITHOUT_EFFECT:
             rest.append(written)
-    return found, rest
+    return unit_settings, rest
 
 
 def _options(words: list[str]) -> Iterator[tuple[str, str, str]]:

@@ -1,0 +1,174 @@
+"""Whether the condition of a shell's `if`, `&&`, `||` or `case` holds, as far as its values are known."""
+
+import operator
+import re
+from collections.abc import Callable, Mapping
+from fnmatch import fnmatchcase
+
+from recipectl.importers.draft import UNKNOWN_VALUE, VARIABLE_START
+from recipectl.importers.shell_syntax import Node
+from recipectl.importers.shell_words import Scope, Words
+
+_NUMBERS: Mapping[str, Callable[[int, int], bool]] = {
+    "-eq": operator.eq, "-ne": operator.ne, "-gt": operator.gt,
+    "-ge": operator.ge, "-lt": operator.lt, "-le": operator.le,
+}  # fmt: skip
+# Programs that scripts run for their exit status.
+_TESTS = frozenset("[ test grep pgrep which type hash command diff cmp false mountpoint curl nc".split())  # noqa: SIM905
+_CONSTANTS = {"true": True, ":": True, "false": False}
+
+
+class Conditions:
+    """Decides conditions in a scope; `remarks` collects what must be said of the values that they test.
+
+    An answer is None where a file, a program or the caller decides.
+    """
+
+    def __init__(self, scope: Scope) -> None:
+        self.scope = scope
+        self.remarks: list[str] = []
+
+    def holds(self, statement: Node) -> bool | None:
+        """The exit status of a statement: True for 0."""
+        node: Node | None = statement.Cmd
+        result: bool | None = None
+        if node and node.Type == "TestClause":
+            result = self._test(node.X)
+        elif node and node.Type == "BinaryCmd" and node.Op in ("&&", "||"):
+            result = self._combined(node, self.holds)
+        elif node and node.Type == "CallExpr":
+            result = self._command(node)
+        return _negated(result) if statement.Negated else result
+
+    def branch(self, case: Node) -> int | None:
+        """The number of the part of `case` that runs; that after the last one where none does."""
+        text = self._value(case.Word)
+        items = case.Items or ()
+        for number, item in enumerate(items):
+            for pattern in item.Patterns:
+                matches = None if text is None else self._matches(text, pattern)
+                if matches is None or (matches and item.Op != ";;"):
+                    return None
+                if matches:
+                    return number
+        return len(items)
+
+    def _combined(self, node: Node, ask: Callable[[Node], bool | None]) -> bool | None:
+        """`X && Y` or `X || Y`."""
+        deciding: bool = node.Op == "||"
+        first = ask(node.X)
+        if first is deciding:
+            return first
+        second = ask(node.Y)
+        return second if second is deciding or first is not None else None
+
+    def _command(self, node: Node) -> bool | None:
+        """`[ … ]` and `test …`; an assignment alone holds."""
+        if not node.Args:
+            return True
+        parts = node.Args[0].Parts
+        name = str(parts[0].Value) if len(parts) == 1 else ""
+        if name not in ("[", "test"):
+            return _CONSTANTS.get(name)
+        words = Words(self.scope)
+        texts = words.fields(node.Args[1:])
+        self.remarks += words.remarks
+        return _of_words(texts[:-1] if name == "[" else texts)
+
+    def _test(self, node: Node) -> bool | None:
+        """An expression of `[[ … ]]`."""
+        match node.Type, node.Op:
+            case "ParenTest", _:
+                return self._test(node.X)
+            case "BinaryTest", "&&" | "||":
+                return self._combined(node, self._test)
+            case "UnaryTest", "!":
+                return _negated(self._test(node.X))
+            case "UnaryTest", "-n" | "-z" as option:
+                text = self._value(node.X)
+                return None if text is None else bool(text) == (option == "-n")
+            case "BinaryTest", "=" | "==" | "!=" as option:
+                text = self._value(node.X)
+                matches = None if text is None else self._matches(text, node.Y)
+                return _negated(matches) if option == "!=" else matches
+            case "BinaryTest", option if option in _NUMBERS:
+                return _compared(self._value(node.X), str(option), self._value(node.Y))
+            case "Word", _:
+                text = self._value(node)
+                return None if text is None else bool(text)
+            case _:
+                return None
+
+    def _value(self, word: Node) -> str | None:
+        """The text of a word without splitting; None where it is not known."""
+        words = Words(self.scope)
+        text = words.value(word)
+        self.remarks += words.remarks
+        return text if _is_known(text) else None
+
+    def _matches(self, text: str, pattern: Node) -> bool | None:
+        """Whether a text matches a shell's pattern with `*` and `?`; None for one with more."""
+        parts: list[str] = []
+        for part in pattern.Parts or ():
+            value = self._value(Node({"Parts": [part]}))
+            is_quoted = part.Type in ("SglQuoted", "DblQuoted")
+            if value is None or (not is_quoted and re.search(r"[\[(\\]", str(part.Value or value))):
+                return None
+            parts.append(re.sub(r"([*?[])", r"[\1]", value) if is_quoted else value)
+        return fnmatchcase(text, "".join(parts))
+
+
+def _of_words(texts: list[str]) -> bool | None:
+    """What `test` says of its words."""
+    if not all(map(_is_known, texts)):
+        return None
+    match texts:
+        case []:
+            return False
+        case [text]:
+            return bool(text)
+        case ["!", *rest]:
+            return _negated(_of_words(rest))
+        case ["-n" | "-z" as option, text]:
+            return bool(text) == (option == "-n")
+        case [first, "=" | "==" | "!=" as option, second]:
+            return (first == second) == (option != "!=")
+        case [first, option, second]:
+            return _compared(first, option, second)
+        case _:
+            return None
+
+
+def _compared(first: str | None, option: str, second: str | None) -> bool | None:
+    numbers = [int(text) for text in (first, second) if text and re.fullmatch("-?[0-9]{1,18}", text)]
+    return _NUMBERS[option](*numbers) if option in _NUMBERS and len(numbers) == 2 else None
+
+
+def _negated(result: bool | None) -> bool | None:
+    return None if result is None else not result
+
+
+def _is_known(text: str) -> bool:
+    return UNKNOWN_VALUE not in text and VARIABLE_START not in text
+
+
+def literals(command: Node) -> list[str]:
+    """The first part of each word of a command."""
+    return [str(word.Parts[0].Value) for word in command.Args or () if word.Parts]
+
+
+def is_test(statement: Node) -> bool:
+    """Whether a statement is run for its exit status."""
+    command = statement.Cmd
+    if command and command.Type == "BinaryCmd" and command.Op == "&&":
+        return is_test(command.X) or is_test(command.Y)
+    is_simple = command and command.Type in ("CallExpr", "DeclClause")
+    return not is_simple or statement.Negated or bool(_TESTS & {*literals(command)[:1]})
+
+
+def is_negative(statement: Node) -> bool:
+    """Whether a test asks for what is missing: what depends on it is a fallback."""
+    command = statement.Cmd or statement
+    if statement.Negated or (command.Type == "TestClause" and command.X.Op in ("!", "-z")):
+        return True
+    return {"!", "-z"} & {*literals(command)[1:2]} != set()
