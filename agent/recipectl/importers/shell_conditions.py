@@ -15,6 +15,8 @@ _NUMBERS: Mapping[str, Callable[[int, int], bool]] = {
 }  # fmt: skip
 # Programs that scripts run for their exit status.
 _TESTS = frozenset("[ test grep pgrep which type hash command diff cmp false mountpoint curl nc".split())  # noqa: SIM905
+_COMPARISONS = {"<", ">", "=", "==", "!=", "-nt", "-ot", "-ef", *_NUMBERS}
+_CONNECTIVES = {"!", "(", ")", "-a", "-o"}
 _CONSTANTS = {"true": True, ":": True, "false": False}
 
 
@@ -32,7 +34,9 @@ class Conditions:
         """The exit status of a statement: True for 0."""
         node: Node | None = statement.Cmd
         result: bool | None = None
-        if node and node.Type == "TestClause":
+        if any(Words(self.scope).value(item.Word) != "/dev/null" for item in statement.Redirs or ()):
+            return None  # the shell may not open it
+        if node and node.Type == "TestClause" and node.Left.Line == node.Right.Line:
             result = self._test(node.X)
         elif node and node.Type == "BinaryCmd" and node.Op in ("&&", "||"):
             result = self._combined(node, self.holds)
@@ -73,6 +77,8 @@ class Conditions:
         words = Words(self.scope)
         texts = words.fields(node.Args[1:])
         self.remarks += words.remarks
+        if name == "[" and texts[-1:] != ["]"]:
+            return False
         return _of_words(texts[:-1] if name == "[" else texts)
 
     def _test(self, node: Node) -> bool | None:
@@ -127,16 +133,25 @@ def _of_words(texts: list[str]) -> bool | None:
             return False
         case [text]:
             return bool(text)
-        case ["!", *rest]:
-            return _negated(_of_words(rest))
         case ["-n" | "-z" as option, text]:
             return bool(text) == (option == "-n")
+        case ["!", *rest] if len(rest) < 4:
+            return _negated(_of_words(rest))
+        case _ if _is_malformed(texts):
+            return False  # test cannot read them: its exit status is 2
         case [first, "=" | "==" | "!=" as option, second]:
             return (first == second) == (option != "!=")
         case [first, option, second]:
             return _compared(first, option, second)
         case _:
             return None
+
+
+def _is_malformed(texts: list[str]) -> bool:
+    """Whether `test` cannot read its words."""
+    is_unary = len(texts) == 2 and re.fullmatch("-[a-zA-Z]", texts[0])
+    is_binary = len(texts) == 3 and texts[1] in _COMPARISONS
+    return not (is_unary or is_binary or _CONNECTIVES & {*texts})
 
 
 def _compared(first: str | None, option: str, second: str | None) -> bool | None:

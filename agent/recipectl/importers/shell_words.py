@@ -18,13 +18,13 @@ _PATTERN = re.compile(r"[*?[]")
 _SUBSTITUTION = "recipectl does not run substitutions"
 _BRACES = re.compile(r"\{[^{}\s]*(,|\.\.)[^{}\s]*\}")
 _FILE = r"\$(?:0|\{0\}|BASH_SOURCE|\{BASH_SOURCE(?:\[0\])?\})"
-_DIRNAME = rf"dirname(?:--)?(?:{_FILE}|\$\((?:realpath|readlink-f)(?:--)?{_FILE}\))"
+# Substitutions are compared without quotes.
+_DIRNAME = rf"dirname (?:-- )?(?:{_FILE}|\$\( ?(?:realpath|readlink -f) (?:-- )?{_FILE} ?\))"
 _OWN_FOLDER = re.compile(
-    rf"pwd(?:-P)?|{_DIRNAME}|cd(?:-P)?(?:--)?\$\({_DIRNAME}\)(?:&?>/dev/null(?:2>&1)?)?(?:&&|;)pwd(?:-P)?"
+    rf"pwd(?: -P)?|{_DIRNAME}"
+    rf"|cd (?:-P )?(?:-- )?\$\( ?{_DIRNAME} ?\)(?: ?&?> ?/dev/null(?: 2>&1)?)? ?(?:&&|;) ?pwd(?: -P)?"
 )
-
-# Substitutions are compared without blanks and quotes.
-_WHICH = re.compile(r"(?:which|command-v|type-[pP])(vllm|sglang|llama-server|python[0-9.]*)")
+_WHICH = re.compile(r"(?:which|command -v|type -[pP]) (vllm|sglang|llama-server|python[0-9.]*)")
 
 
 @dataclass(frozen=True)
@@ -151,11 +151,12 @@ class Words:
 
     def _substitution(self, node: Node) -> str:
         """The script's own folder, as scripts find it; it is the folder that most are started from."""
-        text = re.sub(r"[\s\"']|^\$\(|\)$|^`|`$", "", node.Source)
+        text = re.sub(r"[\"']|^\$\(|\)$|^`|`$", "", node.Source)
+        text = " ".join(text.split())
         scope = self.scope
-        if "\n" in node.Source.strip():
+        if "\n" in node.Source.strip() or re.search(r"[\"']\s+\$", node.Source):
             return self.unknown(node, _SUBSTITUTION)
-        if text in ("pwd", "pwd-P") and scope.folder:
+        if text in ("pwd", "pwd -P") and scope.folder:
             return scope.folder
         if scope.script_folder and _OWN_FOLDER.fullmatch(text):
             return scope.script_folder
