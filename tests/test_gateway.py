@@ -6,6 +6,8 @@ import pytest
 
 from recipectl import gateway_keys
 from recipectl.compiler.model import GatewaySettings
+from recipectl.errors import UsageError
+from recipectl.gateway import compile
 from recipectl.gateway.configuration import Nginx, render
 from recipectl.gateway.routes import Target, routes
 from recipectl.machine.installation import Installation
@@ -43,6 +45,27 @@ def test_a_name_of_no_model_and_a_model_behind_a_host_name_are_told() -> None:
     assert "far" not in found.by_name
     assert any("did you mean `alpha`?" in sentence for sentence in sentences)
     assert any("whose `host` is a name" in sentence for sentence in sentences)
+
+
+PORTS = {
+    "the same address": ("192.168.1.5:8000", "192.168.1.5", True),
+    "every address": ("192.168.1.5:8000", "0.0.0.0", True),
+    "loopback": ("192.168.1.5:8000", "127.0.0.1", False),
+    "loopback with another spelling": ("[::1]:8000", "0:0:0:0:0:0:0:1", True),
+}
+
+
+@pytest.mark.parametrize(("listen", "host", "clash"), PORTS.values(), ids=PORTS.keys())
+def test_a_model_and_the_gateway_may_have_one_port_at_two_addresses(
+    listen: str, host: str, clash: bool
+) -> None:
+    model = target("a", url="http://127.0.0.1:8000")._replace(host=host)
+    settings = GatewaySettings(listen=listen)
+    if clash:
+        with pytest.raises(UsageError, match="`a` listens at that port"):
+            compile._require_own_port(settings, [model])
+    else:
+        compile._require_own_port(settings, [model])
 
 
 @pytest.mark.parametrize("name", ["__proto__", "constructor", 'x"; return 200; "', "${x}", "a\nb", "é/ü"])

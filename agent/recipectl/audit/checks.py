@@ -18,8 +18,7 @@ from recipectl.machine.disk import Disk
 from recipectl.machine.installation import systemd_version
 from recipectl.place import Place, lingering_fault
 from recipectl.recipe import search
-from recipectl.recipe.hostfile import HostSettings, load_host_settings
-from recipectl.recipe.trusted import content_for
+from recipectl.recipe.hostfile import HostSettings, settings_of
 from recipectl.systemd.dbus import Manager
 from recipectl.systemd.states import UnitState
 from recipectl.systemd.store import Store
@@ -45,8 +44,7 @@ class Subject:
 
     @cached_property
     def settings(self) -> HostSettings:
-        files = search.host_files(self.place.bases)
-        return load_host_settings(files, content_for(self.place.owners))[0]
+        return settings_of(self.place.bases, self.place.owners)[0]
 
     @cached_property
     def rows(self) -> list[versions.Row]:

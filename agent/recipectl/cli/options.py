@@ -117,10 +117,9 @@ def report_no_recipes(place: Place) -> None:
 def _unused_shell_variable(models: Iterable[CompiledModel], place: Place) -> str | None:
     if _SGLANG_VARIABLE not in os.environ or not any(model.backend == "sglang" for model in models):
         return None
-    from recipectl.recipe.hostfile import load_host_settings
-    from recipectl.recipe.trusted import content_for
+    from recipectl.recipe.hostfile import settings_of
 
-    settings, _ = load_host_settings(search.host_files(place.bases), content_for(place.owners))
+    settings, _ = settings_of(place.bases, place.owners)
     if settings.sglang_python or _SGLANG_VARIABLE in settings.environment:
         return None
     return f"{_SGLANG_VARIABLE} of your shell is not used; set `sglang_python:` in the host file"

@@ -86,12 +86,10 @@ def _print_gateway(place: Place, *, alone: bool) -> int:
 def explain_(place: Place, recipes: tuple[str, ...], as_json: bool) -> int:
     """Print each step from a recipe to its unit, and why."""
     from recipectl.cli.explanation import explain, facts
-    from recipectl.recipe.hostfile import load_host_settings
-    from recipectl.recipe.search import host_files
-    from recipectl.recipe.trusted import content_for
+    from recipectl.recipe.hostfile import settings_of
 
     selection = select(place, recipes, with_resolved=True)
-    _, host_positions = load_host_settings(host_files(place.bases), content_for(place.owners))
+    _, host_positions = settings_of(place.bases, place.owners)
     models = [(selection.result.resolved[model.name], model) for model in selection.models]
     if as_json:
         print_json([facts(resolved, model, host_positions) for resolved, model in models])

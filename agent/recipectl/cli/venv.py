@@ -123,11 +123,9 @@ def _folder(place: Place, name: str | None, request: Request, version: str | Non
 
 def venv_folder(place: Place) -> Path:
     """The folder of venvs: that of the host file, else the place's own."""
-    from recipectl.recipe import search
-    from recipectl.recipe.hostfile import load_host_settings
-    from recipectl.recipe.trusted import content_for
+    from recipectl.recipe.hostfile import settings_of
 
-    settings, _ = load_host_settings(search.host_files(place.bases), content_for(place.owners))
+    settings, _ = settings_of(place.bases, place.owners)
     return Path(settings.venvs) if settings.venvs else place.venv_folder
 
 

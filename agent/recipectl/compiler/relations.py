@@ -222,7 +222,7 @@ def _check_ports(
     for port, claims in users.items():
         for (first, address, always), (second, other_address, other_always) in combinations(claims, 2):
             never_together = second.name in rivals[first.name] and not always and not other_always
-            if first.name == second.name or never_together or not _same_address(address, other_address):
+            if first.name == second.name or never_together or not same_address(address, other_address):
                 continue
             fault = f"both use port {port} and could run at once"
             holding = {claim.name for claim in (first, second) if (claim.name, port) in holders}
@@ -247,7 +247,7 @@ def _check_gateway(
             if (
                 gateway
                 and port == gateway[1]
-                and _same_address(address, gateway[0])
+                and same_address(address, gateway[0])
                 and (name, port) not in holders
             ):
                 fault = f"`{name}` would listen at port {port}, where the gateway of the host file listens"
@@ -256,7 +256,7 @@ def _check_gateway(
                 )
 
 
-def _same_address(address: str, other: str) -> bool:
+def same_address(address: str, other: str) -> bool:
     """True if two listeners at these addresses could want one port."""
     if address in _WILDCARDS or other in _WILDCARDS:
         return True

@@ -141,6 +141,7 @@ def _model(
         requires=relations.requires,
         rivals=relations.rivals,
         warnings=resolved.warnings,
+        host=endpoint.host,
     )
 
 

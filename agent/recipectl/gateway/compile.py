@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from recipectl.compiler.model import CompiledModel, GatewaySettings
 from recipectl.compiler.problems import ProblemCollector
+from recipectl.compiler.relations import same_address
 from recipectl.errors import Problem, RecipectlError, UsageError, on_host
 from recipectl.gateway import host
 from recipectl.gateway.configuration import FOLDER, Gateway, is_loopback, render
@@ -88,8 +89,9 @@ def compiled(
 
 def _require_own_port(settings: GatewaySettings, targets: Iterable[Target]) -> None:
     """UsageError where a model has the port of the gateway already."""
+    address, port = settings.address
     for target in targets:
-        if urlsplit(target.url).port == settings.address[1]:
+        if urlsplit(target.url).port == port and same_address(target.host, address):
             fault = f"`gateway.listen` is {settings.listen}, and `{target.recipe}` listens at that port"
             raise UsageError(f"{fault}; choose another", "gateway", "listen", kind="port")
 

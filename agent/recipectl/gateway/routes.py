@@ -19,6 +19,7 @@ class Target(NamedTuple):
     names: tuple[str, ...]  # what the engine itself answers to, its own name first
     on_demand: bool
     key_file: str | None = None  # of the engine's own API
+    host: str = ""  # where it listens; empty for every address
 
 
 class Route(NamedTuple):
@@ -46,14 +47,14 @@ def target_of(model: CompiledModel) -> Target | None:
     """The target of a compiled model; None for one that answers no requests."""
     if model.url is None:
         return None
-    return Target(model.name, model.url, model.served, model.on_demand, model.key_file)
+    return Target(model.name, model.url, model.served, model.on_demand, model.key_file, model.host)
 
 
 def target_of_unit(unit: InstalledUnit, *, on_demand: bool) -> Target | None:
     """The target of a unit as it is installed, while its recipe is wrong."""
     if unit.endpoint is None:
         return None
-    return Target(unit.recipe, unit.endpoint, (unit.model or unit.recipe,), on_demand)
+    return Target(unit.recipe, unit.endpoint, (unit.model or unit.recipe,), on_demand, host=unit.host or "")
 
 
 def routes(targets: Iterable[Target], names: Mapping[str, str]) -> Routes:
@@ -69,20 +70,24 @@ def routes(targets: Iterable[Target], names: Mapping[str, str]) -> Routes:
     for target in reachable.values():
         for name in target.names:
             serving.setdefault(name, []).append(target)
-    target_of = {name: some[0] for name, some in serving.items() if len(some) == 1} | reachable
+    target_by_name = {name: some[0] for name, some in serving.items() if len(some) == 1} | reachable
     ambiguous = {
         name: tuple(target.recipe for target in some)
         for name, some in sorted(serving.items())
         if len(some) > 1 and name not in reachable and name not in names
     }
     for name, recipe_or_name in names.items():
-        if recipe_or_name in target_of:
+        if recipe_or_name in target_by_name:
             continue
-        hint = did_you_mean(recipe_or_name, target_of, "name a recipe of this host that answers requests")
+        hint = did_you_mean(
+            recipe_or_name, target_by_name, "name a recipe of this host that answers requests"
+        )
         fault = f"`{recipe_or_name}` is no model of this gateway"
         errors.append(UsageError(f"{fault}; {hint}", "gateway", "names", name))
-    target_of |= {name: target_of[other] for name, other in names.items() if other in target_of}
-    by_name = {name: _route(name, target) for name, target in sorted(target_of.items())}
+    target_by_name |= {
+        name: target_by_name[other] for name, other in names.items() if other in target_by_name
+    }
+    by_name = {name: _route(name, target) for name, target in sorted(target_by_name.items())}
     return Routes(by_name, ambiguous, tuple(errors))
 
 

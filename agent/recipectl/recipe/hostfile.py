@@ -12,6 +12,8 @@ from recipectl.recipe.load import validate
 from recipectl.recipe.parts import Canary, Text
 from recipectl.recipe.positions import Positions
 from recipectl.recipe.schema import USER, variable_names
+from recipectl.recipe.search import host_files
+from recipectl.recipe.trusted import content_for
 from recipectl.recipe.yamlfile import read_document
 
 _ABSOLUTE = r"^/[^\x00-\x20;{}'\"\\$:%]*$"  # a word of nginx's configuration, and of a unit
@@ -105,6 +107,11 @@ class HostSettings(BaseModel):
             if not folder.startswith("/") or ":" in folder:
                 raise ValueError(f"has `{folder}`; each folder is an absolute path without `:`")
         return folders
+
+
+def settings_of(bases: tuple[Path, ...], owners: frozenset[int] | None) -> tuple[HostSettings, Positions]:
+    """The settings of the host file in the folders of a place, whose `owners` may decide what runs."""
+    return load_host_settings(host_files(bases), content_for(owners))
 
 
 def load_host_settings(
