@@ -93,6 +93,9 @@ def test_two_models_answer_at_one_address_and_one_of_them_is_woken() -> None:
     assert (ask("beta")[0], models()["beta"]) == (200, "up")
     assert ask("x", path="/alpha/v1/chat/completions")[0] == 200
     assert ask("x", path="/org/alpha/v1/chat/completions")[0] == 200
+    assert recipectl("remove", "beta").returncode == 0
+    assert {*models()} == {"alpha", "org/alpha", "fast"}
+    assert "gateway" not in recipectl("doctor").stdout
 
 
 def test_the_openai_client_over_tls_with_a_key_a_stream_and_a_thousand_names() -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # jinja2 and pydantic: not for a host without a gateway
     from recipectl.gateway.configuration import Gateway
     from recipectl.gateway.converge import Manager
     from recipectl.place import Place
+    from recipectl.systemd import dbus as systemd
 
 _ROW = "{:<32}  {:<24}  {}"
 
@@ -71,9 +72,9 @@ def decide(
     from recipectl.gateway.compile import compiled
     from recipectl.gateway.compile import targets as gateway_targets
 
-    now = converge.present()
+    state = converge.present()
     if result.gateway is None:
-        return Change(None, converge.removal(current, now))
+        return Change(None, converge.removal(current, state))
     targets = gateway_targets(
         result.models,
         current.installed,
@@ -81,8 +82,26 @@ def decide(
         gone={current.installed[unit].recipe for unit in current.gone},
     )
     gateway, problems = compiled(place, result.gateway, targets, test=True)
-    actions = converge.decide(gateway, current, now, restart=restart) if gateway else ()
+    actions = converge.decide(gateway, current, state, restart=restart) if gateway else ()
     return Change(gateway, actions, problems)
+
+
+def refresh(place: Place, manager: systemd.Manager) -> None:
+    """Let the gateway lead to what is installed; what is wrong with it is said, and stops nothing."""
+    from recipectl.compiler.cache import compile_place
+    from recipectl.converge import holds
+    from recipectl.converge.survey import survey
+
+    try:
+        result = compile_place(place, held=holds.held(place))
+        if result.gateway is None:
+            return
+        current = survey((), result.models, place, manager, prune=False)
+        change = decide(place, result, (), current, prune=False, restart=True)
+        change.write_files(lambda _: None)
+        change.finish(manager, lambda _: None)
+    except RecipectlError as error:
+        click.echo(f"the gateway was left as it is: {error}", err=True)
 
 
 def of_place(place: Place) -> tuple[Gateway | None, tuple[Problem, ...]]:

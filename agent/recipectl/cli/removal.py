@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from recipectl.cli import gateway
 from recipectl.cli.converge import report_wait
 from recipectl.cli.jobs import refuse_upgraded
 from recipectl.cli.names import models_argument, not_applied, recipe_names, service_name
@@ -15,7 +16,7 @@ from recipectl.converge.values import Survey
 from recipectl.files import remove
 from recipectl.systemd.dbus import Manager
 from recipectl.systemd.store import Store
-from recipectl.systemd.unitfile import UnitNames
+from recipectl.systemd.unitfile import GATEWAY, UnitNames
 
 if TYPE_CHECKING:
     from recipectl.place import Place
@@ -44,6 +45,8 @@ def remove_(place: Place, recipes: tuple[str, ...]) -> int:
         apply.apply(plan.decide((), (), current), store, manager)
         for service in services:
             remove(records.path(place, UnitNames.of_service(service).recipe))
+        if GATEWAY in installed:
+            gateway.refresh(place, manager)
     for unit in (unit for unit in services if unit in gone):
         say(f"{'stopped and removed' if current.is_up(unit) else 'removed'} {unit}")
     return 0

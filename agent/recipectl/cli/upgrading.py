@@ -21,9 +21,7 @@ from recipectl.cli.jobs import Load, existing
 from recipectl.cli.sockets import queue_job
 from recipectl.cli.terminal import moving_line, say
 from recipectl.cli.venv import ensure_venv, venv_folder
-from recipectl.compiler.cache import compile_place
 from recipectl.converge import holds, records
-from recipectl.converge.survey import survey
 from recipectl.errors import HostError, JobError, RecipectlError, UsageError
 from recipectl.files import failures_named, remove, write_whole
 from recipectl.systemd import quoting
@@ -73,17 +71,8 @@ class OtherVerbs:
             raise failure or HostError(errors)
 
     def refresh_gateway(self, manager: Manager) -> None:
-        """Let the gateway lead to what is installed; what is wrong with it is said, and stops nothing."""
-        try:
-            result = compile_place(self.place, held=holds.held(self.place))
-            if result.gateway is None:
-                return
-            current = survey((), result.models, self.place, manager, prune=False)
-            change = gateway.decide(self.place, result, (), current, prune=False, restart=True)
-            change.write_files(lambda _: None)
-            change.finish(manager, lambda _: None)
-        except RecipectlError as error:
-            click.echo(f"the gateway was left as it is: {error}", err=True)
+        """Let the gateway lead to what is installed."""
+        gateway.refresh(self.place, manager)
 
     def start(self, manager: Manager, verb: str, service: str) -> bytes:
         """Queue the job of a model."""
@@ -142,6 +131,7 @@ def begin(place: Place, record: Record) -> None:
             manager.enable((unit,))
             manager.start_without_waiting("Start", unit)
         except RecipectlError as error:  # nothing was changed yet
+            remove(_environment(place, record.model))
             records.write(place, replace(record, step="failed", failure=str(error)))
             raise
 

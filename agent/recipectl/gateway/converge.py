@@ -40,39 +40,39 @@ def present() -> Present:
     return Present(host.installed(Path(FOLDER)), host.loaded())
 
 
-def decide(gateway: Gateway, survey: Survey, now: Present, *, restart: bool) -> tuple[Action, ...]:
+def decide(gateway: Gateway, survey: Survey, state: Present, *, restart: bool) -> tuple[Action, ...]:
     """The actions besides the unit's own writing, which a plan has with all units."""
     actions = [] if _exists(USER) else [Action("create user", USER, "a unit runs as this user")]
     actions += [
-        Action("write file", f"{FOLDER}/{name}", _FILES_CHANGED if name in now.files else "it is new")
+        Action("write file", f"{FOLDER}/{name}", _FILES_CHANGED if name in state.files else "it is new")
         for name, text in gateway.files.items()
-        if now.files.get(name) != text
+        if state.files.get(name) != text
     ]
     actions += [
-        Action("remove file", f"{FOLDER}/{name}", "it is not used") for name in _surplus(gateway, now)
+        Action("remove file", f"{FOLDER}/{name}", "it is not used") for name in _surplus(gateway, state)
     ]
     is_new = GATEWAY not in survey.installed
     if is_new:
         actions.append(Action("enable", GATEWAY, "the host file has `gateway:`"))
     if survey.is_up(GATEWAY):
-        return (*actions, *_refresh(gateway, survey, now, restart=restart))
+        return (*actions, *_refresh(gateway, survey, state, restart=restart))
     if is_new or GATEWAY in survey.enabled:  # else an operator has disabled it
         failed = ", and it has failed" if survey.failed(GATEWAY) else ""
         actions.append(Action("start", GATEWAY, f"the host file has `gateway:`{failed}"))
     return tuple(actions)
 
 
-def _refresh(gateway: Gateway, survey: Survey, now: Present, *, restart: bool) -> list[Action]:
+def _refresh(gateway: Gateway, survey: Survey, state: Present, *, restart: bool) -> list[Action]:
     """What makes a running nginx serve the new files: a reload, where a restart is not due anyway."""
     if (reason := _reason_to_restart(gateway, survey)) and restart:
         return [Action("restart", GATEWAY, reason)]
-    return [Action("reload service", GATEWAY, _FILES_CHANGED)] if now.loaded != gateway.digest else []
+    return [Action("reload service", GATEWAY, _FILES_CHANGED)] if state.loaded != gateway.digest else []
 
 
-def removal(survey: Survey, now: Present) -> tuple[Action, ...]:
+def removal(survey: Survey, state: Present) -> tuple[Action, ...]:
     """The actions that end a gateway."""
     unit = [Action("remove", GATEWAY, _NO_LONGER)] if GATEWAY in survey.installed else []
-    return (*unit, *(Action("remove file", f"{FOLDER}/{name}", _NO_LONGER) for name in now.files))
+    return (*unit, *(Action("remove file", f"{FOLDER}/{name}", _NO_LONGER) for name in state.files))
 
 
 def _reason_to_restart(gateway: Gateway, survey: Survey) -> str:
@@ -82,8 +82,8 @@ def _reason_to_restart(gateway: Gateway, survey: Survey) -> str:
     return "a file of its keys or its certificate was changed" if GATEWAY in survey.rotated else ""
 
 
-def _surplus(gateway: Gateway, now: Present) -> list[str]:
-    return sorted(now.files.keys() - gateway.files.keys())
+def _surplus(gateway: Gateway, state: Present) -> list[str]:
+    return sorted(state.files.keys() - gateway.files.keys())
 
 
 def _exists(user: str) -> bool:

@@ -66,10 +66,10 @@ def set_conflicts(drafts: Mapping[str, Draft], groups: Mapping[str, Group]) -> N
             conflicts = stopped + (siblings if group.swap else [])
             if conflicts:
                 draft.set("conflicts", sorted(drafts[other].name for other in conflicts))
-        for other in stopped:
-            if not _unloads(group, groups.get(other, Group())):
-                sentence = f"`{name}` did not stop `{other}`; here each stops the other"
-                draft.not_carried_over.append(placed(sentence, group.place))
+        kept = [f"`{other}`" for other in stopped if not _unloads(group, groups.get(other, Group()))]
+        if kept:
+            sentence = f"`{name}` did not stop {', '.join(kept)}; here each stops the other"
+            draft.not_carried_over.append(placed(sentence, group.place))
 
 
 def _unloads(group: Group, other: Group) -> bool:
