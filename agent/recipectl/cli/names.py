@@ -96,7 +96,7 @@ def service_name(word: str) -> str:
     return UnitNames(name).service
 
 
-def one_model(word: str, place: Place) -> str:
+def model_name_of(word: str, place: Place) -> str:
     """The name of the recipe or model that a verb for a single one is about; UsageError for another word."""
     if _PATTERN.search(word) and not search.is_file(word):
         raise UsageError(f"`{word}` is a pattern, and this verb takes one model; name it", kind="file")
@@ -155,8 +155,8 @@ def _expand(*, models: bool, required: bool) -> Callable[..., tuple[str, ...]]:
                 raise click.UsageError("--all and names cannot be given together; give one of them", ctx)
             words = ("*",)
         if required and not words:
-            all_too = ", or give --all" if models else ""
-            raise click.UsageError(f"a RECIPE is missing: name one{all_too}", ctx)
+            or_all = ", or give --all" if models else ""
+            raise click.UsageError(f"a RECIPE is missing: name one{or_all}", ctx)
         return _expanded(words, ctx.obj, models=models)
 
     return expand
@@ -198,7 +198,7 @@ def complete_file(_: click.Context, __: click.Parameter, start: str) -> list[Com
     return [CompletionItem(start, type="file")]
 
 
-def all_were_named(ctx: click.Context) -> bool:
+def has_all_option(ctx: click.Context) -> bool:
     """True if the caller gave --all."""
     return bool(ctx.meta.get(_ALL))
 

@@ -39,10 +39,10 @@ def preview(place: Place, record: Record) -> int:
         new = _runtime(place, record, compiled)
         if new is None:
             return 0
-        with_it = prepare.with_runtime(place, source, compiled, new)
-        compiled = with_it.compiled
-        for edit in with_it.edits:
-            what = f"`{'.'.join(edit.key)}` {edit.old} → {edit.new}" if edit.old else with_it.why_drop_in
+        candidate = prepare.with_runtime(place, source, compiled, new)
+        compiled = candidate.compiled
+        for edit in candidate.edits:
+            what = f"`{'.'.join(edit.key)}` {edit.old} → {edit.new}" if edit.old else candidate.why_drop_in
             click.echo(f"would write {edit.file}: {what}")
     if not _takes_flags(place, compiled, old):
         return 2

@@ -14,12 +14,12 @@ import click
 from recipectl.cli.failures import said_by
 from recipectl.cli.jobs import existing
 from recipectl.cli.names import (
-    all_were_named,
     complete_recipe,
+    has_all_option,
+    model_name_of,
     models_argument,
     no_such_recipe,
     not_applied,
-    one_model,
     recipe_names,
     service_name,
 )
@@ -78,7 +78,7 @@ def upgrade_(
         raise click.UsageError(
             "a RECIPE is missing: name one, or give --status" if recipe is None else "--json needs --status"
         )
-    model = one_model(recipe, place)
+    model = model_name_of(recipe, place)
     if is_unit or back:
         return run(place, model, back=back)
     if to == "":
@@ -163,7 +163,7 @@ def _begin(place: Place, record: Record, *, no_block: bool) -> int:
 def rollback_(place: Place, recipe: str, no_block: bool) -> int:
     """Take the last upgrade of a model back; a second rollback takes back the upgrade before that."""
     place.require_local()
-    model = one_model(recipe, place)
+    model = model_name_of(recipe, place)
     if model not in recipe_names(place):
         raise no_such_recipe(model, place)
     previous = last_record(place, model)
@@ -180,7 +180,7 @@ def _show_status(place: Place, recipe: str | None, *, as_json: bool) -> int:
     """Where upgrades are; 3 when one failed, or is not over."""
     names = [name for name in records.names(place) if name in recipe_names(place)]
     if recipe is not None:
-        model = one_model(recipe, place)
+        model = model_name_of(recipe, place)
         if model not in (*names, *recipe_names(place)):
             raise no_such_recipe(model, place)
         names = [name for name in names if name == model]
@@ -230,7 +230,7 @@ def canary_(ctx: click.Context, recipes: tuple[str, ...]) -> int:
     statuses = [0]
     with Manager(user=place.user) as manager:
         for service in dict.fromkeys(map(service_name, recipes)):
-            statuses.append(_ask(place, manager, service, alone=not all_were_named(ctx)))
+            statuses.append(_ask(place, manager, service, alone=not has_all_option(ctx)))
     return max(statuses)
 
 

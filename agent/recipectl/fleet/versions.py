@@ -39,7 +39,7 @@ class Deviation(NamedTuple):
         return re.sub(r"\b([0-9a-f]{8})[0-9a-f]{56}\b", r"\1", text)  # of a digest its first digits
 
 
-class Own(NamedTuple):
+class OwnDifference(NamedTuple):
     """How a host differs from its own recipe."""
 
     host: str
@@ -53,7 +53,7 @@ class Comparison:
 
     variants: dict[Variant, list[str]] = field(default_factory=dict)
     between: list[Deviation] = field(default_factory=list)
-    own: list[Own] = field(default_factory=list)
+    own: list[OwnDifference] = field(default_factory=list)
     no_recipes: list[str] = field(default_factory=list)
     no_answer: dict[str, str] = field(default_factory=dict)  # host -> why
 
@@ -70,7 +70,7 @@ def compare(answers: Iterable[Answer]) -> Comparison:
     for answer in answers:
         for model in answer.models:
             by_recipe.setdefault(model.name, {})[answer.host] = model
-            comparison.own += [Own(answer.host, model.name, each) for each in model.differences]
+            comparison.own += [OwnDifference(answer.host, model.name, each) for each in model.differences]
         if answer.fault:
             comparison.no_answer[answer.host] = answer.fault
         elif not answer.models:

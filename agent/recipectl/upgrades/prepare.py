@@ -56,13 +56,13 @@ def _with_new_runtime(
         like = Path(runtime.venv) if runtime.venv else None
         new = upgrade.verbs.make_runtime(upgrade.record.to, recipe.backend, like)
     upgrade.say(f"{new} is there")
-    with_it = with_runtime(upgrade.place, source, before, new)
-    if with_it.why_drop_in:
-        where = with_it.edits[0].file
-        upgrade.say(f"the file of `{recipe.name}` {with_it.why_drop_in}: {where} is written instead")
-    if with_it.compiled.resolved.runtime == runtime:
+    candidate = with_runtime(upgrade.place, source, before, new)
+    if candidate.why_drop_in:
+        where = candidate.edits[0].file
+        upgrade.say(f"the file of `{recipe.name}` {candidate.why_drop_in}: {where} is written instead")
+    if candidate.compiled.resolved.runtime == runtime:
         raise UsageError(f"`{recipe.name}` would run {target.in_words(recipe, runtime)} as before")
-    return with_it.compiled, with_it.edits
+    return candidate.compiled, candidate.edits
 
 
 class WithRuntime(NamedTuple):

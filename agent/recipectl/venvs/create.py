@@ -26,33 +26,33 @@ def create(folder: Path, lock: str, request: Request, uv: Uv, step: Step) -> Non
 
     `step` shows a line while its block runs. Raises UsageError where something is in the way.
     """
-    with _claimed(folder) as held:
+    with _claimed(folder) as lock_fd:
         try:
-            _fill(folder, lock, request, uv, step, held)
+            _fill(folder, lock, request, uv, step, lock_fd)
         except BaseException:
             with contextlib.suppress(OSError):
                 clear(folder)
             raise
 
 
-def _fill(folder: Path, lock: str, request: Request, uv: Uv, step: Step, held: int) -> None:
+def _fill(folder: Path, lock: str, request: Request, uv: Uv, step: Step, lock_fd: int) -> None:
     text = with_header(lock, request)
     with step(f"installing {count_of(lock)} in {folder}"):
-        uv.make_venv(folder, request.python, held)
+        uv.make_venv(folder, request.python, lock_fd)
         before = _foundation(folder)
         # Not the venv's own: a package could bring another pyvenv.cfg, and with it another standard library.
         python = os.path.realpath(folder / "bin/python")
         with tempfile.NamedTemporaryFile(suffix=".lock") as staged:
             staged.write(text.encode())
             staged.flush()
-            uv.install(folder, Path(staged.name), request, held)
+            uv.install(folder, Path(staged.name), request, lock_fd)
         (folder / ".lock").unlink(missing_ok=True)  # uv's own, which it lets everybody write
         if replaced := sorted(before.items() - _foundation(folder).items()):
             raise UsageError(f"a package replaces {replaced[0][0]} of the venv; leave it out", kind="runtime")
     for name, version in request.aliases_in(lock).items():
         _add_alias(folder, name, version)
     with step("compiling to bytecode"):
-        compile_bytecode(folder, python, held)
+        compile_bytecode(folder, python, lock_fd)
     write_whole({lock_of(folder): text}, durable=True)
     _sync_file_system(folder)
     (folder / UNFINISHED).unlink()
@@ -85,17 +85,17 @@ def _claimed(folder: Path) -> Iterator[int]:
         folder.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         with contextlib.suppress(FileExistsError):
             folder.mkdir(mode=0o755)
-        held = _open_mark(folder, make=not any(folder.iterdir()))
-    if held is None:
+        lock_fd = _open_mark(folder, make=not any(folder.iterdir()))
+    if lock_fd is None:
         raise UsageError(f"{folder} is there already; remove it, or give another --name", kind="file")
     try:
-        if not _lock(held, folder):
+        if not _lock(lock_fd, folder):
             raise RecipectlError(f"{folder} is being made by another process; wait until that ends")
         with failures_named("removed", folder):
             _empty(folder)  # what an interrupted one has left
-        yield held
+        yield lock_fd
     finally:
-        os.close(held)
+        os.close(lock_fd)
 
 
 def _open_mark(folder: Path, *, make: bool = False) -> int | None:
@@ -107,14 +107,14 @@ def _open_mark(folder: Path, *, make: bool = False) -> int | None:
         return None
 
 
-def _lock(held: int, folder: Path) -> bool:
+def _lock(lock_fd: int, folder: Path) -> bool:
     """Hold a venv that nobody is making; False where somebody does, or has ended just now."""
     try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     mark = folder / UNFINISHED
-    return mark.exists() and os.path.samestat(os.fstat(held), mark.stat())
+    return mark.exists() and os.path.samestat(os.fstat(lock_fd), mark.stat())
 
 
 def clear_interrupted(venvs: Path) -> list[Path]:
@@ -127,15 +127,15 @@ def clear_interrupted(venvs: Path) -> list[Path]:
         if not _is_own_remainder(venv):
             continue
         with failures_named("removed", venv):
-            held = _open_mark(venv)
-            if held is None:
+            lock_fd = _open_mark(venv)
+            if lock_fd is None:
                 continue
             try:
-                if _lock(held, venv):
+                if _lock(lock_fd, venv):
                     clear(venv)
                     cleared.append(venv)
             finally:
-                os.close(held)
+                os.close(lock_fd)
     return cleared
 
 
@@ -174,15 +174,15 @@ def remove(folder: Path) -> None:
     The mark comes first: what an interrupted removal leaves is cleared by the next create.
     """
     with failures_named("removed", folder):
-        held = os.open(folder / UNFINISHED, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        lock_fd = os.open(folder / UNFINISHED, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         try:
-            if not _lock(held, folder):
+            if not _lock(lock_fd, folder):
                 raise RecipectlError(f"{folder} is being made by another process; wait until that ends")
             if is_own_lock(lock_of(folder)):
                 lock_of(folder).unlink()
             clear(folder)
         finally:
-            os.close(held)
+            os.close(lock_fd)
 
 
 def _add_alias(folder: Path, name: str, version: str) -> None:
@@ -199,24 +199,24 @@ def _add_alias(folder: Path, name: str, version: str) -> None:
         write_whole({information / "METADATA": metadata, information / "RECORD": records})
 
 
-def compile_bytecode(folder: Path, python: str, held: int) -> None:
+def compile_bytecode(folder: Path, python: str, lock_fd: int) -> None:
     """Compile what is installed; the interpreter reads no .pth file (-S) and imports nothing of it."""
     paths = sorted(str(path) for site in site_packages(folder) for path in site.rglob("*.py"))
     files = [path for path in paths if "\n" not in path]
     count = min(len(os.sched_getaffinity(0)), len(files)) or 1
-    workers = [_worker(python, files[first::count], held) for first in range(count)]
+    workers = [_worker(python, files[first::count], lock_fd) for first in range(count)]
     statuses = [worker.wait() for worker in workers]
     if min(statuses) < 0:  # 1: a file of another Python, which none imports
         raise RecipectlError(f"{python} was ended while it compiled; is there memory enough?")
 
 
-def _worker(python: str, files: Sequence[str], held: int) -> subprocess.Popen[bytes]:
+def _worker(python: str, files: Sequence[str], lock_fd: int) -> subprocess.Popen[bytes]:
     with tempfile.TemporaryFile() as names:
         names.write("".join(f"{file}\n" for file in files).encode(errors="surrogateescape"))
         names.seek(0)
         return subprocess.Popen(  # noqa: S603  (the interpreter that uv has just put there)
             [python, "-I", "-S", "-m", "compileall", "-qq", "-i", "-"], stdin=names, cwd="/", umask=0o022,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, pass_fds=(held,),
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, pass_fds=(lock_fd,),
         )  # fmt: skip
 
 

@@ -51,22 +51,24 @@ class Uv:
             requirements = "".join(f"{line}\n" for line in (request.requirement, *request.packages))
             return self._run(words, stdin=requirements, request=request)
 
-    def make_venv(self, folder: Path, python: str, held: int) -> None:
-        """An empty venv in a folder that is there; `held` is a descriptor that uv keeps open."""
-        self._run(["venv", "--allow-existing", *_OWN_PYTHON, "--python", python, str(folder)], held=held)
+    def make_venv(self, folder: Path, python: str, lock_fd: int) -> None:
+        """An empty venv in a folder that is there; `lock_fd` is a descriptor that uv keeps open."""
+        self._run(
+            ["venv", "--allow-existing", *_OWN_PYTHON, "--python", python, str(folder)], lock_fd=lock_fd
+        )
 
-    def install(self, folder: Path, lock: Path, request: Request, held: int) -> None:
+    def install(self, folder: Path, lock: Path, request: Request, lock_fd: int) -> None:
         """Install what a lock names, by its hashes; a venv has that and nothing else."""
         python = str(folder / "bin/python")
         words = ["pip", "sync", "--require-hashes", "--no-build", "-p", python, *_backend(request), str(lock)]
-        self._run(words, held=held, request=request)
+        self._run(words, lock_fd=lock_fd, request=request)
 
     def _run(
         self,
         words: Sequence[str],
         *,
         stdin: str = "",
-        held: int | None = None,
+        lock_fd: int | None = None,
         request: Request | None = None,
     ) -> str:
         environment = dict(self._environment)
@@ -75,7 +77,7 @@ class Uv:
             environment["UV_INDEX"] = " ".join((*request.indexes, environment.get("UV_INDEX", ""))).strip()
         done = subprocess.run(  # noqa: S603  (uv of this installation)
             [self._program, "-q", *words], input=stdin, env=environment, cwd="/", text=True, errors="replace",
-            capture_output=True, check=False, pass_fds=() if held is None else (held,), umask=0o022,
+            capture_output=True, check=False, pass_fds=() if lock_fd is None else (lock_fd,), umask=0o022,
         )  # fmt: skip
         if done.returncode:
             raise _failure(" ".join(words[:2]), done.returncode, done.stderr)

@@ -22,18 +22,20 @@ def findings(venv: Path, cache: Path) -> list[Finding]:
     begin = time.time()
     files = statuses(venv)
     lock = lockfile.digest(lock_of(venv))
-    print_now = _fingerprint(files, lock)
+    fingerprint = _fingerprint(files, lock)
     known = cache / "venvs" / f"{hashlib.sha256(str(venv).encode()).hexdigest()}.json"
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         last = json.loads(read_bounded(known, _MAX_BYTES))
-        if last["fingerprint"] == print_now:
+        if last["fingerprint"] == fingerprint:
             return [Finding(*map(str, row)) for row in last["findings"]]
-    findings = verify(venv, files)
+    differences = verify(venv, files)
     newest = max((status.ctime_ns for status in files.values()), default=0) / 1e9
-    if newest < begin - _SETTLED_SEC and _fingerprint(statuses(venv), lock) == print_now:
+    if newest < begin - _SETTLED_SEC and _fingerprint(statuses(venv), lock) == fingerprint:
         with contextlib.suppress(RecipectlError):  # somebody who only looks
-            write_whole({known: json.dumps({"fingerprint": print_now, "findings": findings})}, mode=0o600)
-    return findings
+            write_whole(
+                {known: json.dumps({"fingerprint": fingerprint, "findings": differences})}, mode=0o600
+            )
+    return differences
 
 
 def _fingerprint(files: dict[str, Status], lock: str) -> str:
