@@ -210,6 +210,11 @@ INLINE = {
     "an empty default of Compose": (
         "compose", "services: {v: {image: vllm/vllm-openai, command: '--model a/b ${A:-}', container_name: '${C:-x}', healthcheck: {disable: true}, cap_drop: [ALL], ports: ['8000:8000']}}\n",
         ["model_path: a/b\nport: 8000\n"], ["line 1: `${A}` is empty here, by default"]),
+    "containers of other programs": (
+        "compose", "services: {a: {image: ollama/ollama}, b: {image: 'python:3', command: python -m http.server}, c: {image: x/ui, command: --url http://vllm:8000}, d: {image: vllm/vllm-openai, command: --model a/b}}\n",
+        ["model_path: a/b"], ["the service `a`: runs no engine", "the service `b`: runs no engine", "the service `c`: runs no engine"]),
+    "containers of other programs in a script": (
+        "command", "docker run -d ollama/ollama\nvllm serve a/b\n", ["model_path: a/b"], ["line 1: `docker run …`, which runs no engine"]),
     "a bare -fa": ("command", "llama-server -m /m/b.gguf -fa --port 8081 -ngl 99\n", ["flash-attn: 'on'", "port: 8081", "gpu-layers: 99"], ["`-fa` alone"]),
     "a bare -fa at the end": ("command", "llama-server -m /m/b.gguf -fa\n", ["flash-attn: 'on'"], []),
     "a volume": (

@@ -11,7 +11,11 @@ from recipectl.importers.lines import placed
 
 SHELLS = ("sh", "bash", "dash", "zsh")
 # What a program is given that is likely an engine, though its name is not known.
-_MODEL_WORDS = re.compile(r"(^|\s)(serve|--model|--model-path|-m|-hf)\s|sglang|vllm|llama-server")
+_MODEL_WORDS = re.compile(
+    r"(^|\s)(serve|--model|--model-path|-hf)\s|(?<!python)(?<!python3)(^|\s)-m\s"
+    r"|(?<![/@\w])(sglang|vllm|llama-server)\b(?!:\d)"
+)
+# Programs whose arguments are no secrets.
 _WITHOUT_SECRETS = re.compile(
     r"((docker|podman|nerdctl) (stop|kill|rm|pause)|systemctl|kill|pkill|killall|modprobe|sysctl|mount|umount"
     r"|swapoff|chmod|chown|cp|mv|ln|ip|ethtool|nvidia-smi|pip3? install|apt(-get)? install) "

@@ -119,7 +119,7 @@ def _refuse_unknown(image: str, words: list[str]) -> None:
     inner = unwrapped(Command({}, words)).words
     if inner and program(inner):
         return
-    if not is_given_model([*words, ""]) and not re.search("vllm|sglang|llama", image):
+    if not is_given_model([*words, ""]) and not re.search("vllm|sglang|(?<!o)llama", image):
         raise NoEngineError(f"the image `{image}` runs no known engine (vllm, sglang, llama-server)")
     fault = f"the image `{image}` does not tell its engine; write the engine's program as its entrypoint"
     if words and words[0].endswith(".sh"):

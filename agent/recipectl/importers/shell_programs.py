@@ -29,7 +29,7 @@ _RUNS_ENGINE = re.compile(
     r"\bvllm serve [^-\s]"
     r"|\b(vllm\.entrypoints|sglang serve|sglang\.launch_server|vllm serve)\b[^\n]{0,400} --model"
     r"|llama-server\b[^\n]{0,400} (-m|--model|-hf|--hf-repo|-mu|--models-\w+) "
-    r"|\b(docker|podman|nerdctl)\b[^\n]{0,80} (run|create)\b[^\n]{0,400}(vllm|sglang|llama)"
+    r"|\b(docker|podman|nerdctl)\b[^\n]{0,80} (run|create)\b[^\n]{0,400}(vllm|sglang|(?<!o)llama)"
 )
 # They look for an engine that runs, or end it.
 _ASKS = ("pkill", "pgrep", "grep", "ps", "fuser", "echo", "printf")
