@@ -274,7 +274,7 @@ def _commands(words: tuple[str, ...]) -> list[Command]:
 def _may_run_engine(words: list[str]) -> bool:
     """Whether a program is an engine, is not known and given a model, or was refused already."""
     if words and (VARIABLE_START in words[0] or UNKNOWN_VALUE in words[0]):
-        return is_given_model(words)
+        return runs_engine(words) or is_given_model(words)
     return not words or runs_engine(words)
 
 
