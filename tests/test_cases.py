@@ -159,7 +159,7 @@ INLINE = {
         ["HF_HOME: /nas/hf", "model_path: /data/m"], []),
     "programs that only name an engine": (
         "command", "sudo systemctl stop llama-server || true\nsudo pkill -9 -f llama-server || true\ntmux kill-session -t llama-server\nllama-server --version\ncp x /opt/llama-server\nllama-server -m /a.gguf\n",
-        ["model_path: /a.gguf"], ["line 1: `sudo systemctl …`, which runs no engine"]),
+        ["model_path: /a.gguf"], ["line 1: `systemctl stop llama-server`, which runs no engine"]),
     "an empty default": (
         "command", "Q=\"${Q:-}\"; A=(--port 8001)\n[ -n \"$Q\" ] && A+=(--quantization \"$Q\")\nvllm serve a/b \"${A[@]}\"\n",
         ["model_path: a/b\nport: 8001\n"], ["line 1: `${Q}` is empty here, by default"]),
@@ -191,7 +191,7 @@ INLINE = {
         "compose", "services: {v: {image: 'lmsysorg/sglang', entrypoint: [/opt/nvidia/nvidia_entrypoint.sh, bash, -c], command: ['sglang serve --model-path a/b'], ports: ['30000:30000']}}\n", ["backend: sglang\nmodel_path: a/b"], []),
     "images and their engines": (
         "compose", "services: {a: {image: 'ghcr.io/me/llama-cpp-x', command: [-m, /a.gguf], ports: ['8080:8080']}, b: {image: 'me/x', command: [--model, a/b]}, c: {image: vllm/vllm-openai, entrypoint: [/s/e.sh], command: [vllm, serve, a/b]}, d: {image: redis}}\n",
-        ["backend: llamacpp"], ["the image `me/x` does not tell its engine", "`/s/e.sh` is a script of the image `vllm/vllm-openai`", "the service `d`: runs no engine"]),
+        ["backend: llamacpp"], ["the image `me/x` does not tell its engine", "`/s/e.sh vllm …` of the image `vllm/vllm-openai` is a script", "the service `d`: runs no engine"]),
     "a file of variables that may name the model": (
         "compose", "services: {a: {image: 'ghcr.io/ggml-org/llama.cpp:server', env_file: no.env}, b: {image: vllm/vllm-openai, command: --model a/b}}\n",
         ["model_path: a/b"], ["the model may be in ", "no.env, which cannot be read here"]),
@@ -215,6 +215,25 @@ INLINE = {
         ["model_path: a/b"], ["the service `a`: runs no engine", "the service `b`: runs no engine", "the service `c`: runs no engine"]),
     "containers of other programs in a script": (
         "command", "docker run -d ollama/ollama\nvllm serve a/b\n", ["model_path: a/b"], ["line 1: `docker run …`, which runs no engine"]),
+    "a condition on a program": (
+        "command", "if G=$(nvidia-smi -L); then export A=1; else export A=2; fi\nif [ -z \"$(command -v vllm)\" ]; then source /opt/venv/bin/activate; fi\nvllm serve a/b\n",
+        ["venv_path: /opt/venv"], ["line 1: `A` is set under a condition"]),
+    "a fallback for a program that is looked for": (
+        "command", "P=$(which python3.11)\n[ -z \"$P\" ] && P=/opt/v/bin/python\n$P -m sglang.launch_server --model-path a/b\n", [], ["line 2: `P` is set under a condition"]),
+    "a variable that only another branch sets": (
+        "command", "T=${T:-1}\nif [ \"$T\" -gt 1 ]; then X=\"--tensor-parallel-size $T\"; fi\nvllm serve a/b $X\n", ["model_path: a/b\n"], ["line 2: `X` is not set here: the script's caller may set it"]),
+    "an engine that the script does not run": (
+        "command", "M=a\nif [ $M = a ]; then vllm serve A/A; else vllm serve B/B; fi\n", ["model_path: A/A", "model_path: B/B"], ["b: not carried over: line 2: as it is, the script does not run it"]),
+    "patterns that shopt changes": ("command", "shopt -s nocasematch\nX=ABC\n[[ $X == abc ]] && M=a/a || M=b/b\nvllm serve $M\n", [], ["line 3: `M` is set under a condition"]),
+    "the name of a process": ("command", "exec -a foo vllm serve a/b\n", ["model_path: a/b"], ["`exec -a foo` before the program"]),
+    "a script that is started": ("command", "nohup ./run.sh &\nvllm serve a/b\n", ["model_path: a/b"], ["line 1: `./run.sh`, a script that is not read"]),
+    "portable GPU variables": ("command", "export CUDA_VISIBLE_DEVICES=0 HIP_VISIBLE_DEVICES=0\nvllm serve a/b\n", ["CUDA_VISIBLE_DEVICES: '0'\n  HIP_VISIBLE_DEVICES: '0'"], []),
+    "words of a Quadlet's variable": (
+        "quadlet", "[Container]\nImage=vllm/vllm-openai\nExec=--model a/b\nPublishPort=8000:8000\nEnvironment=X=${MSG} Y=1\n[Service]\nEnvironment=\"MSG=a b\"\n", ["X: a b\n  Y: '1'"], []),
+    "an engine behind tini": (
+        "compose", "services: {v: {image: 'acme/i:1', entrypoint: [/usr/bin/tini, -g, --, vllm], command: [serve, a/b], environment: {X: /aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa}, ports: ['8000:8000']}}\n",
+        ["model_path: a/b"], ["a path of the image"]),
+    "flags in a variable whose name is like a model's": ("unit", "[Service]\nUser=ai\nRestart=always\nExecStart=/v/bin/vllm serve $VIDEO_FLAGS\n", [], ["line 4: `${VIDEO_FLAGS}` is taken for the model"]),
     "a bare -fa": ("command", "llama-server -m /m/b.gguf -fa --port 8081 -ngl 99\n", ["flash-attn: 'on'", "port: 8081", "gpu-layers: 99"], ["`-fa` alone"]),
     "a bare -fa at the end": ("command", "llama-server -m /m/b.gguf -fa\n", ["flash-attn: 'on'"], []),
     "a volume": (

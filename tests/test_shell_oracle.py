@@ -123,6 +123,9 @@ CONDITIONS = [
     'if test 5 -gt 30 || ! [ a != a ]; then A=1; else A=2; fi; vllm serve /m --x $A',
     'X=5; if [ "$X" -ge 5 ]; then export B=1; cd /srv; source /opt/v/bin/activate; fi; vllm serve ./m --x $X',
     'N=; if [ $N ]; then A=1; else A=2; fi; [[ $N ]] && A=3; [ ! "$N" ] && B=4; vllm serve /m --x $A --y $B',
+    'X=; if [ ! $X = prod ]; then A=1; else A=2; fi; if [ ! "$X" = prod ]; then B=1; else B=2; fi; vllm serve /m --x $A --y $B',
+    'X=a; if [ $X = b ]; then set -a; f() { L=x; }; fi; F=1; L=info; vllm serve /m --x $F --y $L',
+    'N=5; case $N in [0-9]) A=1 ;; esac; [[ 10 -eq 10 ]] && B=2; vllm serve /m --y ${B}',
     'if true; then A=1; fi; false && A=2; : || A=3; vllm serve /m --x "$A"; [ 1 = 2 ] || exit; vllm serve /n',
 ]  # fmt: skip
 _INSERTED = [

@@ -158,13 +158,11 @@ class Head:
         for dead in [other for other in self.peers if other.rank == rank]:
             if self.state.values["complete"]:
                 raise TieLostError(f"{self.hosts.name(rank)} has started again")
+            dead.rank = None  # its end is no loss
             self._drop(dead)
         peer.rank = rank
         self.state.values["versions"][str(rank)] = shown(values.get("version"))
         self._tell()
-
-    def _has(self, rank: int) -> bool:
-        return any(peer.rank == rank for peer in self.peers)
 
     def _lose(self, peer: Peer, error: OSError) -> None:
         rank = peer.rank
@@ -224,7 +222,7 @@ class Follower:
     def __init__(self, options: argparse.Namespace, state: State) -> None:
         self.options, self.state = options, state
         self.version = options.version or "unknown"
-        self.told: str | None = None
+        self.last_text: str | None = None
         self.is_refused = False
 
     def run(self) -> None:
@@ -260,12 +258,12 @@ class Follower:
                         self.is_refused = True
                         self._say_once(f"the head refuses this host: {shown(values['refused'])}")
                         continue
-                    self.told, self.is_refused = None, False
+                    self.last_text, self.is_refused = None, False
                     self.state.update(**checked(values, len(self.state.hosts.rows)))
 
     def _say_once(self, text: str) -> None:
-        if text != self.told:
-            self.told = text
+        if text != self.last_text:
+            self.last_text = text
             say(text)
 
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from recipectl.watch import say
 
+_MAX_HOSTS = 4096
 _MAX_CHARACTERS = 1 << 20  # of the file with the state
 
 
@@ -99,13 +100,14 @@ def state_of(tie_name: str, *, user: bool) -> dict[str, Any] | None:
     hosts, rank = (values.get("hosts"), values.get("rank")) if isinstance(values, dict) else (None, None)
     if not isinstance(hosts, list) or type(rank) is not int:
         return None
+    hosts = hosts[:_MAX_HOSTS]
     return {"hosts": [shown(name) for name in hosts], "rank": rank, **checked(values, len(hosts))}
 
 
 def checked(values: dict[str, Any], count: int) -> dict[str, Any]:
     """What a tie tells of a set of `count` hosts, as far as a tie would tell it."""
     connected, versions = values.get("connected"), values.get("versions")
-    ranks = connected if isinstance(connected, list) else []
+    ranks = {rank for rank in connected if type(rank) is int} if isinstance(connected, list) else set()
     texts = versions if isinstance(versions, dict) else {}
     return {
         "connected": [rank for rank in range(count) if rank in ranks],

@@ -97,11 +97,12 @@ def refresh(place: Place, manager: systemd.Manager) -> None:
         if result.gateway is None:
             return
         current = survey((), result.models, place, manager, prune=False)
-        change = decide(place, result, (), current, prune=False, restart=True)
+        change = decide(place, result, (), current, prune=False, restart=False)
+        report_problems(change.problems)
         change.write_files(lambda _: None)
         change.finish(manager, lambda _: None)
     except RecipectlError as error:
-        click.echo(f"the gateway was left as it is: {error}", err=True)
+        click.echo(f"the gateway may lead to what is gone: {error}", err=True)
 
 
 def of_place(place: Place) -> tuple[Gateway | None, tuple[Problem, ...]]:

@@ -89,8 +89,10 @@ def command_(words: tuple[str, ...], folder: Path | None) -> int:
                 refusals.append(placed(refusal, command.place))
                 continue
             lost_before_engine += command.lost_before
-            shown = redacted(program_shown(command.words))
-            not_carried_over.append(placed(f"`{shown}`, which runs no engine", command.place))
+            shown = redacted(program_shown(program_words or command.words))
+            is_script = shown.partition(" ")[0].endswith((".sh", ".bash"))
+            what = "a script that is not read" if is_script else "which runs no engine"
+            not_carried_over.append(placed(f"`{shown}`, {what}", command.place))
         except UsageError as error:
             refusals.append(placed(str(error), command.place))
     if not drafts and not refusals:

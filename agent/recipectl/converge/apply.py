@@ -68,7 +68,7 @@ def apply(
     work.each("restart", work.restart)
     work.each("start", lambda unit: manager.start_without_waiting("Start", unit))
     work.check_sockets()
-    if not work.failures:  # a unit that could not be removed may still run its helper
+    if not work.failures:  # after one, a unit that stays may still need its helper
         work.each("remove helper", lambda path: remove(Path(path)))
     if work.failures:
         raise HostError([on_host("unit", failure) for failure in work.failures])

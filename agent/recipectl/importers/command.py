@@ -15,7 +15,7 @@ _MODEL_WORDS = re.compile(
     r"(^|\s)(serve|--model|--model-path|-hf)\s|(?<!python)(?<!python3)(^|\s)-m\s"
     r"|(?<![/@\w])(sglang|vllm|llama-server)\b(?!:\d)"
 )
-# Programs whose arguments are no secrets.
+# Programs whose arguments are shown: what is secret in them is hidden in any sentence (`redacted`).
 _WITHOUT_SECRETS = re.compile(
     r"((docker|podman|nerdctl) (stop|kill|rm|pause)|systemctl|kill|pkill|killall|modprobe|sysctl|mount|umount"
     r"|swapoff|chmod|chown|cp|mv|ln|ip|ethtool|nvidia-smi|pip3? install|apt(-get)? install) "
@@ -74,6 +74,13 @@ def program_shown(words: Sequence[str]) -> str:
         return " ".join(words)
     length = 2 if len(words) > 1 and re.fullmatch("[a-z][a-z-]{0,20}", words[1]) else 1
     return " ".join((*words[:length], *(["…"] if len(words) > length else [])))
+
+
+def refused(line: int, reason: str) -> Command:
+    """What stands for a part of a script that is not imported."""
+    command = Command({}, [])
+    command.refuse(f"line {line}", reason)
+    return command
 
 
 def assignment(word: str) -> tuple[str, str] | None:

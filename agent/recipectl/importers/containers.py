@@ -119,11 +119,14 @@ def _refuse_unknown(image: str, words: list[str]) -> None:
     inner = unwrapped(Command({}, words)).words
     if inner and program(inner):
         return
-    if not is_given_model([*words, ""]) and not re.search("vllm|sglang|(?<!o)llama", image):
+    if not is_given_model([*words, ""]) and not re.search("vllm|sglang|(?<!o)llama(?!-swap)", image):
         raise NoEngineError(f"the image `{image}` runs no known engine (vllm, sglang, llama-server)")
-    fault = f"the image `{image}` does not tell its engine; write the engine's program as its entrypoint"
-    if words and words[0].endswith(".sh"):
-        fault = f"`{words[0]}` is a script of the image `{image}`; write the engine's command instead"
+    fault = (
+        f"the image `{image}` does not tell its engine; if it runs one, write its program as the entrypoint"
+    )
+    if words and not words[0].startswith("-"):
+        what = "is a script" if words[0].endswith(".sh") else "does not show its engine"
+        fault = f"`{program_shown(words)}` of the image `{image}` {what}; write the engine's command instead"
     raise UsageError(f"{fault}, {AS_IT_RUNS}")
 
 
@@ -146,7 +149,9 @@ def _entrypoint(container: Container, image: str, arguments: list[str]) -> tuple
 def _inside_shell(words: list[str], container: Container) -> list[str]:
     """The engine's command in `bash -c SCRIPT`; other words without the program that starts them."""
     while words and program_name(words) in _STARTERS:
-        words = [word for word in words[1:2] if word not in ("--", "-g", "-s")] + words[2:]
+        words = words[1:]
+        while words and words[0].startswith("-"):
+            words = words[2 if words[0] in ("-e", "-p") else 1 :]  # tini(1)
     script = inline_commands(words, container.environment)
     if not script:
         return words

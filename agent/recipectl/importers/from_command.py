@@ -40,7 +40,9 @@ _PATH_OPTION = re.compile(
     r"--?(?!-|model-|tokenizer-|hf-config-|.*-model-path)(?:[\w-]*-)?(path|dir|file|keyfile|certfile|certs)"
 )
 _PLACEHOLDER = re.compile(r"^<[A-Za-z][\w .-]*>$|\{\{.*\}\}|\b(?i:your)[_-]|^/path/to/|^\.\.\.$")
-_MODEL_VARIABLE = re.compile(r"MODEL|PATH|DIR|REPO|NAME|WEIGHTS|CKPT|ID|ARG[0-9]", re.I)
+_MODEL_VARIABLE = re.compile(
+    r"\A.(\w+_)?(MODEL\w*|PATH|DIR|REPO|NAME|WEIGHTS|CKPT|CHECKPOINT|ID|ARG)(_\w+|[0-9]+)?.\Z", re.I
+)
 _DOWNLOAD_FLAGS = ("--model-url", "--docker-repo")
 _ROUTER = (
     "llama-server a router, which starts its models as processes of its own; write a recipe for each model,"

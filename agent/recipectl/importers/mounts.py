@@ -1,9 +1,10 @@
 """The folders of the host that a container has, and what they mean for paths and caches."""
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from recipectl.importers.draft import VARIABLE_START, host_variable
 from recipectl.importers.lines import placed
@@ -91,10 +92,11 @@ class Mounts:
 
     def own_variables(self, environment: dict[str, str], lost: list[str], places: Mapping[str, str]) -> None:
         """Remove the variables that are paths of the image, which this host does not have; name them."""
-        sources = tuple(source for _, source in self.pairs if source)
+        sources = [source.rstrip("/") for _, source in self.pairs if source]
         for name, value in [*environment.items()]:
             is_path = value.startswith("/") and not re.search(r"[:,\s]", value)
-            if not is_path or value.startswith(sources) or Path(value).exists():
+            is_mounted = any(f"{value}/".startswith(f"{source}/") for source in sources)
+            if not is_path or is_mounted or os.path.exists(value):  # noqa: PTH110  (a closed folder is no error)
                 continue
             sentence = f"`{name}={value}`, a path of the image that this host does not have"
             lost.append(placed(sentence, places.get(name, "")))

@@ -17,8 +17,8 @@ _MODULES = {
 }
 # Wrappers, and the letters of their short options that take a word.
 _WRAPPERS = {
-    "exec": "", "nohup": "", "time": "", "setsid": "", "command": "", "sudo": "ugpCDRTh", "doas": "u",
-    "stdbuf": "", "nice": "n", "ionice": "cn", "numactl": "", "taskset": "", "timeout": "ks", "chrt": "",
+    "exec": "a", "nohup": "", "time": "fo", "setsid": "", "command": "", "sudo": "ugpCDRTh", "doas": "u",
+    "stdbuf": "ioe", "nice": "n", "ionice": "cn", "numactl": "", "taskset": "", "timeout": "ks", "chrt": "",
     "systemd-inhibit": "", "systemd-run": "puEMHGt", "uv": "", "uvx": "", "conda": "np", "mamba": "np",
     "poetry": "", "flock": "wE", "runuser": "ugG", "setpriv": "", "unbuffer": "", "chronic": "",
 }  # fmt: skip

@@ -1,6 +1,7 @@
 """A `.container` file of Podman's Quadlet: what `podman run` would be given for it."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from recipectl.errors import UsageError
@@ -36,11 +37,12 @@ _QUADLET_QUIET = frozenset(
 )
 
 
-def _add_setting(container: Container, setting: PlacedSetting) -> None:
+def _add_setting(container: Container, setting: PlacedSetting, environment: Mapping[str, str]) -> None:
     """Add what one setting of [Container] means."""
     key, value = setting.name, setting.value
     for word in quoting.split(value) if key == "Environment" else [value]:
         word = word.removeprefix("-") if key == "AddDevice" else word  # `-`: only if it is there
+        word = with_variables(word, environment)
         text = re.sub(r"^([^:]+:[^:]+):[zZUro,]+$", r"\1", word) if key == "Volume" else word
         container.add(_QUADLET_OPTIONS.get(key, ""), text, f"`{key}={value}`")
 
@@ -51,14 +53,12 @@ def quadlet_draft(text: str, name: str, source: str) -> Draft:
         raise UsageError("it has characters of Unicode's private area; remove them")
     lost: list[str] = []
     unit_settings = placed_settings(text)
+    # Podman's command is the ExecStart= of a service: systemd replaces variables in it.
     environment, unread_files = environment_of(unit_settings, name, lost)
     settings = []
     for setting in (setting for setting in unit_settings if setting.section == "Container"):
         with at(setting.place, lost):
-            value = without_specifiers(setting.value, name, lost)
-        # Podman's command is the ExecStart= of a service: systemd replaces variables in it.
-        value = value if setting.name == "Exec" else with_variables(value, environment)
-        settings.append(setting._replace(value=value))
+            settings.append(setting._replace(value=without_specifiers(setting.value, name, lost)))
     values = {setting.name: setting for setting in settings}
     file = Path(source).absolute()
     container = Container({}, lost, mounts=Mounts(str(file.parent), engine="podman"))
@@ -70,7 +70,7 @@ def quadlet_draft(text: str, name: str, source: str) -> Draft:
         if setting.name not in _QUADLET_QUIET:
             container.place = setting.place
             with at(setting.place, lost):
-                _add_setting(container, setting)
+                _add_setting(container, setting, environment)
     image = values.get("Image")
     if not image or not image.value:
         raise UsageError("it has no Image=; give a Quadlet file, X.container")
@@ -87,7 +87,8 @@ def quadlet_draft(text: str, name: str, source: str) -> Draft:
     with errors_at(place):
         with at(place, lost):
             outer = Command({}, [], place=place, unread_files=unread_files)
-            command, notes = engine_command(outer, container, image.value, arguments)
+            image_name = with_variables(image.value, environment)
+            command, notes = engine_command(outer, container, image_name, arguments)
         draft = draft_from_command(command, model_name(name), "\n".join((f"From {source}.", *notes)))
     around = [setting for setting in unit_settings if setting.section in ("Unit", "Service", "Install")]
     set_keys(draft, around, name)

@@ -8,6 +8,11 @@ from recipectl.importers.draft import VARIABLE_START
 _NAME = re.compile(
     r"(^|_)(\w*AUTHKEY|KEY|AUTH|JWT|BEARER|SK|DSN|COOKIE|SALT|CONNECTION_STRING|WEBHOOK(_URL)?)$", re.I
 )
+# Values of any length count under these names.
+_ALWAYS = re.compile(
+    r"((SECRET|MASTER|API|ACCESS|PRIVATE|ENCRYPTION|SIGNING|SESSION)_?KEY|AUTHKEY|(^|_)(JWT|BEARER|DSN))\Z",
+    re.I,
+)
 _PLAIN_NAME = re.compile(r"(PUBLIC|CACHE|SORT|PARTITION|HASH|PRIMARY|FOREIGN)_?KEY\Z", re.I)
 _HOOK = re.compile(
     r"https?://(hooks\.slack\.com/services/|[^/@\s]+@)|/bot\d+:[\w-]+|\btskey-\w|\bAccountKey=\S"
@@ -21,4 +26,5 @@ def is_likely_secret(name: str, value: str) -> bool:
         return True
     if _PLAIN_NAME.search(name) or re.search(r"\.[a-z]{2,4}\Z", value) or value.lower() in _SWITCHES:
         return False
-    return bool(_NAME.search(name)) and not value.startswith(("/", VARIABLE_START))
+    is_likely = _ALWAYS.search(name) or (_NAME.search(name) and len(value) > 5)
+    return bool(is_likely) and not value.startswith(("/", VARIABLE_START))

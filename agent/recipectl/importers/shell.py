@@ -7,11 +7,11 @@ from dataclasses import replace
 from typing import ClassVar
 
 from recipectl.errors import UsageError
-from recipectl.importers.command import SHELLS, Command
+from recipectl.importers.command import SHELLS, Command, refused
 from recipectl.importers.draft import AS_IT_RUNS, PRIVATE, VARIABLE_START
 from recipectl.importers.programs import program_name
 from recipectl.importers.secret_names import is_likely_secret
-from recipectl.importers.shell_commands import SimpleCommands, refused
+from recipectl.importers.shell_commands import SimpleCommands
 from recipectl.importers.shell_conditions import Conditions, is_negative, is_test, literals
 from recipectl.importers.shell_syntax import Fault, Node, statements
 from recipectl.importers.shell_words import Scope, Variable, Words
@@ -193,11 +193,10 @@ class _Shell(SimpleCommands):
         False, with nothing done, where the script would end for a value that its caller may give.
         """
         first, lost, after = len(self.commands), [*self.lost], self.scope
+        others: set[str] = set()  # variables of the parts that do not run
         for number, nodes in enumerate(branches):
             if number != taken:
-                before, self.lost = self.lost, []
-                self._apart(nodes, condition=line)
-                self.lost = before
+                others |= self._not_taken(nodes, line)
                 continue
             self.lost += remarks
             after = self._apart(nodes)
@@ -208,7 +207,21 @@ class _Shell(SimpleCommands):
         if taken == len(branches):
             self.lost += remarks
         self.scope = after
+        for name in others - after.variables.keys():
+            remark = f"line {line}: `{name}` is not set here: the script's caller may set it"
+            after.variables[name] = Variable(remarks=(remark,))
         return True
+
+    def _not_taken(self, nodes: list[Node], line: int) -> set[str]:
+        """Read a part that does not run, for its programs; the names of the variables that it would set."""
+        first = len(self.commands)
+        before = self.lost, self._exports_all, dict(self.functions), {*self._substituted}
+        self.lost = []
+        names = {*self._apart(nodes, condition=line).variables}
+        self.lost, self._exports_all, self.functions, self._substituted = before
+        for command in self.commands[first:]:
+            command.not_carried_over.append(f"line {line}: as it is, the script does not run it")
+        return names
 
     def _if(self, node: Node) -> None:
         branches: list[list[Node]] = []

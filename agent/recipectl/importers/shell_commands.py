@@ -7,19 +7,12 @@ from dataclasses import replace
 from typing import ClassVar
 
 from recipectl.compiler.secrets import looks_secret
-from recipectl.importers.command import Command, program_shown
+from recipectl.importers.command import Command, program_shown, refused
 from recipectl.importers.draft import UNKNOWN_VALUE, VARIABLE_START, host_variable
 from recipectl.importers.secret_names import is_likely_secret
 from recipectl.importers.shell_programs import has_effect, limits, sets_gpus_up
 from recipectl.importers.shell_syntax import Node
 from recipectl.importers.shell_words import ASSIGNMENT, MAX_VALUE, Scope, Variable, Words, too_long
-
-
-def refused(line: int, reason: str) -> Command:
-    """What stands for a part of a script that is not imported."""
-    command = Command({}, [])
-    command.refuse(f"line {line}", reason)
-    return command
 
 
 class SimpleCommands:
@@ -238,6 +231,9 @@ class SimpleCommands:
             self.lost.append(f"line {line}: `{' '.join(words)}`; see `service:` for a similar setting")
         self.scope.service |= settings
 
+    def _run_shopt(self, words: list[str], line: int) -> None:
+        self.scope.has_other_patterns |= bool({"nocasematch", "extglob"} & {*words})
+
     def _run_unset(self, words: list[str], line: int) -> None:
         for name in words[1:]:
             self.scope.variables.pop(name, None)
@@ -293,6 +289,7 @@ class SimpleCommands:
         "ulimit": _run_limit,
         "umask": _run_limit,
         "unset": _run_unset,
+        "shopt": _run_shopt,
         "shift": _run_shift,
         "cd": _run_cd,
     }

@@ -17,6 +17,7 @@ _NUMBERS: Mapping[str, Callable[[int, int], bool]] = {
 _TESTS = frozenset("[ test grep pgrep which type hash command diff cmp false mountpoint curl nc".split())  # noqa: SIM905
 _COMPARISONS = {"<", ">", "=", "==", "!=", "-nt", "-ot", "-ef", *_NUMBERS}
 _CONNECTIVES = {"!", "(", ")", "-a", "-o"}
+_PROGRAM = re.compile(r"vllm|sglang|llama-server|python[0-9.]*")
 _CONSTANTS = {"true": True, ":": True, "false": False}
 
 
@@ -36,6 +37,8 @@ class Conditions:
         result: bool | None = None
         if any(Words(self.scope).value(item.Word) != "/dev/null" for item in statement.Redirs or ()):
             return None  # the shell may not open it
+        if any(statement.texts("CmdSubst")):
+            return None  # also where the words are known: the program may not be there
         if node and node.Type == "TestClause" and node.Left.Line == node.Right.Line:
             result = self._test(node.X)
         elif node and node.Type == "BinaryCmd" and node.Op in ("&&", "||"):
@@ -91,8 +94,8 @@ class Conditions:
             case "UnaryTest", "!":
                 return _negated(self._test(node.X))
             case "UnaryTest", "-n" | "-z" as option:
-                text = self._value(node.X)
-                return None if text is None else bool(text) == (option == "-n")
+                answer = _is_set(self._value(node.X))
+                return answer if option == "-n" else _negated(answer)
             case "BinaryTest", "=" | "==" | "!=" as option:
                 text = self._value(node.X)
                 matches = None if text is None else self._matches(text, node.Y)
@@ -100,8 +103,7 @@ class Conditions:
             case "BinaryTest", option if option in _NUMBERS:
                 return _compared(self._value(node.X), str(option), self._value(node.Y))
             case "Word", _:
-                text = self._value(node)
-                return None if text is None else bool(text)
+                return _is_set(self._value(node))
             case _:
                 return None
 
@@ -115,6 +117,8 @@ class Conditions:
     def _matches(self, text: str, pattern: Node) -> bool | None:
         """Whether a text matches a shell's pattern with `*` and `?`; None for one with more."""
         parts: list[str] = []
+        if self.scope.has_other_patterns:
+            return None
         for part in pattern.Parts or ():
             value = self._value(Node({"Parts": [part]}))
             is_quoted = part.Type in ("SglQuoted", "DblQuoted")
@@ -132,17 +136,17 @@ def _of_words(texts: list[str]) -> bool | None:
         case []:
             return False
         case [text]:
-            return bool(text)
+            return _is_set(text)
+        case [first, "=" | "==" | "!=" as option, second]:
+            return (first == second) == (option != "!=")
+        case [first, option, second] if option in _NUMBERS:
+            return _compared(first, option, second)
         case ["-n" | "-z" as option, text]:
-            return bool(text) == (option == "-n")
+            return _is_set(text) if option == "-n" else _negated(_is_set(text))
         case ["!", *rest] if len(rest) < 4:
             return _negated(_of_words(rest))
         case _ if _is_malformed(texts):
             return False  # test cannot read them: its exit status is 2
-        case [first, "=" | "==" | "!=" as option, second]:
-            return (first == second) == (option != "!=")
-        case [first, option, second]:
-            return _compared(first, option, second)
         case _:
             return None
 
@@ -154,8 +158,13 @@ def _is_malformed(texts: list[str]) -> bool:
     return not (is_unary or is_binary or _CONNECTIVES & {*texts})
 
 
+def _is_set(text: str | None) -> bool | None:
+    """Whether a text is not empty; None for a program's name, as of `$(command -v NAME)`."""
+    return None if text is None or _PROGRAM.fullmatch(text) else bool(text)
+
+
 def _compared(first: str | None, option: str, second: str | None) -> bool | None:
-    numbers = [int(text) for text in (first, second) if text and re.fullmatch("-?[0-9]{1,18}", text)]
+    numbers = [int(text) for text in (first, second) if text and re.fullmatch("-?(0|[1-9][0-9]{0,17})", text)]
     return _NUMBERS[option](*numbers) if option in _NUMBERS and len(numbers) == 2 else None
 
 

@@ -45,7 +45,7 @@ def opened(command: Command) -> list[Command]:
     for inner in programs:
         inner.stand_at(command.place)
     others = [
-        placed(f"`{program_shown(other.words)}`, which runs no engine", other.place)
+        placed(f"`{program_shown(unwrapped(other).words)}`, which runs no engine", other.place)
         for other in programs
         if other not in engines
     ]

@@ -54,6 +54,7 @@ class Scope:
     service: dict[str, str] = field(default_factory=dict)  # limits, as settings of a unit
     ended: int | None = None  # the line that ends the shell
     script_folder: str | None = None  # where the script's file is
+    has_other_patterns: bool = False  # `shopt -s nocasematch` or `extglob`
     conda_folder: str | None = None
     conda_environment: str | None = None
     places: dict[str, str] = field(default_factory=dict)  # of PATH, `cd` and the caller's secrets

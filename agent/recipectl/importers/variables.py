@@ -47,13 +47,19 @@ def keep_cache(draft: Draft, user: str, home: str | None = None) -> None:
 
 def _set_gpus(draft: Draft, variables: dict[str, str]) -> None:
     """Set `gpus:` from the variable that selects GPUs, and remove that variable."""
-    if any(name.startswith(("HIP_", "HSA_", "ROCR_", "VLLM_ROCM_")) for name in variables):
-        draft.set("accelerator", "rocm")
-    has_rocm = "accelerator" in draft.fields
+    has_cuda = "CUDA_VISIBLE_DEVICES" in variables
+    for name in variables:
+        selects = name in ("HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")  # portable scripts set all of them
+        if name.startswith(("HIP_", "HSA_", "ROCR_", "VLLM_ROCM_")) and not (selects and has_cuda):
+            draft.set("accelerator", "rocm", f"The command sets {name}.")
+            break
+    has_rocm = draft.fields.get("accelerator") == "rocm"
     rocm_variable = "HIP_VISIBLE_DEVICES" if "HIP_VISIBLE_DEVICES" in variables else "ROCR_VISIBLE_DEVICES"
     name = rocm_variable if has_rocm else "CUDA_VISIBLE_DEVICES"
     # With ROCm, CUDA's variable counts beside HIP's: it stays as it is.
-    if name not in variables or (has_rocm and "CUDA_VISIBLE_DEVICES" in variables) or "gpus" in draft.fields:
+    if name not in variables or (has_rocm and has_cuda) or "gpus" in draft.fields:
+        return
+    if not has_rocm and rocm_variable in variables:
         return
     gpus = [device.strip() for device in variables[name].split(",") if device.strip()]
     if not all(is_device(gpu) for gpu in gpus) or len({*gpus}) < len(gpus):
