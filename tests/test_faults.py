@@ -3,6 +3,11 @@
 import argparse
 import json
 import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -119,3 +124,76 @@ def test_an_import_that_cannot_read_or_write_says_so(
 
 def test_json_may_stand_before_the_verb_of_a_group() -> None:
     assert in_order(["--json", "fleet", "check"]) == ["fleet", "check", "--json"]
+
+
+@pytest.fixture
+def head(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """The tie of the head of three hosts, and its port."""
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port = sock.getsockname()[1]
+    hosts = ("a=127.0.0.1", "b=127.0.0.2", "c=127.0.0.3")
+    asking = ("--ask-address", "127.0.0.1", "--ask-port", "1", "--path", "/health", "--model", "m")
+    words = (
+        "tie",
+        "--address",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--rank",
+        "0",
+        "--set",
+        "x",
+        "--version",
+        "1",
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-m", "recipectl.health", *words, *asking, *hosts],
+        env=os.environ | {"RUNTIME_DIRECTORY": str(tmp_path)},
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        yield process, port
+    finally:
+        process.kill()
+        process.wait()
+
+
+def hello(port: int, rank: int) -> socket.socket:
+    """A host of the set that has just connected."""
+    end = time.monotonic() + 30
+    while True:
+        try:
+            source = (f"127.0.0.{rank + 1}", 0)
+            sock = socket.create_connection(("127.0.0.1", port), source_address=source)
+        except ConnectionRefusedError:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        else:
+            sock.settimeout(30)
+            sock.sendall(json.dumps({"rank": rank, "set": "x", "version": "1"}).encode() + b"\n")
+            return sock
+
+
+def connected(folder: Path, ranks: list[int]) -> None:
+    """Wait until a tie has just these hosts."""
+    end = time.monotonic() + 30
+    while not (folder / "state").exists() or json.loads((folder / "state").read_text())["connected"] != ranks:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_a_host_that_begins_anew_replaces_its_connection_until_the_set_is_complete(
+    head: tuple[subprocess.Popen[bytes], int], tmp_path: Path
+) -> None:
+    process, port = head
+    with hello(port, 1) as first:
+        connected(tmp_path, [0, 1])
+        with hello(port, 1):
+            while first.recv(65536):  # until the head ends it
+                pass
+            connected(tmp_path, [0, 1])
+            with hello(port, 2):
+                connected(tmp_path, [0, 1, 2])
+                assert process.poll() is None
+                with hello(port, 1):
+                    assert process.wait(30) == 1
