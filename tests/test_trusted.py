@@ -1,5 +1,6 @@
 """Whose files recipectl reads, and what it reads of them."""
 
+import hashlib
 import json
 import os
 import re
@@ -11,6 +12,7 @@ import hostile
 import pytest
 from conftest import make_venv
 
+from recipectl.compiler import preflight
 from recipectl.engines import ask
 from recipectl.errors import RecipeError, UsageError
 from recipectl.files import MAX_BYTES, read_bounded, refuse_planted_links
@@ -19,6 +21,7 @@ from recipectl.machine.disk import Disk
 from recipectl.machine.runtime import Runtime
 from recipectl.recipe.load import load
 from recipectl.recipe.trusted import Trust, content_for
+from recipectl.venvs import request
 
 OWN = frozenset({os.geteuid(), 0})
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to others")
@@ -251,3 +254,83 @@ def test_a_file_in_the_root_folder_is_looked_at() -> None:
     assert Trust(frozenset({0})).fault(Path("/etc")) is None
     assert Trust(frozenset({0})).fault(Path("/no-such-file.yaml")) is None
     assert Trust(frozenset({12345})).fault(Path("/no-such-file.yaml")) is not None
+
+
+@pytest.fixture
+def others_venv(tmp_path: Path) -> Path:
+    """A venv of another user, in a folder of that user."""
+    tmp_path.chmod(0o755)
+    venv = tmp_path / "home/v"
+    make_venv(venv, "vllm")
+    for path in (venv.parent, *venv.parent.rglob("*")):
+        os.chown(path, 1, 1, follow_symlinks=False)
+    return venv
+
+
+def record_of(venv: Path) -> lockfile.Lock:
+    site = next(venv.glob("lib/python3*/site-packages"))
+    return lockfile.record(f"{venv}/bin/python", str(site), ("vllm",))
+
+
+def test_the_lock_beside_anothers_venv_is_nobodys(others_venv: Path, tmp_path: Path) -> None:
+    lock, secret = Path(f"{others_venv}.lock"), tmp_path / "secret"
+    asked = '{"requirement":"vllm==0.33.0","python":"/home/v/evil","indexes":["http://127.0.0.1:9/"]}'
+    text = f"{lockfile.VENV_LOCK_HEADER}# request: {asked}\nvllm==0.33.0 --hash=sha256:00\n"
+    secret.write_text(text)
+    secret.chmod(0o600)
+    for make in (lambda: lock.write_text(text), lambda: lock.symlink_to(secret), lambda: os.mkfifo(lock)):
+        lock.unlink(missing_ok=True)
+        make()
+        os.chown(lock, 1, 1, follow_symlinks=False)
+        assert lockfile.own_venv_lock(others_venv) is None
+        assert "venv_lock" not in record_of(others_venv)
+        assert [*preflight.lock_contents(tmp_path / "a.lock", record_of(others_venv))] == [
+            tmp_path / "a.lock"
+        ]
+        assert request.like_another("vllm==0.34.0", others_venv) == request.Request(
+            requirement="vllm==0.34.0"
+        )
+    lock.unlink()
+    lock.write_text(text)  # of root, as `venv create` leaves it
+    assert record_of(others_venv)["venv_lock"] == hashlib.sha256(text.encode()).hexdigest()
+    assert request.like_another("vllm==0.34.0", others_venv).python == "/home/v/evil"
+
+
+def test_a_lock_records_nothing_of_a_private_file_that_a_venv_leads_to(
+    others_venv: Path, tmp_path: Path
+) -> None:
+    secret = tmp_path / "root/secret"
+    secret.parent.mkdir()
+    secret.write_text("secret")
+    site = next(others_venv.glob("lib/python3*/site-packages"))
+    (site / "x.pth").symlink_to(secret)
+    for mode, group, is_recorded in (
+        (0o600, 0, False),
+        (0o640, 4, False),
+        (0o640, 0, False),
+        (0o644, 0, True),
+    ):
+        secret.chmod(mode)
+        os.chown(secret, 0, group)
+        assert (record_of(others_venv)["at_start"]["x.pth"] != "none") is is_recorded, mode
+    private = site / "y.pth"
+    private.write_text("import y")
+    private.chmod(0o600)
+    os.chown(private, 1, 1)
+    assert record_of(others_venv)["at_start"]["y.pth"] != "none"  # the venv's owner runs its model
+
+
+def test_an_unreadable_lock_beside_a_venv_is_no_error(others_venv: Path, tmp_path: Path) -> None:
+    (tmp_path / "root").mkdir(mode=0o700)
+    Path(f"{others_venv}.lock").symlink_to(tmp_path / "root/x")
+    program = f"""
+import os; os.setgid(1); os.setuid(1)
+from pathlib import Path
+from recipectl.machine import lockfile
+print(lockfile.own_venv_lock(Path({str(others_venv)!r})))
+"""
+    package = Path(lockfile.__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env={"PYTHONPATH": str(package)}
+    )
+    assert (done.stdout, done.stderr) == ("None\n", "")

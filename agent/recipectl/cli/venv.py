@@ -94,8 +94,9 @@ def ensure_venv(place: Place, request: Request, text: str = "", name: str | None
             folder = _folder(place, name, request, request.version_in(text))
         if not folder:
             raise UsageError(f"nothing tells the version of {request.requirement}; give a --name")
-        for cleared in clear_interrupted(venv_folder(place)):
-            warn(f"cleared {cleared}, which an interrupted create or remove had left")
+        if folder.parent == venv_folder(place):
+            for cleared in clear_interrupted(folder.parent):
+                warn(f"cleared {cleared}, which an interrupted create or remove had left")
         if not requests.is_made(folder, request, text):
             create(folder, text, request, uv, _step)
     return folder
@@ -129,8 +130,8 @@ def venv_folder(place: Place) -> Path:
     return Path(settings.venvs) if settings.venvs else place.venv_folder
 
 
-def _refuse_others(place: Place, path: Path) -> None:
-    """UsageError where somebody besides root could change what root installs, or this recipectl."""
+def _refuse_others(place: Place, path: Path, remedy: str = "choose another path") -> None:
+    """UsageError where others than root could change what root installs or removes, or this recipectl."""
     if os.geteuid() or place.user:
         return
     from recipectl.machine.installation import refuse_if_others_can_write
@@ -138,7 +139,7 @@ def _refuse_others(place: Place, path: Path) -> None:
 
     refuse_if_others_can_write()
     if fault := Trust(frozenset({0})).fault(path):
-        raise UsageError(f"{path} is not root's alone: {fault}; choose another path", kind="access")
+        raise UsageError(f"{path} is not root's alone: {fault}; {remedy}", kind="access")
 
 
 def _complete(ctx: click.Context, _: click.Parameter, start: str) -> list[CompletionItem]:
@@ -242,12 +243,12 @@ def _one_line(text: str) -> str:
 
 def _require_removable(place: Place, path: Path) -> None:
     """UsageError for what `venv create` has not made, outside the folder of venvs, and for a link."""
-    from recipectl.machine.distributions import lock_of
-    from recipectl.venvs.request import is_own_lock
+    from recipectl.machine.lockfile import own_venv_lock
 
     if path.is_symlink():
         raise UsageError(f"{path} is a link to {path.readlink()}; name that, and remove the link yourself")
-    if path.parent != venv_folder(place) and not is_own_lock(lock_of(path)):
+    _refuse_others(place, path, "remove it yourself")
+    if path.parent != venv_folder(place) and own_venv_lock(path) is None:
         raise UsageError(f"`recipectl venv create` has not made {path}; remove it yourself", kind="file")
 
 

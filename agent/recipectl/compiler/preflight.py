@@ -15,7 +15,6 @@ from recipectl.engines import flags
 from recipectl.engines.options import flag_of, shipped_options
 from recipectl.engines.registry import ENGINES
 from recipectl.errors import UsageError
-from recipectl.files import failures_named, read_bounded
 from recipectl.machine import access, lockfile
 from recipectl.machine.disk import Disk
 from recipectl.machine.distributions import ENGINE_DISTRIBUTIONS, lock_of, satisfies
@@ -245,11 +244,9 @@ def current_lock(recipe: Recipe, runtime: Runtime) -> lockfile.Lock:
 def lock_contents(path: Path, lock: lockfile.Lock) -> dict[Path, str | bytes]:
     """The files of a recipe's lock: itself, and the copy of its venv's lock, where that has one."""
     contents: dict[Path, str | bytes] = {path: json.dumps(lock, indent=2) + "\n"}
-    if "venv_lock" in lock:
-        venv_lock = lock_of(Path(lock["interpreter"]).parent.parent)
-        with failures_named("read", venv_lock):
-            copy = read_bounded(venv_lock, lockfile.MAX_VENV_LOCK_BYTES)
-        contents[lockfile.venv_lock_beside(path)] = copy
+    venv_lock = lockfile.own_venv_lock(Path(lock["interpreter"]).parent.parent)
+    if "venv_lock" in lock and venv_lock is not None:
+        contents[lockfile.venv_lock_beside(path)] = venv_lock
     return contents
 
 

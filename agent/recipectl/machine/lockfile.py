@@ -4,6 +4,7 @@ Standard library only: the helper of the units reads it too, just before an engi
 """
 
 import hashlib
+import io
 import json
 import os
 import re
@@ -26,6 +27,9 @@ _NUMERICS = re.compile(
 _MAX_BYTES = 512 * 1024 * 1024  # of an interpreter
 _MAX_RECORD_BYTES = 16 * 1024 * 1024  # that of torch, the longest, has 2
 MAX_VENV_LOCK_BYTES = 16 * 1024 * 1024  # that of vLLM has 0.4
+VENV_LOCK_HEADER = (
+    "# Made by `recipectl venv create`; `recipectl venv create --lock FILE` makes the same again.\n"
+)
 _MAX_DISTRIBUTIONS = 300
 _MAX_FILES = 100  # of one kind beside an engine
 
@@ -70,17 +74,31 @@ def record(interpreter: str, folder: str | None, engine: Collection[str]) -> Loc
     lock: Lock = {
         "interpreter": interpreter,
         "interpreter_file": str(real),
-        "interpreter_sha256": digest(real) if real.is_file() else "none",
+        "interpreter_sha256": digest(real),
         "python_version": python_version(interpreter),
         "folder": folder,
         "distributions": distributions,
         "libraries": {} if folder else {path.name: digest(path) for path in libraries(real)},
         "at_start": {path.name: digest(path) for path in at_start(folder)},
     }
-    venv_lock = lock_of(Path(interpreter).parent.parent)
-    if folder and venv_lock.is_file():
-        lock["venv_lock"] = digest(venv_lock)
+    venv_lock = own_venv_lock(Path(interpreter).parent.parent) if folder else None
+    if venv_lock is not None:
+        lock["venv_lock"] = hashlib.sha256(venv_lock).hexdigest()
     return lock
+
+
+def own_venv_lock(venv: Path) -> bytes | None:
+    """The lock that `venv create` has left beside a venv; None where there is none of root's or the caller's.
+
+    Another's folder may have anything there: a link to a file that only root reads, or words for root's uv.
+    """
+    file = _opened(lock_of(venv), MAX_VENV_LOCK_BYTES, os.O_NOFOLLOW)
+    if file is None:
+        return None
+    with file:
+        owner, content = os.fstat(file.fileno()).st_uid, file.read(MAX_VENV_LOCK_BYTES)
+    is_own = owner in (0, os.geteuid()) and content.startswith(VENV_LOCK_HEADER.encode())
+    return content if is_own else None
 
 
 def libraries(program: Path) -> list[Path]:
@@ -108,15 +126,39 @@ def _record_digest(folder: Path, name: str, version: str) -> str:
 
 
 def digest(path: Path, limit: int = _MAX_BYTES) -> str:
-    """The SHA-256 of a regular file; `none` for a pipe in somebody's venv, and for what is absurdly large."""
-    try:
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode) or status.st_size > limit:
-                return "none"
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
+    """The SHA-256 of a regular file in somebody's venv; `none` for a pipe, and for what is absurdly large.
+
+    `none` too for a private file: a link in a venv may lead to one, and a digest tells what is in it.
+    """
+    file = _opened(path, limit)
+    if file is None:
         return "none"
+    with file:
+        try:
+            return hashlib.file_digest(file, "sha256").hexdigest() if _is_public(path, file) else "none"
+        except OSError:
+            return "none"
+
+
+def _opened(path: Path, limit: int, flags: int = 0) -> io.BufferedReader | None:
+    """A regular file of at most `limit` bytes; None for anything else, and for what cannot be opened."""
+    try:
+        file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | flags), "rb")
+    except OSError:
+        return None
+    status = os.fstat(file.fileno())
+    if stat.S_ISREG(status.st_mode) and status.st_size <= limit:
+        return file
+    file.close()
+    return None
+
+
+def _is_public(path: Path, file: io.BufferedReader) -> bool:
+    """Whether others may read a file, or those who have its folder may, and that is not root alone."""
+    status, folder = os.fstat(file.fileno()), path.parent.stat()
+    is_as_folder = (status.st_uid, status.st_gid) == (folder.st_uid, folder.st_gid)
+    is_for_group = status.st_gid != 0 and bool(status.st_mode & stat.S_IRGRP)
+    return bool(status.st_mode & stat.S_IROTH) or (is_as_folder and (status.st_uid != 0 or is_for_group))
 
 
 def read_lock(content: bytes) -> Lock:

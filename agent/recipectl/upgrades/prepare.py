@@ -1,5 +1,6 @@
 """Before anything is changed: the new runtime is there, the recipe compiles with it, its flags fit."""
 
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -7,6 +8,8 @@ from recipectl.converge.records import Edit
 from recipectl.engines import compare
 from recipectl.errors import UsageError
 from recipectl.machine.disk import Disk
+from recipectl.machine.distributions import lock_of
+from recipectl.machine.lockfile import own_venv_lock
 from recipectl.machine.runtime import Runtime
 from recipectl.place import Place
 from recipectl.recipe.search import Source
@@ -54,6 +57,8 @@ def _with_new_runtime(
         new = Path(upgrade.record.to)
     else:
         like = Path(runtime.venv) if runtime.venv else None
+        if like and os.path.lexists(lock_of(like)) and own_venv_lock(like) is None:
+            upgrade.say(f"{lock_of(like)} is not used: root's `recipectl venv create` has not made it")
         new = upgrade.verbs.make_runtime(upgrade.record.to, recipe.backend, like)
     upgrade.say(f"{new} is there")
     candidate = with_runtime(upgrade.place, source, before, new)

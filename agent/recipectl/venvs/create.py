@@ -14,7 +14,8 @@ from pathlib import Path
 from recipectl.errors import RecipectlError, UsageError
 from recipectl.files import failures_named, sync, write_whole
 from recipectl.machine.distributions import UNFINISHED, lock_of, site_packages
-from recipectl.venvs.request import Request, count_of, is_own_lock, with_header
+from recipectl.machine.lockfile import own_venv_lock
+from recipectl.venvs.request import Request, count_of, with_header
 from recipectl.venvs.uv import Uv
 from recipectl.venvs.verify import recorded
 
@@ -79,7 +80,7 @@ def _claimed(folder: Path) -> Iterator[int]:
     The lock ends with the last process that has the descriptor, so with uv too when recipectl was killed.
     """
     lock = lock_of(folder)
-    if lock.exists() and not is_own_lock(lock):
+    if os.path.lexists(lock) and own_venv_lock(folder) is None:
         raise UsageError(f"{lock} is in the way, and no lock of a venv; give another --name", kind="file")
     with failures_named("made", folder):
         folder.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -178,7 +179,7 @@ def remove(folder: Path) -> None:
         try:
             if not _lock(lock_fd, folder):
                 raise RecipectlError(f"{folder} is being made by another process; wait until that ends")
-            if is_own_lock(lock_of(folder)):
+            if own_venv_lock(folder) is not None:
                 lock_of(folder).unlink()
             clear(folder)
         finally:

@@ -1,5 +1,6 @@
 """What a venv is to have: as `recipectl venv create` was told it, and as its lock begins with it."""
 
+import hashlib
 import re
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +15,6 @@ from recipectl.machine import lockfile
 from recipectl.machine.distributions import UNFINISHED, lock_of
 from recipectl.text import display
 
-_HEADER = "# Made by `recipectl venv create`; `recipectl venv create --lock FILE` makes the same again.\n"
 _REQUEST = "# request: "
 _MADE_FROM = {"packages": "with", "excluded": "without", "overrides": "override"}  # field -> option
 _DEFAULT_PYTHON = "/usr/bin/python3"
@@ -105,12 +105,14 @@ def request_of(words: dict[str, object]) -> Request:
 
 def like_another(requirement: str, venv: Path | None) -> Request:
     """A request that differs from that of another venv in its engine alone; UsageError for a wrong word."""
-    lock = lock_of(venv) if venv else None
-    other = read(lock)[1] if lock and is_own_lock(lock) else None
-    if lock is None or other is None:
+    content = lockfile.own_venv_lock(venv) if venv else None
+    if venv is None or content is None:
+        return request_of({"requirement": requirement})
+    lock, other = _parse(content, lock_of(venv))
+    if other is None:
         return request_of({"requirement": requirement})
     new = request_of(other.model_dump() | {"requirement": requirement})
-    before, after = other.version_in(read(lock)[0]), new.pinned_version
+    before, after = other.version_in(lock), new.pinned_version
     # An alias with a version of its own (`vllm==0.32.0+cpu`) follows that of the engine.
     aliases = (alias.replace(before, after, 1) if before and after else alias for alias in other.aliases)
     return new.model_copy(update={"aliases": tuple(aliases)})
@@ -134,17 +136,29 @@ def request_for(path: Path, words: dict[str, object]) -> tuple[str, Request]:
 def with_header(lock: str, request: Request) -> str:
     """The text of a lock that tells what it was made from; passwords of indexes stay out."""
     pins = "".join(f"{line}\n" for line in _pins(lock))
-    return without_password(f"{_HEADER}{_REQUEST}{request.model_dump_json(exclude_defaults=True)}\n{pins}")
+    made_from = f"{_REQUEST}{request.model_dump_json(exclude_defaults=True)}\n"
+    return without_password(f"{lockfile.VENV_LOCK_HEADER}{made_from}{pins}")
 
 
 def read(path: Path) -> tuple[str, Request | None]:
     """The text of a lock and the request in it, None for another tool's; UsageError for what is no lock."""
     try:
-        text = read_bounded(path, lockfile.MAX_VENV_LOCK_BYTES).decode()
+        content = read_bounded(path, lockfile.MAX_VENV_LOCK_BYTES)
+    except OSError as error:
+        sentence = f"{path} cannot be read as a lock ({error.strerror}); give another"
+        raise UsageError(sentence, kind="lock") from error
+    return _parse(content, path)
+
+
+def _parse(content: bytes, path: Path) -> tuple[str, Request | None]:
+    try:
+        text = content.decode()
         line = next((line for line in text.splitlines()[:5] if line.startswith(_REQUEST)), None)
         request = Request.model_validate_json(line.removeprefix(_REQUEST)) if line else None
-    except (OSError, ValueError) as error:
-        sentence = f"{path} cannot be read as a lock ({_reason(error)}); give another"
+    except ValueError as error:
+        is_request = isinstance(error, ValidationError)
+        reason = "its request is not one of this release" if is_request else "it is no text"
+        sentence = f"{path} cannot be read as a lock ({reason}); give another"
         raise UsageError(sentence, kind="lock") from error
     if "--hash=sha256:" not in text:
         fault = f"{path} has no hashes, and is not installed without"
@@ -152,20 +166,13 @@ def read(path: Path) -> tuple[str, Request | None]:
     return text, request
 
 
-def is_own_lock(path: Path) -> bool:
-    """True for a lock that `venv create` has written."""
-    try:
-        return read_bounded(path, lockfile.MAX_VENV_LOCK_BYTES).startswith(_HEADER.encode())
-    except OSError:
-        return False
-
-
 def is_made(folder: Path, request: Request, lock: str) -> bool:
     """True for a finished venv that was made from this lock, or without one from the same request."""
     is_there = (folder / "pyvenv.cfg").is_file() and not (folder / UNFINISHED).exists()
-    if not is_there or not is_own_lock(lock_of(folder)):
+    content = lockfile.own_venv_lock(folder) if is_there else None
+    if content is None:
         return False
-    known_lock, known_request = read(lock_of(folder))
+    known_lock, known_request = _parse(content, lock_of(folder))
     if lock:
         return _pins(known_lock) == _pins(without_password(lock))
     public = Request.model_validate_json(without_password(request.model_dump_json()))
@@ -214,13 +221,11 @@ def lock_of_recipe(path: Path) -> tuple[Path, Path]:
     if "venv_lock" not in locked:
         fault = f"{path} has no venv to make again: `recipectl venv create` had not made it"
         raise UsageError(f"{fault}; give `--lock`", kind="lock")
-    if lockfile.digest(copy) != locked["venv_lock"]:
+    try:
+        content = read_bounded(copy, lockfile.MAX_VENV_LOCK_BYTES)
+    except OSError:
+        content = b""
+    if hashlib.sha256(content).hexdigest() != locked["venv_lock"]:
         fault = f"{copy} is missing, or is not what {path} was written with"
         raise UsageError(f"{fault}; put it back from where the recipe came from", kind="lock")
     return copy, Path(locked["interpreter"]).parent.parent
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, OSError):
-        return error.strerror or "it cannot be opened"
-    return "its request is not one of this release" if isinstance(error, ValidationError) else "it is no text"
