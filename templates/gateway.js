@@ -5,6 +5,8 @@ import crypto from 'crypto';
 import fs from 'fs';
 
 const MARK = '/v1/';
+const UNITS = '/run/systemd/units/';
+const LONG = 1000000, MANY = 500000;  // characters of a body, and the lists and objects in a long one
 
 function sha256(text) {
     return crypto.createHash('sha256').update(text).digest('hex');
@@ -38,11 +40,35 @@ function remember(r, name) {
     return route;
 }
 
+// False while a model does not run and systemd does not hold its port: anybody could take that, and get keys.
+function is_reachable(route) {
+    try {
+        return route.is_held || Boolean(fs.lstatSync(UNITS + 'invocation:model-' + route.recipe + '.service'));
+    } catch (e) {
+        return false;
+    }
+}
+
+// Lists and objects take far more memory than their text.
+function has_too_many(text) {
+    let count = 0;
+    ['[', '{'].forEach(mark => {
+        for (let at = text.indexOf(mark); at >= 0 && count < MANY; at = text.indexOf(mark, at + 1)) {
+            count++;
+        }
+    });
+    return count >= MANY;
+}
+
 // Requests with `model` in their body.
 function by_body(r) {
     let body;
+    const text = r.requestText || '';
+    if (text.length > LONG && has_too_many(text)) {
+        return fail(r, 413, 'too_large', 'the body has more than ' + MANY + ' lists and objects');
+    }
     try {
-        body = JSON.parse(r.requestText || '');
+        body = JSON.parse(text);
     } catch (e) {
         return fail(r, 400, 'model_missing', 'the body is no JSON object with `model`; send forms, sockets and '
             + 'what has no body to /NAME' + r.uri);
@@ -54,11 +80,14 @@ function by_body(r) {
     if (!route) {
         return no_such_model(r, body.model);
     }
+    if (!is_reachable(route)) {
+        return unreachable(r);
+    }
     r.variables.gateway_to = route.to;
     if (!route.written_as) {
         return r.internalRedirect('@forward');
     }
-    r.variables.gateway_body = renamed(r.requestText, body, route.written_as);
+    r.variables.gateway_body = renamed(text, body, route.written_as);
     r.internalRedirect('@forward_renamed');
 }
 
@@ -78,7 +107,7 @@ function by_path(r) {
     const uri = r.variables.request_uri, at = uri.indexOf(MARK);
     const route = at > 0 && remember(r, decoded(uri.slice(1, at)));
     const climbs = /\/\.{1,2}(\/|$)/.test(decoded(uri.slice(at).split('?')[0]));
-    return route && !climbs ? route.to + uri.slice(at) : '';
+    return route && !climbs && is_reachable(route) ? route.to + uri.slice(at) : '';
 }
 
 function decoded(text) {
@@ -99,7 +128,7 @@ function model_of(name, up) {
 // /v1/models, and one of it. systemd keeps a link for each unit that runs: no engine is asked, none is woken.
 function models(r) {
     const up = {};
-    fs.readdirSync('/run/systemd/units').forEach(file => { up[file] = true; });
+    fs.readdirSync(UNITS).forEach(file => { up[file] = true; });
     const name = decoded(r.variables.request_uri.split('?')[0].slice('/v1/models/'.length));
     if (name && !names[':' + name]) {
         return no_such_model(r, name);
@@ -153,7 +182,8 @@ function pairs(text) {
 function unknown(r) {
     const uri = r.variables.request_uri, at = uri.indexOf(MARK);
     if (at > 0) {
-        return no_such_model(r, decoded(uri.slice(1, at)));
+        const name = decoded(uri.slice(1, at)), route = remember(r, name);
+        return route && !is_reachable(route) ? unreachable(r) : no_such_model(r, name);
     }
     fail(r, 404, 'not_found', 'there is nothing here; ask /v1/… or /NAME/v1/…');
 }

@@ -6,6 +6,8 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import hostile
@@ -334,3 +336,37 @@ print(lockfile.own_venv_lock(Path({str(others_venv)!r})))
         [sys.executable, "-c", program], capture_output=True, text=True, env={"PYTHONPATH": str(package)}
     )
     assert (done.stdout, done.stderr) == ("None\n", "")
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that every user may enter: that of pytest is root's alone."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+def test_a_question_to_a_hostile_engine_leaves_no_process_and_gives_no_privilege(open_folder: Path) -> None:
+    program = open_folder / "llama-server"
+    program.write_text(
+        f"#!{sys.executable} -IS\n"
+        "import os, re, time\n"
+        "status = open('/proc/self/status').read()\n"
+        "print('--uid-%d-of-%d' % (os.getuid(), os.getpid()))\n"
+        "print('--privileges-' + ''.join(re.findall('NoNewPrivs:\\t(.)|CapBnd:\\t(.*)', status)[0]))\n"
+        "if os.fork() == 0:\n"
+        "    os.setsid()\n"
+        "    os.execv('/usr/bin/sleep', ['sleep', '98765'])\n"
+        "time.sleep(0.3)\n"
+    )
+    program.chmod(0o755)
+    runtime = Runtime("binary", (str(program),), path=("/usr/bin",))
+    options = json.loads(ask._ask_binary("llamacpp", runtime, "daemon"))["options"]
+    (uid,) = (name for name in options if name.startswith("--uid"))
+    assert re.fullmatch("--uid-1-of-[0-9]", uid)
+    assert [name for name in options if name.startswith("--priv")] in (
+        ["--privileges-0000000000000000"],
+        ["--privileges-1"],
+    )
+    left = subprocess.run(["pgrep", "-f", "sleep 98765"], capture_output=True, text=True).stdout
+    assert left == ""

@@ -72,7 +72,7 @@ def main() -> None:
         status = recipectl.main(standalone_mode=False) or 0
         sys.stdout.flush()
     except RecipectlError as error:
-        click.echo(str(error), err=True)
+        click.echo(str(error), err=True, color=True)
         status = error.status
     except click.ClickException as error:
         error.show()

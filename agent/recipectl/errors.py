@@ -23,7 +23,8 @@ class Problem(NamedTuple):
     def __str__(self) -> str:
         if not self.file:
             return self.sentence
-        place = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+        file = self.file.replace("\n", "\\n")
+        place = f"{file}:{self.line}:{self.column}" if self.line else file
         return f"{place}: {self.sentence}"
 
     def as_json(self) -> dict[str, str | int | None]:

@@ -15,6 +15,11 @@ def printable(text: str) -> str:
     return text if text.isprintable() else _OBEYED.sub(_escape, text)
 
 
+def one_line(text: str) -> str:
+    """The same on one line: names of files and processes may have line feeds, which begin no line of ours."""
+    return printable(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
 def _escape(match: re.Match[str]) -> str:
     code = ord(match[0])
     if 0xDC80 <= code <= 0xDCFF:

@@ -49,14 +49,35 @@ def metrics_of(body: bytes) -> Metrics:
     return Metrics(sum(map(float, _REQUESTS.findall(body))), tuple(_PROGRESS.findall(body)))
 
 
+def _model_user() -> int | None:
+    """The user of the model whose watch, canaries or tie this is; None under a user's manager.
+
+    systemd gives the user its StateDirectory=, which everybody may see.
+    """
+    unit = re.fullmatch(r"model-(.+)-(?:watch|canaries|tie)\.service", processes.unit_of("self"))
+    try:
+        return Path("/var/lib/models", unit[1]).stat().st_uid if unit else None
+    except OSError:
+        return None
+
+
 class Engine:
     """An engine that is asked over plain HTTP, with the key of its API."""
 
     def __init__(self, address: str, port: int, timeout_sec: float, key: str) -> None:
         self.address, self.port, self.timeout_sec, self.key = address, port, timeout_sec, key
+        self.user = _model_user() if key else None
 
     def ask(self, path: str, body: str = "") -> Answer:
-        """The answer to a GET, or to a POST of JSON, whole within the time limit."""
+        """The answer to a GET, or to a POST of JSON, whole within the time limit.
+
+        Nobody but the model's user gets the key: another process may have taken the port.
+        """
+        if self.user is not None:
+            others = sockets.listening_users(self.port, self.address) - {self.user}
+            if others:
+                say(f"port {self.port} is held by user {others.pop()}, not by the model: nothing is asked")
+                return Answer(None)
         end = time.monotonic() + self.timeout_sec
         lines = [f"{'POST' if body else 'GET'} {path} HTTP/1.0", f"Host: {self.address}"]
         lines += [f"Authorization: Bearer {self.key}"] if self.key else []

@@ -211,6 +211,66 @@ def test_the_key_of_an_engine_is_added_and_a_wrong_file_of_keys_is_told() -> Non
     KEYS.unlink(), secret.unlink()
 
 
+def test_nobody_else_gets_what_is_meant_for_a_model_that_does_not_run() -> None:
+    KEYS.parent.mkdir(parents=True, exist_ok=True)
+    KEYS.write_text("ann sk-ann\n")
+    engine_key = Path("/etc/recipectl/engine.key")
+    engine_key.write_text('LLAMA_API_KEY="sk-engine"\n')
+    for file in (KEYS, engine_key):
+        file.chmod(0o600)
+    host_file(keys=str(KEYS))
+    secret = {"LLAMA_API_KEY": str(engine_key)}
+    recipe("alpha", port=18201, autostart=True, secrets=secret, canaries=[{"ask": "hello"}])
+    assert recipectl("apply").returncode == 0
+    assert recipectl("wait", "alpha").returncode == 0
+    headers = {"Authorization": "Bearer sk-ann"}
+    assert ask("alpha", headers=headers)[0] == 200
+    systemctl("stop", "model-alpha.service")
+    with socket.create_server(("127.0.0.1", 18201)) as stranger:
+        stranger.settimeout(1)
+        for path in ("/v1/chat/completions", "/alpha/v1/chat/completions"):
+            status, answer = ask("alpha", path, headers=headers)
+            assert (status, answer["error"]["code"]) == (503, "model_unreachable")  # type: ignore[index]
+        subprocess.run(["systemctl", "start", "model-alpha-canaries.service"], check=False)
+        words = ["journalctl", "-u", "model-alpha-canaries.service", "-o", "cat", "--no-pager"]
+        told = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+        assert "port 18201 is held by user 0, not by the model: nothing is asked" in told
+        with pytest.raises(TimeoutError):
+            stranger.accept()
+
+
+ENGINE_OF_ITS_OWN = """
+from http.server import BaseHTTPRequestHandler, HTTPServer
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        for name, value in (("X-Accel-Redirect", "/internal/hostname"), ("X-Accel-Limit-Rate", "1")):
+            self.send_header(name, value)
+        self.send_header("Content-Length", "20000")
+        self.end_headers()
+        self.wfile.write(b"e" * 20000)
+HTTPServer(("127.0.0.1", 18201), Handler).serve_forever()
+"""
+
+
+def test_an_engine_does_not_control_nginx_and_a_body_of_many_lists_is_refused() -> None:
+    engine = Path("/opt/hostile-engine")
+    engine.write_text(f"#!{sys.executable} -IS\n{ENGINE_OF_ITS_OWN}")
+    engine.chmod(0o755)
+    site = Path("/etc/recipectl/gateway.conf")
+    site.parent.mkdir(parents=True, exist_ok=True)
+    site.write_text("location /internal/ { internal; alias /etc/; }\n")
+    host_file(include=str(site))
+    recipe("alpha", port=18201, autostart=True, binary=str(engine), model_path="tiny", ready={"path": "/"})
+    applied = recipectl("apply")
+    assert applied.returncode == 0, applied.stderr
+    assert recipectl("wait", "alpha").returncode == 0
+    with urllib.request.urlopen(f"{ADDRESS}/alpha/v1/x", timeout=60) as answer:
+        assert answer.read() == b"e" * 20000
+    status, told = ask("alpha", many=[[]] * 600_000)
+    assert (status, told["error"]["code"]) == (413, "too_large")  # type: ignore[index]
+
+
 def test_a_port_that_is_taken_is_told_and_models_are_applied() -> None:
     words = ["systemd-run", "-q", "--unit=stranger", "/usr/bin/python3", "-m", "http.server", "8000"]
     subprocess.run([*words, "--bind", "127.0.0.1"], check=True)

@@ -9,6 +9,7 @@ import click
 from recipectl.audit.checks import CHECKS, Subject
 from recipectl.cli.options import json_option, print_json, problems_as_json
 from recipectl.errors import BusError, RecipectlError
+from recipectl.text import one_line
 
 if TYPE_CHECKING:
     from recipectl.place import Place
@@ -32,7 +33,7 @@ def doctor_(place: Place, as_json: bool) -> int:
         if not as_json:
             click.echo(f"{name:<12} {'ok' if not problems else f'{len(problems)} to do'}")
             for problem in problems:
-                click.echo(f"  {problem}")
+                click.echo(f"  {one_line(str(problem))}")
     if as_json:
         print_json(rows)
     return status or (0 if all(row["ok"] for row in rows) else 3)

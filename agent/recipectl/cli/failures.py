@@ -6,6 +6,7 @@ import contextlib
 import shlex
 import signal
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from recipectl.systemd.unitfile import InstalledUnit
 
 _LOG_LINES = 8
+_MAX_LOG_BYTES = 65536
+_MAX_LINE = 1000  # characters
 # Exit statuses of systemd itself (systemd.exec(5)), and what each of them usually means for a model.
 _SYSTEMD_STATUSES = {
     200: ("CHDIR", "its folder in /var/lib/models cannot be entered"),
@@ -55,12 +58,7 @@ def log_lines(place: Place, unit: str, lines: int, since_sec: float | None = Non
     # Before 254, `-n` with `--since` takes the first lines; in the order of `-r`, it takes the last.
     words = [*place.journalctl, unit, "-o", "cat", "-r", "-n", str(lines), "--no-pager", "-q"]
     words += [f"--since=@{since_sec:.3f}"] if since_sec and not place.remote else []
-    command = place.command(*words)
-    try:
-        output = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False).stdout  # noqa: S603  (fixed words)
-    except OSError:
-        return []  # the log is an addition to an error, and not one itself
-    return output.splitlines()[::-1]
+    return _last_lines(place.command(*words), lines)
 
 
 def said_by(place: Place, unit: str, since_sec: float, lines: int = 20) -> list[str]:
@@ -68,11 +66,19 @@ def said_by(place: Place, unit: str, since_sec: float, lines: int = 20) -> list[
     field = "_SYSTEMD_USER_UNIT" if place.user else "_SYSTEMD_UNIT"
     words = ["journalctl", f"{field}={unit}", f"--since=@{since_sec:.3f}"]
     words += ["-o", "cat", "-r", "-n", str(lines), "--no-pager", "-q"]
+    return _last_lines(words, lines)
+
+
+def _last_lines(journalctl: Sequence[str], lines: int) -> list[str]:
+    """The last lines of a log in the order of `-r`; one message may have megabytes, and many lines."""
     try:
-        done = subprocess.run(words, capture_output=True, text=True, errors="replace", check=False)  # noqa: S603  (fixed words)
+        with subprocess.Popen(journalctl, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:  # noqa: S603  (fixed words)
+            text = process.stdout.read(_MAX_LOG_BYTES) if process.stdout else b""
+            process.kill()
     except OSError:
-        return []
-    return done.stdout.splitlines()[::-1]
+        return []  # the log is an addition to an error, and not one itself
+    last = text.decode(errors="replace").splitlines()[:lines]
+    return [line if len(line) <= _MAX_LINE else f"{line[:_MAX_LINE]}…" for line in reversed(last)]
 
 
 def _timed_out(state: UnitState) -> str:

@@ -13,7 +13,7 @@ from typing import TextIO
 
 import click
 
-from recipectl.text import printable
+from recipectl.text import one_line, printable
 
 _SHORTEST_COLUMN = 10
 _PLAIN_LINE_SEC = 10  # between two lines about a load that goes on, where there is no terminal
@@ -92,7 +92,7 @@ def fitting(widths: Sequence[int], minimums: Sequence[int], available: int) -> l
 
 def table(rows: Sequence[Sequence[str]], header: Sequence[str]) -> None:
     """Columns under a header, nothing at all without rows; on a terminal they fit, with STATE in colours."""
-    rows = [[printable(word) for word in row] for row in rows]
+    rows = [[one_line(word) for word in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     if sys.stdout.isatty():
         columns = shutil.get_terminal_size().columns

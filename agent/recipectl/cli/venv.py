@@ -14,7 +14,7 @@ from recipectl.cli.names import complete_file, complete_word
 from recipectl.cli.options import json_option, print_json, select, warn
 from recipectl.cli.terminal import moving_line, say, table
 from recipectl.errors import RecipectlError, UsageError
-from recipectl.text import did_you_mean, display, printable
+from recipectl.text import did_you_mean, display, one_line
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -232,13 +232,8 @@ def verify_(place: Place, venvs: tuple[str, ...], as_json: bool) -> int:
     else:
         for path, rows in results:
             for row in rows:
-                click.echo(_one_line(f"{row.kind:9}  {path / row.path}: {row.detail}"))
+                click.echo(one_line(f"{row.kind:9}  {path / row.path}: {row.detail}"))
     return status or (3 if any(rows for _, rows in results) else 0)
-
-
-def _one_line(text: str) -> str:
-    """A file's name may have any character: a line feed in it begins no line of ours."""
-    return printable(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def _require_removable(place: Place, path: Path) -> None:

@@ -85,17 +85,15 @@ def _runtime_digest(backend: str, runtime: Runtime) -> str:
 
 def _run(words: list[str], runtime: Runtime, user: str, text: str = "") -> str:
     """A program's output. Root runs it as the unit's user: the venv may belong to anybody."""
-    identity: dict[str, Any] = {}
-    if os.geteuid() == 0 and user != "root":
-        try:
-            entry = pwd.getpwnam(user)
-        except KeyError:  # apply has not created it yet
-            entry = pwd.getpwnam("nobody")
-        groups = os.getgrouplist(entry.pw_name, entry.pw_gid)
-        identity = {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": groups}
-    with tempfile.TemporaryDirectory(prefix="recipectl-") as home:  # SGLang makes folders in its home
-        if identity:
-            os.chown(home, identity["user"], identity["group"])
+    # SGLang makes folders in its home.
+    with tempfile.TemporaryDirectory(prefix="recipectl-", ignore_cleanup_errors=True) as home:
+        if os.geteuid() == 0 and user != "root":
+            try:
+                entry = pwd.getpwnam(user)
+            except KeyError:  # apply has not created it yet
+                entry = pwd.getpwnam("nobody")
+            os.chown(home, entry.pw_uid, entry.pw_gid)
+            words = _contained(words, entry)
         environment = {
             "PATH": ":".join(runtime.path),
             "HOME": home,
@@ -105,10 +103,25 @@ def _run(words: list[str], runtime: Runtime, user: str, text: str = "") -> str:
         # In a session of its own: a program with the caller's terminal could type into the caller's shell.
         process = subprocess.Popen(  # noqa: S603  (the interpreter that the recipe itself names)
             words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            env=environment, cwd="/", start_new_session=True, **identity,
+            env=environment, cwd="/", start_new_session=True,
         )  # fmt: skip
         with process:
             return _checked_output(process, text)
+
+
+def _contained(words: list[str], entry: pwd.struct_passwd) -> list[str]:
+    """A command as a user without privileges; what it leaves behind ends with it, in another session too.
+
+    The first process of its namespace is a shell of root's, which it cannot reach (pid_namespaces(7)).
+    """
+    groups = ",".join(map(str, os.getgrouplist(entry.pw_name, entry.pw_gid)))
+    identity = [f"--reuid={entry.pw_uid}", f"--regid={entry.pw_gid}", f"--groups={groups}"]
+    return [
+        *("/usr/bin/unshare", "--pid", "--fork", "--kill-child", "--mount-proc"),
+        *("/bin/sh", "-c", '"$@"; exit $?', "sh"),
+        *("/usr/bin/setpriv", *identity, "--no-new-privs", "--bounding-set=-all", "--inh-caps=-all", "--"),
+        *words,
+    ]
 
 
 def _checked_output(process: subprocess.Popen[bytes], text: str) -> str:

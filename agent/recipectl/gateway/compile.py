@@ -50,7 +50,7 @@ def targets(
     for unit in installed.values():
         names = UnitNames(unit.recipe)
         stays = unit.recipe and unit.name == names.service and unit.recipe not in compiled | {*gone}
-        if stays and (target := target_of_unit(unit, on_demand=names.socket in installed)):
+        if stays and (target := target_of_unit(unit, installed)):
             yield target
 
 

@@ -1,13 +1,13 @@
 """Which name of a model leads where. Pure."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from ipaddress import ip_address
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from recipectl.compiler.model import CompiledModel
 from recipectl.errors import UsageError
-from recipectl.systemd.unitfile import InstalledUnit
+from recipectl.systemd.unitfile import InstalledUnit, UnitNames
 from recipectl.text import did_you_mean
 
 
@@ -20,6 +20,12 @@ class Target(NamedTuple):
     on_demand: bool
     key_file: str | None = None  # of the engine's own API
     host: str = ""  # where it listens; empty for every address
+    queued: bool = False
+
+    @property
+    def is_held(self) -> bool:
+        """True if systemd holds the address, whether the model runs or not."""
+        return self.on_demand or self.queued
 
 
 class Route(NamedTuple):
@@ -47,14 +53,20 @@ def target_of(model: CompiledModel) -> Target | None:
     """The target of a compiled model; None for one that answers no requests."""
     if model.url is None:
         return None
-    return Target(model.name, model.url, model.served, model.on_demand, model.key_file, model.host)
+    return Target(
+        model.name, model.url, model.served, model.on_demand, model.key_file, model.host, model.queued
+    )
 
 
-def target_of_unit(unit: InstalledUnit, *, on_demand: bool) -> Target | None:
+def target_of_unit(unit: InstalledUnit, installed: Collection[str]) -> Target | None:
     """The target of a unit as it is installed, while its recipe is wrong."""
     if unit.endpoint is None:
         return None
-    return Target(unit.recipe, unit.endpoint, (unit.model or unit.recipe,), on_demand, host=unit.host or "")
+    names, served = UnitNames(unit.recipe), (unit.model or unit.recipe,)
+    return Target(
+        unit.recipe, unit.endpoint, served, names.socket in installed,
+        host=unit.host or "", queued=names.queue_socket in installed,
+    )  # fmt: skip
 
 
 def routes(targets: Iterable[Target], names: Mapping[str, str]) -> Routes:

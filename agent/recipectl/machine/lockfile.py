@@ -202,7 +202,8 @@ def differences(locked: Lock, current: Lock) -> list[str]:
         clauses += _file_differences(locked["at_start"], current.get("at_start", {}))
     if "venv_lock" in locked and locked["venv_lock"] != current.get("venv_lock"):
         clauses.append("the lock beside the venv is another, or is gone")
-    return clauses
+    # A file in somebody's venv may have any name: a line feed in it begins no line of ours.
+    return ["".join(char if char.isprintable() else "?" for char in clause) for clause in clauses]
 
 
 def _file_differences(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:

@@ -82,6 +82,12 @@ def unit_of(pid: int | str) -> str:
     return names[-1] if names else ""
 
 
+def name_of(pid: int | str) -> str:
+    """The name that a process has given itself (comm), on one line; OSError when it is gone."""
+    name = Path(f"/proc/{pid}/comm").read_text(errors="replace").strip()
+    return "".join(char if char.isprintable() else "?" for char in name)
+
+
 def is_alive(pid: int) -> bool:
     """True while a process runs; a zombie does not."""
     try:
@@ -174,7 +180,8 @@ def using(folder: Path) -> list[tuple[int, str]]:
         with contextlib.suppress(OSError):  # it has ended, or is another user's
             used = used or os.fsencode(f"{os.readlink(process / 'cwd')}/").startswith(below)  # noqa: PTH115
         if used:
-            users.append((int(process.name), _content(process / "comm").decode(errors="replace").strip()))
+            with contextlib.suppress(OSError):
+                users.append((int(process.name), name_of(process.name)))
     ancestors = _ancestors(os.getpid())
     return [(pid, name) for pid, name in sorted(users) if pid not in ancestors]
 

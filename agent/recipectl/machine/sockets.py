@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from recipectl.machine.processes import cgroup, unit_of
+from recipectl.machine.processes import cgroup, name_of, unit_of
 
 ESTABLISHED, LISTEN = "01", "0A"  # proc_pid_net(5), tcp states
 _ANY = ("0.0.0.0", "::")  # noqa: S104  (compared, not bound)
@@ -109,7 +109,7 @@ def holder(port: int, host: str = "") -> PortHolder | None:
         return PortHolder(None)
     command = "it has ended"
     with contextlib.suppress(OSError):
-        command = Path(f"/proc/{pid}/comm").read_text(errors="replace").strip()
+        command = name_of(pid)
     return PortHolder(pid, command, unit_of(pid))
 
 
