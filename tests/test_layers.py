@@ -29,7 +29,7 @@ HOUSE = {
     "gateway": ("routes", "configuration", "host", "compile", "converge"),
     "audit": ("edits", "drift", "versions", "equipment", "checks"),
     "venvs": ("request", "uv", "verify", "verified", "create", "inventory"),
-    "upgrades": ("target", "edits", "questions", "steps", "progress", "prepare", "back", "run"),
+    "upgrades": ("target", "edits", "steps", "questions", "progress", "prepare", "back", "run"),
     "importers": (),
     "cli": ("terminal", "names", "options", "explanation", "beside", "failures", "sockets", "jobs", "boot", "listing", "query", "gateway", "show", "decision", "converge", "removal", "fidelity", "doctor", "import_output", "import_sources", "imports", "edit", "venv", "upgrading", "preview", "upgrade", "setup", "fleet", "version"),
 }  # fmt: skip

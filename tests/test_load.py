@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from recipectl.cli.names import recipe_file
 from recipectl.errors import RecipeError, UsageError
+from recipectl.place import Place
 from recipectl.recipe import load, search
 
 Write = Callable[[str, str], Path]
@@ -69,23 +71,26 @@ def test_gpus_may_be_one_or_many(write: Write, text: str, gpus: tuple[str, ...])
 
 def test_the_first_folder_that_has_a_name_wins(write: Write, tmp_path: Path) -> None:
     write("etc/a.yaml", ""), write("usr/a.yaml", ""), write("usr/b.yaml", "")
-    assert search.recipe_files((tmp_path / "etc", tmp_path / "usr")) == (
-        tmp_path / "etc/a.yaml",
-        tmp_path / "usr/b.yaml",
-    )
+    assert search.recipe_files((tmp_path / "etc", tmp_path / "usr")) == {
+        "a": tmp_path / "etc/a.yaml",
+        "b": tmp_path / "usr/b.yaml",
+    }
 
 
 def test_a_link_to_dev_null_masks_a_recipe(write: Write, tmp_path: Path) -> None:
     write("usr/a.yaml", "")
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc/a.yaml").symlink_to("/dev/null")
-    assert search.recipe_files((tmp_path / "etc", tmp_path / "usr")) == ()
+    assert search.recipe_files((tmp_path / "etc", tmp_path / "usr")) == {}
 
 
-def test_an_unknown_name_is_told_with_the_nearest(write: Write, tmp_path: Path) -> None:
-    write("qwen.yaml", "")
+def test_an_unknown_name_is_told_with_the_nearest(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    write("recipectl/recipes/qwen.yaml", "")
     with pytest.raises(UsageError, match="did you mean `qwen`"):
-        search.find("qwem", (tmp_path,))
+        recipe_file("qwem", Place(user=True))
 
 
 def test_drop_ins_merge_in_the_order_of_their_names(write: Write, tmp_path: Path) -> None:

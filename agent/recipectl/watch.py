@@ -8,7 +8,6 @@ import argparse
 import json
 import os
 import re
-import socket
 import sys
 import time
 from pathlib import Path
@@ -78,24 +77,10 @@ class Engine:
             if others:
                 say(f"port {self.port} is held by user {others.pop()}, not by the model: nothing is asked")
                 return Answer(None)
-        end = time.monotonic() + self.timeout_sec
-        lines = [f"{'POST' if body else 'GET'} {path} HTTP/1.0", f"Host: {self.address}"]
-        lines += [f"Authorization: Bearer {self.key}"] if self.key else []
-        lines += ["Content-Type: application/json", f"Content-Length: {len(body.encode())}"] if body else []
-        answer = b""
-        try:
-            with socket.create_connection((self.address, self.port), timeout=self.timeout_sec) as sock:
-                sock.sendall("\r\n".join([*lines, "", body]).encode())
-                while len(answer) < _MAX_ANSWER_BYTES:
-                    sock.settimeout(max(0.01, end - time.monotonic()))
-                    part = sock.recv(65536)
-                    if not part:
-                        break
-                    answer += part
-        except OSError:
-            return Answer(None)
-        match = re.match(rb"HTTP/[0-9.]+ ([0-9]{3})", answer)
-        return Answer(int(match[1]), answer.partition(b"\r\n\r\n")[2]) if match else Answer(None)
+        where = (self.address, self.port, path, self.timeout_sec, _MAX_ANSWER_BYTES)
+        answer = sockets.http_answer(*where, key=self.key, body=body)
+        status = sockets.status_of(answer)
+        return Answer(status, (answer or b"").partition(b"\r\n\r\n")[2] if status else b"")
 
 
 class Watch:

@@ -150,7 +150,7 @@ def apply_(
 def _held(place: Place, recipes: Sequence[str], *, accept: bool, changes: bool) -> dict[str, Problem]:
     """The recipes that are left alone; with `accept`, only those that it is not about."""
     held = holds.held(place)
-    named = {search.stem(search.find(name, ())) if search.is_file(name) else name for name in recipes}
+    named = {*map(search.name_of, recipes)}
     accepted = {name: why for name, why in held.items() if accept and (not recipes or name in named)}
     if changes:
         holds.accept(place, accepted)

@@ -74,9 +74,8 @@ def decide(
     """
     unread = () if recipes else search.unread_files(place.recipe_folders)
     _refuse_files_with_a_recipes_name(place, recipes)
-    names = (search.stem(search.find(name, ())) if search.is_file(name) else name for name in recipes)
     # Whatever keeps its unit, or its process, keeps its GPUs.
-    applied = frozenset(names) if recipes or not restart else None
+    applied = frozenset(map(search.name_of, recipes)) if recipes or not restart else None
     selection = select(place, recipes, applied=applied, held=held)
     all_models = selection.result.models
     models = selection.models if alone else with_requirements(selection.models, all_models)
@@ -111,7 +110,7 @@ def decide(
 
 def _recipes_elsewhere(place: Place, current: Survey) -> Iterator[Problem]:
     """Units whose recipe is outside the recipe folders. They are left alone: only what is inside counts."""
-    inside = {search.stem(path) for path in search.recipe_files(place.recipe_folders)}
+    inside = search.recipe_files(place.recipe_folders)
     for unit in current.installed.values():
         names = UnitNames(unit.recipe)
         if unit.name == names.service and unit.recipe not in inside and is_elsewhere(place, unit):
@@ -121,8 +120,8 @@ def _recipes_elsewhere(place: Place, current: Survey) -> Iterator[Problem]:
 
 
 def _refuse_files_with_a_recipes_name(place: Place, recipes: Sequence[str]) -> None:
-    by_name = {search.stem(path): path for path in search.recipe_files(place.recipe_folders)}
-    for path in (search.find(name, ()) for name in recipes if search.is_file(name)):
+    by_name = search.recipe_files(place.recipe_folders)
+    for path in (search.file_of(name) for name in recipes if search.is_file(name)):
         other = by_name.get(search.stem(path), path)
         if copies.is_copy(place, other, path):
             continue

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -41,9 +40,10 @@ def lock_(place: Place, recipes: tuple[str, ...], update: bool, check: bool) -> 
 
 
 def _lock_recipe(place: Place, name: str, *, update: bool, check: bool) -> int:
-    from recipectl.compiler.preflight import lock_contents
+    from recipectl.compiler.preflight import lock_contents, read_lock
     from recipectl.files import refuse_planted_links, write_whole
     from recipectl.machine import lockfile
+    from recipectl.recipe.trusted import content_for
 
     file = recipe_file(name, place)
     recipe, path = search.stem(file), search.lock_of(file)
@@ -54,7 +54,7 @@ def _lock_recipe(place: Place, name: str, *, update: bool, check: bool) -> int:
             return 3
         clauses = []
     else:
-        clauses = lockfile.differences(_read_lock(place, path), current)
+        clauses = lockfile.differences(read_lock(path, content_for(place.owners)), current)
         if not clauses and ("venv_lock" not in current or lockfile.venv_lock_beside(path).exists()):
             return 0
     for clause in clauses:
@@ -73,32 +73,14 @@ def _lock_recipe(place: Place, name: str, *, update: bool, check: bool) -> int:
 
 
 def _current_lock(place: Place, name: str, recipe: str) -> lockfile.Lock:
-    from recipectl.compiler.pipeline import resolve
     from recipectl.compiler.preflight import current_lock
-    from recipectl.machine.disk import Disk
-    from recipectl.machine.installation import current_installation
-    from recipectl.recipe.hostfile import load_host_settings
-    from recipectl.recipe.trusted import content_for
+    from recipectl.upgrades.steps import compiled
 
-    content = content_for(place.owners)
-    extra = (search.find(name, ()),) if search.is_file(name) else ()
+    extra = (search.file_of(name),) if search.is_file(name) else ()
     sources = search.sources(place.recipe_folders, extra)
     source = next(source for source in sources if source.name == recipe)
-    settings, _ = load_host_settings(search.host_files(place.bases), content)
-    # Without its lock: that may be out of date.
-    resolved = resolve(source._replace(lock=None), settings, current_installation(place), Disk(content))
+    resolved = compiled(place, source).resolved  # without its lock: that may be out of date
     return current_lock(resolved.recipe, resolved.runtime)
-
-
-def _read_lock(place: Place, path: Path) -> lockfile.Lock:
-    from recipectl.machine import lockfile
-    from recipectl.recipe.trusted import content_for
-
-    try:
-        return lockfile.read_lock(content_for(place.owners)(path))
-    except (OSError, ValueError) as error:
-        fault = f"{path} cannot be read as a lock ({error})"
-        raise UsageError(f"{fault}; remove it and run `recipectl lock` again", kind="lock") from error
 
 
 @click.command("versions")
@@ -111,8 +93,8 @@ def versions_(place: Place, recipes: tuple[str, ...], as_json: bool) -> int:
     from recipectl.converge import holds
 
     selection = select(place, recipes, with_resolved=True, held=holds.held(place))
-    stems = {search.stem(search.find(name, ())) if search.is_file(name) else name for name in recipes}
-    names = {model.name for model in selection.models} | (selection.result.failures.keys() & stems)
+    wrong = selection.result.failures.keys() & {*map(search.name_of, recipes)}
+    names = {model.name for model in selection.models} | wrong
     rows = compare(place, selection.result, sorted(names) if recipes else ())
     for row in rows:
         if row.pid and (row.running == "unknown" or row.executable is None):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 
 from recipectl.cli.options import json_option, print_json, report_problems, warn
-from recipectl.converge.values import Action, Plan, Survey
+from recipectl.converge.values import Action, Survey
 from recipectl.errors import Problem, RecipectlError
 from recipectl.systemd.store import Store
 from recipectl.systemd.unitfile import GATEWAY, Unit
@@ -16,9 +16,8 @@ from recipectl.systemd.unitfile import GATEWAY, Unit
 if TYPE_CHECKING:  # jinja2 and pydantic: not for a host without a gateway
     from recipectl.compiler.model import CompiledModel, CompileResult
     from recipectl.gateway.configuration import Gateway
-    from recipectl.gateway.converge import Manager
     from recipectl.place import Place
-    from recipectl.systemd import dbus as systemd
+    from recipectl.systemd.dbus import Manager
 
 _ROW = "{:<32}  {:<24}  {}"
 
@@ -45,14 +44,14 @@ class Change(NamedTuple):
         if self.gateway:
             from recipectl.gateway import converge
 
-            converge.write_files(Plan(self.actions), self.gateway, report)
+            converge.write_files(self.actions, self.gateway, report)
 
     def finish(self, manager: Manager, report: Callable[[Action], None]) -> None:
         """Reload nginx where that is due."""
         if self.actions:
             from recipectl.gateway import converge
 
-            converge.finish(Plan(self.actions), self.gateway, manager, report)
+            converge.finish(self.actions, self.gateway, manager, report)
 
 
 def decide(
@@ -86,7 +85,7 @@ def decide(
     return Change(gateway, actions, problems)
 
 
-def refresh(place: Place, manager: systemd.Manager) -> None:
+def refresh(place: Place, manager: Manager) -> None:
     """Let the gateway lead to what is installed; what is wrong with it is said, and stops nothing."""
     from recipectl.compiler.cache import compile_place
     from recipectl.converge import holds

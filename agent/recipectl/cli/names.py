@@ -29,7 +29,7 @@ _ALL = "recipectl.all"  # in the context: --all was given
 
 def recipe_names(place: Place) -> list[str]:
     """The names of all recipes of a place; none of another host, whose files are there."""
-    return [] if place.remote else [search.stem(file) for file in search.recipe_files(place.recipe_folders)]
+    return [] if place.remote else [*search.recipe_files(place.recipe_folders)]
 
 
 def model_names(place: Place) -> list[str]:
@@ -68,12 +68,12 @@ def not_applied(name: str, place: Place) -> UsageError:
 def recipe_file(word: str, place: Place) -> Path:
     """The file of a RECIPE argument; UsageError for a name that no recipe has."""
     if search.is_file(word):
-        return search.find(word, ())
+        return search.file_of(word)
     check_name(word)
-    try:
-        return search.find(word, place.recipe_folders)
-    except UsageError as error:
-        raise no_such_recipe(word, place) from error
+    files = search.recipe_files(place.recipe_folders)
+    if word not in files:
+        raise no_such_recipe(word, place)
+    return files[word]
 
 
 def check_name(word: str) -> None:
@@ -101,11 +101,10 @@ def model_name_of(word: str, place: Place) -> str:
     if _PATTERN.search(word) and not search.is_file(word):
         raise UsageError(f"`{word}` is a pattern, and this verb takes one model; name it", kind="file")
     name = UnitNames.of_service(service_name(word)).recipe
-    if search.is_file(word):
-        own = [file for file in search.recipe_files(place.recipe_folders) if search.stem(file) == name]
-        if search.find(word, ()).absolute() not in own:
-            fault = f"{word} is not in a recipe folder"
-            raise UsageError(f"{fault}; apply it first, and name the recipe", kind="file")
+    own = search.recipe_files(place.recipe_folders).get(name) if search.is_file(word) else None
+    if search.is_file(word) and search.file_of(word).absolute() != own:
+        fault = f"{word} is not in a recipe folder"
+        raise UsageError(f"{fault}; apply it first, and name the recipe", kind="file")
     return name
 
 
@@ -116,7 +115,7 @@ def _matching(pattern: str, names: Iterable[str]) -> list[str]:
 def _check_has_unit(file: str, place: Place) -> None:
     """UsageError for a recipe's file that was never applied."""
     name = UnitNames.of_service(service_name(file)).recipe
-    path = search.find(file, ())
+    path = search.file_of(file)
     if path.exists() and name not in (*recipe_names(place), *model_names(place)):
         raise UsageError(f"{path} has no unit yet; write it with `recipectl apply {path}`", kind="unit")
 

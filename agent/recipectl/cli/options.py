@@ -74,7 +74,7 @@ def select(
     """
     from recipectl.compiler.cache import compile_place
 
-    files = [search.find(name, ()) for name in names if search.is_file(name)]
+    files = [search.file_of(name) for name in names if search.is_file(name)]
     result = compile_place(place, files, with_resolved=with_resolved, applied=applied, held=held or ())
     if held:
         reasons = {name: (held[name],) for name in recipe_names(place) if name in held}

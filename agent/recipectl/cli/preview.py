@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -36,8 +35,9 @@ def preview(place: Place, record: Record) -> int:
         old = prepare.runtime_of(unit) if unit else old
         click.echo(f"would take {source.file} as it is now")
     else:
-        new = _runtime(place, record, compiled)
+        new = known_runtime(place, record.to, compiled.resolved)
         if new is None:
+            click.echo(f"would make a venv of {record.to}; the other steps can be told once it is there")
             return 0
         candidate = prepare.with_runtime(place, source, compiled, new)
         compiled = candidate.compiled
@@ -51,25 +51,11 @@ def preview(place: Place, record: Record) -> int:
     return 0
 
 
-def _runtime(place: Place, record: Record, before: Compiled) -> Path | None:
-    """The new runtime; None where it must be made first."""
-    if "/" in record.to:
-        return Path(record.to)
-    old = before.resolved.runtime
-    like = Path(old.venv) if old.venv else None
-    request, folder = known_runtime(place, record.to, before.resolved.recipe.backend, like)
-    if folder is None:
-        click.echo(
-            f"would make a venv of {request.requirement}; the other steps can be told once it is there"
-        )
-    return folder
-
-
 def _takes_flags(place: Place, compiled: Compiled, old: Runtime) -> bool:
     """Print what both parsers say, asked without privilege; False when the new one refuses a flag."""
     resolved = compiled.resolved
     if os.geteuid() == 0 or place.user:
-        unit = questions.compare_runtimes(resolved, old, compiled.settings, compiled.installation)
+        unit = questions.compare_runtimes(compiled, old)
         with Manager(user=place.user) as manager:
             answer = questions.run_for_now(place, manager, unit)
         lines, fits = said_by(place, unit.name, answer.since_sec), compare.fits(answer.status)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -176,23 +176,16 @@ def _details(place: Place, state: UnitState, unit: InstalledUnit | None) -> dict
     }
 
 
-def _print_details(row: Mapping[str, object]) -> None:
-    since_sec, memory_bytes, drop_ins = row["since_sec"], row["memory_bytes"], row["drop_ins"]
-    since = ""
-    if isinstance(since_sec, float):
-        since = time.strftime(" since %Y-%m-%d %H:%M:%S", time.localtime(since_sec))
-    log = row["log"] if isinstance(row["log"], list) else []
-    changed = row["changed"] if isinstance(row["changed"], list) else []
-    answers = row["answers"] if isinstance(row["answers"], list) else []
-    beside = row["beside"] if isinstance(row["beside"], list) else []
-    hosts = row["set"] if isinstance(row["set"], list) else []
+def _print_details(row: Mapping[str, Any]) -> None:
+    since_sec, memory_bytes = row["since_sec"], row["memory_bytes"]
+    since = time.strftime(" since %Y-%m-%d %H:%M:%S", time.localtime(since_sec)) if since_sec else ""
     lines = {
         "why": row["reason"],
-        "beside": "\n             ".join(beside),
-        "set": "\n             ".join(map(set_line, hosts)),
-        "log": "\n             ".join(log),
-        "changed": "\n             ".join(changed),
-        "answers": "\n             ".join(answers),
+        "beside": row["beside"],
+        "set": [*map(set_line, row["set"])],
+        "log": row["log"],
+        "changed": row["changed"],
+        "answers": row["answers"],
         "next": row["next"],
         "state": row["state_shown"],
         "pid": row["pid"],
@@ -201,28 +194,24 @@ def _print_details(row: Mapping[str, object]) -> None:
         "model": row["model"],
         "gpus": row["gpus"],
         "restarts": row["restarts"],
-        "memory": f"{memory_bytes / 2**20:.0f} MiB" if isinstance(memory_bytes, int) else None,
-        "on demand": _socket_in_words(row.get("socket")),
+        "memory": f"{memory_bytes / 2**20:.0f} MiB" if memory_bytes is not None else None,
+        "on demand": _socket_in_words(row["socket"]),
         "at boot": "yes" if row["enabled"] else "no",
         "unit": row["unit_file"],
-        "drop-ins": " ".join(drop_ins) if isinstance(drop_ins, list) else None,
+        "drop-ins": " ".join(row["drop_ins"]),
     }
     click.echo(row["name"])
     for label, value in lines.items():
         if label == "state":
             print_state(f"  {'state:':10} ", str(value), since)
-        elif value not in (None, ""):
-            click.echo(f"  {label + ':':10} {value}")
+        elif value not in (None, "", []):
+            text = "\n             ".join(value) if isinstance(value, list) else value
+            click.echo(f"  {label + ':':10} {text}")
 
 
-def _socket_in_words(active_state: object) -> str | None:
-    if active_state is None:
-        return None
-    return (
-        "its socket listens"
-        if active_state == "active"
-        else f"its socket is {active_state}: no request starts it"
-    )
+def _socket_in_words(active_state: str | None) -> str | None:
+    known = {None: None, "active": "its socket listens"}
+    return known.get(active_state, f"its socket is {active_state}: no request starts it")
 
 
 class _Logs(click.Command):

@@ -42,7 +42,7 @@ def setup_(place: Place, remove: bool, package: Path | None) -> None:
     """
     if place.user or place.remote:
         raise UsageError("setup is for this system; run it without --user and -H, as root")
-    paths = dict(_package_files(package) if package else _local_files())
+    paths = dict(_files(package))
     if not remove:
         if not package:
             refuse_if_others_can_write()  # root runs it at each boot
@@ -58,31 +58,23 @@ def setup_(place: Place, remove: bool, package: Path | None) -> None:
             path.unlink()
 
 
-def _local_files() -> Iterator[tuple[Path, str]]:
-    """The files of an installation that is no package, with their content."""
-    command = os.path.abspath(shutil.which(sys.argv[0]) or sys.argv[0])  # noqa: PTH100  (a link is stable)
-    service = (_SHARE / "recipectl-apply.service").read_text()
-    yield from _shared(Path("/usr/local/share"), zsh="site-functions")
-    yield Path("/etc/polkit-1/rules.d/50-recipectl.rules"), (_SHARE / "50-recipectl.rules").read_text()
-    service = service.replace("ExecStart=recipectl ", f"ExecStart={quoting.word(command)} ")
-    yield Path("/etc/systemd/system/recipectl-apply.service"), service
-
-
-def _package_files(root: Path) -> Iterator[tuple[Path, str]]:
-    """The files of a package of the system, below a root."""
-    share = root / "usr/share"
-    yield from _shared(share, zsh="vendor-completions")
-    yield share / "polkit-1/rules.d/50-recipectl.rules", (_SHARE / "50-recipectl.rules").read_text()
-    service = (_SHARE / "recipectl-apply.service").read_text()
-    service = service.replace("ExecStart=recipectl ", "ExecStart=/usr/bin/recipectl ")
-    yield root / "usr/lib/systemd/system/recipectl-apply.service", service
-
-
-def _shared(share: Path, *, zsh: str) -> Iterator[tuple[Path, str]]:
+def _files(package: Path | None) -> Iterator[tuple[Path, str]]:
+    """The files of this installation, or of a package of the system below its root, with their content."""
     from recipectl.cli import recipectl
 
+    if package:
+        share, zsh, command = package / "usr/share", "vendor-completions", "/usr/bin/recipectl"
+        rules, units = share / "polkit-1/rules.d", package / "usr/lib/systemd/system"
+    else:
+        share, zsh = Path("/usr/local/share"), "site-functions"
+        command = os.path.abspath(shutil.which(sys.argv[0]) or sys.argv[0])  # noqa: PTH100  (a link is stable)
+        rules, units = Path("/etc/polkit-1/rules.d"), Path("/etc/systemd/system")
     for page in _PAGES:
         if (file := _SHARE / page).exists():  # made by `make man`
             yield share / f"man/man{page[-1]}/{page}", file.read_text()
     for name, shell in _COMPLETIONS.items():
         yield share / name.format(zsh=zsh), shell(recipectl, {}, "recipectl", "_RECIPECTL_COMPLETE").source()
+    yield rules / "50-recipectl.rules", (_SHARE / "50-recipectl.rules").read_text()
+    service = (_SHARE / "recipectl-apply.service").read_text()
+    service = service.replace("ExecStart=recipectl ", f"ExecStart={quoting.word(command)} ")
+    yield units / "recipectl-apply.service", service

@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -119,10 +118,7 @@ def _is_there_already(place: Place, record: Record) -> bool:
         raise not_applied(record.model, place)
     require_named_runtime(resolved.recipe)
     runtime = resolved.runtime
-    new: Path | None = Path(record.to)
-    if "/" not in record.to:
-        like = Path(runtime.venv) if runtime.venv else None
-        _, new = known_runtime(place, record.to, resolved.recipe.backend, like)
+    new = known_runtime(place, record.to, resolved)
     source = steps.source_of(place, record.model)
     before = steps.compiled(place, source)
     same = new is not None and with_runtime(place, source, before, new).compiled.resolved.runtime == runtime

@@ -30,6 +30,7 @@ from recipectl.systemd.store import Store
 from recipectl.systemd.unitfile import Unit, UnitNames
 
 if TYPE_CHECKING:
+    from recipectl.compiler.model import ResolvedRecipe
     from recipectl.converge.records import Record
     from recipectl.place import Place
     from recipectl.venvs.request import Request
@@ -56,10 +57,9 @@ class OtherVerbs:
     def __init__(self, place: Place) -> None:
         self.place = place
 
-    def make_runtime(self, requirement: str, backend: str, like: Path | None) -> Path:
-        """The venv of a requirement, made like another one where it is not there."""
-        request, folder = known_runtime(self.place, requirement, backend, like)
-        return folder or ensure_venv(self.place, request)
+    def make_runtime(self, to: str, resolved: ResolvedRecipe) -> Path:
+        """The runtime at a path, or the venv of a requirement, made like that of the recipe."""
+        return known_runtime(self.place, to, resolved) or ensure_venv(self.place, _request(to, resolved))
 
     def apply(self, model: str, store: Store, manager: Manager) -> None:
         """Apply one recipe; HostError with what went wrong."""
@@ -84,23 +84,30 @@ class OtherVerbs:
         return f"{service} did not start: {why}"
 
 
-def known_runtime(
-    place: Place, requirement: str, backend: str, like: Path | None
-) -> tuple[Request, Path | None]:
-    """What a requirement asks for, and its venv, where that is there already, whoever has made it.
+def known_runtime(place: Place, to: str, resolved: ResolvedRecipe) -> Path | None:
+    """The runtime at a path; or the venv of a requirement, where that is there already, whoever has made it.
 
     UsageError for what is no requirement, and for that of another engine.
     """
     from recipectl.machine.disk import Disk
     from recipectl.upgrades import target
-    from recipectl.venvs.request import like_another
 
-    request = like_another(requirement, like)
+    if "/" in to:
+        return Path(to)
+    request, backend = _request(to, resolved), resolved.recipe.backend
     target.refuse_another_engine(request.distribution, backend)
     version = request.pinned_version
     folder = venv_folder(place) / f"{request.distribution}-{version}"
     is_there = version is not None and target.is_runtime(folder, version, backend, Disk())
-    return request, folder if is_there else None
+    return folder if is_there else None
+
+
+def _request(requirement: str, resolved: ResolvedRecipe) -> Request:
+    """What a requirement asks for, like the venv that a recipe has."""
+    from recipectl.venvs.request import like_another
+
+    venv = resolved.runtime.venv
+    return like_another(requirement, Path(venv) if venv else None)
 
 
 def unit_of(model: str) -> str:

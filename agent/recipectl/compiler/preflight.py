@@ -22,7 +22,7 @@ from recipectl.machine.installation import Installation
 from recipectl.machine.runtime import Runtime
 from recipectl.recipe.hostfile import HostSettings
 from recipectl.recipe.schema import Recipe
-from recipectl.recipe.trusted import Trust
+from recipectl.recipe.trusted import Content, Trust
 from recipectl.recipe.yamlsyntax import Loader
 from recipectl.request_queue import HAPROXY
 
@@ -144,9 +144,9 @@ def mps_pipes(resolved: ResolvedRecipe, disk: Disk) -> str | None:
     """CUDA's default folder of MPS pipes, if it is root's: anybody may make one in /tmp."""
     if resolved.recipe.accelerator != "cuda" or resolved.gpus.mode == "none":
         return None
-    mode, owner, *_ = (*disk.fingerprint(_MPS_PIPES).split(":"), "0", "0")
-    is_folder = stat.S_ISDIR(int(mode or "0", 8)) and not os.path.islink(_MPS_PIPES)  # noqa: PTH114
-    return _MPS_PIPES if is_folder and owner == "0" else None
+    mode, owner, _ = disk.node(_MPS_PIPES)
+    is_folder = stat.S_ISDIR(mode) and not os.path.islink(_MPS_PIPES)  # noqa: PTH114
+    return _MPS_PIPES if is_folder and owner == 0 else None
 
 
 def _cache_folders(resolved: ResolvedRecipe) -> Iterator[Path]:
@@ -250,17 +250,22 @@ def lock_contents(path: Path, lock: lockfile.Lock) -> dict[Path, str | bytes]:
     return contents
 
 
+def read_lock(path: Path, content: Content) -> lockfile.Lock:
+    """The lock of a recipe; UsageError where it cannot be read."""
+    try:
+        return lockfile.read_lock(content(path))
+    except (OSError, ValueError) as error:
+        sentence = f"{path} cannot be read as a lock ({error}); remove it, and run `recipectl lock` again"
+        raise UsageError(sentence, kind="lock") from error
+
+
 def check_lock(
     lock: Path | None, recipe: Recipe, runtime: Runtime, settings: HostSettings, disk: Disk
 ) -> tuple[str, ...]:
     """The differences to the recipe's lock; UsageError where the host file says `drift: refuse`."""
     if lock is None:
         return ()
-    try:
-        locked = lockfile.read_lock(disk.content(lock))
-    except (OSError, ValueError) as error:
-        sentence = f"{lock} cannot be read as a lock ({error}); remove it, and run `recipectl lock` again"
-        raise UsageError(sentence, kind="lock") from error
+    locked = read_lock(lock, disk.content)
     current = current_lock(recipe, runtime)
     # The fingerprints make a cache check these files again.
     program = Path(current["interpreter_file"])

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from ipaddress import ip_address
-from itertools import combinations, product
+from itertools import chain, combinations, product
 from typing import NamedTuple
 
 from recipectl.compiler.claims import SHARING, Claim
@@ -24,16 +23,15 @@ class Relations(NamedTuple):
     stopped: tuple[tuple[str, int], ...] = ()  # (what a start would stop, the port of its clients)
 
 
-@dataclass
-class Decisions:
+class Decisions(NamedTuple):
     """Name of a recipe -> its relations, and name -> what is wrong with them."""
 
-    relations: dict[str, Relations] = field(default_factory=dict)
-    errors: dict[str, list[UsageError]] = field(default_factory=dict)
+    relations: dict[str, Relations]
+    errors: dict[str, list[UsageError]]
 
-    def refuse(self, name: str, sentence: str, *key: str, kind: str = "relation") -> None:
-        """Note what is wrong with a recipe."""
-        self.errors.setdefault(name, []).append(UsageError(sentence, *key, kind=kind))
+
+_Names = Mapping[str, set[str]]
+_Refusals = Iterator[tuple[str, UsageError]]  # (the name of a recipe, what is wrong with it)
 
 
 def closure(start: Iterable[str], edges: Mapping[str, Iterable[str]]) -> set[str]:
@@ -59,32 +57,33 @@ def decide(
     `gateway` is where the gateway of the host listens.
     """
     by_name = {claim.name: claim for claim in sorted(claims, key=lambda claim: claim.name)}
-    decisions = Decisions()
-    _check_names(by_name, broken, decisions)
     needs = _closures(by_name, "after", "requires")
     required = _closures(by_name, "requires")
     rivals, turns = _conflicts(by_name, required)
-    _check_circles(by_name, needs, decisions)
-    _check_after(by_name, rivals, decisions)
-    _check_starts(by_name, rivals, required, decisions)
-    _check_boot(by_name, rivals, required, decisions)
-    _check_ports(by_name, rivals, holders, decisions)
-    _check_gateway(by_name, gateway, holders, decisions)
+    errors: dict[str, list[UsageError]] = {}
+    for name, error in chain(
+        _check_names(by_name, broken),
+        _check_circles(by_name, needs),
+        _check_after(by_name, rivals),
+        _check_starts(rivals, required),
+        _check_boot(by_name, rivals, required),
+        _check_ports(by_name, rivals, holders),
+        _check_gateway(by_name, gateway, holders) if gateway else (),
+    ):
+        errors.setdefault(name, []).append(error)
     # One order of all recipes that respects what they need: no After= may contradict it.
     ranks = {name: (len(needs[name]), name) for name in by_name}
+    decided = {}
     for name, claim in by_name.items():
         first = {other for other in rivals[name] | turns[name] if ranks[other] < ranks[name]}
-        decisions.relations[name] = Relations(
+        decided[name] = Relations(
             rivals=tuple(sorted(rivals[name])),
             taking_turns=tuple(sorted(turns[name])),
             after=tuple(sorted({*claim.after, *claim.requires, *first})),
             requires=tuple(sorted(claim.requires)),
             stopped=_stopped_by(name, by_name, rivals, required),
         )
-    return decisions
-
-
-_Names = Mapping[str, set[str]]
+    return Decisions(decided, errors)
 
 
 def _closures(by_name: Mapping[str, Claim], *keys: str) -> _Names:
@@ -132,52 +131,54 @@ def _sharing(first: Claim, second: Claim, required: _Names) -> str:
     return "ordered" if related and strictest == "exclusive" else strictest
 
 
-def _check_names(by_name: Mapping[str, Claim], broken: frozenset[str], decisions: Decisions) -> None:
+def _refusal(name: str, sentence: str, *key: str, kind: str = "relation") -> tuple[str, UsageError]:
+    return name, UsageError(sentence, *key, kind=kind)
+
+
+def _check_names(by_name: Mapping[str, Claim], broken: frozenset[str]) -> _Refusals:
     for name, claim in by_name.items():
         for key in ("after", "requires", "conflicts"):
             for other in getattr(claim, key):
                 if key == "conflicts" and other in broken:
                     continue  # it will not be started
                 if other in broken:
-                    decisions.refuse(
+                    yield _refusal(
                         name, f"`{key}` names `{other}`, which has errors; correct them first", key
                     )
                 elif other not in by_name or other == name:
                     sentence = (
                         f"`{key}` names `{other}`, which is not another recipe of this host; correct it"
                     )
-                    decisions.refuse(name, sentence, key)
+                    yield _refusal(name, sentence, key)
 
 
-def _check_circles(by_name: Mapping[str, Claim], needs: _Names, decisions: Decisions) -> None:
+def _check_circles(by_name: Mapping[str, Claim], needs: _Names) -> _Refusals:
     for name, claim in by_name.items():
         if name in needs[name]:
             sentence = f"`after` and `requires` lead back to `{name}` itself; remove one of them"
-            decisions.refuse(name, sentence, "requires" if claim.requires else "after")
+            yield _refusal(name, sentence, "requires" if claim.requires else "after")
 
 
-def _check_after(by_name: Mapping[str, Claim], rivals: _Names, decisions: Decisions) -> None:
+def _check_after(by_name: Mapping[str, Claim], rivals: _Names) -> _Refusals:
     for name, claim in by_name.items():
         for other in sorted(rivals[name] & {*claim.after}):
             sentence = (
                 f"`after` names `{other}`, and starting `{name}` stops it (a GPU, or `conflicts`); remove it"
             )
-            decisions.refuse(name, sentence, "after")
+            yield _refusal(name, sentence, "after")
 
 
-def _check_starts(
-    by_name: Mapping[str, Claim], rivals: _Names, required: _Names, decisions: Decisions
-) -> None:
+def _check_starts(rivals: _Names, required: _Names) -> _Refusals:
     """Refuse a recipe whose start needs two models that stop each other."""
-    for name in by_name:
-        for first, second in combinations(sorted({name, *required[name]}), 2) if required[name] else ():
+    for name, others in required.items():
+        for first, second in combinations(sorted({name, *others}), 2) if others else ():
             if second in rivals[first]:
                 fault = f"its start needs `{first}` and `{second}`, which stop each other"
                 remedy = "correct `requires`, `gpu_sharing` or `conflicts`"
-                decisions.refuse(name, f"`{name}` cannot start: {fault}; {remedy}", "requires")
+                yield _refusal(name, f"`{name}` cannot start: {fault}; {remedy}", "requires")
 
 
-def _check_boot(by_name: Mapping[str, Claim], rivals: _Names, required: _Names, decisions: Decisions) -> None:
+def _check_boot(by_name: Mapping[str, Claim], rivals: _Names, required: _Names) -> _Refusals:
     """Refuse two models that start at boot and stop each other."""
     cause: dict[str, str] = {}  # what starts at boot -> the recipe that starts it
     for name, claim in by_name.items():
@@ -187,8 +188,8 @@ def _check_boot(by_name: Mapping[str, Claim], rivals: _Names, required: _Names, 
         for second in sorted(rivals[first] & cause.keys()):
             if first < second:
                 reason = _reason_to_conflict(by_name[first], by_name[second])
-                _refuse_at_boot(first, second, reason, cause, decisions)
-                _refuse_at_boot(second, first, reason, cause, decisions)
+                yield _refuse_at_boot(first, second, reason, cause)
+                yield _refuse_at_boot(second, first, reason, cause)
 
 
 def _reason_to_conflict(first: Claim, second: Claim) -> str:
@@ -198,22 +199,17 @@ def _reason_to_conflict(first: Claim, second: Claim) -> str:
     return f"share GPU {', '.join(gpus) or 'all'}"
 
 
-def _refuse_at_boot(
-    name: str, other: str, reason: str, cause: Mapping[str, str], decisions: Decisions
-) -> None:
+def _refuse_at_boot(name: str, other: str, reason: str, cause: Mapping[str, str]) -> tuple[str, UsageError]:
     starter = cause[name]
     chain = f" (`{starter}` requires `{name}`)" if starter != name else ""
     fault = f"`{name}` and `{other}` both start at boot and {reason}{chain}"
     remedy = "take `autostart` from one, or give both `gpu_sharing: ordered`"
-    decisions.refuse(starter, f"{fault}; {remedy}", "requires" if chain else "autostart")
+    return _refusal(starter, f"{fault}; {remedy}", "requires" if chain else "autostart")
 
 
 def _check_ports(
-    by_name: Mapping[str, Claim],
-    rivals: _Names,
-    holders: frozenset[tuple[str, int]],
-    decisions: Decisions,
-) -> None:
+    by_name: Mapping[str, Claim], rivals: _Names, holders: frozenset[tuple[str, int]]
+) -> _Refusals:
     """Refuse one port for two that could run at once; a socket listens beside everything."""
     users: dict[int, list[tuple[Claim, str, bool]]] = {}
     for claim in by_name.values():
@@ -232,28 +228,20 @@ def _check_ports(
                 of_set = by_name[name].set_ports
                 key = ("nodes", ("port", "tie_port")[of_set.index(port)]) if port in of_set else ("port",)
                 sentence = f"`{name}` and `{other}` {fault}; change one `{'.'.join(key)}:`"
-                decisions.refuse(name, sentence, *key, kind="port")
+                yield _refusal(name, sentence, *key, kind="port")
 
 
 def _check_gateway(
-    by_name: Mapping[str, Claim],
-    gateway: tuple[str, int] | None,
-    holders: frozenset[tuple[str, int]],
-    decisions: Decisions,
-) -> None:
+    by_name: Mapping[str, Claim], gateway: tuple[str, int], holders: frozenset[tuple[str, int]]
+) -> _Refusals:
     """Refuse the port of the gateway, which would ask itself; a model that has it already stays."""
     for name, claim in by_name.items():
-        for address, port in claim.ports if gateway else ():
-            if (
-                gateway
-                and port == gateway[1]
-                and same_address(address, gateway[0])
-                and (name, port) not in holders
-            ):
+        for address, port in claim.ports:
+            taken = port == gateway[1] and same_address(address, gateway[0])
+            if taken and (name, port) not in holders:
                 fault = f"`{name}` would listen at port {port}, where the gateway of the host file listens"
-                decisions.refuse(
-                    name, f"{fault}; change `port:`, or `listen:` of the gateway", "port", kind="port"
-                )
+                remedy = "change `port:`, or `listen:` of the gateway"
+                yield _refusal(name, f"{fault}; {remedy}", "port", kind="port")
 
 
 def same_address(address: str, other: str) -> bool:

@@ -32,11 +32,10 @@ def check(recipe: Recipe, disk: Disk, trust: Trust | None = None) -> Iterator[Us
 
 
 def _wrong_secret_file(source: str, disk: Disk, trust: Trust | None) -> str | None:
-    fingerprint = disk.fingerprint(source)  # first of all, so that a cache checks it again
-    if not fingerprint:
+    mode = disk.node(source).mode  # first of all, so that a cache checks it again
+    if not mode:
         visible = os.geteuid() == 0 or os.access(Path(source).parent, os.X_OK)
         return f"{source} does not exist; create it with mode 0600" if visible else None
-    mode = int(fingerprint.split(":")[0], 8)
     if not stat.S_ISREG(mode):
         return f"{source} is not a file; give a file"
     if mode & (stat.S_IRWXO | stat.S_IWGRP):

@@ -4,40 +4,18 @@ import contextlib
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
 
 from recipectl.converge.values import Action, Plan
 from recipectl.errors import HostError, RecipectlError, on_host
 from recipectl.files import failures_named, remove, write_whole
 from recipectl.machine import helperfile
+from recipectl.systemd.dbus import Manager
 from recipectl.systemd.store import Store
 from recipectl.systemd.unitfile import TARGET, is_queue
 
 
-class JobRunner(Protocol):
-    """The part of systemd's manager that a plan needs."""
-
-    def job(self, verb: str, unit: str) -> str:
-        """Run a job to its end and return systemd's result."""
-
-    def start_without_waiting(self, verb: str, unit: str) -> None:
-        """Queue a job and return."""
-
-    def reload(self) -> None:
-        """daemon-reload."""
-
-    def reset_failed(self, unit: str) -> None:
-        """Forget a failure."""
-
-    def enable(self, units: Sequence[str]) -> None:
-        """Make the links of [Install]."""
-
-    def disable(self, units: Sequence[str]) -> None:
-        """Remove the links of [Install]."""
-
-
 def apply(
-    plan: Plan, store: Store, manager: JobRunner, report: Callable[[Action], None] = lambda _: None
+    plan: Plan, store: Store, manager: Manager, report: Callable[[Action], None] = lambda _: None
 ) -> None:
     """
     Stop what goes, write what changed, enable, reload once, then stop, restart and start models.
@@ -77,9 +55,7 @@ def apply(
 class _Work:
     """The actions of a plan, and what went wrong so far."""
 
-    def __init__(
-        self, plan: Plan, store: Store, manager: JobRunner, report: Callable[[Action], None]
-    ) -> None:
+    def __init__(self, plan: Plan, store: Store, manager: Manager, report: Callable[[Action], None]) -> None:
         # A socket or timer goes before the unit that it starts. Otherwise a request starts that unit again.
         # A queue goes before all models: their engines still answer its requests.
         self.actions = sorted(

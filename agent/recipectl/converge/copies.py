@@ -20,13 +20,12 @@ def in_recipe_folder(place: Place, argument: str, say: Callable[[str], None]) ->
     """
     if not search.is_file(argument):
         return argument
-    path = search.find(argument, ()).absolute()
+    path = search.file_of(argument).absolute()
     if path.parent in place.recipe_folders:
         return argument
     target = place.recipe_folders[0] / path.name
     notes = place.state_folder / "copies.json"
-    by_name = {search.stem(other): other for other in search.recipe_files(place.recipe_folders)}
-    other = by_name.get(search.stem(path))
+    other = search.recipe_files(place.recipe_folders).get(search.stem(path))
     if other and (other != target or not is_copy(place, target, path)):
         fault = f"{path} has the name of {other}, which is not a copy of it"
         raise UsageError(f"{fault}; rename it, or replace that file yourself", kind="file")

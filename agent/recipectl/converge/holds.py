@@ -14,10 +14,9 @@ from recipectl.recipe.trusted import content_for
 def held(place: Place) -> dict[str, Problem]:
     """Recipe -> why it is left alone, as a warning."""
     holds = {}
-    files = {search.stem(file): str(file) for file in search.recipe_files(place.recipe_folders)}
-    for name, file in files.items():
+    for name, file in search.recipe_files(place.recipe_folders).items():
         if records.path(place, name).exists() and (sentence := _why_held(place, name)):
-            holds[name] = on_host("unit", sentence, file=file, severity="warning")
+            holds[name] = on_host("unit", sentence, file=str(file), severity="warning")
     return holds
 
 

@@ -17,13 +17,13 @@ _LONGEST_HISTORY = 10
 class Edit:
     """A value that was replaced in a file: `old` and `new` are words as the file has them.
 
-    `old` is None where the upgrade has made the file: then `new` is its whole text.
+    Without `key` they are whole texts: None is a file that is not there.
     """
 
     file: str
     key: tuple[str, ...]
     old: str | None
-    new: str
+    new: str | None
 
 
 @dataclass(frozen=True)
@@ -105,8 +105,7 @@ def read(place: Place, model: str) -> Record | None:
     """The record of a model; None for one that was never upgraded."""
     file = path(place, model)
     try:
-        data = json.loads(read_bounded(file, _MAX_BYTES))
-        return _record(data)
+        return _record(json.loads(read_bounded(file, _MAX_BYTES), object_hook=_tuples))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, LookupError, TypeError) as error:
@@ -119,26 +118,18 @@ def names(place: Place) -> list[str]:
     return sorted(file.name.removesuffix(".json") for file in folder(place).glob("*.json"))
 
 
+def _tuples(data: dict[str, Any]) -> dict[str, Any]:
+    """JSON has lists where a record has tuples."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in data.items()}
+
+
+def _with_parts(data: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a record, or of an upgrade in its history, with their own parts as values."""
+    edits = tuple(Edit(**edit) for edit in data["edits"])
+    states = {name: Before(**data[name]) for name in ("before", "after") if data.get(name)}
+    return data | states | {"edits": edits}
+
+
 def _record(data: dict[str, Any]) -> Record:
-    history = tuple(_passed(each) for each in data["history"])
-    before = _before(data["before"]) if data["before"] else None
-    parts = {
-        "history": history,
-        "edits": _edits(data["edits"]),
-        "before": before,
-        "said": tuple(data["said"]),
-    }
-    return Record(**data | parts)
-
-
-def _passed(data: dict[str, Any]) -> Passed:
-    before, after = _before(data["before"]), _before(data["after"])
-    return Passed(**data | {"edits": _edits(data["edits"]), "before": before, "after": after})
-
-
-def _edits(rows: list[dict[str, Any]]) -> tuple[Edit, ...]:
-    return tuple(Edit(**row | {"key": tuple(row["key"])}) for row in rows)
-
-
-def _before(data: dict[str, Any]) -> Before:
-    return Before(**data | {"enabled": tuple(data["enabled"]), "up": tuple(data["up"])})
+    history = tuple(Passed(**_with_parts(passed)) for passed in data["history"])
+    return Record(**_with_parts(data) | {"history": history})

@@ -68,7 +68,7 @@ def survey(
 
 def _gone(place: Place, units: Iterable[InstalledUnit]) -> dict[str, str]:
     """Unit -> why it must go: its recipe is in no folder any more, and the file it came from is gone."""
-    names = {search.stem(path) for path in search.recipe_files(place.recipe_folders)}
+    names = search.recipe_files(place.recipe_folders)
     return {
         unit.name: f"its recipe {unit.source} is gone"
         for unit in units

@@ -1,10 +1,10 @@
 """The recipes of all hosts together: what is wrong on one host, in a set, or between hosts."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from recipectl.compiler import members, relations
 from recipectl.compiler.claims import claim_of, with_installed
@@ -13,7 +13,6 @@ from recipectl.compiler.pipeline import resolve_purely
 from recipectl.compiler.problems import ProblemCollector
 from recipectl.engines.registry import ENGINES
 from recipectl.errors import Problem, RecipectlError, UsageError
-from recipectl.files import read_bounded
 from recipectl.fleet.between import Findings, Resolved, check_names, check_sets
 from recipectl.fleet.inventory import FleetHost
 from recipectl.machine.installation import Installation
@@ -69,9 +68,19 @@ class _Files:
     def __init__(self) -> None:
         self.settings = cache(self._settings)
         self.sources = cache(self._sources)
-        self._relations: dict[object, list[Problem]] = {}
-        self._read: dict[object, _Read | RecipectlError] = {}
-        self._resolved: dict[object, ResolvedRecipe | RecipectlError] = {}
+        self._known: dict[object, Any] = {}
+
+    def _once(self, key: object, make: Callable[[], T]) -> T:
+        """What `make` has returned for this key, or raised."""
+        if key not in self._known:
+            try:
+                self._known[key] = make()
+            except RecipectlError as error:
+                self._known[key] = error
+        outcome: T | RecipectlError = self._known[key]
+        if isinstance(outcome, RecipectlError):
+            raise outcome
+        return outcome
 
     def _settings(self, path: Path | None) -> HostSettings:
         return load_host_settings((path,) if path else ())[0]
@@ -82,16 +91,9 @@ class _Files:
 
     def recipe(self, source: search.Source, settings: HostSettings) -> _Read:
         """A recipe with the variables of a host file; RecipeError with all its problems."""
-        key = (source.file, source.drop_ins, tuple(sorted(settings.vars.items())))
-        if key not in self._read:
-            try:
-                paths = (source.file, *source.drop_ins)
-                self._read[key] = _Read(
-                    *load_with_positions(paths, settings.vars, read_bounded), str(source.file)
-                )
-            except RecipectlError as error:
-                self._read[key] = error
-        return _value(self._read[key])
+        paths = (source.file, *source.drop_ins)
+        key = (paths, tuple(sorted(settings.vars.items())))
+        return self._once(key, lambda: _Read(*load_with_positions(paths, settings.vars), str(source.file)))
 
     def resolved(
         self, source: search.Source, settings: HostSettings, host_file: Path | None, answer: members.Answer
@@ -100,28 +102,14 @@ class _Files:
         read = self.recipe(source, settings)
         if read.recipe.nodes and read.recipe.nodes.hosts:
             return _resolve(read, settings, answer)
-        key = (id(read), host_file)
-        if key not in self._resolved:
-            try:
-                self._resolved[key] = _resolve(read, settings, answer)
-            except RecipectlError as error:
-                self._resolved[key] = error
-        return _value(self._resolved[key])
+        return self._once((id(read), host_file), lambda: _resolve(read, settings, answer))
 
     def together(
         self, recipes: Resolved, broken: frozenset[str], settings: HostSettings, host_file: Path | None
     ) -> list[Problem]:
         """What is wrong with recipes together; the same recipes are compared once."""
         key = (broken, host_file, *(id(resolved) for resolved in recipes.values()))
-        if key not in self._relations:
-            self._relations[key] = _together(recipes, broken, settings)
-        return self._relations[key]
-
-
-def _value(outcome: T | RecipectlError) -> T:
-    if isinstance(outcome, RecipectlError):
-        raise outcome
-    return outcome
+        return self._once(key, lambda: _together(recipes, broken, settings))
 
 
 def _resolve(read: _Read, settings: HostSettings, answer: members.Answer) -> ResolvedRecipe:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from ipaddress import ip_address
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -13,7 +14,7 @@ from recipectl.compiler.problems import ProblemCollector
 from recipectl.compiler.relations import same_address
 from recipectl.errors import Problem, RecipectlError, UsageError, on_host
 from recipectl.gateway import host
-from recipectl.gateway.configuration import FOLDER, Gateway, is_loopback, render
+from recipectl.gateway.configuration import FOLDER, Gateway, render
 from recipectl.gateway.routes import Routes, Target, routes, target_of, target_of_unit
 from recipectl.machine.installation import current_installation
 from recipectl.place import Place
@@ -97,7 +98,7 @@ def _require_own_port(settings: GatewaySettings, targets: Iterable[Target]) -> N
 
 
 def _warnings(settings: GatewaySettings, all_routes: Routes) -> Iterator[UsageError]:
-    if settings.keys is None and not is_loopback(settings.listen):
+    if settings.keys is None and not ip_address(settings.address[0]).is_loopback:
         fault = f"everybody who reaches {settings.listen} can use all models"
         yield UsageError(f"{fault}; name a file of `keys:`", "gateway", "listen", kind="secret")
     for name, recipes in all_routes.ambiguous.items():

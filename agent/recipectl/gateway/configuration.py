@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from ipaddress import ip_address
 from typing import NamedTuple
 
 from recipectl.compiler import sandbox
@@ -50,11 +49,6 @@ class Gateway(NamedTuple):
     digest: str  # of the files: what a reload changes
     unit: Unit
     unit_digest: str  # of what a process keeps from its start
-
-
-def is_loopback(listen: str) -> bool:
-    """True if only this host can reach an address:port."""
-    return ip_address(listen.rpartition(":")[0].strip("[]")).is_loopback
 
 
 def render(
@@ -123,7 +117,11 @@ def credentials(settings: GatewaySettings, routes: Routes) -> list[Credential]:
 def _unit(
     settings: GatewaySettings, routes: Routes, nginx: Nginx, source: str, installation: Installation
 ) -> tuple[Unit, str]:
-    lines = [*sandbox.helper_lines(USER, limited=False), *_capabilities(settings.listen)]
+    lines = [
+        *sandbox.helper_lines(USER, limited=False),
+    ]
+    if settings.address[1] < 1024:
+        lines += [f"{name}=CAP_NET_BIND_SERVICE" for name in ("CapabilityBoundingSet", "AmbientCapabilities")]
     secrets = [credential.setting for credential in credentials(settings, routes)]
     # The helper's path is no part of it: another release of recipectl restarts nothing.
     digest = hashlib.sha256(json.dumps([lines, secrets, nginx.program]).encode()).hexdigest()[:12]
@@ -139,10 +137,3 @@ def _unit(
         digest_field=f"{DIGEST_FIELD}={digest}",
     )  # fmt: skip
     return sealed(Unit(GATEWAY, text)), digest
-
-
-def _capabilities(listen: str) -> list[str]:
-    """What a port below 1024 needs."""
-    if int(listen.rpartition(":")[2]) >= 1024:
-        return []
-    return ["CapabilityBoundingSet=CAP_NET_BIND_SERVICE", "AmbientCapabilities=CAP_NET_BIND_SERVICE"]

@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import pwd
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
-from recipectl.converge.apply import JobRunner
-from recipectl.converge.values import Action, Plan, Survey
+from recipectl.converge.values import Action, Survey
 from recipectl.errors import HostError, on_host
 from recipectl.files import failures_named, remove, write_whole
 from recipectl.gateway import host
 from recipectl.gateway.configuration import FOLDER, USER, Gateway
-from recipectl.machine import sockets
-from recipectl.systemd.states import UnitState
+from recipectl.machine import access, sockets
+from recipectl.machine.disk import Disk
+from recipectl.systemd.dbus import Manager
 from recipectl.systemd.unitfile import GATEWAY
 
 _FILES_CHANGED = "what it serves changed"
 _NO_LONGER = "the host file has no `gateway:` any more"
-
-
-class Manager(JobRunner, Protocol):
-    """The part of systemd's manager that the end of an apply needs."""
-
-    def states(self, units: Sequence[str]) -> tuple[UnitState, ...]:
-        """The state of each unit."""
 
 
 class Present(NamedTuple):
@@ -42,15 +34,15 @@ def present() -> Present:
 
 def decide(gateway: Gateway, survey: Survey, state: Present, *, restart: bool) -> tuple[Action, ...]:
     """The actions besides the unit's own writing, which a plan has with all units."""
-    actions = [] if _exists(USER) else [Action("create user", USER, "a unit runs as this user")]
+    has_user = access.identity(USER, Disk())[0] >= 0
+    actions = [] if has_user else [Action("create user", USER, "a unit runs as this user")]
     actions += [
         Action("write file", f"{FOLDER}/{name}", _FILES_CHANGED if name in state.files else "it is new")
         for name, text in gateway.files.items()
         if state.files.get(name) != text
     ]
-    actions += [
-        Action("remove file", f"{FOLDER}/{name}", "it is not used") for name in _surplus(gateway, state)
-    ]
+    surplus = sorted(state.files.keys() - gateway.files.keys())
+    actions += [Action("remove file", f"{FOLDER}/{name}", "it is not used") for name in surplus]
     is_new = GATEWAY not in survey.installed
     if is_new:
         actions.append(Action("enable", GATEWAY, "the host file has `gateway:`"))
@@ -82,38 +74,28 @@ def _reason_to_restart(gateway: Gateway, survey: Survey) -> str:
     return "a file of its keys or its certificate was changed" if GATEWAY in survey.rotated else ""
 
 
-def _surplus(gateway: Gateway, state: Present) -> list[str]:
-    return sorted(state.files.keys() - gateway.files.keys())
-
-
-def _exists(user: str) -> bool:
-    try:
-        pwd.getpwnam(user)
-    except KeyError:
-        return False
-    return True
-
-
-def write_files(plan: Plan, gateway: Gateway, report: Callable[[Action], None]) -> None:
-    """Write the files of a plan, each whole or not at all. nginx goes on with what it has loaded."""
-    actions = [action for action in plan.actions if action.verb == "write file"]
-    contents = {Path(action.unit): gateway.files[Path(action.unit).name] for action in actions}
+def write_files(actions: Sequence[Action], gateway: Gateway, report: Callable[[Action], None]) -> None:
+    """Write the files, each whole or not at all. nginx goes on with what it has loaded."""
+    written = [action for action in actions if action.verb == "write file"]
+    contents = {Path(action.unit): gateway.files[Path(action.unit).name] for action in written}
     if contents:
         with failures_named("written", Path(FOLDER)):
             Path(FOLDER).mkdir(parents=True, exist_ok=True)
             Path(FOLDER).chmod(0o755)  # nginx's user reads it, whatever root's umask is
     write_whole(contents, durable=True)
-    for action in actions:
+    for action in written:
         report(action)
 
 
-def finish(plan: Plan, gateway: Gateway | None, manager: Manager, report: Callable[[Action], None]) -> None:
+def finish(
+    actions: Sequence[Action], gateway: Gateway | None, manager: Manager, report: Callable[[Action], None]
+) -> None:
     """Reload nginx where that is due, and wait until it serves what it should; HostError if it does not."""
-    for action in plan.actions:
+    for action in actions:
         if action.verb == "remove file":
             remove(Path(action.unit))
             report(action)
-    verbs = {action.verb for action in plan.actions if action.unit == GATEWAY}
+    verbs = {action.verb for action in actions if action.unit == GATEWAY}
     if gateway is None or not verbs & {"reload service", "start", "restart"}:
         return
     # A start was queued by the plan: this joins it, and may wait for the network at a boot.
@@ -130,6 +112,6 @@ def finish(plan: Plan, gateway: Gateway | None, manager: Manager, report: Callab
         if holder and holder.unit != GATEWAY:
             failure += f": {gateway.settings.listen} is taken by {holder}"
         raise HostError([on_host("unit", f"{failure}; see `journalctl -u models-gateway`")])
-    for action in plan.actions:
+    for action in actions:
         if action.verb == "reload service":
             report(action)

@@ -9,20 +9,17 @@ from functools import cache
 from pathlib import Path
 
 from recipectl.machine.disk import Disk
+from recipectl.recipe.trusted import group_name, has_acl
 
 _DEVICE_NODES = ("nvidia*", "kfd", "dri/renderD*")
 
 
 def denied(path: Path, uid: int, gids: frozenset[int], disk: Disk) -> str | None:
     """The group of a path that a user cannot read and write; None when it can, or when nothing is there."""
-    mode, owner, group, *_ = (*disk.fingerprint(path).split(":"), "0", "0", "0")
-    bits = int(mode or "0", 8)
-    shift = 6 if owner == str(uid) else 3 if int(group) in gids else 0
-    if not mode or bits >> shift & 0o6 == 0o6 or _has_acl(path):
-        return None
-    with contextlib.suppress(KeyError):
-        return grp.getgrgid(int(group)).gr_name
-    return group
+    mode, owner, group = disk.node(path)
+    shift = 6 if owner == uid else 3 if group in gids else 0
+    may = not mode or mode >> shift & 0o6 == 0o6 or has_acl(path)
+    return None if may else group_name(group)
 
 
 def groups_of_nodes(disk: Disk) -> set[str]:
@@ -30,18 +27,16 @@ def groups_of_nodes(disk: Disk) -> set[str]:
     groups = set()
     for pattern in _DEVICE_NODES:
         for path in Path("/dev").glob(pattern):
-            mode, _, gid, *_ = (*disk.fingerprint(path).split(":"), "0", "0", "0")
-            bits = int(mode or "0", 8)
-            if stat.S_ISCHR(bits) and bits & stat.S_IWGRP and not bits & stat.S_IWOTH and gid != "0":
+            mode, _, gid = disk.node(path)
+            if stat.S_ISCHR(mode) and mode & stat.S_IWGRP and not mode & stat.S_IWOTH and gid:
                 with contextlib.suppress(KeyError):
-                    groups.add(grp.getgrgid(int(gid)).gr_name)
+                    groups.add(grp.getgrgid(gid).gr_name)
     return groups
 
 
 def has_group(path: str, gid: int, disk: Disk) -> bool:
     """True if a path, or a folder above it, belongs to a group."""
-    nodes = (Path(path), *Path(path).parents)
-    return any(disk.fingerprint(node).split(":")[2:3] == [str(gid)] for node in nodes)
+    return any(disk.node(part).group == gid for part in (Path(path), *Path(path).parents))
 
 
 def closed_folder(user: str, groups: tuple[str, ...], path: str, disk: Disk) -> str | None:
@@ -59,9 +54,9 @@ def closed_folder(user: str, groups: tuple[str, ...], path: str, disk: Disk) -> 
 
 
 def _may_enter(folder: Path, uid: int, gids: frozenset[int], disk: Disk) -> bool:
-    mode, owner, group, *_ = (*disk.fingerprint(folder).split(":"), "0", "0", "0")
-    bit = stat.S_IXUSR if owner == str(uid) else stat.S_IXGRP if int(group) in gids else stat.S_IXOTH
-    return bool(int(mode or "777", 8) & bit) or _has_acl(folder)
+    mode, owner, group = disk.node(folder)
+    bit = stat.S_IXUSR if owner == uid else stat.S_IXGRP if group in gids else stat.S_IXOTH
+    return not mode or bool(mode & bit) or has_acl(folder)
 
 
 def identity(user: str, disk: Disk) -> tuple[int, frozenset[int]]:
@@ -85,11 +80,3 @@ def group_id(group: str) -> int | None:
         return grp.getgrnam(group).gr_gid
     except KeyError:
         return int(group) if group.isdigit() else None
-
-
-def _has_acl(folder: Path) -> bool:
-    """True if an ACL decides who may enter a folder; recipectl does not read it."""
-    try:
-        return "system.posix_acl_access" in os.listxattr(folder)
-    except OSError:
-        return False

@@ -4,8 +4,9 @@ import os
 import re
 import stat
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from recipectl.files import read_bounded
 from recipectl.machine import distributions, network
@@ -21,6 +22,14 @@ def fingerprint(path: str) -> str:
     return f"{status.st_mode:o}:{status.st_uid}:{status.st_gid}:{status.st_size}:{status.st_mtime_ns}"
 
 
+class Node(NamedTuple):
+    """Mode, owner and group of a path; all are 0 where nothing is there."""
+
+    mode: int = 0
+    owner: int = 0
+    group: int = 0
+
+
 class Disk:
     """Looks at each path of the disk once. `fingerprints` has them all, so that a cache can check again."""
 
@@ -30,10 +39,10 @@ class Disk:
         self.answers: dict[str, str] = {}  # of the network, likewise
         self.runtimes: dict[object, Any] = {}  # of runtime.resolve: many recipes share a runtime
         self.closed_folders: dict[tuple[str, tuple[str, ...], str], str | None] = {}  # of preflight
-        self._names: dict[str, tuple[str, ...]] = {}
-        self._real: dict[str, str] = {}
-        self._python_versions: dict[str, str | None] = {}
-        self._engines: dict[tuple[str, str], tuple[str | None, Path | None]] = {}
+        self.names = cache(self._names)
+        self.real = cache(_real)
+        self.python_version = cache(distributions.python_version)
+        self.engine_distribution = cache(self._engine_distribution)
 
     def fingerprint(self, path: Path | str) -> str:
         """The fingerprint of a path; empty when nothing is there."""
@@ -41,6 +50,11 @@ class Disk:
         if text not in self.fingerprints:
             self.fingerprints[text] = fingerprint(text)
         return self.fingerprints[text]
+
+    def node(self, path: Path | str) -> Node:
+        """What a path is, and whose."""
+        mode, *ids = self.fingerprint(path).split(":")
+        return Node(int(mode, 8), *map(int, ids[:2])) if mode else Node()
 
     def answer(self, question: str) -> str:
         """What the network says of hosts (machine/network), asked once."""
@@ -50,36 +64,26 @@ class Disk:
 
     def is_executable(self, path: Path) -> bool:
         """True if systemd could execute this file."""
-        mode = int(self.fingerprint(path).split(":")[0] or "0", 8)
+        mode = self.node(path).mode
         return stat.S_ISREG(mode) and bool(mode & 0o111)
 
     def is_folder(self, path: Path) -> bool:
         """True for a folder, and for a link to one."""
-        return stat.S_ISDIR(int(self.fingerprint(path).split(":")[0] or "0", 8))
+        return stat.S_ISDIR(self.node(path).mode)
 
-    def names(self, folder: Path) -> tuple[str, ...]:
+    def _names(self, folder: Path) -> tuple[str, ...]:
         """The names in a folder, sorted; none when there is no such folder."""
-        key = str(folder)
-        if key not in self._names:
-            exists = self.fingerprint(folder)
-            try:
-                self._names[key] = tuple(sorted(os.listdir(folder))) if exists else ()  # noqa: PTH208  (names)
-            except OSError:  # a file, or a folder that is closed to us
-                self._names[key] = ()
-        return self._names[key]
+        try:
+            return tuple(sorted(os.listdir(folder))) if self.fingerprint(folder) else ()  # noqa: PTH208  (names)
+        except OSError:  # a file, or a folder that is closed to us
+            return ()
 
     def engine_version(self, program: Path | None, engine: str) -> str | None:
         """The engine's version from the name of its dist-info folder; nothing is imported."""
         return self.engine_distribution(program, engine)[0]
 
-    def engine_distribution(self, program: Path | None, engine: str) -> tuple[str | None, Path | None]:
+    def _engine_distribution(self, program: Path | None, engine: str) -> tuple[str | None, Path | None]:
         """(version, the folder it is installed in) for an interpreter or a script; else None, None."""
-        key = (str(program), engine)
-        if key not in self._engines:
-            self._engines[key] = self._find_engine(program, engine)
-        return self._engines[key]
-
-    def _find_engine(self, program: Path | None, engine: str) -> tuple[str | None, Path | None]:
         for folder in self.site_packages(program) if program else ():
             for distribution in ENGINE_DISTRIBUTIONS[engine]:
                 pattern = re.escape(distribution) + r"-([0-9][^-]*)\.dist-info\Z"
@@ -120,20 +124,6 @@ class Disk:
             if self.fingerprint(prefix / lib / python3 / packages)
         )
 
-    def real(self, path: Path) -> str:
-        """The file behind every link."""
-        key = str(path)
-        if key not in self._real:
-            self._real[key] = os.path.realpath(key)
-        return self._real[key]
-
-    def python_version(self, python: Path) -> str | None:
-        """The interpreter's version, as far as its venv and the name of its file tell."""
-        key = str(python)
-        if key not in self._python_versions:
-            self._python_versions[key] = distributions.python_version(key)
-        return self._python_versions[key]
-
     def same_folder(self, folder: Path, other: Path) -> bool:
         """True if two paths are the same folder."""
         return folder == other or self.real(folder) == self.real(other)
@@ -147,6 +137,11 @@ class Disk:
     def which(self, name: str, folders: tuple[str, ...]) -> tuple[Path, ...]:
         """Every executable of a name in the folders, in their order."""
         return tuple(Path(folder, name) for folder in folders if self.is_executable(Path(folder, name)))
+
+
+def _real(path: Path) -> str:
+    """The file behind every link."""
+    return os.path.realpath(path)
 
 
 def interpreter_of(program: Path) -> Path | None:

@@ -29,7 +29,7 @@ def site_packages(venv: Path) -> list[Path]:
     return sorted(venv.glob("lib/python3*/site-packages"))
 
 
-def python_version(python: str) -> str | None:
+def python_version(python: str | Path) -> str | None:
     """The version of a venv's interpreter, without running it; None when nothing tells it.
 
     pyvenv.cfg is written once. After an upgrade of the system's Python, the file behind the link counts.

@@ -5,6 +5,7 @@ Standard library only: the helper of the units reads it too.
 
 import contextlib
 import os
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -118,34 +119,37 @@ def same_cgroup(pid: int) -> bool:
     return cgroup(pid) == cgroup("self")
 
 
-def http_answer(host: str, port: int, path: str, timeout_sec: float, max_bytes: int) -> bytes | None:
-    """The answer to one GET as it was received, at most so many bytes; None when nobody answers.
-
-    The time limit is that of the whole answer, however slowly it comes.
-    """
+def http_answer(
+    host: str, port: int, path: str, timeout_sec: float, max_bytes: int, *, key: str = "", body: str = ""
+) -> bytes | None:
+    """The answer to one GET, or to a POST of JSON, as it was received; None unless it is whole in time."""
     end = time.monotonic() + timeout_sec
+    lines = [f"{'POST' if body else 'GET'} {path} HTTP/1.0", f"Host: {host}"]
+    lines += [f"Authorization: Bearer {key}"] if key else []
+    lines += ["Content-Type: application/json", f"Content-Length: {len(body.encode())}"] if body else []
     answer = b""
     try:
         with socket.create_connection((host, port), timeout=timeout_sec) as sock:
-            sock.sendall(f"GET {path} HTTP/1.0\r\nHost: {host}\r\n\r\n".encode())
-            while len(answer) < max_bytes and (left_sec := end - time.monotonic()) > 0:
+            sock.sendall("\r\n".join((*lines, "", body)).encode())
+            while len(answer) < max_bytes:
+                if (left_sec := end - time.monotonic()) <= 0:
+                    raise TimeoutError
                 sock.settimeout(left_sec)
                 part = sock.recv(min(65536, max_bytes - len(answer)))
                 if not part:
                     break
                 answer += part
     except OSError:
-        return answer or None
+        return None
     return answer
+
+
+def status_of(answer: bytes | None) -> int | None:
+    """The HTTP status of an answer; None for what is no HTTP."""
+    match = re.match(rb"HTTP/[0-9.]+ ([0-9]{3})", answer or b"")
+    return int(match[1]) if match else None
 
 
 def http_status(host: str, port: int, path: str, timeout_sec: float = 2) -> int | None:
     """The HTTP status of one GET, None when nobody answers."""
-    try:
-        with socket.create_connection((host, port), timeout=timeout_sec) as sock:
-            sock.sendall(f"GET {path} HTTP/1.0\r\nHost: {host}\r\n\r\n".encode())
-            answer = sock.recv(64)
-    except OSError:
-        return None
-    words = answer.split(None, 2)
-    return int(words[1]) if len(words) > 1 and words[0].startswith(b"HTTP/") and words[1].isdigit() else None
+    return status_of(http_answer(host, port, path, timeout_sec, len("HTTP/1.1 200")))

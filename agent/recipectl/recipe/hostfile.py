@@ -3,47 +3,46 @@
 from collections.abc import Callable
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, Field, field_validator
 
 from recipectl.files import read_bounded
 from recipectl.recipe.load import validate
-from recipectl.recipe.parts import Canary, Text
+from recipectl.recipe.parts import PART, Canary, Text
 from recipectl.recipe.positions import Positions
 from recipectl.recipe.schema import USER, variable_names
 from recipectl.recipe.search import host_files
 from recipectl.recipe.trusted import content_for
 from recipectl.recipe.yamlfile import read_document
 
-_ABSOLUTE = r"^/[^\x00-\x20;{}'\"\\$:%]*$"  # a word of nginx's configuration, and of a unit
+# A word of nginx's configuration, and of a unit.
+_Absolute = Annotated[str, Field(pattern=r"^/[^\x00-\x20;{}'\"\\$:%]*$")]
 DEFAULT_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 
 
 class Tls(BaseModel):
     """The certificate of the gateway, read as credentials."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+    model_config = PART
 
-    certificate: str = Field(pattern=_ABSOLUTE, description="a PEM file, with intermediate certificates")
-    key: str = Field(pattern=_ABSOLUTE, description="a PEM file, readable by root alone")
+    certificate: _Absolute = Field(description="a PEM file, with intermediate certificates")
+    key: _Absolute = Field(description="a PEM file, readable by root alone")
 
 
 class Gateway(BaseModel):
     """One address for all models of the host."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+    model_config = PART
 
     listen: str = Field(default="127.0.0.1:8000", description="address:port")
     tls: Tls | None = None
-    keys: str | None = Field(
-        default=None,
-        pattern=_ABSOLUTE,
-        description="a file of lines `name key`; left out: no key is asked for",
+    keys: _Absolute | None = Field(
+        default=None, description="a file of lines `name key`; left out: no key is asked for"
     )
     names: dict[Text, Text] = Field(default={}, description="further names of models")
-    include: str | None = Field(
-        default=None, pattern=_ABSOLUTE, description="the site's own lines in nginx's server block"
+    include: _Absolute | None = Field(
+        default=None, description="the site's own lines in nginx's server block"
     )
 
     @field_validator("listen")
@@ -63,7 +62,7 @@ class Gateway(BaseModel):
 class HostSettings(BaseModel):
     """/etc/recipectl/host.yaml; every key may be left out."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+    model_config = PART
 
     environment: dict[str, Text] = {}
     vars: dict[str, Text] = Field(default={}, description="what recipes may use as `${name}`")
@@ -87,8 +86,8 @@ class HostSettings(BaseModel):
         default=(), description="the UUIDs of GPU 0, 1, …, to compare the two spellings"
     )
 
-    venvs: str | None = Field(
-        default=None, pattern=_ABSOLUTE, description="the folder of `recipectl venv`; default: /opt/venvs"
+    venvs: _Absolute | None = Field(
+        default=None, description="the folder of `recipectl venv`; default: /opt/venvs"
     )
     canaries: tuple[Canary, ...] | None = Field(
         default=None, description="those of every recipe, before its own"

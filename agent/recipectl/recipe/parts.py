@@ -20,6 +20,8 @@ ANY_SCALAR = {"type": ["string", "number", "boolean"]}
 # A value exactly as the file has it: yamlfile turns the scalars of some keys into their text.
 Text = Annotated[str, Field(strict=True), WithJsonSchema(ANY_SCALAR)]
 Positive = Annotated[int, Field(strict=True, ge=1)]
+Port = Annotated[int, Field(strict=True, ge=1, le=65535)]
+_HttpPath = Annotated[str, Field(pattern=r"^/[!-~]*$")]
 
 LONGEST_SEC = 31_536_000  # a year
 
@@ -39,58 +41,50 @@ Span = Annotated[
 ]
 
 # pydantic builds the parts together with the recipe, and not each once more.
-_PART = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+PART = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 class Ready(BaseModel):
     """How the engine is asked whether it is ready."""
 
-    model_config = _PART
+    model_config = PART
 
-    path: str | None = Field(
-        default=None, pattern=r"^/[!-~]*$", description="HTTP path that answers 200 when ready"
-    )
+    path: _HttpPath | None = Field(default=None, description="HTTP path that answers 200 when ready")
     timeout_sec: Span = Field(default=1800, description="how long a load may take, in seconds")
 
 
 class OnDemand(BaseModel):
     """Start at the first request, stop when idle."""
 
-    model_config = _PART
+    model_config = PART
 
     idle: Span = Field(default=900, description="stop after this long without a connection")
     evict: Literal["idle", "always"] = Field(
         default="idle", description="take the GPUs of a model once it is idle, or at once"
     )
     patience: Span = Field(default=300, description="how long `evict: idle` waits for a busy model at most")
-    engine_port: int | None = Field(
-        default=None, strict=True, ge=1, le=65535, description="where the engine itself listens"
-    )
+    engine_port: Port | None = Field(default=None, description="where the engine itself listens")
 
 
 class Queue(BaseModel):
     """Requests wait in HAProxy while the model restarts, loads or has crashed."""
 
-    model_config = _PART
+    model_config = PART
 
     wait: Span = Field(default=600, description="how long a request waits at most")
     drain: Span = Field(default=300, description="how long a stop waits for the requests that run")
-    engine_port: int | None = Field(
-        default=None, strict=True, ge=1, le=65535, description="where the engine itself listens"
-    )
+    engine_port: Port | None = Field(default=None, description="where the engine itself listens")
 
 
 class Watch(BaseModel):
     """A repeated question to the running engine, asked by a unit without privilege."""
 
-    model_config = _PART
+    model_config = PART
 
     ask: Literal["health", "progress", "completion"] | None = Field(
         default=None, description="left out: progress, where the engine's metrics tell it, else health"
     )
-    path: str | None = Field(
-        default=None, pattern=r"^/[!-~]*$", description="a question of your own: 200 is well"
-    )
+    path: _HttpPath | None = Field(default=None, description="a question of your own: 200 is well")
     body: str | None = Field(default=None, min_length=1, description="JSON, which makes it a POST")
     every: Span = 30
     failures: Positive = Field(default=3, description="failures in a row before `action`")
@@ -120,14 +114,14 @@ _PATHS = {
 class Canary(BaseModel):
     """A question whose answer tells whether a model works, or a command of the site that decides it."""
 
-    model_config = _PART
+    model_config = PART
 
     ask: Text | None = Field(default=None, min_length=1, description="what a user asks, of a model for chats")
     request: dict[str, Any] | None = Field(
         default=None, description="a body of the API; `model` is put in where it is missing"
     )
-    path: str | None = Field(
-        default=None, pattern=r"^/[!-~]*$", description="where `request` is sent; left out: as its keys tell"
+    path: _HttpPath | None = Field(
+        default=None, description="where `request` is sent; left out: as its keys tell"
     )
     command: tuple[Text, ...] | None = Field(
         default=None, min_length=1, description="words; exit status 0 is good, {url} and {model} are put in"
@@ -181,7 +175,7 @@ class Nodes(BaseModel):
     With `hosts` the compiler fills in `count`, `rank` and `address` (compiler/members).
     """
 
-    model_config = _PART
+    model_config = PART
 
     hosts: tuple[Text, ...] | None = Field(
         default=None, description="names of all hosts, the head first; the same file on each"
@@ -194,12 +188,8 @@ class Nodes(BaseModel):
     address: str | None = Field(
         default=None, min_length=1, description="address of the head; with `hosts` its name is looked up"
     )
-    port: int | None = Field(
-        default=None, strict=True, ge=1, le=65535, description="default: the engine's own port"
-    )
-    tie_port: int | None = Field(
-        default=None, strict=True, ge=1, le=65535, description="where the head's tie listens"
-    )
+    port: Port | None = Field(default=None, description="default: the engine's own port")
+    tie_port: Port | None = Field(default=None, description="where the head's tie listens")
     headless: bool | None = Field(
         default=None, strict=True, description="false: vLLM answers requests on each host"
     )

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 from recipectl.errors import Problem, UsageError, on_host
 from recipectl.files import failures_named
-from recipectl.text import did_you_mean
 
 RECIPE_NAME = re.compile(r"[a-z0-9A-Z][a-zA-Z0-9._-]{0,99}\Z")
 # What people and package managers keep beside recipes, on purpose.
@@ -69,7 +68,7 @@ def unread_files(folders: tuple[Path, ...]) -> tuple[Problem, ...]:
 
 def unread_drop_ins(folders: tuple[Path, ...]) -> tuple[tuple[Path, str], ...]:
     """Files and folders that look like drop-ins and are never read, each with the reason."""
-    names = {stem(path) for path in recipe_files(folders)}
+    names = recipe_files(folders)
     unread: list[tuple[Path, str]] = []
     for folder in (path for base in folders for path in sorted(base.glob("*.d")) if path.is_dir()):
         name = folder.name.removesuffix(".d")
@@ -85,7 +84,7 @@ def unread_drop_ins(folders: tuple[Path, ...]) -> tuple[tuple[Path, str], ...]:
 
 def unread_recipes(folders: tuple[Path, ...]) -> tuple[tuple[Path, str], ...]:
     """Files that look like recipes and are never read, each with the reason."""
-    names = {stem(path) for path in recipe_files(folders)}
+    names = recipe_files(folders)
     unread: list[tuple[Path, str]] = []
     for folder in folders:
         for path in _visible(folder):
@@ -123,9 +122,9 @@ def _in_subfolder(folder: Path) -> list[tuple[Path, str]]:
     return []
 
 
-def recipe_files(folders: tuple[Path, ...]) -> tuple[Path, ...]:
-    """All recipe files by name. The first folder that has a name wins; a link to /dev/null masks the name."""
-    return tuple(path for path, _ in _files_by_name(folders).values())
+def recipe_files(folders: tuple[Path, ...]) -> dict[str, Path]:
+    """Name -> file. The first folder that has a name wins; a link to /dev/null masks the name."""
+    return {name: path for name, (path, _) in _files_by_name(folders).items()}
 
 
 def _files_by_name(folders: tuple[Path, ...]) -> dict[str, tuple[Path, Path | None]]:
@@ -148,18 +147,16 @@ def is_file(argument: str) -> bool:
     return "/" in argument or argument.endswith(SUFFIXES)
 
 
-def find(argument: str, folders: tuple[Path, ...]) -> Path:
-    """The file of a RECIPE argument: the path itself, or the file of that name; UsageError for neither."""
-    if is_file(argument):
-        if not Path(argument).name:
-            raise UsageError(f"{argument} is not a file; give a recipe's name or its path", kind="file")
-        return Path(argument)
-    by_name = {stem(path): path for path in recipe_files(folders)}
-    if argument in by_name:
-        return by_name[argument]
-    where = ", ".join(str(folder) for folder in folders)
-    hint = did_you_mean(argument, by_name, "give a file's path, or put one there")
-    raise UsageError(f"there is no recipe `{argument}` in {where}; {hint}", kind="file")
+def file_of(argument: str) -> Path:
+    """The path of a RECIPE argument that is a file; UsageError for a folder."""
+    if not Path(argument).name:
+        raise UsageError(f"{argument} is not a file; give a recipe's name or its path", kind="file")
+    return Path(argument)
+
+
+def name_of(argument: str) -> str:
+    """The name of the recipe that a RECIPE argument is about."""
+    return stem(file_of(argument)) if is_file(argument) else argument
 
 
 def sources(folders: tuple[Path, ...], extra: tuple[Path, ...] = ()) -> tuple[Source, ...]:

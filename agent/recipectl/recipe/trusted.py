@@ -94,8 +94,8 @@ def _look_at(path: str, owners: frozenset[int], owner_below: int | None) -> tupl
         return status.st_uid, None
     if status.st_mode & stat.S_IWOTH:
         return status.st_uid, f"everybody can change {path} ({mode})"
-    if status.st_mode & stat.S_IWGRP and (_has_acl(path) or not _is_private(status.st_gid, owners)):
-        return status.st_uid, f"group {_group_name(status.st_gid)} can change {path} ({mode})"
+    if status.st_mode & stat.S_IWGRP and (has_acl(path) or not _is_private(status.st_gid, owners)):
+        return status.st_uid, f"group {group_name(status.st_gid)} can change {path} ({mode})"
     return status.st_uid, None
 
 
@@ -113,8 +113,8 @@ def _is_private(gid: int, owners: frozenset[int]) -> bool:
     return group.gr_name in names and {*group.gr_mem} <= names
 
 
-def _has_acl(path: str) -> bool:
-    """True if an ACL decides; its mask is shown in place of the group's bits."""
+def has_acl(path: str | Path) -> bool:
+    """True if an ACL decides, which is not read; its mask is shown in place of the group's bits."""
     try:
         return "system.posix_acl_access" in os.listxattr(path)
     except OSError:
@@ -130,7 +130,8 @@ def _user_name(uid: int) -> str:
         return str(uid)
 
 
-def _group_name(gid: int) -> str:
+def group_name(gid: int) -> str:
+    """The name of a group, else its number."""
     import grp
 
     try:

@@ -56,9 +56,9 @@ def go_back(upgrade: Progress, failure: str) -> Record:
 def _undo_edits(upgrade: Progress, kept: list[Edit]) -> None:
     """Take edits back; `kept` gets those that somebody has changed since."""
     for edit in reversed(upgrade.record.edits):
-        fault = edits.redo(edit) if upgrade.is_rollback else edits.undo(edit)
-        done = edits.in_words if upgrade.is_rollback else edits.undone_in_words
-        upgrade.keep(fault or done(edit))
+        change = edit if upgrade.is_rollback else edits.reversed_edit(edit)
+        fault = edits.redo(change)
+        upgrade.keep(fault or edits.in_words(change))
         if fault:
             kept.append(edit)
 

@@ -76,33 +76,26 @@ def overlay(source: Source, edits: Iterable[Edit]) -> dict[Path, bytes]:
     contents: dict[Path, bytes] = {}
     for edit in edits:
         path = Path(edit.file)
-        before = contents[path].decode() if path in contents else "" if edit.old is None else _text(path)
-        contents[path] = _changed(edit, before, edit.old, edit.new).encode()
+        before = contents[path].decode() if path in contents else _text(path) if edit.key else None
+        contents[path] = (_changed(edit, before) or "").encode()
     links = {file: Path(os.path.realpath(file)) for file in (source.file, *source.drop_ins)}
     return contents | {file: contents[real] for file, real in links.items() if real in contents}
 
 
 def new_files(edits: Iterable[Edit]) -> list[Path]:
     """The drop-ins that an upgrade makes."""
-    return [Path(edit.file) for edit in edits if edit.old is None]
+    return [Path(edit.file) for edit in edits if not edit.key]
 
 
 def in_words(edit: Edit) -> str:
     """What an edit has changed, with its place."""
-    if edit.old is None:
-        return f"{edit.file} is new"
+    if edit.old is None or edit.new is None:
+        return f"{edit.file} is {'new' if edit.old is None else 'gone'}"
     lines = _text(Path(edit.file)).splitlines()
     numbers = [number for number, line in enumerate(lines, start=1) if edit.new in line.partition("#")[0]]
     keyed = (number for number in numbers if str(edit.key[-1]) in lines[number - 1])
     number = next(keyed, (*numbers, 1)[0])
     return f"{edit.file}:{number}: `{'.'.join(edit.key)}` is {edit.new}, and was {edit.old}"
-
-
-def undone_in_words(edit: Edit) -> str:
-    """What has been taken back, with its place."""
-    if edit.old is None:
-        return f"{edit.file} is gone"
-    return in_words(Edit(edit.file, edit.key, edit.new, edit.old))
 
 
 def value_of(raw: str) -> str:
@@ -116,35 +109,23 @@ def perform(edit: Edit) -> None:
     ChangedError where somebody has written something else there.
     """
     path = Path(edit.file)
-    if edit.old is None and path.exists() and _text(path) != edit.new:
-        raise ChangedError(f"{path} was edited since, and stays as it is")
-    if edit.old is None:
-        write_whole({path: edit.new}, durable=True)
+    before = _text(path) if edit.key or path.exists() else None
+    after = _changed(edit, before)
+    if after == before:
+        return
+    if after is None:
+        remove(path)
+        with contextlib.suppress(OSError):  # it has other drop-ins
+            path.parent.rmdir()
+    elif before is None:
+        write_whole({path: after}, durable=True)
     else:
-        _write(edit, edit.old, edit.new)
-
-
-def undo(edit: Edit) -> str | None:
-    """Take an edit back; a sentence where somebody else has changed the file since: it stays then."""
-    path = Path(edit.file)
-    if not path.exists():
-        return None if edit.old is None else f"{path} is gone, and stays so"
-    try:
-        require_unchanged(edit)
-        if edit.old is None:
-            remove(path)
-            with contextlib.suppress(OSError):  # it has other drop-ins
-                path.parent.rmdir()
-        else:
-            _write(edit, edit.new, edit.old)
-    except ChangedError as error:
-        return str(error)
-    return None
+        _replace(path, after)
 
 
 def redo(edit: Edit) -> str | None:
-    """Make an edit that a rollback has taken back; a sentence where somebody has changed the file since."""
-    if edit.old is not None and not Path(edit.file).exists():
+    """Perform an edit; a sentence where somebody else has changed the file since: it stays then."""
+    if edit.key and not Path(edit.file).exists():
         return f"{edit.file} is gone, and stays so"
     try:
         perform(edit)
@@ -153,51 +134,50 @@ def redo(edit: Edit) -> str | None:
     return None
 
 
+def undo(edit: Edit) -> str | None:
+    """Take an edit back; a sentence where somebody else has changed the file since: it stays then."""
+    return redo(reversed_edit(edit))
+
+
 def require_unchanged(edit: Edit) -> None:
     """ChangedError where a file is neither as an edit has left it nor as it was before."""
     path = Path(edit.file)
-    if edit.old is not None:
-        _changed(edit, _text(path), edit.new, edit.old)
-    elif path.exists() and _text(path) != edit.new:
-        raise ChangedError(f"{path} was edited since, and stays as it is")
+    _changed(edit, _text(path) if edit.key or path.exists() else None)
 
 
-def reversed_edit(edit: Edit) -> Edit | None:
-    """The edit that takes another one back; None for a file that the upgrade has made."""
-    return Edit(edit.file, edit.key, edit.new, edit.old) if edit.old is not None else None
+def reversed_edit(edit: Edit) -> Edit:
+    """The edit that takes another one back."""
+    return Edit(edit.file, edit.key, edit.new, edit.old)
 
 
-def _write(edit: Edit, old: str, new: str) -> None:
-    path = Path(edit.file)
-    text = _text(path)
-    changed = _changed(edit, text, old, new)
-    if changed == text:
-        return
+def _replace(path: Path, text: str) -> None:
+    """Write another text to a file, which keeps its mode, its owner, its ACL and its label."""
     with failures_named("read", path):
         status = path.stat()
         attributes = {name: os.getxattr(path, name) for name in os.listxattr(path)}
-    write_whole({path: changed}, mode=status.st_mode & 0o7777, durable=True)
+    write_whole({path: text}, mode=status.st_mode & 0o7777, durable=True)
     with failures_named("written", path):
         os.chown(path, status.st_uid, status.st_gid)
-        for name, value in attributes.items():  # of ACLs and labels
+        for name, value in attributes.items():
             os.setxattr(path, name, value)
 
 
-def _changed(edit: Edit, text: str, old: str | None, new: str) -> str:
-    """A file's text with an edit; RecipectlError where its value is neither the old nor the new one."""
-    if old is None:
-        return new
+def _changed(edit: Edit, text: str | None) -> str | None:
+    """A file's text with an edit, None for no file; ChangedError where it has neither the old nor the new."""
+    if not edit.key:
+        if text not in (edit.old, edit.new):
+            raise ChangedError(f"{edit.file} was edited since, and stays as it is")
+        return edit.new
     key = f"`{'.'.join(edit.key)}`"
     try:
-        raw = raw_value(text, edit.key)
-        if raw == new:
-            return text
-        if raw == old:
-            return with_value(text, edit.key, new)
+        raw = raw_value(text or "", edit.key)
+        if raw in (edit.old, edit.new):
+            return with_value(text or "", edit.key, edit.new or "")
     except NotReplaceableError as error:
         raise ChangedError(f"{edit.file} was edited since: {error}; edit its {key} yourself") from error
     is_now = "is gone" if raw is None else f"is {raw}"
-    raise ChangedError(f"{edit.file} was edited since: its {key} {is_now}, and was {old}; edit it yourself")
+    fault = f"{edit.file} was edited since: its {key} {is_now}, and was {edit.old}"
+    raise ChangedError(f"{fault}; edit it yourself")
 
 
 def _text(path: Path) -> str:

@@ -53,13 +53,10 @@ def _with_new_runtime(
     """The recipe with another runtime, and the edits for it."""
     recipe, runtime = before.resolved.recipe, before.resolved.runtime
     target.require_named_runtime(recipe)
-    if "/" in upgrade.record.to:
-        new = Path(upgrade.record.to)
-    else:
-        like = Path(runtime.venv) if runtime.venv else None
-        if like and os.path.lexists(lock_of(like)) and own_venv_lock(like) is None:
-            upgrade.say(f"{lock_of(like)} is not used: root's `recipectl venv create` has not made it")
-        new = upgrade.verbs.make_runtime(upgrade.record.to, recipe.backend, like)
+    venv = Path(runtime.venv) if runtime.venv else None
+    if venv and os.path.lexists(lock_of(venv)) and own_venv_lock(venv) is None:
+        upgrade.say(f"{lock_of(venv)} is not used: root's `recipectl venv create` has not made it")
+    new = upgrade.verbs.make_runtime(upgrade.record.to, before.resolved)
     upgrade.say(f"{new} is there")
     candidate = with_runtime(upgrade.place, source, before, new)
     if candidate.why_drop_in:
@@ -93,13 +90,13 @@ def _without_last(upgrade: Progress, source: Source) -> Compiled:
         edits.require_unchanged(edit)
     new_files = edits.new_files(done)
     without = source._replace(drop_ins=tuple(path for path in source.drop_ins if path not in new_files))
-    reversed_edits = [edit for edit in map(edits.reversed_edit, done) if edit]
+    reversed_edits = [edits.reversed_edit(edit) for edit in done if edit.key]
     return steps.compiled(upgrade.place, without, edits.overlay(without, reversed_edits))
 
 
 def _compare(upgrade: Progress, compiled: Compiled, old: Runtime) -> None:
     """Ask the parser of the new engine, without privilege."""
-    unit = questions.compare_runtimes(compiled.resolved, old, compiled.settings, compiled.installation)
+    unit = questions.compare_runtimes(compiled, old)
     answer = questions.run_for_now(upgrade.place, upgrade.manager, unit)
     if compare.fits(answer.status) is False:
         fault = f"{upgrade.record.ended_with} does not take the flags of the recipe"

@@ -7,17 +7,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from recipectl.compiler import units
-from recipectl.compiler.model import ResolvedRecipe
 from recipectl.engines import compare
 from recipectl.errors import JobError, RecipectlError
 from recipectl.files import remove
-from recipectl.machine.installation import Installation
 from recipectl.machine.runtime import Runtime
 from recipectl.place import Place
-from recipectl.recipe.hostfile import HostSettings
 from recipectl.systemd.dbus import Manager
 from recipectl.systemd.store import Store
 from recipectl.systemd.unitfile import Unit, UnitNames
+from recipectl.upgrades.steps import Compiled
 
 
 class Answer(NamedTuple):
@@ -38,10 +36,9 @@ class Answer(NamedTuple):
         return f"its canaries could not be asked (status {self.status})"
 
 
-def compare_runtimes(
-    resolved: ResolvedRecipe, old: Runtime, settings: HostSettings, installation: Installation
-) -> Unit:
+def compare_runtimes(compiled: Compiled, old: Runtime) -> Unit:
     """The unit that asks the parsers of two runtimes about a recipe's words."""
+    resolved, settings, installation = compiled
     recipe = resolved.recipe
     message = compare.as_json(recipe.backend, resolved.words, recipe.extra_args, old, resolved.runtime)
     command = (sys.executable, "-I", "-m", "recipectl.engines.compare", message)
@@ -90,16 +87,10 @@ def run(manager: Manager, unit: str) -> Answer:
     return Answer(False, failed.number if failed else 0, manager.states((unit,))[0].exit_status, since_sec)
 
 
-def ask_canaries(
-    place: Place,
-    manager: Manager,
-    resolved: ResolvedRecipe,
-    settings: HostSettings,
-    installation: Installation,
-) -> Answer:
+def ask_canaries(place: Place, manager: Manager, compiled: Compiled) -> Answer:
     """Is it the right model, and does it pass its canaries? By the unit of its recipe, where it has one."""
-    name = UnitNames(resolved.name).canaries
+    name = UnitNames(compiled.resolved.name).canaries
     manager.job("Stop", name)  # an answer of the old engine is no answer of the new one
     if Store(place.unit_folder).read(name):
         return run(manager, name)
-    return run_for_now(place, manager, units.questions(resolved, settings, installation))
+    return run_for_now(place, manager, units.questions(*compiled))

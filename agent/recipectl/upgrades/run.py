@@ -76,7 +76,7 @@ def _write_edits(upgrade: Progress, source: Source) -> None:
 
 def _write_drop_in(upgrade: Progress, source: Source, reason: str) -> None:
     """The same values in a drop-in: the file could not be written."""
-    values: dict[KeyPath, str] = {edit.key: edits.value_of(edit.new) for edit in upgrade.record.edits}
+    values: dict[KeyPath, str] = {edit.key: edits.value_of(edit.new or "") for edit in upgrade.record.edits}
     edit = edits.in_drop_in(upgrade.place, source, values, "could not be written")
     upgrade.note("switch", edits=(edit,))
     edits.perform(edit)
@@ -100,7 +100,7 @@ def _undo_last(upgrade: Progress) -> None:
     for edit in reversed(entry.edits):
         if sentence := edits.undo(edit):
             raise UsageError(sentence, kind="file")
-        upgrade.say(edits.undone_in_words(edit))
+        upgrade.say(edits.in_words(edits.reversed_edit(edit)))
     for sentence in steps.restore_files(entry.before.files, unless=entry.after.files):
         upgrade.say(sentence)
     upgrade.verbs.apply(upgrade.record.model, upgrade.store, upgrade.manager)
@@ -125,9 +125,7 @@ def _ask(upgrade: Progress, compiled: Compiled | None) -> None:
     service, manager = upgrade.names.service, upgrade.manager
     pid = manager.states((service,))[0].main_pid
     if compiled and not upgrade.is_rollback:
-        answer = questions.ask_canaries(
-            upgrade.place, manager, compiled.resolved, compiled.settings, compiled.installation
-        )
+        answer = questions.ask_canaries(upgrade.place, manager, compiled)
         _refuse_an_end(upgrade, pid)
         if not answer.well:
             raise JobError(f"{answer.fault}; see {upgrade.log_of(upgrade.names.canaries)}")

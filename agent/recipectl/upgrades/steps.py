@@ -2,9 +2,8 @@
 
 import contextlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from recipectl.compiler import pipeline
 from recipectl.compiler.model import ResolvedRecipe
@@ -30,8 +29,8 @@ RUNNING = ("active", "activating", "reloading")
 class Verbs(Protocol):
     """What an upgrade has other verbs do."""
 
-    def make_runtime(self, requirement: str, backend: str, like: Path | None) -> Path:
-        """The venv of a requirement, made like another one where it is not there."""
+    def make_runtime(self, to: str, resolved: ResolvedRecipe) -> Path:
+        """The runtime at a path, or the venv of a requirement, made like that of the recipe."""
 
     def apply(self, model: str, store: Store, manager: Manager) -> None:
         """Apply one recipe, with the lock of the store held."""
@@ -60,8 +59,7 @@ class JobKeeper(Manager):
         self.jobs[unit] = self.queue(verb, unit)
 
 
-@dataclass(frozen=True)
-class Compiled:
+class Compiled(NamedTuple):
     """One recipe as it would be compiled, and the host that it is compiled for."""
 
     resolved: ResolvedRecipe
