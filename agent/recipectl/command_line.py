@@ -17,13 +17,8 @@ _OF_UNITS = (
     "list-dependencies", "freeze", "thaw", "clean", "condrestart", "try-reload-or-restart",
 )  # fmt: skip
 _OF_THE_MANAGER = (
-    "daemon-reload",
-    "daemon-reexec",
-    "is-system-running",
-    "list-jobs",
-    "cancel",
-    "get-default",
-)
+    "daemon-reload", "daemon-reexec", "is-system-running", "list-jobs", "cancel", "get-default",
+)  # fmt: skip
 # What has the same meaning under another name, in other tools or for units that have a reload.
 _OTHER_NAMES = {
     "ls": "list", "ps": "status", "rm": "remove", "up": "start", "down": "stop", "inspect": "explain",

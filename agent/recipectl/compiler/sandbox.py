@@ -72,14 +72,10 @@ def _written_by_flags(resolved: ResolvedRecipe) -> list[str]:
 
 
 _KERNEL = [
-    "ProtectControlGroups=yes",
-    "ProtectHostname=yes",
-    "ProtectKernelLogs=yes",
-    "ProtectKernelModules=yes",
-    "ProtectKernelTunables=yes",
-    "KeyringMode=private",
+    "ProtectControlGroups=yes", "ProtectHostname=yes", "ProtectKernelLogs=yes",
+    "ProtectKernelModules=yes", "ProtectKernelTunables=yes", "KeyringMode=private",
     "LockPersonality=yes",
-]
+]  # fmt: skip
 # With `hardening: off` too: one model must not read or signal another through a program with privileges.
 _ALWAYS = ["NoNewPrivileges=yes", "RestrictSUIDSGID=yes", "ProtectProc=invisible"]
 _DEFAULT = [

@@ -10,13 +10,13 @@ from typing import Any
 import yaml
 
 from recipectl.errors import RecipectlError, UsageError
+from recipectl.importers import go_yaml
 from recipectl.importers.command import Command, NoEngineError
 from recipectl.importers.compose_variables import dotenv, interpolated
 from recipectl.importers.container_options import Container
 from recipectl.importers.containers import engine_command
 from recipectl.importers.draft import Draft, host_variable
 from recipectl.importers.from_command import draft_from_command, model_name
-from recipectl.importers.go_yaml import GoLoader
 from recipectl.importers.lines import at, errors_at, node_of, place_of
 from recipectl.importers.mounts import Mounts
 from recipectl.importers.secret_names import is_likely_secret
@@ -43,31 +43,13 @@ _Words = list[str]
 _WHOLE = "import what `docker compose config` prints"
 
 
-class _ComposeLoader(GoLoader):
-    """Knows the tags with which a Compose file changes another one."""
-
-
-def _tagged(loader: Any, tag: str, node: yaml.Node) -> Any:
-    if tag == "reset":
-        return None
-    if isinstance(node, yaml.MappingNode):
-        return loader.construct_mapping(node, deep=True)
-    if isinstance(node, yaml.SequenceNode):
-        return loader.construct_sequence(node, deep=True)
-    return loader.construct_scalar(node)
-
-
-_ComposeLoader.add_multi_constructor("!", _tagged)
-
-
 def compose_drafts(text: str, source: str) -> tuple[list[Draft], list[str]]:
     """The recipes of a Compose file, and what was left out: services of other programs.
 
     UsageError when the file is not Compose's.
     """
     try:
-        root = yaml.compose(text, GoLoader)
-        data = yaml.load(text, _ComposeLoader)  # noqa: S506  (it is a safe loader)
+        data, root = go_yaml.load(text)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise UsageError(f"{source}: is not YAML ({error}); correct it") from error
     services = data.get("services") if isinstance(data, dict) else None

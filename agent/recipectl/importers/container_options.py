@@ -120,9 +120,6 @@ class Container:
         target = parts.get("target") or parts.get("dst") or parts.get("destination") or ""
         self.mounts.add(target, source, self.place)
 
-    def set_folder(self, value: str) -> None:
-        self.folder = value
-
     def add_port(self, value: str) -> None:
         if ranges := re.fullmatch(r"(.*:)?([0-9]+)-([0-9]+):([0-9]+)-([0-9]+)(/.*)?", value):
             address, kind = ranges[1] or "", ranges[6] or ""
@@ -204,9 +201,6 @@ class Container:
         devices = [visible[word] for word in words] if chosen and words else self.gpus
         self.environment["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
 
-    def set_runtime(self, value: str) -> None:
-        self.runtime = value
-
     def set_entrypoint(self, value: str) -> None:
         """Set a program, or podman's JSON list of words."""
         words: object = (value,)
@@ -226,7 +220,8 @@ class Container:
 
     def add(self, option: str, value: str, written: str = "") -> None:
         """Add one option of `docker run`; `written` is how the user wrote it."""
-        if handler := _HANDLERS.get(option):
+        handler = _HANDLERS.get(_LONG_NAMES.get(option, option))
+        if handler:
             handler(self, value)
         else:
             self.add_other(option, value, written)
@@ -249,25 +244,23 @@ class Container:
         self.not_carried_over.append(text)
 
 
+_LONG_NAMES = {
+    "-e": "--env", "-v": "--volume", "-p": "--publish", "--net": "--network", "-w": "--workdir",
+}  # fmt: skip
 _HANDLERS: Mapping[str, Callable[[Container, str], None]] = {
-    "-e": Container.add_variable,
     "--env": Container.add_variable,
     "--env-file": Container.add_environment_file,
-    "-v": Container.add_volume,
     "--volume": Container.add_volume,
     "--mount": Container.add_mount,
-    "-p": Container.add_port,
     "--publish": Container.add_port,
     "--gpus": Container.add_gpus,
     "--device": Container.add_device,
     "--entrypoint": Container.set_entrypoint,
     "--network": Container.set_network,
-    "--net": Container.set_network,
     "--restart": Container.set_restart,
-    "--runtime": Container.set_runtime,
     "--secret": Container.add_secret,
-    "-w": Container.set_folder,
-    "--workdir": Container.set_folder,
+    "--runtime": lambda container, value: setattr(container, "runtime", value),
+    "--workdir": lambda container, value: setattr(container, "folder", value),
 }
 
 

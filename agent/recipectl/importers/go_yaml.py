@@ -33,6 +33,17 @@ GoLoader.add_implicit_resolver(
 )
 
 
+def _tagged(loader: Any, tag: str, node: Any) -> Any:
+    """The value of a node without its own tag; `!reset` of Compose removes a value."""
+    if tag == "reset":
+        return None
+    construct = {"mapping": loader.construct_mapping, "sequence": loader.construct_sequence}.get(node.id)
+    return construct(node, deep=True) if construct else loader.construct_scalar(node)
+
+
+GoLoader.add_multi_constructor("!", _tagged)
+
+
 def load(text: str) -> tuple[Any, Any]:
     """The value and the root node of a YAML document; yaml.YAMLError for another text."""
     return yaml.load(text, GoLoader), yaml.compose(text, GoLoader)  # noqa: S506  (it is a safe loader)

@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 
 from recipectl.importers.command import Command, assignment, script_in
 from recipectl.importers.draft import host_variable
-from recipectl.importers.wrappers import settings
+from recipectl.importers.wrappers import options_of, settings
 from recipectl.recipe.hostfile import DEFAULT_PATH
 from recipectl.systemd import quoting
 
@@ -39,21 +39,10 @@ _REMEDIES = dict.fromkeys(("uv", "uvx", "poetry"), _RUNTIME) | {
 }  # fmt: skip
 # They run what follows somewhere else.
 _ELSEWHERE = ("docker", "podman", "nerdctl", "ssh", "kubectl", "srun")
-# The first word that is no option is the program.
-_DIRECT_WRAPPERS = (
-    "exec",
-    "nohup",
-    "time",
-    "setsid",
-    "command",
-    "sudo",
-    "doas",
-    "stdbuf",
-    "unbuffer",
-    "chronic",
-)
 # Without options, these wrappers do nothing that a unit does not do.
 _NEEDLESS_WRAPPERS = ("exec", "nohup", "time", "setsid", "command")
+# The first word that is no option is the program.
+_DIRECT_WRAPPERS = (*_NEEDLESS_WRAPPERS, "sudo", "doas", "stdbuf", "unbuffer", "chronic")
 
 
 @dataclass
@@ -157,7 +146,6 @@ def _remove_wrapper(command: Command) -> bool:
     length = _wrapper_length(command.words) if name in _WRAPPERS else 0
     wrapper = command.words[:length]
     if wrapper and name in ("sudo", "doas", "runuser"):
-        command.user = _sudo_user(wrapper[1:]) or command.user
         _take_sudo(command, wrapper)
     elif wrapper and name in _WITH_SETTINGS:
         _take_settings(command, wrapper)
@@ -174,26 +162,27 @@ def _conda_environment(wrapper: list[str]) -> str:
     """The folder of the environment of `/opt/conda/bin/conda run -n NAME`; "" where that is not known."""
     if program_name(wrapper) not in ("conda", "mamba", "micromamba"):
         return ""
-    options = " ".join(wrapper[2:])
-    if prefix := re.search(r"(?:^| )(?:-p|--prefix)[ =](\S+)", options):
-        return prefix[1]
-    name = re.search(r"(?:^| )(?:-n|--name)[ =](\S+)", options)
+    values = {option: value for option, value, _ in options_of(wrapper[2:])}
+    if prefix := values.get("-p") or values.get("--prefix"):
+        return prefix
+    name = values.get("-n") or values.get("--name")
     if not name or not wrapper[0].startswith("/"):
         return ""
     folder = re.sub(r"/(bin|condabin)/\w+\Z", "", wrapper[0])
-    return folder if name[1] == "base" else f"{folder}/envs/{name[1]}"
+    return folder if name == "base" else f"{folder}/envs/{name}"
 
 
 def _take_sudo(command: Command, wrapper: list[str]) -> None:
-    """The group and folder that `sudo -g GROUP -D FOLDER` gives."""
-    for index, word in enumerate(wrapper[1:], start=1):
-        name, equals, value = word.partition("=")
-        value = value if equals else "".join(wrapper[index + 1 : index + 2])
-        if name in ("-g", "--group"):
+    """The user, group and folder that `sudo -u USER -g GROUP -D FOLDER` gives."""
+    command.user = "root"
+    for option, value, _ in options_of(wrapper[1:]):
+        if option in ("-u", "--user"):
+            command.user = value
+        elif option in ("-g", "--group"):
             command.service["Group"] = value
-        elif name in ("-D", "--chdir"):
+        elif option in ("-D", "--chdir"):
             command.folder = value
-        elif name in ("-i", "--login"):
+        elif option in ("-i", "--login"):
             command.folder = host_variable("HOME")
 
 
@@ -257,13 +246,3 @@ def _begins_command(words: list[str]) -> bool:
     is_assignment = assignment(words[0]) and "==" not in words[0]  # `vllm==0.11.0` is a package
     is_script = script_in(words[:4]) is not None
     return name == "env" or name in _WRAPPERS or bool(is_assignment) or is_script or runs_engine(words)
-
-
-def _sudo_user(options: list[str]) -> str:
-    """The user that `sudo` or `doas` runs a command as."""
-    for index, option in enumerate(options):
-        if option in ("-u", "--user") and index + 1 < len(options):
-            return options[index + 1]
-        if match := re.match(r"(?:--user=|-u)(.+)", option):
-            return match[1]
-    return "root"

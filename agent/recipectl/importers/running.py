@@ -5,6 +5,7 @@ import grp
 import os
 import pwd
 import re
+import shutil
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -70,7 +71,8 @@ def _draft(process: processes.Process) -> Draft:
         path = None
         kept.pop("VIRTUAL_ENV", None)
     command = Command(kept, words, venv=None if contained else environment.get("VIRTUAL_ENV"), path=path)
-    result = draft_from_command(command, origin=f"From process {process.pid}{_where(process)}.")
+    unit = f" of {process.unit}" if process.unit else ""
+    result = draft_from_command(command, origin=f"From process {process.pid}{unit}.")
     _set_identity(result, process, environment, contained=contained)
     _set_limits(result, process)
     _set_address(result, process.pid)
@@ -97,15 +99,10 @@ def _engine(pid: int) -> processes.Process:
             raise UsageError(f"process {current.pid} belongs to another user; run this as root")
         if current.argv and program(list(current.argv)):
             return current
-        current = processes.read_process(_parent(current.pid))
+        current = processes.read_process(int(_status(current.pid)["PPid"]))
     shown = redacted(" ".join(redacted_words(first.argv or ())[:3])) or first.executable or "?"
     fault = f"process {pid} (`{shown}`) and its parents do not show an engine's command"
     raise UsageError(f"{fault} (vllm, sglang, llama-server); give the PID of the process that started it")
-
-
-def _parent(pid: int) -> int:
-    fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
-    return int(fields[1])
 
 
 def _link(pid: int, name: str) -> str:
@@ -114,17 +111,10 @@ def _link(pid: int, name: str) -> str:
     return "/"
 
 
-def _where(process: processes.Process) -> str:
-    return f" of {process.unit}" if process.unit else ""
-
-
 def _with_interpreter(words: list[str], environment: dict[str, str]) -> list[str]:
     """The words with the program's path: the process found it in the PATH that it was given."""
-    if "/" in words[0]:
-        return words
-    folders = environment.get("PATH", ":".join(DEFAULT_PATH)).split(":")
-    paths = (f"{folder}/{words[0]}" for folder in folders)
-    return [next((path for path in paths if os.access(path, os.X_OK)), words[0]), *words[1:]]
+    path = environment.get("PATH", ":".join(DEFAULT_PATH))
+    return [shutil.which(words[0], path=path) or words[0], *words[1:]]
 
 
 _MODEL_WORDS = ("serve", "-m", "--model", "--model-path")
@@ -242,9 +232,8 @@ def _scheduling(pid: int) -> Iterator[tuple[str, str]]:
     policies = {os.SCHED_BATCH: "batch", os.SCHED_IDLE: "idle", os.SCHED_FIFO: "fifo", os.SCHED_RR: "rr"}
     if policy_name := policies.get(os.sched_getscheduler(pid)):
         yield "CPUSchedulingPolicy", policy_name
-    umask = re.search(r"^Umask:\s*([0-7]+)", Path(f"/proc/{pid}/status").read_text(), re.M)
-    if umask and umask[1] != "0022":
-        yield "UMask", umask[1]
+    if (umask := _status(pid).get("Umask", "0022")) != "0022":
+        yield "UMask", umask
 
 
 def _set_address(draft: Draft, pid: int) -> None:

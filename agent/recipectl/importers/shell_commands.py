@@ -247,14 +247,6 @@ class SimpleCommands:
         else:
             self.scope.folder = self._from_folder(words[1])
 
-    def _run_pushd(self, words: list[str], line: int) -> None:
-        self.scope.folders.append(self.scope.folder)
-        self._run_cd(words, line)
-
-    def _run_popd(self, words: list[str], line: int) -> None:
-        if self.scope.folders:
-            self.scope.folder = self.scope.folders.pop()
-
     def _run_printf(self, words: list[str], line: int) -> None:
         if words[1:2] == ["-v"]:
             self.forget(words[2:3], f"by `printf` (line {line})")
@@ -281,8 +273,6 @@ class SimpleCommands:
         **dict.fromkeys(("exit", "return"), _run_exit),
         **dict.fromkeys(("read", "mapfile", "readarray", "getopts"), _run_read),
         "alias": _lose,
-        "pushd": _run_pushd,
-        "popd": _run_popd,
         "eval": _run_eval,
         "set": _run_set,
         "printf": _run_printf,
@@ -291,5 +281,5 @@ class SimpleCommands:
         "unset": _run_unset,
         "shopt": _run_shopt,
         "shift": _run_shift,
-        "cd": _run_cd,
+        **dict.fromkeys(("cd", "pushd", "popd"), _run_cd),
     }

@@ -49,7 +49,6 @@ class Scope:
     arguments: tuple[str, ...] | None = None  # of the script; None where only its caller knows them
     shifted: int = 0  # arguments that `shift` has taken
     folder: str | None = None
-    folders: list[str | None] = field(default_factory=list)  # those that `popd` goes back to
     venv: str | None = None
     service: dict[str, str] = field(default_factory=dict)  # limits, as settings of a unit
     ended: int | None = None  # the line that ends the shell

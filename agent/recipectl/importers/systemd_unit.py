@@ -24,21 +24,9 @@ from recipectl.systemd import quoting
 
 # They start a program that their command line does not have, or not as its own words.
 _NO_SCRIPTS = (
-    "docker",
-    "podman",
-    "nerdctl",
-    "screen",
-    "tmux",
-    "su",
-    "python",
-    "python3",
-    "node",
-    "uv",
-    "conda",
-    "toolbox",
-    "distrobox",
-    "flatpak",
-)
+    "docker", "podman", "nerdctl", "screen", "tmux", "su", "python", "python3", "node", "uv", "conda",
+    "toolbox", "distrobox", "flatpak",
+)  # fmt: skip
 
 
 def draft(text: str, name: str, source: str, drop_ins: Mapping[str, str] = MappingProxyType({})) -> Draft:
@@ -226,10 +214,7 @@ def _own_script(words: list[str]) -> tuple[str, str]:
 def _engine_of(script: list[Command], file: str = "") -> Command:
     """The engine's command in the shell of a unit, or in the `file` that it runs; UsageError without one."""
     script = [inner for command in script for inner in opened(command)]
-    engines = []
-    for command in script:
-        if runs_engine(unwrapped(command).words):
-            engines.append(command)
+    engines = [command for command in script if runs_engine(unwrapped(command).words)]
     if not engines:
         fault = "the shell of its ExecStart= does not run a known engine"
         raise UsageError(f"{fault}; name the engine there, {AS_IT_RUNS}")

@@ -35,7 +35,7 @@ def settings(wrapper: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
     program = wrapper[0].rpartition("/")[2]
     unit_settings: list[tuple[str, str]] = []
     rest: list[str] = []
-    options = list(_options(wrapper[1:]))
+    options = list(options_of(wrapper[1:]))
     if program == "nice" and not any(option in ("-n", "--adjustment") for option, *_ in options):
         unit_settings.append(("Nice", "10"))  # nice(1)
     memory = {value for option, value, _ in options if option in _NUMA_POLICIES}
@@ -51,7 +51,7 @@ def settings(wrapper: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
     return unit_settings, rest
 
 
-def _options(words: list[str]) -> Iterator[tuple[str, str, str]]:
+def options_of(words: list[str]) -> Iterator[tuple[str, str, str]]:
     """(option, value, both as written) of each option; a word without one has the option ''."""
     remaining = list(words)
     while remaining:

@@ -11,18 +11,9 @@ SECTION = "[X-Recipectl]"  # systemd ignores sections that begin with X- (system
 DIGEST_FIELD = "RECIPECTL_DIGEST"
 # No recipe's name may end like this: the unit would belong to another model.
 RESERVED_ENDINGS = (
-    "-proxy",
-    "-keep",
-    "-queue",
-    "-queue-open",
-    "-watch",
-    "-hung",
-    "-canaries",
-    "-tie",
-    "-lost",
-    ".service",
-    ".socket",
-)
+    "-proxy", "-keep", "-queue", "-queue-open", "-watch", "-hung", "-canaries", "-tie", "-lost",
+    ".service", ".socket",
+)  # fmt: skip
 
 _TARGET = """# Written by recipectl; changes belong in drop-ins (systemctl edit models.target).
 [Unit]
