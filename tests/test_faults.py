@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -18,8 +19,9 @@ from recipectl import helper, tie_state
 from recipectl.cli import failures, recipectl
 from recipectl.command_line import in_order
 from recipectl.converge import apply, copies
-from recipectl.errors import RecipectlError, UsageError
-from recipectl.machine import systemd_analyze
+from recipectl.errors import Problem, RecipectlError, UsageError
+from recipectl.machine import lockfile, systemd_analyze
+from recipectl.place import Place
 from recipectl.systemd.states import UnitState
 from recipectl.systemd.unitfile import InstalledUnit
 
@@ -197,3 +199,80 @@ def test_a_host_that_begins_anew_replaces_its_connection_until_the_set_is_comple
                 assert process.poll() is None
                 with hello(port, 1):
                     assert process.wait(30) == 1
+
+
+@pytest.fixture
+def recipes_of_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A user's own recipes: `a`."""
+    for variable in ("CONFIG", "CACHE", "DATA", "RUNTIME", "STATE"):
+        name = "XDG_RUNTIME_DIR" if variable == "RUNTIME" else f"XDG_{variable}_HOME"
+        monkeypatch.setenv(name, str(tmp_path / variable))
+    folder = tmp_path / "CONFIG/recipectl/recipes"
+    folder.mkdir(parents=True)
+    (folder / "a.yaml").write_text("backend: llamacpp\nmodel_path: m\n")
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+def test_a_file_is_about_its_own_model_alone(recipes_of_user: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / f"other/{name}.yaml").write_text("garbage")
+    refused = {
+        "other/a.yaml": f"other/a.yaml is not the recipe of `a`, which is {recipes_of_user}/a.yaml; name the model: `a`",
+        "/nope/a.yaml": "/nope/a.yaml is not the recipe of `a`",
+        "/nope/b.json": "there is no file /nope/b.json; name the model, or correct the path",
+        "other/b.yaml": "other/b.yaml has no unit yet; write it with `recipectl apply other/b.yaml`",
+    }
+    for verb in ("stop", "start", "remove", "status", "enable", "logs"):
+        for word, sentence in refused.items():
+            result = CliRunner().invoke(recipectl, ["--user", verb, word])
+            assert isinstance(result.exception, UsageError), (verb, word, result.exception)
+            assert sentence in str(result.exception), (verb, word)
+
+
+@pytest.mark.parametrize("word", ["a", "a.yaml", "model-a", "model-a.service"])
+def test_a_model_is_known_by_each_of_its_names(word: str, recipes_of_user: Path) -> None:
+    result = CliRunner().invoke(recipectl, ["--user", "explain", word])
+    assert f"{recipes_of_user}/a.yaml" in f"{result.output}{result.exception}", result.exception
+
+
+def test_no_editor_is_opened_without_a_terminal(
+    recipes_of_user: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("SYSTEMD_EDITOR", "VISUAL", "EDITOR"):
+        monkeypatch.delenv(name, raising=False)
+    result = CliRunner().invoke(recipectl, ["--user", "edit", "a"])
+    assert isinstance(result.exception, UsageError)
+    assert "there is no terminal for an editor; name a program in EDITOR=" in str(result.exception)
+
+
+@pytest.mark.parametrize("span", ["nan", "-1", "soon"])
+def test_a_time_to_wait_is_a_span(span: str, recipes_of_user: Path) -> None:
+    result = CliRunner().invoke(recipectl, ["--user", "wait", f"--timeout={span}", "a"])
+    assert (result.exit_code, "give seconds, or a span such as `15min`" in result.output) == (2, True)
+
+
+def test_an_import_that_cannot_be_written_leaves_no_file(tmp_path: Path) -> None:
+    def no_space() -> None:  # SIGXFSZ is ignored by Python: a write is an error then
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+
+    words = [sys.executable, "-B", "-m", "recipectl", "import", "command", "-o", str(tmp_path / "new")]
+    done = subprocess.run(
+        [*words, "--", "llama-server", "-m", "/models/m.gguf"],
+        capture_output=True, text=True, check=False, preexec_fn=no_space,
+    )  # fmt: skip
+    assert (done.returncode, [*(tmp_path / "new").iterdir()]) == (1, []), done.stderr
+
+
+def test_a_log_is_read_within_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program(tmp_path, "journalctl", "yes $(head -c 5000 /dev/zero | tr '\\0' x)", monkeypatch)
+    lines = failures.log_lines(Place(), "model-a.service", 8)
+    assert (len(lines), {len(line) for line in lines}) == (8, {1001})
+
+
+def test_names_with_line_feeds_stay_on_their_line() -> None:
+    lock: dict[str, Any] = {"interpreter": "", "interpreter_file": "", "interpreter_sha256": ""}
+    lock |= {"python_version": None, "folder": "", "distributions": {}, "at_start": {"x\nb: well.pth": "1"}}
+    assert lockfile.differences(lock, lock | {"at_start": {}}) == ["x?b: well.pth is gone"]  # type: ignore[arg-type]
+    assert str(Problem(file="a\nb", sentence="is wrong")) == "a\\nb: is wrong"

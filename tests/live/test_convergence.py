@@ -227,6 +227,41 @@ def test_a_full_disk_loses_nothing() -> None:
     assert recipectl("apply").returncode == 0
 
 
+def test_a_helper_that_cannot_be_written_leaves_units_and_what_runs_as_they_are() -> None:
+    recipe("a", port=18201, autostart=True)
+    recipectl("apply")
+    until("a", "ActiveState", "active")
+    before = (UNITS / "model-a.service").read_text(), show("a", "InvocationID")
+    recipe("a", port=18201, autostart=True, env_vars={"NEW": "1"})
+    full = "mount -t tmpfs -o size=4k tmpfs /var/lib/recipectl; dd if=/dev/zero of=/var/lib/recipectl/fill 2>/dev/null; "
+    words = [
+        "unshare",
+        "--mount",
+        "sh",
+        "-c",
+        full + 'exec "$@"',
+        "-",
+        sys.executable,
+        "-m",
+        "recipectl",
+        "apply",
+    ]
+    result = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout) == (1, ""), result.stdout
+    assert result.stderr.count("No space left on device; free some space") == 1
+    assert ((UNITS / "model-a.service").read_text(), show("a", "InvocationID")) == before
+
+
+def test_a_recipe_that_was_renamed_claims_nothing_under_no_restart() -> None:
+    recipe("d", port=18201)
+    recipectl("apply")
+    (RECIPES / "d.json").unlink()
+    recipe("a", port=18201)
+    result = recipectl("apply", "--no-restart")
+    assert result.returncode == 0, result.stderr
+    assert ((UNITS / "model-a.service").exists(), (UNITS / "model-d.service").exists()) == (True, False)
+
+
 def test_the_boot_service_brings_models_up_in_their_order_and_names_the_broken_one() -> None:
     for index in range(8):
         recipe(f"m{index}", port=18210 + index, autostart=True)

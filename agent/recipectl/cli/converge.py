@@ -92,6 +92,7 @@ def report_wait(lock: Path) -> None:
 @click.pass_obj
 def diff_(place: Place, recipes: tuple[str, ...], as_json: bool, no_restart: bool) -> int:
     """Show what apply would do, and why; exit status 3 when there is something."""
+    _refuse_what_is_not_safe(place, recipes, changes=False)
     with Manager(user=place.user) as manager:
         decision = decide(place, recipes, manager, restart=not no_restart, held=holds.held(place))
     if as_json:

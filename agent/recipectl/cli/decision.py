@@ -13,7 +13,7 @@ from recipectl.cli.terminal import moving_line, say
 from recipectl.compiler.cache import is_elsewhere
 from recipectl.converge import apply, copies, plan, records
 from recipectl.converge.survey import enabled_rivals, survey, with_requirements
-from recipectl.converge.values import Action, Plan, Survey
+from recipectl.converge.values import RUNNING, Action, Plan, Survey
 from recipectl.errors import HostError, Problem, RecipectlError, UsageError, on_host
 from recipectl.files import remove
 from recipectl.machine import sockets
@@ -76,6 +76,8 @@ def decide(
     _refuse_files_with_a_recipes_name(place, recipes)
     # Whatever keeps its unit, or its process, keeps its GPUs.
     applied = frozenset(map(search.name_of, recipes)) if recipes or not restart else None
+    if applied is not None and not recipes:
+        applied = _gone_and_down(place, manager)
     selection = select(place, recipes, applied=applied, held=held)
     all_models = selection.result.models
     models = selection.models if alone else with_requirements(selection.models, all_models)
@@ -117,6 +119,17 @@ def _recipes_elsewhere(place: Place, current: Survey) -> Iterator[Problem]:
             fault = f"{unit.name} was written from {unit.source}, outside the recipe folders"
             remedy = f"`recipectl apply {unit.source}` copies it, `recipectl remove {unit.recipe}` ends it"
             yield on_host("file", f"{fault}; {remedy}")
+
+
+def _gone_and_down(place: Place, manager: Manager) -> frozenset[str]:
+    """Models without a recipe of which nothing runs: --no-restart removes them, so they claim nothing."""
+    installed = Store(place.unit_folder).installed().values()
+    recipes = search.recipe_files(place.recipe_folders)
+    gone = {unit.recipe for unit in installed if unit.recipe} - recipes.keys()
+    waiting = {name for recipe in gone for name in UnitNames(recipe).listening}
+    units = [unit.name for unit in installed if unit.recipe in gone and unit.name not in waiting]
+    up = {state.name for state in manager.states(units, brief=True) if state.active_state in RUNNING}
+    return frozenset(gone - {unit.recipe for unit in installed if unit.name in up})
 
 
 def _refuse_files_with_a_recipes_name(place: Place, recipes: Sequence[str]) -> None:

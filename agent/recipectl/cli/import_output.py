@@ -78,8 +78,13 @@ def _write(path: Path, text: str) -> Path:
     with failures_named("written", path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with path.open("x", encoding="utf-8") as file:
-                file.write(text)
+            file = path.open("x", encoding="utf-8")
         except FileExistsError as error:
             raise UsageError(f"{path} exists already; remove it or give another -o") from error
+        try:
+            with file:
+                file.write(text)
+        except OSError:
+            path.unlink()  # no half of a recipe, nor an empty one
+            raise
     return path

@@ -17,6 +17,7 @@ from recipectl.converge import records
 from recipectl.engines import phases
 from recipectl.errors import BusError, HostError, JobError, Problem, UsageError, on_host
 from recipectl.machine import loads
+from recipectl.recipe.spans import span_sec
 from recipectl.systemd.dbus import Manager
 from recipectl.systemd.store import Store
 from recipectl.systemd.unitfile import UnitNames
@@ -226,9 +227,26 @@ def switch_(place: Place, recipe: str) -> int:
     return 0
 
 
+_LONGEST_SEC = 31_536_000  # a year
+
+
+def _seconds(_: click.Context, __: click.Parameter, text: str) -> float:
+    """A span such as `90`, `0.5` or `15min` in seconds."""
+    seconds: object
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = span_sec(text)
+    if not isinstance(seconds, (int, float)) or not 0 <= seconds <= _LONGEST_SEC:
+        raise click.BadParameter(f"`{text}` is not a time; give seconds, or a span such as `15min`")
+    return seconds
+
+
 @click.command("wait")
 @models_argument
-@click.option("--timeout", type=float, default=1800, show_default=True, metavar="SECONDS")
+@click.option(
+    "--timeout", callback=_seconds, default="30min", show_default=True, metavar="SPAN", help="Wait so long."
+)
 @click.pass_obj
 def wait_(place: Place, recipes: tuple[str, ...], timeout: float) -> int:
     """Wait until models are ready, without starting them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
@@ -67,6 +68,7 @@ def not_applied(name: str, place: Place) -> UsageError:
 
 def recipe_file(word: str, place: Place) -> Path:
     """The file of a RECIPE argument; UsageError for a name that no recipe has."""
+    word = _known_name(word, place)
     if search.is_file(word):
         return search.file_of(word)
     check_name(word)
@@ -100,6 +102,7 @@ def model_name_of(word: str, place: Place) -> str:
     """The name of the recipe or model that a verb for a single one is about; UsageError for another word."""
     if _PATTERN.search(word) and not search.is_file(word):
         raise UsageError(f"`{word}` is a pattern, and this verb takes one model; name it", kind="file")
+    word = _known_name(word, place)
     name = UnitNames.of_service(service_name(word)).recipe
     own = search.recipe_files(place.recipe_folders).get(name) if search.is_file(word) else None
     if search.is_file(word) and search.file_of(word).absolute() != own:
@@ -112,21 +115,39 @@ def _matching(pattern: str, names: Iterable[str]) -> list[str]:
     return [name for name in names if fnmatchcase(name, pattern)]
 
 
-def _check_has_unit(file: str, place: Place) -> None:
-    """UsageError for a recipe's file that was never applied."""
+def _check_is_of_model(file: str, place: Place) -> None:
+    """UsageError for a file that is not the recipe of a model, whose name it has."""
+    from recipectl.converge.copies import is_copy
+
     name = UnitNames.of_service(service_name(file)).recipe
     path = search.file_of(file)
-    if path.exists() and name not in (*recipe_names(place), *model_names(place)):
+    own = search.recipe_files(place.recipe_folders).get(name)
+    if own and not is_copy(place, own, path) and os.path.realpath(path) != os.path.realpath(own):
+        fault = f"{path} is not the recipe of `{name}`, which is {own}"
+        raise UsageError(f"{fault}; name the model: `{name}`", kind="file")
+    if not own and not path.exists():
+        raise UsageError(f"there is no file {path}; name the model, or correct the path", kind="file")
+    if not own and name not in model_names(place):
         raise UsageError(f"{path} has no unit yet; write it with `recipectl apply {path}`", kind="unit")
+
+
+def _known_name(word: str, place: Place) -> str:
+    """`a` for `a.yaml` without such a file, for `model-a` and its unit, if `a` is known; else the word."""
+    is_file_name = word.endswith(search.SUFFIXES)
+    name = search.stem(Path(word)) if is_file_name else UnitNames.of_service(word).recipe
+    if name == word or "/" in word or (is_file_name and Path(word).exists()):
+        return word
+    known = {*recipe_names(place), *model_names(place)}
+    return name if name in known and word not in known else word
 
 
 def _expanded(words: Iterable[str], place: Place, *, models: bool) -> tuple[str, ...]:
     """Words with each pattern replaced by what it matches; UsageError for a pattern without a match."""
     names: dict[str, None] = {}
-    for word in words:
+    for word in (_known_name(word, place) for word in words):
         if search.is_file(word) or not _PATTERN.search(word):
-            if models and search.is_file(word):
-                _check_has_unit(word, place)
+            if models and search.is_file(word) and not place.remote:
+                _check_is_of_model(word, place)
             names[word] = None
             continue
         recipes = _matching(word, recipe_names(place))

@@ -27,7 +27,9 @@ def apply(
     create_accounts(plan.of("create group"), plan.of("create user"))
     work.each("create group", lambda _: None)
     work.each("create user", lambda _: None)
-    work.each("write helper", lambda path: write_helper(Path(path)))
+    for path in plan.of("write helper"):  # all units rest on it: without it, none is changed
+        write_helper(Path(path))
+    work.each("write helper", lambda _: None)
     changes_units = bool(plan.of("write", "remove", "enable", "disable", "reload"))
     if changes_units:
         store.note_reload_due()

@@ -94,8 +94,7 @@ def _family_is_up(unit: str, survey: Survey) -> bool:
     """True if a unit of the same recipe runs (sockets and their queues do not count)."""
     installed = survey.installed.get(unit)
     names = UnitNames(installed.recipe if installed else "")
-    listening = (names.socket, names.queue_socket, names.queue)
-    return any(survey.is_up(name) for name in names.every if name not in listening)
+    return any(survey.is_up(name) for name in names.every if name not in names.listening)
 
 
 def _must_skip(model: CompiledModel, survey: Survey) -> bool:

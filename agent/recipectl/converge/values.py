@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from recipectl.systemd.states import UnitState
 from recipectl.systemd.unitfile import InstalledUnit, Unit
 
-_RUNNING = ("active", "activating", "reloading")
+RUNNING = ("active", "activating", "reloading")
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Survey:
 
     def is_up(self, unit: str) -> bool:
         """True if a unit runs, or is about to."""
-        return unit in self.states and self.states[unit].active_state in _RUNNING
+        return unit in self.states and self.states[unit].active_state in RUNNING
 
     def failed(self, unit: str) -> bool:
         """True if a unit has failed."""

@@ -61,6 +61,11 @@ class UnitNames:
             self.watch_timer, self.watch, self.hung, self.canaries, self.tie, self.lost,
         )  # fmt: skip
 
+    @property
+    def listening(self) -> tuple[str, ...]:
+        """What listens for clients while nothing of the model runs."""
+        return (self.socket, self.queue_socket, self.queue)
+
     @classmethod
     def of_service(cls, unit: str) -> "UnitNames":
         """The names of the recipe that a service belongs to."""

@@ -7,6 +7,7 @@ from recipectl.compiler.cache import compile_place
 from recipectl.compiler.companions import canaries
 from recipectl.converge import holds
 from recipectl.converge.records import Before, Record
+from recipectl.converge.values import RUNNING
 from recipectl.errors import JobError, RecipectlError, UsageError
 from recipectl.recipe.positions import KeyPath
 from recipectl.recipe.search import Source
@@ -54,7 +55,7 @@ def _refuse_to_stop_others(upgrade: Progress, before: Before) -> None:
     if service in before.units:
         rivals |= {*upgrade.manager.rivals(service)}
     states = upgrade.manager.states(sorted(rivals), brief=True)
-    running = [state.name for state in states if state.active_state in steps.RUNNING]
+    running = [state.name for state in states if state.active_state in RUNNING]
     if running:
         fault = f"the start of {service} would stop {running[0]}"
         raise UsageError(f"{fault}; stop that first", kind="relation")

@@ -9,6 +9,7 @@ from recipectl.compiler import pipeline
 from recipectl.compiler.model import ResolvedRecipe
 from recipectl.compiler.preflight import current_lock, lock_contents
 from recipectl.converge.records import Before
+from recipectl.converge.values import RUNNING
 from recipectl.errors import RecipectlError, UsageError
 from recipectl.files import read_bounded, remove, write_whole
 from recipectl.machine import lockfile
@@ -22,8 +23,6 @@ from recipectl.recipe.trusted import content_for
 from recipectl.systemd.dbus import Manager
 from recipectl.systemd.store import Store
 from recipectl.systemd.unitfile import Unit, UnitNames
-
-RUNNING = ("active", "activating", "reloading")
 
 
 class Verbs(Protocol):
