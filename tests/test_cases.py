@@ -128,6 +128,70 @@ def test_a_units_own_script_has_the_units_variables(tmp_path: Path) -> None:
 
 # verb, text, and what must stand in the recipes and on standard error.
 INLINE = {
+    "escapes that systemd does not know": (
+        "unit", '[Service]\nUser=v\nRestart=always\nExecStart=/l/llama-server -m /a.gguf -ot "blk\\.\\d+\\.ffn_.*=CPU"\n',
+        ["override-tensor: blk\\.\\d+\\.ffn_.*=CPU"], []),
+    "folders of a user's unit": (
+        "unit", "[Service]\nExecStart=/l/llama-server -m %S/a.gguf --lora %E/l.gguf --log-file %L/x.log\nRestart=always\n[Install]\nWantedBy=default.target\n",
+        ['"${XDG_STATE_HOME}/a.gguf"', '"${XDG_CONFIG_HOME}/l.gguf"', '"${XDG_STATE_HOME}/log/x.log"'], []),
+    "a short limit that was none for the load": (
+        "unit", "[Service]\nUser=v\nExecStart=/v/bin/vllm serve a/b\nTimeoutStartSec=120\nRestart=always\n",
+        ["python_path: /v/bin/python\nmodel_path: a/b\nuser: v\n"], ["line 4: TimeoutStartSec=120, which did not limit its load; see `ready.timeout_sec`"]),
+    "a limit of the load": (
+        "unit", "[Service]\nType=notify\nUser=v\nExecStart=/v/bin/vllm serve a/b\nTimeoutStartSec=120\nRestart=always\n",
+        ["timeout_sec: 120"], []),
+    "the subcommand of an image's own entrypoint": (
+        "compose", 'services: {a: {image: "spark-vllm:1", gpus: all, restart: always, ports: ["8000:8000"], command: serve a/b --port 8000}}\n',
+        ["model_path: a/b"], []),
+    "ports that host networking ignores": (
+        "compose", 'services: {a: {image: vllm/vllm-openai, gpus: all, restart: always, network_mode: host, command: --model a/b --port 8000, ports: ["9000:8000"]}}\n',
+        ["port: 8000"], ["the published port 8000, which counts for nothing in the host's network"]),
+    "one of AMD's GPUs": (
+        "command", "docker run --device=/dev/kfd --device=/dev/dri/renderD129 -p 8000:8000 rocm/vllm:1 vllm serve a/b\n",
+        ["accelerator: rocm"], ["`/dev/dri/renderD129` alone of the GPUs; see `gpus:`"]),
+    "a working folder in a mount": (
+        "compose", 'services: {a: {image: vllm/vllm-openai, gpus: all, restart: always, ports: ["8000:8000"], working_dir: /models, volumes: ["/srv/models:/models"], command: --model Qwen3-8B}}\n',
+        ["model_path: Qwen3-8B", "WorkingDirectory: /srv/models"], []),
+    "mounts of caches, and of code": (
+        "command", "docker run --gpus all -p 8000:8000 -v /p/x.py:/usr/lib/python3/dist-packages/vllm/x.py -v /data/vc:/root/.cache/vllm -v /data/tr:/root/.triton vllm/vllm-openai:v1 --model a/b\n",
+        ["VLLM_CACHE_ROOT: /data/vc", "TRITON_CACHE_DIR: /data/tr/cache"], ["`/p/x.py` at /usr/lib/python3/dist-packages/vllm/x.py, which nothing in the recipe names"]),
+    "a service without a policy": (
+        "compose", 'services: {a: {image: vllm/vllm-openai, gpus: all, ports: ["8000:8000"], command: --model a/b}}\n',
+        ["model_path: a/b"], ["without `restart:` it stayed down when it ended"]),
+    "what VLLM Studio left out": (
+        "vllm-studio", '[{"id":"a","name":"a","model_path":"/m/q","max_model_len":32768,"extra_args":{"max-model-len":8192,"tensor-parallel-size":2}}]',
+        ["max_model_len: 32768", "tensor_parallel_size: 2"], ["`max-model-len: 8192` of extra_args, for VLLM Studio passed --max-model-len 32768"]),
+    "keys of VLLM Studio's own": (
+        "vllm-studio", '[{"id":"a","name":"a","model_path":"/m/q","max_thinking_tokens":9,"extra_args":{"custom_command":"x","docker_container":"y","mlx_python":"/x"}}]',
+        ["model_path: /m/q"], ["`max_thinking_tokens: 9`", "`custom_command:", "`docker_container:", "`mlx_python:"]),
+    "parsers by the served name": (
+        "vllm-studio", '[{"id":"a","name":"a","model_path":"/m/foo","served_model_name":"GLM-4.6"}]',
+        ["tool_call_parser: glm45"], []),
+    "names of llama-swap's filters": (
+        "llama-swap", 'models:\n  m:\n    cmd: llama-server -m /m/a.gguf --port ${PORT}\n    filters: {setParamsByID: {"${MODEL_ID}:high": {x: 1}, m-low: {x: 2}}}\n',
+        ["served_model_name: m,m:high,m-low"], []),
+    "a function that runs its words": (
+        "command", 'run() { echo "$@"; "$@"; }\nvllm serve a/b --port 1 &\nrun vllm serve c/d --port 2\n',
+        ["model_path: a/b"], ["line 3: the function `run` runs its words; write the command without it"]),
+    "what a function changes": (
+        "command", "prep() { cd /a; source /opt/v/bin/activate; ulimit -n 9; unset HF_HOME; }\nexport HF_HOME=/d\nprep\nvllm serve /m\n",
+        ["model_path: /m"], ["line 3: the function `prep`, which changes the folder, the venv, limits", "line 3: `HF_HOME` is set in the function `prep`"]),
+    "scripts beside an engine": (
+        "command", "vllm serve a/b &\nbash serve_b.sh\nmake serve\n",
+        ["model_path: a/b"], ["line 2: `bash …`, which is not read", "line 3: `make serve`, which is not read"]),
+    "uvx with a version": ("command", "uvx vllm@0.9.1 serve c/d\n", ["model_path: c/d"], ["`uvx` before the program"]),
+    "a venv before cd": ("command", "source /srv/x/../venv/bin/activate\ncd /data\nvllm serve ./m\n", ["venv_path: /srv/x/../venv", "model_path: /data/m"], []),
+    "a home of the script's own": ("command", "export HOME=/data/home\nvllm serve ~/m\n", ["model_path: /data/home/m"], []),
+    "folders of runners": ("command", "/opt/c/bin/conda run --cwd /data -n v vllm serve ./m\n", ["model_path: /data/m", "python_path: /opt/c/envs/v/bin/python"], []),
+    "sudo without -E": (
+        "command", "export HF_HOME=/d\nsudo -iu llm /opt/v/bin/vllm serve a/b\n",
+        ["user: llm"], ["`HF_HOME`, which `sudo` without -E may not have passed on"]),
+    "a group of sudo alone": ("command", "sudo -E -g models /opt/v/bin/vllm serve a/b\n", ["SupplementaryGroups: models"], []),
+    "a program without its folder": ("command", "ik_llama-server -m /a.gguf\n", ['binary: "${IK_LLAMA_SERVER}"'], []),
+    "a comment between continued lines": ("command", "vllm serve a/b --port 1 `# port`  --enable-lora\n", ["port: 1", "enable-lora: true"], []),
+    "ordinary values that look like blanks to fill in": (
+        "command", 'llama-server -m /a.gguf --alias your-assistant -r "<end>" --chat-template "{% if x %}{{ y }}{% endif %}"\n',
+        ["served_model_name: your-assistant", "reverse-prompt: <end>"], []),
     "settings of the unit and of its wrappers": (
         "unit", "[Service]\nUser=ai\nNoNewPrivileges=true\nExecStart=/usr/bin/taskset -c 0-7 /usr/bin/nice -n 5 /l/llama-server -m /x.gguf\n",
         ["NoNewPrivileges: 'true'", "CPUAffinity: 0-7", "Nice: '5'"], []),
@@ -175,7 +239,7 @@ INLINE = {
     "the place of a substitution": (
         "command", "llama-server -m /a.gguf \\\n --threads $(nproc)\nvllm serve a/b\n", ["model_path: a/b"], ["a.txt: line 2: `$(nproc …)`: recipectl does not run substitutions"]),
     "a program that a loop sets": (
-        "command", "B=llama-server\nwhile [ $# -gt 0 ]; do B=\"$2\"; shift; done\nexec \"$B\" -m /a.gguf\n", [], ["`B` is set in a loop (line 2)"]),
+        "command", "B=llama-server\nwhile [ $# -gt 0 ]; do B=\"$2\"; shift; done\nexec \"$B\" -m /a.gguf\n", [], ["line 2: `B` is set in a loop"]),
     "systemd's variables in a Quadlet file": (
         "quadlet", "[Container]\nImage=vllm/vllm-openai:v0.11.0\nExec=--model ${M} --port ${P} --gpu-memory-utilization $G\nAddDevice=nvidia.com/gpu=all\nPublishPort=${P}:${P}\n[Service]\nEnvironment=M=a/b P=8010\n",
         ["model_path: a/b\nport: 8010\ngpu_memory_utilization: ${G}"], ["the image `vllm/vllm-openai:v0.11.0`: install its version"]),
@@ -226,7 +290,7 @@ INLINE = {
         "command", "M=a\nif [ $M = a ]; then vllm serve A/A; else vllm serve B/B; fi\n", ["model_path: A/A", "model_path: B/B"], ["b: not carried over: line 2: as it is, the script does not run it"]),
     "patterns that shopt changes": ("command", "shopt -s nocasematch\nX=ABC\n[[ $X == abc ]] && M=a/a || M=b/b\nvllm serve $M\n", [], ["line 3: `M` is set under a condition"]),
     "the name of a process": ("command", "exec -a foo vllm serve a/b\n", ["model_path: a/b"], ["`exec -a foo` before the program"]),
-    "a script that is started": ("command", "nohup ./run.sh &\nvllm serve a/b\n", ["model_path: a/b"], ["line 1: `./run.sh`, a script that is not read"]),
+    "a script that is started": ("command", "nohup ./run.sh &\nvllm serve a/b\n", ["model_path: a/b"], ["line 1: `./run.sh`, which is not read"]),
     "portable GPU variables": ("command", "export CUDA_VISIBLE_DEVICES=0 HIP_VISIBLE_DEVICES=0\nvllm serve a/b\n", ["CUDA_VISIBLE_DEVICES: '0'\n  HIP_VISIBLE_DEVICES: '0'"], []),
     "words of a Quadlet's variable": (
         "quadlet", "[Container]\nImage=vllm/vllm-openai\nExec=--model a/b\nPublishPort=8000:8000\nEnvironment=X=${MSG} Y=1\n[Service]\nEnvironment=\"MSG=a b\"\n", ["X: a b\n  Y: '1'"], []),
@@ -370,7 +434,7 @@ INLINE = {
         ["port: 1"], ["line 2: `healthcheck:` of the service", "line 9: the volume `shared` at /x", "line 10: the published port 2,"]),
     "both halves of TimeoutSec=": (
         "unit", "[Service]\nUser=ai\nTimeoutSec=300\nRestart=always\nExecStartPre=-/usr/bin/docker rm x\nExecStart=/v/bin/vllm serve a/b\n[Install]\nWantedBy=ai.target\n",
-        ["timeout_sec: 300", "TimeoutStopSec: '300'"], ["line 8: WantedBy=ai.target, which may not be part of the boot"]),
+        ["TimeoutStopSec: '300'"], ["line 3: TimeoutStartSec=300, which did not limit its load", "line 8: WantedBy=ai.target, which may not be part of the boot"]),
     "groups of a unit": (
         "unit", "[Service]\nUser=ai\nGroup=video\nSupplementaryGroups=render\nRestart=always\nExecStart=/v/bin/vllm serve a/b\n",
         ["SupplementaryGroups: [video, render]"], ["line 3: Group=video: the engine is in this group"]),

@@ -591,7 +591,7 @@ models:
     assert "which only the system can have" in own.stderr
 
 
-def test_vllm_studios_last_word_counts() -> None:
+def test_what_vllm_studio_passed_counts() -> None:
     given = {
         "id": "a",
         "name": "A",
@@ -604,10 +604,13 @@ def test_vllm_studios_last_word_counts() -> None:
     draft = vllm_studio.draft(given | {"extra_args": {"max_model_len": 4096}}, "x")
     assert (draft.fields["port"], draft.fields["max_model_len"], draft.fields["env_vars"]) == (
         8001,
-        4096,
+        32768,
         {"A": "1", "B": "2"},
     )
     assert "max_num_seqs" not in draft.fields
+    assert "`max_model_len: 4096` of extra_args, for VLLM Studio passed --max-model-len 32768" in str(
+        draft.not_carried_over
+    )
 
 
 def test_a_row_that_is_no_recipe_stops_no_other(tmp_path: Path) -> None:
@@ -684,12 +687,13 @@ def test_a_hand_written_unit_becomes_a_recipe() -> None:
     draft = systemd_unit.draft(UNIT, "chat", "chat.service")
     assert draft.fields | {"extra_args": None} == {
         "description": "Our model", "backend": "vllm", "python_path": "/opt/v/bin/python", "model_path": "/models/chat", "port": 8000,
-        "extra_args": None, "gpus": [0], "env_vars": {"A": "b c"}, "user": "vllm", "ready": {"timeout_sec": 600}, "service": {"MemoryMax": "100G"},
+        "extra_args": None, "gpus": [0], "env_vars": {"A": "b c"}, "user": "vllm", "service": {"MemoryMax": "100G"},
     }  # fmt: skip
     assert draft.fields["extra_args"]["chat-template"] == "a\tb"
     assert draft.variables == ("SEED",)
     assert draft.not_carried_over == [
-        "line 6: the variables in /etc/default/vllm, which cannot be read here and win over Environment=; set them in `env_vars:` or `secrets:`"
+        "line 6: the variables in /etc/default/vllm, which cannot be read here and win over Environment=; set them in `env_vars:` or `secrets:`",
+        "line 15: TimeoutStartSec=10min, which did not limit its load; see `ready.timeout_sec`",
     ]
 
 

@@ -50,7 +50,7 @@ SPLIT = {
     "octal": (r"\101\040b", ("A b",)),
     "unicode": (r"\u00e9\U0001f600", ("é😀",)),
     "letters": (r"\a\b\f\n\r\t\v\s", ("\a\b\f\n\r\t\v ",)),
-    "any other letter": (r"\q\"\'\\", ("q\"'\\",)),
+    "any other letter": (r"\q\.\"\'\\", ("\\q\\.\"'\\",)),
     "a backslash at the end": ("a\\", ("a\\",)),
     "nothing": ("  ", ()),
 }

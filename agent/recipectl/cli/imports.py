@@ -40,7 +40,7 @@ from recipectl.importers.draft import AS_IT_RUNS, UNKNOWN_VALUE, VARIABLE_START,
 from recipectl.importers.from_command import draft_from_command
 from recipectl.importers.lines import errors_at, place_of, placed
 from recipectl.importers.programs import runs_engine, unwrapped
-from recipectl.importers.shell_programs import has_effect, hidden_engine
+from recipectl.importers.shell_programs import has_effect, hidden_engine, what_it_is
 from recipectl.place import Place
 from recipectl.systemd.store import Store
 
@@ -89,10 +89,9 @@ def command_(words: tuple[str, ...], folder: Path | None) -> int:
                 refusals.append(placed(refusal, command.place))
                 continue
             lost_before_engine += command.lost_before
-            shown = redacted(program_shown(program_words or command.words))
-            is_script = shown.partition(" ")[0].endswith((".sh", ".bash"))
-            what = "a script that is not read" if is_script else "which runs no engine"
-            not_carried_over.append(placed(f"`{shown}`, {what}", command.place))
+            other = program_words or command.words
+            sentence = f"`{redacted(program_shown(other))}`, {what_it_is(other)}"
+            not_carried_over.append(placed(sentence, command.place))
         except UsageError as error:
             refusals.append(placed(str(error), command.place))
     if not drafts and not refusals:

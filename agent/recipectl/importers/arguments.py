@@ -21,7 +21,7 @@ _SECRET_VARIABLES = {
     ("llamacpp", "--api-key"): "LLAMA_API_KEY",
     ("llamacpp", "--hf-token"): "HF_TOKEN",
 }
-_SECRET_FLAG = re.compile(r"(^|-)(api-keys?|(?<!first-)token|password|passwd|secret)$")
+SECRET_FLAG = re.compile(r"(^|-)(api-keys?|(?<!first-)token|password|passwd|secret)$")
 
 
 @dataclass
@@ -128,7 +128,7 @@ def take_secret(draft: Draft, backend: str, flag: str, values: Sequence[str]) ->
         return True
     if not any(values):
         return False
-    is_secret = bool(_SECRET_FLAG.search(flag)) or any(
+    is_secret = bool(SECRET_FLAG.search(flag)) or any(
         TOKEN.search(value) or has_secret(value) for value in values
     )
     if is_secret:

@@ -15,7 +15,7 @@ from recipectl.importers.command import Command, NoEngineError
 from recipectl.importers.compose_variables import dotenv, interpolated
 from recipectl.importers.container_options import Container
 from recipectl.importers.containers import engine_command
-from recipectl.importers.draft import Draft, host_variable
+from recipectl.importers.draft import STAYS_DOWN, Draft, host_variable
 from recipectl.importers.from_command import draft_from_command, model_name
 from recipectl.importers.lines import at, errors_at, node_of, place_of
 from recipectl.importers.mounts import Mounts
@@ -138,6 +138,10 @@ def _service_draft(
             container.leave_out(
                 "`restart:` of a service with `profiles:`, which starts by hand; see `autostart:`"
             )
+    policy = mapping(mapping(service.get("deploy"), "deploy").get("restart_policy"), "restart_policy")
+    if "restart" not in written and not policy:
+        with at(place_of(root, "services", name), lost):
+            container.leave_out(f"without `restart:` {STAYS_DOWN}")
     place = place_of(root, "services", name, "command" if "command" in service else "image")
     with at(place, lost):
         command, notes = engine_command(Command({}, [], place=place), container, image, arguments)

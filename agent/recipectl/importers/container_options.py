@@ -171,6 +171,8 @@ class Container:
         elif not value.startswith(("/dev/kfd", "/dev/dri", "/dev/nvidia", "amd.com/gpu=")):
             self.add_other("--device", value)
             return
+        if re.match("/dev/dri/(card|renderD)", value):
+            self.leave_out(f"`{value}` alone of the GPUs; see `gpus:`")
         self.has_gpus = True  # units have the nodes of GPUs
         self.has_rocm |= value.startswith(("/dev/kfd", "amd.com/gpu="))
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from recipectl.errors import UsageError
 from recipectl.importers.command import SHELLS, Command, NoEngineError, is_given_model, program_shown
 from recipectl.importers.container_options import Container, read_options
-from recipectl.importers.draft import AS_IT_RUNS
+from recipectl.importers.draft import AS_IT_RUNS, VARIABLE_START
 from recipectl.importers.lines import placed
 from recipectl.importers.mounts import Mounts
 from recipectl.importers.programs import program, program_name, runs_container, unwrapped
@@ -77,20 +77,14 @@ def engine_command(
     if engine and engine.backend == "llamacpp" and not has_host:
         # The images set this variable.
         words += ["--host", container.environment.pop("LLAMA_ARG_HOST", "0.0.0.0")]  # noqa: S104
-    if container.network.startswith(("container:", "service:")):
-        fault = f"the engine was in the network of `{container.network.partition(':')[2]}`"
-        sentence = f"{fault}; see `host:` and `port:`"
-        container.not_carried_over.append(placed(sentence, container.places.get("network", "")))
-    elif container.ports and container.network not in ("", "host", "bridge", "none", "default", "private"):
-        fault = f"the network `{container.network}`, in which others reached the engine by its name"
-        container.not_carried_over.append(placed(fault, container.places.get("network", "")))
-    elif not container.ports and container.network != "host":
-        fault = "the container published no port: only its own networks reached the engine"
-        container.not_carried_over.append(f"{fault}; see `host:`")
+    _name_network(container)
     folder = container.mounts.host_path(container.folder)
+    if folder != container.folder:
+        container.service.setdefault("WorkingDirectory", folder)
     if container.folder and folder == container.folder:
         container.not_carried_over.append(f"the folder `{folder}` of the image, where the engine started")
-    notes += container.mounts.notes(container.not_carried_over)
+    used = "\n".join([*words, *container.environment.values(), *container.service.values()])
+    notes += container.mounts.notes(used, container.not_carried_over)
     if entrypoint == ("vllm", "serve") and "--model" in words:
         words = ["python3", "-m", "vllm.entrypoints.openai.api_server", *words[2:]]
     engine_command = replace(
@@ -114,12 +108,28 @@ def engine_command(
     return engine_command, notes
 
 
+def _name_network(container: Container) -> None:
+    """Name who reached the engine, where that is not by a published port or the host's network."""
+    if container.network.startswith(("container:", "service:")):
+        fault = f"the engine was in the network of `{container.network.partition(':')[2]}`"
+        sentence = f"{fault}; see `host:` and `port:`"
+        container.not_carried_over.append(placed(sentence, container.places.get("network", "")))
+    elif container.ports and container.network not in ("", "host", "bridge", "none", "default", "private"):
+        fault = f"the network `{container.network}`, in which others reached the engine by its name"
+        container.not_carried_over.append(placed(fault, container.places.get("network", "")))
+    elif not container.ports and container.network != "host":
+        fault = "the container published no port: only its own networks reached the engine"
+        container.not_carried_over.append(f"{fault}; see `host:`")
+
+
 def _refuse_unknown(image: str, words: list[str]) -> None:
     """NoEngineError for an image of another program, UsageError for one whose engine is not told."""
     inner = unwrapped(Command({}, words)).words
     if inner and program(inner):
         return
-    if not is_given_model([*words, ""]) and not re.search("vllm|sglang|(?<!o)llama(?!-swap)", image):
+    is_known = bool(image) and VARIABLE_START not in image
+    is_other = is_known and not re.search("vllm|sglang|(?<!o)llama(?!-swap)", image)
+    if is_other and not is_given_model([*words, ""]):
         raise NoEngineError(f"the image `{image}` runs no known engine (vllm, sglang, llama-server)")
     fault = (
         f"the image `{image}` does not tell its engine; if it runs one, write its program as the entrypoint"
@@ -143,6 +153,12 @@ def _entrypoint(container: Container, image: str, arguments: list[str]) -> tuple
         return tuple(filter(None, container.entrypoint))  # `--entrypoint ""` leaves the arguments alone
     if program_name(arguments) in _PROGRAMS:
         return ()
+    if arguments[:1] == ["serve"] and "vllm" in image:
+        return ("vllm",)
+    first = "".join(arguments[:1])
+    is_model = "/" in first and not first.endswith((".sh", ".py"))
+    if first and not first.startswith(("-", VARIABLE_START)) and not is_model and "vllm-openai" not in image:
+        return ()  # a program, or a command of the image's own program
     return next((words for pattern, words in _ENTRYPOINTS.items() if re.search(pattern, image)), ())
 
 
@@ -172,6 +188,12 @@ def _inside_shell(words: list[str], container: Container) -> list[str]:
 def _with_host_port(words: list[str], container: Container) -> list[str]:
     """The words with the published port and address of the host in place of the container's."""
     ports, lost = container.ports, container.not_carried_over
+    if container.network == "host":
+        lost += [
+            placed(f"the published port {port}, which counts for nothing in the host's network", place)
+            for port, place in ((port, container.places.get(port, "")) for port in ports)
+        ]
+        return words
     if not ports:
         return words
     container_port = next(port for port in (*_DEFAULT_PORTS, *ports) if port in ports)

@@ -21,6 +21,8 @@ UNKNOWN_VALUE = "\ue002"
 PRIVATE = re.compile("[\ue000-\ue00f]")
 # The way around what no importer reads: the end of a refusal.
 AS_IT_RUNS = "or start it, then run `recipectl import process PID`"
+# What happens without a policy for restarts, which every compiled unit has.
+STAYS_DOWN = "it stayed down when it ended; recipectl always restarts a model that ends"
 VARIABLE_ALONE = re.compile(f"{VARIABLE_START}[^{VARIABLE_END}]*{VARIABLE_END}")
 _HOST_VARIABLE = re.compile(f"{VARIABLE_START}([A-Za-z_][A-Za-z0-9_]*){VARIABLE_END}")
 _SECRET = re.compile(

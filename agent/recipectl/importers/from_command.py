@@ -15,7 +15,7 @@ from recipectl.engines.flags import GivenOption
 from recipectl.engines.options import shipped_options
 from recipectl.engines.registry import ENGINES
 from recipectl.errors import UsageError
-from recipectl.importers.arguments import set_arguments
+from recipectl.importers.arguments import SECRET_FLAG, set_arguments
 from recipectl.importers.command import Command, NoEngineError
 from recipectl.importers.containers import command_in_container
 from recipectl.importers.draft import (
@@ -39,7 +39,10 @@ _FILE = re.compile(r"[\w.-]+(/[\w.-]+)*\.(jinja2?|py|ya?ml|pem|key|crt|gguf|json
 _PATH_OPTION = re.compile(
     r"--?(?!-|model-|tokenizer-|hf-config-|.*-model-path)(?:[\w-]*-)?(path|dir|file|keyfile|certfile|certs)"
 )
-_PLACEHOLDER = re.compile(r"^<[A-Za-z][\w .-]*>$|\{\{.*\}\}|\b(?i:your)[_-]|^/path/to/|^\.\.\.$")
+_PLACEHOLDER = re.compile(
+    r"^<([A-Z][A-Z0-9_ .-]*|[A-Za-z]\w*[ _.-][\w .-]*|model|path|port|host|name)>$|^[^%]*\{\{[^%]*\}\}"
+    r"|\b(?i:your)[_-](?i:model|path|api|key|hf|org|user|dir|repo|token|name|server|host|hub)|^/path/to/|^\.\.\.$"
+)
 _MODEL_VARIABLE = re.compile(
     r"\A.(\w+_)?(MODEL\w*|PATH|DIR|REPO|NAME|WEIGHTS|CKPT|CHECKPOINT|ID|ARG)(_\w+|[0-9]+)?.\Z", re.I
 )
@@ -86,8 +89,10 @@ def _draft(command: Command, name: str | None, origin: str) -> Draft:
     options, stray_positions = flags.parse(engine.backend, arguments, shipped_options(engine.backend))
     stray_words = [arguments[position] for position in stray_positions]
     model = _take_model(engine, options, stray_words, draft.not_carried_over, command.unread_files)
-    if has_secret(model) or not model:
-        raise UsageError("the model's address holds a secret, or is empty; correct it")
+    if has_secret(model):
+        raise UsageError("the model's address holds a secret; correct it")
+    if not model:
+        raise UsageError("the model is empty here; name it")
     draft.set("model_path", model)
     if command.has_rocm:
         draft.set("accelerator", "rocm")
@@ -143,8 +148,10 @@ def _arguments(engine: Program, command: Command, draft: Draft, notes: list[str]
         notes.append(f"The options of {config_file} are written out here.")
     relative = [word for before, word in pairwise(("", *arguments)) if _is_file(before, word)]
     arguments = [_absolute(word, command, relative) for word in arguments]
-    if placeholder := next((word for word in arguments if _PLACEHOLDER.search(word)), None):
-        raise UsageError(f"fill in `{redacted(placeholder)}`")
+    for before, word in pairwise(("", *arguments)):
+        if _PLACEHOLDER.search(word):
+            is_secret = SECRET_FLAG.search(before) or SECRET_FLAG.search(word.partition("=")[0])
+            raise UsageError(f"fill in `{'…' if is_secret else redacted(word)}`")
     if not (command.folder or command.script_folder):
         files = [word for word in relative if not word.endswith(".gguf")]
         notes_of_files = [f"`{redacted(word)}`, a relative path; a unit has its own folder" for word in files]
@@ -224,10 +231,11 @@ def _set_runtime(draft: Draft, engine: Program, command: Command) -> None:
     for key, value in fields.items():
         # A unit does not start in a folder: the host file says where a relative path begins.
         is_on_path = "/" not in value and key != "venv_path"
-        folder = host_variable("FOLDER") if is_on_path else _folder(command)
-        value = (shutil.which(value) or value) if "/" not in value else value
+        if is_on_path:
+            variable = re.sub("[^A-Z0-9]", "_", value.upper())
+            value = shutil.which(value) or host_variable(variable)
         is_absolute = value.startswith(("/", VARIABLE_START))
-        draft.set(key, value if is_absolute else _join(folder, value))
+        draft.set(key, value if is_absolute else _join(_folder(command), value))
     # The runtime's folder is the first of the unit's PATH= in any case.
     runtime_folders = [value.rpartition("/")[0] for value in fields.values()]
     runtime_folders.append(f"{fields.get('venv_path')}/bin")

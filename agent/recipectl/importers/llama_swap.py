@@ -66,7 +66,7 @@ def imported(config: _Map, source: str, root: Any = None) -> Imported:
     for name, model in models.items():
         try:
             draft = _draft(str(name), model, config, root, port=port, source=source)
-            if {str(name), *_aliases(model)} & preloaded:
+            if {str(name), *_aliases(str(name), model)} & preloaded:
                 fault = "`hooks.on_startup.preload`: an on-demand model loads at its first request"
                 draft.not_carried_over.append(placed(fault, place_of(root, "hooks", "on_startup", "preload")))
         except UsageError as error:
@@ -80,7 +80,7 @@ def imported(config: _Map, source: str, root: Any = None) -> Imported:
     names = {
         alias: draft.name
         for name, draft in by_model.items()
-        for alias in (name, *_aliases(models[name]))
+        for alias in (name, *_aliases(name, models[name]))
         if draft.fields["backend"] == "sglang"
         and alias not in (draft.name, draft.fields["served_model_name"])
     }
@@ -109,11 +109,15 @@ def _preloaded(config: _Map) -> set[str]:
     return {str(name) for name in sequence(on_startup.get("preload"), "hooks.on_startup.preload")}
 
 
-def _aliases(model: _Map) -> list[str]:
+def _aliases(name: str, model: _Map) -> list[str]:
     """The further names of a model; some files have mappings with an `id`."""
     entries = sequence(model.get("aliases"), "aliases")
     names = [entry.get("id") if isinstance(entry, Mapping) else entry for entry in entries]
-    return [str(name) for name in names if name]
+    by_id = mapping(mapping(model.get("filters"), "filters").get("setParamsByID"), "filters.setParamsByID")
+    return [
+        *(str(alias) for alias in names if alias),
+        *(str(key).replace("${MODEL_ID}", name) for key in by_id),
+    ]
 
 
 def _with_macros(text: str, macros: _Map) -> str:
@@ -160,7 +164,7 @@ def _draft(name: str, model: Any, config: _Map, root: Any, *, port: int, source:
         draft.fields = {"description": description, **draft.fields}
     if "port" not in draft.fields:
         draft.set("port", port, "llama-swap's port for this model.")
-    _set_served_names(draft, [name, *_aliases(model)])
+    _set_served_names(draft, [name, *_aliases(name, model)])
     with at(place_of(root, "models", name, "checkEndpoint"), draft.not_carried_over):
         _set_readiness(draft, model, config)
     _set_idle_time(draft, model, config)

@@ -9,6 +9,9 @@ from pathlib import PurePosixPath
 from recipectl.importers.draft import VARIABLE_START, host_variable
 from recipectl.importers.lines import placed
 
+# What a container needs, and a unit has.
+_NOT_OF_ENGINE = re.compile(r"/(dev|proc|sys|run|tmp|etc/(localtime|timezone|passwd|group|ssl))\b")
+
 
 @dataclass
 class Mounts:
@@ -36,23 +39,24 @@ class Mounts:
         return f"{base.rstrip('/')}/{source.removeprefix('.').removeprefix('/')}".rstrip("/")
 
     def keep_cache(self, environment: dict[str, str], model: str, program: str) -> None:
-        """Set the variable of the cache that a model of the hub is in to its folder of the host."""
-        if {"HF_HOME", "HF_HUB_CACHE"} & {*environment}:
-            return
-        is_local = model.startswith("/")  # its tokenizer, or a draft model, may come from the hub
-        caches = {"HF_HOME": "/huggingface", "MODELSCOPE_CACHE": "/modelscope"}
-        caches |= {"LLAMA_CACHE": "/llama.cpp"} if "llama" in program else {}
+        """Set the variables of the caches that are mounted to their folders of the host."""
+        caches: dict[str, str] = {}
+        if not {"HF_HOME", "HF_HUB_CACHE"} & {*environment}:
+            # Of a local model, too: its tokenizer, or a draft model, may come from the hub.
+            caches = {"HF_HUB_CACHE": "/huggingface/hub", "HF_HOME": "/huggingface"}
+        if "llama" not in program:
+            caches["VLLM_CACHE_ROOT"] = "/vllm"
+        elif not model.startswith("/"):
+            caches["LLAMA_CACHE"] = "/llama.cpp"
+        if "VLLM_USE_MODELSCOPE" in environment and not model.startswith("/"):
+            caches["MODELSCOPE_CACHE"] = "/modelscope"
         for target, source in self._of_folders():
-            if target.endswith("/.cache/huggingface/hub"):
-                environment.setdefault("HF_HUB_CACHE", source.rstrip("/"))
+            if target.endswith("/.triton"):
+                environment.setdefault("TRITON_CACHE_DIR", f"{source.rstrip('/')}/cache")
             for name, folder in caches.items():
-                if name != "HF_HOME" and is_local:
-                    continue
-                if name == "MODELSCOPE_CACHE" and "VLLM_USE_MODELSCOPE" not in environment:
-                    continue
                 if target.endswith(f"/.cache{folder}"):
                     environment.setdefault(name, source.rstrip("/"))
-                elif target.endswith("/.cache"):
+                elif target.endswith("/.cache") and name in ("HF_HOME", "LLAMA_CACHE", "MODELSCOPE_CACHE"):
                     environment.setdefault(name, source.rstrip("/") + folder)
 
     def _of_folders(self) -> list[tuple[str, str]]:
@@ -63,9 +67,17 @@ class Mounts:
             if target and source.startswith(("/", VARIABLE_START))
         ]
 
-    def notes(self, lost: list[str]) -> list[str]:
-        """Notes on the folders of the host; volumes, whose data is the container engine's, are named."""
-        pairs = [f"{target} is {source}" for target, source in self._of_folders() if target != source]
+    def notes(self, used: str, lost: list[str]) -> list[str]:
+        """Notes on the folders of the host; volumes, whose data is the container engine's, are named.
+
+        `used` are the words and variables of the recipe: a mount of which they have nothing is named, too.
+        """
+        replaced = [(target, source) for target, source in self._of_folders() if target != source]
+        pairs = [f"{target} is {source}" for target, source in replaced if source in used]
+        for target, source in replaced:
+            if source not in used and not _NOT_OF_ENGINE.match(target):
+                fault = f"`{source}` at {target}, which nothing in the recipe names"
+                lost.append(placed(fault, self.places.get(target, "")))
         for target, source in self.pairs:
             if target and (target, source) not in self._of_folders():
                 remedy = "set HF_HOME to it" if target.endswith("/.cache/huggingface") else "name it"

@@ -27,7 +27,7 @@ _LONG_WITH_WORD = frozenset(
     --property --setenv --unit --uid --slice --nice --description --membind --cpunodebind --interleave
     --physcpubind --preferred --cpu-list --adjustment
     --from --with --with-requirements --python --project --directory --extra --group --env-file --index
-    --index-url --extra-index-url --default-index --prerelease --torch-backend
+    --cwd --index-url --extra-index-url --default-index --prerelease --torch-backend
     """.split()  # noqa: SIM905  (a list one can read)
 )
 # Their options become settings of the unit.
@@ -58,7 +58,7 @@ class Program:
 
 def program(words: list[str]) -> Program | None:
     """The engine of a command without wrappers; None for any other program."""
-    name = program_name(words)
+    name = re.sub("^(vllm|sglang)@.*", r"\1", program_name(words))  # `uvx vllm@0.32.0`
     arguments = words[1:]
     arguments = [word for word in arguments if word != "--"]  # argparse takes the words after it as they are
     if name == "vllm" and arguments[:1] == ["serve"]:
@@ -151,11 +151,18 @@ def _remove_wrapper(command: Command) -> bool:
         _take_settings(command, wrapper)
     elif wrapper[1:2] == ["run"] and (environment := _conda_environment(wrapper)):
         command.conda_environment = environment
+        command.folder = _value_of(wrapper, "--cwd") or command.folder
     elif wrapper and (name not in _NEEDLESS_WRAPPERS or wrapper[1:]):
         remedy = _REMEDIES.get(name, "see `service:` for a similar setting")
         command.not_carried_over.append(f"`{' '.join(wrapper)}` before the program; {remedy}")
+        command.folder = _value_of(wrapper, "--directory" if name == "uv" else "--cwd") or command.folder
     command.words = command.words[length:]
     return bool(wrapper)
+
+
+def _value_of(wrapper: list[str], name: str) -> str:
+    """The value of an option of a wrapper; empty without it."""
+    return next((value for option, value, _ in options_of(wrapper) if option == name), "")
 
 
 def _conda_environment(wrapper: list[str]) -> str:
@@ -174,8 +181,19 @@ def _conda_environment(wrapper: list[str]) -> str:
 
 def _take_sudo(command: Command, wrapper: list[str]) -> None:
     """The user, group and folder that `sudo -u USER -g GROUP -D FOLDER` gives."""
-    command.user = "root"
-    for option, value, _ in options_of(wrapper[1:]):
+    options = [(option, value) for option, value, _ in options_of(wrapper[1:])]
+    joined = [option for option, _ in options if re.fullmatch("-[A-Za-z]{2,}", option)]  # `-iu`
+    options += [
+        (f"-{letter}", value) for option, value in options if option in joined for letter in option[1:]
+    ]
+    names = {option for option, _ in options}
+    command.user = command.user if names & {"-g", "--group"} else "root"
+    keeps = any(option.startswith("--preserve-env") or option == "-E" for option in names)
+    if program_name(wrapper) == "sudo" and command.environment and not keeps:
+        variables = ", ".join(f"`{name}`" for name in sorted(command.environment))
+        fault = f"{variables}, which `sudo` without -E may not have passed on"
+        command.not_carried_over.append(f"{fault}; remove what the engine did not have")
+    for option, value in options:
         if option in ("-u", "--user"):
             command.user = value
         elif option in ("-g", "--group"):
@@ -229,7 +247,8 @@ def _wrapper_length(words: list[str]) -> int:
         option = words[length - 1]
         if program_name([option]) in _ELSEWHERE:
             return 0
-        takes_word = re.fullmatch(r"-[A-Za-z]", option) and option[1] in options_with_word
+        short = r"-[A-Za-z]+" if program_name(words) in ("sudo", "doas", "runuser") else r"-[A-Za-z]"
+        takes_word = re.fullmatch(short, option) and option[-1] in options_with_word
         takes_word = takes_word or option in _LONG_WITH_WORD
         takes_word = takes_word or (
             program_name(words) == "sudo" and option in ("--user", "--group", "--chdir")

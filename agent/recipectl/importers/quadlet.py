@@ -18,6 +18,7 @@ from recipectl.importers.unit_text import (
     PlacedSetting,
     expanded,
     placed_settings,
+    with_own_folders,
     with_variables,
     without_specifiers,
 )
@@ -28,6 +29,7 @@ _QUADLET_OPTIONS = {
     "PublishPort": "-p", "AddDevice": "--device", "Network": "--network", "Secret": "--secret",
     "Ulimit": "--ulimit", "Memory": "--memory", "PidsLimit": "--pids-limit", "StopSignal": "--stop-signal",
     "User": "--user", "HealthCmd": "--health-cmd", "GroupAdd": "--group-add", "WorkingDir": "--workdir",
+    "Pod": "--pod",
 }  # fmt: skip
 _QUADLET_QUIET = frozenset(
     """
@@ -52,7 +54,7 @@ def quadlet_draft(text: str, name: str, source: str) -> Draft:
     if PRIVATE.search(text):
         raise UsageError("it has characters of Unicode's private area; remove them")
     lost: list[str] = []
-    unit_settings = placed_settings(text)
+    unit_settings = with_own_folders(placed_settings(text), source)
     # Podman's command is the ExecStart= of a service: systemd replaces variables in it.
     environment, unread_files = environment_of(unit_settings, name, lost)
     settings = []

@@ -13,6 +13,7 @@ from recipectl.importers.programs import program_name
 from recipectl.importers.secret_names import is_likely_secret
 from recipectl.importers.shell_commands import SimpleCommands
 from recipectl.importers.shell_conditions import Conditions, is_negative, is_test, literals
+from recipectl.importers.shell_functions import function_of
 from recipectl.importers.shell_syntax import Fault, Node, statements
 from recipectl.importers.shell_words import Scope, Variable, Words
 
@@ -44,7 +45,7 @@ def commands(
     exported_names = {*variables}
     if own_name:
         variables["0"] = Variable(own_name)
-    shell = _Shell(Scope(variables, exported_names, arguments, script_folder=folder))
+    shell = _Shell(Scope(variables, exported_names, arguments=arguments, script_folder=folder))
     try:
         # With the last newline, a backslash before the end continues a line.
         shell.run(statements(text.removeprefix("\ufeff").replace("\r\n", "\n") + "\n"))
@@ -129,20 +130,18 @@ class _Shell(SimpleCommands):
 
     def _opaque(self, node: Node) -> None:
         """A loop, a function or another part that only a shell can run; its variables are unknown then."""
-        reason = f"in {_OPAQUE.get(node.Type, 'a part that only a shell can run')} (line {node.line})"
+        reason = f"in {_OPAQUE.get(node.Type, 'a part that only a shell can run')}"
         if node.Loop and node.Loop.Name:
-            self.forget([node.Loop.Name.Value], reason)
+            self.forget([node.Loop.Name.Value], reason, node.line)
         if node.Type in ("ArithmCmd", "LetClause"):
-            self.forget({*node.texts("Lit")}, reason)
+            self.forget({*node.texts("Lit")}, reason, node.line)
         nodes = [*(node.Cond or ()), *(node.Do or ()), *filter(None, (node.Stmt, node.Body))]
-        after = self._apart(nodes, f"it is {reason}; write it out")
-        changed = {
-            name for name, variable in after.variables.items() if self.scope.variables.get(name) != variable
-        }
+        after = self._apart(nodes, f"it is {reason} (line {node.line}); write it out")
+        function = function_of(self.scope, after)
         if node.Type == "FuncDecl":
-            self.functions[node.Name.Value] = changed, after.exported_names
+            self.functions[node.Name.Value] = function
         else:
-            self.forget(changed, reason)
+            self.forget(function.variables, reason, node.line)
 
     def _branches(self, branches: list[list[Node]], line: int, *, is_presumed: bool = False) -> None:
         """Parts that run under a condition, the first one presumably; the others add what is unknown else."""

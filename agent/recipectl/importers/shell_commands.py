@@ -7,9 +7,10 @@ from dataclasses import replace
 from typing import ClassVar
 
 from recipectl.compiler.secrets import looks_secret
-from recipectl.importers.command import Command, program_shown, refused
+from recipectl.importers.command import Command, is_given_model, program_shown, refused
 from recipectl.importers.draft import UNKNOWN_VALUE, VARIABLE_START, host_variable
 from recipectl.importers.secret_names import is_likely_secret
+from recipectl.importers.shell_functions import Function
 from recipectl.importers.shell_programs import has_effect, limits, sets_gpus_up
 from recipectl.importers.shell_syntax import Node
 from recipectl.importers.shell_words import ASSIGNMENT, MAX_VALUE, Scope, Variable, Words, too_long
@@ -22,16 +23,16 @@ class SimpleCommands:
         self.scope = scope
         self.commands: list[Command] = []
         self.condition: int | None = None  # the line of the test that decides about this command
-        # Name -> the variables that a function sets, and those that it exports.
-        self.functions: dict[str, tuple[set[str], set[str]]] = {}
+        self.functions: dict[str, Function] = {}
         self.lost: list[str] = []  # what the next command must name
         self._exports_all = False  # `set -a`
         self._substituted: set[str] = set()
 
-    def forget(self, names: Iterable[str], reason: str) -> None:
+    def forget(self, names: Iterable[str], reason: str, line: int) -> None:
         """Variables whose value only a running shell knows from here on."""
         for name in names:
-            self.scope.variables[name] = Variable(UNKNOWN_VALUE, remarks=(f"`{name}` is set {reason}",))
+            remark = f"line {line}: `{name}` is set {reason}"
+            self.scope.variables[name] = Variable(UNKNOWN_VALUE, remarks=(remark,))
 
     def declare(self, node: Node) -> None:
         """`export`, `declare`, `readonly`, `local`: variables with attributes."""
@@ -46,7 +47,7 @@ class SimpleCommands:
                 self._lose([node.Variant.Value, text], node.line)
             elif {*options} - {*"xrgap"}:  # integers, references, maps, and `export -n`
                 self.lost.append(f"line {node.line}: `{node.Variant.Value} -{options} {name}`")
-                self.forget([name], f"with -{options} (line {node.line})")
+                self.forget([name], f"with -{options}", node.line)
             elif match:
                 self._set(name, Variable(match[2], remarks=tuple(words.remarks)), node.line)
             elif not argument.Naked:
@@ -69,7 +70,7 @@ class SimpleCommands:
             or any(element.Index for element in elements)
             or (node.Append and bool(before.elements) != bool(node.Array))
         ):
-            self.forget([name], f"with an index (line {node.line})")
+            self.forget([name], "with an index", node.line)
             return
         if node.Array:
             added = tuple(words.fields([element.Value for element in elements]))
@@ -113,9 +114,7 @@ class SimpleCommands:
         elif fields[:2] == ["exec", "exec"]:
             self._lose(fields, node.line)
         elif name in self.functions:
-            changed, exported = self.functions[name]
-            self.forget(changed, f"in the function `{name}`")
-            self.scope.exported_names |= exported
+            self._call_function(fields, node.line)
         elif name in self._BUILTINS and fields[1:2] != ["run"]:  # `conda run`
             self._BUILTINS[name](self, fields, node.line)
         elif name and sets_gpus_up(fields):
@@ -125,6 +124,18 @@ class SimpleCommands:
         elif name and has_effect(fields):
             names = inner.exported_names | {item.Name.Value for item in node.Assigns or ()}
             self._add_command(fields, inner, names, words.remarks, words.reasons, node.line)
+
+    def _call_function(self, words: list[str], line: int) -> None:
+        """A function's variables are unknown afterwards; what else it changes, or runs, is named."""
+        function = self.functions[words[0]]
+        self.forget(function.variables, f"in the function `{words[0]}`", line)
+        self.scope.exported_names |= function.exported
+        if function.effects:
+            effects = ", ".join(function.effects)
+            self.lost.append(f"line {line}: the function `{words[0]}`, which changes {effects}")
+        if is_given_model(words[1:]):
+            reason = f"the function `{words[0]}` runs its words"
+            self.commands.append(refused(line, f"{reason}; write the command without it"))
 
     def _add_command(
         self, words: list[str], scope: Scope, names: set[str], remarks: list[str], why: list[str], line: int
@@ -179,17 +190,14 @@ class SimpleCommands:
         ):
             self._lose(words, line)
         if "--" in words:
-            self.forget("@*123456789", f"by `set` (line {line})")
+            self.forget("@*123456789", "by `set`", line)
 
     def _run_source(self, words: list[str], line: int) -> None:
         file = words[1] if len(words) > 1 else ""
         if UNKNOWN_VALUE in file:
             self.scope.conda_folder = None
-            fault = (
-                "give its `bin/python` as `python_path:`"
-                if "/bin/activate" in file
-                else "it may set variables"
-            )
+            is_venv = "/bin/activate" in file
+            fault = "give its `bin/python` as `python_path:`" if is_venv else "it may set variables"
             if not file.endswith("/etc/profile.d/conda.sh"):  # `conda activate` says it
                 self.lost.append(f"line {line}: `{' '.join(words)}`; {fault}")
         elif file.endswith("/etc/profile.d/conda.sh"):
@@ -231,6 +239,9 @@ class SimpleCommands:
             self.lost.append(f"line {line}: `{' '.join(words)}`; see `service:` for a similar setting")
         self.scope.service |= settings
 
+    def _run_deactivate(self, words: list[str], line: int) -> None:
+        self.scope.venv = None
+
     def _run_shopt(self, words: list[str], line: int) -> None:
         self.scope.has_other_patterns |= bool({"nocasematch", "extglob"} & {*words})
 
@@ -238,6 +249,7 @@ class SimpleCommands:
         for name in words[1:]:
             self.scope.variables.pop(name, None)
             self.scope.exported_names.discard(name)
+            self.scope.unset_names.add(name)
 
     def _run_cd(self, words: list[str], line: int) -> None:
         self.scope.places["cd"] = f"line {line}"
@@ -249,10 +261,10 @@ class SimpleCommands:
 
     def _run_printf(self, words: list[str], line: int) -> None:
         if words[1:2] == ["-v"]:
-            self.forget(words[2:3], f"by `printf` (line {line})")
+            self.forget(words[2:3], "by `printf`", line)
 
     def _run_read(self, words: list[str], line: int) -> None:
-        self.forget([word for word in words[1:] if word.isidentifier()], f"by `{words[0]}` (line {line})")
+        self.forget([word for word in words[1:] if word.isidentifier()], f"by `{words[0]}`", line)
 
     def _run_shift(self, words: list[str], line: int) -> None:
         self.scope.shifted += int(words[1]) if words[1:] and re.fullmatch("[0-9]{1,6}", words[1]) else 1
@@ -262,8 +274,8 @@ class SimpleCommands:
 
     def _from_folder(self, path: str) -> str:
         """A path relative to the script's current folder, as far as that folder is known."""
-        folder = self.scope.folder
-        if path.startswith(("/", VARIABLE_START)) or not folder:
+        folder = self.scope.folder or self.scope.script_folder or host_variable("FOLDER")
+        if path.startswith(("/", VARIABLE_START)):
             return path
         return f"{folder.rstrip('/')}/{path.removeprefix('./')}"
 
@@ -273,6 +285,7 @@ class SimpleCommands:
         **dict.fromkeys(("exit", "return"), _run_exit),
         **dict.fromkeys(("read", "mapfile", "readarray", "getopts"), _run_read),
         "alias": _lose,
+        "deactivate": _run_deactivate,
         "eval": _run_eval,
         "set": _run_set,
         "printf": _run_printf,

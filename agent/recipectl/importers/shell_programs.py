@@ -29,7 +29,13 @@ _RUNS_ENGINE = re.compile(
     r"\bvllm serve [^-\s]"
     r"|\b(vllm\.entrypoints|sglang serve|sglang\.launch_server|vllm serve)\b[^\n]{0,400} --model"
     r"|llama-server\b[^\n]{0,400} (-m|--model|-hf|--hf-repo|-mu|--models-\w+) "
-    r"|\b(docker|podman|nerdctl)\b[^\n]{0,80} (run|create)\b[^\n]{0,400}(vllm|sglang|(?<!o)llama)"
+    r"|vllm/entrypoints/\S{0,80}api_server\.py\b[^\n]{0,400} --model"
+    r"|\b(docker|podman|nerdctl|singularity|apptainer|kubectl)\b[^\n]{0,80} (run|create|exec)\b"
+    r"[^\n]{0,400}(vllm|sglang|(?<!o)llama)"
+)
+# They run what a file says, which no importer reads.
+_RUNS_FILES = re.compile(
+    r"((ba|da|z|fi)?sh|python[0-9.]*|make|just|sbatch|perl|node|ruby|.*\.(sh|bash|py))\Z"
 )
 # They look for an engine that runs, or end it.
 _ASKS = ("pkill", "pgrep", "grep", "ps", "fuser", "echo", "printf")
@@ -61,6 +67,11 @@ def limits(words: list[str]) -> dict[str, str]:
     if not name or not re.fullmatch("[0-9]+|unlimited", words[2]):
         return {}
     return {name: "infinity" if words[2] == "unlimited" else words[2] + unit}
+
+
+def what_it_is(words: list[str]) -> str:
+    """What is said of a program that is left out."""
+    return "which is not read" if _RUNS_FILES.match(program_name(words)) else "which runs no engine"
 
 
 def hidden_engine(words: list[str]) -> str | None:

@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass, field
 
+from recipectl.compiler.secrets import has_secret
 from recipectl.errors import UsageError
 from recipectl.importers.draft import UNKNOWN_VALUE, VARIABLE_START, host_variable
 from recipectl.importers.secret_names import is_likely_secret
@@ -46,6 +47,7 @@ class Scope:
 
     variables: dict[str, Variable] = field(default_factory=dict)
     exported_names: set[str] = field(default_factory=set)
+    unset_names: set[str] = field(default_factory=set)
     arguments: tuple[str, ...] | None = None  # of the script; None where only its caller knows them
     shifted: int = 0  # arguments that `shift` has taken
     folder: str | None = None
@@ -111,7 +113,8 @@ class Words:
             start = r"(?:^|(?<=[:=]))" if is_assignment else "^"
             start = start if is_first else r"(?<=:)" if is_assignment else "(?!)"
             end = r"(?=[/:]|$)" if is_last else "(?=[/:])"
-            text = re.sub(f"{start}~{end}", host_variable("HOME"), text)
+            home = self.scope.variables.get("HOME", Variable(host_variable("HOME"))).value
+            text = re.sub(f"{start}~{end}", home.replace("\\", r"\\"), text)
             if is_first and re.match(r"~[\w+-]", text):
                 return self.unknown(part, f"`{text}` begins with a folder that a shell finds")
         return _unescaped(text, r"\1")
@@ -154,6 +157,8 @@ class Words:
         text = re.sub(r"[\"']|^\$\(|\)$|^`|`$", "", node.Source)
         text = " ".join(text.split())
         scope = self.scope
+        if re.fullmatch(r"`\s*#[^`]*`", node.Source):
+            return ""  # a comment between continued lines
         if "\n" in node.Source.strip() or re.search(r"[\"']\s+\$", node.Source):
             return self.unknown(node, _SUBSTITUTION)
         if text in ("pwd", "pwd -P") and scope.folder:
@@ -163,7 +168,7 @@ class Words:
         if engine := _WHICH.fullmatch(text):
             return engine[1]  # PATH decides, as it does for the word alone
         program = re.match(r"\W*([\w./-]+)", node.Source)
-        shown = f"`$({program[1]} …)`: " if program else ""
+        shown = f"`$({program[1]} …)`: " if program and not has_secret(program[1]) else ""
         return self.unknown(node, f"{shown}{_SUBSTITUTION}")
 
     def unknown(self, node: Node, reason: str) -> str:
@@ -185,7 +190,7 @@ class Words:
             variable = Variable(folder)
         self.remarks += variable.remarks if variable else ()
         if variable and UNKNOWN_VALUE in variable.text:
-            self.reasons += variable.remarks
+            self.reasons += (re.sub(r"^line \d+: ", "", remark) for remark in variable.remarks)
         elements = _all_elements(node)
         if elements and variable and variable.elements is not None and not node.Exp:
             return (" " if elements == "*" and not splits else _FIELD_END).join(

@@ -9,7 +9,14 @@ from types import MappingProxyType
 
 from recipectl.errors import RecipectlError, UsageError
 from recipectl.importers.command import SHELLS, Command, program_shown, script_in
-from recipectl.importers.draft import AS_IT_RUNS, PRIVATE, VARIABLE_START, Draft, host_variable, redacted
+from recipectl.importers.draft import (
+    AS_IT_RUNS,
+    PRIVATE,
+    VARIABLE_START,
+    Draft,
+    host_variable,
+    redacted,
+)
 from recipectl.importers.from_command import draft_from_command, model_name
 from recipectl.importers.lines import at, errors_at
 from recipectl.importers.programs import program_name, runs_engine, unwrapped
@@ -17,7 +24,14 @@ from recipectl.importers.secret_names import is_likely_secret
 from recipectl.importers.shell import commands
 from recipectl.importers.shell_inline import inline_commands, last_opened, opened
 from recipectl.importers.unit_keys import set_keys
-from recipectl.importers.unit_text import PlacedSetting, expanded, placed_settings, without_specifiers
+from recipectl.importers.unit_text import (
+    PlacedSetting,
+    expanded,
+    is_of_user,
+    placed_settings,
+    with_own_folders,
+    without_specifiers,
+)
 from recipectl.importers.variables import keep_cache
 from recipectl.recipe.yamlsyntax import read_text
 from recipectl.systemd import quoting
@@ -38,6 +52,7 @@ def draft(text: str, name: str, source: str, drop_ins: Mapping[str, str] = Mappi
         raise UsageError("it has characters of Unicode's private area; remove them")
     unit_settings = placed_settings(text)
     unit_settings += [setting for file in drop_ins for setting in placed_settings(drop_ins[file], file)]
+    unit_settings = with_own_folders(unit_settings, source)
     lost: list[str] = []
     start_settings = _without_removed(unit_settings, "ExecStart")
     if not start_settings:
@@ -62,19 +77,14 @@ def draft(text: str, name: str, source: str, drop_ins: Mapping[str, str] = Mappi
     settings = {setting.name: setting.value for setting in unit_settings}
     if own_user != "root":
         result.fields["user"] = settings["User"] = own_user
-    _name_what_systemd_gave(result, settings, source)
+    _name_what_systemd_gave(result, settings, has_user=is_of_user(unit_settings, source))
     return result
 
 
-def _name_what_systemd_gave(draft: Draft, settings: Mapping[str, str], source: str) -> None:
-    """Name the policy and the user that a service has without saying so, and keep its user's cache."""
-    if "Restart" not in settings:
-        draft.not_carried_over.append(
-            "without Restart= it stayed down when it ended; recipectl always restarts a model that ends"
-        )
+def _name_what_systemd_gave(draft: Draft, settings: Mapping[str, str], *, has_user: bool) -> None:
+    """Name the user that a service has without saying so, and keep that user's cache."""
     is_dynamic = settings.get("DynamicUser", "no").lower() in ("1", "yes", "true", "on")
-    is_of_user = "/user/" in source or settings.get("WantedBy") == "default.target"
-    if settings.get("User") not in (None, "", "root") or is_of_user:
+    if settings.get("User") not in (None, "", "root") or has_user:
         keep_cache(draft, settings.get("User", ""))
         if "user" not in draft.fields:
             draft.not_carried_over.append(

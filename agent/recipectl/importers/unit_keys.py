@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 from recipectl.compiler import service_settings
 from recipectl.compiler.secrets import has_secret
-from recipectl.importers.draft import Draft
+from recipectl.importers.draft import STAYS_DOWN, Draft
 from recipectl.importers.lines import at
 from recipectl.importers.unit_text import PlacedSetting, without_specifiers
-from recipectl.recipe.parts import LONGEST_SEC
+from recipectl.recipe.parts import LONGEST_SEC, Ready
 from recipectl.recipe.spans import span_sec
 
 # Settings that every compiled unit has in its own way, or that the functions below read.
@@ -43,14 +43,22 @@ def set_keys(draft: Draft, unit_settings: Sequence[PlacedSetting], name: str) ->
     """Set the fields for the settings of a service; settings without a field go to `service:`."""
     service: dict[str, list[str]] = {}
     users = [setting.value for setting in unit_settings if setting.name == "User"]
+    types = [setting.value for setting in unit_settings if setting.name == "Type"]
+    # Only these are started when they say so; another one is started at once, however long it loads.
+    waits = types[-1:] and types[-1] in ("notify", "notify-reload", "forking", "oneshot", "dbus")
     for setting in (part for whole in unit_settings for part in _parts(whole)):
         if setting.name == "Group" and setting.value in users[-1:]:
             continue  # the unit has the group of its user
         with at(setting.place, draft.not_carried_over):
-            if reason := _reason_to_leave_out(setting):
+            if setting.name == "TimeoutStartSec" and not waits and _is_short(setting.value):
+                fault = f"TimeoutStartSec={setting.value}, which did not limit its load"
+                draft.not_carried_over.append(f"{fault}; see `ready.timeout_sec`")
+            elif reason := _reason_to_leave_out(setting):
                 draft.not_carried_over.append(reason)
             elif not _set_field(draft, setting, name):
                 _add_to_service(draft, service, setting, name)
+    if not any(setting.name == "Restart" for setting in unit_settings):
+        draft.not_carried_over.append(f"without Restart= {STAYS_DOWN}")
     # What stands in the command itself, as `nice`, wins over the unit's.
     own = draft.fields.get("service", {})
     draft.not_carried_over += [
@@ -117,6 +125,12 @@ def _set_field(draft: Draft, setting: PlacedSetting, name: str) -> bool:
         case _:
             return False
     return True
+
+
+def _is_short(value: str) -> bool:
+    """Whether a limit is shorter than that of a recipe which has none."""
+    seconds = span_sec(value)
+    return isinstance(seconds, int) and 0 < seconds < Ready().timeout_sec
 
 
 def _set_start_timeout(draft: Draft, value: str) -> None:

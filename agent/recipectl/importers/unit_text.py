@@ -1,7 +1,7 @@
 """What systemd puts into the text of a unit: specifiers and variables."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from recipectl.importers.draft import host_variable
@@ -25,6 +25,26 @@ def without_specifiers(text: str, name: str, not_carried_over: list[str]) -> str
         return values.get(match[1], match[0])
 
     return re.sub(r"%([A-Za-z%])", value, text)
+
+
+def is_of_user(settings: Sequence["PlacedSetting"], source: str) -> bool:
+    """Whether a unit belongs to the manager of a user: by its folder, or by what wants it."""
+    wanted_by = [setting.value for setting in settings if setting.name == "WantedBy"]
+    return bool(re.search("/user/|/[.]config/containers/", source)) or wanted_by[-1:] == ["default.target"]
+
+
+def with_own_folders(settings: list["PlacedSetting"], source: str) -> list["PlacedSetting"]:
+    """The settings of a unit; in a user's, specifiers of folders are the user's own (systemd.unit(5))."""
+    if not is_of_user(settings, source):
+        return settings
+    names = {"t": "RUNTIME_DIR", "S": "STATE_HOME", "C": "CACHE_HOME", "E": "CONFIG_HOME"}
+    values = {f"%{letter}": host_variable(f"XDG_{name}") for letter, name in names.items()}
+    values["%L"] = f"{values['%S']}/log"
+
+    def value(match: re.Match[str]) -> str:
+        return values.get(match[0], match[0])
+
+    return [setting._replace(value=re.sub("%.", value, setting.value)) for setting in settings]
 
 
 def expanded(word: str, environment: Mapping[str, str]) -> list[str]:

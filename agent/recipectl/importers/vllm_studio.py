@@ -24,9 +24,13 @@ _DEFAULTS: dict[str, Any] = {
     "max_num_seqs": 256,
     "trust_remote_code": True,
 }
+_WITHOUT_ONE = ("tensor_parallel_size", "pipeline_parallel_size")  # 1 is not passed
 _VLLM_ONLY = ("tool_call_parser", "reasoning_parser", "enable_auto_tool_choice", "dtype")
 _PARSERS = ("tool_call_parser", "reasoning_parser")
-_GPU_KEYS = ("visible_devices", "cuda_visible_devices", "cuda-visible-devices", "CUDA_VISIBLE_DEVICES")
+_GPU_KEYS = (
+    "visible_devices", "cuda_visible_devices", "cuda-visible-devices", "CUDA_VISIBLE_DEVICES",
+    "hip_visible_devices", "hip-visible-devices", "rocr_visible_devices", "rocr-visible-devices",
+)  # fmt: skip
 
 
 def recipes(data: Any) -> list[Mapping[str, Any]]:
@@ -135,13 +139,25 @@ def _set_runtime(draft: Draft, settings: Mapping[str, Any], extra_args: dict[str
 def _prefer_extra_args(
     draft: Draft, settings: dict[str, Any], extra_args: dict[str, Any], backend: str
 ) -> None:
-    """Move values of extra_args to the settings: VLLM Studio passed both, and the engine took the last."""
+    """Move values of extra_args to the settings that VLLM Studio did not pass; name those that it left out.
+
+    A flag that the command line had already was not added again (`if flag in cmd: continue`).
+    """
     for field, flag in ENGINES[backend].flags.items():
         name = flag[2:].replace("-", "_") if flag else field
         key = next((key for key in extra_args if key.replace("-", "_") == name), "")
-        if flag and extra_args.get(key) is not None and not isinstance(extra_args[key], bool):
-            settings[field] = extra_args.pop(key)
-            draft.comments[field] = "From extra_args, which came last on VLLM Studio's command line."
+        if not flag or extra_args.get(key) is None or isinstance(extra_args[key], bool):
+            continue
+        value = extra_args.pop(key)
+        known = settings.get(field)
+        if known is None and (backend != "llamacpp" or field in ("host", "port")):
+            known = _DEFAULTS.get(field)
+        is_passed = known not in (None, "", "auto", False) and not (known == 1 and field in _WITHOUT_ONE)
+        if not is_passed or (backend == "llamacpp" and field == "max_model_len"):
+            settings[field] = value
+            draft.comments[field] = "From extra_args."
+        elif str(known) != str(value):
+            draft.lose(f"`{key}: {value}` of extra_args, for VLLM Studio passed {flag} {known}", key)
 
 
 def _set_fields(draft: Draft, settings: Mapping[str, Any], backend: str) -> None:
@@ -163,7 +179,7 @@ def _is_passed(draft: Draft, field: str, value: Any, backend: str) -> bool:
         return False
     if field == "trust_remote_code" and not value:
         return False  # VLLM Studio did not pass false, which is the engine's default
-    if field in ("tensor_parallel_size", "pipeline_parallel_size") and value == 1:
+    if field in _WITHOUT_ONE and value == 1:
         return False
     if value == "" or (field == "max_num_seqs" and isinstance(value, int) and value <= 0):
         draft.lose(f"`{field}: {value}`, which no engine accepts", field)
@@ -180,7 +196,8 @@ def _set_parsers(draft: Draft, settings: Mapping[str, Any], backend: str) -> Non
         for key in filter(settings.get, _PARSERS):
             draft.lose(f"`{key}: {settings[key]}`, which VLLM Studio did not pass to {backend}", key)
         return
-    model = settings["model_path"]
+    # VLLM Studio looked at the whole of this.
+    model = str(settings.get("served_model_name") or settings["model_path"]).replace("/", "-")
     for key in _PARSERS:
         if value := settings.get(key):
             draft.set(key, value)

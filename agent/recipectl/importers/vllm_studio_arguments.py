@@ -16,7 +16,11 @@ _STUDIO_EXTRA_ARGS = {*STUDIO_KEYS, "engine_args", "launched_at", "running"}
 _NO_FLAGS = {
     "thinking_mode": "a setting of its chat", "vision": "a setting of its chat", "metadata": "its own notes",
     "crash_loop": "its own state", "docker_image": "the engine now runs from this host",
-    "launch_command": "see `recipectl import command`",
+    "launch_command": "see `recipectl import command`", "custom_command": "see `recipectl import command`",
+    "docker_container": "the engine now runs from this host",
+    "docker_vllm_bin": "the engine now runs from this host",
+    "docker_entrypoint": "the engine now runs from this host", "mlx_python": "of another engine",
+    "max_thinking_tokens": "a setting of its chat",
 }  # fmt: skip
 _JSON_OPTIONS = ("speculative_config", "default_chat_template_kwargs")
 

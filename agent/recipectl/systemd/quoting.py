@@ -119,7 +119,9 @@ def _unescaped(piece: re.Match[str]) -> str:
         return chr(int(code, 16))
     if piece["octal"]:
         return chr(int(piece["octal"], 8))
-    return _UNESCAPED.get(piece["char"], piece["char"])
+    # systemd keeps the backslash of an escape that it does not know (extract-word.c).
+    known = piece["char"] in {*_UNESCAPED, *"\\\"'"}
+    return _UNESCAPED.get(piece["char"], piece["char"]) if known else piece[0]
 
 
 def split(value: str) -> tuple[str, ...]:

@@ -1,0 +1,30 @@
+"""What a call of a script's own function changes."""
+
+from typing import NamedTuple
+
+from recipectl.importers.shell_words import Scope
+
+# A field of the scope -> the words for it.
+_EFFECTS = {
+    "folder": "the folder",
+    "venv": "the venv",
+    "conda_environment": "conda's environment",
+    "service": "limits",
+    "ended": "whether the script goes on",
+}
+
+
+class Function(NamedTuple):
+    """The variables that a function changes, those that it exports, and what else it changes, in words."""
+
+    variables: set[str]
+    exported: set[str]
+    effects: tuple[str, ...]
+
+
+def function_of(before: Scope, after: Scope) -> Function:
+    """What the commands of a function change."""
+    changed = {name for name, variable in after.variables.items() if before.variables.get(name) != variable}
+    changed |= after.unset_names  # what it unsets may be set before it is called
+    effects = (text for name, text in _EFFECTS.items() if getattr(after, name) != getattr(before, name))
+    return Function(changed, after.exported_names, tuple(effects))
