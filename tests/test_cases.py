@@ -239,7 +239,7 @@ INLINE = {
     "the place of a substitution": (
         "command", "llama-server -m /a.gguf \\\n --threads $(nproc)\nvllm serve a/b\n", ["model_path: a/b"], ["a.txt: line 2: `$(nproc …)`: recipectl does not run substitutions"]),
     "a program that a loop sets": (
-        "command", "B=llama-server\nwhile [ $# -gt 0 ]; do B=\"$2\"; shift; done\nexec \"$B\" -m /a.gguf\n", [], ["line 2: `B` is set in a loop"]),
+        "command", "B=llama-server\nwhile [ $# -gt 0 ]; do B=\"$2\"; shift; done\nexec \"$B\" -m /a.gguf\n", [], ["`B` is set in a loop"]),
     "systemd's variables in a Quadlet file": (
         "quadlet", "[Container]\nImage=vllm/vllm-openai:v0.11.0\nExec=--model ${M} --port ${P} --gpu-memory-utilization $G\nAddDevice=nvidia.com/gpu=all\nPublishPort=${P}:${P}\n[Service]\nEnvironment=M=a/b P=8010\n",
         ["model_path: a/b\nport: 8010\ngpu_memory_utilization: ${G}"], ["the image `vllm/vllm-openai:v0.11.0`: install its version"]),
