@@ -589,3 +589,18 @@ def test_a_composes_file_of_variables_is_read_as_compose_reads_it(tmp_path: Path
     result = imported("compose", file)
     assert has(env_vars={"A": "q\nx", "B": "2", "C": "1/x", "D": "$B", "F": "a#b", "G": "q\nx"})(result)
     assert says("the variable `K` of the caller", f"the variables in {tmp_path}/w.env")(result)
+
+
+def test_a_file_of_variables_that_others_cannot_read_is_named(tmp_path: Path) -> None:
+    variables = tmp_path / "engine.env"
+    variables.write_text("PHRASE=hunter2\n")
+    variables.chmod(0o600)
+    originals = {
+        "unit": ("a.service", f"[Service]\nRestart=always\nEnvironmentFile={variables}\nExecStart=/v/bin/vllm serve a/b\n"),
+        "compose": ("compose.yaml", f"services: {{a: {{image: vllm/vllm-openai, restart: always, command: --model a/b, env_file: {variables}}}}}\n"),
+        "command": ("a.sh", f"docker run --env-file {variables} vllm/vllm-openai --model a/b\n"),
+    }  # fmt: skip
+    for verb, (name, text) in originals.items():
+        (tmp_path / name).write_text(text)
+        result = imported(verb, tmp_path / name)
+        assert re.search(f"line [0-9]+: the mode 0600 of {variables}", result.stderr), (verb, result.stderr)

@@ -312,7 +312,7 @@ def test_a_secret_is_named_and_not_repeated() -> None:
 
 REFUSED = {
     "vllm serve $(cat x)": "line 1: `$(cat …)`: recipectl does not run substitutions; write the result",
-    "vllm serve 'x": "line 1: bash cannot read it (reached EOF without closing quote `'`), nor what follows; correct it",
+    "vllm serve 'x": "line 1: bash cannot read it (reached EOF without closing quote `'`); correct it",
     "\nvllm serve ${X%y}": "line 2: the value of `${X%…}` is for a shell to find; write the result",
     "vllm serve --port <PORT>": "line 1: fill in `<PORT>`",
     "vllm serve --port <PORT> \\\n --served-model-name x": "line 1: fill in `<PORT>`",

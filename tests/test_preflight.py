@@ -14,7 +14,7 @@ from recipectl.compiler import preflight, secret_files
 from recipectl.errors import UsageError
 from recipectl.machine import lockfile, nvidia
 from recipectl.machine.disk import Disk
-from recipectl.machine.runtime import Runtime
+from recipectl.machine.runtime import Runtime, resolve
 from recipectl.recipe.hostfile import HostSettings
 from recipectl.recipe.schema import Recipe
 
@@ -250,3 +250,14 @@ def test_a_model_that_cannot_be_opened_is_told(
     )
     assert len(told) == bool(sentence)
     assert sentence in "".join(told)
+
+
+def test_a_lock_records_a_program_that_is_a_script_of_python(tmp_path: Path) -> None:
+    program = tmp_path / "llama-server"
+    program.write_text("#!/usr/bin/python3 -IS\n")
+    program.chmod(0o755)
+    own = Recipe.model_validate({"backend": "llamacpp", "binary": str(program), "model_path": "m"})
+    before = preflight.current_lock(own, resolve(own, HostSettings(), Disk()))
+    program.write_text("#!/usr/bin/python3 -IS\n# changed\n")
+    clauses = lockfile.differences(before, preflight.current_lock(own, resolve(own, HostSettings(), Disk())))
+    assert clauses == [f"{program} is another build of the same program"]

@@ -18,7 +18,7 @@ from recipectl.errors import RecipectlError, UsageError
 from recipectl.machine import lockfile
 from recipectl.machine.distributions import UNFINISHED
 from recipectl.venvs import create, request, verified, verify
-from recipectl.venvs.uv import Uv
+from recipectl.venvs.uv import Uv, _failure
 
 ROOT = Path(__file__).parents[1]
 RECIPECTL = str(Path(sys.executable).with_name("recipectl"))
@@ -390,10 +390,13 @@ def test_what_must_be_built_is_refused(tmp_path: Path, index: Path) -> None:
 
 
 def test_passwords_of_an_index_stay_out_of_the_lock() -> None:
-    asked = request.request_of({"requirement": "vllm", "indexes": ("https://me:very-secret@host/simple",)})
+    indexes = ("https://me:very-secret@host/simple", "https://other/simple?token=very-secret")
+    asked = request.request_of({"requirement": "vllm", "indexes": indexes})
     text = request.with_header("vllm==1 --hash=sha256:0\n", asked)
     assert "very-secret" not in text
-    assert "https://host/simple" in text
+    assert '"https://host/simple","https://other/simple"' in text
+    told = str(_failure("pip compile", 2, "error: Failed to fetch: `https://h/simple?token=very-secret`"))
+    assert ("very-secret" in told, "https://h/simple?…" in told) == (False, True)
 
 
 def test_an_alias_is_metadata_that_the_records_know(run: Run, venvs: Path) -> None:

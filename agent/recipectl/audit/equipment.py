@@ -28,7 +28,7 @@ def equipment(resolved: Mapping[str, ResolvedRecipe]) -> dict[str, Equipment]:
     by_model: dict[str, Equipment] = {}
     for name, model in resolved.items():
         runtime = model.runtime
-        key = (model.recipe.backend, runtime.interpreter or runtime.command[0], runtime.installed_in)
+        key = (model.recipe.backend, runtime.recorded, runtime.installed_in)
         if key not in locks:
             locks[key] = current_lock(model.recipe, runtime)
         has_gpus = model.recipe.accelerator == "cuda" and model.gpus.mode != "none"

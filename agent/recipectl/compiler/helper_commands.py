@@ -73,7 +73,7 @@ class HelperCommands:
                 )
             )
         if resolved.lock:
-            options = ("--lock", resolved.lock, "--policy", settings.drift, "--interpreter", interpreter)
+            options = ("--lock", resolved.lock, "--policy", settings.drift, "--interpreter", runtime.recorded)
             commands.append(
                 self._helper("check-lock", *common, *options, "--folder", runtime.installed_in, *names)
             )

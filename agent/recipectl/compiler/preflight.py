@@ -238,7 +238,7 @@ def model_faults(recipe: Recipe, disk: Disk) -> Iterator[UsageError]:
 def current_lock(recipe: Recipe, runtime: Runtime) -> lockfile.Lock:
     """The exact runtime now, as a lock records it."""
     names = ENGINE_DISTRIBUTIONS[recipe.backend]
-    return lockfile.record(runtime.interpreter or runtime.command[0], runtime.installed_in, names)
+    return lockfile.record(runtime.recorded, runtime.installed_in, names)
 
 
 def lock_contents(path: Path, lock: lockfile.Lock) -> dict[Path, str | bytes]:

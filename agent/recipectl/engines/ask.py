@@ -77,7 +77,7 @@ def _reason(backend: str, runtime: Runtime, error: Exception) -> str:
 
 def _runtime_digest(backend: str, runtime: Runtime) -> str:
     names = ENGINE_DISTRIBUTIONS[backend]
-    lock = lockfile.record(runtime.interpreter or runtime.command[0], runtime.installed_in, names)
+    lock = lockfile.record(runtime.recorded, runtime.installed_in, names)
     engine = {name: item for name, item in lock["distributions"].items() if name in names}
     known = json.dumps(engine or lock["interpreter_sha256"], sort_keys=True)
     return hashlib.sha256(f"{_TABLE_FORMAT} {runtime.command[0]} {known}".encode()).hexdigest()[:20]

@@ -21,6 +21,7 @@ from recipectl.importers.lines import at, errors_at, node_of, place_of
 from recipectl.importers.mounts import Mounts
 from recipectl.importers.secret_names import is_likely_secret
 from recipectl.importers.shapes import mapping, refuse_private, sequence
+from recipectl.importers.variables import read_variables
 from recipectl.recipe.yamlsyntax import read_text
 
 # Keys of a Compose service with one value or a list of them -> the option of `docker run`.
@@ -186,8 +187,8 @@ def _add_option(
     for text in _texts(key, value, folder, lost):
         content = ""
         if key == "env_file":
-            with contextlib.suppress(RecipectlError):
-                content = read_text(Path(text))
+            with contextlib.suppress(OSError, RecipectlError):
+                content = read_variables(text, lost)
         if content:
             files |= dotenv(content, variables, lost)
         else:

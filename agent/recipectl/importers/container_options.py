@@ -5,7 +5,6 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from recipectl.compiler.secrets import looks_secret
 from recipectl.errors import RecipectlError
@@ -13,7 +12,7 @@ from recipectl.importers.command import assignment
 from recipectl.importers.draft import VARIABLE_ALONE
 from recipectl.importers.lines import placed
 from recipectl.importers.mounts import Mounts
-from recipectl.recipe.yamlsyntax import read_text
+from recipectl.importers.variables import read_variables
 
 _FLAGS = frozenset(
     """
@@ -90,8 +89,8 @@ class Container:
     def add_environment_file(self, value: str) -> None:
         """Add the variables of a file, as `docker run` reads it; those of `-e` win over them."""
         try:
-            lines = read_text(Path(value)).splitlines()
-        except RecipectlError:
+            lines = read_variables(value, self.not_carried_over).splitlines()
+        except (OSError, RecipectlError):
             self.leave_out(f"the variables in {value}; set them in `env_vars:` or `secrets:`")
             self.unread_files.append(value)
             return

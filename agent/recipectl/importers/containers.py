@@ -127,9 +127,10 @@ def _refuse_unknown(image: str, words: list[str]) -> None:
     inner = unwrapped(Command({}, words)).words
     if inner and program(inner):
         return
-    is_known = bool(image) and VARIABLE_START not in image
-    is_other = is_known and not re.search("vllm|sglang|(?<!o)llama(?!-swap)", image)
-    if is_other and not is_given_model([*words, ""]):
+    is_unknown = not image or VARIABLE_START in re.sub(r":[^/:]*\Z", "", image)
+    tells_nothing = is_unknown and (not words or words[0].startswith("-"))
+    is_other = not re.search("vllm|sglang|(?<!o)llama(?!-swap)", image)
+    if is_other and not tells_nothing and not is_given_model([*words, ""]):
         raise NoEngineError(f"the image `{image}` runs no known engine (vllm, sglang, llama-server)")
     fault = (
         f"the image `{image}` does not tell its engine; if it runs one, write its program as the entrypoint"

@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import ClassVar
 
 from recipectl.compiler.secrets import looks_secret
-from recipectl.importers.command import Command, is_given_model, program_shown, refused
+from recipectl.importers.command import Command, program_shown, refused
 from recipectl.importers.draft import UNKNOWN_VALUE, VARIABLE_START, host_variable
+from recipectl.importers.programs import runs_engine
 from recipectl.importers.secret_names import is_likely_secret
 from recipectl.importers.shell_functions import Function
 from recipectl.importers.shell_programs import has_effect, limits, sets_gpus_up
@@ -133,7 +134,7 @@ class SimpleCommands:
         if function.effects:
             effects = ", ".join(function.effects)
             self.lost.append(f"line {line}: the function `{words[0]}`, which changes {effects}")
-        if is_given_model(words[1:]):
+        if any(runs_engine(words[index:]) for index in range(1, len(words))):
             reason = f"the function `{words[0]}` runs its words"
             self.commands.append(refused(line, f"{reason}; write the command without it"))
 

@@ -30,7 +30,7 @@ _RUNS_ENGINE = re.compile(
     r"|\b(vllm\.entrypoints|sglang serve|sglang\.launch_server|vllm serve)\b[^\n]{0,400} --model"
     r"|llama-server\b[^\n]{0,400} (-m|--model|-hf|--hf-repo|-mu|--models-\w+) "
     r"|vllm/entrypoints/\S{0,80}api_server\.py\b[^\n]{0,400} --model"
-    r"|\b(docker|podman|nerdctl|singularity|apptainer|kubectl)\b[^\n]{0,80} (run|create|exec)\b"
+    r"|\b((docker|podman|nerdctl)\b[^\n]{0,80} (run|create)|(singularity|apptainer) (run|exec)|kubectl run)\b"
     r"[^\n]{0,400}(vllm|sglang|(?<!o)llama)"
 )
 # They run what a file says, which no importer reads.

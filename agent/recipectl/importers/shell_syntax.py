@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from recipectl.errors import UsageError
 
 _TIMEOUT_SEC = 30
+_MAX_FAULTS = 50  # lines of a script that cannot be read; a file with more is no script
 _PLACEHOLDER = re.compile(r"<[A-Za-z][\w. -]*>")
 
 
@@ -107,20 +108,37 @@ def _fault_of_bash(text: str) -> Fault | None:
 
 
 def statements(text: str) -> Iterator[Node | Fault]:
-    """The statements of a script in their order, up to one that bash cannot read and runs nothing after."""
-    nodes, fault = _tree(text)
-    fault = fault or _fault_of_bash(text)
-    if fault is None:
-        yield from nodes
-        return
+    """The statements of a script in their order; a line that cannot be read is left out, the rest is read."""
     lines = text.split("\n")
-    first = fault.line - 1
+    begin = 0
+    for _ in range(_MAX_FAULTS):
+        # Empty lines in front keep the numbers of the lines.
+        text = "\n" * begin + "\n".join(lines[begin:])
+        nodes, fault = _tree(text)
+        fault = fault or _fault_of_bash(text)
+        if fault is None:
+            yield from nodes
+            return
+        first, end = _command_lines(lines, fault.line - 1)
+        before, is_within = _tree("\n" * begin + "\n".join(lines[begin:first]))
+        yield from before
+        whole = "\n".join(lines[first:end])
+        placeholder = _PLACEHOLDER.search(whole)
+        if placeholder and not is_within:
+            yield Fault(first + 1, f"fill in `{placeholder[0]}`")
+        else:
+            yield Fault(fault.line, f"bash cannot read it ({fault.reason}); correct it")
+            # What an open quote or an open `if` holds is unknown.
+            if is_within or "reached EOF" in fault.reason:
+                return
+        begin = end
+
+
+def _command_lines(lines: list[str], number: int) -> tuple[int, int]:
+    """The lines, first and end, of a command with its continued lines."""
+    first = end = number
     while first > 0 and lines[first - 1].endswith("\\"):
         first -= 1
-    before, is_within = _tree("\n".join(lines[:first]))
-    yield from before
-    placeholder = _PLACEHOLDER.search("\n".join(lines[first : fault.line]))
-    if placeholder and not is_within:
-        yield Fault(first + 1, f"fill in `{placeholder[0]}` (what follows is not read)")
-    else:
-        yield Fault(fault.line, f"bash cannot read it ({fault.reason}), nor what follows; correct it")
+    while end < len(lines) and lines[end].endswith("\\"):
+        end += 1
+    return first, end + 1

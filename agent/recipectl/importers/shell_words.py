@@ -190,7 +190,8 @@ class Words:
             variable = Variable(folder)
         self.remarks += variable.remarks if variable else ()
         if variable and UNKNOWN_VALUE in variable.text:
-            self.reasons += (re.sub(r"^line \d+: ", "", remark) for remark in variable.remarks)
+            # Not in front: the place of a refusal is the command's own.
+            self.reasons += (re.sub(r"^(line \d+): (.*)", r"\2 (\1)", text) for text in variable.remarks)
         elements = _all_elements(node)
         if elements and variable and variable.elements is not None and not node.Exp:
             return (" " if elements == "*" and not splits else _FIELD_END).join(

@@ -32,7 +32,7 @@ from recipectl.importers.unit_text import (
     with_own_folders,
     without_specifiers,
 )
-from recipectl.importers.variables import keep_cache
+from recipectl.importers.variables import keep_cache, read_variables
 from recipectl.recipe.yamlsyntax import read_text
 from recipectl.systemd import quoting
 
@@ -148,8 +148,8 @@ def _variables_of_files(
             pattern = without_specifiers(setting.value.removeprefix("-"), name, lost)
         texts = []
         for file in sorted(glob.glob(pattern)):  # noqa: PTH207  (absolute)
-            with contextlib.suppress(OSError, RecipectlError):
-                texts.append(read_text(Path(file)))
+            with contextlib.suppress(OSError, RecipectlError), at(setting.place, lost):
+                texts.append(read_variables(file, lost))
         variables |= {key: text for content in texts for key, text in quoting.environment_file(content)}
         if not texts:
             unread_files.append(pattern)

@@ -8,6 +8,19 @@ from recipectl.importers.draft import VARIABLE_START, Draft
 from recipectl.importers.secret_names import is_likely_secret
 from recipectl.recipe.gpu_selection import is_device
 from recipectl.recipe.schema import VARIABLE
+from recipectl.recipe.yamlsyntax import read_text
+
+
+def read_variables(file: str, lost: list[str]) -> str:
+    """The text of a file of variables; OSError or RecipectlError where it cannot be read.
+
+    A recipe is for everybody to read: a file that is not, and whose variables come into the recipe, is named.
+    """
+    text, mode = read_text(Path(file)), Path(file).stat().st_mode & 0o777
+    if not mode & 0o004:
+        lost.append(f"the mode {mode:04o} of {file}: what of it looks like no secret is in this recipe")
+    return text
+
 
 SECRETS_FOLDER = "/etc/recipectl/secrets"
 _HF_TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")

@@ -31,6 +31,11 @@ class Runtime:
     ] = ()  # the files behind the links to programs and model; the sandbox must show them
     key: tuple[str, ...] = ()  # of the recipe, which chose it; none for the host's path
 
+    @property
+    def recorded(self) -> str:
+        """What a lock records: the interpreter of an engine that is installed beside it, else the program."""
+        return (self.interpreter if self.installed_in else None) or self.command[0]
+
     def as_json(self) -> dict[str, object]:
         """The fields by the names that --json has had from the start."""
         fields = asdict(self)

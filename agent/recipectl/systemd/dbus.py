@@ -102,6 +102,8 @@ class Manager:
             # The polkit rule lets the group start and stop models, and nothing else.
             member = "" if "able " in purpose else ", as a member of the group models,"
             remedy = f"; run it as root (sudo){member} or with --user for your own units"
+        elif "destructive" in str(refusal):  # a job of --job-mode=replace-irreversibly
+            remedy = "; see `systemctl list-jobs`, and `systemctl cancel` what is in the way"
         return BusError(f"{self._whose} did not {purpose}: {refusal}{remedy}")
 
     def _call(self, purpose: str, method: bytes, signature: bytes = b"", *arguments: Any) -> Any:

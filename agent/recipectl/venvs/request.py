@@ -59,6 +59,13 @@ class Request(BaseModel):
     aliases: tuple[_Requirement, ...] = ()
 
     @property
+    def public(self) -> "Request":
+        """The request without what may be a secret: passwords, and the queries of indexes."""
+        indexes = tuple(index.partition("?")[0] for index in self.indexes)
+        text = self.model_copy(update={"indexes": indexes}).model_dump_json()
+        return Request.model_validate_json(without_password(text))
+
+    @property
     def distribution(self) -> str:
         """The name of the engine's distribution, as a lock spells it."""
         return canonicalize_name(Requirement(self.requirement).name)
@@ -136,7 +143,7 @@ def request_for(path: Path, words: dict[str, object]) -> tuple[str, Request]:
 def with_header(lock: str, request: Request) -> str:
     """The text of a lock that tells what it was made from; passwords of indexes stay out."""
     pins = "".join(f"{line}\n" for line in _pins(lock))
-    made_from = f"{_REQUEST}{request.model_dump_json(exclude_defaults=True)}\n"
+    made_from = f"{_REQUEST}{request.public.model_dump_json(exclude_defaults=True)}\n"
     return without_password(f"{lockfile.VENV_LOCK_HEADER}{made_from}{pins}")
 
 
@@ -175,8 +182,7 @@ def is_made(folder: Path, request: Request, lock: str) -> bool:
     known_lock, known_request = _parse(content, lock_of(folder))
     if lock:
         return _pins(known_lock) == _pins(without_password(lock))
-    public = Request.model_validate_json(without_password(request.model_dump_json()))
-    return known_request == public
+    return known_request == request.public
 
 
 def _pins(lock: str) -> list[str]:

@@ -104,6 +104,7 @@ def _failure(verb: str, status: int, words: str) -> RecipectlError:
         return RecipectlError(f"`uv {verb}` was ended by signal {-status}; run it again")
     lines = [re.sub(r"^(error|cause|hint): ", "", line.strip()) for line in words.splitlines()]
     text = printable(": ".join(line.rstrip(":.") for line in lines if line))[:_LONGEST]
+    text = re.sub(r"(://[^\s?]*)\?[^\s`'\"]*", r"\1?…", text)  # a query of an index may be a token
     sentence = without_password(f"`uv {verb}` failed: {text}")
     wrong = any(fault in text for fault in _WRONG)
     return UsageError(sentence, kind="runtime") if wrong else RecipectlError(sentence)
