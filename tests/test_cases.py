@@ -128,6 +128,9 @@ def test_a_units_own_script_has_the_units_variables(tmp_path: Path) -> None:
 
 # verb, text, and what must stand in the recipes and on standard error.
 INLINE = {
+    "two engines on one GPU": (
+        "command", "CUDA_VISIBLE_DEVICES=0 llama-server -m /a.gguf --port 1 &\nCUDA_VISIBLE_DEVICES=0,1 llama-server -m /b.gguf --port 2 &\nCUDA_VISIBLE_DEVICES=2 llama-server -m /c.gguf --port 3 &\n",
+        ["# b has a GPU of it: with `exclusive`, only one of them would run.\ngpu_sharing: ordered\n", "# a has a GPU of it"], []),
     "escapes that systemd does not know": (
         "unit", '[Service]\nUser=v\nRestart=always\nExecStart=/l/llama-server -m /a.gguf -ot "blk\\.\\d+\\.ffn_.*=CPU"\n',
         ["override-tensor: blk\\.\\d+\\.ffn_.*=CPU"], []),

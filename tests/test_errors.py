@@ -8,7 +8,8 @@ from click.testing import CliRunner
 from conftest import make_venv
 
 from recipectl.cli import recipectl
-from recipectl.errors import RecipectlError
+from recipectl.errors import RecipectlError, RecipeError
+from recipectl.recipe.load import load
 
 GOOD = "model_path: org/m\nuser: root\n"
 
@@ -147,3 +148,22 @@ def test_words_are_the_engines_own(
     )
     result = CliRunner().invoke(recipectl, ("show-command", str(file)), catch_exceptions=False).stdout
     assert " ".join(result.replace("\\\n", " ").split()).endswith(f"m {words}".strip())
+
+
+SLIPS = {
+    "host: 127.0.0.1:8004": "`host` is `127.0.0.1:8004`, which is more than an address; write `host: 127.0.0.1` and `port: 8004`",
+    "host: http://gpu1/": "`host` is `http://gpu1/`, which is more than an address; write `host: gpu1`",
+    'autostart: "true"': "`autostart` is `true`; give it without quotes: true",
+    "ready: {path: health}": "`ready.path` is `health`; begin it with `/`, and leave blanks out",
+    "args: [--seed: 7]": "`args.0` is a mapping; give one value; quote it if it has a `:`",
+    "canaries: {ask: x}": "`canaries` is a mapping; give a list: begin each entry with `-`",
+    "---\nport: 1": "a file has one document; remove the line `---` and what follows",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("slip", SLIPS)
+def test_a_slip_is_told_with_what_to_write(slip: str, tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(f"model_path: /m\n{slip}\n")
+    with pytest.raises(RecipeError) as caught:
+        load(tmp_path / "a.yaml")
+    assert [problem.sentence for problem in caught.value.problems] == [SLIPS[slip]]

@@ -1,6 +1,6 @@
 """What `import` prints and writes: recipes, and what they lack."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 import click
@@ -42,6 +42,20 @@ def output(drafts: Iterable[Draft], folder: Path | None, not_carried_over: Itera
     for item in not_carried_over:
         click.echo(f"not carried over: {redacted(item)}", err=True)
     return 0
+
+
+def let_share_gpus(drafts: Collection[Draft]) -> None:
+    """Let recipes that name one GPU run at the same time, as what they come from did."""
+    for draft in drafts:
+        others = [other.name for other in drafts if other is not draft and _gpus(draft) & _gpus(other)]
+        if others:
+            comment = f"{', '.join(others)} has a GPU of it: with `exclusive`, only one of them would run."
+            draft.set("gpu_sharing", "ordered", comment)
+
+
+def _gpus(draft: Draft) -> set[str]:
+    gpus = draft.fields.get("gpus")
+    return {*map(str, gpus)} if isinstance(gpus, list) else set()
 
 
 def output_host_file(settings: Mapping[str, object], place: Place, folder: Path | None) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from recipectl.cli.import_output import output, output_host_file, output_of_several
+from recipectl.cli.import_output import let_share_gpus, output, output_host_file, output_of_several
 from recipectl.cli.import_sources import (
     database_recipes,
     document_of,
@@ -98,6 +98,7 @@ def command_(words: tuple[str, ...], folder: Path | None) -> int:
         fault = f"{words[0]} runs no engine (vllm, sglang, llama-server)"
         raise UsageError(f"{fault}; give an engine's command, {AS_IT_RUNS}")
     if drafts:
+        let_share_gpus(drafts)
         output(drafts, folder, [*not_carried_over, *lost_before_engine])
     file = words[0] if len(words) == 1 and _is_file(words[0]) else ""
     for refusal in refusals:
@@ -226,7 +227,9 @@ def unit_(source: str, folder: Path | None) -> int:
 @_OUTPUT
 def compose_(source: str, folder: Path | None) -> int:
     """The engines among the services of a Compose file."""
-    return output_of_several(*compose.compose_drafts(text_of(source), source), folder)
+    drafts, left_out = compose.compose_drafts(text_of(source), source)
+    let_share_gpus(drafts)
+    return output_of_several(drafts, left_out, folder)
 
 
 @import_.command("quadlet")
@@ -255,7 +258,7 @@ def process_(pid: int | None, port: int | None, folder: Path | None) -> int:
     Its command, environment, user, limits and address are read from /proc, as root or as its own user.
     """
     if (pid is None) == (port is None):
-        raise UsageError("give a PID or --port, not both")
+        raise UsageError("give a PID or --port: one of them")
     return output([running.draft(pid or running.pid_on_port(port or 0))], folder)
 
 

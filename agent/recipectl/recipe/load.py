@@ -88,8 +88,15 @@ def _sentence(error: Any, model: type[BaseModel]) -> str:
     if kind == "value_error":
         return f"`{key}` {context.get('error', '')}"
     remedy = _REMEDIES.get(kind, "{message}").format(**context, message=error["msg"])
-    if kind == "int_type" and isinstance(value, str) and value.isdigit():
+    is_quoted = kind == "int_type" and isinstance(value, str) and value.isdigit()
+    if is_quoted or (kind.startswith("bool") and value in ("true", "false")):
         remedy = f"give it without quotes: {value}"
+    if kind == "string_pattern_mismatch" and str(context.get("pattern")).startswith("^/"):
+        remedy = "begin it with `/`, and leave blanks out"
+    if kind == "string_type" and isinstance(value, dict):
+        remedy = "give one value; quote it if it has a `:`"
+    if kind == "tuple_type" and isinstance(value, dict):
+        remedy = "give a list: begin each entry with `-`"
     return f"`{key}` is {_value_in_words(value)}; {remedy}"
 
 

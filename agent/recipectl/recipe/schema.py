@@ -180,6 +180,11 @@ class Recipe(BaseModel):
     def _is_an_address(cls, text: str | None) -> str | None:
         if text and text.startswith("[") and text.endswith("]"):
             raise ValueError(f"is `{text[:60]}`, and no engine takes brackets; write `{text[1:-1][:60]}`")
+        match = re.fullmatch(r"(?:https?://)?([^:/]+)(?::([0-9]+))?/?", text or "")
+        if match and match[1] != text:
+            port = f" and `port: {match[2]}`" if match[2] else ""
+            fault = f"is `{match[0][:60]}`, which is more than an address"
+            raise ValueError(f"{fault}; write `host: {match[1][:60]}`{port}")
         return text
 
     @field_validator("description")

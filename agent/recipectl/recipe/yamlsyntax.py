@@ -35,9 +35,8 @@ def read_text(path: Path, content: Callable[[Path], bytes] = read_bounded) -> st
     try:
         return content(path).decode()
     except OSError as error:
-        remedy = (
-            "correct its owner and mode" if error.errno == errno.EPERM else "correct its path or its mode"
-        )
+        remedies = {errno.EPERM: "correct its owner and mode", errno.EFBIG: "give a smaller file"}
+        remedy = remedies.get(error.errno or 0, "correct its path or its mode")
         sentence = f"cannot be read: {error.strerror}; {remedy}"
     except UnicodeDecodeError as error:
         sentence = f"is not UTF-8 at byte {error.start}; save it as UTF-8"
@@ -70,6 +69,7 @@ _SYNTAX = {
     "did not find expected node content": "a value is missing; add it, or close the `[` or `{` before",
     "found unexpected end of stream": "a quote is not closed; add it",
     "found undefined alias": "`*` begins the name of an anchor that does not exist; put the value in quotes",
+    "but found another document": "a file has one document; remove the line `---` and what follows",
     "did not find expected alphabetic or numeric character":
         "`*` and `&` begin names of anchors; put the value in quotes",
 }  # fmt: skip
