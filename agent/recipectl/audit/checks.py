@@ -160,11 +160,10 @@ def check_units(subject: Subject) -> Iterator[Problem]:
         status = f"see `recipectl status {installed[name].recipe}`" if name in installed else ""
         if state.active_state == "failed":
             yield on_host("unit", f"{name} has failed; {status}")
-        elif state.crashes:
-            yield on_host(
-                "unit",
-                f"{name} does not stay up: systemd has started it {state.crashes} times again; {status}",
-            )
+        elif state.crashes or state.waits_to_restart:
+            times = "once" if state.crashes == 1 else f"{state.crashes} times"
+            more = f": systemd has started it again {times}" if state.crashes else ", and is started again"
+            yield on_host("unit", f"{name} does not stay up{more}; {status}")
         elif state.active_state == "inactive" and name in enabled and name.endswith(".service"):
             rivals = installed[name].setting("Conflicts") if name in installed else ()
             if not any(states[rival].active_state == "active" for rival in rivals if rival in states):

@@ -131,7 +131,7 @@ def gateway_(place: Place, as_json: bool) -> int:
     gateway, problems = of_place(place)
     report_problems(problems)
     if gateway is None:
-        return 2
+        return 1 if all(problem.kind == "host" for problem in problems) else 2
     settings = gateway.settings
     url = f"{'https' if settings.certificate else 'http'}://{settings.listen}/v1"
     rows = [
