@@ -211,6 +211,10 @@ def _with_host_port(words: list[str], container: Container) -> list[str]:
             value = remaining.pop(0) if remaining else ""
         if name == "--port":
             container_port = value
+    is_told = len(host_words) < len(words) or "LLAMA_ARG_PORT" in container.environment
+    if container_port not in _DEFAULT_PORTS and not is_told:
+        fault = f"port {container_port} of the container was published, and no engine listens there by itself"
+        lost.append(placed(f"{fault}; see `port:`", container.places.get(container_port, "")))
     address, host_port = ports.get(container_port, (address, container_port))
     lost += [
         placed(f"the published port {port}, which is not the engine's", container.places.get(port, ""))

@@ -118,6 +118,8 @@ def _draft(command: Command, name: str | None, origin: str) -> Draft:
 def _with_folders(name: str, command: Command) -> str:
     """The value of a variable; a list of folders begins at the folder of the command."""
     value = command.environment[name]
+    if value.startswith(("./", "../")):
+        return _join(_folder(command), value)
     if name not in ("PYTHONPATH", "LD_LIBRARY_PATH"):
         return value
     parts = [
