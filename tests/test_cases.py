@@ -128,13 +128,19 @@ def test_a_units_own_script_has_the_units_variables(tmp_path: Path) -> None:
 
 # verb, text, and what must stand in the recipes and on standard error.
 INLINE = {
+    "a variable that is unset before a function": (
+        "command", "unset MODEL\ng() { :; }\nexport MODEL=org/a\ng\nvllm serve $MODEL --port 1\n", ["model_path: org/a"], []),
+    "a limit of what waits after the start": (
+        "unit", "[Service]\nUser=v\nExecStart=/v/bin/vllm serve a/b\nExecStartPost=/bin/sh -c 'sleep 1'\nTimeoutStartSec=90\nRestart=always\n",
+        ["timeout_sec: 90"], []),
+    "a semicolon that is a word": ("unit", "[Service]\nUser=v\nExecStart=/l/llama-server -m /a.gguf -r \\;\nRestart=always\n", ["reverse-prompt: ;"], []),
     "a published port without an engine": (
         "command", "docker run --gpus all -p 8000:80 vllm/vllm-openai:v1 --model a/b\n",
         ["port: 8000"], ["line 1: port 80 of the container was published, and no engine listens there by itself; see `port:`"]),
     "a relative path in a variable": ("command", "cd /data\nexport HF_HOME=./cache\nvllm serve a/b\n", ["HF_HOME: /data/cache"], []),
     "two engines on one GPU": (
         "command", "CUDA_VISIBLE_DEVICES=0 llama-server -m /a.gguf --port 1 &\nCUDA_VISIBLE_DEVICES=0,1 llama-server -m /b.gguf --port 2 &\nCUDA_VISIBLE_DEVICES=2 llama-server -m /c.gguf --port 3 &\n",
-        ["# b has a GPU of it: with `exclusive`, only one of them would run.\ngpu_sharing: ordered\n", "# a has a GPU of it"], []),
+        ["# A GPU is shared with b: with `exclusive`, only one would run.\ngpu_sharing: ordered\n", "# A GPU is shared with a:"], []),
     "escapes that systemd does not know": (
         "unit", '[Service]\nUser=v\nRestart=always\nExecStart=/l/llama-server -m /a.gguf -ot "blk\\.\\d+\\.ffn_.*=CPU"\n',
         ["override-tensor: blk\\.\\d+\\.ffn_.*=CPU"], []),

@@ -20,7 +20,7 @@ from recipectl.cli import failures, recipectl
 from recipectl.command_line import in_order
 from recipectl.converge import apply, copies
 from recipectl.errors import Problem, RecipectlError, UsageError
-from recipectl.machine import lockfile, systemd_analyze
+from recipectl.machine import lockfile, sockets, systemd_analyze
 from recipectl.place import Place
 from recipectl.systemd.states import UnitState
 from recipectl.systemd.unitfile import InstalledUnit
@@ -276,3 +276,22 @@ def test_names_with_line_feeds_stay_on_their_line() -> None:
     lock |= {"python_version": None, "folder": "", "distributions": {}, "at_start": {"x\nb: well.pth": "1"}}
     assert lockfile.differences(lock, lock | {"at_start": {}}) == ["x?b: well.pth is gone"]  # type: ignore[arg-type]
     assert str(Problem(file="a\nb", sentence="is wrong")) == "a\\nb: is wrong"
+
+
+def test_only_the_listeners_that_a_connection_reaches_count() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as own:
+        port = own.getsockname()[1]
+        with socket.socket(socket.AF_INET6) as other:
+            other.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            other.bind(("::", port))
+            other.listen()
+            os.fchown(other.fileno(), 1, -1)
+            assert sockets.reached_users(port, "127.0.0.1") == {0}
+            assert sockets.reached_users(port, "::1") == {1}
+            assert sockets.reached_users(port, "localhost") == {0, 1}
+
+
+def test_words_that_are_no_files_are_no_tracebacks(recipes_of_user: Path) -> None:
+    for word in (f"{'a' * 300}.yaml", "x.yaml"):
+        result = CliRunner().invoke(recipectl, ["--user", "stop", word])
+        assert isinstance(result.exception, UsageError), result.exception

@@ -54,10 +54,12 @@ def _model_user() -> int | None:
     systemd gives the user its StateDirectory=, which everybody may see.
     """
     unit = re.fullmatch(r"model-(.+)-(?:watch|canaries|tie)\.service", processes.unit_of("self"))
-    try:
-        return Path("/var/lib/models", unit[1]).stat().st_uid if unit else None
-    except OSError:
+    if unit is None or processes.cgroup("self").startswith("/user.slice/"):
         return None
+    try:
+        return Path("/var/lib/models", unit[1]).stat().st_uid
+    except OSError:
+        return -1  # the model has never run: whoever listens is another
 
 
 class Engine:
@@ -72,15 +74,21 @@ class Engine:
 
         Nobody but the model's user gets the key: another process may have taken the port.
         """
-        if self.user is not None:
-            others = sockets.listening_users(self.port, self.address) - {self.user}
-            if others:
-                say(f"port {self.port} is held by user {others.pop()}, not by the model: nothing is asked")
-                return Answer(None)
+        if stranger := self.stranger():
+            say(stranger)
+            return Answer(None)
         where = (self.address, self.port, path, self.timeout_sec, _MAX_ANSWER_BYTES)
         answer = sockets.http_answer(*where, key=self.key, body=body)
         status = sockets.status_of(answer)
         return Answer(status, (answer or b"").partition(b"\r\n\r\n")[2] if status else b"")
+
+    def stranger(self) -> str | None:
+        """A sentence where another user listens at the engine's address; None where the key may be sent."""
+        if self.user is None:
+            return None
+        others = sockets.reached_users(self.port, self.address) - {self.user}
+        held = f"port {self.port} is held by user {min(others)}" if others else ""
+        return f"{held}, not by the model: nothing is asked" if held else None
 
 
 class Watch:
@@ -192,6 +200,9 @@ def watch(options: argparse.Namespace) -> int:
     folder = processes.cgroup_folder(unit)
     while folder and processes.has_processes(folder):
         time.sleep(options.every_sec)
+        if stranger := engine.stranger():  # no reason to kill the model
+            asking.say_once(stranger)
+            continue
         wrong = question()
         if not processes.has_processes(folder):
             break

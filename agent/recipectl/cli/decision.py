@@ -125,7 +125,8 @@ def _gone_and_down(place: Place, manager: Manager) -> frozenset[str]:
     """Models without a recipe of which nothing runs: --no-restart removes them, so they claim nothing."""
     installed = Store(place.unit_folder).installed().values()
     recipes = search.recipe_files(place.recipe_folders)
-    gone = {unit.recipe for unit in installed if unit.recipe} - recipes.keys()
+    gone = {unit.recipe for unit in installed if unit.recipe and not is_elsewhere(place, unit)}
+    gone -= recipes.keys()
     waiting = {name for recipe in gone for name in UnitNames(recipe).listening}
     units = [unit.name for unit in installed if unit.recipe in gone and unit.name not in waiting]
     up = {state.name for state in manager.states(units, brief=True) if state.active_state in RUNNING}
@@ -169,6 +170,8 @@ def carry_out(decision: Decision, store: Store, manager: Manager, *, as_json: bo
                 step()
             except RecipectlError as error:
                 failures.append(error)
+                if step.func is apply.apply and not isinstance(error, HostError):
+                    break  # no unit was changed
     for name in decided.of("remove"):  # a recipe that gets this name later is another model
         names = UnitNames.of_service(name)
         if name == names.service and not is_companion(name) and store.read(name) is None:

@@ -102,7 +102,7 @@ def _text(content: bytes) -> str:
 
 def _run_editor(copy: Path) -> None:
     named = next((os.environ[name] for name in _EDITOR_VARIABLES if os.environ.get(name)), None)
-    if named is None and not sys.stdin.isatty():
+    if named is None and not (sys.stdin and sys.stdin.isatty()):
         raise UsageError("there is no terminal for an editor; name a program in EDITOR=, or write the file")
     words = shlex.split(named) if named else [next(filter(shutil.which, _EDITORS), "")]
     if not words or not words[0]:

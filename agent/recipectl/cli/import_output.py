@@ -49,7 +49,7 @@ def let_share_gpus(drafts: Collection[Draft]) -> None:
     for draft in drafts:
         others = [other.name for other in drafts if other is not draft and _gpus(draft) & _gpus(other)]
         if others:
-            comment = f"{', '.join(others)} has a GPU of it: with `exclusive`, only one of them would run."
+            comment = f"A GPU is shared with {', '.join(others)}: with `exclusive`, only one would run."
             draft.set("gpu_sharing", "ordered", comment)
 
 

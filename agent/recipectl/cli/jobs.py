@@ -245,7 +245,12 @@ def _seconds(_: click.Context, __: click.Parameter, text: str) -> float:
 @click.command("wait")
 @models_argument
 @click.option(
-    "--timeout", callback=_seconds, default="30min", show_default=True, metavar="SPAN", help="Wait so long."
+    "--timeout",
+    callback=_seconds,
+    default="30min",
+    show_default=True,
+    metavar="SPAN",
+    help="The longest wait.",
 )
 @click.pass_obj
 def wait_(place: Place, recipes: tuple[str, ...], timeout: float) -> int:

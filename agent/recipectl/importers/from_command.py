@@ -153,7 +153,7 @@ def _arguments(engine: Program, command: Command, draft: Draft, notes: list[str]
     for before, word in pairwise(("", *arguments)):
         if _PLACEHOLDER.search(word):
             is_secret = SECRET_FLAG.search(before) or SECRET_FLAG.search(word.partition("=")[0])
-            raise UsageError(f"fill in `{'…' if is_secret else redacted(word)}`")
+            raise UsageError(f"fill in {'the key of the API' if is_secret else f'`{redacted(word)}`'}")
     if not (command.folder or command.script_folder):
         files = [word for word in relative if not word.endswith(".gguf")]
         notes_of_files = [f"`{redacted(word)}`, a relative path; a unit has its own folder" for word in files]

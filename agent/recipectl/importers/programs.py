@@ -188,7 +188,7 @@ def _take_sudo(command: Command, wrapper: list[str]) -> None:
     ]
     names = {option for option, _ in options}
     command.user = command.user if names & {"-g", "--group"} else "root"
-    keeps = any(option.startswith("--preserve-env") or option == "-E" for option in names)
+    keeps = "-E" in names or ("--preserve-env", "") in options
     if program_name(wrapper) == "sudo" and command.environment and not keeps:
         variables = ", ".join(f"`{name}`" for name in sorted(command.environment))
         fault = f"{variables}, which `sudo` without -E may not have passed on"

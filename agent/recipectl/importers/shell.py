@@ -120,6 +120,7 @@ class _Shell(SimpleCommands):
         first = len(self.commands)
         before = self.scope, self.condition
         self.scope, self.condition = deepcopy(self.scope), condition or self.condition
+        self.scope.unset_names = set()
         self.scope.ended = None
         self.run(nodes or ())
         after = self.scope

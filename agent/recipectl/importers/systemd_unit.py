@@ -179,6 +179,7 @@ def _command(
     if ";" in words:
         lost.append(f"`{' '.join(words[words.index(';') :])}`, a second command of ExecStart=")
         words = words[: words.index(";")]
+    words = [";" if word == "\\;" else word for word in words]
     if ":" not in prefix:  # systemd does not expand variables after this prefix
         words = [part for word in words for part in expanded(word, environment)]
     if script_in(words[:5]) is not None:

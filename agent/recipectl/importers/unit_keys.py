@@ -46,6 +46,7 @@ def set_keys(draft: Draft, unit_settings: Sequence[PlacedSetting], name: str) ->
     types = [setting.value for setting in unit_settings if setting.name == "Type"]
     # Only these are started when they say so; another one is started at once, however long it loads.
     waits = types[-1:] and types[-1] in ("notify", "notify-reload", "forking", "oneshot", "dbus")
+    waits = waits or any(setting.name == "ExecStartPost" for setting in unit_settings)
     for setting in (part for whole in unit_settings for part in _parts(whole)):
         if setting.name == "Group" and setting.value in users[-1:]:
             continue  # the unit has the group of its user

@@ -73,6 +73,18 @@ def listening_users(port: int, host: str = "") -> set[int]:
     return {int(fields[7]) for fields in _rows(port, LISTEN, host)}
 
 
+def reached_users(port: int, host: str) -> set[int]:
+    """The users at whose listeners a connection to an address arrives: those of its own family come first."""
+    addresses = ("127.0.0.1", "::1") if host == "localhost" else (host,)
+    users: set[int] = set()
+    for address in addresses:
+        rows = [*_rows(port, LISTEN, address)]
+        is_ipv6 = ":" in address
+        own = [fields for fields in rows if (len(fields[1].partition(":")[0]) > 8) == is_ipv6]
+        users |= {int(fields[7]) for fields in own or rows}
+    return users
+
+
 def _is_in_the_way(address: str, host: str) -> bool:
     """True if a listener at an address (as /proc/net spells it) prevents another one at `host`."""
     listener = _spelled(address)
