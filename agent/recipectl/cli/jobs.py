@@ -17,7 +17,7 @@ from recipectl.converge import records
 from recipectl.engines import phases
 from recipectl.errors import BusError, HostError, JobError, Problem, UsageError, on_host
 from recipectl.machine import loads
-from recipectl.recipe.spans import span_sec
+from recipectl.recipe.spans import LONGEST_SEC, span_sec
 from recipectl.systemd.dbus import Manager
 from recipectl.systemd.store import Store
 from recipectl.systemd.unitfile import UnitNames
@@ -227,9 +227,6 @@ def switch_(place: Place, recipe: str) -> int:
     return 0
 
 
-_LONGEST_SEC = 31_536_000  # a year
-
-
 def _seconds(_: click.Context, __: click.Parameter, text: str) -> float:
     """A span such as `90`, `0.5` or `15min` in seconds."""
     seconds: object
@@ -237,7 +234,7 @@ def _seconds(_: click.Context, __: click.Parameter, text: str) -> float:
         seconds = float(text)
     except ValueError:
         seconds = span_sec(text)
-    if not isinstance(seconds, (int, float)) or not 0 <= seconds <= _LONGEST_SEC:
+    if not isinstance(seconds, (int, float)) or not 0 <= seconds <= LONGEST_SEC:
         raise click.BadParameter(f"`{text}` is not a time; give seconds, or a span such as `15min`")
     return seconds
 

@@ -8,8 +8,8 @@ from recipectl.compiler.secrets import has_secret
 from recipectl.importers.draft import STAYS_DOWN, Draft
 from recipectl.importers.lines import at
 from recipectl.importers.unit_text import PlacedSetting, without_specifiers
-from recipectl.recipe.parts import LONGEST_SEC, Ready
-from recipectl.recipe.spans import span_sec
+from recipectl.recipe.parts import Ready
+from recipectl.recipe.spans import LONGEST_SEC, span_sec
 
 # Settings that every compiled unit has in its own way, or that the functions below read.
 _COMPILED = frozenset(

@@ -14,7 +14,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from recipectl.recipe.spans import span_sec
+from recipectl.recipe.spans import LONGEST_SEC, span_sec
 
 ANY_SCALAR = {"type": ["string", "number", "boolean"]}
 # A value exactly as the file has it: yamlfile turns the scalars of some keys into their text.
@@ -22,8 +22,6 @@ Text = Annotated[str, Field(strict=True), WithJsonSchema(ANY_SCALAR)]
 Positive = Annotated[int, Field(strict=True, ge=1)]
 Port = Annotated[int, Field(strict=True, ge=1, le=65535)]
 _HttpPath = Annotated[str, Field(pattern=r"^/[!-~]*$")]
-
-LONGEST_SEC = 31_536_000  # a year
 
 
 def _whole_seconds(value: object) -> int:

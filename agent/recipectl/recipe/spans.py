@@ -2,6 +2,7 @@
 
 import re
 
+LONGEST_SEC = 31_536_000  # a year
 _UNITS_SEC = {
     "s": 1,
     "sec": 1,
