@@ -247,6 +247,17 @@ def test_no_editor_is_opened_without_a_terminal(
     assert "there is no terminal for an editor; name a program in EDITOR=" in str(result.exception)
 
 
+@pytest.mark.parametrize("mode", [0o755, 0o750])
+def test_a_lock_says_what_it_does_not_hold(mode: int, recipes_of_user: Path, tmp_path: Path) -> None:
+    binary = tmp_path / "llama-server"
+    binary.write_text("#!/bin/sh\n")
+    binary.chmod(mode)
+    (recipes_of_user / "a.yaml").write_text(f"backend: llamacpp\nbinary: {binary}\nmodel_path: m\n")
+    result = CliRunner().invoke(recipectl, ["--user", "lock", "a"])
+    warning = f"a: the lock has no digest of {binary}, so a change there is not noticed"
+    assert (result.exit_code, warning in result.stderr) == (0, mode == 0o750), result.output
+
+
 @pytest.mark.parametrize("span", ["nan", "-1", "soon"])
 def test_a_time_to_wait_is_a_span(span: str, recipes_of_user: Path) -> None:
     result = CliRunner().invoke(recipectl, ["--user", "wait", f"--timeout={span}", "a"])
@@ -266,7 +277,8 @@ def test_an_import_that_cannot_be_written_leaves_no_file(tmp_path: Path) -> None
 
 
 def test_a_log_is_read_within_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    program(tmp_path, "journalctl", "yes $(head -c 5000 /dev/zero | tr '\\0' x)", monkeypatch)
+    endless = """yes '{"MESSAGE": "'$(head -c 5000 /dev/zero | tr '\\0' x)'"}'"""
+    program(tmp_path, "journalctl", endless, monkeypatch)
     lines = failures.log_lines(Place(), "model-a.service", 8)
     assert (len(lines), {len(line) for line in lines}) == (8, {1001})
 

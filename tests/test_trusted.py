@@ -314,7 +314,9 @@ def test_a_lock_records_nothing_of_a_private_file_that_a_venv_leads_to(
     ):
         secret.chmod(mode)
         os.chown(secret, 0, group)
-        assert (record_of(others_venv)["at_start"]["x.pth"] != "none") is is_recorded, mode
+        record = record_of(others_venv)
+        assert (record["at_start"]["x.pth"] != "none") is is_recorded, mode
+        assert ("x.pth" in lockfile.without_digest(record)) is not is_recorded
     private = site / "y.pth"
     private.write_text("import y")
     private.chmod(0o600)

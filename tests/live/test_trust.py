@@ -225,13 +225,19 @@ def test_an_engines_answer_is_bounded_and_printed_as_text(how: str) -> None:
 
 
 def test_log_lines_are_printed_as_text() -> None:
-    code = "import sys; print('\\x1b]0;owned\\x07 bad', flush=True); sys.exit(2)"
+    code = """import socket, sys
+text = b"core dumped\\nframe 1\\nframe 2"
+journal = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+journal.sendto(b"MESSAGE\\n" + len(text).to_bytes(8, "little") + text + b"\\n", "/run/systemd/journal/socket")
+print('\\x1b]0;owned\\x07 bad', flush=True); sys.exit(2)
+"""
     recipe("a", port=18201, binary=script(Path("/opt/failing"), code))
     recipectl("apply")
     failed = recipectl("start", "a")
     assert failed.returncode == 1
     assert "\x1b" not in failed.stderr
     assert "bad" in failed.stderr
+    assert "core dumped\n  frame 1\n  frame 2\n" in failed.stderr
 
 
 def test_check_runs_an_interpreter_as_the_units_user_without_a_terminal() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shlex
 import signal
 import subprocess
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
     from recipectl.systemd.unitfile import InstalledUnit
 
 _LOG_LINES = 8
-_MAX_LOG_BYTES = 65536
+_MAX_LOG_BYTES = 4 * 1024 * 1024
 _MAX_LINE = 1000  # characters
+_LAST_MESSAGES = ("-o", "json", "--output-fields=MESSAGE", "--all", "-r", "--no-pager", "-q")
 # Exit statuses of systemd itself (systemd.exec(5)), and what each of them usually means for a model.
 _SYSTEMD_STATUSES = {
     200: ("CHDIR", "its folder in /var/lib/models cannot be entered"),
@@ -56,7 +58,7 @@ class Reason(NamedTuple):
 def log_lines(place: Place, unit: str, lines: int, since_sec: float | None = None) -> list[str]:
     """The last lines of a unit's log (since a time of this host's clock), as many as there are."""
     # Before 254, `-n` with `--since` takes the first lines; in the order of `-r`, it takes the last.
-    words = [*place.journalctl, unit, "-o", "cat", "-r", "-n", str(lines), "--no-pager", "-q"]
+    words = [*place.journalctl, unit, *_LAST_MESSAGES, "-n", str(lines)]
     words += [f"--since=@{since_sec:.3f}"] if since_sec and not place.remote else []
     return _last_lines(place.command(*words), lines)
 
@@ -64,21 +66,28 @@ def log_lines(place: Place, unit: str, lines: int, since_sec: float | None = Non
 def said_by(place: Place, unit: str, since_sec: float, lines: int = 20) -> list[str]:
     """The last lines that the processes of a unit have printed, without those of systemd itself."""
     field = "_SYSTEMD_USER_UNIT" if place.user else "_SYSTEMD_UNIT"
-    words = ["journalctl", f"{field}={unit}", f"--since=@{since_sec:.3f}"]
-    words += ["-o", "cat", "-r", "-n", str(lines), "--no-pager", "-q"]
+    words = ["journalctl", f"{field}={unit}", f"--since=@{since_sec:.3f}", *_LAST_MESSAGES, "-n", str(lines)]
     return _last_lines(words, lines)
 
 
 def _last_lines(journalctl: Sequence[str], lines: int) -> list[str]:
-    """The last lines of a log in the order of `-r`; one message may have megabytes, and many lines."""
+    """The last lines of a log; a message may have many lines (that of a core dump), and megabytes."""
     try:
         with subprocess.Popen(journalctl, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:  # noqa: S603  (fixed words)
             text = process.stdout.read(_MAX_LOG_BYTES) if process.stdout else b""
             process.kill()
     except OSError:
         return []  # the log is an addition to an error, and not one itself
-    last = text.decode(errors="replace").splitlines()[:lines]
-    return [line if len(line) <= _MAX_LINE else f"{line[:_MAX_LINE]}…" for line in reversed(last)]
+    last: list[str] = []
+    for entry in text.splitlines():
+        with contextlib.suppress(ValueError, TypeError, KeyError):  # cut off, two messages, or none
+            last = _message(json.loads(entry)["MESSAGE"]).splitlines() + last
+    return [line if len(line) <= _MAX_LINE else f"{line[:_MAX_LINE]}…" for line in last[-lines:]]
+
+
+def _message(value: str | list[int]) -> str:
+    """A message of journalctl's JSON: a list of bytes where it is no UTF-8, or not printable."""
+    return value if isinstance(value, str) else bytes(value).decode(errors="replace")
 
 
 def _timed_out(state: UnitState) -> str:

@@ -69,6 +69,11 @@ def _lock_recipe(place: Place, name: str, *, update: bool, check: bool) -> int:
     write_whole(contents)
     for written in contents:
         click.echo(f"wrote {written}")
+    if hidden := lockfile.without_digest(current):
+        warn(
+            f"{recipe}: the lock has no digest of {', '.join(hidden)}, so a change there is not noticed; "
+            "let others read it (chmod o+r)"
+        )
     return 0
 
 

@@ -24,6 +24,7 @@ _NUMERICS = re.compile(
 )
 
 
+NO_DIGEST = "none"
 _MAX_BYTES = 512 * 1024 * 1024  # of an interpreter
 _MAX_RECORD_BYTES = 16 * 1024 * 1024  # that of torch, the longest, has 2
 MAX_VENV_LOCK_BYTES = 16 * 1024 * 1024  # that of vLLM has 0.4
@@ -122,7 +123,7 @@ def venv_lock_beside(lock: Path) -> Path:
 def _record_digest(folder: Path, name: str, version: str) -> str:
     lower_name = f"{name}-{version}.dist-info".lower()
     dist_info = next((entry for entry in os.listdir(folder) if entry.lower() == lower_name), None)  # noqa: PTH208  (names)
-    return digest(folder / dist_info / "RECORD", _MAX_RECORD_BYTES) if dist_info else "none"
+    return digest(folder / dist_info / "RECORD", _MAX_RECORD_BYTES) if dist_info else NO_DIGEST
 
 
 def digest(path: Path, limit: int = _MAX_BYTES) -> str:
@@ -132,12 +133,12 @@ def digest(path: Path, limit: int = _MAX_BYTES) -> str:
     """
     file = _opened(path, limit)
     if file is None:
-        return "none"
+        return NO_DIGEST
     with file:
         try:
-            return hashlib.file_digest(file, "sha256").hexdigest() if _is_public(path, file) else "none"
+            return hashlib.file_digest(file, "sha256").hexdigest() if _is_public(path, file) else NO_DIGEST
         except OSError:
-            return "none"
+            return NO_DIGEST
 
 
 def _opened(path: Path, limit: int, flags: int = 0) -> io.BufferedReader | None:
@@ -202,8 +203,21 @@ def differences(locked: Lock, current: Lock) -> list[str]:
         clauses += _file_differences(locked["at_start"], current.get("at_start", {}))
     if "venv_lock" in locked and locked["venv_lock"] != current.get("venv_lock"):
         clauses.append("the lock beside the venv is another, or is gone")
-    # A file in somebody's venv may have any name: a line feed in it begins no line of ours.
-    return ["".join(char if char.isprintable() else "?" for char in clause) for clause in clauses]
+    return _printable(clauses)
+
+
+def without_digest(lock: Lock) -> list[str]:
+    """The parts of a runtime whose content is not in its lock: others cannot read it, or it is no file."""
+    names = [lock["interpreter_file"]] if lock["interpreter_sha256"] == NO_DIGEST else []
+    names += [name for name, entry in lock["distributions"].items() if entry["record"] == NO_DIGEST]
+    beside = lock.get("libraries", {}) | lock.get("at_start", {})
+    names += [name for name, digest in beside.items() if digest == NO_DIGEST]
+    return _printable(names)
+
+
+def _printable(texts: list[str]) -> list[str]:
+    """A file in somebody's venv may have any name: a line feed in it begins no line of ours."""
+    return ["".join(char if char.isprintable() else "?" for char in text) for text in texts]
 
 
 def _file_differences(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
