@@ -222,6 +222,9 @@ INLINE = {
     "a limit under a condition": (
         "command", "if [ -n \"$BIG\" ]; then ulimit -n 65535; else ulimit -n 1024; fi\nvllm serve a/b\n",
         ["LimitNOFILE: '65535'"], ["line 1: `LimitNOFILE=1024` under a condition; here it is 65535"]),
+    "`set -a` under a condition": (
+        "command", "if [ -n \"$X\" ]; then set -a; fi\nVLLM_X=1\nvllm serve a/b\n",
+        ["VLLM_X: '1'"], ["line 1: `set -a` under a condition; here it counts"]),
     "a percent sign in a Quadlet file": (
         "quadlet", "[Unit]\nDescription=100%%n\n[Container]\nImage=vllm/vllm-openai\nPublishPort=8000:8000\nExec=--model a/b\n", ["description: 100%n"], []),
     "the topology of the GPUs": ("command", "nvidia-smi topo -m\nvllm serve a/b\n", ["model_path: a/b"], []),

@@ -126,6 +126,8 @@ CONDITIONS = [
     'X=; if [ ! $X = prod ]; then A=1; else A=2; fi; if [ ! "$X" = prod ]; then B=1; else B=2; fi; vllm serve /m --x $A --y $B',
     'X=a; if [ $X = b ]; then set -a; f() { L=x; }; fi; F=1; L=info; vllm serve /m --x $F --y $L',
     'N=5; case $N in [0-9]) A=1 ;; esac; [[ 10 -eq 10 ]] && B=2; vllm serve /m --y ${B}',
+    'set -eao pipefail; A=1; (set +a; B=2); C=3; set +ae; D=4; vllm serve /m --x $D',
+    'set -o allexport; A=1; set +o allexport; B=1; set -- -a; C=1; vllm serve /m --x $B',
     'if true; then A=1; fi; false && A=2; : || A=3; vllm serve /m --x "$A"; [ 1 = 2 ] || exit; vllm serve /n',
 ]  # fmt: skip
 _INSERTED = [

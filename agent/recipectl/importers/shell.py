@@ -3,14 +3,13 @@
 import re
 from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
-from dataclasses import replace
 from typing import ClassVar
 
 from recipectl.errors import UsageError
 from recipectl.importers.command import SHELLS, Command, refused
 from recipectl.importers.draft import AS_IT_RUNS, PRIVATE, VARIABLE_START
 from recipectl.importers.programs import program_name
-from recipectl.importers.secret_names import is_likely_secret
+from recipectl.importers.shell_branches import merge
 from recipectl.importers.shell_commands import SimpleCommands
 from recipectl.importers.shell_conditions import Conditions, is_negative, is_test, literals
 from recipectl.importers.shell_functions import function_of
@@ -155,37 +154,7 @@ class _Shell(SimpleCommands):
             first_sets |= is_first and bool(new)
             # What only another branch sets is not mixed into what the first one sets.
             unset = new if first_sets and not is_first else set()
-            for name in sorted(after.exported_names & unset - self.scope.exported_names):
-                self.lost.append(f"line {line}: `{name}` is exported under a condition; here it is not set")
-            self.scope.exported_names |= after.exported_names - unset
-            for name in self.scope.variables.keys() - after.variables.keys():  # `unset`
-                remark = f"line {line}: `{name}` is unset under a condition"
-                before = self.scope.variables[name]
-                self.scope.variables[name] = replace(before, remarks=(*before.remarks, remark))
-            for name, variable in after.variables.items():
-                known = self.scope.variables.get(name)
-                if known != variable:
-                    kept = Variable() if name in unset else variable if wins or known is None else known
-                    start = known.text if known else ""
-                    added = kept.text.removeprefix(start)
-                    shown = f"… {added.strip()}" if start and added and added != kept.text else kept.text
-                    shown = "…" if is_likely_secret(name, kept.text) else shown
-                    remark = f"line {line}: `{name}` is set under a condition; its value here is `{shown}`"
-                    self.scope.variables[name] = replace(kept, remarks=(*kept.remarks, remark))
-            for setting, value in after.service.items() - self.scope.service.items():
-                if wins:
-                    self.scope.service[setting] = value
-                kept_value = self.scope.service.get(setting, "systemd's default")
-                self.lost.append(
-                    f"line {line}: `{setting}={value}` under a condition; here it is {kept_value}"
-                )
-            for place in ("venv", "conda_environment", "folder"):
-                known_place, new = getattr(self.scope, place), getattr(after, place)
-                if known_place != new:
-                    kept_place = new if wins else known_place or new
-                    setattr(self.scope, place, kept_place)
-                    here = "and here" if kept_place == new else f"here it is `{kept_place}`"
-                    self.lost.append(f"line {line}: `{new}` is used under a condition; {here}")
+            self.lost += merge(self.scope, after, line, wins=wins, unset=unset)
 
     def _run_known(self, branches: list[list[Node]], taken: int, remarks: list[str], line: int) -> bool:
         """Run the one of several parts that a shell runs; the programs of the others run under a condition.
@@ -215,10 +184,10 @@ class _Shell(SimpleCommands):
     def _not_taken(self, nodes: list[Node], line: int) -> set[str]:
         """Read a part that does not run, for its programs; the names of the variables that it would set."""
         first = len(self.commands)
-        before = self.lost, self._exports_all, dict(self.functions), {*self._substituted}
+        before = self.lost, dict(self.functions), {*self._substituted}
         self.lost = []
         names = {*self._apart(nodes, condition=line).variables}
-        self.lost, self._exports_all, self.functions, self._substituted = before
+        self.lost, self.functions, self._substituted = before
         for command in self.commands[first:]:
             command.not_carried_over.append(f"line {line}: as it is, the script does not run it")
         return names

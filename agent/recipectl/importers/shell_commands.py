@@ -26,7 +26,6 @@ class SimpleCommands:
         self.condition: int | None = None  # the line of the test that decides about this command
         self.functions: dict[str, Function] = {}
         self.lost: list[str] = []  # what the next command must name
-        self._exports_all = False  # `set -a`
         self._substituted: set[str] = set()
 
     def forget(self, names: Iterable[str], reason: str, line: int) -> None:
@@ -97,7 +96,7 @@ class SimpleCommands:
             self.lost.append(f"line {line}: `IFS` is set, which changes how words are split")
         if sum(map(len, variable.elements or ())) > MAX_VALUE:
             raise too_long()
-        if self._exports_all:
+        if self.scope.exports_all:
             self.scope.exported_names.add(name)
 
     def call(self, node: Node) -> None:
@@ -183,12 +182,10 @@ class SimpleCommands:
     # ── builtins
 
     def _run_set(self, words: list[str], line: int) -> None:
-        self._exports_all = "-a" in words or (self._exports_all and "+a" not in words)
-        options = [word for word in words[1:] if word != "pipefail"]
-        if not re.fullmatch(
-            r"([+-]([aeuxvo]+|-)( |\Z))*",
-            " ".join(options[: options.index("--") if "--" in options else None]),
-        ):
+        options = " ".join(words[1 : words.index("--") if "--" in words else None])
+        for sign in re.findall(r"(?:^| )([+-])(?:[a-z]*a[a-z]*|[a-z]*o allexport)(?= |\Z)", options):
+            self.scope.exports_all = sign == "-"
+        if not re.fullmatch(r"([+-]([aeuxvo]+( pipefail| allexport)?|-)( |\Z))*", options):
             self._lose(words, line)
         if "--" in words:
             self.forget("@*123456789", "by `set`", line)

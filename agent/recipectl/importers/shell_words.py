@@ -48,6 +48,7 @@ class Scope:
     variables: dict[str, Variable] = field(default_factory=dict)
     exported_names: set[str] = field(default_factory=set)
     unset_names: set[str] = field(default_factory=set)
+    exports_all: bool = False  # `set -a`
     arguments: tuple[str, ...] | None = None  # of the script; None where only its caller knows them
     shifted: int = 0  # arguments that `shift` has taken
     folder: str | None = None
