@@ -292,6 +292,30 @@ def test_two_secrets_of_one_name_are_two_files() -> None:
     assert "  HF_TOKEN: /etc/recipectl/secrets/HF_TOKEN-b\n" in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("content", "is_read"),
+    [
+        ("# x\nexport A='b c'\nPORT=9000 TP=\"2\"\nE=\n", True),
+        ("A=1\nPORT=$(id -u)\n", False),
+        ("A=1\ncd /x\n", False),
+        ("A=(1)\n", False),
+        ("", True),
+        ("A='1\n", False),
+        ("A=1 >x\n", False),
+        ("export A\n", False),
+        ("A+=1\n", False),
+    ],
+)
+def test_a_file_of_variables_that_a_script_reads_counts(tmp_path: Path, content: str, is_read: bool) -> None:
+    (tmp_path / ".env").write_text(content)
+    script = f"PORT=1 TP=1\n[ -f .env ] && set -a && . ./.env && set +a\nB=1; {tmp_path}/v/bin/vllm serve m --port $PORT"
+    (command,) = shell.commands(script, folder=str(tmp_path))
+    names_it = "line 2: `. ./.env`, which may set variables" in command.not_carried_over
+    assert names_it is not is_read, command.not_carried_over
+    expected = {"A": "b c", "PORT": "9000", "TP": "2", "E": ""} if is_read and content else {}
+    assert (command.environment, command.words[-1]) == (expected, expected.get("PORT", "1"))
+
+
 def test_what_only_the_host_knows_becomes_a_variable(tmp_path: Path) -> None:
     draft = drafted("vllm serve /m --port $PORT --master-addr \"http://${HEAD}:1\" --x '${no}'")
     assert draft.variables == ("HEAD", "PORT")

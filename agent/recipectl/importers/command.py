@@ -62,6 +62,13 @@ class Command:
         self.place = place
         self.refusal = f"{reason}, {AS_IT_RUNS}"
 
+    def refuse_unknown(self, reasons: Sequence[str]) -> None:
+        """Refuse it for words that only a running shell knows; a reason may begin with its line."""
+        match = re.match(r"(line \d+): ", reasons[0])
+        place = match[1] if match else self.place
+        texts = dict.fromkeys(reason.removeprefix(f"{place}: ") for reason in reasons)
+        self.refuse(place, f"{'; '.join(texts)}; write the result")
+
 
 def is_given_model(words: Sequence[str]) -> bool:
     """Whether a program that is not known is likely an engine."""

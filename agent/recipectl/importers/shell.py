@@ -56,6 +56,15 @@ def commands(
     return shell.commands
 
 
+def _from_the_left(node: Node) -> Node:
+    """`A && B && C` as `A && { B && C; }`: what A decides about is one part."""
+    while node.Op == "&&" and node.X.Cmd and (node.X.Cmd.Type, node.X.Cmd.Op) == ("BinaryCmd", "&&"):
+        first = node.X.Cmd
+        rest = Node({"Type": "BinaryCmd", "Op": "&&", "X": first.Y, "Y": node.Y, "Pos": first.Y.Pos})
+        node = Node({"X": first.X, "Op": "&&", "Y": Node({"Cmd": rest, "Pos": rest.Pos}), "Pos": node.Pos})
+    return node
+
+
 class _Shell(SimpleCommands):
     """Follows the control flow of a script."""
 
@@ -226,6 +235,7 @@ class _Shell(SimpleCommands):
             self._apart([node.Y])
             self._check_pipe(node.Y, writers)
             return
+        node = _from_the_left(node)
         conditions = Conditions(self.scope)
         holds = conditions.holds(node.X)
         self._statement(node.X)

@@ -13,6 +13,7 @@ from recipectl.importers.programs import runs_engine
 from recipectl.importers.secret_names import is_likely_secret
 from recipectl.importers.shell_functions import Function
 from recipectl.importers.shell_programs import has_effect, limits, sets_gpus_up
+from recipectl.importers.shell_sources import variables_of
 from recipectl.importers.shell_syntax import Node
 from recipectl.importers.shell_words import ASSIGNMENT, MAX_VALUE, Scope, Variable, Words, too_long
 
@@ -172,10 +173,7 @@ class SimpleCommands:
             )
         )
         if any(UNKNOWN_VALUE in word for word in words):
-            match = re.match(r"(line \d+): ", why[0])
-            place = match[1] if match else f"line {line}"
-            reasons = "; ".join(dict.fromkeys(reason.removeprefix(f"{place}: ") for reason in why))
-            self.commands[-1].refuse(place, f"{reasons}; write the result")
+            self.commands[-1].refuse_unknown(why)
         self.lost = []
         self.scope.ended = line if words[0] == "exec" else self.scope.ended
 
@@ -207,7 +205,12 @@ class SimpleCommands:
         elif file.endswith("/bin/activate"):
             self.scope.venv = self._from_folder(file.removesuffix("/bin/activate"))
         else:
-            self._lose(words, line)
+            variables = variables_of(self._from_folder(file), f"line {line}", self.lost)
+            for name, (value, is_exported) in (variables or {}).items():
+                self._set(name, Variable(value), line)
+                self.scope.exported_names |= {name} if is_exported else set()
+            if variables is None:
+                self._lose(words, line)
 
     def _lose(self, words: list[str], line: int) -> None:
         shown = program_shown(words) if words[0] in ("eval", "alias") else " ".join(words)
@@ -287,8 +290,7 @@ class SimpleCommands:
         "eval": _run_eval,
         "set": _run_set,
         "printf": _run_printf,
-        "ulimit": _run_limit,
-        "umask": _run_limit,
+        **dict.fromkeys(("ulimit", "umask"), _run_limit),
         "unset": _run_unset,
         "shopt": _run_shopt,
         "shift": _run_shift,
