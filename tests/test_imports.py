@@ -783,7 +783,7 @@ def test_a_units_file_of_variables_wins_over_its_variables(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("content", "value"),
     [("A=b c ", "b c"), ('A="b\\"c"d', 'b"cd'), ("A='b\\c'", "b\\c"), ("A=b\\\n  c", "b  c"), ("A=\\x", "x"), ("A=", ""),
-     ("#A=b", None), ("export A=b", None), ("A='b\nc'", "b\nc"), ("A=b#c", "b#c"), ("  A= b", "b")],
+     ("#A=b", None), ("export A=b", None), ("A='b\nc'", "b\nc"), ("A=b'c' \"d\"", "b'c' \"d\""), ("A='b' c'd'", "bc'd'"), ("A =b\\ ", "b "), ("A=b#c", "b#c"), ("  A= b", "b")],
 )  # fmt: skip
 def test_a_file_of_variables_is_read_as_systemd_reads_it(content: str, value: str | None) -> None:
     assert dict(quoting.environment_file(f"{content}\n")).get("A") == value

@@ -167,6 +167,12 @@ E=\\x
 export F=1
 G=b#c
   H= i
+I=--x '{"a": "b c"}' --y "d e"
+J="a" b'c'
+K=x\\ \x20
+L='a
+b' # c
+M="open
 """
 
 

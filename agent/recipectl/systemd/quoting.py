@@ -147,20 +147,30 @@ def split(value: str) -> tuple[str, ...]:
     return (*words, *([] if word is None else [word]))
 
 
-_FILE_PART = r"""'[^']*'|"(?:\\.|[^"\\])*"|\\.|[^'"\\\n]+"""
-_FILE_LINE = re.compile(rf"^[ \t]*([A-Za-z_][A-Za-z0-9_]*)=((?:{_FILE_PART})*)", re.MULTILINE | re.DOTALL)
+# A comment, or a key with its value: parts in quotes first, then text in which quotes mean nothing.
+_FILE_ENTRY = re.compile(
+    r"""[ \t\n\r]*(?:[#;](?:\\.|[^\\\n\r])*|(?P<key>[^ \t\n\r][^\n\r=]*)(?:=
+    (?P<quoted>(?:[ \t]*(?:'[^']*(?:'|\Z)|"(?:\\.|[^\\"]|\\\Z)*(?:"|\Z)))*)
+    [ \t]*(?P<plain>(?:\\.|[^\\\n\r]|\\\Z)*))?)(?:[\n\r]|\\?\Z)""",
+    re.DOTALL | re.VERBOSE,
+)
 
 
 def environment_file(content: str) -> Iterator[tuple[str, str]]:
-    """The variables of a file for EnvironmentFile=, as systemd reads it (systemd.exec(5))."""
-    for match in _FILE_LINE.finditer(content.replace("\\\n", "")):
-        parts = re.findall(_FILE_PART, match[2].strip(), re.DOTALL)
-        yield match[1], "".join(_file_part(part) for part in parts)
+    """The variables of a file for EnvironmentFile=, as systemd reads it (systemd.exec(5), env-file.c)."""
+    for entry in _FILE_ENTRY.finditer(content):
+        if _NAME.match(key := (entry["key"] or "").rstrip(" \t")) and entry["plain"] is not None:
+            parts = re.findall(r"""'[^']*'?|"(?:\\.|[^\\"]|\\\Z)*"?""", entry["quoted"], re.DOTALL)
+            yield key, "".join(map(_quoted, parts)) + _unquoted(entry["plain"])
 
 
-def _file_part(part: str) -> str:
-    if part[0] == "'":
-        return part[1:-1]
-    if part[0] == '"':
-        return re.sub(r'\\(["\\`$])', r"\1", part[1:-1])
-    return part.removeprefix("\\")
+def _quoted(part: str) -> str:
+    text = part[1:].removesuffix(part[0])
+    return text if part[0] == "'" else re.sub(r'\\(?:(["\\`$])|\n|\Z)', r"\1", text)
+
+
+def _unquoted(text: str) -> str:
+    parts = re.findall(r"\\.|\\\Z|[^\\]+", text, re.DOTALL)
+    if parts and not parts[-1].startswith("\\"):
+        parts[-1] = parts[-1].rstrip(" \t")
+    return "".join(part.removeprefix("\\") for part in parts if part != "\\\n")
