@@ -1,17 +1,65 @@
 """Files that are written whole, and errors that name the path that failed."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from recipectl import files
 from recipectl.errors import RecipectlError
+from recipectl.regular import open_regular
 
 
 def test_a_file_is_written_with_its_mode(tmp_path: Path) -> None:
     files.write_whole({tmp_path / "a/b": "text"}, mode=0o600)
     assert ((tmp_path / "a/b").read_text(), (tmp_path / "a/b").stat().st_mode & 0o777) == ("text", 0o600)
+
+
+def test_only_a_regular_file_is_opened(tmp_path: Path) -> None:
+    """Opening a device acts: a terminal is made, or a watchdog armed."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "file").write_text("text")
+    (tmp_path / "link").symlink_to("file")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    for path in (tmp_path / "pipe", Path("/dev/null"), tmp_path, tmp_path / "none"):
+        with pytest.raises(OSError, match=str(path)):
+            open_regular(path)
+    os.close(reader)
+    with pytest.raises(OSError, match="not a regular file"):
+        open_regular(tmp_path / "link", follow=False)
+    with open_regular(tmp_path / "link") as file:
+        assert file.read() == b"text"
+
+
+@pytest.mark.parametrize(
+    ("mode", "owner", "is_read"), [(0o600, 0, True), (0o666, 0, False), (0o620, 0, False), (0o600, 1, False)]
+)
+def test_a_cache_that_others_can_write_is_none(tmp_path: Path, mode: int, owner: int, is_read: bool) -> None:
+    file = tmp_path / "cache"
+    file.write_text("text")
+    file.chmod(mode)
+    os.chown(file, owner or os.geteuid(), -1)
+    if is_read:
+        assert files.read_own(file) == b"text"
+    else:
+        with pytest.raises(OSError, match="others can write it"):
+            files.read_own(file)
+
+
+def test_whatever_the_umask_is_nobody_else_can_write_what_a_verb_makes(tmp_path: Path) -> None:
+    folder = tmp_path / "CONFIG/recipectl/recipes"
+    folder.mkdir(parents=True)
+    (folder / "a.yaml").write_text("backend: llamacpp\nbinary: /bin/true\nmodel_path: m\n")
+    names = ("CONFIG", "CACHE", "DATA", "STATE")
+    environment = os.environ | {f"XDG_{name}_HOME": str(tmp_path / name) for name in names}
+    words = [sys.executable, "-B", "-m", "recipectl", "--user", "compile"]
+    done = subprocess.run(words, env=environment, umask=0, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    made = [*(tmp_path / "CACHE").rglob("*")]
+    assert made, done.stderr
+    assert [path for path in made if path.stat().st_mode & 0o022] == []
 
 
 def test_many_files_are_written_for_good(tmp_path: Path) -> None:

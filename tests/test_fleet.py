@@ -203,6 +203,13 @@ def model(**fields: object) -> Model:
     return Model.model_validate(usual | fields)
 
 
+@pytest.mark.parametrize("name", ["x\ngood: a: the process runs /x", "a; rm", "a" * 101, "a\n", ""])
+def test_the_name_of_a_hosts_model_begins_no_line(name: str) -> None:
+    assert model(name="a.b-1").name == "a.b-1"
+    with pytest.raises(ValueError, match="name"):
+        model(name=name)
+
+
 def deviations(*models: Model) -> list[str]:
     """What is told of hosts gpu1, gpu2 and so on, each with one model."""
     answers = [Answer(f"gpu{index}", (each,)) for index, each in enumerate(models, 1)]

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "agent/recipectl"
 # The rooms and their files, the lowest first: a file imports only from files before it.
 HOUSE = {
-    "errors": (), "text": (), "command_line": (), "files": (), "bounded": (),
+    "errors": (), "text": (), "command_line": (), "regular": (), "files": (), "bounded": (),
     "systemd": ("quoting", "directives", "unitfile", "started", "states", "store", "refusal", "dbus"),
     "recipe": ("gpu_selection", "positions", "spans", "parts", "schema", "search", "trusted", "yamlsyntax", "yamlfile", "places", "load", "hostfile"),
     "place": (),

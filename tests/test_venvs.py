@@ -173,6 +173,7 @@ FAULTS = {
     "a link for bytecode": (lambda s: relink(next((s / "vllm/__pycache__").glob("*.pyc")), "/tmp/x"), ("unowned", "__init__.cpython-311.pyc")),
     "two of one name": (lambda s: (s / "VLLM-0.0.9.dist-info").mkdir(), ("unowned", "vllm-0.1.0.dist-info")),
     "a row without a digest": (lambda s: owned(s, "evil.pth,,\n"), ("unchecked", "evil.pth")),
+    "a file with holes": (lambda s: large(s), ("unchecked", "large.so")),
     "a record outside": (lambda s: append(s / "vllm-0.1.0.dist-info/RECORD", "../../../../../x,,\n"), ("unchecked", "x")),
 }  # fmt: skip
 
@@ -190,6 +191,11 @@ def relink(path: Path, target: str) -> None:
 def owned(packages: Path, row: str) -> None:
     (packages / row.partition(",")[0]).write_text("import os\n")
     append(packages / "vllm-0.1.0.dist-info/RECORD", row)
+
+
+def large(packages: Path) -> None:
+    owned(packages, f"large.so,{digest(b'')},0\n")
+    os.truncate(packages / "large.so", 1 << 42)
 
 
 def append(path: Path, text: str) -> None:

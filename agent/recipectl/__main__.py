@@ -68,6 +68,7 @@ def main() -> None:
     # pydantic then loads no plugins of other packages: their code does not decide what a recipe means.
     os.environ["PYDANTIC_DISABLE_PLUGINS"] = "__all__"
     _open_standard_files()
+    os.umask(os.umask(0o022) | 0o022)  # whatever the caller's is, nobody else can write what a verb writes
     try:
         status = recipectl.main(standalone_mode=False) or 0
         sys.stdout.flush()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO
 
 from recipectl.errors import RecipectlError, UsageError
+from recipectl.regular import open_regular
 
 SUFFIX = ".recipectl"  # of temporary files
 _REMEDIES = {
@@ -29,7 +30,8 @@ def failures_named(action: str, path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        failed = Path(error.filename or path)
+        is_temporary = ".recipectl" in str(error.filename)  # a name that nobody has written
+        failed = Path(path if is_temporary else error.filename or path)
         remedies = _REMEDIES | ({errno.EACCES: "run it as root (sudo)"} if os.geteuid() else {})
         reason = f"{error.strerror}; {remedies.get(error.errno or 0, 'see the path and its file system')}"
         if error.errno == errno.ENOTDIR:
@@ -46,15 +48,21 @@ MAX_BYTES = 1024 * 1024  # of a file that recipectl reads whole
 
 def read_bounded(path: Path | str, limit: int = MAX_BYTES, *, follow: bool = True) -> bytes:
     """The content of a regular file; OSError for anything else, such as a pipe, and for a larger file."""
-    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-    descriptor = os.open(path, flags if follow else flags | os.O_NOFOLLOW)
-    mode = os.fstat(descriptor).st_mode
-    if not stat.S_ISREG(mode):
-        os.close(descriptor)
-        fault = os.strerror(errno.EISDIR) if stat.S_ISDIR(mode) else "it is not a regular file"
-        raise OSError(errno.EINVAL, fault, str(path))
-    with os.fdopen(descriptor, "rb") as file:
-        content = file.read(limit + 1)
+    with open_regular(path, follow=follow) as file:
+        return _content(file, path, limit)
+
+
+def read_own(path: Path, limit: int = 64 * 1024 * 1024) -> bytes:
+    """The content of a file that only the caller, or root, can have written; OSError for any other."""
+    with open_regular(path, follow=False) as file:
+        status = os.fstat(file.fileno())
+        if status.st_uid not in (0, os.geteuid()) or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise OSError(errno.EPERM, "others can write it", str(path))
+        return _content(file, path, limit)
+
+
+def _content(file: IO[bytes], path: Path | str, limit: int) -> bytes:
+    content = file.read(limit + 1)
     if len(content) > limit:
         raise OSError(errno.EFBIG, f"it is larger than {limit} bytes", str(path))
     return content

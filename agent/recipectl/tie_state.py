@@ -6,15 +6,15 @@ Standard library only: verbs of the helper import it.
 import argparse
 import json
 import os
-import stat
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from recipectl.regular import open_regular
 from recipectl.watch import say
 
 _MAX_HOSTS = 4096
-_MAX_CHARACTERS = 1 << 20  # of the file with the state
+_MAX_BYTES = 1 << 20  # of the file with the state
 
 
 def shown(text: object) -> str:
@@ -91,10 +91,8 @@ def state_of(tie_name: str, *, user: bool) -> dict[str, Any] | None:
     folder = Path(os.environ["XDG_RUNTIME_DIR"] if user else "/run")
     try:
         # The tie has no privilege: whoever reads its file trusts neither its kind nor its size nor its text.
-        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
-        with os.fdopen(os.open(folder / tie_name / "state", flags), encoding="utf-8") as file:
-            is_file = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
-            values = json.loads(file.read(_MAX_CHARACTERS)) if is_file else {}
+        with open_regular(folder / tie_name / "state", follow=False) as file:
+            values = json.loads(file.read(_MAX_BYTES))
     except (OSError, ValueError, RecursionError):
         return None
     hosts, rank = (values.get("hosts"), values.get("rank")) if isinstance(values, dict) else (None, None)

@@ -13,6 +13,7 @@ import pytest
 
 import recipectl as recipectl_package
 from live.common import RECIPES, recipe, recipectl, script, show, systemctl
+from recipectl.machine import sockets
 
 pytestmark = pytest.mark.systemd
 ESCAPES = "\x1b]0;owned\x07\x1b[2J\r\x9b31m"
@@ -238,6 +239,56 @@ print('\\x1b]0;owned\\x07 bad', flush=True); sys.exit(2)
     assert "\x1b" not in failed.stderr
     assert "bad" in failed.stderr
     assert "core dumped\n  frame 1\n  frame 2\n" in failed.stderr
+
+
+STRANGER = """
+import http.server, os, pathlib
+own = pathlib.Path("/sys/fs/cgroup" + open("/proc/self/cgroup").read().split("::")[1].strip())
+for name in ("od", "a"):
+    (own / f"model-{name}.service").mkdir()
+if os.fork():
+    (own / "model-a.service/cgroup.procs").write_text(str(os.getpid()))
+else:
+    (own / "model-od.service/cgroup.procs").write_text(str(os.getpid()))
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        os.write(1, repr(dict(self.headers)).encode())
+        self.send_response(200)
+        self.end_headers()
+address = ("127.0.0.1", 8201 if "-od." in open("/proc/self/cgroup").read() else 8301)
+http.server.HTTPServer(address, Handler).serve_forever()
+"""
+
+
+def test_a_group_with_the_name_of_a_model_in_a_strangers_unit_is_not_the_models() -> None:
+    """Any user's own manager makes such groups; requests went to whoever had one and the engine's port."""
+    recipe("od", port=18201, on_demand={"idle": "10min"})
+    recipe("a", port=18202)
+    recipe("b", port=18203, conflicts=["a"])
+    recipectl("apply")
+    words = [
+        "systemd-run",
+        "-q",
+        "--unit=stranger",
+        "-pDelegate=yes",
+        "-pUser=alice",
+        "-pStandardOutput=file:/var/tmp/got",
+    ]
+    subprocess.run([*words, "/usr/bin/python3", "-c", STRANGER], check=True)
+    try:
+        while not sockets.holder(8201, "127.0.0.1"):
+            time.sleep(0.1)
+        asked = subprocess.run(
+            ["curl", "-s", "-H", "Authorization: Bearer secret", "http://127.0.0.1:18201/"],
+            check=False, capture_output=True, timeout=100,
+        )  # fmt: skip
+        assert (asked.returncode != 0, asked.stdout, Path("/var/tmp/got").read_text()) == (True, b"", "")
+        holder = sockets.holder(8201, "127.0.0.1")
+        assert holder is not None
+        assert holder.unit == "stranger.service"
+        assert recipectl("start", "b").returncode == 0
+    finally:
+        subprocess.run(["systemctl", "stop", "stranger"], check=True)
 
 
 def test_check_runs_an_interpreter_as_the_units_user_without_a_terminal() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from recipectl.compiler.claims import Claim, claim_of_unit
 from recipectl.compiler.model import CompiledModel, CompileResult, GatewaySettings
 from recipectl.errors import Problem, RecipectlError
-from recipectl.files import read_bounded, write_whole
+from recipectl.files import read_bounded, read_own, write_whole
 from recipectl.machine import network
 from recipectl.machine.disk import Disk, fingerprint
 from recipectl.machine.installation import Installation, current_installation, release
@@ -118,7 +118,7 @@ def key(
 def recall(file: Path, wanted_key: str, claims: Sequence[Claim] = ()) -> CompileResult | None:
     """The last result, if the key is the same and the disk and the installed units look the same."""
     try:
-        data = json.loads(file.read_text())
+        data = json.loads(read_own(file))
         if data["key"] != wanted_key:
             return None
         if any(fingerprint(path) != before for path, before in data["fingerprints"].items()):

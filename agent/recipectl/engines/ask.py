@@ -18,7 +18,7 @@ from recipectl.engines.endpoint import Endpoint
 from recipectl.engines.options import Options, parse_table, shipped_options
 from recipectl.engines.registry import ENGINES
 from recipectl.errors import RecipectlError
-from recipectl.files import write_whole
+from recipectl.files import read_own, write_whole
 from recipectl.machine import lockfile, sockets
 from recipectl.machine.distributions import ENGINE_DISTRIBUTIONS
 from recipectl.machine.runtime import Runtime
@@ -47,7 +47,7 @@ def options_of(backend: str, runtime: Runtime, user: str, cache: Path | None) ->
     origin = f"the parser of {program}"
     with contextlib.suppress(OSError, *_NO_TABLE):
         if file:
-            return Answer(parse_table(file.read_text()), f"{origin} (asked before)", asked=True)
+            return Answer(parse_table(read_own(file).decode()), f"{origin} (asked before)", asked=True)
     try:
         ask = _ask_binary if ENGINES[backend].is_binary else _ask_python
         text = ask(backend, runtime, user)

@@ -83,7 +83,7 @@ class Difference(BaseModel, frozen=True):
 class Model(BaseModel, frozen=True):
     """A model of a host, as its `versions --json` tells."""
 
-    name: Annotated[str, StringConstraints(pattern=RECIPE_NAME.pattern.replace(r"\Z", "$"))]
+    name: Annotated[str, StringConstraints(pattern="^" + RECIPE_NAME.pattern.replace(r"\Z", "$"))]
     engine: Word | None  # nothing is known of a recipe that is wrong
     version: Word | None = Field(alias="recipe")
     lock: Lock | None

