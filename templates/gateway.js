@@ -6,7 +6,7 @@ import fs from 'fs';
 
 const MARK = '/v1/';
 const UNITS = '/run/systemd/units/';
-const LONG = 1000000, MANY = 500000;  // characters of a body, and the lists and objects in a long one
+const LONG = 250000, MANY = 20000;  // characters of a body, and the values in a long one that is parsed
 
 function sha256(text) {
     return crypto.createHash('sha256').update(text).digest('hex');
@@ -49,11 +49,18 @@ function is_reachable(route) {
     }
 }
 
-// Lists and objects take far more memory than their text.
-function has_too_many(text) {
+// The `"model": "…"` of a text that has just one; null for any other.
+function only_model(text) {
+    const pattern = /"model"\s*:\s*"(?:[^"\\]|\\.){0,500}"/g;
+    const first = pattern.exec(text);
+    return first && !pattern.exec(text) ? first[0] : null;
+}
+
+// Values take far more memory than their text, and many keys may be chosen to take long (their hashes collide).
+function has_too_many(bytes) {
     let count = 0;
-    ['[', '{'].forEach(mark => {
-        for (let at = text.indexOf(mark); at >= 0 && count < MANY; at = text.indexOf(mark, at + 1)) {
+    ['[', '{', ':', ','].forEach(mark => {
+        for (let at = bytes.indexOf(mark); at >= 0 && count < MANY; at = bytes.indexOf(mark, at + 1)) {
             count++;
         }
     });
@@ -64,11 +71,13 @@ function has_too_many(text) {
 function by_body(r) {
     let body;
     const text = r.requestText || '';
-    if (text.length > LONG && has_too_many(text)) {
-        return fail(r, 413, 'too_large', 'the body has more than ' + MANY + ' lists and objects');
+    const is_heavy = text.length > LONG && has_too_many(r.requestBuffer);
+    const model = is_heavy ? only_model(text) : null;  // wherever it stands
+    if (is_heavy && !model) {
+        return fail(r, 413, 'too_large', 'a body with more than ' + MANY + ' values needs `model` just once');
     }
     try {
-        body = JSON.parse(text);
+        body = JSON.parse(model ? '{' + model + '}' : text);
     } catch (e) {
         return fail(r, 400, 'model_missing', 'the body is no JSON object with `model`; send forms, sockets and '
             + 'what has no body to /NAME' + r.uri);
@@ -87,16 +96,14 @@ function by_body(r) {
     if (!route.written_as) {
         return r.internalRedirect('@forward');
     }
-    r.variables.gateway_body = renamed(text, body, route.written_as);
+    r.variables.gateway_body = renamed(text, body, model || only_model(text), route.written_as);
     r.internalRedirect('@forward_renamed');
 }
 
 // The body with another model. Its other bytes stay, unless `"model":` stands in it more than once.
-function renamed(text, body, model) {
-    const pattern = /"model"\s*:\s*"(?:[^"\\]|\\.)*"/g;
-    const found = text.match(pattern);
-    if (found && found.length == 1) {
-        return text.replace(pattern, () => '"model":' + JSON.stringify(model));
+function renamed(text, body, written, model) {
+    if (written) {
+        return text.replace(written, () => '"model":' + JSON.stringify(model));
     }
     body.model = model;
     return JSON.stringify(body);

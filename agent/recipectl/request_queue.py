@@ -41,6 +41,7 @@ defaults
     timeout connect {_TRY_AGAIN_MS}ms
     timeout client 1d
     timeout server 1d
+    timeout http-request 30s
     timeout http-keep-alive 75s
     option http-server-close
     option http-no-delay

@@ -253,7 +253,7 @@ HTTPServer(("127.0.0.1", 18201), Handler).serve_forever()
 """
 
 
-def test_an_engine_does_not_control_nginx_and_a_body_of_many_lists_is_refused() -> None:
+def test_an_engine_does_not_control_nginx() -> None:
     engine = Path("/opt/hostile-engine")
     engine.write_text(f"#!{sys.executable} -IS\n{ENGINE_OF_ITS_OWN}")
     engine.chmod(0o755)
@@ -267,8 +267,6 @@ def test_an_engine_does_not_control_nginx_and_a_body_of_many_lists_is_refused() 
     assert recipectl("wait", "alpha").returncode == 0
     with urllib.request.urlopen(f"{ADDRESS}/alpha/v1/x", timeout=60) as answer:
         assert answer.read() == b"e" * 20000
-    status, told = ask("alpha", many=[[]] * 600_000)
-    assert (status, told["error"]["code"]) == (413, "too_large")  # type: ignore[index]
 
 
 def test_a_port_that_is_taken_is_told_and_models_are_applied() -> None:
@@ -369,6 +367,13 @@ def test_a_large_body_with_the_model_last() -> None:
     assert (status, answer["model"]) == (200, "org/alpha")
     status, answer = ask("alpha", user="x" * 60_000_000)
     assert (status, answer["error"]["code"]) == (413, "too_large")  # type: ignore[index]
+    # Whoever chooses keys whose hashes collide has minutes of nginx: such a body is not parsed.
+    keys = {f"k{number}": number for number in range(50_000)}
+    for further in (keys, {"many": [[]] * 600_000}, {"é": [0] * 600_000}):
+        status, answer = ask("alpha", **further)  # type: ignore[arg-type]
+        assert (status, answer["model"]) == (200, "org/alpha")
+        status, answer = ask("alpha", metadata={"model": "beta"}, **further)  # type: ignore[arg-type]
+        assert (status, answer["error"]["code"]) == (413, "too_large")  # type: ignore[index]
 
 
 def test_requests_in_flight_live_through_reloads_and_a_wrong_file_changes_nothing() -> None:
