@@ -174,6 +174,9 @@ INLINE = {
     "what VLLM Studio left out": (
         "vllm-studio", '[{"id":"a","name":"a","model_path":"/m/q","max_model_len":32768,"extra_args":{"max-model-len":8192,"tensor-parallel-size":2}}]',
         ["max_model_len: 32768", "tensor_parallel_size: 2"], ["`max-model-len: 8192` of extra_args, for VLLM Studio passed --max-model-len 32768"]),
+    "spellings of VLLM Studio's keys": (
+        "vllm-studio", '[{"id":"a","name":"a","model_path":"/m/q","extra_args":{"HIP_VISIBLE_DEVICES":"1"}},{"id":"b","name":"b","backend":"llamacpp","model_path":"/m/q","extra_args":{"llama-bin":"/x/llama-server"}}]',
+        ["gpus: [1]", "binary: /x/llama-server", "Its newest release listens on 127.0.0.1."], []),
     "keys of VLLM Studio's own": (
         "vllm-studio", '[{"id":"a","name":"a","model_path":"/m/q","max_thinking_tokens":9,"extra_args":{"custom_command":"x","docker_container":"y","mlx_python":"/x"}}]',
         ["model_path: /m/q"], ["`max_thinking_tokens: 9`", "`custom_command:", "`docker_container:", "`mlx_python:"]),
@@ -192,7 +195,7 @@ INLINE = {
     "scripts beside an engine": (
         "command", "vllm serve a/b &\nbash serve_b.sh\nmake serve\n",
         ["model_path: a/b"], ["line 2: `bash …`, which is not read", "line 3: `make serve`, which is not read"]),
-    "uvx with a version": ("command", "uvx vllm@0.9.1 serve c/d\n", ["model_path: c/d"], ["`uvx` before the program"]),
+    "uvx with a version": ("command", "uvx vllm@0.9.1 serve c/d\n", ["model_path: c/d"], ["`uvx vllm@0.9.1` before the program"]),
     "a venv before cd": ("command", "source /srv/x/../venv/bin/activate\ncd /data\nvllm serve ./m\n", ["venv_path: /srv/x/../venv", "model_path: /data/m"], []),
     "a home of the script's own": ("command", "export HOME=/data/home\nvllm serve ~/m\n", ["model_path: /data/home/m"], []),
     "folders of runners": ("command", "/opt/c/bin/conda run --cwd /data -n v vllm serve ./m\n", ["model_path: /data/m", "python_path: /opt/c/envs/v/bin/python"], []),
@@ -222,6 +225,29 @@ INLINE = {
     "a limit under a condition": (
         "command", "if [ -n \"$BIG\" ]; then ulimit -n 65535; else ulimit -n 1024; fi\nvllm serve a/b\n",
         ["LimitNOFILE: '65535'"], ["line 1: `LimitNOFILE=1024` under a condition; here it is 65535"]),
+    "engines in a substitution": (
+        "command", 'vllm serve a/b\nCID=$(docker run -d vllm/vllm-openai --model c/d)\ndocker logs -f "`vllm serve e/f`"\nD=$(date)\n', ["model_path: a/b"],
+        ["line 2: it is in a substitution; write it out", "line 3: it is in a substitution"]),
+    "files that tee writes": (
+        "command", "echo 3 | sudo tee /proc/sys/vm/drop_caches\ntee /x/t.jinja >/dev/null <<'E'\nx\nE\nvllm serve a/b --chat-template /x/t.jinja\n", ["model_path: a/b"],
+        ["line 1: what is written to /proc/sys/vm/drop_caches", "line 2: the file `/x/t.jinja`, which it writes"]),
+    "arguments that a script gives itself": ("command", 'set -- a/b --port 8001\nvllm serve "$@"\n', ["model_path: a/b\nport: 8001"], []),
+    "arguments besides the caller's": ("command", 'set -- "$@" --port 8001\nvllm serve a/b "$@"\n', ["port: 8001"], ["line 1: `$@`, the arguments of the script"]),
+    "arguments under a condition": ("command", 'if [ -n "$Z" ]; then set -- --port 1; fi\nvllm serve a/b "$@"\n', ["port: 1"], ["line 1: `$@` is set under a condition; here it is"]),
+    "limits that a container does not have": (
+        "command", "docker run --gpus all -p 8000:8000 --pids-limit -1 -m 0 vllm/vllm-openai --model a/b\n", ["  TasksMax: infinity\n"], []),
+    "who ran a container": ("command", "sudo -u llm podman run --gpus all -p 8000:8000 vllm/vllm-openai --model a/b\n", ["model_path: a/b"], ["the user `llm`, who ran the container"]),
+    "an empty line of a Quadlet file": (
+        "quadlet", "[Container]\nImage=vllm/vllm-openai\nAddDevice=nvidia.com/gpu=0\nAddDevice=\nAddDevice=nvidia.com/gpu=1\nEnvironment=A=1\nEnvironment=\nEnvironment=B=2\nPublishPort=8000:8000\nPublishPort=\nPublishPort=9000:8000\nExec=--model a/b\n",
+        ["port: 9000\ngpus: [1]\nenv_vars:\n  B: '2'\n"], []),
+    "variables that llama-server does not read": (
+        "unit", "[Service]\nUser=u\nRestart=always\nEnvironment=LLAMA_ARG_SEED=1 LLAMA_ARG_N_GPU_LAYERS=99 LLAMA_ARG_CTX_SIZE=4096 LLAMA_ARG_ENDPOINT_METRICS=1\nExecStart=/l/llama-server -m /m/a.gguf\n",
+        ["max_model_len: 4096\nextra_args:\n  metrics: true\n", "LLAMA_ARG_SEED: '1'", "LLAMA_ARG_N_GPU_LAYERS: '99'"], []),
+    "other runners of environments": (
+        "unit", "\ufeff[Service]\nUser=%u\nRestart=always\nEnvironment=A=%h/x\nExecStart=/m/micromamba run -n vllm vllm serve a/b\nExecStopPost=-/usr/bin/docker kill x\n",
+        ["model_path: a/b", "A: /root/x"], ["`/m/micromamba run -n vllm` before the program; name its interpreter", "line 6: ExecStopPost=-/usr/bin/docker kill x"]),
+    "a version beside its runner": ("command", "uvx vllm==0.10.1 serve a/b\n", ["model_path: a/b"], ["`uvx vllm==0.10.1` before the program"]),
+    "an engine that is only asked": ("command", "vllm serve x/y --help\nvllm serve a/b\n", ["model_path: a/b\n"], []),
     "`set -a` under a condition": (
         "command", "if [ -n \"$X\" ]; then set -a; fi\nVLLM_X=1\nvllm serve a/b\n",
         ["VLLM_X: '1'"], ["line 1: `set -a` under a condition; here it counts"]),
@@ -515,6 +541,24 @@ def test_what_readers_have_found_is_imported_or_named(case: str, tmp_path: Path)
     assert [part for part in in_recipe if part not in result.stdout] == [], result.stdout
     assert [part for part in in_errors if part not in result.stderr] == [], result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_files_of_variables_lie_beside_the_original_and_the_last_wins(tmp_path: Path) -> None:
+    (tmp_path / "1.env").write_text("  A=1\nB='x'\nHF_TOKEN\nC=$HOME\n")
+    (tmp_path / "2.env").write_text("A=2\n")
+    options = "--env-file 1.env --env-file 2.env -e D=4"
+    originals = {
+        "command": f"docker run --gpus all {options} -p 8000:8000 vllm/vllm-openai --model a/b\n",
+        "quadlet": "[Container]\nImage=vllm/vllm-openai\nEnvironment=D=4\nEnvironmentFile=1.env\nEnvironmentFile=2.env\nPublishPort=8000:8000\nExec=--model a/b\n",
+        "compose": "services: {v: {image: vllm/vllm-openai, command: --model a/b, ports: ['8000:8000'], environment: {D: 4}, env_file: [{path: 1.env, format: raw}, 2.env]}}\n",
+    }
+    for verb, text in originals.items():
+        path = tmp_path / f"a.{'container' if verb == 'quadlet' else 'txt'}"
+        path.write_text(text)
+        result = imported(verb, path)
+        variables = yaml.safe_load(result.stdout)["env_vars"]
+        assert variables == {"A": "2", "B": "'x'", "C": "$HOME", "D": "4"}, (verb, result.stderr)
+        assert "HF_TOKEN" in yaml.safe_load(result.stdout)["secrets"]
 
 
 def test_a_script_of_a_unit_gets_its_arguments(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import click
 
 from recipectl.cli.options import json_option, print_json, report_problems, warn
 from recipectl.converge.values import Action, Survey
-from recipectl.errors import Problem, RecipectlError
+from recipectl.errors import Problem, RecipectlError, UsageError
 from recipectl.systemd.store import Store
 from recipectl.systemd.unitfile import GATEWAY, Unit
 
@@ -105,7 +105,7 @@ def refresh(place: Place, manager: Manager) -> None:
 
 
 def of_place(place: Place) -> tuple[Gateway | None, tuple[Problem, ...]]:
-    """The gateway of all recipes of a place, applied or not; RecipectlError where the host file has none."""
+    """The gateway of all recipes of a place, applied or not; UsageError where the host file has none."""
     from recipectl.compiler.cache import compile_place
     from recipectl.gateway.compile import compiled
     from recipectl.gateway.compile import targets as gateway_targets
@@ -113,9 +113,7 @@ def of_place(place: Place) -> tuple[Gateway | None, tuple[Problem, ...]]:
     result = compile_place(place)
     if result.gateway is None:
         file = place.bases[0] / "host.yaml"
-        raise RecipectlError(
-            f"this host has no gateway; write `gateway: {{}}` in {file}, then `recipectl apply`"
-        )
+        raise UsageError(f"this host has no gateway; write `gateway: {{}}` in {file}, then `recipectl apply`")
     every = {model.name for model in result.models}
     targets = gateway_targets(result.models, Store(place.unit_folder).installed(), applied=every)
     return compiled(place, result.gateway, targets)

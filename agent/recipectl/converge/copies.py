@@ -34,6 +34,8 @@ def in_recipe_folder(place: Place, argument: str, say: Callable[[str], None]) ->
         raise UsageError(f"{fault}; copy both to {target.parent} yourself", kind="file")
     if not search.RECIPE_NAME.match(search.stem(path)):
         raise UsageError(f"{path} cannot be a recipe's name; a name has {search.NAME_RULE}", kind="file")
+    if not path.exists():
+        raise UsageError(f"{path} cannot be read: there is no such file; correct its path", kind="file")
     if path.is_symlink():
         raise UsageError(f"{path} is a link; give the file behind it", kind="file")
     with failures_named("read", path):

@@ -35,6 +35,7 @@ class Command:
     words: list[str]
     venv: str | None = None
     folder: str | None = None  # where the script went with `cd`
+    reader: int | None = None  # the user of a running process; its files count only as far as it can read
     script_folder: str | None = None  # from which most scripts are started
     path: str | None = None  # the value of PATH
     not_carried_over: list[str] = field(default_factory=list)

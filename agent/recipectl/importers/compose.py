@@ -112,7 +112,6 @@ def _service_draft(
         raise UsageError(f"it has no `image:` here; {remedy}")
     lost: list[str] = []
     container = Container({}, lost, mounts=Mounts(volumes=volumes))
-    files: dict[str, str] = {}
     written, service = service, {}
     for key, value in written.items():
         node = node_of(root, "services", name, key)
@@ -128,8 +127,7 @@ def _service_draft(
                 count = len(lost)
                 value = interpolated(part, variables, lost)
                 lost[count:] = [_without_secrets(text, key, value) for text in lost[count:]]
-                _add_option(container, key, value, files, variables, folder)
-        container.environment = files | container.environment  # `environment:` wins over `env_file:`
+                _add_option(container, key, value, variables, folder)
     if "entrypoint" in service:
         container.entrypoint = tuple(_split(service["entrypoint"], "entrypoint"))
     image, arguments = service.get("image", ""), _split(service.get("command"), "command")
@@ -178,7 +176,6 @@ def _add_option(
     container: Container,
     key: str,
     value: Any,
-    files: dict[str, str],
     variables: Mapping[str, str],
     folder: Path,
 ) -> None:
@@ -186,13 +183,19 @@ def _add_option(
     lost = container.not_carried_over
     for text in _texts(key, value, folder, lost):
         content = ""
-        if key == "env_file":
+        if key == "env_file" and not _is_raw(value):
             with contextlib.suppress(OSError, RecipectlError):
                 content = read_variables(text, lost)
         if content:
-            files |= dotenv(content, variables, lost)
+            container.of_files |= dotenv(content, variables, lost)
         else:
             container.add(_COMPOSE_OPTIONS[key], text, f"`{key}:` of the service")
+
+
+def _is_raw(value: Any) -> bool:
+    """Whether a file of variables is read as `docker run` reads it, without quotes and `${NAME}`."""
+    item = value[0] if isinstance(value, list) and value else value
+    return isinstance(item, dict) and item.get("format") == "raw"
 
 
 def _add_key(container: Container, key: str, value: Any) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ from dataclasses import dataclass, field
 from recipectl.compiler.secrets import looks_secret
 from recipectl.errors import RecipectlError
 from recipectl.importers.command import assignment
-from recipectl.importers.draft import VARIABLE_ALONE
+from recipectl.importers.draft import VARIABLE_ALONE, VARIABLE_START
 from recipectl.importers.lines import placed
 from recipectl.importers.mounts import Mounts
 from recipectl.importers.variables import read_variables
@@ -69,6 +70,7 @@ class Container:
     place: str = ""  # of the option that is being added
     places: dict[str, str] = field(default_factory=dict)  # variable, port or `network` -> its place
     unread_files: list[str] = field(default_factory=list)  # files of variables that are not here
+    of_files: dict[str, str] = field(default_factory=dict)  # variables of files, over which those of `-e` win
     has_gpus: bool = False  # the container was given GPUs, or their devices
     has_rocm: bool = False  # they are AMD's
 
@@ -87,15 +89,19 @@ class Container:
             self.leave_out(f"the variable `{value}` of the caller; set it in `env_vars:`")
 
     def add_environment_file(self, value: str) -> None:
-        """Add the variables of a file, as `docker run` reads it; those of `-e` win over them."""
+        """Add the variables of a file, as `docker run` reads it: each line as it is; the last file wins."""
+        file = value if VARIABLE_START in value else os.path.join(self.mounts.base, value)  # noqa: PTH118
         try:
-            lines = read_variables(value, self.not_carried_over).splitlines()
+            lines = read_variables(file, self.not_carried_over).splitlines()
         except (OSError, RecipectlError):
-            self.leave_out(f"the variables in {value}; set them in `env_vars:` or `secrets:`")
-            self.unread_files.append(value)
+            self.leave_out(f"the variables in {file}; set them in `env_vars:` or `secrets:`")
+            self.unread_files.append(file)
             return
-        pairs = (assignment(line) for line in lines if not line.startswith("#"))
-        self.environment = dict(pair for pair in pairs if pair) | self.environment
+        for line in (line.lstrip() for line in lines):
+            if pair := assignment(line):
+                self.of_files |= [pair]
+            elif line and not line.startswith("#"):
+                self.add_variable(line)
 
     def add_secret(self, value: str) -> None:
         """`--secret NAME,type=env,target=VARIABLE` of podman."""
@@ -229,6 +235,10 @@ class Container:
 
     def add_other(self, name: str, value: str, written: str = "") -> None:
         """Add an option that is a setting of a unit; name any other one that means something."""
+        if value in ("0", "-1") and _SETTINGS.get(name) in ("MemoryMax", "TasksMax"):
+            if name == "--pids-limit":  # systemd has a limit by default
+                self.service["TasksMax"] = "infinity"
+            return
         size = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([kmgt]?)(i?b?)", value.lower())
         if name in _SETTINGS and (size or not _SETTINGS[name].startswith("Memory")):
             self.service[_SETTINGS[name]] = size[1] + size[2].upper() if size else value

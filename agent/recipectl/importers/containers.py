@@ -51,8 +51,11 @@ def engine_command(
     command: Command, container: Container, image: str, arguments: list[str]
 ) -> tuple[Command, list[str]]:
     """The command that a container runs, with what is around `command`; and notes on the container."""
+    container.environment = container.of_files | container.environment
     container.select_gpus()
     notes: list[str] = []
+    if command.user not in (None, "root"):
+        container.leave_out(f"the user `{command.user}`, who ran the container; see `user:`")
     remedy = "install its version on this host, and pin it (`engine_version:`)"
     if re.search(r":[^/]*[0-9][^/]*\Z|@", image):
         container.leave_out(f"the image `{image}`: {remedy}")
@@ -108,13 +111,16 @@ def engine_command(
     return engine_command, notes
 
 
+_PLAIN_NETWORKS = ("", "host", "bridge", "none", "default", "private", "slirp4netns", "pasta")
+
+
 def _name_network(container: Container) -> None:
     """Name who reached the engine, where that is not by a published port or the host's network."""
     if container.network.startswith(("container:", "service:")):
         fault = f"the engine was in the network of `{container.network.partition(':')[2]}`"
         sentence = f"{fault}; see `host:` and `port:`"
         container.not_carried_over.append(placed(sentence, container.places.get("network", "")))
-    elif container.ports and container.network not in ("", "host", "bridge", "none", "default", "private"):
+    elif container.ports and container.network not in _PLAIN_NETWORKS:
         fault = f"the network `{container.network}`, in which others reached the engine by its name"
         container.not_carried_over.append(placed(fault, container.places.get("network", "")))
     elif not container.ports and container.network != "host":

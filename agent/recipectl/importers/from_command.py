@@ -144,7 +144,7 @@ def _engine(command: Command) -> Program:
 def _arguments(engine: Program, command: Command, draft: Draft, notes: list[str]) -> list[str]:
     """The engine's arguments with those of its files and variables; UsageError for a placeholder."""
     arguments, config_file = expanded(
-        engine.backend, engine.arguments, command.folder or command.script_folder
+        engine.backend, engine.arguments, command.folder or command.script_folder, command.reader
     )
     if config_file:
         notes.append(f"The options of {config_file} are written out here.")

@@ -1,6 +1,7 @@
 """What engines read besides their words, as flags: the file of `--config`, and `LLAMA_ARG_…` variables."""
 
 import json
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,21 @@ from recipectl.engines.registry import ENGINES
 from recipectl.errors import RecipectlError
 from recipectl.recipe.yamlsyntax import Loader, read_text
 
+# What llama-server reads from its environment (`--help`); the other variables are left to it.
+_VARIABLES = {
+    f"LLAMA_ARG_{name}": flag
+    for name, flag in {
+        "MODEL": "--model", "MODEL_URL": "--model-url", "HF_REPO": "--hf-repo", "HF_FILE": "--hf-file",
+        "DOCKER_REPO": "--docker-repo", "ALIAS": "--alias", "HOST": "--host", "PORT": "--port",
+        "CTX_SIZE": "--ctx-size", "N_PARALLEL": "--parallel", "ENDPOINT_METRICS": "--metrics",
+        "MODELS_DIR": "--models-dir", "MODELS_PRESET": "--models-preset",
+    }.items()
+}  # fmt: skip
 
-def expanded(backend: str, arguments: list[str], folder: str | None) -> tuple[list[str], str | None]:
+
+def expanded(
+    backend: str, arguments: list[str], folder: str | None, reader: int | None = None
+) -> tuple[list[str], str | None]:
     """The arguments with a file's flags instead of `--config`, and the file; unchanged when it is not here.
 
     A flag of the command line wins over the file's (`FlexibleArgumentParser` of vLLM, `ConfigArgumentMerger`
@@ -26,8 +40,10 @@ def expanded(backend: str, arguments: list[str], folder: str | None) -> tuple[li
         return arguments, None
     path = Path(folder or "", config.values[0])
     try:
+        if not _can_read(reader, path):
+            return arguments, None
         data = yaml.load(read_text(path), Loader)  # noqa: S506  (it is a safe loader)
-    except (RecipectlError, yaml.YAMLError):
+    except (OSError, RecipectlError, yaml.YAMLError):
         return arguments, None
     if not isinstance(data, dict):
         return arguments, None
@@ -41,6 +57,12 @@ def expanded(backend: str, arguments: list[str], folder: str | None) -> tuple[li
     ]
     others = [*arguments[: config.index], *arguments[config.index + len(config.raw) :]]
     return [*others, *words], str(path)
+
+
+def _can_read(reader: int | None, path: Path) -> bool:
+    """False for a closed file of another user than `reader`: anybody's process may name a file of root's."""
+    status = path.stat()
+    return reader in (None, 0, status.st_uid) or bool(status.st_mode & stat.S_IROTH)
 
 
 def _words(backend: str, key: str, value: Any) -> list[str]:
@@ -59,7 +81,7 @@ def _words(backend: str, key: str, value: Any) -> list[str]:
 
 
 def of_environment(backend: str, arguments: list[str], environment: dict[str, str]) -> list[str]:
-    """The flags that llama-server reads from `LLAMA_ARG_…`; they are taken out of the environment.
+    """The flags of `LLAMA_ARG_…` that a recipe has keys for; they are taken out of the environment.
 
     A flag of the command line wins (`common_params_parse` of llama.cpp).
     """
@@ -67,11 +89,9 @@ def of_environment(backend: str, arguments: list[str], environment: dict[str, st
     parsed, _ = flags.parse(backend, arguments, known)
     written = {known.canonical(option.flag) for option in parsed}
     words: list[str] = []
-    for name in [name for name in environment if backend == "llamacpp" and name.startswith("LLAMA_ARG_")]:
-        flag = flag_of(name.removeprefix("LLAMA_ARG_").lower())
+    for name in [name for name in environment if name in _VARIABLES] if backend == "llamacpp" else ():
+        flag = _VARIABLES[name]
         kind = known.kind(known.canonical(flag))
-        if kind is None:
-            continue
         value = environment.pop(name)
         if known.canonical(flag) in written:
             continue

@@ -21,6 +21,7 @@ _WRAPPERS = {
     "stdbuf": "ioe", "nice": "n", "ionice": "cn", "numactl": "", "taskset": "", "timeout": "ks", "chrt": "",
     "systemd-inhibit": "", "systemd-run": "puEMHGt", "uv": "", "uvx": "", "conda": "np", "mamba": "np",
     "poetry": "", "flock": "wE", "runuser": "ugG", "setpriv": "", "unbuffer": "", "chronic": "",
+    "micromamba": "np", "pixi": "e", "pipx": "", "pyenv": "", "prlimit": "",
 }  # fmt: skip
 _LONG_WITH_WORD = frozenset(
     """
@@ -33,8 +34,10 @@ _LONG_WITH_WORD = frozenset(
 # Their options become settings of the unit.
 _WITH_SETTINGS = ("nice", "ionice", "taskset", "numactl", "systemd-run")
 _RUNTIME = "make its runtime with `recipectl venv create`, and name that in `venv_path:`"
-_REMEDIES = dict.fromkeys(("uv", "uvx", "poetry"), _RUNTIME) | {
-    "conda": "name its interpreter in `python_path:`", "mamba": "name its interpreter in `python_path:`",
+_REMEDIES = dict.fromkeys(("uv", "uvx", "poetry", "pipx"), _RUNTIME) | {
+    **dict.fromkeys(
+        ("conda", "mamba", "micromamba", "pixi", "pyenv"), "name its interpreter in `python_path:`"
+    ),
     "stdbuf": "the journal has each line at once", "timeout": "see `RuntimeMaxSec` of `service:`",
 }  # fmt: skip
 # They run what follows somewhere else.
@@ -58,7 +61,7 @@ class Program:
 
 def program(words: list[str]) -> Program | None:
     """The engine of a command without wrappers; None for any other program."""
-    name = re.sub("^(vllm|sglang)@.*", r"\1", program_name(words))  # `uvx vllm@0.32.0`
+    name = re.sub("^(vllm|sglang)(@|==).*", r"\1", program_name(words))  # `uvx vllm@0.32.0`
     arguments = words[1:]
     arguments = [word for word in arguments if word != "--"]  # argparse takes the words after it as they are
     if name == "vllm" and arguments[:1] == ["serve"]:
@@ -154,7 +157,9 @@ def _remove_wrapper(command: Command) -> bool:
         command.folder = _value_of(wrapper, "--cwd") or command.folder
     elif wrapper and (name not in _NEEDLESS_WRAPPERS or wrapper[1:]):
         remedy = _REMEDIES.get(name, "see `service:` for a similar setting")
-        command.not_carried_over.append(f"`{' '.join(wrapper)}` before the program; {remedy}")
+        version = [word for word in command.words[length : length + 1] if re.search("@|==", word)]
+        shown = " ".join((*wrapper, *version))  # `uvx vllm==0.32.0`
+        command.not_carried_over.append(f"`{shown}` before the program; {remedy}")
         command.folder = _value_of(wrapper, "--directory" if name == "uv" else "--cwd") or command.folder
     command.words = command.words[length:]
     return bool(wrapper)
@@ -173,8 +178,8 @@ def _conda_environment(wrapper: list[str]) -> str:
     if prefix := values.get("-p") or values.get("--prefix"):
         return prefix
     name = values.get("-n") or values.get("--name")
-    if not name or not wrapper[0].startswith("/"):
-        return ""
+    if not name or not wrapper[0].startswith("/") or program_name(wrapper) == "micromamba":
+        return ""  # micromamba has its environments wherever MAMBA_ROOT_PREFIX says
     folder = re.sub(r"/(bin|condabin)/\w+\Z", "", wrapper[0])
     return folder if name == "base" else f"{folder}/envs/{name}"
 

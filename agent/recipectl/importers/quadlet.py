@@ -61,6 +61,9 @@ def quadlet_draft(text: str, name: str, source: str) -> Draft:
     for setting in (setting for setting in unit_settings if setting.section == "Container"):
         with at(setting.place, lost):
             settings.append(setting._replace(value=without_specifiers(setting.value, name, lost)))
+    # What stands before an empty assignment does not count (podman-systemd.unit(5)).
+    emptied = {setting.name: number for number, setting in enumerate(settings) if not setting.value}
+    settings = [setting for number, setting in enumerate(settings) if number > emptied.get(setting.name, -1)]
     values = {setting.name: setting for setting in settings}
     file = Path(source).absolute()
     container = Container({}, lost, mounts=Mounts(str(file.parent), engine="podman"))

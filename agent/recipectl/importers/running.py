@@ -70,7 +70,10 @@ def _draft(process: processes.Process) -> Draft:
     if contained:
         path = None
         kept.pop("VIRTUAL_ENV", None)
-    command = Command(kept, words, venv=None if contained else environment.get("VIRTUAL_ENV"), path=path)
+    command = Command(
+        kept, words, venv=None if contained else environment.get("VIRTUAL_ENV"), path=path,
+        reader=int(_status(process.pid)["Uid"].split()[1]), script_folder=None if contained else folder,
+    )  # fmt: skip
     unit = f" of {process.unit}" if process.unit else ""
     result = draft_from_command(command, origin=f"From process {process.pid}{unit}.")
     _set_identity(result, process, environment, contained=contained)

@@ -8,11 +8,12 @@ from typing import ClassVar
 from recipectl.errors import UsageError
 from recipectl.importers.command import SHELLS, Command, refused
 from recipectl.importers.draft import AS_IT_RUNS, PRIVATE, VARIABLE_START
-from recipectl.importers.programs import program_name
+from recipectl.importers.programs import program_name, runs_engine, unwrapped
 from recipectl.importers.shell_branches import merge
 from recipectl.importers.shell_commands import SimpleCommands
 from recipectl.importers.shell_conditions import Conditions, is_negative, is_test, literals
 from recipectl.importers.shell_functions import function_of
+from recipectl.importers.shell_programs import files_of_tee, is_of_kernel
 from recipectl.importers.shell_syntax import Fault, Node, statements
 from recipectl.importers.shell_words import Scope, Variable, Words
 
@@ -84,19 +85,37 @@ class _Shell(SimpleCommands):
             self._apart([Node({"Cmd": node, "Pos": statement.Pos})])
         elif node:
             self._STATEMENTS.get(node.Type, _Shell._opaque)(self, node)
+        if node and node.Type in ("CallExpr", "DeclClause"):
+            self._refuse_substituted(node)
         for redirection in statement.Redirs or ():
             self._check_redirection(redirection, self.commands[first:])
             target = Words(self.scope).value(redirection.Word) if redirection.Word else ""
             writes = ">" in str(redirection.Op) and "&" not in str(redirection.Op)
-            is_text = (
-                node and node.Type == "CallExpr" and literals(node)[:1] in (["cat"], ["echo"], ["printf"])
-            )
-            if target.startswith(("/sys/", "/proc/sys/")):
-                self.lost.append(f"line {redirection.line}: what is written to {target}; do that at boot")
-            elif writes and is_text and not re.search(r"^/dev/|\.(log|pid)\Z", target):
-                self.lost.append(f"line {redirection.line}: the file `{target}`, which it writes")
+            words = literals(node) if node and node.Type == "CallExpr" else []
+            if writes and (words[:1] in (["cat"], ["echo"], ["printf"]) or is_of_kernel(target)):
+                self._name_written([target], redirection.line)
+            elif "<<" in str(redirection.Op):
+                self._name_written(files_of_tee(words), redirection.line)
             if node is None:
                 self.lost.append(f"line {redirection.line}: a redirection, which a shell may refuse")
+
+    def _refuse_substituted(self, node: Node) -> None:
+        """Refuse the engines that `$(…)` starts; what else it runs changes nothing for an engine."""
+        for substitution in node.outermost("CmdSubst"):
+            first, lost = len(self.commands), [*self.lost]
+            self._apart(substitution.Stmts, "it is in a substitution; write it out")
+            self.lost = lost
+            self.commands[first:] = [
+                command for command in self.commands[first:] if runs_engine(unwrapped(command).words or [""])
+            ]
+
+    def _name_written(self, files: Iterable[str], line: int) -> None:
+        """Name what the script writes: a setting of the kernel, or a file that an engine may read."""
+        for file in files:
+            if is_of_kernel(file):
+                self.lost.append(f"line {line}: what is written to {file}; do that at boot")
+            elif not re.search(r"^/dev/|\.(log|pid)\Z", file):
+                self.lost.append(f"line {line}: the file `{file}`, which it writes")
 
     def _check_redirection(self, redirection: Node, commands: list[Command]) -> None:
         """Refuse commands that read from a file, which is mostly a placeholder; name an unknown output."""
@@ -146,6 +165,8 @@ class _Shell(SimpleCommands):
             self.forget({*node.texts("Lit")}, reason, node.line)
         nodes = [*(node.Cond or ()), *(node.Do or ()), *filter(None, (node.Stmt, node.Body))]
         after = self._apart(nodes, f"it is {reason} (line {node.line}); write it out")
+        if after.arguments != self.scope.arguments and node.Type != "FuncDecl":
+            self.scope.arguments = None  # only the shell knows
         function = function_of(self.scope, after)
         if node.Type == "FuncDecl":
             self.functions[node.Name.Value] = function
@@ -253,9 +274,11 @@ class _Shell(SimpleCommands):
         """Name the files that a pipe's last program writes: `| tee -a FILE`, `| ts >>FILE`."""
         call = reader.Cmd
         words = Words(self.scope).fields(call.Args or []) if call and call.Type == "CallExpr" else []
-        files = [word for word in words[1:] if not word.startswith("-")] if words[:1] == ["tee"] else []
+        files = files_of_tee(words)
         outputs = [item for item in reader.Redirs or () if ">" in str(item.Op) and "&" not in str(item.Op)]
         files += [Words(self.scope).value(item.Word) for item in outputs]
+        if not writers:
+            self._name_written(files, reader.line)
         for command in writers:
             command.not_carried_over += [
                 f"line {reader.line}: the file `{file}` of its output, which goes to the journal"

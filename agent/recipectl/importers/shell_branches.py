@@ -50,6 +50,10 @@ def _settings(scope: Scope, after: Scope, line: int, *, wins: bool) -> Iterator[
             scope.service[setting] = value
         kept_value = scope.service.get(setting, "systemd's default")
         yield f"line {line}: `{setting}={value}` under a condition; here it is {kept_value}"
+    if (after.arguments, after.shifted) != (scope.arguments, scope.shifted):
+        yield f"line {line}: `$@` is set under a condition; here it {'is' if wins else 'is not'}"
+        if wins:
+            scope.arguments, scope.shifted = after.arguments, after.shifted
     for place in ("venv", "conda_environment", "folder"):
         known_place, new = getattr(scope, place), getattr(after, place)
         if known_place != new:

@@ -117,6 +117,7 @@ class SimpleCommands:
         elif name in self.functions:
             self._call_function(fields, node.line)
         elif name in self._BUILTINS and fields[1:2] != ["run"]:  # `conda run`
+            self.lost += words.remarks if name == "set" else []
             self._BUILTINS[name](self, fields, node.line)
         elif name and sets_gpus_up(fields):
             self.lost.append(
@@ -186,7 +187,7 @@ class SimpleCommands:
         if not re.fullmatch(r"([+-]([aeuxvo]+( pipefail| allexport)?|-)( |\Z))*", options):
             self._lose(words, line)
         if "--" in words:
-            self.forget("@*123456789", "by `set`", line)
+            self.scope.arguments, self.scope.shifted = tuple(words[words.index("--") + 1 :]), 0
 
     def _run_source(self, words: list[str], line: int) -> None:
         file = words[1] if len(words) > 1 else ""

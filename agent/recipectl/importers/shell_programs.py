@@ -4,7 +4,7 @@ import re
 
 from recipectl.importers.command import program_shown
 from recipectl.importers.draft import AS_IT_RUNS, redacted
-from recipectl.importers.programs import program_name
+from recipectl.importers.programs import program, program_name
 
 # Programs that change nothing of what an engine is given.
 _WITHOUT_EFFECT = frozenset(
@@ -48,7 +48,19 @@ _LIMITS = {
 
 def has_effect(words: list[str]) -> bool:
     """False for a program that changes nothing of what an engine is given."""
-    return words[0] not in _WITHOUT_EFFECT and not _WITHOUT_EFFECT_HERE.match(" ".join(words))
+    asks = {"--help", "-h", "--help=all", "--version", "--list-devices"} & {*words[1:]} and program(words)
+    return words[0] not in _WITHOUT_EFFECT and not asks and not _WITHOUT_EFFECT_HERE.match(" ".join(words))
+
+
+def is_of_kernel(file: str) -> bool:
+    """Whether a file is a setting of the kernel, which an engine may depend on."""
+    return file.startswith(("/sys/", "/proc/sys/"))
+
+
+def files_of_tee(words: list[str]) -> list[str]:
+    """The files that `tee` writes, also as root."""
+    words = words[1:] if words[:1] == ["sudo"] else words
+    return [word for word in words[1:] if not word.startswith("-")] if words[:1] == ["tee"] else []
 
 
 def sets_gpus_up(words: list[str]) -> bool:

@@ -38,6 +38,15 @@ class Node:
                         yield str(child.Value)
                     yield from child.texts(kind)
 
+    def outermost(self, kind: str) -> Iterator["Node"]:
+        """The nodes of a kind within this node, without those within one another."""
+        for value in self.__dict__.values():
+            for child in value if isinstance(value, list) else [value]:
+                if isinstance(child, Node) and child.Type == kind:
+                    yield child
+                elif isinstance(child, Node):
+                    yield from child.outermost(kind)
+
 
 class Fault(NamedTuple):
     """A line that bash itself could not read, and why."""

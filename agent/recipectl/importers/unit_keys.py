@@ -47,7 +47,11 @@ def set_keys(draft: Draft, unit_settings: Sequence[PlacedSetting], name: str) ->
     # Only these are started when they say so; another one is started at once, however long it loads.
     waits = types[-1:] and types[-1] in ("notify", "notify-reload", "forking", "oneshot", "dbus")
     waits = waits or any(setting.name == "ExecStartPost" for setting in unit_settings)
+    starts = [setting.value for setting in unit_settings if setting.name == "ExecStart"]
+    is_container = not starts or bool(re.search(r"(docker|podman|nerdctl)\b.* run ", starts[-1], re.S))
     for setting in (part for whole in unit_settings for part in _parts(whole)):
+        if is_container and setting.name.startswith("Exec") and _TIDIES_CONTAINERS.match(setting.value):
+            continue  # a unit has none
         if setting.name == "Group" and setting.value in users[-1:]:
             continue  # the unit has the group of its user
         with at(setting.place, draft.not_carried_over):
@@ -79,8 +83,6 @@ def _parts(setting: PlacedSetting) -> list[PlacedSetting]:
     if setting.name in ("After", "Requires", "Wants", "BindsTo", "PartOf") and setting.value:
         words = [word for word in setting.value.split() if not _CONTAINER_ENGINE.fullmatch(word)]
         return [setting._replace(value=" ".join(words))] if words else []
-    if setting.name.startswith("Exec") and _TIDIES_CONTAINERS.match(setting.value):
-        return []
     is_off = (setting.name, setting.value) in (("WatchdogSec", "0"), ("WatchdogSec", ""))
     return [] if is_off or setting.name in ("PIDFile", "GuessMainPID") else [setting]
 

@@ -35,12 +35,21 @@ def is_of_user(settings: Sequence["PlacedSetting"], source: str) -> bool:
 
 def with_own_folders(settings: list["PlacedSetting"], source: str) -> list["PlacedSetting"]:
     """The settings of a unit; in a user's, specifiers of folders are the user's own (systemd.unit(5))."""
+    is_of_system = any(
+        setting.name == "User" or (setting.name, setting.value) == ("WantedBy", "multi-user.target")
+        for setting in settings
+    )
     if not is_of_user(settings, source):
-        return settings
+        # They are those of the manager, whatever User= says.
+        return _replaced(settings, {"%h": "/root", "%u": "root", "%U": "0"} if is_of_system else {})
     names = {"t": "RUNTIME_DIR", "S": "STATE_HOME", "C": "CACHE_HOME", "E": "CONFIG_HOME"}
     values = {f"%{letter}": host_variable(f"XDG_{name}") for letter, name in names.items()}
     values["%L"] = f"{values['%S']}/log"
 
+    return _replaced(settings, values)
+
+
+def _replaced(settings: list["PlacedSetting"], values: Mapping[str, str]) -> list["PlacedSetting"]:
     def value(match: re.Match[str]) -> str:
         return values.get(match[0], match[0])
 
@@ -76,4 +85,5 @@ class PlacedSetting(NamedTuple):
 def placed_settings(text: str, drop_in: str = "") -> list[PlacedSetting]:
     """The settings of a unit file in its order; `drop_in` is the path of a file that changes the unit."""
     ending = f" of {drop_in}" if drop_in else ""
-    return [PlacedSetting(*setting, f"line {line}{ending}") for line, setting in settings_with_lines(text)]
+    settings = settings_with_lines(text.removeprefix("\ufeff"))  # systemd skips it, too
+    return [PlacedSetting(*setting, f"line {line}{ending}") for line, setting in settings]

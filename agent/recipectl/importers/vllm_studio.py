@@ -27,10 +27,7 @@ _DEFAULTS: dict[str, Any] = {
 _WITHOUT_ONE = ("tensor_parallel_size", "pipeline_parallel_size")  # 1 is not passed
 _VLLM_ONLY = ("tool_call_parser", "reasoning_parser", "enable_auto_tool_choice", "dtype")
 _PARSERS = ("tool_call_parser", "reasoning_parser")
-_GPU_KEYS = (
-    "visible_devices", "cuda_visible_devices", "cuda-visible-devices", "CUDA_VISIBLE_DEVICES",
-    "hip_visible_devices", "hip-visible-devices", "rocr_visible_devices", "rocr-visible-devices",
-)  # fmt: skip
+_GPU_KEYS = ("visible_devices", "cuda_visible_devices", "hip_visible_devices", "rocr_visible_devices")
 
 
 def recipes(data: Any) -> list[Mapping[str, Any]]:
@@ -125,8 +122,9 @@ def _set_runtime(draft: Draft, settings: Mapping[str, Any], extra_args: dict[str
         draft.set("binary", ref)
     elif ref:
         draft.set("python_path" if ref.rpartition("/")[2].startswith("python") else "venv_path", ref)
-    if binary := extra_args.pop("llama_bin", None):
-        draft.set("binary", str(binary))
+    for key in ("llama_bin", "llama-bin"):
+        if binary := extra_args.pop(key, None):
+            draft.set("binary", str(binary))
     for key in ("python_path", "venv_path"):
         in_extra_args = [extra_args.pop(name, None) for name in (key, key.replace("_", "-"))]
         if value := settings.get(key) or in_extra_args[0] or in_extra_args[1]:
@@ -157,7 +155,8 @@ def _prefer_extra_args(
             settings[field] = value
             draft.comments[field] = "From extra_args."
         elif str(known) != str(value):
-            draft.lose(f"`{key}: {value}` of extra_args, for VLLM Studio passed {flag} {known}", key)
+            fault = f"for VLLM Studio passed {flag} {known}; its newest release passes {value}"
+            draft.lose(f"`{key}: {value}` of extra_args, {fault}", key)
 
 
 def _set_fields(draft: Draft, settings: Mapping[str, Any], backend: str) -> None:
@@ -168,7 +167,8 @@ def _set_fields(draft: Draft, settings: Mapping[str, Any], backend: str) -> None
             value = int(value)
         if value is None and field in _DEFAULTS and (backend != "llamacpp" or field in ("host", "port")):
             value = _DEFAULTS[field]
-            draft.comments[field] = "VLLM Studio's default."
+            newest = " Its newest release listens on 127.0.0.1." if field == "host" else ""
+            draft.comments[field] = f"VLLM Studio's default.{newest}"
         if _is_passed(draft, field, value, backend) and flag is not None:
             draft.set(field, value)
 
@@ -222,8 +222,8 @@ def _set_parsers(draft: Draft, settings: Mapping[str, Any], backend: str) -> Non
 
 
 def _set_gpus(draft: Draft, extra_args: dict[str, Any]) -> None:
-    for key in _GPU_KEYS:
-        value = extra_args.pop(key, None)
+    for key in [key for key in extra_args if key.lower().replace("-", "_") in _GPU_KEYS]:
+        value = extra_args.pop(key)
         if value is None or value is False:
             continue
         devices = [
