@@ -248,6 +248,35 @@ INLINE = {
         ["model_path: a/b", "A: /root/x"], ["`/m/micromamba run -n vllm` before the program; name its interpreter", "line 6: ExecStopPost=-/usr/bin/docker kill x"]),
     "a version beside its runner": ("command", "uvx vllm==0.10.1 serve a/b\n", ["model_path: a/b"], ["`uvx vllm==0.10.1` before the program"]),
     "an engine that is only asked": ("command", "vllm serve x/y --help\nvllm serve a/b\n", ["model_path: a/b\n"], []),
+    "what is lost before another program": (
+        "compose", 'services: {a: {image: vllm/vllm-openai, gpus: all, restart: always, ports: ["8000:8000"],\n  entrypoint: [bash, -c, "source /etc/x/d.sh\\npip install foo\\nexec vllm serve a/b"]}}\n', ["model_path: a/b"],
+        ["line 2: line 1: `source /etc/x/d.sh`, which may set variables", "line 2: line 2: `pip install foo` in the container"]),
+    "what is lost before another program of a shell": (
+        "command", "sudo -u u bash -c 'conda activate vllm; pip install foo; exec vllm serve a/b'\n", ["model_path: a/b"],
+        ["line 1: `conda activate vllm`; give its `bin/python`", "line 1: `pip install foo`, which runs no engine"]),
+    "the first branch in a container": (
+        "command", "docker run --gpus all -p 8000:8000 vllm/vllm-openai bash -c 'if [ -f /x ]; then vllm serve a/b; else vllm serve c/d --seed 1; fi'\n",
+        ["model_path: a/b"], ["`vllm serve c/d --seed 1`, another engine", "it runs under a condition"]),
+    "the first branch of a unit": (
+        "unit", "[Service]\nUser=u\nExecStart=/bin/bash -c 'if [ -f /x ]; then exec vllm serve a/b; else exec vllm serve c/d; fi'\n",
+        ["model_path: a/b"], ["line 3: `exec vllm serve c/d`, another engine"]),
+    "words as zsh has them": (
+        "command", "#!/bin/zsh\nargs=(-m /m/a.gguf -ngl 99)\nP=8080\nllama-server $args --port $P\nA='--port 1 --seed 2'\nvllm serve a/b $A\nvllm serve c/d --port $P\n",
+        ["model_path: c/d\nport: 8080\n"], ["line 4: zsh does not expand `$args` as bash does", "line 6: zsh does not expand `$A`"]),
+    "another shell": ("command", "#!/usr/bin/env fish\nvllm serve a/b\n", [], ["line 1: it is a script of fish, which is not read"]),
+    "engines in a text": (
+        "command", "c=$(cat <<E\nvllm serve a/b --port 1\nE\n)\neval $c\nread -r -d '' D <<E\nvllm serve c/d\nE\n$D\nvllm serve e/f\n", ["model_path: e/f"],
+        ["line 1: the text of a here-document runs an engine", "line 6: the text of a here-document runs an engine"]),
+    "a placeholder as a value": ("command", "CUDA_VISIBLE_DEVICES=<id> vllm serve a/b --port 8000\nvllm serve c/d\n", ["model_path: c/d"], ["line 1: fill in `<id>`"]),
+    "words that are no assignments": (
+        "unit", "[Service]\nUser=u\nRestart=always\nExecStart=/l/llama-server -m /m/a.gguf\nEnvironment=CUDA_VISIBLE_DEVICES=0 # RTX 3090\n",
+        ["gpus: [0]"], ["line 5: `#`, `RTX`, `3090` of Environment=, no assignment, which systemd ignores"]),
+    "an image that is not llama.cpp's own": (
+        "command", "docker run --network host -v /m:/m --gpus all my/llama:1 llama-server -m /m/a.gguf\ndocker run --network host -v /m:/m --gpus all ghcr.io/ggml-org/llama.cpp:server -m /m/b.gguf\n",
+        ["model_path: /m/a.gguf\n\n", "model_path: /m/b.gguf\nhost: 0.0.0.0\n"], []),
+    "a word without a value": (
+        "compose", "services: {v: {image: vllm/vllm-openai, command: [--model=a/b]}, w: {image: vllm/vllm-openai, command: [--model=a/b, null]}}\n",
+        ["model_path: a/b"], ["line 1: the service `w`: `command:` has an item without a value"]),
     "`set -a` under a condition": (
         "command", "if [ -n \"$X\" ]; then set -a; fi\nVLLM_X=1\nvllm serve a/b\n",
         ["VLLM_X: '1'"], ["line 1: `set -a` under a condition; here it counts"]),

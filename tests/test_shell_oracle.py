@@ -15,6 +15,7 @@ from recipectl.importers import shell
 from recipectl.importers.command import Command
 from recipectl.importers.draft import UNKNOWN_VALUE, VARIABLE_START
 from recipectl.importers.programs import program, runs_container, unwrapped
+from recipectl.importers.shell_programs import has_effect
 
 DOCUMENTATION = Path(__file__).parents[1] / ".build/documentation"
 FOLDER = "/srv/a"  # of the script, and the one that it is started from
@@ -25,7 +26,7 @@ _Engine = tuple[tuple[str, ...], tuple[tuple[str, str], ...]]
 
 def is_engine(words: list[str]) -> bool:
     inner = unwrapped(Command({}, words)).words
-    return bool(inner) and (program(inner) is not None or runs_container(inner))
+    return bool(inner) and has_effect(inner) and (program(inner) is not None or runs_container(inner))
 
 
 def engine(words: list[str], environment: dict[str, str]) -> _Engine:

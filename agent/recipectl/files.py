@@ -30,8 +30,9 @@ def failures_named(action: str, path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        is_temporary = ".recipectl" in str(error.filename)  # a name that nobody has written
-        failed = Path(path if is_temporary else error.filename or path)
+        failed = Path(error.filename or path)
+        if failed.name.endswith(SUFFIX) or failed.name.startswith(f"{SUFFIX}-"):
+            failed = Path(path)  # its temporary file has a name that nobody has written
         remedies = _REMEDIES | ({errno.EACCES: "run it as root (sudo)"} if os.geteuid() else {})
         reason = f"{error.strerror}; {remedies.get(error.errno or 0, 'see the path and its file system')}"
         if error.errno == errno.ENOTDIR:

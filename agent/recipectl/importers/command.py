@@ -51,6 +51,7 @@ class Command:
     places: dict[str, str] = field(default_factory=dict)  # PATH, `cd` or a secret -> where it stands
     substituted: frozenset[str] = frozenset()  # variables of the host for what a substitution gives
     refusal: str = ""
+    condition: int | None = None  # the line of the test that decides whether it runs
 
     def stand_at(self, place: str) -> None:
         """Put a place in front of its own, and of those of what it lost: it stands within something else."""

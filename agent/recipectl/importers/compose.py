@@ -11,7 +11,7 @@ import yaml
 
 from recipectl.errors import RecipectlError, UsageError
 from recipectl.importers import go_yaml
-from recipectl.importers.command import Command, NoEngineError
+from recipectl.importers.command import Command, NoEngineError, script_in
 from recipectl.importers.compose_variables import dotenv, interpolated
 from recipectl.importers.container_options import Container
 from recipectl.importers.containers import engine_command
@@ -141,7 +141,8 @@ def _service_draft(
     if "restart" not in written and not policy:
         with at(place_of(root, "services", name), lost):
             container.leave_out(f"without `restart:` {STAYS_DOWN}")
-    place = place_of(root, "services", name, "command" if "command" in service else "image")
+    told_in = "entrypoint" if script_in(list(container.entrypoint or ())) else "command"
+    place = place_of(root, "services", name, told_in if told_in in service else "image")
     with at(place, lost):
         command, notes = engine_command(Command({}, [], place=place), container, image, arguments)
     # One variable may stand in many lines; the first is named.
@@ -284,6 +285,8 @@ def _add_resources(container: Container, deploy: Any, written: str) -> None:
 def _split(value: Any, key: str) -> _Words:
     """The words of `command:` or `entrypoint:`, a list or one text; UsageError for an open quote."""
     try:
+        if isinstance(value, list) and None in value:
+            raise UsageError(f"`{key}:` has an item without a value; remove it, or write it in quotes", key)
         return shlex.split(value) if isinstance(value, str) else list(map(_scalar, sequence(value, key)))
     except ValueError as error:
         raise UsageError(f"its words cannot be split ({error}); correct its quotes", key) from error

@@ -10,7 +10,7 @@ from recipectl.importers.draft import AS_IT_RUNS, VARIABLE_START
 from recipectl.importers.lines import placed
 from recipectl.importers.mounts import Mounts
 from recipectl.importers.programs import program, program_name, runs_container, unwrapped
-from recipectl.importers.shell_inline import inline_commands
+from recipectl.importers.shell_inline import engine_of, inline_commands
 
 # The entrypoints of images: a pattern of the image's name and tag, and the words before the arguments.
 _ENTRYPOINTS = {
@@ -77,8 +77,10 @@ def engine_command(
     container.mounts.keep_cache(container.environment, _model(words), "".join(words[:1]))
     engine = program(words)
     has_host = any(word.partition("=")[0] == "--host" for word in words)
-    if engine and engine.backend == "llamacpp" and not has_host:
-        # The images set this variable.
+    is_own_image = bool(re.search(r"/llama\.cpp(:|\Z)", image))
+    is_open = is_own_image or container.network != "host" or "LLAMA_ARG_HOST" in container.environment
+    if engine and engine.backend == "llamacpp" and not has_host and is_open:
+        # llama.cpp's own images set this variable.
         words += ["--host", container.environment.pop("LLAMA_ARG_HOST", "0.0.0.0")]  # noqa: S104
     _name_network(container)
     folder = container.mounts.host_path(container.folder)
@@ -178,17 +180,13 @@ def _inside_shell(words: list[str], container: Container) -> list[str]:
     script = inline_commands(words, container.environment)
     if not script:
         return words
-    engines = [command for command in script if program(unwrapped(command).words)]
-    engine = engines[-1] if engines else script[-1]
+    engine = engine_of(script, "in the container") or script[-1]
     if engine.refusal:
         raise UsageError(engine.refusal)
     container.environment = engine.environment
     container.folder = engine.folder or container.folder
     container.service |= engine.service
-    container.not_carried_over += engine.not_carried_over
-    container.not_carried_over += [
-        f"`{program_shown(command.words)}` in the container" for command in script if command is not engine
-    ]
+    container.not_carried_over += [f"{text}" for text in engine.not_carried_over]  # within its own place
     return engine.words
 
 

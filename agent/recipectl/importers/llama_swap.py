@@ -12,7 +12,7 @@ from recipectl.importers.from_command import draft_from_command, model_name
 from recipectl.importers.lines import at, place_of, placed
 from recipectl.importers.llama_swap_groups import groups_of, router_of, set_conflicts
 from recipectl.importers.shapes import mapping, refuse_private, sequence, whole_number
-from recipectl.importers.shell_inline import last_opened
+from recipectl.importers.shell_inline import opened_engine
 
 _Map = Mapping[str, Any]
 
@@ -196,7 +196,7 @@ def _command(line: str, environment: Mapping[str, str]) -> Command:
         raise UsageError("it has no `cmd`; give it one")
     command = command_from_words(words)
     command.environment = {**environment, **command.environment}
-    return last_opened(command)
+    return opened_engine(command)
 
 
 def _is_ours(key: str, value: str, draft: Draft) -> bool:

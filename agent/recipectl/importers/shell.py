@@ -6,15 +6,16 @@ from copy import deepcopy
 from typing import ClassVar
 
 from recipectl.errors import UsageError
-from recipectl.importers.command import SHELLS, Command, refused
-from recipectl.importers.draft import AS_IT_RUNS, PRIVATE, VARIABLE_START
-from recipectl.importers.programs import program_name, runs_engine, unwrapped
+from recipectl.importers import shell_redirections
+from recipectl.importers.command import Command, refused
+from recipectl.importers.draft import AS_IT_RUNS, PRIVATE
+from recipectl.importers.programs import runs_engine, unwrapped
 from recipectl.importers.shell_branches import merge
 from recipectl.importers.shell_commands import SimpleCommands
 from recipectl.importers.shell_conditions import Conditions, is_negative, is_test, literals
 from recipectl.importers.shell_functions import function_of
-from recipectl.importers.shell_programs import files_of_tee, is_of_kernel
-from recipectl.importers.shell_syntax import Fault, Node, statements
+from recipectl.importers.shell_programs import files_of_tee, holds_engine, is_of_kernel
+from recipectl.importers.shell_syntax import Fault, Node, from_the_left, statements
 from recipectl.importers.shell_words import Scope, Variable, Words
 
 _OPAQUE = {
@@ -34,6 +35,7 @@ def commands(
     arguments: tuple[str, ...] | None = None,
     own_name: str | None = None,
     has_specifiers: bool = False,
+    is_zsh: bool = False,
 ) -> list[Command]:
     """The programs that a script runs, without a shell's own commands; UsageError for what is no script.
 
@@ -41,11 +43,14 @@ def commands(
     """
     if PRIVATE.search(text) and not has_specifiers:
         raise UsageError("the script has characters of Unicode's private area; remove them")
+    if other := re.match(r"#!.*\b(fish|t?csh)\b", text):
+        raise UsageError(f"line 1: it is a script of {other[1]}, which is not read; {AS_IT_RUNS[3:]}")
+    is_zsh = is_zsh or bool(re.match(r"#!.*\bzsh\b", text))
     variables = {name: Variable(value) for name, value in (environment or {}).items()}
     exported_names = {*variables}
     if own_name:
         variables["0"] = Variable(own_name)
-    shell = _Shell(Scope(variables, exported_names, arguments=arguments, script_folder=folder))
+    shell = _Shell(Scope(variables, exported_names, arguments=arguments, script_folder=folder, is_zsh=is_zsh))
     try:
         # With the last newline, a backslash before the end continues a line.
         shell.run(statements(text.removeprefix("\ufeff").replace("\r\n", "\n") + "\n"))
@@ -55,15 +60,6 @@ def commands(
         shell.commands[-1].not_carried_over += shell.lost
         shell.commands[-1].lost_before += shell.lost
     return shell.commands
-
-
-def _from_the_left(node: Node) -> Node:
-    """`A && B && C` as `A && { B && C; }`: what A decides about is one part."""
-    while node.Op == "&&" and node.X.Cmd and (node.X.Cmd.Type, node.X.Cmd.Op) == ("BinaryCmd", "&&"):
-        first = node.X.Cmd
-        rest = Node({"Type": "BinaryCmd", "Op": "&&", "X": first.Y, "Y": node.Y, "Pos": first.Y.Pos})
-        node = Node({"X": first.X, "Op": "&&", "Y": Node({"Cmd": rest, "Pos": rest.Pos}), "Pos": node.Pos})
-    return node
 
 
 class _Shell(SimpleCommands):
@@ -87,17 +83,38 @@ class _Shell(SimpleCommands):
             self._STATEMENTS.get(node.Type, _Shell._opaque)(self, node)
         if node and node.Type in ("CallExpr", "DeclClause"):
             self._refuse_substituted(node)
-        for redirection in statement.Redirs or ():
-            self._check_redirection(redirection, self.commands[first:])
-            target = Words(self.scope).value(redirection.Word) if redirection.Word else ""
+            self._refuse_of_zsh(node, self.commands[first:])
+        targets = [Words(self.scope).value(redirection.Word) for redirection in statement.Redirs or ()]
+        for redirection, target in zip(statement.Redirs or (), targets, strict=True):
+            shell_redirections.check(redirection, target, self.commands[first:])
             writes = ">" in str(redirection.Op) and "&" not in str(redirection.Op)
             words = literals(node) if node and node.Type == "CallExpr" else []
             if writes and (words[:1] in (["cat"], ["echo"], ["printf"]) or is_of_kernel(target)):
                 self._name_written([target], redirection.line)
             elif "<<" in str(redirection.Op):
                 self._name_written(files_of_tee(words), redirection.line)
+            if words[:1] == ["read"] and redirection.Hdoc:
+                self._refuse_text("".join(redirection.Hdoc.texts("Lit")), redirection.line)
             if node is None:
                 self.lost.append(f"line {redirection.line}: a redirection, which a shell may refuse")
+        operators = [str(redirection.Op) for redirection in statement.Redirs or ()]
+        if node and (name := shell_redirections.placeholder([*zip(operators, targets, strict=True)])):
+            self.commands[first:] = [refused(statement.line, f"fill in `<{name}>`")]
+
+    def _refuse_of_zsh(self, node: Node, commands: list[Command]) -> None:
+        """Refuse what zsh expands in another way: it does not split `$NAME`, and `$ARRAY` is all of it."""
+        parts = [part for word in node.Args or () for part in word.Parts or () if part.Type == "ParamExp"]
+        for part in parts if self.scope.is_zsh else ():
+            variable = self.scope.variables.get(str(part.Param.Value))
+            if variable and not part.Index and (variable.elements or len(variable.value.split()) != 1):
+                for command in commands:
+                    reason = f"zsh does not expand `${part.Param.Value}` as bash does; write its words out"
+                    command.refuse(f"line {node.line}", reason)
+
+    def _refuse_text(self, text: str, line: int) -> None:
+        if holds_engine(text):
+            reason = "the text of a here-document runs an engine; write it as a command"
+            self.commands.append(refused(line, reason))
 
     def _refuse_substituted(self, node: Node) -> None:
         """Refuse the engines that `$(…)` starts; what else it runs changes nothing for an engine."""
@@ -108,6 +125,8 @@ class _Shell(SimpleCommands):
             self.commands[first:] = [
                 command for command in self.commands[first:] if runs_engine(unwrapped(command).words or [""])
             ]
+            if "<<" in substitution.Source:
+                self._refuse_text(substitution.Source, substitution.line)
 
     def _name_written(self, files: Iterable[str], line: int) -> None:
         """Name what the script writes: a setting of the kernel, or a file that an engine may read."""
@@ -116,28 +135,6 @@ class _Shell(SimpleCommands):
                 self.lost.append(f"line {line}: what is written to {file}; do that at boot")
             elif not re.search(r"^/dev/|\.(log|pid)\Z", file):
                 self.lost.append(f"line {line}: the file `{file}`, which it writes")
-
-    def _check_redirection(self, redirection: Node, commands: list[Command]) -> None:
-        """Refuse commands that read from a file, which is mostly a placeholder; name an unknown output."""
-        word, operator = Words(self.scope).value(redirection.Word), str(redirection.Op)
-        is_output = ">" in operator and operator != "<>"
-        is_number = "&" in operator and (redirection.N or word.isdigit())
-        if is_output and VARIABLE_START in word:
-            for command in commands:
-                command.not_carried_over.append(f"line {redirection.line}: the file `{word}` of its output")
-            return
-        if is_output and not is_number and word not in ("/dev/null", "-"):
-            for command in commands:
-                text = f"line {redirection.line}: the file `{word}` of its output, which goes to the journal"
-                command.not_carried_over.append(text)
-        if word == "/dev/null" or (is_output and (not is_number or word in ("1", "2", "-"))):
-            return
-        remedy = f"fill in `<{word}>`" if operator == "<" else f"it has `{operator}{word}`; remove that"
-        for command in commands if redirection.Hdoc else ():
-            if program_name(command.words) in (*SHELLS, "ssh"):  # it runs the here-document
-                command.words = [*command.words[:1], "<<", *redirection.Hdoc.texts("Lit")]
-        for command in commands:
-            command.refuse(f"line {redirection.line}", remedy)
 
     def _apart(self, nodes: list[Node] | None, reason: str = "", condition: int | None = None) -> Scope:
         """Run statements with a copy of the variables; the copy as it is afterwards.
@@ -256,7 +253,7 @@ class _Shell(SimpleCommands):
             self._apart([node.Y])
             self._check_pipe(node.Y, writers)
             return
-        node = _from_the_left(node)
+        node = from_the_left(node)
         conditions = Conditions(self.scope)
         holds = conditions.holds(node.X)
         self._statement(node.X)

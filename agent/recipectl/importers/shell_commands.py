@@ -165,6 +165,7 @@ class SimpleCommands:
                 script_folder=scope.script_folder,
                 path=environment.pop("PATH", own_path),
                 lost_before=list(self.lost),
+                condition=self.condition,
                 not_carried_over=[*self.lost, *dict.fromkeys(lost)],
                 place=f"line {line}",
                 service=dict(scope.service),

@@ -5,8 +5,10 @@ from dataclasses import replace
 
 from recipectl.importers.command import Command, program_shown, script_in
 from recipectl.importers.lines import at, placed
-from recipectl.importers.programs import runs_engine, unwrapped
+from recipectl.importers.programs import program_name, runs_engine, unwrapped
 from recipectl.importers.shell import commands
+
+_NO_ENGINE = "which runs no engine"
 
 
 def inline_commands(
@@ -24,12 +26,14 @@ def inline_commands(
         arguments=tuple(after[1:]),
         own_name=after[0] if after else None,
         has_specifiers=True,
+        is_zsh=any(program_name([word]) == "zsh" for word in words[: words.index(script)]),
     )
     if "\n" not in script:
         for command in programs:
             command.place = ""
             command.places = {}
-            command.not_carried_over = [text.removeprefix("line 1: ") for text in command.not_carried_over]
+            for texts in (command.not_carried_over, command.lost_before):
+                texts[:] = [text.removeprefix("line 1: ") for text in texts]
     return programs
 
 
@@ -44,11 +48,11 @@ def opened(command: Command) -> list[Command]:
         lost += outer.not_carried_over
     for inner in programs:
         inner.stand_at(command.place)
-    others = [
-        placed(f"`{program_shown(unwrapped(other).words)}`, which runs no engine", other.place)
-        for other in programs
-        if other not in engines
-    ]
+    others: list[str] = []
+    for other in programs:
+        if other not in engines:
+            others += [placed(text, command.place) for text in other.lost_before]
+            others.append(placed(f"`{program_shown(unwrapped(other).words)}`, {_NO_ENGINE}", other.place))
     for inner in engines:
         inner.not_carried_over = [*lost, *others, *inner.not_carried_over]
         inner.places = command.places | inner.places
@@ -64,12 +68,30 @@ def opened(command: Command) -> list[Command]:
     return engines or [command]
 
 
-def last_opened(command: Command) -> Command:
-    """The last engine in `bash -c SCRIPT`, which names what the others lost; any other command as it is."""
-    *others, engine = opened(command)
-    for other in others:
-        engine.not_carried_over += [
-            *other.not_carried_over,
-            f"`{' '.join(other.words)}`, another engine",
-        ]
+def engine_of(script: list[Command], where: str) -> Command | None:
+    """The engine that a unit or a container runs, which names its other programs and what they lost.
+
+    It is the last one, and of those under one condition the first. None where no engine runs.
+    """
+    engines = [command for command in script if runs_engine(unwrapped(command).words)]
+    if not engines:
+        return None
+    condition = engines[-1].condition
+    engine = next((other for other in engines if condition and other.condition == condition), engines[-1])
+    lost: list[str] = []
+    for command in script:
+        if command is engine:
+            continue
+        is_engine = command in engines and not command.refusal
+        shown = f"`{' '.join(command.words)}`, another engine" if is_engine else ""
+        lost += command.not_carried_over if is_engine else command.lost_before
+        sentence = command.refusal or shown or f"`{program_shown(command.words)}` {where}"
+        lost.append(placed(sentence, command.place))
+    engine.not_carried_over += lost
     return engine
+
+
+def opened_engine(command: Command) -> Command:
+    """The engine in `bash -c SCRIPT`; any other command as it is."""
+    programs = opened(command)
+    return (engine_of(programs, "of its shell") if len(programs) > 1 else None) or programs[-1]

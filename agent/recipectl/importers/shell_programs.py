@@ -22,6 +22,7 @@ _WITHOUT_EFFECT_HERE = re.compile(
     r"|curl( -[sSfLI]+| -o /dev/null| -m [0-9]+| --(silent|fail|max-time[ =][0-9]+))* "
     r"https?://(localhost|127\.0\.0\.1)\S*\Z"
 )
+_ASKS_ENGINE = re.compile(r"-h|--help(=.*)?|--version|--list-devices")
 _SMI_QUERY = re.compile(
     r"-(q|L|i|l|lms|x|d|f|h|-query.*|-list.*|-format.*|-id.*|-loop.*|-help|-version)(=|\Z)"
 )
@@ -48,8 +49,8 @@ _LIMITS = {
 
 def has_effect(words: list[str]) -> bool:
     """False for a program that changes nothing of what an engine is given."""
-    asks = {"--help", "-h", "--help=all", "--version", "--list-devices"} & {*words[1:]} and program(words)
-    return words[0] not in _WITHOUT_EFFECT and not asks and not _WITHOUT_EFFECT_HERE.match(" ".join(words))
+    is_without = words[0] in _WITHOUT_EFFECT or _WITHOUT_EFFECT_HERE.match(" ".join(words))
+    return not is_without and not (any(map(_ASKS_ENGINE.fullmatch, words)) and program(words))
 
 
 def is_of_kernel(file: str) -> bool:
@@ -86,12 +87,17 @@ def what_it_is(words: list[str]) -> str:
     return "which is not read" if _RUNS_FILES.match(program_name(words)) else "which runs no engine"
 
 
+def holds_engine(text: str) -> bool:
+    """Whether a text, which some program may run, has the command of an engine."""
+    return bool(_RUNS_ENGINE.search(f"{text} "))
+
+
 def hidden_engine(words: list[str]) -> str | None:
     """Why a program that starts an engine is not imported; None for one that starts none."""
     if "compose" in " ".join(words[:2]) and {"up", "run", "start"} & {*words}:
         fault = f"`{program_shown(words)}` runs containers"
         return f"{fault}; run `recipectl import compose` with its file"
-    if program_name(words) in _ASKS or not _RUNS_ENGINE.search(" ".join((*words, ""))):
+    if program_name(words) in _ASKS or not holds_engine(" ".join(words)):
         return None
     fault = f"`{redacted(program_shown(words))}` runs an engine in a way that cannot be read"
     return f"{fault}; give its own command, {AS_IT_RUNS}"

@@ -48,6 +48,15 @@ class Node:
                     yield from child.outermost(kind)
 
 
+def from_the_left(node: Node) -> Node:
+    """`A && B && C` as `A && { B && C; }`: what A decides about is one part."""
+    while node.Op == "&&" and node.X.Cmd and (node.X.Cmd.Type, node.X.Cmd.Op) == ("BinaryCmd", "&&"):
+        first = node.X.Cmd
+        rest = Node({"Type": "BinaryCmd", "Op": "&&", "X": first.Y, "Y": node.Y, "Pos": first.Y.Pos})
+        node = Node({"X": first.X, "Op": "&&", "Y": Node({"Cmd": rest, "Pos": rest.Pos}), "Pos": node.Pos})
+    return node
+
+
 class Fault(NamedTuple):
     """A line that bash itself could not read, and why."""
 

@@ -56,6 +56,7 @@ class Scope:
     service: dict[str, str] = field(default_factory=dict)  # limits, as settings of a unit
     ended: int | None = None  # the line that ends the shell
     script_folder: str | None = None  # where the script's file is
+    is_zsh: bool = False
     has_other_patterns: bool = False  # `shopt -s nocasematch` or `extglob`
     conda_folder: str | None = None
     conda_environment: str | None = None
@@ -132,6 +133,8 @@ class Words:
                 return self._parameter(part, splits=splits)
             case "CmdSubst":
                 return self._split(part, self._substitution(part), splits=splits)
+            case "ArithmExp":
+                return self.unknown(part, "recipectl does not calculate `$((…))`")
             case _:
                 return self.unknown(part, _SUBSTITUTION)
 

@@ -18,11 +18,11 @@ from recipectl.importers.draft import (
     redacted,
 )
 from recipectl.importers.from_command import draft_from_command, model_name
-from recipectl.importers.lines import at, errors_at
+from recipectl.importers.lines import at, errors_at, placed
 from recipectl.importers.programs import program_name, runs_engine, unwrapped
 from recipectl.importers.secret_names import is_likely_secret
 from recipectl.importers.shell import commands
-from recipectl.importers.shell_inline import inline_commands, last_opened, opened
+from recipectl.importers.shell_inline import engine_of, inline_commands, opened, opened_engine
 from recipectl.importers.unit_keys import set_keys
 from recipectl.importers.unit_text import (
     PlacedSetting,
@@ -121,7 +121,12 @@ def environment_of(
     for setting in _without_removed(unit_settings, "Environment"):
         with at(setting.place, lost):
             words = quoting.split(without_specifiers(setting.value, name, lost))
-        environment |= {variable: text for variable, _, text in (word.partition("=") for word in words)}
+        pairs = [word.partition("=") for word in words]
+        environment |= {variable: text for variable, equals, text in pairs if equals}
+        if strays := [variable for variable, equals, _ in pairs if not equals]:
+            shown = ", ".join(f"`{redacted(stray)}`" for stray in strays)
+            fault = f"{shown} of Environment=, no assignment, which systemd ignores"
+            lost.append(placed(fault, setting.place))
     unread_files: list[str] = []
     variables = _variables_of_files(unit_settings, name, environment, unread_files, lost)
     return environment | variables, unread_files
@@ -187,7 +192,7 @@ def _command(
     path = environment.get("PATH")
     variables = {variable: value for variable, value in environment.items() if variable != "PATH"}
     command = Command(variables, words, path=path, script_folder=folder)
-    if (in_shell := last_opened(command)) is not command:
+    if (in_shell := opened_engine(command)) is not command:
         return in_shell
     inner = unwrapped(command).words
     if not inner or runs_engine(inner):
@@ -225,16 +230,10 @@ def _own_script(words: list[str]) -> tuple[str, str]:
 def _engine_of(script: list[Command], file: str = "") -> Command:
     """The engine's command in the shell of a unit, or in the `file` that it runs; UsageError without one."""
     script = [inner for command in script for inner in opened(command)]
-    engines = [command for command in script if runs_engine(unwrapped(command).words)]
-    if not engines:
+    engine = engine_of(script, "of its shell")
+    if engine is None:
         fault = "the shell of its ExecStart= does not run a known engine"
         raise UsageError(f"{fault}; name the engine there, {AS_IT_RUNS}")
-    engine = engines[-1]
-    for command in script:
-        if command is not engine:
-            with at(command.place, engine.not_carried_over):
-                sentence = command.refusal or f"`{program_shown(command.words)}` of its shell"
-                engine.not_carried_over += [*command.lost_before, sentence]
     if file:
         engine.stand_at(file)
     return engine
