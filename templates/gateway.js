@@ -6,7 +6,8 @@ import fs from 'fs';
 
 const MARK = '/v1/';
 const UNITS = '/run/systemd/units/';
-const LONG = 250000, MANY = 20000;  // characters of a body, and the values in a long one that is parsed
+const LONG = 250000, MANY = 20000;  // characters of a body, and the marks and strings of a long one
+const STEPS = 1000000, QUOTE = 34, BACKSLASH = 92;
 
 function sha256(text) {
     return crypto.createHash('sha256').update(text).digest('hex');
@@ -57,14 +58,36 @@ function only_model(text) {
 }
 
 // Values take far more memory than their text, and many keys may be chosen to take long (their hashes collide).
+// Marks within strings do not count.
 function has_too_many(bytes) {
-    let count = 0;
-    ['[', '{', ':', ','].forEach(mark => {
-        for (let at = bytes.indexOf(mark); at >= 0 && count < MANY; at = bytes.indexOf(mark, at + 1)) {
-            count++;
+    const next = {'"': -1, '[': -1, '{': -1, ':': -1, ',': -1};
+    let at = 0, count = 0, steps = 0;
+    function find(mark) {
+        const found = bytes.indexOf(mark, at);
+        return found < 0 ? bytes.length : found;
+    }
+    while (count < MANY && steps < STEPS) {
+        let first = bytes.length;
+        Object.keys(next).forEach(mark => {
+            next[mark] = next[mark] < at ? find(mark) : next[mark];
+            first = Math.min(first, next[mark]);
+        });
+        if (first == bytes.length) {
+            return false;
         }
-    });
-    return count >= MANY;
+        count++;
+        at = first + 1;
+        for (let ends = bytes[first] != QUOTE; !ends; steps++) {
+            const quote = find('"');
+            let before = quote;
+            while (bytes[before - 1] == BACKSLASH) {
+                before--;
+            }
+            at = quote + 1;
+            ends = (quote - before) % 2 == 0 || quote == bytes.length || steps >= STEPS;
+        }
+    }
+    return true;
 }
 
 // Requests with `model` in their body.
@@ -74,7 +97,7 @@ function by_body(r) {
     const is_heavy = text.length > LONG && has_too_many(r.requestBuffer);
     const model = is_heavy ? only_model(text) : null;  // wherever it stands
     if (is_heavy && !model) {
-        return fail(r, 413, 'too_large', 'a body with more than ' + MANY + ' values needs `model` just once');
+        return fail(r, 413, 'too_large', 'a body of so many values needs `model` just once');
     }
     try {
         body = JSON.parse(model ? '{' + model + '}' : text);

@@ -232,6 +232,10 @@ INLINE = {
         "command", "echo 3 | sudo tee /proc/sys/vm/drop_caches\ntee /x/t.jinja >/dev/null <<'E'\nx\nE\nvllm serve a/b --chat-template /x/t.jinja\n", ["model_path: a/b"],
         ["line 1: what is written to /proc/sys/vm/drop_caches", "line 2: the file `/x/t.jinja`, which it writes"]),
     "arguments that a script gives itself": ("command", 'set -- a/b --port 8001\nvllm serve "$@"\n', ["model_path: a/b\nport: 8001"], []),
+    "arguments of a substitution": ("command", 'set -- $(cat f)\nvllm serve a/b "$@"\nvllm serve c/d\n', ["model_path: c/d"], ["line 2: only a shell knows its words"]),
+    "`set -a` of a function": ("command", "f() { set -a; }\nf\nA=1\nvllm serve a/b\n", ["model_path: a/b"], ["line 2: the function `f`, which changes `set -a`"]),
+    "the key of llama-server's TLS": ("command", "LLAMA_ARG_SSL_KEY_FILE=/k llama-server -m /m/a.gguf\n", ["ssl-key-file: /k"], []),
+    "no limit of processors": ("command", "docker run --gpus all -p 8000:8000 --cpus 0 vllm/vllm-openai --model a/b\n", ["port: 8000\n"], []),
     "arguments besides the caller's": ("command", 'set -- "$@" --port 8001\nvllm serve a/b "$@"\n', ["port: 8001"], ["line 1: `$@`, the arguments of the script"]),
     "arguments under a condition": ("command", 'if [ -n "$Z" ]; then set -- --port 1; fi\nvllm serve a/b "$@"\n', ["port: 1"], ["line 1: `$@` is set under a condition; here it is"]),
     "limits that a container does not have": (

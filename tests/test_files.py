@@ -17,18 +17,25 @@ def test_a_file_is_written_with_its_mode(tmp_path: Path) -> None:
     assert ((tmp_path / "a/b").read_text(), (tmp_path / "a/b").stat().st_mode & 0o777) == ("text", 0o600)
 
 
-def test_only_a_regular_file_is_opened(tmp_path: Path) -> None:
+def test_only_a_regular_file_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Opening a device acts: a terminal is made, or a watchdog armed."""
+    opened: list[int] = []
+    real_open = os.open
+
+    def open_noted(path: str, flags: int, *rest: int) -> int:
+        opened.append(flags)
+        return real_open(path, flags, *rest)
+
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "file").write_text("text")
     (tmp_path / "link").symlink_to("file")
-    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    monkeypatch.setattr(os, "open", open_noted)
     for path in (tmp_path / "pipe", Path("/dev/null"), tmp_path, tmp_path / "none"):
         with pytest.raises(OSError, match=str(path)):
             open_regular(path)
-    os.close(reader)
     with pytest.raises(OSError, match="not a regular file"):
         open_regular(tmp_path / "link", follow=False)
+    assert [flags for flags in opened if not flags & os.O_PATH] == []
     with open_regular(tmp_path / "link") as file:
         assert file.read() == b"text"
 

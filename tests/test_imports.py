@@ -19,7 +19,15 @@ from imported import compiled
 
 from recipectl.cli import recipectl
 from recipectl.errors import UsageError
-from recipectl.importers import from_command, llama_swap, shell, systemd_unit, vllm_recipes, vllm_studio
+from recipectl.importers import (
+    from_command,
+    llama_swap,
+    option_sources,
+    shell,
+    systemd_unit,
+    vllm_recipes,
+    vllm_studio,
+)
 from recipectl.importers.draft import Draft, render
 from recipectl.importers.lines import placed
 from recipectl.recipe.load import load_with_positions
@@ -314,6 +322,27 @@ def test_a_file_of_variables_that_a_script_reads_counts(tmp_path: Path, content:
     assert names_it is not is_read, command.not_carried_over
     expected = {"A": "b c", "PORT": "9000", "TP": "2", "E": ""} if is_read and content else {}
     assert (command.environment, command.words[-1]) == (expected, expected.get("PORT", "1"))
+
+
+def test_a_file_that_is_closed_to_a_process_is_not_read_for_it(tmp_path: Path) -> None:
+    for folder in (tmp_path, *tmp_path.parents):
+        folder.chmod(folder.stat().st_mode | 0o011)
+    file = tmp_path / "closed/c.yaml"
+    file.parent.mkdir()
+    file.write_text("seed: 5\n")
+    words = ["m", "--config", str(file)]
+    for folder_mode, mode, reader, is_read in (
+        (0o755, 0o644, 1000, True), (0o700, 0o644, 1000, False), (0o755, 0o600, 1000, False), (0o700, 0o600, 0, True),
+        (0o700, 0o600, None, True),
+    ):  # fmt: skip
+        file.parent.chmod(folder_mode)
+        file.chmod(mode)
+        arguments, read_file = option_sources.expanded("vllm", words, None, reader)
+        assert ("--seed" in arguments, read_file is not None) == (is_read, is_read), (
+            folder_mode,
+            mode,
+            reader,
+        )
 
 
 def test_what_only_the_host_knows_becomes_a_variable(tmp_path: Path) -> None:

@@ -12,14 +12,19 @@ from pathlib import Path
 
 def open_regular(path: Path | str, *, follow: bool = True) -> io.BufferedReader:
     """A regular file to read; OSError, with its path, for anything else, such as a pipe or a watchdog."""
-    place = os.open(path, os.O_PATH | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW))
+    flags = os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
+    descriptor = os.open(path, os.O_PATH | flags)
     try:
-        mode = os.fstat(place).st_mode
+        mode = os.fstat(descriptor).st_mode
         if not stat.S_ISREG(mode):
             fault = os.strerror(errno.EISDIR) if stat.S_ISDIR(mode) else "it is not a regular file"
-            raise OSError(errno.EINVAL, fault, str(path))
-        return os.fdopen(os.open(f"/proc/self/fd/{place}", os.O_RDONLY | os.O_CLOEXEC), "rb")
+            raise OSError(errno.EINVAL, fault)
+        # Its owner may hold a lease (fcntl(2)): O_NONBLOCK does not wait for that.
+        read = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+        return os.fdopen(os.open(f"/proc/self/fd/{descriptor}", read), "rb")
+    except FileNotFoundError as error:
+        raise OSError(error.errno, "it needs /proc, which is not mounted", str(path)) from error
     except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from None
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
-        os.close(place)
+        os.close(descriptor)

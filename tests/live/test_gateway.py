@@ -374,6 +374,9 @@ def test_a_large_body_with_the_model_last() -> None:
         assert (status, answer["model"]) == (200, "org/alpha")
         status, answer = ask("alpha", metadata={"model": "beta"}, **further)  # type: ignore[arg-type]
         assert (status, answer["error"]["code"]) == (413, "too_large")  # type: ignore[index]
+    prose = {"user": 'He said: \\"yes", and left; [1, 2], ' * 20_000, "metadata": {"model": "beta"}}
+    status, answer = ask("alpha", **prose)  # type: ignore[arg-type]
+    assert (status, answer["model"]) == (200, "org/alpha")
 
 
 def test_requests_in_flight_live_through_reloads_and_a_wrong_file_changes_nothing() -> None:

@@ -13,7 +13,7 @@ import pytest
 
 import recipectl as recipectl_package
 from live.common import RECIPES, recipe, recipectl, script, show, systemctl
-from recipectl.machine import sockets
+from recipectl.machine import processes, sockets
 
 pytestmark = pytest.mark.systemd
 ESCAPES = "\x1b]0;owned\x07\x1b[2J\r\x9b31m"
@@ -246,6 +246,8 @@ import http.server, os, pathlib
 own = pathlib.Path("/sys/fs/cgroup" + open("/proc/self/cgroup").read().split("::")[1].strip())
 for name in ("od", "a"):
     (own / f"model-{name}.service").mkdir()
+(own / "user@0.service").mkdir()
+(own / "user@0.service/model-b.service").mkdir()
 if os.fork():
     (own / "model-a.service/cgroup.procs").write_text(str(os.getpid()))
 else:
@@ -286,6 +288,11 @@ def test_a_group_with_the_name_of_a_model_in_a_strangers_unit_is_not_the_models(
         holder = sockets.holder(8201, "127.0.0.1")
         assert holder is not None
         assert holder.unit == "stranger.service"
+        group = Path("/sys/fs/cgroup/system.slice/stranger.service/user@0.service/model-b.service")
+        with subprocess.Popen(["sleep", "60"]) as sleeper:
+            (group / "cgroup.procs").write_text(str(sleeper.pid))
+            assert processes.unit_of(sleeper.pid) == "stranger.service"
+            sleeper.kill()
         assert recipectl("start", "b").returncode == 0
     finally:
         subprocess.run(["systemctl", "stop", "stranger"], check=True)

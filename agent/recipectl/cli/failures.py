@@ -80,8 +80,10 @@ def _last_lines(journalctl: Sequence[str], lines: int) -> list[str]:
         return []  # the log is an addition to an error, and not one itself
     last: list[str] = []
     for entry in text.splitlines():
-        with contextlib.suppress(ValueError, TypeError, KeyError):  # cut off, two messages, or none
+        try:
             last = _message(json.loads(entry)["MESSAGE"]).splitlines() + last
+        except (ValueError, TypeError, KeyError):  # cut off, several messages in one, or none
+            last = ["(a message that is too long, or is no text)", *last]
     return [line if len(line) <= _MAX_LINE else f"{line[:_MAX_LINE]}…" for line in last[-lines:]]
 
 

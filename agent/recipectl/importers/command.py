@@ -66,6 +66,7 @@ class Command:
 
     def refuse_unknown(self, reasons: Sequence[str]) -> None:
         """Refuse it for words that only a running shell knows; a reason may begin with its line."""
+        reasons = reasons or ["only a shell knows its words"]
         match = re.match(r"(line \d+): ", reasons[0])
         place = match[1] if match else self.place
         texts = dict.fromkeys(reason.removeprefix(f"{place}: ") for reason in reasons)

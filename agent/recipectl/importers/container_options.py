@@ -70,6 +70,7 @@ class Container:
     place: str = ""  # of the option that is being added
     places: dict[str, str] = field(default_factory=dict)  # variable, port or `network` -> its place
     unread_files: list[str] = field(default_factory=list)  # files of variables that are not here
+    of_caller: dict[str, str] = field(default_factory=dict)  # variable that a file names alone -> its place
     of_files: dict[str, str] = field(default_factory=dict)  # variables of files, over which those of `-e` win
     has_gpus: bool = False  # the container was given GPUs, or their devices
     has_rocm: bool = False  # they are AMD's
@@ -101,7 +102,7 @@ class Container:
             if pair := assignment(line):
                 self.of_files |= [pair]
             elif line and not line.startswith("#"):
-                self.add_variable(line)
+                self.of_caller[line] = self.place
 
     def add_secret(self, value: str) -> None:
         """`--secret NAME,type=env,target=VARIABLE` of podman."""
@@ -235,7 +236,7 @@ class Container:
 
     def add_other(self, name: str, value: str, written: str = "") -> None:
         """Add an option that is a setting of a unit; name any other one that means something."""
-        if value in ("0", "-1") and _SETTINGS.get(name) in ("MemoryMax", "TasksMax"):
+        if value in ("0", "-1") and name in ("--memory", "-m", "--pids-limit", "--cpus"):
             if name == "--pids-limit":  # systemd has a limit by default
                 self.service["TasksMax"] = "infinity"
             return

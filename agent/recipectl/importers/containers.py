@@ -7,7 +7,7 @@ from recipectl.errors import UsageError
 from recipectl.importers.command import SHELLS, Command, NoEngineError, is_given_model, program_shown
 from recipectl.importers.container_options import Container, read_options
 from recipectl.importers.draft import AS_IT_RUNS, VARIABLE_START
-from recipectl.importers.lines import placed
+from recipectl.importers.lines import at, placed
 from recipectl.importers.mounts import Mounts
 from recipectl.importers.programs import program, program_name, runs_container, unwrapped
 from recipectl.importers.shell_inline import engine_of, inline_commands
@@ -52,6 +52,10 @@ def engine_command(
 ) -> tuple[Command, list[str]]:
     """The command that a container runs, with what is around `command`; and notes on the container."""
     container.environment = container.of_files | container.environment
+    for name in container.of_caller.keys() - container.environment.keys():
+        container.place = container.of_caller[name]
+        with at(container.place, container.not_carried_over):
+            container.add_variable(name)
     container.select_gpus()
     notes: list[str] = []
     if command.user not in (None, "root"):

@@ -1,6 +1,7 @@
 """What engines read besides their words, as flags: the file of `--config`, and `LLAMA_ARG_…` variables."""
 
 import json
+import os
 import stat
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from recipectl.engines.options import flag_of, shipped_options
 from recipectl.engines.registry import ENGINES
 from recipectl.errors import RecipectlError
 from recipectl.recipe.yamlsyntax import Loader, read_text
+from recipectl.regular import open_regular
 
 # What llama-server reads from its environment (`--help`); the other variables are left to it.
 _VARIABLES = {
@@ -20,7 +22,9 @@ _VARIABLES = {
         "MODEL": "--model", "MODEL_URL": "--model-url", "HF_REPO": "--hf-repo", "HF_FILE": "--hf-file",
         "DOCKER_REPO": "--docker-repo", "ALIAS": "--alias", "HOST": "--host", "PORT": "--port",
         "CTX_SIZE": "--ctx-size", "N_PARALLEL": "--parallel", "ENDPOINT_METRICS": "--metrics",
-        "MODELS_DIR": "--models-dir", "MODELS_PRESET": "--models-preset",
+        "MODELS_DIR": "--models-dir", "MODELS_PRESET": "--models-preset", "API_PREFIX": "--api-prefix",
+        "API_KEY_FILE": "--api-key-file", "SSL_KEY_FILE": "--ssl-key-file",
+        "SSL_CERT_FILE": "--ssl-cert-file",
     }.items()
 }  # fmt: skip
 
@@ -40,9 +44,11 @@ def expanded(
         return arguments, None
     path = Path(folder or "", config.values[0])
     try:
-        if not _can_read(reader, path):
-            return arguments, None
-        data = yaml.load(read_text(path), Loader)  # noqa: S506  (it is a safe loader)
+        with open_regular(path) as file:
+            place = f"/proc/self/fd/{file.fileno()}"
+            if not _can_read(reader, place):
+                return arguments, None
+            data = yaml.load(read_text(Path(place)), Loader)  # noqa: S506  (it is a safe loader)
     except (OSError, RecipectlError, yaml.YAMLError):
         return arguments, None
     if not isinstance(data, dict):
@@ -59,10 +65,13 @@ def expanded(
     return [*others, *words], str(path)
 
 
-def _can_read(reader: int | None, path: Path) -> bool:
-    """False for a closed file of another user than `reader`: anybody's process may name a file of root's."""
-    status = path.stat()
-    return reader in (None, 0, status.st_uid) or bool(status.st_mode & stat.S_IROTH)
+def _can_read(reader: int | None, place: str) -> bool:
+    """False for an open file that is closed to `reader`: anybody's process may name a file of root's."""
+    if reader in (None, 0):
+        return True
+    file = Path(os.path.realpath(place))
+    rights = [(file, stat.S_IROTH), *((folder, stat.S_IXOTH) for folder in file.parents)]
+    return all(path.stat().st_uid == reader or path.stat().st_mode & right for path, right in rights)
 
 
 def _words(backend: str, key: str, value: Any) -> list[str]:

@@ -10,6 +10,7 @@ _EFFECTS = {
     "venv": "the venv",
     "conda_environment": "conda's environment",
     "service": "limits",
+    "exports_all": "`set -a`",
     "ended": "whether the script goes on",
 }
 

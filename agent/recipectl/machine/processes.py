@@ -36,28 +36,36 @@ def cgroup(pid: int | str) -> str:
     return "/"
 
 
+# Where the hierarchy is that systemd has its units in: the only one, or that beside those of cgroup v1.
+_HIERARCHIES = ("/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd", "/sys/fs/cgroup")
+
+
 def _below_manager(path: str) -> tuple[str, list[str]]:
     """The cgroup of the caller's manager, and the names below it in a cgroup of one of its units.
 
     That is the system's manager, or the caller's own (`user@UID.service`): the units of any other user have
-    the names that the user likes.
+    the names that the user likes. A manager has its units in slices.
     """
-    manager = cgroup(1).removesuffix("/init.scope").rstrip("/")
-    names = path.removeprefix(manager).strip("/").split("/")
+    names = cgroup("self").strip("/").split("/")
+    first = next((number for number, name in enumerate(names) if name.endswith(".slice")), None)
+    above = cgroup(1).removesuffix("/init.scope").strip("/").split("/") if first is None else names[:first]
+    names = path.strip("/").split("/")
+    names = names[len(above) :] if names[: len(above)] == above else names
     own = f"user@{os.geteuid()}.service"
-    if own in names[:3]:  # user.slice/user-UID.slice
+    if own in names and all(name.endswith(".slice") for name in names[: names.index(own)]):
         count = names.index(own) + 1
-        return "/".join((manager, *names[:count])), names[count:]
-    return manager, names
+        return "/".join((*above, *names[:count])), names[count:]
+    return "/".join(above), names
 
 
 def cgroup_folder(unit: str) -> Path | None:
     """The folder of a unit's control group; None when there is none: nothing of the unit runs.
 
-    A manager has its units in slices. Others, such as users, make groups within units that are delegated.
+    Outside slices groups are made by others, such as users, within units that are delegated to them.
     """
     manager, _ = _below_manager(cgroup("self"))
-    for folder, names, _ in os.walk(f"/sys/fs/cgroup{manager}"):
+    root = next((root for root in _HIERARCHIES if os.path.isdir(root)), _HIERARCHIES[-1])  # noqa: PTH112
+    for folder, names, _ in os.walk(f"{root}/{manager}"):
         if unit in names:
             return Path(folder, unit)
         names[:] = [name for name in names if name.endswith(".slice")]
@@ -238,6 +246,7 @@ def unsupervised_engines() -> list[Process]:
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             words = os.fsdecode((folder / "cmdline").read_bytes())
-            if _ENGINE.search(words) and not unit_of(int(folder.name)).endswith(".service"):
+            units = [name for name in cgroup(folder.name).split("/") if name.endswith((".service", ".scope"))]
+            if _ENGINE.search(words) and not "".join(units[-1:]).endswith(".service"):
                 processes.append(read_process(int(folder.name)))
     return sorted((process for process in processes if process), key=lambda process: process.pid)

@@ -147,30 +147,27 @@ def split(value: str) -> tuple[str, ...]:
     return (*words, *([] if word is None else [word]))
 
 
-# A comment, or a key with its value: parts in quotes first, then text in which quotes mean nothing.
+# Blanks, a comment, or a key with its value: parts in quotes first, then text in which quotes mean nothing.
 _FILE_ENTRY = re.compile(
-    r"""[ \t\n\r]*(?:[#;](?:\\.|[^\\\n\r])*|(?P<key>[^ \t\n\r][^\n\r=]*)(?:=
+    r"""[ \t\n\r]+|[#;](?:\\.|[^\\\n\r])*|(?P<key>[^ \t\n\r#;][^\n\r=]*)(?:=
     (?P<quoted>(?:[ \t]*(?:'[^']*(?:'|\Z)|"(?:\\.|[^\\"]|\\\Z)*(?:"|\Z)))*)
-    [ \t]*(?P<plain>(?:\\.|[^\\\n\r]|\\\Z)*))?)(?:[\n\r]|\\?\Z)""",
+    [ \t]*(?P<plain>(?:\\.|[^\\\n\r]|\\\Z)*))?""",
     re.DOTALL | re.VERBOSE,
 )
+_FILE_QUOTED = re.compile(r"""'([^']*)'?|"((?:\\.|[^\\"]|\\\Z)*)"?""", re.DOTALL)
 
 
 def environment_file(content: str) -> Iterator[tuple[str, str]]:
     """The variables of a file for EnvironmentFile=, as systemd reads it (systemd.exec(5), env-file.c)."""
     for entry in _FILE_ENTRY.finditer(content):
         if _NAME.match(key := (entry["key"] or "").rstrip(" \t")) and entry["plain"] is not None:
-            parts = re.findall(r"""'[^']*'?|"(?:\\.|[^\\"]|\\\Z)*"?""", entry["quoted"], re.DOTALL)
-            yield key, "".join(map(_quoted, parts)) + _unquoted(entry["plain"])
-
-
-def _quoted(part: str) -> str:
-    text = part[1:].removesuffix(part[0])
-    return text if part[0] == "'" else re.sub(r'\\(?:(["\\`$])|\n|\Z)', r"\1", text)
+            parts = _FILE_QUOTED.findall(entry["quoted"])
+            quoted = (single or re.sub(r'\\(?:(["\\`$])|\n|\Z)', r"\1", double) for single, double in parts)
+            yield key, "".join(quoted) + _unquoted(entry["plain"])
 
 
 def _unquoted(text: str) -> str:
     parts = re.findall(r"\\.|\\\Z|[^\\]+", text, re.DOTALL)
     if parts and not parts[-1].startswith("\\"):
         parts[-1] = parts[-1].rstrip(" \t")
-    return "".join(part.removeprefix("\\") for part in parts if part != "\\\n")
+    return "".join(part.removeprefix("\\") for part in parts if part not in ("\\\n", "\\\r"))
