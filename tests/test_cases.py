@@ -236,6 +236,15 @@ INLINE = {
     "`set -a` of a function": ("command", "f() { set -a; }\nf\nA=1\nvllm serve a/b\n", ["model_path: a/b"], ["line 2: the function `f`, which changes `set -a`"]),
     "the key of llama-server's TLS": ("command", "LLAMA_ARG_SSL_KEY_FILE=/k llama-server -m /m/a.gguf\n", ["ssl-key-file: /k"], []),
     "no limit of processors": ("command", "docker run --gpus all -p 8000:8000 --cpus 0 vllm/vllm-openai --model a/b\n", ["port: 8000\n"], []),
+    "readers of the output": (
+        "command", "vllm serve a/b > >(tee -a out.log) 2> >(tee err.log >&2)\n", ["model_path: a/b"], ["line 1: `tee -a out.log`, which reads its output", "line 1: `tee err.log`, which"]),
+    "a test in a substitution": ("command", 'vllm serve a/b $([ "$J" = 1 ] && echo --x)\n', [], ["line 1: `$([ …)`: recipectl does not run substitutions"]),
+    "IFS of one command": ("command", "IFS= read -r line < /dev/null\nvllm serve a/b\n", ["model_path: a/b"], []),
+    "an image that is built": ("compose", "services: {v: {build: ., command: [--model, a/b], gpus: all}}\n", [], ["the image that is built does not tell its engine"]),
+    "keys that are off": ("compose", "services: {v: {image: vllm/vllm-openai, command: --model a/b, privileged: false, gpus: all, restart: always, ports: ['8000:8000']}}\n", ["port: 8000"], []),
+    "settings that the command replaces, and groups": (
+        "unit", "[Service]\nUser=u\nRestart=always\nGroup=models\nSupplementaryGroups=\nNice=10\nExecStart=/usr/bin/nice -n 5 /v/bin/vllm serve a/b\n",
+        ["SupplementaryGroups: models"], ["line 6: Nice=10, which the command replaces"]),
     "arguments besides the caller's": ("command", 'set -- "$@" --port 8001\nvllm serve a/b "$@"\n', ["port: 8001"], ["line 1: `$@`, the arguments of the script"]),
     "arguments under a condition": ("command", 'if [ -n "$Z" ]; then set -- --port 1; fi\nvllm serve a/b "$@"\n', ["port: 1"], ["line 1: `$@` is set under a condition; here it is"]),
     "limits that a container does not have": (
@@ -512,7 +521,7 @@ INLINE = {
         ["TimeoutStopSec: '300'"], ["line 3: TimeoutStartSec=300, which did not limit its load", "line 8: WantedBy=ai.target, which may not be part of the boot"]),
     "groups of a unit": (
         "unit", "[Service]\nUser=ai\nGroup=video\nSupplementaryGroups=render\nRestart=always\nExecStart=/v/bin/vllm serve a/b\n",
-        ["SupplementaryGroups: [video, render]"], ["line 3: Group=video: the engine is in this group"]),
+        ["SupplementaryGroups: [render, video]"], ["line 3: Group=video: the engine is in this group"]),
     "the group of the user": ("unit", "[Service]\nGroup=ai\nUser=ai\nRestart=always\nExecStart=/l/llama-server -m /a.gguf\n", ["user: ai\n"], []),
     "variables in shells of other tools": (
         "compose", 'services:\n  v:\n    image: vllm/vllm-openai\n    gpus: all\n    entrypoint: bash -c\n    command: ["vllm serve ${MODEL} --port 8000"]\n    ports:\n      - 1:8000\n      - 2:2\n    environment:\n      A: 1.0\n      P: ~\n',

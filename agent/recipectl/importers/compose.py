@@ -208,7 +208,7 @@ def _add_key(container: Container, key: str, value: Any) -> None:
         container.leave_out(f"{written}, and what it inherits; {_WHOLE}")
     elif key == "cap_drop" or (key == "healthcheck" and mapping(value, key).get("disable")):
         return  # a unit has no capabilities, and no watch by default
-    elif key not in _COMPOSE_QUIET and not key.startswith("x-"):
+    elif key not in _COMPOSE_QUIET and not key.startswith("x-") and value not in (False, None, "", [], {}):
         container.leave_out(written)
 
 

@@ -144,12 +144,11 @@ def _refuse_unknown(image: str, words: list[str]) -> None:
     is_other = not re.search("vllm|sglang|(?<!o)llama(?!-swap)", image)
     if is_other and not tells_nothing and not is_given_model([*words, ""]):
         raise NoEngineError(f"the image `{image}` runs no known engine (vllm, sglang, llama-server)")
-    fault = (
-        f"the image `{image}` does not tell its engine; if it runs one, write its program as the entrypoint"
-    )
+    shown = f"the image `{image}`" if image else "the image that is built"
+    fault = f"{shown} does not tell its engine; if it runs one, write its program as the entrypoint"
     if words and not words[0].startswith("-"):
         what = "is a script" if words[0].endswith(".sh") else "does not show its engine"
-        fault = f"`{program_shown(words)}` of the image `{image}` {what}; write the engine's command instead"
+        fault = f"`{program_shown(words)}` of {shown} {what}; write the engine's command instead"
     raise UsageError(f"{fault}, {AS_IT_RUNS}")
 
 

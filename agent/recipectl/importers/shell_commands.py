@@ -106,9 +106,11 @@ class SimpleCommands:
         fields = words.fields(node.Args or [])
         outer = self.scope
         self.scope = deepcopy(outer) if fields else outer
+        lost = [*self.lost]
         for item in node.Assigns or ():
             self._assign(item)
         inner, self.scope = self.scope, outer
+        self.lost = lost if fields else self.lost  # `IFS= read` changes nothing for others
         name = fields[0] if fields else ""
         if fields == ["exec"]:
             self.lost.append(f"line {node.line}: the file of its output, which goes to the journal")
@@ -242,9 +244,6 @@ class SimpleCommands:
             self.lost.append(f"line {line}: `{' '.join(words)}`; see `service:` for a similar setting")
         self.scope.service |= settings
 
-    def _run_deactivate(self, words: list[str], line: int) -> None:
-        self.scope.venv = None
-
     def _run_shopt(self, words: list[str], line: int) -> None:
         self.scope.has_other_patterns |= bool({"nocasematch", "extglob"} & {*words})
 
@@ -288,7 +287,7 @@ class SimpleCommands:
         **dict.fromkeys(("exit", "return"), _run_exit),
         **dict.fromkeys(("read", "mapfile", "readarray", "getopts"), _run_read),
         "alias": _lose,
-        "deactivate": _run_deactivate,
+        "deactivate": lambda shell, _words, _line: setattr(shell.scope, "venv", None),
         "eval": _run_eval,
         "set": _run_set,
         "printf": _run_printf,

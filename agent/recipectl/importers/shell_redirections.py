@@ -3,6 +3,7 @@
 from recipectl.importers.command import SHELLS, Command
 from recipectl.importers.draft import VARIABLE_START
 from recipectl.importers.programs import program_name
+from recipectl.importers.shell_conditions import literals
 from recipectl.importers.shell_syntax import Node
 
 _ENGINES = ("vllm", "sglang", "llama-server", "python", "python3", "docker", "podman")
@@ -11,6 +12,9 @@ _ENGINES = ("vllm", "sglang", "llama-server", "python", "python3", "docker", "po
 def check(redirection: Node, word: str, commands: list[Command]) -> None:
     """Refuse commands that read from a file, which is mostly a placeholder; name an unknown output."""
     operator = str(redirection.Op)
+    if readers := [*redirection.Word.outermost("ProcSubst")]:
+        _name_readers(readers, commands)
+        return
     is_output = ">" in operator and operator != "<>"
     is_number = "&" in operator and (redirection.N or word.isdigit())
     if is_output and VARIABLE_START in word:
@@ -29,6 +33,15 @@ def check(redirection: Node, word: str, commands: list[Command]) -> None:
             command.words = [*command.words[:1], "<<", *redirection.Hdoc.texts("Lit")]
     for command in commands:
         command.refuse(f"line {redirection.line}", remedy)
+
+
+def _name_readers(readers: list[Node], commands: list[Command]) -> None:
+    """Name the programs of `> >(…)`."""
+    for reader in readers:
+        calls = [node.Cmd for node in reader.Stmts or () if node.Cmd and node.Cmd.Type == "CallExpr"]
+        programs = "; ".join(" ".join(literals(call)) for call in calls)
+        for command in commands:
+            command.not_carried_over.append(f"line {reader.line}: `{programs}`, which reads its output")
 
 
 def placeholder(words: list[tuple[str, str]]) -> str | None:

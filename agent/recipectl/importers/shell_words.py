@@ -171,7 +171,7 @@ class Words:
             return scope.script_folder
         if engine := _WHICH.fullmatch(text):
             return engine[1]  # PATH decides, as it does for the word alone
-        program = re.match(r"\W*([\w./-]+)", node.Source)
+        program = re.match(r"(?:\$\(|`)?\s*([\w./[-]+)", node.Source)
         shown = f"`$({program[1]} …)`: " if program and not has_secret(program[1]) else ""
         return self.unknown(node, f"{shown}{_SUBSTITUTION}")
 

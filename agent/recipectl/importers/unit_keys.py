@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from recipectl.compiler import service_settings
 from recipectl.compiler.secrets import has_secret
 from recipectl.importers.draft import STAYS_DOWN, Draft
-from recipectl.importers.lines import at
+from recipectl.importers.lines import at, placed
 from recipectl.importers.unit_text import PlacedSetting, without_specifiers
 from recipectl.recipe.parts import Ready
 from recipectl.recipe.spans import LONGEST_SEC, span_sec
@@ -49,7 +49,11 @@ def set_keys(draft: Draft, unit_settings: Sequence[PlacedSetting], name: str) ->
     waits = waits or any(setting.name == "ExecStartPost" for setting in unit_settings)
     starts = [setting.value for setting in unit_settings if setting.name == "ExecStart"]
     is_container = not starts or bool(re.search(r"(docker|podman|nerdctl)\b.* run ", starts[-1], re.S))
-    for setting in (part for whole in unit_settings for part in _parts(whole)):
+    # Group= last: it becomes one of SupplementaryGroups=, which an empty value does not remove.
+    parts = [part for whole in unit_settings for part in _parts(whole)]
+    parts.sort(key=lambda part: part.name == "Group")
+    places = {setting.name: setting.place for setting in parts}
+    for setting in parts:
         if is_container and setting.name.startswith("Exec") and _TIDIES_CONTAINERS.match(setting.value):
             continue  # a unit has none
         if setting.name == "Group" and setting.value in users[-1:]:
@@ -67,7 +71,8 @@ def set_keys(draft: Draft, unit_settings: Sequence[PlacedSetting], name: str) ->
     # What stands in the command itself, as `nice`, wins over the unit's.
     own = draft.fields.get("service", {})
     draft.not_carried_over += [
-        f"{key}={' '.join(service[key])}, which the command replaces" for key in own.keys() & service.keys()
+        placed(f"{key}={' '.join(service[key])}, which the command replaces", places.get(key, ""))
+        for key in own.keys() & service.keys()
     ]
     kept = {key: texts[0] if len(texts) == 1 else texts for key, texts in service.items()} | own
     if kept:
