@@ -38,34 +38,49 @@ def cgroup(pid: int | str) -> str:
 
 # Where the hierarchy is that systemd has its units in: the only one, or that beside those of cgroup v1.
 _HIERARCHIES = ("/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd", "/sys/fs/cgroup")
+_UNITS = (".service", ".scope")
+
+
+def _hierarchy() -> str:
+    return next((root for root in _HIERARCHIES if os.path.isdir(root)), _HIERARCHIES[-1])  # noqa: PTH112
 
 
 def _below_manager(path: str) -> tuple[str, list[str]]:
-    """The cgroup of the caller's manager, and the names below it in a cgroup of one of its units.
+    """The cgroup of a manager, and the names below it in a cgroup of one of its units.
 
-    That is the system's manager, or the caller's own (`user@UID.service`): the units of any other user have
-    the names that the user likes. A manager has its units in slices.
+    It is the system's manager, or one of the caller's own, which runs in a unit of the system's. The units of
+    any other manager have the names that its user likes.
     """
-    names = cgroup("self").strip("/").split("/")
-    first = next((number for number, name in enumerate(names) if name.endswith(".slice")), None)
-    above = cgroup(1).removesuffix("/init.scope").strip("/").split("/") if first is None else names[:first]
+    first_process, self = (cgroup(pid).strip("/").split("/") for pid in (1, "self"))
+    first_slice = next((number for number, name in enumerate(self) if name.endswith(".slice")), 0)
+    # /proc/1 may be hidden (ProtectProc=).
+    manager = first_process[:-1] if first_process[-1] == "init.scope" else self[:first_slice]
     names = path.strip("/").split("/")
-    names = names[len(above) :] if names[: len(above)] == above else names
-    own = f"user@{os.geteuid()}.service"
-    if own in names and all(name.endswith(".slice") for name in names[: names.index(own)]):
-        count = names.index(own) + 1
-        return "/".join((*above, *names[:count])), names[count:]
-    return "/".join(above), names
+    names = names[len(manager) :] if names[: len(manager)] == manager else names
+    units = [number for number, name in enumerate(names) if name.endswith(_UNITS)]
+    first, below = names[: units[0] + 1] if units else [], names[units[0] + 1 :] if units else []
+    in_slices = all(name.endswith(".slice") for name in first[:-1])
+    if len(units) > 1 and in_slices and _is_own([*manager, *first]):
+        return "/".join((*manager, *first)), below
+    return "/".join(manager), names
+
+
+def _is_own(names: list[str]) -> bool:
+    """Whether the groups in the group of a unit are made by the caller's own manager."""
+    if os.geteuid() == 0:  # all units of the system belong to root, whoever may write below them
+        return names[-1] == "user@0.service"
+    with contextlib.suppress(OSError):
+        return os.stat("/".join((_hierarchy(), *names))).st_uid == os.geteuid()  # noqa: PTH116
+    return False
 
 
 def cgroup_folder(unit: str) -> Path | None:
     """The folder of a unit's control group; None when there is none: nothing of the unit runs.
 
-    Outside slices groups are made by others, such as users, within units that are delegated to them.
+    A manager has its units in slices. Others, such as users, make groups within units that are delegated.
     """
     manager, _ = _below_manager(cgroup("self"))
-    root = next((root for root in _HIERARCHIES if os.path.isdir(root)), _HIERARCHIES[-1])  # noqa: PTH112
-    for folder, names, _ in os.walk(f"{root}/{manager}"):
+    for folder, names, _ in os.walk(f"{_hierarchy()}/{manager}"):
         if unit in names:
             return Path(folder, unit)
         names[:] = [name for name in names if name.endswith(".slice")]
@@ -104,9 +119,9 @@ def note_start(digest: str) -> None:
 
 
 def unit_of(pid: int | str) -> str:
-    """The unit of the caller's manager whose cgroup holds a process; empty when none does."""
+    """The unit of the system's manager, or of the caller's own, that holds a process; empty without one."""
     _, names = _below_manager(cgroup(pid))
-    return next((name for name in names if name.endswith((".service", ".scope"))), "")
+    return next((name for name in names if name.endswith(_UNITS)), "")
 
 
 def name_of(pid: int | str) -> str:
@@ -246,7 +261,7 @@ def unsupervised_engines() -> list[Process]:
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             words = os.fsdecode((folder / "cmdline").read_bytes())
-            units = [name for name in cgroup(folder.name).split("/") if name.endswith((".service", ".scope"))]
+            units = [name for name in cgroup(folder.name).split("/") if name.endswith(_UNITS)]
             if _ENGINE.search(words) and not "".join(units[-1:]).endswith(".service"):
                 processes.append(read_process(int(folder.name)))
     return sorted((process for process in processes if process), key=lambda process: process.pid)
