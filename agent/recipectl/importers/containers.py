@@ -52,7 +52,7 @@ def engine_command(
 ) -> tuple[Command, list[str]]:
     """The command that a container runs, with what is around `command`; and notes on the container."""
     container.environment = container.of_files | container.environment
-    for name in container.of_caller.keys() - container.environment.keys():
+    for name in [name for name in container.of_caller if name not in container.environment]:
         container.place = container.of_caller[name]
         with at(container.place, container.not_carried_over):
             container.add_variable(name)

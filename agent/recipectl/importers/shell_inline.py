@@ -8,8 +8,6 @@ from recipectl.importers.lines import at, placed
 from recipectl.importers.programs import program_name, runs_engine, unwrapped
 from recipectl.importers.shell import commands
 
-_NO_ENGINE = "which runs no engine"
-
 
 def inline_commands(
     words: list[str], environment: Mapping[str, str], folder: str | None = None
@@ -52,7 +50,8 @@ def opened(command: Command) -> list[Command]:
     for other in programs:
         if other not in engines:
             others += [placed(text, command.place) for text in other.lost_before]
-            others.append(placed(f"`{program_shown(unwrapped(other).words)}`, {_NO_ENGINE}", other.place))
+            shown = program_shown(unwrapped(other).words)
+            others.append(placed(f"`{shown}`, which runs no engine", other.place))
     for inner in engines:
         inner.not_carried_over = [*lost, *others, *inner.not_carried_over]
         inner.places = command.places | inner.places
