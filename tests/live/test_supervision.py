@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -170,9 +171,9 @@ def test_an_engine_that_was_upgraded_past_its_pin_does_not_start() -> None:
 
 def test_on_a_terminal_the_wait_is_shown() -> None:
     slow = """
-import http.server, sys, time
+import http.server, os, time
 print("reading the weights", flush=True)
-time.sleep(2)
+while not os.path.exists("/opt/seen"): time.sleep(0.1)
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self): self.send_response(200); self.end_headers()
 http.server.HTTPServer(("127.0.0.1", 18200), Handler).serve_forever()
@@ -182,10 +183,14 @@ http.server.HTTPServer(("127.0.0.1", 18200), Handler).serve_forever()
     controller, terminal = pty.openpty()
     command = [sys.executable, "-m", "recipectl", "start", "slow"]
     process = subprocess.Popen(command, stdout=terminal, stderr=terminal)
+    os.close(terminal)
+    output = ""
+    while "reading the weights" not in output:
+        output += os.read(controller, 65536).decode()  # EIO once the verb has ended
+    Path("/opt/seen").touch()
     assert process.wait(timeout=60) == 0
-    output = os.read(controller, 100_000).decode()
-    os.close(controller), os.close(terminal)
-    assert "   1 s  slow is loading: reading the weights" in output
+    os.close(controller)
+    assert re.search(r"\r\x1b\[K +\d+ s  slow is loading: reading the weights", output)
 
 
 def test_a_stop_while_loading_ends_an_engine_that_swallows_sigterm() -> None:
