@@ -485,6 +485,26 @@ INLINE = {
         "command", "nohup sh -c 'CUDA_VISIBLE_DEVICES=1 vllm serve a/b' &\nsudo -u ai bash -c 'source /v/bin/activate; vllm serve c/d'\n",
         ["model_path: a/b\ngpus: [1]", "venv_path: /v\nmodel_path: c/d\nuser: ai"], []),
     "a program in a variable": ("command", "V=$(which vllm)\n$V serve a/b\n$X serve c/d\n", ["model_path: a/b"], ["line 3: `${X}` is not known here"]),
+    "an array that begins empty": (
+        "command", 'A=()\ndeclare -a B\nA+=(--seed 1)\nB+=(--port 8001)\nC=()\nvllm serve a/b "${A[@]}" ${B[@]} "${C[@]}"\n', ["port: 8001\nextra_args:\n  seed: 1"], []),
+    "an array that begins as a text": (
+        "command", 'A=x\nA+=(--seed 1)\nvllm serve a/b "${A[@]}"\nvllm serve c/d\n', ["model_path: c/d"], ["line 3: `A` is set with `+=`, to a text and an array (line 2)"]),
+    "GPUs that sudo sets up": (
+        "command", "sudo -n nvidia-smi -pl 300\nsudo nvidia-smi -q\nvllm serve a/b\n", ["model_path: a/b"], ["line 1: `sudo -n nvidia-smi -pl 300`, which sets the GPUs up"]),
+    "engines by other modules": (
+        "command", "python3 -m vllm.entrypoints.api_server --port 1\npython3 -m sglang_router.launch_server --model-path a/b\npython -m sglang.bench_serving --model a/b\nvllm serve a/b\n",
+        ["model_path: a/b"], ["line 1: `python3 …` runs an engine", "line 2: `python3 …` runs an engine", "line 3: `python …`, which is not read"]),
+    "a unit, a Compose file and a script that a script writes": (
+        "command", "cat >/etc/systemd/system/v.service <<E\n[Service]\nExecStart=/v/bin/vllm serve a/b\nE\nsudo tee /x.sh >/dev/null <<'E'\nvllm serve a/b\nE\n"
+        "cat >c.yml <<E\nservices: {v: {\nimage: vllm/vllm-openai}}\nE\ncat <<E\nusage: vllm serve M\nE\nvllm serve c/d\n", ["model_path: c/d"],
+        ["line 1: `/etc/systemd/system/v.service`, which it writes, has an engine; run `recipectl import unit`", "line 5: `/x.sh`, which", "line 8: `c.yml`, which it writes, has an engine; run `recipectl import compose`"]),
+    "a script named after llama-server": (
+        "command", "./run-llama-server -m /x.gguf\n/opt/update-llama-server\nmy-llama-server -m /y.gguf\n", ["model_path: /y.gguf"],
+        ["line 1: `./run-llama-server …` runs an engine in a way that cannot be read", "line 2: `/opt/update-llama-server`, which is not read"]),
+    "a word that llama-server refuses": ("command", "llama-server rocm qwen\nvllm serve a/b\n", ["model_path: a/b"], ["line 1: `rocm` is no option of llama-server"]),
+    "llama-swap in a container": (
+        "compose", "services:\n  s:\n    image: ghcr.io/mostlygeek/llama-swap:cuda\n  v:\n    image: vllm/vllm-openai\n    command: --model a/b\n", ["model_path: a/b"],
+        ["line 3: the service `s`: the image `ghcr.io/mostlygeek/llama-swap:cuda`: run `recipectl import llama-swap`"]),
     "an element of an array": ("command", 'M=(a/b c/d)\nvllm serve "${M[1]}"\n', ["model_path: c/d"], []),
     "a file that a script writes": (
         "command", "cat >/t/x.jinja <<'EOF'\nx\nEOF\necho $$ >/run/x.pid\nvllm serve a/b --chat-template /t/x.jinja\n", ["model_path: a/b"], ["line 1: the file `/t/x.jinja`, which it writes"]),
@@ -675,6 +695,20 @@ def test_what_is_not_carried_over_has_its_line(case: str, tmp_path: Path) -> Non
     sentences = [line for line in imported(verb, path).stderr.splitlines() if "not carried over: " in line]
     without = [line for line in sentences if not re.search(": (/.*: )?line [0-9]+", line)]
     assert [line for line in without if not WITHOUT_LINE.search(line)] == []
+
+
+def test_a_units_own_script_may_have_an_engines_name(tmp_path: Path) -> None:
+    script, unit = tmp_path / "llama-server", tmp_path / "a.service"
+    script.write_text(
+        '#!/usr/bin/env bash\nexport CUDA_VISIBLE_DEVICES=1\nexec /opt/llama/llama-server --port 9001 "$@"\n'
+    )
+    unit.write_text(f"[Service]\nExecStart={script} -m /models/a.gguf\n")
+    (recipe,) = recipes(imported("unit", unit))
+    assert (recipe["binary"], recipe["port"], recipe["gpus"]) == ("/opt/llama/llama-server", 9001, [1])
+    # pip's scripts for a long path of an interpreter
+    script.write_text("#!/bin/sh\n'''exec' /long/bin/python \"$0\" \"$@\"\n' '''\n")
+    (recipe,) = recipes(imported("unit", unit))
+    assert recipe["binary"] == str(script)
 
 
 def test_a_composes_file_of_variables_is_read_as_compose_reads_it(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -18,8 +19,11 @@ RECIPES = Path("/etc/recipectl/recipes")
 
 
 def recipectl(*words: str, timeout_sec: float = 120) -> subprocess.CompletedProcess[str]:
+    """The result of a verb. What it says after each ten seconds of a wait (`10 s: …`) is left out: a busy host waits."""
     command = [sys.executable, "-m", "recipectl", *words]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout_sec)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout_sec)
+    done.stderr = re.sub(r"^\d+ s: .*\n", "", done.stderr, flags=re.MULTILINE)
+    return done
 
 
 def recipe(name: str, **fields: object) -> None:

@@ -10,16 +10,12 @@ from recipectl.compiler import service_settings
 from recipectl.compiler.secrets import has_secret
 from recipectl.compiler.secrets import redacted as redacted_words
 from recipectl.engines import flags
-from recipectl.engines.engine import Engine
-from recipectl.engines.flags import GivenOption
 from recipectl.engines.options import shipped_options
-from recipectl.engines.registry import ENGINES
 from recipectl.errors import UsageError
 from recipectl.importers.arguments import SECRET_FLAG, set_arguments
 from recipectl.importers.command import Command, NoEngineError
 from recipectl.importers.containers import command_in_container
 from recipectl.importers.draft import (
-    VARIABLE_ALONE,
     VARIABLE_END,
     VARIABLE_START,
     Draft,
@@ -27,6 +23,7 @@ from recipectl.importers.draft import (
     redacted,
 )
 from recipectl.importers.lines import at, placed
+from recipectl.importers.named_model import take_model
 from recipectl.importers.option_sources import expanded, of_environment
 from recipectl.importers.programs import Program, program, unwrapped
 from recipectl.importers.variables import set_environment, set_secret
@@ -43,15 +40,6 @@ _PLACEHOLDER = re.compile(
     r"^<([A-Z][A-Z0-9_ .-]*|[A-Za-z]\w*[ _.-][\w .-]*|model|path|port|host|name)>$|^[^%]*\{\{[^%]*\}\}"
     r"|\b(?i:your)[_-](?i:model|path|api|key|hf|org|user|dir|repo|token|name|server|host|hub)|^/path/to/|^\.\.\.$"
 )
-_MODEL_VARIABLE = re.compile(
-    r"\A.(\w+_)?(MODEL\w*|PATH|DIR|REPO|NAME|WEIGHTS|CKPT|CHECKPOINT|ID|ARG)(_\w+|[0-9]+)?.\Z", re.I
-)
-_DOWNLOAD_FLAGS = ("--model-url", "--docker-repo")
-_ROUTER = (
-    "llama-server a router, which starts its models as processes of its own; write a recipe for each model,"
-    " with `on_demand:`, and systemd starts them at their first request"
-)
-_ROUTER_FLAGS = ("--models-dir", "--models-preset", "--models-max")
 
 
 def model_name(text: str) -> str:
@@ -88,7 +76,7 @@ def _draft(command: Command, name: str | None, origin: str) -> Draft:
     _set_runtime(draft, engine, command)
     options, stray_positions = flags.parse(engine.backend, arguments, shipped_options(engine.backend))
     stray_words = [arguments[position] for position in stray_positions]
-    model = _take_model(engine, options, stray_words, draft.not_carried_over, command.unread_files)
+    model = take_model(engine, options, stray_words, draft.not_carried_over, command.unread_files)
     if has_secret(model):
         raise UsageError("the model's address holds a secret; correct it")
     if not model:
@@ -257,44 +245,3 @@ def _runtime_on_path(backend: str, folders: list[str]) -> dict[str, str]:
             is_binary = backend == "llamacpp"
             return {"binary": f"{folder}/{script}"} if is_binary else {"python_path": f"{folder}/python"}
     return {}
-
-
-def _take_model(
-    engine: Program, options: list[GivenOption], stray_words: list[str], lost: list[str], unread: list[str]
-) -> str:
-    """Remove the model from the options or the stray words; UsageError when the command names none."""
-    if stray_words and (engine.has_positional_model or engine.arguments[0] == stray_words[0]):
-        word = stray_words.pop(0)
-        is_unknown = VARIABLE_ALONE.fullmatch(word) and not _MODEL_VARIABLE.search(word)
-        if is_unknown and not engine.has_positional_model:
-            raise UsageError(f"`{redacted(word)}` may hold the model and more; write its words here")
-        if is_unknown:
-            lost.append(f"`{redacted(word)}` is taken for the model, and may be several words or none")
-        return word
-    facts = ENGINES[engine.backend]
-    for flag in (facts.model_flag, "--model", facts.hub_flag):
-        for option in options:
-            if option.flag == flag and option.values:
-                options.remove(option)
-                return option.values[0]
-    raise UsageError(_no_model(facts, options, unread))
-
-
-def _no_model(facts: Engine, options: list[GivenOption], unread: list[str]) -> str:
-    """Why a command names no model, and what to do."""
-    if unread:
-        fault = f"the model may be in {redacted(unread[0])}, which cannot be read here"
-        return f"{fault}; run this where it is, or name the model"
-    for option in options:
-        if option.flag in _DOWNLOAD_FLAGS:
-            return f"`{option.name}` downloads a model; fetch it, and name the file with --model"
-        if option.flag in _ROUTER_FLAGS:
-            return f"`{option.name}` makes {_ROUTER}"
-        if option.flag == facts.config_flag:
-            fault = f"the model is in {redacted(' '.join(option.values))}, which cannot be read here"
-            return f"{fault}; run this where it is, or name the model"
-        if option.name.endswith("-default"):
-            return f"`{option.name}` is a model of llama.cpp's choice; name it with -hf"
-    if facts.hub_flag:
-        return f"the command names no model, which makes {_ROUTER}; or add it (`{facts.model_flag} PATH`)"
-    return f"the command names no model; add it (`{facts.model_flag} PATH`)"

@@ -1,5 +1,6 @@
 """The engine that a command runs, without the wrappers before it: `sudo`, `env`, `nohup`."""
 
+import contextlib
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -8,6 +9,7 @@ from recipectl.importers.command import Command, assignment, script_in
 from recipectl.importers.draft import host_variable
 from recipectl.importers.wrappers import options_of, settings
 from recipectl.recipe.hostfile import DEFAULT_PATH
+from recipectl.regular import open_regular
 from recipectl.systemd import quoting
 
 _MODULES = {
@@ -48,6 +50,11 @@ _NEEDLESS_WRAPPERS = ("exec", "nohup", "time", "setsid", "command")
 _DIRECT_WRAPPERS = (*_NEEDLESS_WRAPPERS, "sudo", "doas", "stdbuf", "unbuffer", "chronic")
 
 
+_NAMES_OF_SCRIPTS = re.compile(
+    r"(start|run|launch|serve|update|stop|restart|build|install|setup|deploy|docker)[-_.].*|.*\.(sh|py)\Z"
+)
+
+
 @dataclass
 class Program:
     """The engine of a command: `runtime_fields` of the recipe name its file, `arguments` follow it."""
@@ -64,14 +71,28 @@ def program(words: list[str]) -> Program | None:
     name = re.sub("^(vllm|sglang)(@|==).*", r"\1", program_name(words))  # `uvx vllm@0.32.0`
     arguments = words[1:]
     arguments = [word for word in arguments if word != "--"]  # argparse takes the words after it as they are
+    if words and _is_own_script(words[0]):
+        return None
     if name == "vllm" and arguments[:1] == ["serve"]:
         return Program("vllm", _script_runtime(words[0]), arguments[1:], has_positional_model=True)
     if name == "sglang" and arguments[:1] == ["serve"]:
         return Program("sglang", _script_runtime(words[0]), arguments[1:])
-    if re.fullmatch(r"(.*[-_.])?llama[-_]server([-_.].*)?", name) and not name.endswith((".sh", ".py")):
+    if re.fullmatch(r"(.*[-_.])?llama[-_]server([-_.].*)?", name):
         is_fork = name != "llama-server"  # the host's PATH would decide for another one
         return Program("llamacpp", {"binary": words[0]} if "/" in words[0] or is_fork else {}, arguments)
     return _python_program(words[0], arguments) if re.fullmatch(r"python[0-9.]*", name) else None
+
+
+def _is_own_script(file: str) -> bool:
+    """Whether a file with an engine's name is a site's shell script, by its name or its first line."""
+    if _NAMES_OF_SCRIPTS.match(PurePosixPath(file).name):
+        return True
+    start = b""
+    if file.startswith("/"):
+        with contextlib.suppress(OSError), open_regular(file) as script:
+            start = script.read(500)
+    # pip starts a long interpreter's path with `exec` in a script of sh.
+    return bool(re.match(rb"#!.*\b(ba|da|z)?sh\b", start)) and b"'''exec'" not in start
 
 
 def program_name(words: list[str]) -> str:

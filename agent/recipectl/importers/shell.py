@@ -85,18 +85,19 @@ class _Shell(SimpleCommands):
             self._refuse_substituted(node)
             self._refuse_of_zsh(node, self.commands[first:])
         targets = [Words(self.scope).value(redirection.Word) for redirection in statement.Redirs or ()]
+        written: list[str] = []
         for redirection, target in zip(statement.Redirs or (), targets, strict=True):
             shell_redirections.check(redirection, target, self.commands[first:])
-            writes = ">" in str(redirection.Op) and "&" not in str(redirection.Op)
             words = literals(node) if node and node.Type == "CallExpr" else []
-            if writes and (words[:1] in (["cat"], ["echo"], ["printf"]) or is_of_kernel(target)):
-                self._name_written([target], redirection.line)
-            elif "<<" in str(redirection.Op):
-                self._name_written(files_of_tee(words), redirection.line)
+            written += shell_redirections.written_files(str(redirection.Op), words, target)
             if words[:1] == ["read"] and redirection.Hdoc:
                 self._refuse_text("".join(redirection.Hdoc.texts("Lit")), redirection.line)
             if node is None:
                 self.lost.append(f"line {redirection.line}: a redirection, which a shell may refuse")
+        if node and (reason := shell_redirections.written_engine(statement.Redirs or (), written)):
+            self.commands.append(refused(statement.line, reason))
+        else:
+            self._name_written(written, statement.line)
         operators = [str(redirection.Op) for redirection in statement.Redirs or ()]
         if node and (name := shell_redirections.placeholder([*zip(operators, targets, strict=True)])):
             self.commands[first:] = [refused(statement.line, f"fill in `<{name}>`")]

@@ -53,25 +53,27 @@ class SimpleCommands:
                 self._set(name, Variable(match[2], remarks=tuple(words.remarks)), node.line)
             elif not argument.Naked:
                 self._assign(argument)
+            elif "a" in options and name not in self.scope.variables:
+                self._set(name, Variable(elements=()), node.line)
             if name and (node.Variant.Value == "export" or "x" in options):
-                self.scope.exported_names.add(name)
-                if name not in self.scope.variables and is_likely_secret(name, "x" * 20):
-                    self.scope.places[name] = f"line {node.line}"
-                elif name not in self.scope.variables:
-                    remedy = "set it in `env_vars:`"
-                    self.lost.append(f"line {node.line}: the variable `{name}` of the caller; {remedy}")
+                self._export(name, node.line)
+
+    def _export(self, name: str, line: int) -> None:
+        self.scope.exported_names.add(name)
+        if name not in self.scope.variables and is_likely_secret(name, "x" * 20):
+            self.scope.places[name] = f"line {line}"
+        elif name not in self.scope.variables:
+            self.lost.append(f"line {line}: the variable `{name}` of the caller; set it in `env_vars:`")
 
     def _assign(self, node: Node) -> None:
         name, words = node.Name.Value, Words(self.scope)
         before = self.scope.variables.get(name, Variable(host_variable(name)))
         elements = (node.Array.Elems or ()) if node.Array else ()
-        if (
-            node.Index
-            or (node.Array and node.Array.Glued)
-            or any(element.Index for element in elements)
-            or (node.Append and bool(before.elements) != bool(node.Array))
-        ):
+        if node.Index or (node.Array and node.Array.Glued) or any(element.Index for element in elements):
             self.forget([name], "with an index", node.line)
+            return
+        if node.Append and (before.elements is None) == bool(node.Array):
+            self.forget([name], "with `+=`, to a text and an array", node.line)
             return
         if node.Array:
             added = tuple(words.fields([element.Value for element in elements]))
@@ -122,9 +124,8 @@ class SimpleCommands:
             self.lost += words.remarks if name == "set" else []
             self._BUILTINS[name](self, fields, node.line)
         elif name and sets_gpus_up(fields):
-            self.lost.append(
-                f"line {node.line}: `{' '.join(fields)}`, which sets the GPUs up; do that at boot"
-            )
+            shown = " ".join(fields)
+            self.lost.append(f"line {node.line}: `{shown}`, which sets the GPUs up; do that at boot")
         elif name and has_effect(fields):
             names = inner.exported_names | {item.Name.Value for item in node.Assigns or ()}
             self._add_command(fields, inner, names, words.remarks, words.reasons, node.line)

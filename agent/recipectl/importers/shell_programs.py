@@ -2,9 +2,9 @@
 
 import re
 
-from recipectl.importers.command import program_shown
+from recipectl.importers.command import Command, program_shown
 from recipectl.importers.draft import AS_IT_RUNS, redacted
-from recipectl.importers.programs import program, program_name
+from recipectl.importers.programs import program, program_name, unwrapped
 
 # Programs that change nothing of what an engine is given.
 _WITHOUT_EFFECT = frozenset(
@@ -29,6 +29,8 @@ _SMI_QUERY = re.compile(
 _RUNS_ENGINE = re.compile(
     r"\bvllm serve [^-\s]"
     r"|\b(vllm\.entrypoints|sglang serve|sglang\.launch_server|vllm serve)\b[^\n]{0,400} --model"
+    r"|-m (vllm\.entrypoints\.(openai\.)?api_server|sglang(\.srt\.entrypoints\.http_server|\.cli\.main serve"
+    r"|_router\.launch_server))\b"
     r"|llama-server\b[^\n]{0,400} (-m|--model|-hf|--hf-repo|-mu|--models-\w+) "
     r"|vllm/entrypoints/\S{0,80}api_server\.py\b[^\n]{0,400} --model"
     r"|\b((docker|podman|nerdctl)\b[^\n]{0,80} (run|create)|(singularity|apptainer) (run|exec)|kubectl run)\b"
@@ -36,7 +38,7 @@ _RUNS_ENGINE = re.compile(
 )
 # They run what a file says, which no importer reads.
 _RUNS_FILES = re.compile(
-    r"((ba|da|z|fi)?sh|python[0-9.]*|make|just|sbatch|perl|node|ruby|.*\.(sh|bash|py))\Z"
+    r"((ba|da|z|fi)?sh|python[0-9.]*|make|just|sbatch|perl|node|ruby|.*\.(sh|bash|py)|.*llama[-_]server.*)\Z"
 )
 # They look for an engine that runs, or end it.
 _ASKS = ("pkill", "pgrep", "grep", "ps", "fuser", "echo", "printf")
@@ -60,12 +62,13 @@ def is_of_kernel(file: str) -> bool:
 
 def files_of_tee(words: list[str]) -> list[str]:
     """The files that `tee` writes, also as root."""
-    words = words[1:] if words[:1] == ["sudo"] else words
+    words = unwrapped(Command({}, words)).words
     return [word for word in words[1:] if not word.startswith("-")] if words[:1] == ["tee"] else []
 
 
 def sets_gpus_up(words: list[str]) -> bool:
     """True for `nvidia-smi` with an option that changes a setting of the GPUs."""
+    words = unwrapped(Command({}, words)).words or [""]
     options = [word for word in words[1:] if word.startswith("-")]
     asks = words[1:2] in (["topo"], ["dmon"], ["pmon"]) or all(map(_SMI_QUERY.match, options))
     return words[0] == "nvidia-smi" and not asks

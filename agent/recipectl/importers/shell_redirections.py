@@ -1,12 +1,22 @@
 """What the redirections of a shell mean for the commands that they stand at."""
 
+import re
+from collections.abc import Iterable, Sequence
+
 from recipectl.importers.command import SHELLS, Command
 from recipectl.importers.draft import VARIABLE_START
 from recipectl.importers.programs import program_name
 from recipectl.importers.shell_conditions import literals
+from recipectl.importers.shell_programs import files_of_tee, holds_engine, is_of_kernel
 from recipectl.importers.shell_syntax import Node
 
 _ENGINES = ("vllm", "sglang", "llama-server", "python", "python3", "docker", "podman")
+# An engine in a file, and the verb that imports that file.
+_ENGINE_IN = {
+    "unit": re.compile(r"^\s*ExecStart=[^#]{0,400}?(vllm|sglang|llama[-_]server)", re.M),
+    "quadlet": re.compile(r"^\s*Image=.*(vllm|sglang|(?<!o)llama)", re.M),
+    "compose": re.compile(r"^\s*image:.*(vllm|sglang|(?<!o)llama)", re.M),
+}
 
 
 def check(redirection: Node, word: str, commands: list[Command]) -> None:
@@ -33,6 +43,23 @@ def check(redirection: Node, word: str, commands: list[Command]) -> None:
             command.words = [*command.words[:1], "<<", *redirection.Hdoc.texts("Lit")]
     for command in commands:
         command.refuse(f"line {redirection.line}", remedy)
+
+
+def written_files(operator: str, words: list[str], target: str) -> list[str]:
+    """The files that a redirection of a program lets it write, which an engine may read."""
+    if ">" in operator and "&" not in operator:
+        return [target] if words[:1] in (["cat"], ["echo"], ["printf"]) or is_of_kernel(target) else []
+    return files_of_tee(words) if "<<" in operator else []
+
+
+def written_engine(redirections: Iterable[Node], files: Sequence[str]) -> str | None:
+    """Why the engine in a file that a here-document writes is not imported; None without an engine."""
+    text = "".join(part for item in redirections if item.Hdoc for part in item.Hdoc.texts("Lit"))
+    verbs = [verb for verb, pattern in _ENGINE_IN.items() if pattern.search(text)]
+    verbs += ["command"] if holds_engine(text) else []
+    if not files or not verbs:
+        return None
+    return f"`{files[0]}`, which it writes, has an engine; run `recipectl import {verbs[0]}` with that file"
 
 
 def _name_readers(readers: list[Node], commands: list[Command]) -> None:

@@ -213,6 +213,9 @@ def _own_script(words: list[str]) -> tuple[str, str]:
     if "compose" in " ".join(words[:2]):
         fault = f"`{redacted(program_shown(words))}` runs containers"
         raise UsageError(f"{fault}; run `recipectl import compose` with its file")
+    if program_name(words) == "llama-swap":
+        fault = f"`{redacted(words[0])}` starts its models itself"
+        raise UsageError(f"{fault}; run `recipectl import llama-swap` with its configuration")
     if program_name(words) in _NO_SCRIPTS:
         fault = f"`{redacted(program_shown(words))}` does not show its engine"
         raise UsageError(f"{fault}; give the engine's command, {AS_IT_RUNS}")
