@@ -4,11 +4,16 @@ import os
 import pty
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 
-def on_terminal(*words: str, environment: Mapping[str, str] | None = None, keys: str = "") -> str:
-    """What a terminal of 80 columns gets from a verb, control characters and all."""
+def on_terminal(
+    *words: str,
+    environment: Mapping[str, str] | None = None,
+    keys: str = "",
+    watch: Callable[[str], object] = len,
+) -> str:
+    """What a terminal of 80 columns gets from a verb, control characters and all; `watch` gets it as it comes."""
     main, other = pty.openpty()
     variables = os.environ | {"TERM": "xterm", "COLUMNS": "80"} | dict(environment or {})
     command = [sys.executable, "-m", "recipectl", *words]
@@ -24,6 +29,7 @@ def on_terminal(*words: str, environment: Mapping[str, str] | None = None, keys:
         if not part:
             break
         output += part
+        watch(output.decode(errors="replace"))
     process.wait()
     os.close(main)
     return output.decode()

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,7 +19,7 @@ ENGINE = ROOT / ".build/llamacpp"
 RECIPES = Path("/etc/recipectl/recipes")
 
 
-def recipectl(*words: str, timeout_sec: float = 120) -> subprocess.CompletedProcess[str]:
+def recipectl(*words: str, timeout_sec: float = 600) -> subprocess.CompletedProcess[str]:
     """The result of a verb. What it says after each ten seconds of a wait (`10 s: …`) is left out: a busy host waits."""
     command = [sys.executable, "-m", "recipectl", *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout_sec)
@@ -44,7 +45,7 @@ def show(name: str, field: str) -> str:
     return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def until(name: str, field: str, value: str, timeout_sec: float = 30) -> None:
+def until(name: str, field: str, value: str, timeout_sec: float = 120) -> None:
     end = time.monotonic() + timeout_sec
     while show(name, field) != value and time.monotonic() < end:
         time.sleep(0.05)
@@ -55,7 +56,7 @@ def systemctl(*words: str) -> str:
     return subprocess.run(["systemctl", *words], capture_output=True, text=True, check=False).stdout.strip()
 
 
-def ask(port: int, timeout_sec: float = 30) -> str:
+def ask(port: int, timeout_sec: float = 120) -> str:
     """The name of the model that answers at a port; what the host said of late is printed when none does."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/models", timeout=timeout_sec) as answer:
@@ -65,7 +66,24 @@ def ask(port: int, timeout_sec: float = 30) -> str:
         raise
 
 
+def main_pid(name: str) -> int:
+    """The engine's process, which there is: os.kill(0, …) would be for the tests' own processes."""
+    pid = int(show(name, "MainPID"))
+    assert pid > 0, f"{name} has no main process"
+    return pid
+
+
+def until_listening(port: int) -> None:
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"nothing listens at port {port}")
+
+
 def journal(unit: str) -> str:
+    subprocess.run(["journalctl", "--sync"], check=False)
     words = ["journalctl", "-u", unit, "-o", "cat", "--no-pager", "-q"]
     return subprocess.run(words, capture_output=True, text=True, check=False).stdout
 

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 
 def run_as(user: str, *words: str) -> subprocess.CompletedProcess[str]:
     command = ["setpriv", f"--reuid={user}", f"--regid={pwd.getpwnam(user).pw_gid}", "--init-groups", *words]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd="/", timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd="/", timeout=300)
 
 
 @pytest.fixture

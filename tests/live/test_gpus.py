@@ -190,7 +190,7 @@ def test_the_first_request_starts_the_model_and_idleness_stops_it() -> None:
     assert ask(18201) == "a"
     with concurrent.futures.ThreadPoolExecutor() as pool:
         assert list(pool.map(ask, [18201] * 5)) == ["a"] * 5
-    until("a", "ActiveState", "inactive", timeout_sec=10)
+    until("a", "ActiveState", "inactive", timeout_sec=120)
     assert ask(18201) == "a"
 
 
@@ -222,7 +222,7 @@ def test_a_request_waits_until_a_busy_rival_is_idle_and_then_evicts_it() -> None
             name,
             port=18201 + index,
             gpus=["0"],
-            on_demand={"idle": "1min", "patience": "20s"},
+            on_demand={"idle": "1min", "patience": "10min"},
             env_vars={"LOAD_SEC": "0.2"},
         )
     recipectl("apply")
@@ -234,7 +234,7 @@ def test_a_request_waits_until_a_busy_rival_is_idle_and_then_evicts_it() -> None
             time.sleep(2)
             assert (answer.done(), show("a", "ActiveState")) == (False, "active")
             busy.close()
-            assert answer.result(timeout=20) == "slow"
+            assert answer.result(timeout=200) == "slow"
     assert show("a", "ActiveState") == "inactive"
     assert ask(18201) == "slow"
 
@@ -277,7 +277,7 @@ def test_a_client_that_vanishes_is_noticed() -> None:
 
 
 def test_start_of_an_on_demand_model_keeps_it_until_it_is_idle() -> None:
-    recipe("a", port=18201, served_model_name="a", on_demand={"idle": "4s"})
+    recipe("a", port=18201, served_model_name="a", on_demand={"idle": "15s"})
     recipectl("apply")
     assert recipectl("start", "a").returncode == 0
     time.sleep(1)
@@ -413,9 +413,9 @@ def test_a_model_that_loads_for_somebody_is_not_evicted_meanwhile() -> None:
     recipectl("apply")
     with concurrent.futures.ThreadPoolExecutor() as pool:
         first = pool.submit(ask, 18201)
-        time.sleep(1.5)
+        until("a", "SubState", "start-post")
         second = pool.submit(ask, 18202)
-        assert (first.result(timeout=20), second.result(timeout=20)) == ("slow", "slow")
+        assert (first.result(timeout=200), second.result(timeout=200)) == ("slow", "slow")
 
 
 def test_patience_is_the_newcomers_own() -> None:
@@ -435,7 +435,7 @@ def test_what_needs_the_evicted_one_is_waited_for_too() -> None:
     load = {"LOAD_SEC": "0.2"}
     slow("emb", port=18201, gpus=["0"], env_vars=load)
     slow("rag", port=18202, requires=["emb"], env_vars=load)
-    slow("llm", port=18203, gpus=["0"], on_demand={"idle": "1min", "patience": "20s"}, env_vars=load)
+    slow("llm", port=18203, gpus=["0"], on_demand={"idle": "1min", "patience": "10min"}, env_vars=load)
     recipectl("apply"), recipectl("start", "rag")
     with (
         socket.create_connection(("127.0.0.1", 18202)) as busy,
@@ -445,13 +445,13 @@ def test_what_needs_the_evicted_one_is_waited_for_too() -> None:
         time.sleep(2)
         assert (answer.done(), show("rag", "ActiveState")) == (False, "active")
         busy.close()
-        assert answer.result(timeout=20) == "slow"
+        assert answer.result(timeout=200) == "slow"
 
 
 def test_a_watched_on_demand_model_still_goes_when_it_is_idle() -> None:
-    recipe("a", port=18201, on_demand={"idle": "1s"}, watch={"every": "1s", "failures": 2, "timeout": "1s"})
+    recipe("a", port=18201, on_demand={"idle": "1s"}, watch={"every": "1s", "failures": 2, "timeout": "30s"})
     recipectl("apply"), ask(18201)
-    until("a", "ActiveState", "inactive", timeout_sec=15)
+    until("a", "ActiveState", "inactive", timeout_sec=120)
 
 
 def test_requests_for_a_model_that_is_not_there_leave_its_socket_up() -> None:
@@ -473,7 +473,7 @@ def test_a_running_model_becomes_on_demand_in_one_apply() -> None:
     wants = Path("/etc/systemd/system/models.target.wants")
     assert [path.name for path in wants.glob("model-*")] == ["model-a.socket"]
     assert ask(18201) == "a"
-    until("a", "ActiveState", "inactive", timeout_sec=15)
+    until("a", "ActiveState", "inactive", timeout_sec=120)
 
 
 def test_no_restart_leaves_an_on_demand_model_where_it_listens() -> None:
@@ -559,7 +559,7 @@ def test_a_shorter_idle_time_reaches_a_model_that_is_up() -> None:
     recipectl("apply"), ask(18201)
     recipe("a", port=18201, served_model_name="a", on_demand={"idle": "1s"})
     recipectl("apply"), ask(18201)
-    until("a", "ActiveState", "inactive", timeout_sec=15)
+    until("a", "ActiveState", "inactive", timeout_sec=120)
 
 
 def test_a_change_of_what_another_needs_brings_both_back() -> None:

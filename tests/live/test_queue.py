@@ -5,7 +5,6 @@ import contextlib
 import http.client
 import json
 import os
-import socket
 import subprocess
 import threading
 import time
@@ -16,7 +15,18 @@ from pathlib import Path
 
 import pytest
 
-from live.common import ROOT, journal, recipe, recipectl, remove_all, script, show, systemctl, until
+from live.common import (
+    ROOT,
+    journal,
+    recipe,
+    recipectl,
+    remove_all,
+    script,
+    show,
+    systemctl,
+    until,
+    until_listening,
+)
 from recipectl.machine.installation import systemd_version
 
 pytestmark = pytest.mark.systemd
@@ -239,14 +249,6 @@ def test_a_queued_model_that_has_failed_calls_the_hosts_hook() -> None:
     calls = Path("/run/alerts-of-queue").read_text().splitlines()
     assert {*calls} == {"model-alpha.service"}
     assert len(calls) == 1 or systemd_version() >= 257
-
-
-def until_listening(port: int) -> None:
-    end = time.monotonic() + 60
-    while time.monotonic() < end:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-            return
-        time.sleep(0.05)
 
 
 def test_a_model_that_runs_gets_a_queue_and_loses_it_again() -> None:

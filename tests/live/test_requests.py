@@ -74,7 +74,7 @@ def test_no_request_at_the_end_of_idleness_is_lost() -> None:
         proxy = systemctl("show", "-P", "MainPID", "model-a-proxy.service")
         while is_alive(proxy):
             pass
-        connections = [socket.create_connection(("127.0.0.1", 18201), timeout=30) for _ in range(10)]
+        connections = [socket.create_connection(("127.0.0.1", 18201), timeout=120) for _ in range(10)]
         for connection in connections:
             connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
         outcomes += [answered(connection) for connection in connections]
@@ -85,7 +85,7 @@ def test_clients_of_an_engine_that_cannot_start_are_closed_and_nothing_loops() -
     broken = script(Path("/opt/broken"), "import sys, time\ntime.sleep(0.3)\nsys.exit(1)\n")
     recipe("a", port=18201, binary=broken, on_demand={"idle": "1min"})
     recipectl("apply")
-    outcomes = ask_at_once(18201, 40, timeout_sec=20)
+    outcomes = ask_at_once(18201, 40, timeout_sec=120)
     assert "ok" not in outcomes
     assert "TimeoutError" not in outcomes
     until("a", "ActiveState", "failed")
@@ -103,7 +103,7 @@ def test_a_crash_closes_its_own_clients_and_the_next_request_starts_it_again() -
     recipe("a", port=18201, binary=script(Path("/opt/instant"), SERVER), on_demand={"idle": "1min"})
     recipectl("apply")
     assert ask(18201) == "ok"
-    with socket.create_connection(("127.0.0.1", 18201), timeout=20) as held:
+    with socket.create_connection(("127.0.0.1", 18201), timeout=120) as held:
         held.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         assert held.recv(100).startswith(b"HTTP/1.1 200")
         systemctl("kill", "--signal=SIGKILL", "model-a.service")

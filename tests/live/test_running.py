@@ -107,11 +107,13 @@ def test_a_worker_leads_to_its_engine_and_another_process_to_none(running: int) 
     (folder / "sglang").write_text(f"#!{sys.executable}\n{titled}\n"), (folder / "sglang").chmod(0o755)
     engine = subprocess.Popen([folder / "sglang", "serve", "--model-path", "org/m", "--port", "18299"])
     try:
-        end = time.monotonic() + 10
+        end = time.monotonic() + 60
         children = Path(f"/proc/{engine.pid}/task/{engine.pid}/children")
         while not (found := children.read_text().split()) and time.monotonic() < end:
             time.sleep(0.05)
-        time.sleep(0.2)
+        title = Path(f"/proc/{found[0]}/cmdline")
+        while not title.read_bytes().startswith(b"sglang::") and time.monotonic() < end:
+            time.sleep(0.05)
         recipe = recipectl("import", "process", found[0])
         assert recipe.stdout.startswith(f"# From process {engine.pid}"), recipe.stderr
         assert "backend: sglang" in recipe.stdout

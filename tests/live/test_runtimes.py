@@ -243,7 +243,7 @@ STEPS = [
     "switch",
     "canaries",
 ]
-SLOW = "canaries: [{command: [/bin/sleep, '1']}]\n"
+SLOW = "canaries: [{command: [/bin/sleep, '50']}]\n"
 
 
 def kill() -> None:
@@ -352,7 +352,7 @@ def test_an_on_demand_model_that_sleeps_is_upgraded_and_sleeps_again() -> None:
 
 
 def test_a_model_that_is_being_upgraded_is_not_stopped_or_removed_and_not_upgraded_twice() -> None:
-    text = serving(SLOW.replace("'1'", "'30'"))
+    text = serving(SLOW)
     at_step("canaries", lambda: None)
     for verb in ("stop", "restart", "remove", "rollback", "upgrade"):
         result = recipectl(verb, "m")
@@ -409,11 +409,14 @@ def test_an_answer_of_the_old_engine_is_none_of_the_new_one(tmp_path: Path) -> N
 
 
 def test_a_recipe_that_cannot_be_written_on_the_way_back_does_not_keep_the_new_engine() -> None:
-    text = serving("canaries: [{command: [/bin/sleep, '3']}, {command: [/bin/false]}]\n")
+    text = serving(
+        "canaries: [{command: [/bin/sh, -c, 'until [ -e /opt/read-only ]; do sleep 0.1; done; exit 1']}]\n"
+    )
 
     def read_only() -> None:
         subprocess.run(["mount", "--bind", "/etc/recipectl", "/etc/recipectl"], check=True)
         subprocess.run(["mount", "-o", "remount,bind,ro", "/etc/recipectl"], check=True)
+        Path("/opt/read-only").touch()
 
     try:
         at_step("canaries", read_only)
@@ -422,7 +425,8 @@ def test_a_recipe_that_cannot_be_written_on_the_way_back_does_not_keep_the_new_e
             time.sleep(0.2)
         assert (engine(), record()["step"]) == (EARLIER.name, "back")
     finally:
-        subprocess.run(["umount", "/etc/recipectl"], check=True)
+        subprocess.run(["umount", "-l", "/etc/recipectl"], check=True)
+        Path("/opt/read-only").unlink(missing_ok=True)
     ended_with_the_old_engine(text)  # the unit runs again until all is back
 
 

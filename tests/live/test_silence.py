@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from live.common import ENGINE, RECIPES, recipe, recipectl, script, show, systemctl, until
+from live.common import ENGINE, RECIPES, main_pid, recipe, recipectl, script, show, systemctl, until
 from live.test_user import ann, as_ann  # noqa: F401  (a fixture)
 
 pytestmark = pytest.mark.systemd
@@ -95,7 +96,7 @@ def test_a_missing_credential_and_a_missing_numa_node_are_named() -> None:
 def test_signals_and_limits_are_named() -> None:
     recipe("a", port=18201, service={"Restart": "no"})
     recipectl("apply"), recipectl("start", "a")
-    os.kill(int(show("a", "MainPID")), signal.SIGKILL)
+    os.kill(main_pid("a"), signal.SIGKILL)
     until("a", "ActiveState", "failed")
     assert status()["reason"] == "the engine was killed by SIGKILL"
     row = failing("import sys; sys.exit(1)", service={"RestartSec": "100ms", "StartLimitBurst": "2"})
@@ -120,13 +121,11 @@ def test_a_model_between_two_crashes_is_shown_with_its_count() -> None:
         "a",
         port=18201,
         binary=script(Path("/opt/crashes"), "import sys; sys.exit(1)"),
-        service={"RestartSec": "3s"},
+        service={"RestartSec": "15s"},
     )
     recipectl("apply"), recipectl("start", "a")
     until("a", "NRestarts", "1")
-    end = time.monotonic() + 10
-    while show("a", "SubState") != "auto-restart" and time.monotonic() < end:
-        time.sleep(0.05)
+    until("a", "SubState", "auto-restart")  # the second pause, of 15 s, has begun
     for output in (recipectl("list").stdout, recipectl("status").stdout):
         assert "(crash 1)" in output, output
     doctor = {row["check"]: row["problems"] for row in json.loads(recipectl("doctor", "--json").stdout)}
@@ -351,13 +350,9 @@ def test_a_socket_that_failed_is_shown_as_failed() -> None:
     recipe("a", port=18201, on_demand={})
     recipectl("apply")
     systemctl("stop", "model-a.socket")
-    taken = "import socket, time; s = socket.create_server(('127.0.0.1', 18201)); time.sleep(60)"
-    holder = subprocess.Popen([sys.executable, "-c", taken])
-    time.sleep(0.5)
-    systemctl("start", "model-a.socket")
-    tables = [recipectl(verb).stdout for verb in ("status", "list")]
-    holder.kill()
-    holder.wait()
+    with socket.create_server(("127.0.0.1", 18201)):
+        systemctl("start", "model-a.socket")
+        tables = [recipectl(verb).stdout for verb in ("status", "list")]
     assert ["stopped, socket failed" in table for table in tables] == [True, True]
     recipectl("apply")
 
@@ -397,7 +392,7 @@ def test_a_load_may_take_longer_than_systemds_own_limit() -> None:
     """No helper extends the limit: TimeoutStartSec= is the whole of it."""
     recipe("a", port=18201, binary=script(Path("/opt/serves"), SERVES), env_vars={"LOAD_SEC": "95"})
     recipectl("apply")
-    assert recipectl("start", "a", timeout_sec=150).returncode == 0
+    assert recipectl("start", "a", timeout_sec=600).returncode == 0
     assert show("a", "ActiveState") == "active"
 
 

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.systemd
 SEED = int(os.environ.get("STORM_SEED", "20261124"))
 FAULTS = int(os.environ.get("STORM_FAULTS", "200"))
 COMMON = {
-    "ready": {"timeout_sec": 60},
+    "ready": {"timeout_sec": 300},
     "args": ["--threads", "1"],
     "service": {"RestartSec": "500ms"},
     "max_model_len": 256,
@@ -117,7 +117,7 @@ class Storm:
                 with contextlib.suppress(ProcessLookupError):  # it went by itself meanwhile
                     os.kill(pid, signal.SIGKILL)
             taken = subprocess.run(
-                [sys.executable, "-c", thief, str(port)], capture_output=True, check=False, timeout=10
+                [sys.executable, "-c", thief, str(port)], capture_output=True, check=False, timeout=120
             )
             if taken.returncode == 0:
                 self.counts["ports stolen"] = self.counts.get("ports stolen", 0) + 1
@@ -151,7 +151,7 @@ def test_a_host_in_a_storm_ends_as_its_recipes_say(capsys: pytest.CaptureFixture
     up = write_recipes()
     applied = recipectl("apply")
     assert applied.returncode == 0, applied.stderr
-    assert recipectl("wait", "--timeout", "90", *up).returncode == 0
+    assert recipectl("wait", "--timeout", "600", *up).returncode == 0
     storm, start_time = Storm(SEED), time.monotonic()
     for _ in range(FAULTS):
         storm.strike()

@@ -1,5 +1,6 @@
 """The throwaway systemd changes nothing on the machine it runs on."""
 
+import contextlib
 import subprocess
 import sys
 import time
@@ -17,7 +18,10 @@ def machine() -> tuple[object, ...]:
     mounts = Path("/proc/self/mountinfo").read_text()
     cgroups = sorted(str(path) for path in Path("/sys/fs/cgroup").rglob("throwaway-systemd.*"))
     units = sorted(str(path) for path in Path("/etc/systemd/system").rglob("*"))
-    names = [path.read_text() for path in Path("/proc").glob("[0-9]*/comm")]
+    names = []
+    for path in Path("/proc").glob("[0-9]*/comm"):
+        with contextlib.suppress(OSError):  # gone meanwhile
+            names.append(path.read_text())
     status = subprocess.run(
         ["git", "-C", str(ROOT), "status", "--porcelain"], capture_output=True, check=False
     )

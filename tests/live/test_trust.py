@@ -335,9 +335,10 @@ def test_the_lock_of_apply_is_roots_alone() -> None:
         waiting = subprocess.Popen(
             [sys.executable, "-m", "recipectl", "apply"], stderr=subprocess.PIPE, text=True
         )
-        time.sleep(4)
+        assert waiting.stderr is not None
+        assert "waiting for another recipectl" in waiting.stderr.readline()
         fcntl.flock(held, fcntl.LOCK_UN)
-    assert "waiting for another recipectl" in waiting.communicate(timeout=30)[1]
+    waiting.communicate(timeout=60)
 
 
 def test_outputs_do_not_follow_a_planted_link() -> None:

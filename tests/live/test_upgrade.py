@@ -10,7 +10,19 @@ from pathlib import Path
 import packaging
 import pytest
 
-from live.common import ENGINE, ROOT, ask, journal, recipe, recipectl, script, show, systemctl, until
+from live.common import (
+    ENGINE,
+    ROOT,
+    ask,
+    journal,
+    main_pid,
+    recipe,
+    recipectl,
+    script,
+    show,
+    systemctl,
+    until,
+)
 
 pytestmark = pytest.mark.systemd
 UNITS = Path("/etc/systemd/system")
@@ -53,7 +65,7 @@ def test_units_of_the_earlier_release_start_restart_and_stop(earlier: dict[str, 
     assert subprocess.run(["systemctl", "restart", "model-first.service"], check=False).returncode == 0
     assert recipectl("restart", "second").returncode == 0
     assert show("plain", "User") == "recipectl"
-    os.kill(int(show("plain", "MainPID")), signal.SIGSTOP)  # its watch finds it
+    os.kill(main_pid("plain"), signal.SIGSTOP)  # its watch finds it
     until("plain", "NRestarts", "1")
     until("plain", "ActiveState", "active")
     for name in ("plain", "first", "second"):

@@ -74,7 +74,7 @@ def test_an_engine_that_hangs_with_requests_is_killed_in_time_and_comes_back() -
         assert time.monotonic() - begin < 300
         time.sleep(0.1)
     assert "(2 of 2)" in watching()
-    until("hangs", "ActiveState", "active", timeout_sec=60)
+    until("hangs", "ActiveState", "active", timeout_sec=300)
     complete(1)
     for thread in threads:
         thread.join()
@@ -97,7 +97,7 @@ def test_the_key_of_the_api_comes_from_its_credential_and_is_nowhere_else() -> N
     file.parent.mkdir(parents=True, exist_ok=True)
     file.touch(0o600)
     file.write_text(f'LLAMA_API_KEY="{KEY}"\n')
-    pid = serve(secrets={"LLAMA_API_KEY": str(file)}, watch={"ask": "completion"})
+    pid = serve(secrets={"LLAMA_API_KEY": str(file)}, watch={"ask": "completion", "timeout": "30s"})
     time.sleep(6)
     assert show("hangs", "MainPID") == str(pid)
     assert "secrets" not in watching()  # it was asked with the right key
@@ -110,12 +110,12 @@ def test_the_key_of_the_api_comes_from_its_credential_and_is_nowhere_else() -> N
 
 def test_a_question_of_a_site_is_asked_with_its_body() -> None:
     body = '{"content": "a b"}'
-    pid = serve(watch={"path": "/tokenize", "body": body})
+    pid = serve(watch={"path": "/tokenize", "body": body, "timeout": "30s"})
     time.sleep(4)
     assert (show("hangs", "MainPID"), "/tokenize" in watching()) == (str(pid), False)
     recipectl("stop", "hangs")
     serve(watch={"path": "/no-such-path"})
-    until("hangs", "NRestarts", "1", timeout_sec=60)
+    until("hangs", "NRestarts", "1", timeout_sec=300)
     assert "model-hangs.service does not answer /no-such-path (2 of 2)" in watching()
 
 
@@ -135,7 +135,7 @@ http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--por
     recipe("hangs", binary=script(Path("/opt/hollow"), hollow), port=PORT, watch=watch)
     recipectl("apply")
     recipectl("start", "hangs")
-    until("hangs", "NRestarts", "1", timeout_sec=30)
+    until("hangs", "NRestarts", "1", timeout_sec=300)
     assert "does not complete one token (2 of 2)" in watching()
 
 
