@@ -44,6 +44,7 @@ EXITS = {
         {"result": "timeout", "started_sec": 100.0, "ended_sec": 160.0, "start_limit_sec": 60.0, "ready_sec": 50.0},
         "did not become ready within `ready.timeout_sec`",
     ),
+    "a long check before a load": ({"result": "timeout", "start_limit_sec": 60.0}, "did not become ready within `ready.timeout_sec`"),
     "a long stop": (
         {"result": "timeout", "started_sec": 100.0, "ended_sec": 900.0, "start_limit_sec": 60.0, "ready_sec": 130.0},
         "did not stop within TimeoutStopSec=",
