@@ -11,7 +11,7 @@ def on_terminal(
     *words: str,
     environment: Mapping[str, str] | None = None,
     keys: str = "",
-    watch: Callable[[str], object] = len,
+    watch: Callable[[str], object] | None = None,
 ) -> str:
     """What a terminal of 80 columns gets from a verb, control characters and all; `watch` gets it as it comes."""
     main, other = pty.openpty()
@@ -29,7 +29,8 @@ def on_terminal(
         if not part:
             break
         output += part
-        watch(output.decode(errors="replace"))
+        if watch:
+            watch(output.decode(errors="replace"))
     process.wait()
     os.close(main)
     return output.decode()

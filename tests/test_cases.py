@@ -488,7 +488,7 @@ INLINE = {
     "an array that begins empty": (
         "command", 'A=()\ndeclare -a B\nA+=(--seed 1)\nB+=(--port 8001)\nC=()\nvllm serve a/b "${A[@]}" ${B[@]} "${C[@]}"\n', ["port: 8001\nextra_args:\n  seed: 1"], []),
     "an array that begins as a text": (
-        "command", 'A=x\nA+=(--seed 1)\nvllm serve a/b "${A[@]}"\nvllm serve c/d\n', ["model_path: c/d"], ["line 3: `A` is set with `+=`, to a text and an array (line 2)"]),
+        "command", 'A=x\nA+=(--seed 1)\nvllm serve a/b "${A[@]}"\nvllm serve c/d\n', ["model_path: c/d"], ["line 3: `A` is set with `+=`, which mixes a text and an array (line 2)"]),
     "GPUs that sudo sets up": (
         "command", "sudo -n nvidia-smi -pl 300\nsudo nvidia-smi -q\nvllm serve a/b\n", ["model_path: a/b"], ["line 1: `sudo -n nvidia-smi -pl 300`, which sets the GPUs up"]),
     "engines by other modules": (
@@ -497,14 +497,14 @@ INLINE = {
     "a unit, a Compose file and a script that a script writes": (
         "command", "cat >/etc/systemd/system/v.service <<E\n[Service]\nExecStart=/v/bin/vllm serve a/b\nE\nsudo tee /x.sh >/dev/null <<'E'\nvllm serve a/b\nE\n"
         "cat >c.yml <<E\nservices: {v: {\nimage: vllm/vllm-openai}}\nE\ncat <<E\nusage: vllm serve M\nE\nvllm serve c/d\n", ["model_path: c/d"],
-        ["line 1: `/etc/systemd/system/v.service`, which it writes, has an engine; run `recipectl import unit`", "line 5: `/x.sh`, which", "line 8: `c.yml`, which it writes, has an engine; run `recipectl import compose`"]),
+        ["line 1: the script writes `/etc/systemd/system/v.service`, which starts an engine; run `recipectl import unit`", "line 5: the script writes `/x.sh`, which", "line 8: the script writes `c.yml`, which starts an engine; run `recipectl import compose`"]),
     "a script named after llama-server": (
         "command", "./run-llama-server -m /x.gguf\n/opt/update-llama-server\nmy-llama-server -m /y.gguf\n", ["model_path: /y.gguf"],
         ["line 1: `./run-llama-server …` runs an engine in a way that cannot be read", "line 2: `/opt/update-llama-server`, which is not read"]),
     "a word that llama-server refuses": ("command", "llama-server rocm qwen\nvllm serve a/b\n", ["model_path: a/b"], ["line 1: `rocm` is no option of llama-server"]),
     "llama-swap in a container": (
         "compose", "services:\n  s:\n    image: ghcr.io/mostlygeek/llama-swap:cuda\n  v:\n    image: vllm/vllm-openai\n    command: --model a/b\n", ["model_path: a/b"],
-        ["line 3: the service `s`: the image `ghcr.io/mostlygeek/llama-swap:cuda`: run `recipectl import llama-swap`"]),
+        ["line 3: the service `s`: the image `ghcr.io/mostlygeek/llama-swap:cuda` starts its models itself; run `recipectl import llama-swap`"]),
     "an element of an array": ("command", 'M=(a/b c/d)\nvllm serve "${M[1]}"\n', ["model_path: c/d"], []),
     "a file that a script writes": (
         "command", "cat >/t/x.jinja <<'EOF'\nx\nEOF\necho $$ >/run/x.pid\nvllm serve a/b --chat-template /t/x.jinja\n", ["model_path: a/b"], ["line 1: the file `/t/x.jinja`, which it writes"]),

@@ -20,7 +20,7 @@ RECIPES = Path("/etc/recipectl/recipes")
 
 
 def recipectl(*words: str, timeout_sec: float = 600) -> subprocess.CompletedProcess[str]:
-    """The result of a verb. What it says after each ten seconds of a wait (`10 s: …`) is left out: a busy host waits."""
+    """The result of a verb. Lines such as `10 s: a is loading` are left out: they come on a busy host alone."""
     command = [sys.executable, "-m", "recipectl", *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout_sec)
     done.stderr = re.sub(r"^\d+ s: .*\n", "", done.stderr, flags=re.MULTILINE)
@@ -80,6 +80,14 @@ def until_listening(port: int) -> None:
             return
         time.sleep(0.05)
     raise AssertionError(f"nothing listens at port {port}")
+
+
+def written(path: Path) -> str:
+    """The text of a file, as soon as it has some."""
+    end = time.monotonic() + 120
+    while not (path.exists() and path.read_text()) and time.monotonic() < end:
+        time.sleep(0.1)
+    return path.read_text()
 
 
 def journal(unit: str) -> str:

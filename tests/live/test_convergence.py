@@ -6,12 +6,23 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
-from live.common import RECIPES, ask, journal, main_pid, recipe, recipectl, script, show, systemctl, until
+from live.common import (
+    RECIPES,
+    ask,
+    journal,
+    main_pid,
+    recipe,
+    recipectl,
+    script,
+    show,
+    systemctl,
+    until,
+    written,
+)
 
 pytestmark = pytest.mark.systemd
 UNITS = Path("/etc/systemd/system")
@@ -298,16 +309,14 @@ def test_a_hung_engine_is_restarted_by_its_watch() -> None:
 
 
 def test_a_failed_model_calls_the_hosts_hook() -> None:
+    Path("/run/alerts").unlink(missing_ok=True)
     Path("/etc/recipectl/host.yaml").write_text("on_failure: alert@%n.service\n")
     Path("/run/systemd/system/alert@.service").write_text(
         "[Service]\nType=oneshot\nExecStart=/bin/sh -c 'echo %i >>/run/alerts'\n"
     )
     recipe("a", port=18201, binary=script(Path("/opt/failing"), "import sys; sys.exit(2)"))
     recipectl("apply"), recipectl("start", "a")
-    alerts, end = Path("/run/alerts"), time.monotonic() + 120
-    while not (alerts.exists() and alerts.read_text()) and time.monotonic() < end:
-        time.sleep(0.1)
-    assert alerts.read_text() == "model-a.service\n"
+    assert written(Path("/run/alerts")) == "model-a.service\n"
 
 
 def test_a_read_only_file_system_loses_nothing() -> None:

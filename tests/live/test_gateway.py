@@ -421,10 +421,8 @@ def test_a_gateway_converges_is_sandboxed_and_goes() -> None:
     host_file(names={"other": "alpha"})
     assert "reloaded models-gateway.service" in recipectl("apply").stdout
     end = time.monotonic() + 60
-    while (
-        "other" not in models() and time.monotonic() < end
-    ):  # a worker of before the reload may still answer
-        time.sleep(0.1)
+    while "other" not in models() and time.monotonic() < end:
+        time.sleep(0.1)  # a worker of before the reload may still answer
     assert "other" in models()
     assert recipectl("gateway").stdout.startswith(ADDRESS + "/v1")
     exposure = subprocess.run(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from live.common import RECIPES, journal, main_pid, recipe, recipectl, script, show, systemctl, until
+from live.common import RECIPES, journal, main_pid, recipe, recipectl, script, show, systemctl, until, written
 
 pytestmark = pytest.mark.systemd
 SECRETS = Path("/etc/recipectl/secrets")
@@ -318,10 +318,7 @@ def test_a_sigkill_that_nobody_asked_for_is_a_failure(tmp_path: Path) -> None:
     os.kill(main_pid("a"), signal.SIGKILL)
     until("a", "ActiveState", "failed")
     assert show("a", "Result") == "signal"
-    alerts, end = Path("/run/alerts"), time.monotonic() + 120
-    while not (alerts.exists() and alerts.read_text()) and time.monotonic() < end:
-        time.sleep(0.05)
-    assert alerts.read_text() == "model-a.service\n"
+    assert written(Path("/run/alerts")) == "model-a.service\n"
     alert.unlink()
 
 

@@ -343,12 +343,17 @@ http.server.HTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])
     recipectl("apply")
     command = [sys.executable, "-m", "recipectl", "start", "b", "a", "c"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as start:
-        for name in "ac":
-            until(name, "SubState", "start-post")  # both load now
-        Path("/opt/go").touch()
+        try:
+            for name in "ac":
+                until(name, "SubState", "start-post")  # both load now
+        finally:
+            Path("/opt/go").touch()
         errors = start.communicate()[1]
     assert (start.returncode, show("a", "ActiveState"), show("c", "ActiveState")) == (1, "active", "active")
     assert "model-b.service did not start: the engine exited with status 2" in errors
+    start_time = [int(show(name, "ExecMainStartTimestampMonotonic")) for name in "ac"]
+    ready = [int(show(name, "ActiveEnterTimestampMonotonic")) for name in "ac"]
+    assert max(start_time) < min(ready)
     assert recipectl("stop", "a", "c", "a").returncode == 0
 
 

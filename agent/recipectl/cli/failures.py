@@ -98,7 +98,7 @@ def _timed_out(state: UnitState) -> str:
     was_ready = (state.ready_sec or 0) >= started_sec
     # A stop has a time limit of its own: a load that was stopped early did not reach its limit.
     early = state.start_limit_sec is not None and ended_sec - started_sec < state.start_limit_sec
-    if state.started_sec and (was_ready or early):  # else a check before the engine took too long
+    if state.started_sec and (was_ready or early):  # else a check before its start took too long
         return "did not stop within TimeoutStopSec=, and was killed"
     return "did not become ready within `ready.timeout_sec` (TimeoutStartSec=)"
 

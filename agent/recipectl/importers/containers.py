@@ -140,7 +140,8 @@ def _refuse_unknown(image: str, words: list[str]) -> None:
     if inner and program(inner):
         return
     if "llama-swap" in image:
-        raise UsageError(f"the image `{image}`: run `recipectl import llama-swap` with its configuration")
+        fault = f"the image `{image}` starts its models itself"
+        raise UsageError(f"{fault}; run `recipectl import llama-swap` with its configuration")
     is_unknown = not image or VARIABLE_START in re.sub(r":[^/:]*\Z", "", image)
     tells_nothing = is_unknown and (not words or words[0].startswith("-"))
     is_other = not re.search("vllm|sglang|(?<!o)llama(?!-swap)", image)

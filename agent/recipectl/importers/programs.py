@@ -71,19 +71,20 @@ def program(words: list[str]) -> Program | None:
     name = re.sub("^(vllm|sglang)(@|==).*", r"\1", program_name(words))  # `uvx vllm@0.32.0`
     arguments = words[1:]
     arguments = [word for word in arguments if word != "--"]  # argparse takes the words after it as they are
-    if words and _is_own_script(words[0]):
+    is_llama = bool(re.fullmatch(r"(.*[-_.])?llama[-_]server([-_.].*)?", name))
+    if (is_llama or name in ("vllm", "sglang")) and _is_shell_script(words[0]):
         return None
     if name == "vllm" and arguments[:1] == ["serve"]:
         return Program("vllm", _script_runtime(words[0]), arguments[1:], has_positional_model=True)
     if name == "sglang" and arguments[:1] == ["serve"]:
         return Program("sglang", _script_runtime(words[0]), arguments[1:])
-    if re.fullmatch(r"(.*[-_.])?llama[-_]server([-_.].*)?", name):
+    if is_llama:
         is_fork = name != "llama-server"  # the host's PATH would decide for another one
         return Program("llamacpp", {"binary": words[0]} if "/" in words[0] or is_fork else {}, arguments)
     return _python_program(words[0], arguments) if re.fullmatch(r"python[0-9.]*", name) else None
 
 
-def _is_own_script(file: str) -> bool:
+def _is_shell_script(file: str) -> bool:
     """Whether a file with an engine's name is a site's shell script, by its name or its first line."""
     if _NAMES_OF_SCRIPTS.match(PurePosixPath(file).name):
         return True

@@ -73,7 +73,7 @@ class SimpleCommands:
             self.forget([name], "with an index", node.line)
             return
         if node.Append and (before.elements is None) == bool(node.Array):
-            self.forget([name], "with `+=`, to a text and an array", node.line)
+            self.forget([name], "with `+=`, which mixes a text and an array", node.line)
             return
         if node.Array:
             added = tuple(words.fields([element.Value for element in elements]))

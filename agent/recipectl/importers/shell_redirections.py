@@ -59,7 +59,8 @@ def written_engine(redirections: Iterable[Node], files: Sequence[str]) -> str | 
     verbs += ["command"] if holds_engine(text) else []
     if not files or not verbs:
         return None
-    return f"`{files[0]}`, which it writes, has an engine; run `recipectl import {verbs[0]}` with that file"
+    fault = f"the script writes `{files[0]}`, which starts an engine"
+    return f"{fault}; run `recipectl import {verbs[0]}` with it"
 
 
 def _name_readers(readers: list[Node], commands: list[Command]) -> None:
