@@ -7,6 +7,7 @@ import fs from 'fs';
 const MARK = '/v1/';
 const UNITS = '/run/systemd/units/';
 const LONG = 250000, MANY = 20000;  // characters of a body, and the marks and strings of a long one
+const MODEL = '"model"\\s*:\\s*"(?:[^"\\\\]|\\\\.){0,500}"', PARSED = 20000000;  // characters
 const STEPS = 1000000, QUOTE = 34, BACKSLASH = 92;
 
 function sha256(text) {
@@ -52,7 +53,7 @@ function is_reachable(route) {
 
 // The `"model": "…"` of a text that has just one; null for any other.
 function only_model(text) {
-    const pattern = /"model"\s*:\s*"(?:[^"\\]|\\.){0,500}"/g;
+    const pattern = new RegExp(MODEL, 'g');
     const first = pattern.exec(text);
     return first && !pattern.exec(text) ? first[0] : null;
 }
@@ -119,16 +120,27 @@ function by_body(r) {
     if (!route.written_as) {
         return r.internalRedirect('@forward');
     }
-    r.variables.gateway_body = renamed(text, body, model || only_model(text), route.written_as);
+    r.variables.gateway_body = renamed(text, body, model, route.written_as);
     r.internalRedirect('@forward_renamed');
 }
 
-// The body with another model. Its other bytes stay, unless `"model":` stands in it more than once.
+// The body with another model; its other bytes stay. `written` is the model of a heavy body, which is not read.
+// An object may have `"model":` within its values, too: the right one is the one that changes its model.
 function renamed(text, body, written, model) {
+    const other = '"model":' + JSON.stringify(model);
     if (written) {
-        return text.replace(written, () => '"model":' + JSON.stringify(model));
+        return text.replace(written, () => other);
     }
-    body.model = model;
+    const pattern = new RegExp(MODEL, 'g');
+    let parsed = 0;
+    for (let found = pattern.exec(text); found && parsed < PARSED; found = pattern.exec(text)) {
+        parsed += text.length;
+        const changed = text.slice(0, found.index) + other + text.slice(found.index + found[0].length);
+        if (JSON.parse(changed).model == model) {
+            return changed;
+        }
+    }
+    body.model = model;  // its key is written in another way, as `mod\u0065l`
     return JSON.stringify(body);
 }
 
@@ -172,7 +184,7 @@ function models(r) {
 function no_such_model(r, name) {
     const several = ambiguous[':' + name];
     if (several) {
-        return fail(r, 404, 'model_not_found', '`' + name + '` is served by ' + several.join(' and ')
+        return fail(r, 404, 'model_not_found', '`' + name + '` is served by ' + several
             + '; ask for one of these');
     }
     const like = nearest(name);
@@ -224,7 +236,7 @@ function denied(r) {
 }
 
 function too_large(r) {
-    fail(r, 413, 'too_large', 'the body is larger than 50 MB');
+    fail(r, 413, 'too_large', 'the body is larger than this server takes');
 }
 
 function unreachable(r) {

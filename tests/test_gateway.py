@@ -6,11 +6,13 @@ import pytest
 
 from recipectl import gateway_keys
 from recipectl.compiler.model import GatewaySettings
+from recipectl.engines.registry import ENGINES
 from recipectl.errors import UsageError
 from recipectl.gateway import compile
 from recipectl.gateway.configuration import Nginx, render
 from recipectl.gateway.routes import Target, routes
 from recipectl.machine.installation import Installation
+from recipectl.recipe.hostfile import Gateway as HostGateway
 
 NGINX = Nginx("/usr/sbin/nginx", "/usr/lib/nginx/modules/ngx_http_js_module.so")
 
@@ -106,14 +108,56 @@ def test_another_release_of_recipectl_restarts_no_gateway() -> None:
 
 @pytest.mark.parametrize(
     ("text", "fault"),
-    [("ann", "line 1 is not"), ("a k\n\nb k", "line 3 has the key of `a`"), ("# none", "it has no key")],
+    [
+        ("ann", "line 1 is not"),
+        ("a k\n\nb k", "line 3 has the key of `a`"),
+        ("# none", "it has no key"),
+        ("a k\n# \udce9", "line 2 is not UTF-8"),
+    ],
 )
 def test_a_wrong_file_of_keys_is_told_without_a_key(text: str, fault: str) -> None:
     with pytest.raises(ValueError, match=fault):
-        gateway_keys.parse(text)
+        gateway_keys.parse(text.encode(errors="surrogateescape"))
 
 
 def test_keys_are_kept_as_digests() -> None:
-    files = gateway_keys.as_objects(gateway_keys.parse("ann sk-ann\nbob\tsk-bob"), {})
+    files = gateway_keys.as_objects(gateway_keys.parse(b"ann sk-ann\nbob\tsk-bob"), {})
     assert [*json.loads(files["keys.json"]).values()] == ["ann", "bob"]
     assert "sk-" not in files["keys.json"]
+
+
+@pytest.mark.parametrize(
+    ("content", "key"),
+    [
+        (b'LLAMA_API_KEY="sk-1"\n', "sk-1"),
+        (b"# a=b\nHF_HOME=/x\nVLLM_API_KEY='sk-1'\n\nOTHER=2\n", "sk-1"),
+        (b"LLAMA_API_KEY=a\nLLAMA_API_KEY=sk-1", "sk-1"),
+        (b"HF_TOKEN=x\n", ""),
+    ],
+)
+def test_the_key_of_an_engine_is_found_among_other_lines(content: bytes, key: str) -> None:
+    assert gateway_keys.engine_key(content) == key
+
+
+def test_the_names_of_keys_are_those_of_all_engines() -> None:
+    assert {*gateway_keys.KEY_VARIABLES} == {
+        name for engine in ENGINES.values() for name in engine.key_variables
+    }
+
+
+def test_the_sites_headers_join_ours() -> None:
+    """nginx inherits `proxy_set_header` only where a level has none of its own."""
+    settings = GatewaySettings(keys="/etc/keys", include="/etc/site.conf")
+    text = render(settings, routes([], {}), NGINX, "/h", Installation(("/helper",))).files["nginx.conf"]
+    server = text[text.index("    server {") : text.index("location")]
+    headers = [line for line in server.splitlines() if "proxy_set_header" in line]
+    assert text.count("proxy_set_header") == len(headers) == 8
+    assert text.index(headers[-1]) < text.index("include /etc/site.conf;")
+
+
+@pytest.mark.parametrize(
+    "listen", ["[::1%a b;]:8000", "[[::1]]:8000", "127.0.0.1:８０００", "::1:80", "1.2.3.4:0"]
+)
+def test_an_address_that_nginx_would_read_otherwise_is_refused(listen: str) -> None:
+    with pytest.raises(ValueError, match="must be an address and a port"):
+        HostGateway(listen=listen)

@@ -5,12 +5,13 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from recipectl import health, helper
-from recipectl.machine import distributions, helperfile, sockets
+from recipectl.machine import clients, distributions, helperfile, sockets
 from recipectl.place import Place
 
 
@@ -194,3 +195,20 @@ def test_a_watch_that_was_told_to_end_before_it_began_ends() -> None:
     ]
     code = f"from recipectl import helper; helper.main({words!r}, [1])"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=30).returncode == -signal.SIGTERM
+
+
+def test_a_client_waits_from_its_words_to_the_answer() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            engine, _ = server.accept()
+            assert not clients.waiting(port)
+            for count in (1, 2):
+                time.sleep(0.05)  # the kernel's clock has steps of up to 10 ms
+                client.sendall(b"question")
+                assert [waiting.segments for waiting in clients.waiting(port)] == [count]
+                engine.recv(100)
+                time.sleep(0.05)
+                engine.sendall(b"answer")
+                assert not clients.waiting(port)
+            engine.close()

@@ -11,13 +11,20 @@ import re
 from pathlib import Path
 
 ENGINE_PREFIX = "engine-"  # of the credentials with the keys of engines' own APIs
+KEY_VARIABLES = ("VLLM_API_KEY", "LLAMA_API_KEY")  # what engines read the keys of their APIs from
 _LINE = re.compile(r"(\S+)[ \t]+(\S+)\Z")
+_ENGINE_LINE = re.compile(rf"(?:{'|'.join(KEY_VARIABLES)})=(.*)\Z")
 
 
-def parse(text: str) -> dict[str, str]:
+def parse(content: bytes) -> dict[str, str]:
     """SHA-256 of a key -> its name, from lines `name key`; ValueError names a wrong line, and no key."""
     keys: dict[str, str] = {}
-    for number, line in enumerate(text.splitlines(), 1):
+    try:
+        lines = content.decode().splitlines()
+    except UnicodeDecodeError as error:
+        number = content[: error.start].count(b"\n") + 1
+        raise ValueError(f"line {number} is not UTF-8") from error
+    for number, line in enumerate(lines, 1):
         stripped = line.strip()
         if not stripped or stripped.startswith("#"):
             continue
@@ -33,6 +40,13 @@ def parse(text: str) -> dict[str, str]:
     return keys
 
 
+def engine_key(content: bytes) -> str:
+    """The key of an engine's API from a file of EnvironmentFile=; empty without one. The last line counts."""
+    lines = content.decode(errors="replace").splitlines()
+    values = [match[1] for line in lines if (match := _ENGINE_LINE.match(line.strip()))]
+    return "".join(values[-1:]).strip().strip("\"'")
+
+
 def as_objects(keys: dict[str, str], engines: dict[str, str]) -> dict[str, str]:
     """File name -> JSON for js_preload_object; `engines` are recipe -> key."""
     tables = {"keys.json": keys, "engines.json": engines}
@@ -45,7 +59,7 @@ def as_objects(keys: dict[str, str], engines: dict[str, str]) -> dict[str, str]:
 def prepare_gateway(_: argparse.Namespace) -> int:
     """Write the keys of the gateway and of the engines behind it from their credentials."""
     folder = Path(os.environ.get("CREDENTIALS_DIRECTORY", "/nowhere"))
-    files = {path.name: path.read_text() for path in folder.glob("*")}
+    files = {path.name: path.read_bytes() for path in folder.glob("*")}
     keys = {}
     if "keys" in files:
         try:
@@ -53,8 +67,8 @@ def prepare_gateway(_: argparse.Namespace) -> int:
         except ValueError as error:
             raise SystemExit(f"the file of `gateway.keys` is wrong: {error}; correct it") from error
     engines = {
-        name.removeprefix(ENGINE_PREFIX): text.strip().partition("=")[2].strip().strip("\"'")
-        for name, text in files.items()
+        name.removeprefix(ENGINE_PREFIX): engine_key(content)
+        for name, content in files.items()
         if name.startswith(ENGINE_PREFIX)
     }
     for name, text in as_objects(keys, engines).items():

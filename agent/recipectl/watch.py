@@ -13,7 +13,8 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from recipectl.machine import processes, sockets
+from recipectl.gateway_keys import engine_key
+from recipectl.machine import clients, processes, sockets
 
 _HUNG_STATUS = 42  # the unit has RestartPreventExitStatus= for it
 _MAX_ANSWER_BYTES = 4 * 1024 * 1024
@@ -99,7 +100,7 @@ class Watch:
         self.options = options
         self.failures = 0  # in a row
         self.progress: tuple[bytes, ...] | None = None  # as it was when it was looked at last
-        self.idle_clients: frozenset[str] = frozenset()  # the inodes of connections that wait for nothing
+        self.answered: frozenset[clients.Client] = frozenset()  # as they were when a completion was answered
         self.completion_due_sec = time.monotonic() + _COMPLETION_PAUSE_SEC
         self.said: set[str] = set()
 
@@ -141,7 +142,7 @@ class Watch:
 
     def progresses(self) -> str | None:
         """`ask: progress`. Counters must move while there are requests; without any, a token is due."""
-        clients = sockets.inodes(self.engine.port, sockets.ESTABLISHED)
+        waiting = self.waiting()
         now = self.metrics()
         if now is None:
             return "does not answer /metrics"
@@ -151,14 +152,26 @@ class Watch:
         self.progress = now.progress
         if now.requests:
             return self._stands_still(now)
-        # A core that has stopped reports no requests: clients that are connected may wait for it.
-        waiting = clients - self.idle_clients
+        # A core that has stopped reports no requests: clients may wait for it.
+        asking = waiting - self.answered
+        if asking and not now.progress:
+            self.say_once("/metrics counts no tokens: a hang cannot be told from a long queue")
+            return None
         due = self.failures or time.monotonic() >= self.completion_due_sec
-        if not waiting and (moved or not due):
+        if not asking and (moved or not due):
             return None
         wrong = self.completes()
-        self.idle_clients = frozenset() if wrong else frozenset(clients)  # it answers: they only keep alive
+        self.answered = frozenset() if wrong else waiting
         return wrong
+
+    def waiting(self) -> frozenset[clients.Client]:
+        """The connections of clients that may wait for an answer."""
+        try:
+            return clients.waiting(self.engine.port)
+        except OSError as error:
+            reason = error.strerror or error
+            self.say_once(f"the kernel does not tell which clients wait ({reason}): completions alone do")
+            return frozenset()
 
     def _stands_still(self, first: Metrics) -> str | None:
         """What is wrong with an engine that has requests: None as soon as a counter moves."""
@@ -178,11 +191,10 @@ def say(text: str) -> None:
 
 
 def key_of(file: str | None) -> str:
-    """The key of the engine's API, from a credential with the line NAME="value"; empty without one."""
+    """The key of the engine's API, from a credential; empty without one."""
     if not file:
         return ""
-    text = Path(os.environ["CREDENTIALS_DIRECTORY"], file).read_text()
-    return text.strip().partition("=")[2].strip().strip("\"'")
+    return engine_key(Path(os.environ["CREDENTIALS_DIRECTORY"], file).read_bytes())
 
 
 def watch(options: argparse.Namespace) -> int:

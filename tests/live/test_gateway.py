@@ -114,12 +114,12 @@ def test_the_openai_client_over_tls_with_a_key_a_stream_and_a_thousand_names() -
     KEYS.write_text("ann sk-ann\n")
     KEYS.chmod(0o600)
     names = {f"name-{number}": "alpha" for number in range(1000)}
-    host_file(
-        listen="127.0.0.1:8443",
-        keys=str(KEYS),
-        names=names,
-        tls={"certificate": str(certificate), "key": str(key)},
-    )
+    settings = {
+        "listen": "127.0.0.1:8443",
+        "keys": str(KEYS),
+        "tls": {"certificate": str(certificate), "key": str(key)},
+    }
+    host_file(**settings, names=names)
     two_models()
     trusted = openai.DefaultHttpxClient(verify=ssl.create_default_context(cafile=str(certificate)))
     client = openai.OpenAI(base_url="https://127.0.0.1:8443/v1", api_key="sk-ann", http_client=trusted)
@@ -130,6 +130,12 @@ def test_the_openai_client_over_tls_with_a_key_a_stream_and_a_thousand_names() -
         for name in ("name-999", "beta"):
             answer = client.chat.completions.create(model=name, messages=hello, max_tokens=4)  # type: ignore[call-overload]
             assert answer.choices[0].message.content
+        before = show_gateway("MainPID")
+        host_file(**settings, names=names | {"more": "alpha"})
+        applied = recipectl("apply")
+        assert "reloaded models-gateway.service" in applied.stdout, applied.stderr
+        assert show_gateway("MainPID") == before
+        assert client.models.retrieve("more").id == "more"
         with pytest.raises(openai.NotFoundError, match="did you mean `name-9"):
             client.chat.completions.create(model="nam-999", messages=hello)  # type: ignore[call-overload]
         denied = client.with_options(api_key="sk-bob", max_retries=0)
@@ -237,6 +243,69 @@ def test_nobody_else_gets_what_is_meant_for_a_model_that_does_not_run() -> None:
         assert "port 18201 is held by user 0, not by the model: nothing is asked" in told
         with pytest.raises(TimeoutError):
             stranger.accept()
+
+
+ECHO = """
+import json, sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self): self.send_response(200); self.end_headers()
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"] or 0)).decode()
+        self.send_response(200); self.end_headers()
+        self.wfile.write(json.dumps({"headers": self.headers.items(), "body": body}).encode())
+port = int(sys.argv[sys.argv.index("--port") + 1])
+ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever()
+"""
+
+
+def test_an_engine_gets_what_the_site_and_the_client_say_and_no_key_of_the_gateway() -> None:
+    engine = script(Path("/opt/echo"), ECHO)
+    site, secret = Path("/etc/recipectl/site.conf"), Path("/etc/recipectl/echo.env")
+    KEYS.parent.mkdir(parents=True, exist_ok=True)
+    site.write_text("proxy_set_header X-Site one;\n")
+    KEYS.write_text("ann sk-ann\n")
+    secret.write_text('# the key of the engine\nHF_HOME=/x\nLLAMA_API_KEY="sk-engine"\n')
+    for path in (KEYS, secret):
+        path.chmod(0o600)
+    host_file(keys=str(KEYS), include=str(site), names={"fast": "one"})
+    for name, port, secrets in (("one", 18201, {"LLAMA_API_KEY": str(secret)}), ("two", 18202, {})):
+        recipe(name, port=port, binary=engine, served_model_name="same", secrets=secrets, autostart=True)
+    recipe("three", port=18203, binary=engine, autostart=True)
+    applied = recipectl("apply")
+    assert applied.returncode == 0, applied.stderr
+    assert recipectl("wait", "one", "three").returncode == 0
+    key = {"Authorization": "Bearer sk-ann"}
+    ambiguous = ask("same", headers=key)
+    assert (ambiguous[0], "served by one and two; ask for" in str(ambiguous[1]["error"])) == (404, True)
+    for name, expected in (("one", ["Bearer sk-engine"]), ("three", [])):
+        headers = ask(name, headers=key)[1]["headers"]
+        assert [value for header, value in headers if header == "Authorization"] == expected  # type: ignore[attr-defined]
+        assert {("X-Site", "one"), ("Host", "127.0.0.1:8000")} < {(*pair,) for pair in headers}  # type: ignore[attr-defined]
+    for body in (
+        '{"seed":12345678901234567890,"temperature":1.0,"model":"fast","tools":[{"model":"x"}]}',
+        '{"tools":[{"model":"fast"}],"model": "fast"}',
+    ):
+        request = urllib.request.Request(f"{ADDRESS}/v1/completions", body.encode(), key)
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            expected = body.replace(',"model":"fast"', ',"model":"same"').replace(
+                '"model": "fast"', '"model":"same"'
+            )
+            assert json.load(answer)["body"] == expected
+    for path, content, mode, told in (
+        (site, b"proxy_set_header X-Site two;\n", 0o600, "Permission denied"),
+        (KEYS, b"# Ren\xe9\nann sk-ann\n", 0o600, "line 1 is not UTF-8"),
+    ):
+        before = path.read_bytes()
+        path.write_bytes(content)
+        path.chmod(mode)
+        wrong = recipectl("apply")
+        assert (wrong.returncode, told in wrong.stderr) == (2, True), wrong.stderr
+        path.write_bytes(before)
+        site.chmod(0o644)
+        assert ask("one", headers=key)[0] == 200
+    for path in (KEYS, secret, site):
+        path.unlink()
 
 
 ENGINE_OF_ITS_OWN = """

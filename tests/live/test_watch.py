@@ -1,7 +1,9 @@
 """A hung engine is found, and one that is only slow is left alone: with llama.cpp's own server and its metrics."""
 
 import contextlib
+import http.client
 import json
+import socket
 import threading
 import time
 import urllib.request
@@ -147,3 +149,65 @@ def test_a_watch_that_does_not_run_is_told_by_status() -> None:
     assert (told.returncode, f"  beside:    {line}\n" in told.stdout) == (0, True), told.stdout
     systemctl("start", "model-hangs-watch.service")
     assert "beside:" not in recipectl("status", "hangs").stdout
+
+
+KEEPS_ALIVE = """
+import os, sys, time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def log_message(self, *_): pass
+    def answer(self, body):
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    def do_GET(self):
+        self.answer(b'vllm:num_requests_running{engine="0"} 0.0\\nvllm:generation_tokens_total{engine="0"} 5.0\\n')
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        print("POST", flush=True)
+        while os.path.exists("/opt/hang"): time.sleep(0.1)
+        self.answer(b"{}")
+port = int(sys.argv[sys.argv.index("--port") + 1])
+ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever()
+"""
+
+
+def test_a_client_that_keeps_its_connection_is_seen_waiting_and_an_idle_one_is_not() -> None:
+    """Without requests in the metrics, as a stopped engine core of vLLM has them: a token is due in 5 minutes."""
+    Path("/opt/hang").unlink(missing_ok=True)
+    watch = {"ask": "progress", "every": "1s", "timeout": "2s", "failures": 2}
+    binary = script(Path("/opt/keeps-alive"), KEEPS_ALIVE)
+    recipe("hangs", binary=binary, port=PORT, watch=watch, extra_args={"metrics": True})
+    assert recipectl("apply").returncode == 0
+    assert recipectl("start", "hangs").returncode == 0
+    with contextlib.ExitStack() as connections:
+        for _ in range(5):
+            connections.enter_context(socket.create_connection(("127.0.0.1", PORT)))
+            time.sleep(1.5)
+        assert "POST" not in journal("model-hangs.service")
+    client = http.client.HTTPConnection("127.0.0.1", PORT, timeout=300)
+    for _ in range(2):
+        client.request("POST", "/v1/completions", "{}")
+        assert client.getresponse().read() == b"{}"
+    time.sleep(3)
+    Path("/opt/hang").touch()
+    client.request("POST", "/v1/completions", "{}")
+    until("hangs", "NRestarts", "1", timeout_sec=200)
+    client.close()
+    Path("/opt/hang").unlink()
+    assert "does not complete one token (2 of 2)" in watching()
+
+
+def test_without_metrics_a_long_queue_kills_nothing() -> None:
+    pid = serve(
+        watch={"ask": "progress", "every": "1s", "timeout": "2s", "failures": 2}, extra_args={"parallel": 1}
+    )
+    threads = in_background(4, 300)
+    time.sleep(15)
+    assert (show("hangs", "MainPID"), show("hangs", "NRestarts")) == (str(pid), "0")
+    assert "/metrics counts no tokens: a hang cannot be told from a long queue" in watching()
+    recipectl("stop", "hangs")
+    for thread in threads:
+        thread.join()

@@ -142,9 +142,10 @@ def gateway_(place: Place, as_json: bool) -> int:
         for route in gateway.routes.by_name.values()
     ]
     answers = host.loaded() is not None
+    status = 2 if any(problem.severity == "error" for problem in problems) else 0
     if as_json:
         print_json({"url": url, "answers": answers, "keys": settings.keys is not None, "names": rows})
-        return 0
+        return status
     click.echo(url + ("" if settings.keys else "  (no key is asked for)"))
     if not answers:
         warn(f"the gateway does not answer; see `systemctl status {GATEWAY}`")
@@ -153,4 +154,4 @@ def gateway_(place: Place, as_json: bool) -> int:
         click.echo(
             _ROW.format(row["name"], row["recipe"], f"{row['url']}{'  on demand' * bool(row['on_demand'])}")
         )
-    return 0
+    return status

@@ -76,7 +76,7 @@ def _print_gateway(place: Place, *, alone: bool) -> int:
     files = {f"{FOLDER}/{name}": text for name, text in gateway.files.items()}
     for path, text in {str(place.unit_folder / gateway.unit.name): gateway.unit.text, **files}.items():
         click.echo(f"# ── {path}\n{text}")
-    return 0
+    return 2 if any(problem.severity == "error" for problem in problems) else 0
 
 
 @click.command("explain")

@@ -18,6 +18,7 @@ from recipectl.systemd import quoting
 from recipectl.systemd.unitfile import DIGEST_FIELD, UnitNames
 
 _HAPROXY_END_SEC = 15
+_ASKS_KERNEL = "RestrictAddressFamilies=AF_NETLINK"  # a watch asks which clients wait: one more than others
 
 
 def waits(recipe: Recipe, relations: Relations) -> bool:
@@ -121,9 +122,16 @@ def question(recipe: Recipe, watch: Watch, resolved: ResolvedRecipe) -> str:
     """What a watch asks: left out, whether the engine makes progress, where its metrics tell that."""
     if watch.ask or watch.path:
         return watch.ask or "health"
-    flag = ENGINES[recipe.backend].metrics_flag
-    switched_on = flag == "" or any(word.text == flag for word in resolved.words)
-    return "progress" if switched_on else "health"
+    return "progress" if has_metrics(resolved) else "health"
+
+
+def has_metrics(resolved: ResolvedRecipe) -> bool:
+    """Whether the engine has metrics that tell of progress, as far as its command says."""
+    engine = ENGINES[resolved.recipe.backend]
+    words = {word.text for word in resolved.words}
+    variable = resolved.environment.get(engine.metrics_variable)
+    switched_on = engine.metrics_flag in ("", *words) or (variable and variable.value in ("1", "true", "on"))
+    return bool(switched_on) and engine.no_metrics_flag not in words
 
 
 def tie_values(
@@ -166,7 +174,7 @@ def watch_values(
     stop = f"/usr/bin/systemctl {manager}--quiet stop --no-block {names.service}"
     asks: Values = {
         "watch": command, "slices": _slices(recipe), "secrets": [key.setting] if key else [],
-        "sandbox": [] if installation.user else sandbox.helper_lines(),
+        "sandbox": [] if installation.user else [*sandbox.helper_lines(), _ASKS_KERNEL],
     }  # fmt: skip
     kills: Values = {
         "mark": f"%t/{names.stem}-watch/hung",

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from recipectl.compiler import gpus, secrets
+from recipectl.compiler.companions import has_metrics
 from recipectl.compiler.environment import key_of
 from recipectl.compiler.model import ResolvedRecipe, Variable
 from recipectl.engines.registry import ENGINES
@@ -42,9 +43,20 @@ def warnings(resolved: ResolvedRecipe) -> Iterator[UsageError]:
     yield from _low_port(resolved)
     for sentence in gpus.spelling_problems(recipe, resolved.gpus):
         yield UsageError(sentence, "gpus", kind="gpu")
+    yield from _no_metrics(resolved)
     if recipe.venv_path and recipe.extra_args.get("venv_path") not in (None, recipe.venv_path):
         sentence = "`venv_path` and `extra_args.venv_path` disagree; keep one of them"
         yield UsageError(sentence, "venv_path", kind="runtime")
+
+
+def _no_metrics(resolved: ResolvedRecipe) -> Iterator[UsageError]:
+    """Yield a warning where a watch asks for progress, and the engine does not count it."""
+    watch, engine = resolved.recipe.watch, ENGINES[resolved.recipe.backend]
+    if watch and watch.ask == "progress" and not has_metrics(resolved):
+        flag = (engine.metrics_flag or "").lstrip("-")
+        remedy = f"add `extra_args: {{{flag}: true}}`" if flag else f"remove `{engine.no_metrics_flag}`"
+        fault = "`watch.ask` is `progress`, which the engine's metrics tell, and they are off"
+        yield UsageError(f"{fault}; {remedy}", "watch", "ask", kind="value")
 
 
 def _chosen_elsewhere(backend: str, name: str, variable: Variable) -> Iterator[UsageError]:

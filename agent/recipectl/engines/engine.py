@@ -33,6 +33,8 @@ class Engine(NamedTuple):
     key_flags: tuple[str, ...] = ("--api-key", "--api_key")  # or its beginning
     short_lengths: bool = False  # a number of tokens may be `32k` or `auto`
     metrics_flag: str | None = None  # switches on the metrics that tell of progress; empty: they are on
+    metrics_variable: str = ""  # switches them on, too
+    no_metrics_flag: str = ""  # switches them off
     written_flags: tuple[str, ...] = ()  # flags that name a folder which it writes
     hub_flag: str | None = None  # instead of `model_flag`, for a model of the hub
     config_flag: str | None = None  # names a YAML file whose keys are flags

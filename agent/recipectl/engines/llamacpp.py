@@ -34,6 +34,7 @@ ENGINE = Engine(
     ),
     key_variables=("LLAMA_API_KEY",),
     metrics_flag="--metrics",
+    metrics_variable="LLAMA_ARG_ENDPOINT_METRICS",
     model_sources=("--model-url", "--hf-repo", "--docker-repo", "--models-dir", "--models-preset"),
     misleading_variables=("LLAMA_ARG_PORT", "LLAMA_ARG_HOST"),
     abbreviates_flags=False,

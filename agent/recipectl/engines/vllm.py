@@ -107,6 +107,7 @@ ENGINE = Engine(
     rendezvous_port=_PORT,
     key_variables=("VLLM_API_KEY",),
     metrics_flag="",
+    no_metrics_flag="--disable-log-stats",
     short_lengths=True,
     module_ignores_headless=True,
     misleading_variables=("VLLM_PORT", "VLLM_HOST_IP"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import socket
 import subprocess
 import tempfile
@@ -19,12 +20,19 @@ from recipectl.gateway.configuration import LOADED, USER, Gateway, Nginx, Paths,
 from recipectl.text import printable
 
 if TYPE_CHECKING:
+    from recipectl.compiler.model import GatewaySettings
     from recipectl.recipe.trusted import Content
 
 _PROGRAMS = ("/usr/sbin/nginx", "/usr/local/sbin/nginx", "/usr/bin/nginx")
 _MODULES = ("/usr/lib/nginx/modules", "/usr/lib64/nginx/modules", "/usr/local/lib/nginx/modules")
 _MODULE = "ngx_http_js_module.so"
 _LONGEST_RELOAD_SEC = 30
+_NOBODY = 65534
+# It may bind a low port, as the unit may.
+_CAPABILITIES = "-all,+net_bind_service"
+_SETPRIV = (
+    "/usr/bin/setpriv", f"--inh-caps={_CAPABILITIES}", f"--ambient-caps={_CAPABILITIES}",
+)  # fmt: skip
 
 
 def find_nginx() -> Nginx:
@@ -86,11 +94,21 @@ def _test(gateway: Gateway, nginx: Nginx, source: str, content: Content) -> None
     with tempfile.TemporaryDirectory(prefix="recipectl-gateway-") as folder:
         keys = _keys(settings.keys, content) if settings.keys else {}
         files = dict(gateway.files) | gateway_keys.as_objects(keys, {})
-        paths = Paths(folder, folder, settings.certificate or "", settings.key or "", "off")
+        paths = Paths(folder, folder, f"{folder}/certificate", f"{folder}/key", "off")
         files["nginx.conf"] = configuration(settings, nginx, source, paths, gateway.digest)
-        for name, text in files.items():
-            Path(folder, name).write_text(text)
-        words = (nginx.program, "-t", "-q", "-e", "stderr", "-c", f"{folder}/nginx.conf")
+        contents = {name: text.encode() for name, text in files.items()} | _certificate(settings)
+        uid, gid, groups = _NOBODY, _NOBODY, "--clear-groups"  # until an apply has made the user
+        with suppress(KeyError):
+            _, _, uid, gid, *_ = pwd.getpwnam(USER)
+            groups = "--init-groups"
+        os.chown(folder, uid, gid)
+        for name, data in contents.items():
+            Path(folder, name).touch(0o600)
+            Path(folder, name).write_bytes(data)
+            os.chown(Path(folder, name), uid, gid)
+        # As the gateway's own user, which may open less than root: the site's own files, above all.
+        words = [*_SETPRIV, f"--reuid={uid}", f"--regid={gid}", groups]
+        words += [nginx.program, "-t", "-q", "-e", "stderr", "-c", f"{folder}/nginx.conf"]
         done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)  # noqa: S603
         if done.returncode:
             reason = next(
@@ -100,6 +118,25 @@ def _test(gateway: Gateway, nginx: Nginx, source: str, content: Content) -> None
             message = printable(message).replace(folder, "…")
             fault = f"nginx refuses the gateway's new configuration: {message.strip()[:300]}"
             raise UsageError(f"{fault}; correct `gateway:`, the one in force stays", "gateway")
+
+
+def _certificate(settings: GatewaySettings) -> dict[str, bytes]:
+    """The files of `gateway.tls`, which systemd reads as root for the unit; UsageError with one it cannot."""
+    contents = {}
+    for name in ("certificate", "key"):
+        if not (path := getattr(settings, name)):
+            continue
+        try:
+            contents[name] = read_bounded(path)
+            is_open = name == "key" and Path(path).stat().st_mode & 0o007
+        except OSError as error:
+            reason = error.strerror or str(error)
+            fault = f"{path} cannot be read: {reason}"
+            key = ("gateway", "tls", name)
+            raise UsageError(f"{fault}; create it, or correct `tls:`", *key, kind="file") from error
+        if is_open:
+            raise UsageError(f"others may read {path}; set mode 0600", "gateway", "tls", "key", kind="secret")
+    return contents
 
 
 def require_readable(folder: Path) -> None:
@@ -119,7 +156,7 @@ def _keys(path: str, content: Callable[[Path], bytes]) -> dict[str, str]:
         mode = Path(path).stat().st_mode
         if mode & 0o077:
             raise UsageError(f"others may read {path}; set mode 0600", "gateway", "keys", kind="secret")
-        return gateway_keys.parse(content(Path(path)).decode(errors="replace"))
+        return gateway_keys.parse(content(Path(path)))
     except OSError as error:
         reason = error.strerror or str(error)
         fault = f"{path} cannot be read: {reason}"

@@ -1,5 +1,6 @@
 """The host file: the settings that all recipes of a host share."""
 
+import re
 from collections.abc import Callable
 from ipaddress import ip_address
 from pathlib import Path
@@ -11,7 +12,7 @@ from recipectl.files import read_bounded
 from recipectl.recipe.load import validate
 from recipectl.recipe.parts import PART, Canary, Text
 from recipectl.recipe.positions import Positions
-from recipectl.recipe.schema import USER, variable_names
+from recipectl.recipe.schema import UserName, variable_names
 from recipectl.recipe.search import host_files
 from recipectl.recipe.trusted import content_for
 from recipectl.recipe.yamlfile import read_document
@@ -49,12 +50,12 @@ class Gateway(BaseModel):
     @classmethod
     def _is_an_address(cls, listen: str) -> str:
         host, _, port = listen.rpartition(":")
-        bracketed = host.startswith("[") and host.endswith("]")
+        bracketed = re.fullmatch(r"\[([^]%]*)\]", host)
         try:
-            right = bracketed == (ip_address(host.strip("[]")).version == 6)
+            right = bool(bracketed) == (ip_address(bracketed[1] if bracketed else host).version == 6)
         except ValueError:
             right = False
-        if not right or not port.isdigit() or not 0 < int(port) < 65536:
+        if not right or not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) < 65536:
             raise ValueError("must be an address and a port, such as `0.0.0.0:8000` or `[::1]:8000`")
         return listen
 
@@ -73,9 +74,8 @@ class HostSettings(BaseModel):
     drift: Literal["warn", "refuse"] = Field(
         default="warn", description="what to do when a runtime differs from its NAME.lock"
     )
-    user: str | None = Field(
+    user: UserName | None = Field(
         default=None,
-        pattern=USER,
         description="one User= for all units, made by apply when it is missing; left out: one for each",
     )
     hardening: Literal["strict", "default", "off"] = "default"

@@ -4,6 +4,7 @@ import re
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -33,6 +34,18 @@ TOKEN = re.compile(r"(hf_|sk-|ghp_|glpat-|xox[bp]-|AKIA|gsk_|nvapi-|r8_|AIza|xai
 _LIKE_A_TOKEN = re.compile(r"(?=.*[0-9])(?=.*[A-Za-z])[A-Za-z0-9_.-]{24,}|[0-9a-fA-F-]{32,}")
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 USER = r"^[a-z_][a-z0-9_-]*$"
+# The users of the gateway and of what stands before models: an engine as one of them could read keys, and
+# requests to other models.
+OWN_USERS = ("models-gateway", "recipectl-proxy", "recipectl-queue")
+
+
+def _is_for_models(user: str) -> str:
+    if user in OWN_USERS:
+        raise ValueError(f"is `{user}`, which runs what stands before models; name another, or leave it out")
+    return user
+
+
+UserName = Annotated[str, Field(pattern=USER), AfterValidator(_is_for_models)]
 
 # Other names that people have in their files, mostly from VLLM Studio; kebab-case becomes snake_case before.
 ALIASES = {"id": "name", "engine": "backend", "tp": "tensor_parallel_size", "pp": "pipeline_parallel_size"}
@@ -141,7 +154,7 @@ class Recipe(BaseModel):
         None, description="questions that tell whether the model works; those of the host file come first"
     )
     secrets: dict[str, Text] = Field({}, description="variable: absolute path, or name of a credential")
-    user: str | None = Field(None, pattern=USER, description="the unit's User=")
+    user: UserName | None = Field(None, description="the unit's User=")
     hardening: Literal["strict", "default", "off"] | None = None
     service: dict[str, Texts] = Field(
         {}, description="settings of [Service] and [Unit], as in their manuals; a list is several lines"
