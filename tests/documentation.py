@@ -10,7 +10,8 @@ import imported
 from recipectl.errors import RecipectlError
 from recipectl.importers import shell
 from recipectl.importers.from_command import draft_from_command
-from recipectl.importers.programs import program, unwrapped
+from recipectl.importers.programs import program
+from recipectl.importers.unwrapping import unwrapped
 
 Pair = tuple[list[str], list[str]]
 

@@ -79,8 +79,9 @@ RIGHT: dict[str, tuple[str, tuple[Callable[[Result], bool], ...]]] = {
     "script-folder-a.sh": ("command", (has(python_path=f"{CASES}/venv/bin/python", model_path=f"{CASES}/weights"),)),
     "script-folder-b.sh": ("command", (has(python_path=f"{CASES}/venv/bin/python", model_path=f"{CASES}/weights"),)),
     "no-user.service": ("unit", (
-        says("it ran as root; it will run as a user of its own", "Restart=on-failure"),
-        has(user=None, service={"RestartSec": "15", "StartLimitIntervalSec": "300", "StartLimitBurst": "3",
+        says("it ran as root; it will run as a user of its own", "Restart=on-failure",
+             "line 5: StartLimitIntervalSec=300 in [Service], where systemd ignores it"),
+        has(user=None, service={"RestartSec": "15", "StartLimitBurst": "3",
                                 "TimeoutStopSec": "30", "SyslogIdentifier": "engine-a"}))),
     "rocm.sh": ("command", (has(accelerator="rocm", gpus=[0]),)),
     "docker-restart.sh": ("command", (has(autostart=True), says("the container published no port"))),
@@ -243,8 +244,8 @@ INLINE = {
     "an image that is built": ("compose", "services: {v: {build: ., command: [--model, a/b], gpus: all}}\n", [], ["the image that is built does not tell its engine"]),
     "keys that are off": ("compose", "services: {v: {image: vllm/vllm-openai, command: --model a/b, privileged: false, gpus: all, restart: always, ports: ['8000:8000']}}\n", ["port: 8000"], []),
     "settings that the command replaces, and groups": (
-        "unit", "[Service]\nUser=u\nRestart=always\nGroup=models\nSupplementaryGroups=\nNice=10\nExecStart=/usr/bin/nice -n 5 /v/bin/vllm serve a/b\n",
-        ["SupplementaryGroups: models"], ["line 6: Nice=10, which the command replaces"]),
+        "unit", "[Service]\nUser=u\nRestart=always\nGroup=models\nSupplementaryGroups=\nCPUAffinity=4\nExecStart=/usr/bin/taskset -c 0 /v/bin/vllm serve a/b\n",
+        ["SupplementaryGroups: models"], ["line 6: CPUAffinity=4, which the command replaces"]),
     "arguments besides the caller's": ("command", 'set -- "$@" --port 8001\nvllm serve a/b "$@"\n', ["port: 8001"], ["line 1: `$@`, the arguments of the script"]),
     "arguments under a condition": ("command", 'if [ -n "$Z" ]; then set -- --port 1; fi\nvllm serve a/b "$@"\n', ["port: 1"], ["line 1: `$@` is set under a condition; here it is"]),
     "limits that a container does not have": (
@@ -590,6 +591,40 @@ INLINE = {
     "a unit that did not restart": ("unit", "[Service]\nUser=ai\nExecStart=/v/bin/vllm serve a/b\n", ["model_path: a/b"], ["without Restart="]),
     "a shell of llama-swap over several lines": (
         "llama-swap", 'models:\n  a:\n    cmd: |\n      bash -c "\n      source /v/bin/activate\n      exec vllm serve a/b --port ${PORT}\n      "\n', ["venv_path: /v\nmodel_path: a/b"], []),
+    "arithmetic that sets": ("command", "P=8000\nQ=$((P++))\nvllm serve a/b --port $P\n: $((A=5))\n[[ $((B+=1)) -gt 1 ]]\nvllm serve c/d --port $C\n", ["model_path: c/d"], ["line 3: `P` is set by arithmetic (line 2)"]),
+    "one export of two": ("command", "A=0\nexport A=1 B=$A\nvllm serve a/b --port 800$B\n", ["port: 8000\n"], []),
+    "an element that goes": ("command", "A=(--seed 3 --enforce-eager)\nunset 'A[2]'\nvllm serve a/b \"${A[@]}\"\nvllm serve c/d\n", ["model_path: c/d"], ["line 3: `A` is set by `unset` of an element (line 2)"]),
+    "quotes within quotes": ("command", "llama-server -m /a.gguf --api-prefix \"${X:-'q'}\"\nllama-server -m /b.gguf -a \"${X:-'$q'}\"\n", ["api-prefix: '''q'''"], ["line 2: single quotes within double quotes do not quote"]),
+    "a variable that stays": ("command", "readonly P=8080\nP=9090\nvllm serve a/b --port $P\n", ["port: 8080"], ["line 2: `P` is read-only: it keeps its value"]),
+    "cd with an end of options": ("command", "cd -- /srv/x\nvllm serve ./y\n", ["model_path: /srv/x/y"], ["line 1: `cd /srv/x`"]),
+    "several limits at once": ("command", "ulimit -l unlimited -n 65535\nvllm serve a/b\n", ["LimitMEMLOCK: infinity", "LimitNOFILE: '65535'"], []),
+    "variables of systemd-run": (
+        "command", "export HF_HOME=/hf A=1\nsystemd-run -E HF_TOKEN -E HF_HOME --setenv=OMP_NUM_THREADS -E B=2 vllm serve a/b\nsystemd-run --scope vllm serve c/d\n",
+        ["HF_HOME: /hf\n  B: '2'\nsecrets:", "HF_TOKEN: /etc/recipectl/secrets/HF_TOKEN", "A: '1'\n"], ["line 2: the variable `OMP_NUM_THREADS` of the caller", "line 2: the value of `HF_TOKEN`"]),
+    "lists of systemd-run": (
+        "command", "systemd-run -p SupplementaryGroups=a -p SupplementaryGroups=b -p After=x.service -p After=y.service -p 'DeviceAllow=/dev/a rw' -p 'DeviceAllow=/dev/b rw' vllm serve a/b\n",
+        ["SupplementaryGroups: a b", "After: x.service y.service"], ["line 1: DeviceAllow=/dev/b rw, besides the one"]),
+    "GPUs over a variable": ("command", "docker run --gpus all -e NVIDIA_VISIBLE_DEVICES=1 -p 8000:8000 vllm/vllm-openai --model a/b\n", ["port: 8000\n"], ["line 1: NVIDIA_VISIBLE_DEVICES=1, over which the option"]),
+    "GPUs as CSV": (
+        "command", "docker run --gpus 'device=3,capabilities=utility' -p 1:8000 vllm/vllm-openai --model a/b\ndocker run --gpus count=2 -p 2:8000 vllm/vllm-openai --model c/d\ndocker run --gpus '\"device=4,5\",\"capabilities=a,b\"' -p 3:8000 vllm/vllm-openai --model e/f\n",
+        ["gpus: [3]", "gpus: [0, 1]", "gpus: [4, 5]"], []),
+    "a MIG instance and no network": (
+        "command", "podman run --device nvidia.com/gpu=0:1 --network none -p 8000:8000 vllm/vllm-openai --model a/b\n", ["model_path: a/b"], ["line 1: the MIG instance `0:1`", "line 1: the network `none`: nobody reached"]),
+    "joined short options": ("command", "docker run -itv /m:/x --gpus all -p 8000:8000 vllm/vllm-openai --model /x/y\n", ["model_path: /m/y"], []),
+    "labels of a container": ("command", "docker run --label traefik.enable=true -l maintainer=x --gpus all -p 8000:8000 vllm/vllm-openai --model a/b\n", ["model_path: a/b"], ["line 1: the labels `traefik.enable`, which"]),
+    "labels in Compose": ("compose", "services:\n  v:\n    image: vllm/vllm-openai\n    command: --model a/b\n    entrypoint: ~\n    mem_swappiness: 0\n    privileged: false\n    labels: {caddy: x, traefik.enable: true}\n", ["model_path: a/b"], ["line 8: the labels `caddy`, `traefik.enable`", "line 6: `mem_swappiness:`"]),
+    "devices in their long form": ("compose", "services:\n  v:\n    image: vllm/vllm-openai\n    command: --model a/b\n    devices: [{source: /dev/kfd, target: /dev/kfd}]\n", ["accelerator: rocm"], []),
+    "labels and updates of Quadlet": ("quadlet", "[Container]\nImage=vllm/vllm-openai\nExec=--model a/b\nLabel=caddy=x \"traefik.a=b c\"\nAutoUpdate=registry\n", ["model_path: a/b"], ["line 4: the labels `caddy`, `traefik.a`", "line 5: `AutoUpdate=registry`"]),
+    "what a native unit requires": (
+        "unit", "[Unit]\nRequires=docker.service\nAfter=docker.service\nOnFailure=\n[Service]\nUser=ai\nNice=5\nStartLimitIntervalSec=0\nStartLimitBurst=3\nRestart=always\nExecStart=/usr/bin/nice -n 10 /l/llama-server -m /a.gguf\n",
+        ["Nice: '15'", "StartLimitBurst: '3'"], ["line 2: Requires=docker.service; see", "line 8: StartLimitIntervalSec=0 in [Service], where systemd ignores it"]),
+    "options of sudo and runuser": (
+        "command", "runuser -u ai -g video -G render -- vllm serve a/b\nsudo -R /r -T 3600 vllm serve c/d\nsudo -u '#0' vllm serve e/f\n", ["SupplementaryGroups: render video", "user: root"], ["line 2: `sudo -R /r`", "line 2: `sudo -T 3600`"]),
+    "joined options of env": ("command", "export LLAMA_ARG_PORT=9\nenv -iv llama-server -m /a.gguf\nenv -S 'A=b llama-server -m /c.gguf'\n", ["model_path: /a.gguf\n\n#", "port: 9\nenv_vars:\n  A: b"], []),
+    "niceness as a number": ("command", "nice -5 taskset -c 0-3 -- llama-server -m /a.gguf\n", ["Nice: '5'\n  CPUAffinity: 0-3"], []),
+    "what a scheduler reads": ("command", "#!/bin/bash\n#SBATCH --gres=gpu:4\n#SBATCH --job-name=x\nvllm serve a/b\n", ["model_path: a/b"], ["line 2: `#SBATCH --gres=gpu:4`"]),
+    "an engine that is piped": ("command", "echo 'vllm serve a/b' | sudo bash\necho 'vllm serve a/b' | cat\nvllm serve c/d\n", ["model_path: c/d"], ["runs the text that is piped to it; write it as a command"]),
+    "two models at one port": ("llama-swap", "models:\n  a: {cmd: llama-server -m /a.gguf --port 9999}\n  b: {cmd: llama-server -m /b.gguf --port 9999}\n", ["port: 9999", "port: 5802"], ["line 3: port 9999, which `a` has, too"]),
     "a placeholder": ("command", "vllm serve a/b --port '<PORT>'\nvllm serve c/d\n", ["model_path: c/d"], ["line 1: fill in `<PORT>`"]),
 }  # fmt: skip
 

@@ -14,8 +14,9 @@ from recipectl.errors import UsageError
 from recipectl.importers import shell
 from recipectl.importers.command import Command
 from recipectl.importers.draft import UNKNOWN_VALUE, VARIABLE_START
-from recipectl.importers.programs import program, runs_container, unwrapped
+from recipectl.importers.programs import program, runs_container
 from recipectl.importers.shell_programs import has_effect
+from recipectl.importers.unwrapping import unwrapped
 
 DOCUMENTATION = Path(__file__).parents[1] / ".build/documentation"
 FOLDER = "/srv/a"  # of the script, and the one that it is started from

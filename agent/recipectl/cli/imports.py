@@ -39,8 +39,9 @@ from recipectl.importers.command import (
 from recipectl.importers.draft import AS_IT_RUNS, UNKNOWN_VALUE, VARIABLE_START, Draft, redacted
 from recipectl.importers.from_command import draft_from_command
 from recipectl.importers.lines import errors_at, place_of, placed
-from recipectl.importers.programs import runs_engine, unwrapped
+from recipectl.importers.programs import runs_engine
 from recipectl.importers.shell_programs import has_effect, hidden_engine, what_it_is
+from recipectl.importers.unwrapping import unwrapped
 from recipectl.place import Place
 from recipectl.systemd.store import Store
 

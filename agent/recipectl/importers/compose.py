@@ -1,6 +1,7 @@
 """The services of a Compose file: what `docker run` would be given for them."""
 
 import contextlib
+import os
 import re
 import shlex
 from collections.abc import Iterator, Mapping
@@ -36,11 +37,12 @@ _COMPOSE_OPTIONS = {
 # What only matters to a container, or to the tool that makes it.
 _COMPOSE_QUIET = frozenset(
     """
-    image command entrypoint deploy container_name hostname domainname labels annotations logging pull_policy
+    image command entrypoint deploy container_name hostname domainname annotations logging pull_policy
     tty stdin_open ipc shm_size platform profiles expose build develop read_only tmpfs init isolation
     """.split()  # noqa: SIM905  (a list one can read)
 )
 _Words = list[str]
+_EMPTY: tuple[Any, ...] = (None, "", [], {}, "false")
 _WHOLE = "import what `docker compose config` prints"
 
 
@@ -91,11 +93,8 @@ def _volumes(data: Mapping[str, Any], folder: Path, variables: Mapping[str, str]
     for name, value in mapping(data.get("volumes"), "volumes").items():
         settings = value if isinstance(value, Mapping) else {}
         options = interpolated(settings.get("driver_opts"), variables, [])
-        device = (
-            options.get("device")
-            if isinstance(options, Mapping) and "bind" in str(options.get("o"))
-            else None
-        )
+        is_bind = isinstance(options, Mapping) and "bind" in str(options.get("o"))
+        device = options.get("device") if is_bind else None
         own_name = settings.get("name") or (name if settings.get("external") else f"{project}_{name}")
         volumes[str(name)] = str(device or own_name)
     return volumes
@@ -120,7 +119,8 @@ def _service_draft(
             with at(place, lost):
                 is_used = key in ("image", "command", "entrypoint", "deploy")
                 service[key] = interpolated(value, variables, lost if is_used else [])
-                _add_key(container, key, service[key])
+                container.place = place
+                _add_key(container, key, "false" if service[key] is False else service[key])
             continue
         for container.place, part in _parts(node, place, value):
             with at(container.place, lost):
@@ -128,7 +128,7 @@ def _service_draft(
                 value = interpolated(part, variables, lost)
                 lost[count:] = [_without_secrets(text, key, value) for text in lost[count:]]
                 _add_option(container, key, value, variables, folder)
-    if "entrypoint" in service:
+    if service.get("entrypoint") is not None:
         container.entrypoint = tuple(_split(service["entrypoint"], "entrypoint"))
     image, arguments = service.get("image", ""), _split(service.get("command"), "command")
     if service.get("profiles") and container.restart not in ("", "no"):
@@ -202,13 +202,16 @@ def _is_raw(value: Any) -> bool:
 def _add_key(container: Container, key: str, value: Any) -> None:
     """Add what another key of a service means for its container, or name it."""
     written = f"`{key}:` of the service"
-    if key == "deploy":
+    if key == "labels":
+        for label in value if isinstance(value, Mapping) else sequence(value, key):
+            container.add_label(str(label))
+    elif key == "deploy":
         _add_resources(container, value, written)
     elif key == "extends":
         container.leave_out(f"{written}, and what it inherits; {_WHOLE}")
     elif key == "cap_drop" or (key == "healthcheck" and mapping(value, key).get("disable")):
         return  # a unit has no capabilities, and no watch by default
-    elif key not in _COMPOSE_QUIET and not key.startswith("x-") and value not in (False, None, "", [], {}):
+    elif key not in _COMPOSE_QUIET and not key.startswith("x-") and value not in _EMPTY:
         container.leave_out(written)
 
 
@@ -230,7 +233,7 @@ def _texts(key: str, value: Any, folder: Path, lost: list[str]) -> Iterator[str]
             text = re.sub(r"^~(?=/)", host_variable("HOME"), text)
             text = str(folder / text) if text.startswith(".") or key == "env_file" else text
         is_optional = isinstance(item, dict) and not item.get("required", True)
-        if is_optional and not Path(text).exists():
+        if is_optional and not os.path.exists(text):  # noqa: PTH110  (no error in a closed folder)
             lost.append(f"the variables in {text}, which is not here")
         else:
             yield text
@@ -246,6 +249,8 @@ def _item_text(key: str, item: Mapping[str, Any]) -> str:
             return f"{item.get('source', '')}:{item.get('target', '')}"
         case "gpus":
             return _gpus(item)
+        case "devices":
+            return f"{item.get('source', '')}:{item.get('target', item.get('source', ''))}"
         case _:
             return str(item.get("path", ""))
 

@@ -10,24 +10,16 @@ from dataclasses import dataclass, field
 from recipectl.compiler.secrets import looks_secret
 from recipectl.errors import RecipectlError
 from recipectl.importers.command import assignment
+from recipectl.importers.container_gpus import gpus_of_option
 from recipectl.importers.draft import VARIABLE_ALONE, VARIABLE_START
 from recipectl.importers.lines import placed
 from recipectl.importers.mounts import Mounts
 from recipectl.importers.variables import read_variables
 
-_FLAGS = frozenset(
-    """
-    --rm --init --detach --interactive --tty --read-only --oom-kill-disable --publish-all
-    --no-healthcheck --sig-proxy --quiet --replace --rmi --no-hosts --no-hostname -d -i -t -q -P
-    """.split()  # noqa: SIM905  (a list one can read)
-)
-_NAMED_FLAGS = ("--privileged", "--env-host")
-_SHORT_FLAGS = re.compile(r"-[ditqP]+\Z")
-_SHORT_FLAGS_AND_PORT = re.compile(r"-[ditqP]+p\Z")
 # Options that only matter to a container: leaving them out loses nothing.
 _CONTAINER_ONLY = frozenset(
     """
-    --name --ipc --shm-size --network --net --restart --pull --label -l --log-driver --log-opt
+    --name --ipc --shm-size --network --net --restart --pull --log-driver --log-opt
     --hostname -h --network-alias --platform --cidfile --pidfile --tmpfs --security-opt --cgroups --userns
     --sdnotify --isolation
     """.split()  # noqa: SIM905  (a list one can read)
@@ -72,6 +64,7 @@ class Container:
     unread_files: list[str] = field(default_factory=list)  # files of variables that are not here
     of_caller: dict[str, str] = field(default_factory=dict)  # variable that a file names alone -> its place
     of_files: dict[str, str] = field(default_factory=dict)  # variables of files, over which those of `-e` win
+    labels: list[str] = field(default_factory=list)
     has_gpus: bool = False  # the container was given GPUs, or their devices
     has_rocm: bool = False  # they are AMD's
 
@@ -149,16 +142,16 @@ class Container:
         self.places[container_port] = self.place
 
     def add_gpus(self, value: str) -> None:
+        """Add what `--gpus` says."""
         self.has_gpus = True
-        plain = value.strip("\"'")
-        if devices := re.search(r"device=([^\"']+?)(?:\"|'|$)", value):
-            for device in devices[1].split(","):
-                self._add_gpu(device)
-        elif plain.isdigit() and len(plain) < 4:  # Docker gives the first ones
-            self.gpus += map(str, range(int(plain)))
-        elif plain.partition(",")[0] in ("all", "-1", "") or plain.startswith("capabilities="):
+        devices, count = gpus_of_option(value)
+        for device in devices:
+            self._add_gpu(device)
+        if not devices and re.fullmatch("[0-9]{1,3}", count):  # the first ones
+            self.gpus += map(str, range(int(count)))
+        elif not devices and count in ("all", "-1"):
             self.all_gpus = True
-        else:
+        elif not devices:
             self.leave_out(f"`--gpus {value}`; name the GPUs in `gpus:`")
 
     def _add_gpu(self, device: str) -> None:
@@ -166,6 +159,8 @@ class Container:
         gpu = device.removeprefix("nvidia.com/gpu=")
         if gpu == "all":
             self.all_gpus = True
+        elif re.fullmatch("[0-9]+:[0-9]+", gpu):
+            self.leave_out(f"the MIG instance `{gpu}`; name its UUID in `gpus:`")
         else:
             self.gpus.append(gpu)
 
@@ -185,6 +180,10 @@ class Container:
     def select_gpus(self) -> None:
         """CUDA_VISIBLE_DEVICES as the host counts: a container counts the GPUs that it sees from 0."""
         variable = self.environment.pop("NVIDIA_VISIBLE_DEVICES", "")
+        if variable not in ("", "all") and (self.all_gpus or self.gpus):
+            fault = f"NVIDIA_VISIBLE_DEVICES={variable}, over which the option of the container wins"
+            self.leave_out(placed(fault, self.places.get("NVIDIA_VISIBLE_DEVICES", "")))
+            variable = "all"
         self.all_gpus |= variable == "all"
         if not (self.has_gpus or variable or self.runtime == "nvidia"):
             self.leave_out("the container was given no GPUs, and the recipe has all of them; see `gpus:`")
@@ -208,6 +207,19 @@ class Container:
             words = []
         devices = [visible[word] for word in words] if chosen and words else self.gpus
         self.environment["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
+
+    def add_label(self, value: str) -> None:
+        """Add a label that another program may read: not one that describes the image."""
+        name = value.partition("=")[0]
+        if not re.match(r"org\.(opencontainers|label-schema)\.|com\.docker\.compose|maintainer", name):
+            self.labels.append(f"`{name}`")
+            self.places.setdefault("labels", self.place)
+
+    def name_labels(self) -> None:
+        """Name the labels: routes of a proxy, and settings of what updates or watches containers."""
+        if self.labels:
+            fault = f"the labels {', '.join(self.labels)}, which other programs may read"
+            self.leave_out(placed(fault, self.places["labels"]))
 
     def set_entrypoint(self, value: str) -> None:
         """Set a program, or podman's JSON list of words."""
@@ -258,6 +270,7 @@ class Container:
 
 _LONG_NAMES = {
     "-e": "--env", "-v": "--volume", "-p": "--publish", "--net": "--network", "-w": "--workdir",
+    "-l": "--label",
 }  # fmt: skip
 _HANDLERS: Mapping[str, Callable[[Container, str], None]] = {
     "--env": Container.add_variable,
@@ -271,27 +284,7 @@ _HANDLERS: Mapping[str, Callable[[Container, str], None]] = {
     "--network": Container.set_network,
     "--restart": Container.set_restart,
     "--secret": Container.add_secret,
+    "--label": Container.add_label,
     "--runtime": lambda container, value: setattr(container, "runtime", value),
     "--workdir": lambda container, value: setattr(container, "folder", value),
 }
-
-
-def read_options(words: list[str], container: Container) -> list[str]:
-    """Read the options of `docker run`; returns the image and its arguments."""
-    while words and words[0].startswith("-"):
-        name, equals, value = words[0].partition("=")
-        words = words[1:]
-        if name in _NAMED_FLAGS and value != "false":
-            container.leave_out(f"`{name}` of the container")
-        if name in (*_FLAGS, *_NAMED_FLAGS) or _SHORT_FLAGS.match(name):
-            continue
-        if _SHORT_FLAGS_AND_PORT.match(name):
-            name = "-p"
-        if not name.startswith("--") and len(name) > 2:  # `-p8000:8000`
-            value = name[2:] + equals + value
-            name = name[:2]
-        elif not equals:
-            value = "".join(words[:1])
-            words = words[1:]
-        container.add(name, value)
-    return words

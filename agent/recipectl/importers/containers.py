@@ -5,12 +5,14 @@ from dataclasses import replace
 
 from recipectl.errors import UsageError
 from recipectl.importers.command import SHELLS, Command, NoEngineError, is_given_model, program_shown
-from recipectl.importers.container_options import Container, read_options
+from recipectl.importers.container_options import Container
+from recipectl.importers.container_words import read_options
 from recipectl.importers.draft import AS_IT_RUNS, VARIABLE_START
 from recipectl.importers.lines import at, placed
 from recipectl.importers.mounts import Mounts
-from recipectl.importers.programs import program, program_name, runs_container, unwrapped
+from recipectl.importers.programs import program, program_name, runs_container
 from recipectl.importers.shell_inline import engine_of, inline_commands
+from recipectl.importers.unwrapping import unwrapped
 
 # The entrypoints of images: a pattern of the image's name and tag, and the words before the arguments.
 _ENTRYPOINTS = {
@@ -57,6 +59,7 @@ def engine_command(
         with at(container.place, container.not_carried_over):
             container.add_variable(name)
     container.select_gpus()
+    container.name_labels()
     notes: list[str] = []
     if command.user not in (None, "root"):
         container.leave_out(f"the user `{command.user}`, who ran the container; see `user:`")
@@ -117,7 +120,7 @@ def engine_command(
     return engine_command, notes
 
 
-_PLAIN_NETWORKS = ("", "host", "bridge", "none", "default", "private", "slirp4netns", "pasta")
+_PLAIN_NETWORKS = ("", "host", "bridge", "default", "private", "slirp4netns", "pasta")
 
 
 def _name_network(container: Container) -> None:
@@ -125,6 +128,10 @@ def _name_network(container: Container) -> None:
     if container.network.startswith(("container:", "service:")):
         fault = f"the engine was in the network of `{container.network.partition(':')[2]}`"
         sentence = f"{fault}; see `host:` and `port:`"
+        container.not_carried_over.append(placed(sentence, container.places.get("network", "")))
+    elif container.network == "none":
+        fault = "the network `none`: nobody reached the engine, and it reached nobody"
+        sentence = f"{fault}; see `host:` and `hardening:`"
         container.not_carried_over.append(placed(sentence, container.places.get("network", "")))
     elif container.ports and container.network not in _PLAIN_NETWORKS:
         fault = f"the network `{container.network}`, in which others reached the engine by its name"

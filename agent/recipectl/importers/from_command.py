@@ -25,7 +25,8 @@ from recipectl.importers.draft import (
 from recipectl.importers.lines import at, placed
 from recipectl.importers.named_model import take_model
 from recipectl.importers.option_sources import expanded, of_environment
-from recipectl.importers.programs import Program, program, unwrapped
+from recipectl.importers.programs import Program, program
+from recipectl.importers.unwrapping import unwrapped
 from recipectl.importers.variables import set_environment, set_secret
 from recipectl.machine.distributions import ENGINE_SCRIPTS
 from recipectl.recipe.hostfile import DEFAULT_PATH
@@ -157,7 +158,7 @@ def _set_service(draft: Draft, command: Command) -> None:
         draft.set("user", command.user)
     settings = dict(command.service)
     if group := settings.pop("Group", ""):
-        settings["SupplementaryGroups"] = group
+        settings["SupplementaryGroups"] = " ".join(filter(None, (settings.get("SupplementaryGroups"), group)))
     allowed = {
         name: value
         for name, value in settings.items()

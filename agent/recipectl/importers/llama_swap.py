@@ -74,6 +74,8 @@ def imported(config: _Map, source: str, root: Any = None) -> Imported:
             not_carried_over.append(placed(f"model `{name}`: {error}", place))
             continue
         port += 1
+        holders = {other.fields["port"]: other.name for other in by_model.values()}
+        port = _set_own_port(draft, holders, port, place_of(root, "models", str(name), "cmd"))
         draft.name = unique_name(draft.name, {other.name for other in by_model.values()})
         by_model[str(name)] = draft
     set_conflicts(by_model, groups)
@@ -87,6 +89,19 @@ def imported(config: _Map, source: str, root: Any = None) -> Imported:
     not_carried_over.append(_OTHER_MACHINES)
     gateway = {"listen": _LISTEN} | ({"names": names} if names else {})
     return Imported(list(by_model.values()), gateway, not_carried_over)
+
+
+def _set_own_port(draft: Draft, holders: Mapping[Any, str], port: int, place: str) -> int:
+    """Give a recipe the first free port from `port` where its own has a holder; the next port to give."""
+    own = draft.fields["port"]
+    if own not in holders:
+        return port
+    while port in holders:
+        port += 1
+    draft.set("port", port)
+    fault = f"port {own}, which `{holders[own]}` has, too: llama-swap ran one of them at a time"
+    draft.not_carried_over.append(placed(fault, place))
+    return port + 1
 
 
 def _settings_without_key(config: _Map) -> Iterator[tuple[str, ...]]:

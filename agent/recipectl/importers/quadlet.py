@@ -6,7 +6,8 @@ from pathlib import Path
 
 from recipectl.errors import UsageError
 from recipectl.importers.command import Command
-from recipectl.importers.container_options import Container, read_options
+from recipectl.importers.container_options import Container
+from recipectl.importers.container_words import read_options
 from recipectl.importers.containers import engine_command
 from recipectl.importers.draft import PRIVATE, Draft
 from recipectl.importers.from_command import draft_from_command, model_name
@@ -29,11 +30,11 @@ _QUADLET_OPTIONS = {
     "PublishPort": "-p", "AddDevice": "--device", "Network": "--network", "Secret": "--secret",
     "Ulimit": "--ulimit", "Memory": "--memory", "PidsLimit": "--pids-limit", "StopSignal": "--stop-signal",
     "User": "--user", "HealthCmd": "--health-cmd", "GroupAdd": "--group-add", "WorkingDir": "--workdir",
-    "Pod": "--pod",
+    "Pod": "--pod", "Label": "--label",
 }  # fmt: skip
 _QUADLET_QUIET = frozenset(
     """
-    Image Exec Entrypoint PodmanArgs ContainerName HostName Label Annotation AutoUpdate Pull Notify RunInit
+    Image Exec Entrypoint PodmanArgs ContainerName HostName Annotation Pull Notify RunInit
     ShmSize LogDriver NetworkAlias Timezone Tmpfs SecurityLabelDisable NoNewPrivileges DropCapability ReadOnly
     """.split()  # noqa: SIM905  (a list one can read)
 )
@@ -42,7 +43,7 @@ _QUADLET_QUIET = frozenset(
 def _add_setting(container: Container, setting: PlacedSetting, environment: Mapping[str, str]) -> None:
     """Add what one setting of [Container] means."""
     key, value = setting.name, setting.value
-    for word in quoting.split(value) if key == "Environment" else [value]:
+    for word in quoting.split(value) if key in ("Environment", "Label") else [value]:
         word = word.removeprefix("-") if key == "AddDevice" else word  # `-`: only if it is there
         word = with_variables(word, environment)
         text = re.sub(r"^([^:]+:[^:]+):[zZUro,]+$", r"\1", word) if key == "Volume" else word

@@ -9,14 +9,19 @@ from recipectl.errors import UsageError
 from recipectl.importers import shell_redirections
 from recipectl.importers.command import Command, refused
 from recipectl.importers.draft import AS_IT_RUNS, PRIVATE
-from recipectl.importers.programs import runs_engine, unwrapped
+from recipectl.importers.programs import runs_engine
 from recipectl.importers.shell_branches import merge
 from recipectl.importers.shell_commands import SimpleCommands
 from recipectl.importers.shell_conditions import Conditions, is_negative, is_test, literals
 from recipectl.importers.shell_functions import function_of
-from recipectl.importers.shell_programs import files_of_tee, holds_engine, is_of_kernel
+from recipectl.importers.shell_programs import (
+    holds_engine,
+    of_scheduler,
+)
+from recipectl.importers.shell_scope import Scope, Variable
 from recipectl.importers.shell_syntax import Fault, Node, from_the_left, statements
-from recipectl.importers.shell_words import Scope, Variable, Words
+from recipectl.importers.shell_words import Words
+from recipectl.importers.unwrapping import unwrapped
 
 _OPAQUE = {
     "ForClause": "a loop",
@@ -56,6 +61,8 @@ def commands(
         shell.run(statements(text.removeprefix("\ufeff").replace("\r\n", "\n") + "\n"))
     except RecursionError as error:
         raise UsageError(f"the script is nested too deeply; {AS_IT_RUNS[3:]}") from error
+    if shell.commands:
+        shell.commands[0].not_carried_over[:0] = of_scheduler(text)
     if shell.lost and shell.commands:  # after the last program
         shell.commands[-1].not_carried_over += shell.lost
         shell.commands[-1].lost_before += shell.lost
@@ -129,14 +136,6 @@ class _Shell(SimpleCommands):
             if "<<" in substitution.Source:
                 self._refuse_text(substitution.Source, substitution.line)
 
-    def _name_written(self, files: Iterable[str], line: int) -> None:
-        """Name what the script writes: a setting of the kernel, or a file that an engine may read."""
-        for file in files:
-            if is_of_kernel(file):
-                self.lost.append(f"line {line}: what is written to {file}; do that at boot")
-            elif not re.search(r"^/dev/|\.(log|pid)\Z", file):
-                self.lost.append(f"line {line}: the file `{file}`, which it writes")
-
     def _apart(self, nodes: list[Node] | None, reason: str = "", condition: int | None = None) -> Scope:
         """Run statements with a copy of the variables; the copy as it is afterwards.
 
@@ -158,9 +157,9 @@ class _Shell(SimpleCommands):
         """A loop, a function or another part that only a shell can run; its variables are unknown then."""
         reason = f"in {_OPAQUE.get(node.Type, 'a part that only a shell can run')}"
         if node.Loop and node.Loop.Name:
-            self.forget([node.Loop.Name.Value], reason, node.line)
+            self.scope.forget([node.Loop.Name.Value], reason, node.line)
         if node.Type in ("ArithmCmd", "LetClause"):
-            self.forget({*node.texts("Lit")}, reason, node.line)
+            self.scope.forget({*node.texts("Lit")}, reason, node.line)
         nodes = [*(node.Cond or ()), *(node.Do or ()), *filter(None, (node.Stmt, node.Body))]
         after = self._apart(nodes, f"it is {reason} (line {node.line}); write it out")
         if after.arguments != self.scope.arguments and node.Type != "FuncDecl":
@@ -169,7 +168,7 @@ class _Shell(SimpleCommands):
         if node.Type == "FuncDecl":
             self.functions[node.Name.Value] = function
         else:
-            self.forget(function.variables, reason, node.line)
+            self.scope.forget(function.variables, reason, node.line)
 
     def _branches(self, branches: list[list[Node]], line: int, *, is_presumed: bool = False) -> None:
         """Parts that run under a condition, the first one presumably; the others add what is unknown else."""
@@ -252,7 +251,7 @@ class _Shell(SimpleCommands):
             self._apart([node.X])
             writers = self.commands[first:]
             self._apart([node.Y])
-            self._check_pipe(node.Y, writers)
+            self._check_pipe(node.X, node.Y, writers)
             return
         node = from_the_left(node)
         conditions = Conditions(self.scope)
@@ -268,24 +267,11 @@ class _Shell(SimpleCommands):
             is_presumed = node.Op == "&&" and not is_negative(node.X)
             self._branches([[node.Y]], node.line, is_presumed=is_presumed)
 
-    def _check_pipe(self, reader: Node, writers: list[Command]) -> None:
-        """Name the files that a pipe's last program writes: `| tee -a FILE`, `| ts >>FILE`."""
-        call = reader.Cmd
-        words = Words(self.scope).fields(call.Args or []) if call and call.Type == "CallExpr" else []
-        files = files_of_tee(words)
-        outputs = [item for item in reader.Redirs or () if ">" in str(item.Op) and "&" not in str(item.Op)]
-        files += [Words(self.scope).value(item.Word) for item in outputs]
-        if not writers:
-            self._name_written(files, reader.line)
-        for command in writers:
-            command.not_carried_over += [
-                f"line {reader.line}: the file `{file}` of its output, which goes to the journal"
-                for file in files if file != "/dev/null"
-            ]  # fmt: skip
-
     _STATEMENTS: ClassVar[Mapping[str, Callable[["_Shell", Node], object]]] = {
         "CallExpr": SimpleCommands.call,
-        "TestClause": lambda _shell, _node: None,
+        "TestClause": lambda shell, node: shell.scope.forget(
+            node.assigned_names(), "by arithmetic", node.line
+        ),
         "DeclClause": SimpleCommands.declare,
         "BinaryCmd": _binary,
         "IfClause": _if,

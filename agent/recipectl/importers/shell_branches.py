@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from recipectl.importers.secret_names import is_likely_secret
-from recipectl.importers.shell_words import Scope, Variable
+from recipectl.importers.shell_scope import Scope, Variable
 
 
 def merge(scope: Scope, after: Scope, line: int, *, wins: bool, unset: set[str]) -> list[str]:

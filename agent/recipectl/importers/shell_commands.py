@@ -3,104 +3,37 @@
 import re
 from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
-from dataclasses import replace
 from typing import ClassVar
 
 from recipectl.compiler.secrets import looks_secret
 from recipectl.importers.command import Command, program_shown, refused
 from recipectl.importers.draft import UNKNOWN_VALUE, VARIABLE_START, host_variable
 from recipectl.importers.programs import runs_engine
-from recipectl.importers.secret_names import is_likely_secret
+from recipectl.importers.shell_assignments import Assignments
 from recipectl.importers.shell_functions import Function
-from recipectl.importers.shell_programs import has_effect, limits, sets_gpus_up
+from recipectl.importers.shell_programs import (
+    files_of_tee,
+    has_effect,
+    holds_engine,
+    is_of_kernel,
+    limits,
+    runs_its_input,
+    sets_gpus_up,
+)
+from recipectl.importers.shell_scope import Scope, Variable
 from recipectl.importers.shell_sources import variables_of
 from recipectl.importers.shell_syntax import Node
-from recipectl.importers.shell_words import ASSIGNMENT, MAX_VALUE, Scope, Variable, Words, too_long
+from recipectl.importers.shell_words import Words
 
 
-class SimpleCommands:
+class SimpleCommands(Assignments):
     """Follows assignments and builtins in a scope, and collects the programs that a script runs."""
 
     def __init__(self, scope: Scope) -> None:
-        self.scope = scope
+        super().__init__(scope)
         self.commands: list[Command] = []
         self.condition: int | None = None  # the line of the test that decides about this command
         self.functions: dict[str, Function] = {}
-        self.lost: list[str] = []  # what the next command must name
-        self._substituted: set[str] = set()
-
-    def forget(self, names: Iterable[str], reason: str, line: int) -> None:
-        """Variables whose value only a running shell knows from here on."""
-        for name in names:
-            remark = f"line {line}: `{name}` is set {reason}"
-            self.scope.variables[name] = Variable(UNKNOWN_VALUE, remarks=(remark,))
-
-    def declare(self, node: Node) -> None:
-        """`export`, `declare`, `readonly`, `local`: variables with attributes."""
-        words, options = Words(self.scope), ""
-        for argument in node.Args or ():
-            text = words.value(argument.Value) if argument.Naked else ""
-            match = ASSIGNMENT.match(text)
-            name = match[1] if match else argument.Name.Value if argument.Name else ""
-            if text.startswith("-"):
-                options += text[1:]
-            elif not name:
-                self._lose([node.Variant.Value, text], node.line)
-            elif {*options} - {*"xrgap"}:  # integers, references, maps, and `export -n`
-                self.lost.append(f"line {node.line}: `{node.Variant.Value} -{options} {name}`")
-                self.forget([name], f"with -{options}", node.line)
-            elif match:
-                self._set(name, Variable(match[2], remarks=tuple(words.remarks)), node.line)
-            elif not argument.Naked:
-                self._assign(argument)
-            elif "a" in options and name not in self.scope.variables:
-                self._set(name, Variable(elements=()), node.line)
-            if name and (node.Variant.Value == "export" or "x" in options):
-                self._export(name, node.line)
-
-    def _export(self, name: str, line: int) -> None:
-        self.scope.exported_names.add(name)
-        if name not in self.scope.variables and is_likely_secret(name, "x" * 20):
-            self.scope.places[name] = f"line {line}"
-        elif name not in self.scope.variables:
-            self.lost.append(f"line {line}: the variable `{name}` of the caller; set it in `env_vars:`")
-
-    def _assign(self, node: Node) -> None:
-        name, words = node.Name.Value, Words(self.scope)
-        before = self.scope.variables.get(name, Variable(host_variable(name)))
-        elements = (node.Array.Elems or ()) if node.Array else ()
-        if node.Index or (node.Array and node.Array.Glued) or any(element.Index for element in elements):
-            self.forget([name], "with an index", node.line)
-            return
-        if node.Append and (before.elements is None) == bool(node.Array):
-            self.forget([name], "with `+=`, which mixes a text and an array", node.line)
-            return
-        if node.Array:
-            added = tuple(words.fields([element.Value for element in elements]))
-            variable = Variable(elements=((before.elements or ()) if node.Append else ()) + added)
-        else:
-            variable = Variable((before.value if node.Append else "") + words.value(node.Value))
-        remarks = (*(before.remarks if node.Append else ()), *words.remarks)
-        self._set(name, replace(variable, remarks=remarks), node.line)
-
-    def _set(self, name: str, variable: Variable, line: int) -> None:
-        """Set a variable; what a substitution gives is a variable of the host."""
-        if UNKNOWN_VALUE in variable.value:
-            remark = f"line {line}: `{name}` is set from a substitution, which recipectl does not run"
-            variable = Variable(host_variable(name), remarks=(remark,))
-            self._substituted.add(name)
-        if variable.remarks and is_likely_secret(name, variable.text):
-            hidden = tuple(remark.replace(variable.text, "…") for remark in variable.remarks)
-            variable = replace(variable, remarks=hidden)
-        self.scope.variables[name] = variable
-        if name == "PATH":
-            self.scope.places[name] = f"line {line}"
-        if name == "IFS":
-            self.lost.append(f"line {line}: `IFS` is set, which changes how words are split")
-        if sum(map(len, variable.elements or ())) > MAX_VALUE:
-            raise too_long()
-        if self.scope.exports_all:
-            self.scope.exported_names.add(name)
 
     def call(self, node: Node) -> None:
         """One simple command: assignments, a function, a builtin, or a program."""
@@ -110,7 +43,7 @@ class SimpleCommands:
         self.scope = deepcopy(outer) if fields else outer
         lost = [*self.lost]
         for item in node.Assigns or ():
-            self._assign(item)
+            self._assign(item, self._expanded(item))
         inner, self.scope = self.scope, outer
         self.lost = lost if fields else self.lost  # `IFS= read` changes nothing for others
         name = fields[0] if fields else ""
@@ -133,7 +66,7 @@ class SimpleCommands:
     def _call_function(self, words: list[str], line: int) -> None:
         """A function's variables are unknown afterwards; what else it changes, or runs, is named."""
         function = self.functions[words[0]]
-        self.forget(function.variables, f"in the function `{words[0]}`", line)
+        self.scope.forget(function.variables, f"in the function `{words[0]}`", line)
         self.scope.exported_names |= function.exported
         if function.effects:
             effects = ", ".join(function.effects)
@@ -182,6 +115,38 @@ class SimpleCommands:
         self.lost = []
         self.scope.ended = line if words[0] == "exec" else self.scope.ended
 
+    # ── pipes and files
+
+    def _name_written(self, files: Iterable[str], line: int) -> None:
+        """Name what the script writes: a setting of the kernel, or a file that an engine may read."""
+        for file in files:
+            if is_of_kernel(file):
+                self.lost.append(f"line {line}: what is written to {file}; do that at boot")
+            elif not re.search(r"^/dev/|\.(log|pid)\Z", file):
+                self.lost.append(f"line {line}: the file `{file}`, which it writes")
+
+    def _check_pipe(self, writer: Node, reader: Node, writers: list[Command]) -> None:
+        """Name the files that a pipe's last program writes: `| tee -a FILE`, `| ts >>FILE`."""
+        words = self._words_of(reader)
+        text = " ".join(self._words_of(writer))
+        if runs_its_input(words) and holds_engine(text):
+            reason = f"`{program_shown(words)}` runs the text that is piped to it; write it as a command"
+            self.commands.append(refused(reader.line, reason))
+        files = files_of_tee(words)
+        outputs = [item for item in reader.Redirs or () if ">" in str(item.Op) and "&" not in str(item.Op)]
+        files += [Words(self.scope).value(item.Word) for item in outputs]
+        if not writers:
+            self._name_written(files, reader.line)
+        for command in writers:
+            command.not_carried_over += [
+                f"line {reader.line}: the file `{file}` of its output, which goes to the journal"
+                for file in files if file != "/dev/null"
+            ]  # fmt: skip
+
+    def _words_of(self, statement: Node) -> list[str]:
+        call = statement.Cmd
+        return Words(self.scope).fields(call.Args or []) if call and call.Type == "CallExpr" else []
+
     # ── builtins
 
     def _run_set(self, words: list[str], line: int) -> None:
@@ -217,10 +182,6 @@ class SimpleCommands:
             if variables is None:
                 self._lose(words, line)
 
-    def _lose(self, words: list[str], line: int) -> None:
-        shown = program_shown(words) if words[0] in ("eval", "alias") else " ".join(words)
-        self.lost.append(f"line {line}: `{shown}`, which may set variables")
-
     def _run_conda(self, words: list[str], line: int) -> None:
         """`conda activate NAME`: an environment in the folder that conda was loaded from, or at a path."""
         name = words[2] if words[1:2] == ["activate"] and len(words) > 2 else ""
@@ -249,13 +210,17 @@ class SimpleCommands:
         self.scope.has_other_patterns |= bool({"nocasematch", "extglob"} & {*words})
 
     def _run_unset(self, words: list[str], line: int) -> None:
-        for name in words[1:]:
+        for name, bracket, _ in (word.partition("[") for word in words[1:]):
+            if bracket:
+                self.scope.forget([name], "by `unset` of an element", line)
+                continue
             self.scope.variables.pop(name, None)
             self.scope.exported_names.discard(name)
             self.scope.unset_names.add(name)
 
     def _run_cd(self, words: list[str], line: int) -> None:
         self.scope.places["cd"] = f"line {line}"
+        words = [word for word in words if word not in ("--", "-P", "-L")]
         if len(words) != 2 or words[1] == "-" or UNKNOWN_VALUE in words[1]:
             self.lost.append(f"line {line}: `{' '.join(words)}`, to a folder that only a shell knows")
             self.scope.folder = host_variable("FOLDER")
@@ -264,10 +229,10 @@ class SimpleCommands:
 
     def _run_printf(self, words: list[str], line: int) -> None:
         if words[1:2] == ["-v"]:
-            self.forget(words[2:3], "by `printf`", line)
+            self.scope.forget(words[2:3], "by `printf`", line)
 
     def _run_read(self, words: list[str], line: int) -> None:
-        self.forget([word for word in words[1:] if word.isidentifier()], f"by `{words[0]}`", line)
+        self.scope.forget([word for word in words[1:] if word.isidentifier()], f"by `{words[0]}`", line)
 
     def _run_shift(self, words: list[str], line: int) -> None:
         self.scope.shifted += int(words[1]) if words[1:] and re.fullmatch("[0-9]{1,6}", words[1]) else 1
@@ -287,7 +252,7 @@ class SimpleCommands:
         **dict.fromkeys(("conda", "mamba", "micromamba"), _run_conda),
         **dict.fromkeys(("exit", "return"), _run_exit),
         **dict.fromkeys(("read", "mapfile", "readarray", "getopts"), _run_read),
-        "alias": _lose,
+        "alias": Assignments._lose,
         "deactivate": lambda shell, _words, _line: setattr(shell.scope, "venv", None),
         "eval": _run_eval,
         "set": _run_set,

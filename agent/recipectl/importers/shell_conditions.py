@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 
 from recipectl.importers.draft import UNKNOWN_VALUE, VARIABLE_START
+from recipectl.importers.shell_scope import Scope
 from recipectl.importers.shell_syntax import Node
-from recipectl.importers.shell_words import Scope, Words
+from recipectl.importers.shell_words import Words
 
 _NUMBERS: Mapping[str, Callable[[int, int], bool]] = {
     "-eq": operator.eq, "-ne": operator.ne, "-gt": operator.gt,

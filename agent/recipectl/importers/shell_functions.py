@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from recipectl.importers.shell_words import Scope
+from recipectl.importers.shell_scope import Scope
 
 # A field of the scope -> the words for it.
 _EFFECTS = {

@@ -5,8 +5,9 @@ from dataclasses import replace
 
 from recipectl.importers.command import Command, program_shown, script_in
 from recipectl.importers.lines import at, placed
-from recipectl.importers.programs import program_name, runs_engine, unwrapped
+from recipectl.importers.programs import program_name, runs_engine
 from recipectl.importers.shell import commands
+from recipectl.importers.unwrapping import unwrapped
 
 
 def inline_commands(

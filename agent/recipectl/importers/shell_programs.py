@@ -2,9 +2,10 @@
 
 import re
 
-from recipectl.importers.command import Command, program_shown
+from recipectl.importers.command import SHELLS, Command, program_shown
 from recipectl.importers.draft import AS_IT_RUNS, redacted
-from recipectl.importers.programs import program, program_name, unwrapped
+from recipectl.importers.programs import program, program_name
+from recipectl.importers.unwrapping import unwrapped
 
 # Programs that change nothing of what an engine is given.
 _WITHOUT_EFFECT = frozenset(
@@ -23,6 +24,7 @@ _WITHOUT_EFFECT_HERE = re.compile(
     r"https?://(localhost|127\.0\.0\.1)\S*\Z"
 )
 _ASKS_ENGINE = re.compile(r"-h|--help(=.*)?|--version|--list-devices")
+_SCHEDULER = re.compile(r"#(SBATCH|PBS|BSUB)\s+(?!-[JoeN]\b|--(job-name|output|error|mail-\w+|comment)\b)")
 _SMI_QUERY = re.compile(
     r"-(q|L|i|l|lms|x|d|f|h|-query.*|-list.*|-format.*|-id.*|-loop.*|-help|-version)(=|\Z)"
 )
@@ -60,6 +62,23 @@ def is_of_kernel(file: str) -> bool:
     return file.startswith(("/sys/", "/proc/sys/"))
 
 
+def of_scheduler(text: str) -> list[str]:
+    """What comments of a script tell Slurm, PBS or LSF, but for the names of the job and its logs."""
+    lines = enumerate(text.splitlines(), 1)
+    return [
+        f"line {number}: `{line.strip()}`, which the scheduler reads; see `gpus:` and `service:`"
+        for number, line in lines
+        if _SCHEDULER.match(line)
+    ]
+
+
+def runs_its_input(words: list[str]) -> bool:
+    """Whether a program runs what it reads from a pipe."""
+    words = unwrapped(Command({}, words)).words
+    is_remote = program_name(words) in ("ssh", "docker", "podman", "kubectl")
+    return program_name(words) in (*SHELLS, "at", "batch", "crontab", "xargs", "parallel") or is_remote
+
+
 def files_of_tee(words: list[str]) -> list[str]:
     """The files that `tee` writes, also as root."""
     words = unwrapped(Command({}, words)).words
@@ -78,11 +97,13 @@ def limits(words: list[str]) -> dict[str, str]:
     """The settings of a unit for `ulimit -n N` and the like, and for `umask N` (bash(1)); none for others."""
     if words[0] == "umask":
         return {"UMask": words[1]} if len(words) == 2 and re.fullmatch("[0-7]{1,4}", words[1]) else {}
-    letter = (words[1] if len(words) == 3 else "").replace("S", "").replace("H", "")
-    name, unit = _LIMITS.get(letter, ("", ""))
-    if not name or not re.fullmatch("[0-9]+|unlimited", words[2]):
-        return {}
-    return {name: "infinity" if words[2] == "unlimited" else words[2] + unit}
+    settings = {}
+    for option, value in zip(words[1::2], (*words[2::2], ""), strict=False):
+        name, unit = _LIMITS.get(option.replace("S", "").replace("H", ""), ("", ""))
+        if not name or not re.fullmatch("[0-9]+|unlimited", value):
+            return {}
+        settings[name] = "infinity" if value == "unlimited" else value + unit
+    return settings
 
 
 def what_it_is(words: list[str]) -> str:

@@ -2,8 +2,9 @@
 
 from recipectl.errors import RecipectlError
 from recipectl.importers.lines import at
+from recipectl.importers.shell_scope import Scope
 from recipectl.importers.shell_syntax import Fault, Node, statements
-from recipectl.importers.shell_words import Scope, Words
+from recipectl.importers.shell_words import Words
 from recipectl.importers.variables import read_variables
 
 _NEED_A_SHELL = ("ParamExp", "CmdSubst", "ArithmExp", "ProcSubst", "ExtGlob")

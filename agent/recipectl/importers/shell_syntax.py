@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from recipectl.errors import UsageError
 
 _TIMEOUT_SEC = 30
+_COMPARISONS = ("==", "!=", "<=", ">=")
 _MAX_FAULTS = 50  # lines of a script that cannot be read; a file with more is no script
 _PLACEHOLDER = re.compile(r"<[A-Za-z][\w. -]*>")
 
@@ -37,6 +38,16 @@ class Node:
                     if child.Type == kind:
                         yield str(child.Value)
                     yield from child.texts(kind)
+
+    def assigned_names(self) -> Iterator[str]:
+        """The names that arithmetic in this node sets, outside `$(…)`: `$((PORT++))`, `${A[i += 1]}`."""
+        sets = self.Op in ("++", "--") or ((self.Op or "").endswith("=") and self.Op not in _COMPARISONS)
+        if self.Type in ("UnaryArithm", "BinaryArithm") and self.X and sets:
+            yield from self.X.texts("Lit")
+        for value in self.__dict__.values() if self.Type not in ("CmdSubst", "ProcSubst") else ():
+            for child in value if isinstance(value, list) else [value]:
+                if isinstance(child, Node):
+                    yield from child.assigned_names()
 
     def outermost(self, kind: str) -> Iterator["Node"]:
         """The nodes of a kind within this node, without those within one another."""

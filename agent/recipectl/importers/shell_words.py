@@ -1,13 +1,13 @@
 """The words of a shell's command: quotes, variables, arrays and defaults, as bash expands them."""
 
 import re
-from dataclasses import dataclass, field
 
 from recipectl.compiler.secrets import has_secret
 from recipectl.errors import UsageError
 from recipectl.importers.draft import UNKNOWN_VALUE, VARIABLE_START, host_variable
 from recipectl.importers.secret_names import is_likely_secret
 from recipectl.importers.shell_quotes import ansi_text
+from recipectl.importers.shell_scope import Scope, Variable
 from recipectl.importers.shell_syntax import Node
 
 ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)\Z", re.S)
@@ -28,41 +28,6 @@ _OWN_FOLDER = re.compile(
 _WHICH = re.compile(r"(?:which|command -v|type -[pP]) (vllm|sglang|llama-server|python[0-9.]*)")
 
 
-@dataclass(frozen=True)
-class Variable:
-    """A variable's value, or an array's elements; `remarks` is what an import must say when it is used."""
-
-    value: str = ""
-    elements: tuple[str, ...] | None = None
-    remarks: tuple[str, ...] = ()
-
-    @property
-    def text(self) -> str:
-        return self.value if self.elements is None else " ".join(self.elements)
-
-
-@dataclass
-class Scope:
-    """What a subshell gets from its parent; a change in the subshell does not reach the parent."""
-
-    variables: dict[str, Variable] = field(default_factory=dict)
-    exported_names: set[str] = field(default_factory=set)
-    unset_names: set[str] = field(default_factory=set)
-    exports_all: bool = False  # `set -a`
-    arguments: tuple[str, ...] | None = None  # of the script; None where only its caller knows them
-    shifted: int = 0  # arguments that `shift` has taken
-    folder: str | None = None
-    venv: str | None = None
-    service: dict[str, str] = field(default_factory=dict)  # limits, as settings of a unit
-    ended: int | None = None  # the line that ends the shell
-    script_folder: str | None = None  # where the script's file is
-    is_zsh: bool = False
-    has_other_patterns: bool = False  # `shopt -s nocasematch` or `extglob`
-    conda_folder: str | None = None
-    conda_environment: str | None = None
-    places: dict[str, str] = field(default_factory=dict)  # of PATH, `cd` and the caller's secrets
-
-
 class Words:
     """Expands words with the variables of a scope; `remarks` collects what must be said of the result.
 
@@ -73,6 +38,7 @@ class Words:
         self.scope = scope
         self.remarks: list[str] = []
         self.reasons: list[str] = []  # why a value is unknown
+        self.is_quoted = False  # within double quotes
 
     def fields(self, words: list[Node]) -> list[str]:
         """The words of a command: split at blanks outside quotes."""
@@ -97,6 +63,8 @@ class Words:
 
     def _text(self, word: Node, *, splits: bool, is_assignment: bool) -> str:
         texts = []
+        for part in word.Parts or ():
+            self.scope.forget(part.assigned_names(), "by arithmetic", part.line)
         for index, part in enumerate(word.Parts or ()):
             if part.Type != "Lit":
                 texts.append(self._part(part, splits=splits))
@@ -123,6 +91,10 @@ class Words:
 
     def _part(self, part: Node, *, splits: bool) -> str:
         match part.Type:
+            case "SglQuoted" if self.is_quoted and not part.Dollar:  # within the default of a variable
+                has_more = re.search(r"[$`\"\\]", part.Value or "")
+                fault = "single quotes within double quotes do not quote"
+                return self.unknown(part, fault) if has_more else f"{_QUOTED}'{part.Value or ''}'"
             case "SglQuoted":
                 text = ansi_text(part.Value or "") if part.Dollar else part.Value or ""
                 is_text = not re.search("[\ud800-\udfff]", text)
@@ -139,11 +111,13 @@ class Words:
                 return self.unknown(part, _SUBSTITUTION)
 
     def _double_quoted(self, quoted: Node) -> str:
+        was_quoted, self.is_quoted = self.is_quoted, True
         text = ""
         parts: list[Node] = quoted.Parts or []
         for part in parts:
             is_text = part.Type == "Lit"
             text += re.sub(r'\\(["\\$`])', r"\1", part.Value) if is_text else self._part(part, splits=False)
+        self.is_quoted = was_quoted
         if not text and len(parts) == 1 and _all_elements(parts[0]):
             return ""  # an array without elements is no word
         return _QUOTED + text.replace(_FIELD_END, f"{_QUOTED}{_FIELD_END}{_QUOTED}")

@@ -19,7 +19,7 @@ from recipectl.importers.draft import (
 )
 from recipectl.importers.from_command import draft_from_command, model_name
 from recipectl.importers.lines import at, errors_at, placed
-from recipectl.importers.programs import program_name, runs_engine, unwrapped
+from recipectl.importers.programs import program_name, runs_engine
 from recipectl.importers.secret_names import is_likely_secret
 from recipectl.importers.shell import commands
 from recipectl.importers.shell_inline import engine_of, inline_commands, opened, opened_engine
@@ -32,6 +32,7 @@ from recipectl.importers.unit_text import (
     with_own_folders,
     without_specifiers,
 )
+from recipectl.importers.unwrapping import unwrapped
 from recipectl.importers.variables import keep_cache, read_variables
 from recipectl.recipe.yamlsyntax import read_text
 from recipectl.systemd import quoting

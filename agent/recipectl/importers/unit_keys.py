@@ -10,6 +10,7 @@ from recipectl.importers.lines import at, placed
 from recipectl.importers.unit_text import PlacedSetting, without_specifiers
 from recipectl.recipe.parts import Ready
 from recipectl.recipe.spans import LONGEST_SEC, span_sec
+from recipectl.systemd.directives import directives
 
 # Settings that every compiled unit has in its own way, or that the functions below read.
 _COMPILED = frozenset(
@@ -35,6 +36,8 @@ _DEFAULT_VALUES = {
 _CONTAINER_ENGINE = re.compile(r"(docker|containerd|podman)\.(service|socket)")
 _TIDIES_CONTAINERS = re.compile(r"[-+!@:]*(\S*/)?(docker|podman) (rm|stop|kill|pull)\b")
 _AT_BOOT = {"multi-user.target", "default.target", "graphical.target", "network-online.target"}
+# systemd still takes these of [Unit] in [Service].
+_IN_SERVICE_TOO = ("StartLimitBurst", "StartLimitAction", "FailureAction", "RebootArgument")
 _EARLIER_NAMES = {"StartLimitInterval": "StartLimitIntervalSec", "MemoryLimit": "MemoryMax"}
 _COMPILED_LIMIT_NOFILE = 1048576
 
@@ -50,7 +53,7 @@ def set_keys(draft: Draft, unit_settings: Sequence[PlacedSetting], name: str) ->
     starts = [setting.value for setting in unit_settings if setting.name == "ExecStart"]
     is_container = not starts or bool(re.search(r"(docker|podman|nerdctl)\b.* run ", starts[-1], re.S))
     # Group= last: it becomes one of SupplementaryGroups=, which an empty value does not remove.
-    parts = [part for whole in unit_settings for part in _parts(whole)]
+    parts = [part for whole in unit_settings for part in _parts(whole, is_container=is_container)]
     parts.sort(key=lambda part: part.name == "Group")
     places = {setting.name: setting.place for setting in parts}
     for setting in parts:
@@ -70,6 +73,8 @@ def set_keys(draft: Draft, unit_settings: Sequence[PlacedSetting], name: str) ->
         draft.not_carried_over.append(f"without Restart= {STAYS_DOWN}")
     # What stands in the command itself, as `nice`, wins over the unit's.
     own = draft.fields.get("service", {})
+    if "Nice" in own and "Nice" in service:  # nice(1) adds to what it has
+        own["Nice"] = _niceness(own["Nice"], *service.pop("Nice"))
     draft.not_carried_over += [
         placed(f"{key}={' '.join(service[key])}, which the command replaces", places.get(key, ""))
         for key in own.keys() & service.keys()
@@ -79,14 +84,15 @@ def set_keys(draft: Draft, unit_settings: Sequence[PlacedSetting], name: str) ->
         draft.set("service", kept)
 
 
-def _parts(setting: PlacedSetting) -> list[PlacedSetting]:
+def _parts(setting: PlacedSetting, *, is_container: bool) -> list[PlacedSetting]:
     """A setting as those that it stands for; none for what belongs to containers; a unit has none."""
     if setting.section.startswith("X-"):
         return []  # systemd ignores it
     if setting.name == "TimeoutSec":
         return [setting._replace(name=name) for name in ("TimeoutStartSec", "TimeoutStopSec")]
     if setting.name in ("After", "Requires", "Wants", "BindsTo", "PartOf") and setting.value:
-        words = [word for word in setting.value.split() if not _CONTAINER_ENGINE.fullmatch(word)]
+        is_needless = _CONTAINER_ENGINE if is_container or setting.name == "After" else re.compile("(?!)")
+        words = [word for word in setting.value.split() if not is_needless.fullmatch(word)]
         return [setting._replace(value=" ".join(words))] if words else []
     is_off = (setting.name, setting.value) in (("WatchdogSec", "0"), ("WatchdogSec", ""))
     return [] if is_off or setting.name in ("PIDFile", "GuessMainPID") else [setting]
@@ -94,15 +100,17 @@ def _parts(setting: PlacedSetting) -> list[PlacedSetting]:
 
 def _reason_to_leave_out(setting: PlacedSetting) -> str | None:
     """The sentence for a setting that no recipe can have; None for any other."""
-    key, value = setting.name, setting.value
+    section, key, value, _ = setting
     if key == "Restart" and value not in ("always", ""):
         return f"Restart={value}: recipectl always restarts a model that ends"
     seconds = span_sec(value) if key == "TimeoutStopSec" and value else 1
     if not isinstance(seconds, int) or seconds == 0:
         return f"{key}={value}; a stop has a limit here"
+    if key in directives() and section != directives()[key].section and key not in _IN_SERVICE_TOO:
+        return f"{key}={value} in [{section}], where systemd ignores it"
     if key in ("SetCredential", "SetCredentialEncrypted"):
         return f"{key}=, whose value is not repeated; see `secrets:`"
-    if key in ("Requires", "BindsTo", "PartOf", "Conflicts", "OnFailure", "Requisite"):
+    if value and key in ("Requires", "BindsTo", "PartOf", "Conflicts", "OnFailure", "Requisite"):
         return f"{key}={value}; see `requires:`, `conflicts:` and the host file's `on_failure:`"
     return None
 
@@ -133,6 +141,11 @@ def _set_field(draft: Draft, setting: PlacedSetting, name: str) -> bool:
         case _:
             return False
     return True
+
+
+def _niceness(*levels: str) -> str:
+    numbers = [int(level) for level in levels if re.fullmatch("-?[0-9]{1,9}", level)]
+    return str(max(-20, min(19, sum(numbers))))
 
 
 def _is_short(value: str) -> bool:

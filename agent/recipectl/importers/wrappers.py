@@ -36,6 +36,11 @@ def settings(wrapper: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
     unit_settings: list[tuple[str, str]] = []
     rest: list[str] = []
     options = list(options_of(wrapper[1:]))
+    if program == "nice":  # `nice -5`
+        options = [
+            ("-n", option[1:], text) if re.fullmatch("-[0-9]+", option) else (option, value, text)
+            for option, value, text in options
+        ]
     if program == "nice" and not any(option in ("-n", "--adjustment") for option, *_ in options):
         unit_settings.append(("Nice", "10"))  # nice(1)
     memory = {value for option, value, _ in options if option in _NUMA_POLICIES}
@@ -46,7 +51,7 @@ def settings(wrapper: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
             unit_settings.append(("CPUAffinity", "numa"))
         elif pair := _setting(program, option, value):
             unit_settings.append(pair)
-        elif program != "systemd-run" or option not in _WITHOUT_EFFECT:
+        elif written != "--" and (program != "systemd-run" or option not in _WITHOUT_EFFECT):
             rest.append(written)
     return unit_settings, rest
 

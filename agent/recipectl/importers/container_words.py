@@ -1,0 +1,36 @@
+"""The words of `docker run` and `podman run`: the options, then the image and its arguments."""
+
+import re
+
+from recipectl.importers.container_options import Container
+
+_FLAGS = frozenset(
+    """
+    --rm --init --detach --interactive --tty --read-only --oom-kill-disable --publish-all
+    --no-healthcheck --sig-proxy --quiet --replace --rmi --no-hosts --no-hostname -d -i -t -q -P
+    """.split()  # noqa: SIM905  (a list one can read)
+)
+_NAMED_FLAGS = ("--privileged", "--env-host")
+_SHORT_FLAGS = re.compile(r"-[ditqP]+\Z")
+_JOINED_SHORT_FLAGS = re.compile(r"-[ditqP]+([a-zA-Z].*)\Z")
+
+
+def read_options(words: list[str], container: Container) -> list[str]:
+    """Read the options of `docker run`; returns the image and its arguments."""
+    while words and words[0].startswith("-"):
+        name, equals, value = words[0].partition("=")
+        words = words[1:]
+        if name in _NAMED_FLAGS and value != "false":
+            container.leave_out(f"`{name}` of the container")
+        if name in (*_FLAGS, *_NAMED_FLAGS) or _SHORT_FLAGS.match(name):
+            continue
+        if joined := _JOINED_SHORT_FLAGS.match(name):  # `-itv /m:/m`
+            name = f"-{joined[1]}"
+        if not name.startswith("--") and len(name) > 2:  # `-p8000:8000`
+            value = name[2:] + equals + value
+            name = name[:2]
+        elif not equals:
+            value = "".join(words[:1])
+            words = words[1:]
+        container.add(name, value)
+    return words

@@ -1,0 +1,107 @@
+"""What a shell sets: assignments, and `export`, `declare`, `readonly` and `local`."""
+
+from dataclasses import replace
+
+from recipectl.importers.command import program_shown
+from recipectl.importers.draft import UNKNOWN_VALUE, host_variable
+from recipectl.importers.secret_names import is_likely_secret
+from recipectl.importers.shell_scope import Scope, Variable
+from recipectl.importers.shell_syntax import Node
+from recipectl.importers.shell_words import ASSIGNMENT, MAX_VALUE, Words, too_long
+
+
+class Assignments:
+    """Sets the variables of a scope; `lost` is what the next command must name."""
+
+    def __init__(self, scope: Scope) -> None:
+        self.scope = scope
+        self.lost: list[str] = []
+        self._substituted: set[str] = set()
+
+    def declare(self, node: Node) -> None:
+        """`export`, `declare`, `readonly`, `local`: variables with attributes."""
+        words, options = Words(self.scope), ""
+        # A shell expands all words before it sets the first variable.
+        expanded = [
+            words.value(argument.Value) if argument.Naked else self._expanded(argument)
+            for argument in node.Args or ()
+        ]
+        for argument, value in zip(node.Args or (), expanded, strict=True):
+            text = value if isinstance(value, str) else ""
+            match = ASSIGNMENT.match(text)
+            name = match[1] if match else argument.Name.Value if argument.Name else ""
+            if text.startswith("-"):
+                options += text[1:]
+            elif not name:
+                self._lose([node.Variant.Value, text], node.line)
+            elif {*options} - {*"xrgap"}:  # integers, references, maps, and `export -n`
+                self.lost.append(f"line {node.line}: `{node.Variant.Value} -{options} {name}`")
+                self.scope.forget([name], f"with -{options}", node.line)
+            elif match:
+                self._set(name, Variable(match[2], remarks=tuple(words.remarks)), node.line)
+            elif isinstance(value, Variable):
+                self._assign(argument, value)
+            elif "a" in options and name not in self.scope.variables:
+                self._set(name, Variable(elements=()), node.line)
+            if name and (node.Variant.Value == "export" or "x" in options):
+                self._export(name, node.line)
+            if name and (node.Variant.Value == "readonly" or "r" in options):
+                self.scope.readonly_names.add(name)
+
+    def _export(self, name: str, line: int) -> None:
+        self.scope.exported_names.add(name)
+        if name not in self.scope.variables and is_likely_secret(name, "x" * 20):
+            self.scope.places[name] = f"line {line}"
+        elif name not in self.scope.variables:
+            self.lost.append(f"line {line}: the variable `{name}` of the caller; set it in `env_vars:`")
+
+    def _expanded(self, node: Node) -> Variable:
+        """What one assignment gives to its variable, or adds to it."""
+        words = Words(self.scope)
+        if not node.Array:
+            return Variable(words.value(node.Value), remarks=tuple(words.remarks))
+        added = tuple(words.fields([element.Value for element in node.Array.Elems or ()]))
+        return Variable(elements=added, remarks=tuple(words.remarks))
+
+    def _assign(self, node: Node, added: Variable) -> None:
+        name = node.Name.Value
+        before = self.scope.variables.get(name, Variable(host_variable(name)))
+        elements = (node.Array.Elems or ()) if node.Array else ()
+        if node.Index or (node.Array and node.Array.Glued) or any(element.Index for element in elements):
+            self.scope.forget([name], "with an index", node.line)
+            return
+        if node.Append and (before.elements is None) == bool(node.Array):
+            self.scope.forget([name], "with `+=`, which mixes a text and an array", node.line)
+            return
+        if node.Append and added.elements is not None:
+            added = replace(added, elements=(before.elements or ()) + added.elements)
+        elif node.Append:
+            added = replace(added, value=before.value + added.value)
+        remarks = (*(before.remarks if node.Append else ()), *added.remarks)
+        self._set(name, replace(added, remarks=remarks), node.line)
+
+    def _set(self, name: str, variable: Variable, line: int) -> None:
+        """Set a variable; what a substitution gives is a variable of the host."""
+        if name in self.scope.readonly_names:
+            self.lost.append(f"line {line}: `{name}` is read-only: it keeps its value")
+            return
+        if UNKNOWN_VALUE in variable.value:
+            remark = f"line {line}: `{name}` is set from a substitution, which recipectl does not run"
+            variable = Variable(host_variable(name), remarks=(remark,))
+            self._substituted.add(name)
+        if variable.remarks and is_likely_secret(name, variable.text):
+            hidden = tuple(remark.replace(variable.text, "…") for remark in variable.remarks)
+            variable = replace(variable, remarks=hidden)
+        self.scope.variables[name] = variable
+        if name == "PATH":
+            self.scope.places[name] = f"line {line}"
+        if name == "IFS":
+            self.lost.append(f"line {line}: `IFS` is set, which changes how words are split")
+        if sum(map(len, variable.elements or ())) > MAX_VALUE:
+            raise too_long()
+        if self.scope.exports_all:
+            self.scope.exported_names.add(name)
+
+    def _lose(self, words: list[str], line: int) -> None:
+        shown = program_shown(words) if words[0] in ("eval", "alias") else " ".join(words)
+        self.lost.append(f"line {line}: `{shown}`, which may set variables")

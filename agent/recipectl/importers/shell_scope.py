@@ -1,0 +1,48 @@
+"""The variables of a shell, and what else a subshell gets from its parent."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from recipectl.importers.draft import UNKNOWN_VALUE
+
+
+@dataclass(frozen=True)
+class Variable:
+    """A variable's value, or an array's elements; `remarks` is what an import must say when it is used."""
+
+    value: str = ""
+    elements: tuple[str, ...] | None = None
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        return self.value if self.elements is None else " ".join(self.elements)
+
+
+@dataclass
+class Scope:
+    """What a subshell gets from its parent; a change in the subshell does not reach the parent."""
+
+    variables: dict[str, Variable] = field(default_factory=dict)
+    exported_names: set[str] = field(default_factory=set)
+    readonly_names: set[str] = field(default_factory=set)
+    unset_names: set[str] = field(default_factory=set)
+    exports_all: bool = False  # `set -a`
+    arguments: tuple[str, ...] | None = None  # of the script; None where only its caller knows them
+    shifted: int = 0  # arguments that `shift` has taken
+    folder: str | None = None
+    venv: str | None = None
+    service: dict[str, str] = field(default_factory=dict)  # limits, as settings of a unit
+    ended: int | None = None  # the line that ends the shell
+    script_folder: str | None = None  # where the script's file is
+    is_zsh: bool = False
+    has_other_patterns: bool = False  # `shopt -s nocasematch` or `extglob`
+    conda_folder: str | None = None
+    conda_environment: str | None = None
+    places: dict[str, str] = field(default_factory=dict)  # of PATH, `cd` and the caller's secrets
+
+    def forget(self, names: Iterable[str], reason: str, line: int) -> None:
+        """Variables whose value only a running shell knows from here on."""
+        for name in names:
+            remark = f"line {line}: `{name}` is set {reason}"
+            self.variables[name] = Variable(UNKNOWN_VALUE, remarks=(remark,))

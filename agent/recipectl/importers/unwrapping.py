@@ -1,0 +1,260 @@
+"""A command without the wrappers before its program: `sudo`, `env`, `nohup`, `nice`, `uv run`."""
+
+import contextlib
+import pwd
+import re
+import shlex
+from collections.abc import Mapping
+from dataclasses import replace
+
+from recipectl.compiler.secrets import looks_secret
+from recipectl.importers.command import Command, assignment, script_in
+from recipectl.importers.draft import host_variable
+from recipectl.importers.programs import program_name, runs_engine
+from recipectl.importers.wrappers import options_of, settings
+from recipectl.systemd import quoting
+
+# Wrappers, and the letters of their short options that take a word.
+_WRAPPERS = {
+    "exec": "a", "nohup": "", "time": "fo", "setsid": "", "command": "", "sudo": "ugpCDRTh", "doas": "u",
+    "stdbuf": "ioe", "nice": "n", "ionice": "cn", "numactl": "", "taskset": "", "timeout": "ks", "chrt": "",
+    "systemd-inhibit": "", "systemd-run": "puEMHGt", "uv": "", "uvx": "", "conda": "np", "mamba": "np",
+    "poetry": "", "flock": "wE", "runuser": "ugG", "setpriv": "", "unbuffer": "", "chronic": "",
+    "micromamba": "np", "pixi": "e", "pipx": "", "pyenv": "", "prlimit": "",
+}  # fmt: skip
+_LONG_WITH_WORD = frozenset(
+    """
+    --property --setenv --unit --uid --slice --nice --description --membind --cpunodebind --interleave
+    --physcpubind --preferred --cpu-list --adjustment
+    --from --with --with-requirements --python --project --directory --extra --group --env-file --index
+    --cwd --index-url --extra-index-url --default-index --prerelease --torch-backend
+    """.split()  # noqa: SIM905  (a list one can read)
+)
+# Their options become settings of the unit.
+_WITH_SETTINGS = ("nice", "ionice", "taskset", "numactl", "systemd-run")
+_RUNTIME = "make its runtime with `recipectl venv create`, and name that in `venv_path:`"
+_REMEDIES = dict.fromkeys(("uv", "uvx", "poetry", "pipx"), _RUNTIME) | {
+    **dict.fromkeys(
+        ("conda", "mamba", "micromamba", "pixi", "pyenv"), "name its interpreter in `python_path:`"
+    ),
+    "stdbuf": "the journal has each line at once", "timeout": "see `RuntimeMaxSec` of `service:`",
+}  # fmt: skip
+# Settings that are lists: one line of words, or one that cannot be joined.
+_JOINED_LISTS = re.compile(
+    "SupplementaryGroups|(ReadOnly|ReadWrite|Inaccessible|Exec|NoExec)Paths|RestrictAddressFamilies"
+    "|IPAddress(Allow|Deny)|(Allowed|Startup)?(CPU|MemoryNode)s|CPUAffinity|After|Before|Wants|Requires"
+)
+_LISTS = re.compile("Device|Bind|IODevice|IORead|IOWrite|SystemCall|LoadCredential|TemporaryFileSystem")
+# Options of sudo and the like that change nothing here, or that are read elsewhere.
+_SUDO_QUIET = (
+    "", "-E", "--preserve-env", "-H", "--set-home", "-n", "--non-interactive", "-S", "--stdin", "-k",
+    "--reset-timestamp", "-b", "--background", "-l", "-p", "--prompt", "-m", "--",
+)  # fmt: skip
+# They run what follows somewhere else.
+_ELSEWHERE = ("docker", "podman", "nerdctl", "ssh", "kubectl", "srun")
+# Without options, these wrappers do nothing that a unit does not do.
+_NEEDLESS_WRAPPERS = ("exec", "nohup", "time", "setsid", "command")
+# The first word that is no option is the program.
+_DIRECT_WRAPPERS = (*_NEEDLESS_WRAPPERS, "sudo", "doas", "stdbuf", "unbuffer", "chronic")
+
+
+def unwrapped(command: Command) -> Command:
+    """The command without `env`, `sudo`, `nohup` and the like; their effect is kept, or not carried over."""
+    inner = replace(
+        command,
+        environment=dict(command.environment),
+        words=list(command.words),
+        not_carried_over=list(command.not_carried_over),
+        service=dict(command.service),
+    )
+    while inner.words and not runs_engine(inner.words):
+        if not _remove_wrapper(inner):
+            break
+    inner.path = inner.environment.pop("PATH", inner.path)
+    return inner
+
+
+def _remove_wrapper(command: Command) -> bool:
+    """Remove the first wrapper of a command; False when there is none."""
+    name = program_name(command.words)
+    if pair := assignment(command.words[0]):
+        command.environment |= [pair]
+        command.words = command.words[1:]
+        return True
+    if name == "env":
+        _remove_env(command)
+        return True
+    length = _wrapper_length(command.words) if name in _WRAPPERS else 0
+    wrapper = command.words[:length]
+    if wrapper and name in ("sudo", "doas", "runuser"):
+        _take_sudo(command, wrapper)
+    elif wrapper and name in _WITH_SETTINGS:
+        _take_settings(command, wrapper)
+    elif wrapper[1:2] == ["run"] and (environment := _conda_environment(wrapper)):
+        command.conda_environment = environment
+        command.folder = _value_of(wrapper, "--cwd") or command.folder
+    elif wrapper and (name not in _NEEDLESS_WRAPPERS or wrapper[1:]):
+        remedy = _REMEDIES.get(name, "see `service:` for a similar setting")
+        version = [word for word in command.words[length : length + 1] if re.search("@|==", word)]
+        shown = " ".join((*wrapper, *version))  # `uvx vllm==0.32.0`
+        command.not_carried_over.append(f"`{shown}` before the program; {remedy}")
+        command.folder = _value_of(wrapper, "--directory" if name == "uv" else "--cwd") or command.folder
+    command.words = command.words[length:]
+    return bool(wrapper)
+
+
+def _value_of(wrapper: list[str], name: str) -> str:
+    """The value of an option of a wrapper; empty without it."""
+    return next((value for option, value, _ in options_of(wrapper) if option == name), "")
+
+
+def _conda_environment(wrapper: list[str]) -> str:
+    """The folder of the environment of `/opt/conda/bin/conda run -n NAME`; "" where that is not known."""
+    if program_name(wrapper) not in ("conda", "mamba", "micromamba"):
+        return ""
+    values = {option: value for option, value, _ in options_of(wrapper[2:])}
+    if prefix := values.get("-p") or values.get("--prefix"):
+        return prefix
+    name = values.get("-n") or values.get("--name")
+    if not name or not wrapper[0].startswith("/") or program_name(wrapper) == "micromamba":
+        return ""  # micromamba has its environments wherever MAMBA_ROOT_PREFIX says
+    folder = re.sub(r"/(bin|condabin)/\w+\Z", "", wrapper[0])
+    return folder if name == "base" else f"{folder}/envs/{name}"
+
+
+def _user_of_id(user: str) -> str:
+    """The name of `#1000`; where this host has none, as it is."""
+    if re.fullmatch("#[0-9]{1,9}", user):
+        with contextlib.suppress(KeyError):
+            return pwd.getpwuid(int(user[1:])).pw_name
+    return user
+
+
+def _take_sudo(command: Command, wrapper: list[str]) -> None:
+    """The user, group and folder that `sudo -u USER -g GROUP -D FOLDER` gives."""
+    options = [(option, value) for option, value, _ in options_of(wrapper[1:])]
+    joined = [option for option, _ in options if re.fullmatch("-[A-Za-z]{2,}", option)]  # `-iu`
+    options += [
+        (f"-{letter}", value) for option, value in options if option in joined for letter in option[1:]
+    ]
+    names = {option for option, _ in options}
+    command.user = command.user if names & {"-g", "--group"} else "root"
+    keeps = "-E" in names or ("--preserve-env", "") in options
+    if program_name(wrapper) == "sudo" and command.environment and not keeps:
+        variables = ", ".join(f"`{name}`" for name in sorted(command.environment))
+        fault = f"{variables}, which `sudo` without -E may not have passed on"
+        command.not_carried_over.append(f"{fault}; remove what the engine did not have")
+    for option, value in options:
+        if option in ("-u", "--user"):
+            command.user = _user_of_id(value)
+        elif option in ("-g", "--group"):
+            command.service["Group"] = value.removeprefix("#")
+        elif option in ("-D", "--chdir"):
+            command.folder = value
+        elif option in ("-i", "--login"):
+            command.folder = host_variable("HOME")
+        elif option in ("-G", "--supp-group") and program_name(wrapper) == "runuser":
+            command.service["SupplementaryGroups"] = value
+        elif option not in (*joined, *_SUDO_QUIET):
+            shown = " ".join(filter(None, (option, value)))
+            command.not_carried_over.append(f"`{program_name(wrapper)} {shown}` before the program")
+
+
+def _added(unit_settings: list[tuple[str, str]], command: Command) -> list[tuple[str, str]]:
+    """The settings without those that add to one that the command has already."""
+    rest = []
+    for name, value in unit_settings:
+        if name == "Nice" and re.fullmatch(r"-?[0-9]{1,9}", value):
+            level = int(command.service.get("Nice", "0")) + int(value)
+            command.service["Nice"] = str(max(-20, min(19, level)))
+        elif name in command.service and value and _JOINED_LISTS.fullmatch(name):
+            command.service[name] += f" {value}"
+        elif name in command.service and _LISTS.match(name):
+            command.not_carried_over.append(f"{name}={value}, besides the one that is kept")
+        elif _JOINED_LISTS.fullmatch(name) or _LISTS.match(name):
+            command.service[name] = value
+        else:
+            rest.append((name, value))
+    return rest
+
+
+def _add_variable(command: Command, word: str, of_caller: Mapping[str, str]) -> None:
+    """Add `NAME=value`, or `NAME` with the value that its caller has (systemd-run(1))."""
+    if pair := assignment(word):
+        command.environment |= [pair]
+    elif word in of_caller:
+        command.environment[word] = of_caller[word]
+    elif looks_secret(word, "x"):
+        command.secrets[word] = "which the caller had"
+    else:
+        command.not_carried_over.append(f"the variable `{word}` of the caller; set it in `env_vars:`")
+
+
+def _take_settings(command: Command, wrapper: list[str]) -> None:
+    """Keep what a wrapper means as settings of the unit; name the rest."""
+    unit_settings, rest = settings(wrapper)
+    of_caller = dict(command.environment)
+    if program_name(wrapper) == "systemd-run" and "--scope" not in wrapper:
+        command.environment = {}  # the service manager starts it, with an environment of its own
+    unit_settings = _added(unit_settings, command)
+    for name, value in unit_settings:
+        if name == "Environment":
+            for word in quoting.split(value):
+                _add_variable(command, word, of_caller)
+        elif name == "User":
+            command.user = value
+        elif name == "WorkingDirectory":
+            command.folder = value
+        else:
+            command.service[name] = value
+    if rest:
+        command.not_carried_over.append(f"`{program_name(wrapper)} {' '.join(rest)}` before the program")
+
+
+def _remove_env(command: Command) -> None:
+    """Remove `env` with its options, and apply them to the environment."""
+    words = command.words[1:]
+    while words and words[0].startswith("-"):
+        option = words.pop(0)
+        name, _, value = option.partition("=")
+        if joined := re.fullmatch("-([i0v]+)([uCS].*)?", option):  # `-iv`, `-iS "NAME=value program"`
+            if "i" in joined[1]:
+                command.environment.clear()
+            words[:0] = [f"-{joined[2]}"] if joined[2] else []
+        elif text := re.match("(?:-S|--split-string=?)(.*)", option, re.S):
+            with contextlib.suppress(ValueError):
+                words[:0] = shlex.split(text[1] or (words.pop(0) if words else ""))
+        elif name in ("-u", "--unset"):
+            command.environment.pop(value or (words.pop(0) if words else ""), None)
+        elif name in ("-C", "--chdir"):
+            command.folder = value or (words.pop(0) if words else None)
+        elif option in ("-", "--ignore-environment"):
+            command.environment.clear()
+    command.words = words
+
+
+def _wrapper_length(words: list[str]) -> int:
+    """The number of words before the wrapped command; 0 when there is no command that we know."""
+    options_with_word = _WRAPPERS[program_name(words)]
+    for length in range(1, len(words)):
+        option = words[length - 1]
+        if program_name([option]) in _ELSEWHERE:
+            return 0
+        short = r"-[A-Za-z]+" if program_name(words) in ("sudo", "doas", "runuser") else r"-[A-Za-z]"
+        takes_word = re.fullmatch(short, option) and option[-1] in options_with_word
+        takes_word = takes_word or option in _LONG_WITH_WORD
+        takes_word = takes_word or (
+            program_name(words) == "sudo" and option in ("--user", "--group", "--chdir")
+        )
+        is_program = program_name(words) in _DIRECT_WRAPPERS and not words[length].startswith("-")
+        if (is_program or _begins_command(words[length:])) and not takes_word:
+            return length
+    return 0
+
+
+def _begins_command(words: list[str]) -> bool:
+    """Whether these words are a wrapper, an assignment or a program that we know."""
+    name = program_name(words)
+    is_assignment = assignment(words[0]) and "==" not in words[0]  # `vllm==0.11.0` is a package
+    is_script = script_in(words[:4]) is not None
+    return name == "env" or name in _WRAPPERS or bool(is_assignment) or is_script or runs_engine(words)
