@@ -1,6 +1,10 @@
 """Bad input: each mistake is told at its place with its remedy, and stops nobody else."""
 
 import json
+import os
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -8,8 +12,16 @@ from click.testing import CliRunner
 from conftest import make_venv
 
 from recipectl.cli import recipectl
+from recipectl.compiler import identity
 from recipectl.errors import RecipectlError, RecipeError
+from recipectl.gateway.configuration import USER as GATEWAY_USER
+from recipectl.recipe import search
 from recipectl.recipe.load import load
+from recipectl.recipe.schema import OWN_USERS
+
+ROOT = Path(__file__).parents[1]
+# Another user must be able to run this checkout.
+IS_OPEN = all(path.stat().st_mode & 0o001 for path in (ROOT, *ROOT.parents))
 
 GOOD = "model_path: org/m\nuser: root\n"
 
@@ -167,3 +179,88 @@ def test_a_slip_is_told_with_what_to_write(slip: str, tmp_path: Path) -> None:
     with pytest.raises(RecipeError) as caught:
         load(tmp_path / "a.yaml")
     assert [problem.sentence for problem in caught.value.problems] == [SLIPS[slip]]
+
+
+# What a user cannot read is told in a line: the closed folder below the home, and a verb of `--user`.
+CLOSED = {
+    "recipes": (".config/recipectl", ["list", "diff", "versions", "check", "apply --check"]),
+    "units": (".config/systemd", ["status", "list"]),
+    "links": (".config/systemd/user/models.target.wants", ["status", "list"]),
+    "upgrades": (".local/state/recipectl", ["upgrade --status m", "rollback m"]),
+}
+
+
+@pytest.mark.parametrize("case", CLOSED)
+@pytest.mark.skipif(os.geteuid() != 0 or not IS_OPEN, reason="root alone can become another user")
+def test_a_closed_folder_is_named_in_a_line(case: str) -> None:
+    folder, verbs = CLOSED[case]
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as home:
+        recipes = Path(home, ".config/recipectl/recipes")
+        for path in (recipes, Path(home, folder)):
+            path.mkdir(parents=True, exist_ok=True)
+        Path(recipes, "m.yaml").write_text("backend: llamacpp\nmodel_path: /m.gguf\nbinary: /bin/true\n")
+        subprocess.run(["chown", "-R", "65534:65534", home], check=True)
+        Path(home, folder).chmod(0)
+        for verb in verbs:
+            done = subprocess.run(
+                [sys.executable, "-m", "recipectl", "--user", *verb.split()],
+                env={"HOME": home, "XDG_RUNTIME_DIR": home, "PYTHONPATH": str(ROOT / "agent"), "PATH": os.defpath},
+                cwd="/", user=65534, group=65534, extra_groups=(), capture_output=True, text=True,
+            )  # fmt: skip
+            assert "Traceback" not in done.stderr, f"{verb}: {done.stderr}"
+            assert f"{home}/{folder}" in done.stderr, f"{verb}: {done.stderr}"
+            assert "Permission denied" in done.stderr, verb
+
+
+@pytest.mark.parametrize("kind", ["link in a circle", "file"])
+def test_what_is_no_folder_of_recipes_is_told(kind: str, tmp_path: Path) -> None:
+    folder = tmp_path / "recipectl/recipes"
+    folder.parent.mkdir()
+    folder.symlink_to("recipes") if kind == "link in a circle" else folder.touch()
+    with pytest.raises(RecipectlError, match=f"{folder} could not be read: "):
+        search.recipe_files((folder,))
+
+
+@pytest.mark.parametrize("verb", ["unit", "vllm-studio", "compose", "command", "llama-swap", "quadlet"])
+def test_a_pipe_is_no_file_to_import(verb: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.container")
+    done = subprocess.run(
+        [sys.executable, "-m", "recipectl", "import", verb, str(tmp_path / "a.container")],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "agent")}, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert (done.returncode != 0, "it is not a regular file" in done.stderr) == (True, True), done.stderr
+
+
+@pytest.mark.parametrize("user", OWN_USERS)
+def test_no_engine_runs_as_what_stands_before_models(user: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(f"model_path: org/m\nuser: {user}\n")
+    assert (
+        f"a.yaml:2:7: `user` is `{user}`, which runs what stands before models" in compiled(tmp_path, path)[0]
+    )
+
+
+def test_own_users_are_those_that_units_have() -> None:
+    assert {*OWN_USERS} == {GATEWAY_USER, identity.PROXY_USER, identity.QUEUE_USER}
+
+
+@pytest.mark.parametrize(
+    ("backend", "added", "told"),
+    [
+        (
+            "llamacpp",
+            "",
+            "which the engine's metrics tell, and they are off; add `extra_args: {metrics: true}`",
+        ),
+        ("llamacpp", "extra_args: {metrics: true}\n", ""),
+        ("llamacpp", "env_vars: {LLAMA_ARG_ENDPOINT_METRICS: 1}\n", ""),
+        ("vllm", "extra_args: {disable_log_stats: true}\n", "they are off; remove `--disable-log-stats`"),
+    ],
+)
+def test_progress_without_metrics_is_told(backend: str, added: str, told: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    python = f"python_path: {make_venv(tmp_path / 'v', 'vllm')}/bin/python\n" if backend == "vllm" else ""
+    binary = "binary: /bin/true\n" if backend == "llamacpp" else ""
+    path.write_text(f"{GOOD}backend: {backend}\nwatch: {{ask: progress}}\n{python}{binary}{added}")
+    said = compiled(tmp_path, path)[0]
+    assert ("`watch.ask` is `progress`" in said, told in said) == (bool(told), True), said

@@ -107,7 +107,7 @@ def test_a_service_manager_that_does_not_answer_stops_nobodys_start() -> None:
 
 
 IMPORTS = {
-    "a file in place of the folder": (["import", "command", "-o", "file", "--", "vllm", "serve", "a/b"], b"", "file could not be written: File exists"),
+    "a file in place of the folder": (["import", "command", "-o", "file", "--", "vllm", "serve", "a/b"], b"", "file could not be written: file is not a folder; move it away"),
     "bytes that are no text": (["import", "command", "-"], b"vllm serve \xff\n", "is not UTF-8 at byte 11"),
 }  # fmt: skip
 

@@ -19,7 +19,7 @@ _OF_UNITS = (
 _OF_THE_MANAGER = (
     "daemon-reload", "daemon-reexec", "is-system-running", "list-jobs", "cancel", "get-default",
 )  # fmt: skip
-# What has the same meaning under another name, in other tools or for units that have a reload.
+# Verbs of other tools, and recipectl's verb for each.
 _OTHER_NAMES = {
     "ls": "list", "ps": "status", "rm": "remove", "up": "start", "down": "stop", "inspect": "explain",
     "version": "--version", "reload": "restart", "validate": "compile",

@@ -32,13 +32,13 @@ def failures_named(action: str, path: Path) -> Iterator[None]:
     except OSError as error:
         failed = Path(error.filename or path)
         if failed.name.endswith(SUFFIX) or failed.name.startswith(f"{SUFFIX}-"):
-            failed = Path(path)  # its temporary file has a name that nobody has written
+            failed = Path(path)  # the user does not know the name of the temporary file
         remedies = _REMEDIES | ({errno.EACCES: "run it as root (sudo)"} if os.geteuid() else {})
         reason = f"{error.strerror}; {remedies.get(error.errno or 0, 'see the path and its file system')}"
-        if error.errno == errno.ENOTDIR:
+        if error.errno in (errno.ENOTDIR, errno.EEXIST):
             # The system names the whole path; one of its parents is what is in the way.
             parents = (
-                parent for parent in reversed(failed.parents) if parent.exists() and not parent.is_dir()
+                path for path in (*reversed(failed.parents), failed) if path.exists() and not path.is_dir()
             )
             reason = f"{next(parents, failed)} is not a folder; move it away, or choose another path"
         raise RecipectlError(f"{failed} could not be {action}: {reason}") from error

@@ -124,7 +124,7 @@ def _is_stopped(options: argparse.Namespace) -> bool:
 
 
 def _end_as_told(options: argparse.Namespace) -> NoReturn:
-    """After the stop signal: a helper that died by it would leave a stopped unit `failed`.
+    """End after the stop signal: a helper that died by it would leave a stopped unit `failed`.
 
     Without a stop of the unit, somebody else sent it: the start must not go on as if all were well.
     """
@@ -164,7 +164,7 @@ def wait_until_ready(options: argparse.Namespace) -> int:
             # With a TimeoutStopSec= of the recipe, systemd ends it.
             _end_load(engine, number, None if options.patient else last)
             return 0
-        stops.clear()  # somebody's signal is no stop, and no readiness either
+        stops.clear()  # a signal that systemd did not send is neither a stop nor a sign of readiness
         if not processes.is_alive(engine):
             return 0 if _is_stopped(options) else _error("the engine ended before it was ready")
         if status == 200:

@@ -10,6 +10,14 @@ from recipectl.errors import UsageError
 _SYSTEM_BASES = tuple(Path(base, "recipectl") for base in ("/etc", "/run", "/usr/local/lib", "/usr/lib"))
 
 
+def _home() -> Path:
+    """The home of the caller; UsageError for a user without one."""
+    try:
+        return Path.home()
+    except RuntimeError as error:
+        raise UsageError(f"user {os.getuid()} has no home here; set HOME") from error
+
+
 @dataclass(frozen=True)
 class Place:
     """Where a verb works: the system, with `user` the caller's own manager, or another host over ssh."""
@@ -27,7 +35,7 @@ class Place:
 
     @property
     def _user_config(self) -> Path:
-        return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+        return Path(os.environ.get("XDG_CONFIG_HOME") or _home() / ".config")
 
     @property
     def runtime_folder(self) -> str:
@@ -68,21 +76,21 @@ class Place:
         """The folder of the helper that units run."""
         if not self.user:
             return Path("/var/lib/recipectl")
-        return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state", "recipectl")
+        return Path(os.environ.get("XDG_STATE_HOME") or _home() / ".local/state", "recipectl")
 
     @property
     def cache_folder(self) -> Path:
         """The folder of the compiled recipes and the engines' options."""
         if not self.user:
             return Path("/var/cache/recipectl")
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "recipectl")
+        return Path(os.environ.get("XDG_CACHE_HOME") or _home() / ".cache", "recipectl")
 
     @property
     def venv_folder(self) -> Path:
         """The folder of venvs, where the host file names none."""
         if not self.user:
             return Path("/opt/venvs")
-        return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share", "recipectl/venvs")
+        return Path(os.environ.get("XDG_DATA_HOME") or _home() / ".local/share", "recipectl/venvs")
 
     @property
     def journalctl(self) -> tuple[str, ...]:

@@ -32,7 +32,7 @@ def configuration(wait_sec: int, folder: str) -> str:
     """HAProxy's configuration. It begins closed: `open-queue` says where the engine is."""
     # HAProxy tries again after `timeout connect`, where that is less than a second. Only a refused connection
     # is tried again, for an engine may have acted on anything that it took. Without `redispatch`, a request
-    # goes on to try the port of its beginning.
+    # keeps trying its first port.
     return f"""global
     maxconn 8192
     stats socket {folder}/control mode 600 level admin

@@ -16,7 +16,7 @@ def printable(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """The same on one line: names of files and processes may have line feeds, which begin no line of ours."""
+    """A text on one line: a name of a file or process may have line feeds, which must not begin a line."""
     return printable(text).replace("\n", "\\n").replace("\t", "\\t")
 
 

@@ -75,7 +75,7 @@ class Head:
         self.options, self.state, self.hosts = options, state, state.hosts
         self.selector = selectors.DefaultSelector()
         self.peers: list[Peer] = []
-        self.refused: set[int] = set()  # ranks of which it has been said
+        self.refused: set[int] = set()  # ranks whose refusal was reported
         self.turned_away: set[str] = set()  # addresses, likewise
         self.is_ready = threading.Event()
 
@@ -154,7 +154,7 @@ class Head:
             peer.send({"refused": refusal})
             self._drop(peer)
             return
-        # The other side has begun anew: a connection that is here is a dead one.
+        # The host has connected again, so its earlier connection is dead.
         for dead in [other for other in self.peers if other.rank == rank]:
             if self.state.values["complete"]:
                 raise TieLostError(f"{self.hosts.name(rank)} has started again")

@@ -356,7 +356,7 @@ def test_a_unit_that_is_not_ours_is_told_and_stops_no_other(masked: bool) -> Non
     result = recipectl("apply")
     assert (result.returncode, recipectl("wait", "a", "z").returncode) == (1, 0)
     assert (
-        "is masked; systemctl unmask" if masked else "was not written by recipectl; move it away"
+        "is masked; run `systemctl unmask" if masked else "was not written by recipectl; move it away"
     ) in result.stderr
     assert foreign.is_symlink() if masked else "sleep 1000" in foreign.read_text()
     foreign.unlink()

@@ -75,7 +75,7 @@ def _start(place: Place, recipes: tuple[str, ...]) -> int:
         units = dict(zip(recipes, _enabled_units(place, manager, recipes), strict=True))
         for unit in units.values():
             if unit.endswith(".socket") and (result := manager.job("Start", unit)) != "done":
-                raise JobError(f"{unit} does not listen: its job was {result}; see systemctl status {unit}")
+                raise JobError(f"{unit} does not listen: its job was {result}; see `systemctl status {unit}`")
     services = tuple(recipe for recipe, unit in units.items() if unit.endswith(".service"))
     return run_jobs(place, "Start", services) if services else 0
 
@@ -93,6 +93,6 @@ def disable_(place: Place, recipes: tuple[str, ...], now: bool) -> int:
         manager.reload()
         for unit in units if now else ():
             if unit.endswith(".socket") and (result := manager.job("Stop", unit)) != "done":
-                raise JobError(f"{unit} did not stop: its job was {result}; see systemctl status {unit}")
+                raise JobError(f"{unit} did not stop: its job was {result}; see `systemctl status {unit}`")
     _warn_of_autostart(place, recipes, enabled=False)
     return run_jobs(place, "Stop", recipes) if now else 0

@@ -25,6 +25,7 @@ from recipectl.converge import copies, holds
 from recipectl.converge.differences import unified_diff
 from recipectl.converge.values import Plan
 from recipectl.errors import Problem, RecipectlError
+from recipectl.files import failures_named
 from recipectl.machine.installation import refuse_if_others_can_write
 from recipectl.recipe import search
 from recipectl.systemd.dbus import Manager
@@ -36,8 +37,10 @@ if TYPE_CHECKING:
 
 def _refuse_a_host_without_recipes(place: Place) -> None:
     """RecipectlError when no recipe folder is there: it may be mounted late, and apply would remove all."""
-    if any(folder.is_dir() for folder in place.recipe_folders):
-        return
+    for folder in place.recipe_folders:
+        with failures_named("read", folder):
+            if folder.is_dir():
+                return
     folders = ", ".join(map(str, place.recipe_folders))
     remedy = f"mount one, or begin with `mkdir -p {place.recipe_folders[0]}` and an example"
     raise RecipectlError(f"no recipes in {folders}: none of them exists, so nothing is applied; {remedy}")

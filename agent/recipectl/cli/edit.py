@@ -76,8 +76,9 @@ def _target(file: Path, place: Place) -> Path:
     first = place.recipe_folders[0]
     vendor = file.parent in place.recipe_folders and file.parent != first
     target = first / file.name if vendor else file
-    if target.is_symlink():
-        target = target.resolve()
+    with failures_named("read", target):
+        if target.is_symlink():
+            target = target.resolve()
     if vendor:
         say(f"{file} stays as it is; the edited recipe is {target}, which overrides it", err=True)
     return target

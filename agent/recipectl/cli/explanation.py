@@ -194,7 +194,7 @@ def _position(setting: ExplainedSetting) -> tuple[int, int]:
 
 
 def facts(resolved: ResolvedRecipe, model: CompiledModel, host_positions: Positions) -> dict[str, object]:
-    """The same as JSON."""
+    """What `explain` prints, as values for JSON."""
     return {
         "recipe": resolved.name,
         "source": resolved.file,

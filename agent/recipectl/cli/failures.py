@@ -261,7 +261,7 @@ def start_failure(place: Place, state: UnitState, result: str) -> str:
     unit = None if place.remote else Store(place.unit_folder).read(state.name)
     check = _failed_check(state, unit) or ""
     if result == "done" and not state.condition_result:
-        reason = f"{check or 'a condition'} of its unit is not met; see systemctl status {state.name}"
+        reason = f"{check or 'a condition'} of its unit is not met; see `systemctl status {state.name}`"
     elif result == "canceled":
         reason = "a stop, or the start of a conflicting model, cancelled the start"
     elif result == "assert" or not state.assert_result:

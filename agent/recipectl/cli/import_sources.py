@@ -15,6 +15,7 @@ from recipectl.errors import UsageError
 from recipectl.files import MAX_BYTES, read_bounded
 from recipectl.importers import go_yaml, vllm_studio
 from recipectl.recipe.yamlsyntax import Loader, read_text
+from recipectl.regular import open_regular
 
 
 def text_of(source: str) -> str:
@@ -32,10 +33,11 @@ def _of_standard_input(_: Path) -> bytes:
 def is_sqlite(source: str) -> bool:
     """True for a database of SQLite; UsageError when the file cannot be read."""
     try:
-        with Path(source).open("rb") as file:
+        with open_regular(source) as file:
             return file.read(16) == b"SQLite format 3\0"
     except OSError as error:
-        raise UsageError(f"{source}: cannot be read: {error.strerror}") from error
+        fault = f"{source}: cannot be read: {error.strerror}"
+        raise UsageError(f"{fault}; correct its path or its mode") from error
 
 
 def json_recipes(source: str) -> list[tuple[Any, Any]]:

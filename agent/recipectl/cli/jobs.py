@@ -38,7 +38,7 @@ def existing(manager: Manager, service: str, place: Place) -> UnitState:
         raise not_applied(UnitNames.of_service(service).recipe, place)
     if state.load_state not in ("loaded", "masked"):
         fault = f"systemd cannot load {service} ({state.load_state})"
-        raise JobError(f"{fault}; see systemctl status {service}")
+        raise JobError(f"{fault}; see `systemctl status {service}`")
     return state
 
 
@@ -161,7 +161,7 @@ def _failure(
         if result == "done" and manager.states((service,))[0].result == "timeout":
             click.echo(f"{service} did not stop within TimeoutStopSec=, and was killed", err=True)
         fault = f"{service} did not stop: its job was {result}"
-        return None if result == "done" else f"{fault}; see systemctl status {service}"
+        return None if result == "done" else f"{fault}; see `systemctl status {service}`"
     if result == "done" and manager.states((service,), brief=True)[0].active_state == "active":
         return None
     return why_not_started(place, manager.states((service,))[0], result, since_sec)

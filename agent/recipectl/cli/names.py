@@ -18,7 +18,7 @@ from recipectl.errors import RecipectlError, RecipeError, UsageError
 from recipectl.recipe import search
 from recipectl.systemd.store import Store
 from recipectl.systemd.unitfile import GATEWAY, UnitNames, is_companion
-from recipectl.text import did_you_mean
+from recipectl.text import did_you_mean, display
 
 if TYPE_CHECKING:
     from recipectl.place import Place
@@ -81,7 +81,7 @@ def recipe_file(word: str, place: Place) -> Path:
 def check_name(word: str) -> None:
     """UsageError for a word that cannot be a recipe's name."""
     if not search.RECIPE_NAME.match(word):
-        fault = f"`{word}` is not the name of a recipe"
+        fault = f"`{display(word)}` is not the name of a recipe"
         raise UsageError(f"{fault}; a name has {search.NAME_RULE}, see `recipectl list`", kind="file")
 
 

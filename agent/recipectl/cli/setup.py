@@ -75,6 +75,9 @@ def _files(package: Path | None) -> Iterator[tuple[Path, str]]:
     for name, shell in _COMPLETIONS.items():
         yield share / name.format(zsh=zsh), shell(recipectl, {}, "recipectl", "_RECIPECTL_COMPLETE").source()
     yield rules / "50-recipectl.rules", (_SHARE / "50-recipectl.rules").read_text()
+    if not package and not os.access(command, os.X_OK):
+        fault = f"{command} is not a program that a unit can run"
+        raise UsageError(f"{fault}; install recipectl, and run `recipectl setup`")
     service = (_SHARE / "recipectl-apply.service").read_text()
     service = service.replace("ExecStart=recipectl ", f"ExecStart={quoting.word(command)} ")
     yield units / "recipectl-apply.service", service

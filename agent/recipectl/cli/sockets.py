@@ -44,7 +44,7 @@ def queue_job(manager: Manager, verb: str, state: UnitState, *, with_socket: boo
         # Before 257 a start waits for the end of RestartSec=, and a restart does not.
         return manager.queue("Restart" if state.waits_to_restart else verb, service)
     if verb == "Restart" and (result := manager.job("Stop", service)) != "done":
-        raise BusError(f"its stop was {result}; see systemctl status {service}")
+        raise BusError(f"its stop was {result}; see `systemctl status {service}`")
     _require_socket(manager, socket, service)
     # Alone, the model would be stopped as unneeded. The keep unit starts the model and its proxy at once;
     # alone, that proxy would wait until conflicting models are idle. Without one, the proxy binds the model.
@@ -58,7 +58,7 @@ def _require_socket(manager: Manager, socket: UnitState, service: str) -> None:
     is_down = socket.load_state == "loaded" and socket.active_state != "active"
     if is_down and manager.job("Start", socket.name) != "done":
         fault = f"{socket.name} does not listen, so no request reaches {service}"
-        click.echo(f"{fault}; see systemctl status {socket.name}", err=True)
+        click.echo(f"{fault}; see `systemctl status {socket.name}`", err=True)
 
 
 def stop_queues(manager: Manager, services: Sequence[str], *, block: bool) -> list[Problem]:

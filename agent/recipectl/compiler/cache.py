@@ -149,7 +149,7 @@ def _problems(rows: Iterable[Iterable[Any]]) -> tuple[Problem, ...]:
 
 
 def _counted(claims: Iterable[Claim], models: Collection[str]) -> str:
-    """The claims of units whose recipe is wrong or elsewhere. Others count only while the key is the same."""
+    """The claims of units whose recipe is wrong or elsewhere. The key covers all other claims already."""
     return json.dumps([claim for claim in claims if claim.name not in models])
 
 

@@ -77,7 +77,7 @@ def claim_of_unit(unit: InstalledUnit, *, has_socket: bool) -> Claim:
 def with_installed(
     claims: Sequence[Claim], installed: Iterable[Claim], settings: HostSettings
 ) -> list[Claim]:
-    """The claims of recipes, and of installed units: what a model has now counts until its unit is gone.
+    """The claims of recipes, and of installed units: an installed unit keeps its claims until it is removed.
 
     Two claims of one name count together, the stricter wish first.
     """

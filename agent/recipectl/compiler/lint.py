@@ -60,7 +60,7 @@ def _no_metrics(resolved: ResolvedRecipe) -> Iterator[UsageError]:
 
 
 def _chosen_elsewhere(backend: str, name: str, variable: Variable) -> Iterator[UsageError]:
-    """Yield a warning about a variable that chooses a GPU or a model behind the recipe's back."""
+    """Yield a warning about a variable that chooses a GPU or a model which the recipe does not name."""
     key = key_of(variable.layer, name)
     if name in _GPU_VARIABLES and variable.layer not in ("gpus", "secrets"):
         fault = f"`{name}` chooses GPUs that recipectl does not know of, so others may run there too"

@@ -28,7 +28,7 @@ from recipectl.request_queue import HAPROXY
 
 # Debian's and Ubuntu's groups of GPUs.
 _DEVICE_GROUPS = ("render", "video")
-# A member may mount, or write to the disk, what it wants.
+# Members of these groups can become root.
 _ROOT_GROUPS = ("docker", "lxd", "incus-admin", "libvirt", "disk")
 _MPS_PIPES = "/tmp/nvidia-mps"  # noqa: S108  (the default of CUDA_MPS_PIPE_DIRECTORY)
 _NOT_SET = Variable("", "")
@@ -95,7 +95,7 @@ def supplementary_groups(resolved: ResolvedRecipe, disk: Disk) -> tuple[str, ...
 def warnings(
     resolved: ResolvedRecipe, settings: HostSettings, installation: Installation, disk: Disk
 ) -> Iterator[UsageError]:
-    """Yield what the unit's user may do too much, and what it cannot open or write: that fails late."""
+    """Yield warnings: the unit's user has too many rights, or cannot open or write a file."""
     recipe = resolved.recipe
     user = identity.user_of(recipe, settings)
     if installation.user:
@@ -188,7 +188,7 @@ def unread_options(resolved: ResolvedRecipe, disk: Disk) -> Iterator[UsageError]
 
 
 def check_pins(recipe: Recipe, runtime: Runtime) -> Iterator[UsageError]:
-    """Yield the versions of the engine and its Python that are not those which the recipe pins."""
+    """Yield the pins that the installed engine and Python do not match."""
     program = runtime.command[0]
     pins = (
         ("engine_version", recipe.engine_version, recipe.backend, runtime.engine_version, program),
@@ -221,7 +221,7 @@ def check_service_values(recipe: Recipe) -> Iterator[UsageError]:
 
 
 def model_faults(recipe: Recipe, disk: Disk) -> Iterator[UsageError]:
-    """A model that is not there, and what llama.cpp cannot open: it takes one file."""
+    """Yield errors about a model that does not exist, or that llama.cpp cannot open: it takes one file."""
     path = recipe.model_path
     is_llamacpp = recipe.backend == "llamacpp"
     if path.startswith("/") and not disk.fingerprint(path):

@@ -5,7 +5,7 @@ from recipectl.recipe.positions import KeyPath, Position, Positions, nearest_pos
 
 
 class ProblemCollector:
-    """The problems of one recipe. `with` notes what a step refuses, and lets the next step run."""
+    """The problems of one recipe. `with` records a UsageError, and goes on with the next step."""
 
     def __init__(self, file: str, positions: Positions) -> None:
         self.file = file

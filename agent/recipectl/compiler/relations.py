@@ -53,7 +53,8 @@ def decide(
 ) -> Decisions:
     """The relations of all recipes of a host; `broken` recipes exist, and have no claims.
 
-    `holders` are (name, port) of installed units: who newly wants such a port is wrong, its holder is not.
+    `holders` are (name, port) of installed units: a new recipe with such a port is refused,
+    its holder is not.
     `gateway` is where the gateway of the host listens.
     """
     by_name = {claim.name: claim for claim in sorted(claims, key=lambda claim: claim.name)}

@@ -74,9 +74,9 @@ def kill_signal(recipe: Recipe) -> str | None:
 
 def _wrong_stop(recipe: Recipe) -> Iterator[UsageError]:
     """Yield what would make a stop a failure, or endless."""
-    number = kill_signal(recipe)
-    if number and (number not in signal.Signals.__members__ or number in _NO_STOP_SIGNALS):
-        fault = f"`service.KillSignal` cannot be {number}: an engine cannot end well after it"
+    signal_name = kill_signal(recipe)
+    if signal_name and (signal_name not in signal.Signals.__members__ or signal_name in _NO_STOP_SIGNALS):
+        fault = f"`service.KillSignal` cannot be {signal_name}: an engine cannot end well after it"
         yield UsageError(f"{fault}; give SIGTERM, SIGINT or SIGQUIT", "service", "KillSignal", kind="setting")
     for value in recipe.service.get("ExecCondition", ()):
         if re.search(r"(^|;)\s*[-@:]*[+!|]", value):

@@ -59,7 +59,7 @@ class _Work:
 
     def __init__(self, plan: Plan, store: Store, manager: Manager, report: Callable[[Action], None]) -> None:
         # A socket or timer goes before the unit that it starts. Otherwise a request starts that unit again.
-        # A queue goes before all models: their engines still answer its requests.
+        # Queues stop first, while their engines can still answer.
         self.actions = sorted(
             plan.actions,
             key=lambda action: (not action.unit.endswith((".socket", ".timer")), not is_queue(action.unit)),
@@ -121,7 +121,8 @@ class _Work:
 
 def _failure(unit: str, result: str, fault: str) -> str | None:
     """A sentence about a job that did not end well."""
-    return None if result == "done" else f"{unit} {fault} (its job was {result}); see systemctl status {unit}"
+    sentence = f"{unit} {fault} (its job was {result}); see `systemctl status {unit}`"
+    return None if result == "done" else sentence
 
 
 def create_accounts(groups: Sequence[str], users: Sequence[str]) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from recipectl.errors import RecipectlError
-from recipectl.files import read_bounded, write_whole
+from recipectl.files import failures_named, read_bounded, write_whole
 from recipectl.place import Place
 
 _MAX_BYTES = 64 * 1024 * 1024
@@ -108,14 +108,17 @@ def read(place: Place, model: str) -> Record | None:
         return _record(json.loads(read_bounded(file, _MAX_BYTES), object_hook=_tuples))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except OSError as error:
+        raise RecipectlError(f"{file} cannot be read: {error.strerror}; run it as root (sudo)") from error
+    except (ValueError, LookupError, TypeError) as error:
         fault = f"{file} is no record of an upgrade that this release can read"
         raise RecipectlError(f"{fault}; move it away") from error
 
 
 def names(place: Place) -> list[str]:
     """The models that have a record."""
-    return sorted(file.name.removesuffix(".json") for file in folder(place).glob("*.json"))
+    with failures_named("read", folder(place)):
+        return sorted(file.name.removesuffix(".json") for file in folder(place).glob("*.json"))
 
 
 def _tuples(data: dict[str, Any]) -> dict[str, Any]:

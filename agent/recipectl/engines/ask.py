@@ -139,7 +139,10 @@ def _ask_python(backend: str, runtime: Runtime, user: str) -> str:
     # By standard input: the unit's user may not be able to read the package's folder.
     program = Path(__file__).with_name("parser_probe.py").read_text()
     output = _run([runtime.interpreter or "", "-I", "-", backend], runtime, user, program)
-    return output[output.index('{"version"') :]
+    _, start, answer = output.partition('{"version"')
+    if not start:
+        raise ValueError("it printed no table of options")
+    return start + answer
 
 
 def _ask_binary(_: str, runtime: Runtime, user: str) -> str:

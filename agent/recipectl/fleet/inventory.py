@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from recipectl.errors import RecipectlError, UsageError
+from recipectl.files import failures_named
 
 RECIPES, HOST_FILE = "recipectl_recipes", "recipectl_host_file"
 _DEFAULTS = {RECIPES: "recipes/", HOST_FILE: "host.yaml"}  # as the playbook recipectl.models.site has them
@@ -30,7 +31,8 @@ def read(inventory: Path) -> tuple[FleetHost, ...]:
 
     UsageError for an inventory that Ansible cannot read, or that names files which are not there.
     """
-    own = inventory.absolute() if inventory.is_dir() else inventory.absolute().parent
+    with failures_named("read", inventory):
+        own = inventory.absolute() if inventory.is_dir() else inventory.absolute().parent
     bases = tuple(dict.fromkeys((Path.cwd(), own)))
     return tuple(_host(name, variables, bases) for name, variables in variables_of(inventory).items())
 

@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 
 import recipectl
+from recipectl.files import failures_named
 from recipectl.place import Place
 
 NAME = re.compile(r"helper-[0-9a-f]{12}\.pyz")
@@ -97,7 +98,8 @@ def archive() -> bytes:
 def others(place: Place) -> list[Path]:
     """The helpers of other releases."""
     folder = place.state_folder
-    names = os.listdir(folder) if folder.is_dir() else []  # noqa: PTH208  (names)
+    with failures_named("read", folder):
+        names = os.listdir(folder) if folder.is_dir() else []  # noqa: PTH208  (names)
     own = path(place).name
     return [folder / name for name in sorted(names) if NAME.fullmatch(name) and name != own]
 

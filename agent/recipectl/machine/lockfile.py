@@ -155,7 +155,7 @@ def _opened(path: Path, limit: int, *, follow: bool = True) -> io.BufferedReader
 
 
 def _is_public(path: Path, file: io.BufferedReader) -> bool:
-    """Whether others may read a file, or those who have its folder may, and that is not root alone."""
+    """True if everybody, or the owner of the folder (unless that is root), can read a file."""
     status, folder = os.fstat(file.fileno()), path.parent.stat()
     is_as_folder = (status.st_uid, status.st_gid) == (folder.st_uid, folder.st_gid)
     is_for_group = status.st_gid != 0 and bool(status.st_mode & stat.S_IRGRP)
@@ -216,7 +216,7 @@ def without_digest(lock: Lock) -> list[str]:
 
 
 def _printable(texts: list[str]) -> list[str]:
-    """A file in somebody's venv may have any name: a line feed in it begins no line of ours."""
+    """A file in somebody's venv may have any name: a line feed in it must not begin a line of the output."""
     return ["".join(char if char.isprintable() else "?" for char in text) for text in texts]
 
 

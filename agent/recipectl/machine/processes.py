@@ -52,7 +52,7 @@ def _below_manager(path: str) -> tuple[str, list[str]]:
     """The cgroup of a manager, and the names below it in a cgroup of one of its units.
 
     It is the system's manager, or one of the caller's own, which runs in a unit of the system's. The units of
-    any other manager have the names that its user likes.
+    any other manager have names that its user chooses.
     """
     first_process, self = (cgroup(pid).strip("/").split("/") for pid in (1, "self"))
     first_slice = next((number for number, name in enumerate(self) if name.endswith(".slice")), 0)
@@ -99,7 +99,7 @@ def has_processes(folder: Path) -> bool:
 
 
 def ending(units: Iterable[str]) -> str | None:
-    """A unit that has processes besides this one, those included that are neither dead nor listed any more.
+    """A unit that has processes besides this one; one whose first thread has ended counts, too.
 
     Once the first thread of a killed process has ended, cgroup.procs lacks the process while its last thread
     still frees memory, a GPU's too: systemd then takes the unit for stopped, and starts the next (Linux 6.18,
@@ -210,7 +210,7 @@ def runs_file(pid: int, program: str) -> bool | None:
 def using(folder: Path) -> list[tuple[int, str]]:
     """(PID, name) of the processes that run a file below a folder, have one mapped, or have it activated.
 
-    Not of those that have started this one: their words may be the question itself.
+    Not the ancestors of this process: their command line may name the folder.
     """
     folders = {str(folder), os.path.realpath(folder)}
     below = tuple(f"{path}/".encode() for path in folders)

@@ -43,10 +43,20 @@ def stem(path: Path) -> str:
 def _entries(folder: Path, suffixes: tuple[str, ...]) -> Iterator[tuple[Path, bool]]:
     """The files of a folder by name, and whether each is a mask: a link to /dev/null."""
     with failures_named("read", folder):
-        entries = sorted(os.scandir(folder) if folder.is_dir() else (), key=lambda entry: entry.name)
+        # What is there and is no folder, as a link in a circle, is an error: its recipes are missing.
+        entries = sorted(os.scandir(folder) if _is_there(folder) else (), key=lambda entry: entry.name)
     for entry in entries:
         if entry.name.endswith(suffixes) and not entry.name.startswith("."):
             yield folder / entry.name, entry.is_symlink() and os.path.realpath(entry.path) == "/dev/null"
+
+
+def _is_there(path: Path) -> bool:
+    """Whether a path exists, be it a broken link; OSError where nobody can tell."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def drop_ins(name: str, folders: tuple[Path, ...]) -> tuple[Path, ...]:
@@ -70,7 +80,7 @@ def unread_drop_ins(folders: tuple[Path, ...]) -> tuple[tuple[Path, str], ...]:
     """Files and folders that look like drop-ins and are never read, each with the reason."""
     names = recipe_files(folders)
     unread: list[tuple[Path, str]] = []
-    for folder in (path for base in folders for path in sorted(base.glob("*.d")) if path.is_dir()):
+    for folder in (path for base in folders for path, _ in _entries(base, (".d",)) if path.is_dir()):
         name = folder.name.removesuffix(".d")
         if not name.endswith(".yaml"):
             unread.append((folder, "a drop-in folder is NAME.yaml.d"))
@@ -168,7 +178,7 @@ def sources(folders: tuple[Path, ...], extra: tuple[Path, ...] = ()) -> tuple[So
                 f"{other} and {path} are both named `{stem(path)}`; rename one of them", kind="file"
             )
     files = _files_by_name(folders) | {name: (path, None) for name, path in extra_by_name.items()}
-    with_drop_ins = tuple(folder for folder in folders if any(folder.glob("*.yaml.d")))
+    with_drop_ins = tuple(folder for folder in folders if any(_entries(folder, (".yaml.d",))))
     existing_locks = _locks({path.parent for path, _ in files.values()})
     result = []
     for name, (path, duplicate) in sorted(files.items()):
@@ -181,10 +191,13 @@ def sources(folders: tuple[Path, ...], extra: tuple[Path, ...] = ()) -> tuple[So
 
 def _locks(folders: set[Path]) -> frozenset[Path]:
     """Every NAME.lock of some folders: one look at a folder is cheaper than one at each name."""
-    return frozenset(path for folder in folders for path in folder.glob("*.lock"))
+    return frozenset(path for folder in folders for path, _ in _entries(folder, (".lock",)))
 
 
 def host_files(bases: tuple[Path, ...]) -> tuple[Path, ...]:
     """The first host.yaml of the folders, then the drop-ins of all of them (`host.yaml.d/*.yaml`)."""
-    first = [base / "host.yaml" for base in bases if (base / "host.yaml").exists()][:1]
-    return (*first, *drop_ins("host", bases))
+    for file in (base / "host.yaml" for base in bases):
+        with failures_named("read", file):
+            if _is_there(file):
+                return (file, *drop_ins("host", bases))
+    return drop_ins("host", bases)

@@ -15,6 +15,10 @@ _MAX_NODES = 20_000
 _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
+class TooManyNodesError(yaml.YAMLError):
+    """A file with more values than any recipe has."""
+
+
 class Loader(_Base):  # type: ignore[misc]
     """A safe loader that ends at a number of nodes: a file of a MiB may have half a million."""
 
@@ -26,7 +30,7 @@ class Loader(_Base):  # type: ignore[misc]
         """The tag of a node; the parser asks for it once a node."""
         self.nodes += 1
         if self.nodes > _MAX_NODES:
-            raise yaml.YAMLError("too many nodes")
+            raise TooManyNodesError
         return super().resolve(kind, value, implicit)
 
 
@@ -77,7 +81,7 @@ _SYNTAX = {
 
 def _syntax_error(error: yaml.YAMLError, text: str) -> tuple[int, int, str]:
     """Line, column and sentence of a YAML error."""
-    if str(error) == "too many nodes":
+    if isinstance(error, TooManyNodesError):
         return 1, 1, f"the file has more than {_MAX_NODES} values; write less"
     problem = str(getattr(error, "problem", None) or error)
     lines = [*text.split("\n"), ""]

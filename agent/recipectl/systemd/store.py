@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO
 
 from recipectl.errors import RecipectlError
-from recipectl.files import SUFFIX, failures_named, remove, sync, write_whole
+from recipectl.files import SUFFIX, failures_named, read_bounded, remove, sync, write_whole
 from recipectl.systemd.unitfile import GATEWAY, SECTION, SLICE, TARGET, InstalledUnit, Unit, is_companion
 
 _RELOAD_DUE = ".recipectl.reload-due"
@@ -39,7 +39,7 @@ class Store:
         path = self.folder / name
         try:
             with failures_named("read", path):
-                text = path.read_bytes().decode(errors="surrogateescape")
+                text = read_bounded(path).decode(errors="surrogateescape")
         except RecipectlError:
             if not path.exists():
                 return None
@@ -56,20 +56,23 @@ class Store:
         return {unit.name: unit for unit in units if unit}
 
     def _entries(self) -> tuple[os.DirEntry[str], ...]:
-        if not self.folder.is_dir():
-            return ()
-        with failures_named("read", self.folder), os.scandir(self.folder) as entries:
-            return tuple(entries)
+        with failures_named("read", self.folder):
+            if not self.folder.is_dir():
+                return ()
+            with os.scandir(self.folder) as entries:
+                return tuple(entries)
 
     def services(self) -> tuple[str, ...]:
         """All model services by name, whoever wrote them. Unlike `installed` it reads no file."""
-        names = (path.name for path in self.folder.glob("model-*.service"))
-        return tuple(sorted(name for name in names if not is_companion(name)))
+        names = (entry.name for entry in self._entries())
+        services = (name for name in names if name.startswith("model-") and name.endswith(".service"))
+        return tuple(sorted(name for name in services if not is_companion(name)))
 
     def enabled(self) -> frozenset[str]:
         """The units that models.target wants, by the links in its folder."""
         wants = self.folder / f"{TARGET}.wants"
-        return frozenset(path.name for path in wants.iterdir()) if wants.is_dir() else frozenset()
+        with failures_named("read", wants):
+            return frozenset(path.name for path in wants.iterdir()) if wants.is_dir() else frozenset()
 
     def drop_ins(self, unit: str) -> dict[str, str]:
         """Path -> text of the drop-ins that systemd would read now, in its order (systemd.unit(5))."""
@@ -95,7 +98,7 @@ class Store:
         if not os.path.lexists(path):
             return None
         if os.path.realpath(path) == "/dev/null":
-            return f"{path} is masked; systemctl unmask {name}, or mask the recipe instead"
+            return f"{path} is masked; run `systemctl unmask {name}`, or mask the recipe instead"
         if path.is_symlink() or (path.exists() and self.read(name) is None):
             return f"{path} was not written by recipectl; move it away or rename the recipe"
         return None

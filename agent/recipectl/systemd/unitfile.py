@@ -5,6 +5,8 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from recipectl.systemd import quoting
+
 SECTION = "[X-Recipectl]"  # systemd ignores sections that begin with X- (systemd.unit(5))
 # The field of the journal that tells which unit started a process: a digest of what it keeps from its start.
 # Earlier releases had a variable of this name.
@@ -167,8 +169,9 @@ class InstalledUnit:
 
     @property
     def program(self) -> str:
-        """The file that ExecStart= runs, as it is written."""
-        return next(iter(self.setting("ExecStart")), "").removeprefix(":").removesuffix(" \\")
+        """The file that ExecStart= runs."""
+        first_line = next(iter(self.setting("ExecStart")), "").removeprefix(":").removesuffix("\\")
+        return next(iter(quoting.split(first_line)), "").replace("%%", "%")
 
     @property
     def endpoint_address(self) -> tuple[str, int]:

@@ -197,7 +197,7 @@ def _stop(manager: Manager, unit: str) -> None:
     result = manager.job("Stop", unit)
     if result not in ("done", "skipped"):
         fault = f"{unit} could not be stopped (its job was {result})"
-        raise RecipectlError(f"{fault}; see systemctl status {unit}")
+        raise RecipectlError(f"{fault}; see `systemctl status {unit}`")
 
 
 def _write_units(

@@ -109,7 +109,7 @@ def _open_mark(folder: Path, *, make: bool = False) -> int | None:
 
 
 def _lock(lock_fd: int, folder: Path) -> bool:
-    """Hold a venv that nobody is making; False where somebody does, or has ended just now."""
+    """Lock an unfinished venv; False if another process has it, or has just finished it."""
     try:
         fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -208,7 +208,7 @@ def compile_bytecode(folder: Path, python: str, lock_fd: int) -> None:
     workers = [_worker(python, files[first::count], lock_fd) for first in range(count)]
     statuses = [worker.wait() for worker in workers]
     if min(statuses) < 0:  # 1: a file of another Python, which none imports
-        raise RecipectlError(f"{python} was ended while it compiled; is there memory enough?")
+        raise RecipectlError(f"{python} was killed while it compiled; free some memory, and try again")
 
 
 def _worker(python: str, files: Sequence[str], lock_fd: int) -> subprocess.Popen[bytes]:

@@ -1,4 +1,4 @@
-"""What a venv is to have: as `recipectl venv create` was told it, and as its lock begins with it."""
+"""The request for a venv, from the command line or from the header of its lock."""
 
 import hashlib
 import re
