@@ -625,6 +625,18 @@ INLINE = {
     "what a scheduler reads": ("command", "#!/bin/bash\n#SBATCH --gres=gpu:4\n#SBATCH --job-name=x\nvllm serve a/b\n", ["model_path: a/b"], ["line 2: `#SBATCH --gres=gpu:4`"]),
     "an engine that is piped": ("command", "echo 'vllm serve a/b' | sudo bash\necho 'vllm serve a/b' | cat\nvllm serve c/d\n", ["model_path: c/d"], ["runs the text that is piped to it; write it as a command"]),
     "two models at one port": ("llama-swap", "models:\n  a: {cmd: llama-server -m /a.gguf --port 9999}\n  b: {cmd: llama-server -m /b.gguf --port 9999}\n", ["port: 9999", "port: 5802"], ["line 3: port 9999, which `a` has, too"]),
+    "what is calculated": ("command", "P=8080\nQ=$((P+1))\nvllm serve a/b --port $Q\n", ["port: ${B_Q}"], ["line 2: `Q` is set from `$((…))`, which recipectl does not calculate"]),
+    "a folder above the script's": ("command", 'R="$(cd "$(dirname "${BASH_SOURCE[0]}")/../no-such" && pwd)"\nvllm serve $R/m\n', ["/no-such/m\n"], []),
+    "a short name of SGLang": ("vllm-studio", '{"id":"x","model_path":"a/b","backend":"sglang","extra_args":{"tp":2}}', ["extra_args:\n  tp: 2"], []),
+    "what only clears up": (
+        "command", "pgrep -f 'python -m vllm.entrypoints.openai.api_server --model x' | xargs -r kill -9\necho 'starting vllm serve a/b' | ssh log tee -a /x\nvllm serve a/b\necho 'vllm serve c/d' | ssh host\necho 'vllm serve e/f' | xargs -I{} bash -c '{}'\n",
+        ["model_path: a/b"], ["line 4: `ssh host` runs the text", "line 5: `xargs …` runs the text"]),
+    "GPUs that are no CSV": ("command", "docker run --gpus $'0\\n1' -p 1:8000 vllm/vllm-openai --model a/b\n", ["model_path: a/b"], ["; name the GPUs in `gpus:`"]),
+    "niceness that is no number": ("command", "systemd-run -p Nice=high nice -n 5 vllm serve a/b\nsystemd-run --nice=5 -p Nice=3 vllm serve c/d\nnice -n 3 nice -n 4 vllm serve e/f\n", ["Nice: '5'", "Nice: '3'", "Nice: '7'"], []),
+    "options of schedulers": ("command", "#SBATCH -N 2\n#SBATCH -o x --gpus=4\n#PBS -N job\n#SBATCH -J x -o y\nvllm serve a/b\n", ["model_path: a/b"], ["line 1: `#SBATCH -N 2`", "line 2: `#SBATCH -o x --gpus=4`"]),
+    "what systemd-run does not pass on": (
+        "command", "export HF_TOKEN A=1\nulimit -l unlimited\nsystemd-run -p StartupAllowedCPUs=0-3 -p StartupAllowedCPUs=8 vllm serve a/b\n", ["model_path: a/b\nservice:\n  StartupAllowedCPUs: 0-3 8\n"], []),
+    "a user in the wrong section": ("unit", "[Unit]\nUser=foo\n[Service]\nRestart=always\nExecStart=/v/bin/vllm serve a/b\n", ["model_path: a/b"], ["line 2: User=foo in [Unit], where systemd ignores it", "it ran as root"]),
     "a placeholder": ("command", "vllm serve a/b --port '<PORT>'\nvllm serve c/d\n", ["model_path: c/d"], ["line 1: fill in `<PORT>`"]),
 }  # fmt: skip
 

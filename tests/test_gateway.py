@@ -153,6 +153,9 @@ def test_the_sites_headers_join_ours() -> None:
     headers = [line for line in server.splitlines() if "proxy_set_header" in line]
     assert text.count("proxy_set_header") == len(headers) == 8
     assert text.index(headers[-1]) < text.index("include /etc/site.conf;")
+    site = b"  proxy_set_header  host example.org;\n# proxy_set_header X-Request-ID x;\n"
+    text = render(settings, routes([], {}), NGINX, "/h", Installation(("/helper",)), site).files["nginx.conf"]
+    assert ("proxy_set_header Host" in text, "proxy_set_header X-Request-ID" in text) == (False, True)
 
 
 @pytest.mark.parametrize(

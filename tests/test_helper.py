@@ -202,13 +202,15 @@ def test_a_client_waits_from_its_words_to_the_answer() -> None:
         port = server.getsockname()[1]
         with socket.create_connection(("127.0.0.1", port)) as client:
             engine, _ = server.accept()
-            assert not clients.waiting(port)
+            assert not clients.asking(port)
             for count in (1, 2):
                 time.sleep(0.05)  # the kernel's clock has steps of up to 10 ms
                 client.sendall(b"question")
-                assert [waiting.segments for waiting in clients.waiting(port)] == [count]
+                assert [(known.segments, waits) for known, waits in clients.asking(port).items()] == [
+                    (count, True)
+                ]
                 engine.recv(100)
                 time.sleep(0.05)
                 engine.sendall(b"answer")
-                assert not clients.waiting(port)
+                assert [*clients.asking(port).values()] == [False]
             engine.close()

@@ -165,3 +165,10 @@ def test_a_lock_is_no_link(tmp_path: Path) -> None:
     with pytest.raises(RecipectlError, match=r"/\.recipectl\.lock could not be written: Too many levels"):
         Store(tmp_path).lock(lambda _: None)
     assert not (tmp_path / "else").exists()
+
+
+@pytest.mark.parametrize("name", ["model-x.service", "models.target", "models-gateway.service"])
+def test_a_masked_unit_is_nobodys_and_stops_no_verb(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).symlink_to("/dev/null")
+    store = Store(tmp_path)
+    assert (store.read(name), [*store.installed()]) == (None, [])

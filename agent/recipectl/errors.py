@@ -8,8 +8,8 @@ class Problem(NamedTuple):
     """One thing that is wrong at one place; line and column count from 1, 0 where there is no place.
 
     `key` is the path of the key with dots. Kinds: access, argument, device, drift, environment, file, gpu,
-    host, key, lock, orphan, permission, pin, port, relation, runtime, secret, setting, syntax, unit, value,
-    variable. Severity: error or warning.
+    host, key, lock, network, orphan, permission, pin, port, relation, runtime, secret, setting, syntax, unit,
+    value, variable. Severity: error or warning.
     """
 
     file: str = ""

@@ -13,7 +13,7 @@ from pathlib import Path
 ENGINE_PREFIX = "engine-"  # of the credentials with the keys of engines' own APIs
 KEY_VARIABLES = ("VLLM_API_KEY", "LLAMA_API_KEY")  # what engines read the keys of their APIs from
 _LINE = re.compile(r"(\S+)[ \t]+(\S+)\Z")
-_ENGINE_LINE = re.compile(rf"(?:{'|'.join(KEY_VARIABLES)})=(.*)\Z")
+_ENGINE_LINE = re.compile(rf"(?:{'|'.join(KEY_VARIABLES)})\s*=(.*)\Z")
 
 
 def parse(content: bytes) -> dict[str, str]:

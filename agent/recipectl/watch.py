@@ -100,6 +100,7 @@ class Watch:
         self.options = options
         self.failures = 0  # in a row
         self.progress: tuple[bytes, ...] | None = None  # as it was when it was looked at last
+        self.clients: frozenset[clients.Client] = frozenset()  # as they were when it looked last
         self.answered: frozenset[clients.Client] = frozenset()  # as they were when a completion was answered
         self.completion_due_sec = time.monotonic() + _COMPLETION_PAUSE_SEC
         self.said: set[str] = set()
@@ -142,7 +143,8 @@ class Watch:
 
     def progresses(self) -> str | None:
         """`ask: progress`. Counters must move while there are requests; without any, a token is due."""
-        waiting = self.waiting()
+        clients_now = self.clients_now()
+        asking = self.asking(clients_now)
         now = self.metrics()
         if now is None:
             return "does not answer /metrics"
@@ -153,7 +155,6 @@ class Watch:
         if now.requests:
             return self._stands_still(now)
         # A core that has stopped reports no requests: clients may wait for it.
-        asking = waiting - self.answered
         if asking and not now.progress:
             self.say_once("/metrics counts no tokens: a hang cannot be told from a long queue")
             return None
@@ -161,17 +162,30 @@ class Watch:
         if not asking and (moved or not due):
             return None
         wrong = self.completes()
-        self.answered = frozenset() if wrong else waiting
+        self.answered = frozenset() if wrong else frozenset(clients_now)
         return wrong
 
-    def waiting(self) -> frozenset[clients.Client]:
-        """The connections of clients that may wait for an answer."""
+    def asking(self, clients_now: dict[clients.Client, bool]) -> bool:
+        """Whether a client may wait: it spoke last, it is new, or it has been like this since the last look.
+
+        A client that asks from time to time on the same connection, as Prometheus does, is none of these.
+        """
+        before, self.clients = self.clients, frozenset(clients_now)
+        known = {client.inode for client in self.answered}
+        return any(
+            waits or client.inode not in known or client in before
+            for client, waits in clients_now.items()
+            if client not in self.answered
+        )
+
+    def clients_now(self) -> dict[clients.Client, bool]:
+        """The connections of clients, and whether each spoke last."""
         try:
-            return clients.waiting(self.engine.port)
+            return clients.asking(self.engine.port)
         except OSError as error:
             reason = error.strerror or error
             self.say_once(f"the kernel does not tell which clients wait ({reason}): completions alone do")
-            return frozenset()
+            return {}
 
     def _stands_still(self, first: Metrics) -> str | None:
         """What is wrong with an engine that has requests: None as soon as a counter moves."""

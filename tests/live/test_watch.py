@@ -11,7 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from live.common import ENGINE, ROOT, journal, recipe, recipectl, script, show, systemctl, until
+from live.common import (
+    ENGINE,
+    ROOT,
+    journal,
+    recipe,
+    recipectl,
+    script,
+    show,
+    systemctl,
+    until,
+    until_listening,
+)
 
 pytestmark = pytest.mark.systemd
 SERVER = next(
@@ -167,6 +178,10 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self):
         self.rfile.read(int(self.headers["Content-Length"]))
         print("POST", flush=True)
+        if self.path == "/stream":
+            self.send_response(200)
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
         while os.path.exists("/opt/hang"): time.sleep(0.1)
         self.answer(b"{}")
 port = int(sys.argv[sys.argv.index("--port") + 1])
@@ -196,8 +211,14 @@ def test_a_client_that_keeps_its_connection_is_seen_waiting_and_an_idle_one_is_n
     client.request("POST", "/v1/completions", "{}")
     until("hangs", "NRestarts", "1", timeout_sec=200)
     client.close()
-    Path("/opt/hang").unlink()
     assert "does not complete one token (2 of 2)" in watching()
+    until_listening(PORT)
+    stream = http.client.HTTPConnection("127.0.0.1", PORT, timeout=300)
+    stream.request("POST", "/stream", "{}")
+    assert stream.getresponse().status == 200  # its head comes at once, and then nothing
+    until("hangs", "NRestarts", "2", timeout_sec=200)
+    stream.close()
+    Path("/opt/hang").unlink()
 
 
 def test_without_metrics_a_long_queue_kills_nothing() -> None:

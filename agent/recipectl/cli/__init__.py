@@ -1,4 +1,4 @@
-"""The verbs; the only code that prints or exits."""
+"""The verbs: the only code that prints or exits, besides the programs of units."""
 
 import importlib
 

@@ -172,9 +172,10 @@ def watch_values(
     command = helper.watch(resolved, watch, ask, key.name if key else None, names.service)
     manager = "--user " if installation.user else ""
     stop = f"/usr/bin/systemctl {manager}--quiet stop --no-block {names.service}"
+    own = [*sandbox.helper_lines(), *([_ASKS_KERNEL] if ask == "progress" else [])]
     asks: Values = {
         "watch": command, "slices": _slices(recipe), "secrets": [key.setting] if key else [],
-        "sandbox": [] if installation.user else [*sandbox.helper_lines(), _ASKS_KERNEL],
+        "sandbox": [] if installation.user else own,
     }  # fmt: skip
     kills: Values = {
         "mark": f"%t/{names.stem}-watch/hung",

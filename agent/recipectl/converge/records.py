@@ -109,7 +109,7 @@ def read(place: Place, model: str) -> Record | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise RecipectlError(f"{file} cannot be read: {error.strerror}; run it as root (sudo)") from error
+        raise RecipectlError(f"{file} cannot be read: {error.strerror}; see its owner and mode") from error
     except (ValueError, LookupError, TypeError) as error:
         fault = f"{file} is no record of an upgrade that this release can read"
         raise RecipectlError(f"{fault}; move it away") from error

@@ -35,7 +35,7 @@ class DeprecatedError(UsageError):
     """An option that the engine still takes, and soon will not."""
 
 
-def _long_flag(engine: str, name: str, known: Options) -> str:
+def long_flag(engine: str, name: str, known: Options) -> str:
     """The engine's long flag for a flag as written: an alias, with underscores, or only its beginning."""
     if ENGINES[engine].takes_underscores and name.startswith("--") and not _is_known(name, known):
         dashed = flag_of(name[2:])
@@ -73,7 +73,7 @@ def parse(engine: str, words: Sequence[str], known: Options) -> tuple[list[Given
             options.append(GivenOption(index, (word,), word, word, ()))
             index += 1
             continue
-        flag = _long_flag(engine, name, known)
+        flag = long_flag(engine, name, known)
         end = index + 1 if equals else _end_of_values(words, index + 1, flag, known)
         values = (value,) if equals else tuple(words[index + 1 : end])
         options.append(

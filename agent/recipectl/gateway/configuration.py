@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -19,6 +20,13 @@ USER = "models-gateway"
 FOLDER = "/etc/recipectl/gateway"
 RUN = "/run/models-gateway"
 LOADED = f"{RUN}/loaded"  # the socket where nginx says which configuration it has
+_HEADERS = {
+    "Host": "$http_host", "Upgrade": "$http_upgrade", "Connection": "$gateway_connection",
+    "X-Request-ID": "$request_id", "X-Forwarded-For": "$proxy_add_x_forwarded_for",
+    "X-Forwarded-Proto": "$scheme",
+}  # fmt: skip
+_KEY_HEADERS = {"Authorization": "$gateway_authorization", "X-Api-Key": '""'}
+_SITE_HEADER = re.compile(rb"^[ \t]*proxy_set_header\s+([\w-]+)", re.M)
 _CREDENTIALS = f"/run/credentials/{GATEWAY}"
 _JOURNAL = "syslog:server=unix:/run/systemd/journal/dev-log,nohostname,tag=models_gateway requests"
 
@@ -47,6 +55,7 @@ class Gateway(NamedTuple):
     routes: Routes
     files: Mapping[str, str]
     digest: str  # of the files: what a reload changes
+    included: bytes  # the site's own lines
     unit: Unit
     unit_digest: str  # of what a process keeps from its start
 
@@ -62,11 +71,13 @@ def render(
     """The gateway of some routes; `included` is the content of the site's own file."""
     files = data_files(routes)
     # Whatever nginx would read anew counts: the program has no part in it.
-    content = json.dumps([files, configuration(settings, nginx, source, Paths(), ""), included.hex()])
+    content = json.dumps(
+        [files, configuration(settings, nginx, source, Paths(), "", included), included.hex()]
+    )
     digest = hashlib.sha256(content.encode()).hexdigest()[:12]
-    files |= {"nginx.conf": configuration(settings, nginx, source, Paths(), digest)}
+    files |= {"nginx.conf": configuration(settings, nginx, source, Paths(), digest, included)}
     unit, unit_digest = _unit(settings, routes, nginx, source, installation)
-    return Gateway(settings, routes, files, digest, unit, unit_digest)
+    return Gateway(settings, routes, files, digest, included, unit, unit_digest)
 
 
 def data_files(routes: Routes) -> dict[str, str]:
@@ -91,13 +102,18 @@ def data_files(routes: Routes) -> dict[str, str]:
     }
 
 
-def configuration(settings: GatewaySettings, nginx: Nginx, source: str, paths: Paths, digest: str) -> str:
-    """The text of nginx.conf."""
+def configuration(
+    settings: GatewaySettings, nginx: Nginx, source: str, paths: Paths, digest: str, included: bytes
+) -> str:
+    """The text of nginx.conf. A header that the site sets replaces the gateway's: nginx would send both."""
+    of_site = {name.decode().lower() for name in _SITE_HEADER.findall(included)}
+    headers = _HEADERS | (_KEY_HEADERS if settings.keys else {})
     return templates().get_template("gateway.conf.j2").render(
         source=quoting.line(source),
         module=nginx.module,
         listen=settings.listen,
         keys=settings.keys is not None,
+        headers={name: value for name, value in headers.items() if name.lower() not in of_site},
         include=[settings.include] if settings.include else [],
         digest=digest,
         **(paths._asdict() | ({} if settings.certificate else {"certificate": "", "key": ""})),

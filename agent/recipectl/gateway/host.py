@@ -27,12 +27,8 @@ _PROGRAMS = ("/usr/sbin/nginx", "/usr/local/sbin/nginx", "/usr/bin/nginx")
 _MODULES = ("/usr/lib/nginx/modules", "/usr/lib64/nginx/modules", "/usr/local/lib/nginx/modules")
 _MODULE = "ngx_http_js_module.so"
 _LONGEST_RELOAD_SEC = 30
-_NOBODY = 65534
-# It may bind a low port, as the unit may.
-_CAPABILITIES = "-all,+net_bind_service"
-_SETPRIV = (
-    "/usr/bin/setpriv", f"--inh-caps={_CAPABILITIES}", f"--ambient-caps={_CAPABILITIES}",
-)  # fmt: skip
+_UNUSED_ID = 65533  # Debian gives it to nobody
+_LOW_PORT = ("--inh-caps=-all,+net_bind_service", "--ambient-caps=-all,+net_bind_service")
 
 
 def find_nginx() -> Nginx:
@@ -91,25 +87,37 @@ def test(gateway: Gateway, nginx: Nginx, source: str, content: Content) -> None:
 
 def _test(gateway: Gateway, nginx: Nginx, source: str, content: Content) -> None:
     settings = gateway.settings
-    with tempfile.TemporaryDirectory(prefix="recipectl-gateway-") as folder:
-        keys = _keys(settings.keys, content) if settings.keys else {}
-        files = dict(gateway.files) | gateway_keys.as_objects(keys, {})
-        paths = Paths(folder, folder, f"{folder}/certificate", f"{folder}/key", "off")
-        files["nginx.conf"] = configuration(settings, nginx, source, paths, gateway.digest)
-        contents = {name: text.encode() for name, text in files.items()} | _certificate(settings)
-        uid, gid, groups = _NOBODY, _NOBODY, "--clear-groups"  # until an apply has made the user
-        with suppress(KeyError):
-            _, _, uid, gid, *_ = pwd.getpwnam(USER)
-            groups = "--init-groups"
-        os.chown(folder, uid, gid)
+    keys = _keys(settings.keys, content) if settings.keys else {}
+    uid, gid, groups = _UNUSED_ID, _UNUSED_ID, "--clear-groups"  # until an apply has made the user
+    with suppress(KeyError):
+        _, _, uid, gid, *_ = pwd.getpwnam(USER)
+        groups = "--init-groups"
+    with tempfile.TemporaryDirectory(prefix="recipectl-gateway-", dir="/run") as folder:
+        run = f"{folder}/run"  # nginx writes here
+        paths = Paths(folder, run, f"{folder}/certificate", f"{folder}/key", "off")
+        text = configuration(settings, nginx, source, paths, gateway.digest, gateway.included)
+        files = {**gateway.files, "nginx.conf": text}
+        files |= {f"run/{name}": value for name, value in gateway_keys.as_objects(keys, {}).items()}
+        contents = {name: value.encode() for name, value in files.items()} | _certificate(settings)
+        Path(run).mkdir(mode=0o700)
         for name, data in contents.items():
-            Path(folder, name).touch(0o600)
-            Path(folder, name).write_bytes(data)
-            os.chown(Path(folder, name), uid, gid)
+            with Path(folder, name).open("xb") as file:
+                os.fchmod(file.fileno(), 0o640)
+                os.fchown(file.fileno(), 0, gid)
+                file.write(data)
+        os.chown(run, uid, gid)
+        os.chown(folder, 0, gid)
+        Path(folder).chmod(0o750)
         # As the gateway's own user, which may open less than root: the site's own files, above all.
-        words = [*_SETPRIV, f"--reuid={uid}", f"--regid={gid}", groups]
+        words = ["/usr/bin/setpriv", f"--reuid={uid}", f"--regid={gid}", groups]
+        words += _LOW_PORT if settings.address[1] < 1024 else []
         words += [nginx.program, "-t", "-q", "-e", "stderr", "-c", f"{folder}/nginx.conf"]
         done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)  # noqa: S603
+        if done.stderr.startswith("setpriv: "):
+            reason = printable(done.stderr.strip())
+            raise RecipectlError(
+                f"nginx's configuration cannot be tested as {USER} ({reason}); see setpriv(1)"
+            )
         if done.returncode:
             reason = next(
                 (line for line in done.stderr.splitlines() if "[emerg]" in line), done.stderr.strip()

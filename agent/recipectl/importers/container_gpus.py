@@ -10,7 +10,11 @@ def gpus_of_option(value: str) -> tuple[list[str], str]:
     """
     devices: list[str] = []
     count = ""
-    for part in next(csv.reader([value.strip("'")]), []):
+    try:
+        parts = next(csv.reader([value.strip("'")]), []) if value.isprintable() else [value]
+    except csv.Error:  # too long
+        parts = [value]
+    for part in parts:
         key, equals, content = part.partition("=")
         if key == "device":
             devices += content.split(",")

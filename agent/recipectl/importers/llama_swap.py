@@ -99,8 +99,7 @@ def _set_own_port(draft: Draft, holders: Mapping[Any, str], port: int, place: st
     while port in holders:
         port += 1
     draft.set("port", port)
-    fault = f"port {own}, which `{holders[own]}` has, too: llama-swap ran one of them at a time"
-    draft.not_carried_over.append(placed(fault, place))
+    draft.not_carried_over.append(placed(f"port {own}, which `{holders[own]}` has, too", place))
     return port + 1
 
 

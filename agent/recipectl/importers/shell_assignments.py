@@ -9,6 +9,8 @@ from recipectl.importers.shell_scope import Scope, Variable
 from recipectl.importers.shell_syntax import Node
 from recipectl.importers.shell_words import ASSIGNMENT, MAX_VALUE, Words, too_long
 
+_OF_SUBSTITUTION = "a substitution, which recipectl does not run"
+
 
 class Assignments:
     """Sets the variables of a scope; `lost` is what the next command must name."""
@@ -86,7 +88,9 @@ class Assignments:
             self.lost.append(f"line {line}: `{name}` is read-only: it keeps its value")
             return
         if UNKNOWN_VALUE in variable.value:
-            remark = f"line {line}: `{name}` is set from a substitution, which recipectl does not run"
+            calculates = any("$((" in remark for remark in variable.remarks)
+            source = "`$((…))`, which recipectl does not calculate" if calculates else _OF_SUBSTITUTION
+            remark = f"line {line}: `{name}` is set from {source}"
             variable = Variable(host_variable(name), remarks=(remark,))
             self._substituted.add(name)
         if variable.remarks and is_likely_secret(name, variable.text):

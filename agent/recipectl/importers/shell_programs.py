@@ -24,7 +24,10 @@ _WITHOUT_EFFECT_HERE = re.compile(
     r"https?://(localhost|127\.0\.0\.1)\S*\Z"
 )
 _ASKS_ENGINE = re.compile(r"-h|--help(=.*)?|--version|--list-devices")
-_SCHEDULER = re.compile(r"#(SBATCH|PBS|BSUB)\s+(?!-[JoeN]\b|--(job-name|output|error|mail-\w+|comment)\b)")
+_SCHEDULER = re.compile(r"#(SBATCH|PBS|BSUB)\s")
+_NAMES_AND_LOGS = {
+    "SBATCH": r"-[Joe]|--(job-name|output|error|mail-\w+|comment)\b", "PBS": "-[Noejm]", "BSUB": "-[JoeuN]",
+}  # fmt: skip
 _SMI_QUERY = re.compile(
     r"-(q|L|i|l|lms|x|d|f|h|-query.*|-list.*|-format.*|-id.*|-loop.*|-help|-version)(=|\Z)"
 )
@@ -64,19 +67,26 @@ def is_of_kernel(file: str) -> bool:
 
 def of_scheduler(text: str) -> list[str]:
     """What comments of a script tell Slurm, PBS or LSF, but for the names of the job and its logs."""
-    lines = enumerate(text.splitlines(), 1)
-    return [
-        f"line {number}: `{line.strip()}`, which the scheduler reads; see `gpus:` and `service:`"
-        for number, line in lines
-        if _SCHEDULER.match(line)
-    ]
+    read = []
+    for number, line in enumerate(text.splitlines(), 1):
+        match = _SCHEDULER.match(line)
+        options = [word for word in line.split()[1:] if word.startswith("-")] if match else []
+        quiet = _NAMES_AND_LOGS[match[1]] if match else ""
+        if any(not re.match(quiet, option) for option in options):
+            read.append(
+                f"line {number}: `{line.strip()}`, which the scheduler reads; see `gpus:` and `service:`"
+            )
+    return read
 
 
 def runs_its_input(words: list[str]) -> bool:
     """Whether a program runs what it reads from a pipe."""
     words = unwrapped(Command({}, words)).words
-    is_remote = program_name(words) in ("ssh", "docker", "podman", "kubectl")
-    return program_name(words) in (*SHELLS, "at", "batch", "crontab", "xargs", "parallel") or is_remote
+    name = program_name(words)
+    has_shell = any(program_name([word]) in SHELLS for word in words)
+    is_login = name == "ssh" and len([word for word in words[1:] if not word.startswith("-")]) == 1
+    passes_on = name in ("ssh", "docker", "podman", "kubectl", "xargs", "parallel") and has_shell
+    return name in (*SHELLS, "at", "batch", "crontab") or is_login or passes_on
 
 
 def files_of_tee(words: list[str]) -> list[str]:

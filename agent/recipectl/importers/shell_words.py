@@ -1,5 +1,6 @@
 """The words of a shell's command: quotes, variables, arrays and defaults, as bash expands them."""
 
+import os
 import re
 
 from recipectl.compiler.secrets import has_secret
@@ -23,7 +24,8 @@ _FILE = r"\$(?:0|\{0\}|BASH_SOURCE|\{BASH_SOURCE(?:\[0\])?\})"
 _DIRNAME = rf"dirname (?:-- )?(?:{_FILE}|\$\( ?(?:realpath|readlink -f) (?:-- )?{_FILE} ?\))"
 _OWN_FOLDER = re.compile(
     rf"pwd(?: -P)?|{_DIRNAME}"
-    rf"|cd (?:-P )?(?:-- )?\$\( ?{_DIRNAME} ?\)(?: ?&?> ?/dev/null(?: 2>&1)?)? ?(?:&&|;) ?pwd(?: -P)?"
+    rf"|cd (?:-P )?(?:-- )?\$\( ?{_DIRNAME} ?\)(?P<below>(?:/\.\.)*(?:/\w[\w.-]*)*)/?"
+    r"(?: ?&?> ?/dev/null(?: 2>&1)?)? ?(?:&&|;) ?pwd(?: -P)?"
 )
 _WHICH = re.compile(r"(?:which|command -v|type -[pP]) (vllm|sglang|llama-server|python[0-9.]*)")
 
@@ -141,8 +143,9 @@ class Words:
             return self.unknown(node, _SUBSTITUTION)
         if text in ("pwd", "pwd -P") and scope.folder:
             return scope.folder
-        if scope.script_folder and _OWN_FOLDER.fullmatch(text):
-            return scope.script_folder
+        own = _OWN_FOLDER.fullmatch(text)
+        if scope.script_folder and own and not (".." in text and VARIABLE_START in scope.script_folder):
+            return os.path.normpath(f"{scope.script_folder}{own['below'] or ''}")
         if engine := _WHICH.fullmatch(text):
             return engine[1]  # PATH decides, as it does for the word alone
         program = re.match(r"(?:\$\(|`)?\s*([\w./[-]+)", node.Source)

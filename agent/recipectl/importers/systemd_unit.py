@@ -23,7 +23,7 @@ from recipectl.importers.programs import program_name, runs_engine
 from recipectl.importers.secret_names import is_likely_secret
 from recipectl.importers.shell import commands
 from recipectl.importers.shell_inline import engine_of, inline_commands, opened, opened_engine
-from recipectl.importers.unit_keys import set_keys
+from recipectl.importers.unit_keys import is_ignored, set_keys
 from recipectl.importers.unit_text import (
     PlacedSetting,
     expanded,
@@ -75,7 +75,7 @@ def draft(text: str, name: str, source: str, drop_ins: Mapping[str, str] = Mappi
     result.not_carried_over += lost
     own_user = result.fields.get("user", "root")  # of `sudo -u` in ExecStart=
     set_keys(result, unit_settings, name)
-    settings = {setting.name: setting.value for setting in unit_settings}
+    settings = {setting.name: setting.value for setting in unit_settings if not is_ignored(setting)}
     if own_user != "root":
         result.fields["user"] = settings["User"] = own_user
     _name_what_systemd_gave(result, settings, has_user=is_of_user(unit_settings, source))

@@ -8,6 +8,7 @@ from recipectl.compiler.secrets import has_secret
 from recipectl.importers.draft import STAYS_DOWN, Draft
 from recipectl.importers.lines import at, placed
 from recipectl.importers.unit_text import PlacedSetting, without_specifiers
+from recipectl.importers.wrappers import niceness
 from recipectl.recipe.parts import Ready
 from recipectl.recipe.spans import LONGEST_SEC, span_sec
 from recipectl.systemd.directives import directives
@@ -74,7 +75,7 @@ def set_keys(draft: Draft, unit_settings: Sequence[PlacedSetting], name: str) ->
     # What stands in the command itself, as `nice`, wins over the unit's.
     own = draft.fields.get("service", {})
     if "Nice" in own and "Nice" in service:  # nice(1) adds to what it has
-        own["Nice"] = _niceness(own["Nice"], *service.pop("Nice"))
+        own["Nice"] = niceness(own["Nice"], *service.pop("Nice"))
     draft.not_carried_over += [
         placed(f"{key}={' '.join(service[key])}, which the command replaces", places.get(key, ""))
         for key in own.keys() & service.keys()
@@ -106,13 +107,20 @@ def _reason_to_leave_out(setting: PlacedSetting) -> str | None:
     seconds = span_sec(value) if key == "TimeoutStopSec" and value else 1
     if not isinstance(seconds, int) or seconds == 0:
         return f"{key}={value}; a stop has a limit here"
-    if key in directives() and section != directives()[key].section and key not in _IN_SERVICE_TOO:
+    if is_ignored(setting):
         return f"{key}={value} in [{section}], where systemd ignores it"
     if key in ("SetCredential", "SetCredentialEncrypted"):
         return f"{key}=, whose value is not repeated; see `secrets:`"
     if value and key in ("Requires", "BindsTo", "PartOf", "Conflicts", "OnFailure", "Requisite"):
         return f"{key}={value}; see `requires:`, `conflicts:` and the host file's `on_failure:`"
     return None
+
+
+def is_ignored(setting: PlacedSetting) -> bool:
+    """True for a setting in a section where systemd ignores it."""
+    known = directives().get(setting.name)
+    is_here = known is None or known.section == setting.section or setting.name in _IN_SERVICE_TOO
+    return not is_here and setting.section in ("Unit", "Service")
 
 
 def _set_field(draft: Draft, setting: PlacedSetting, name: str) -> bool:
@@ -141,11 +149,6 @@ def _set_field(draft: Draft, setting: PlacedSetting, name: str) -> bool:
         case _:
             return False
     return True
-
-
-def _niceness(*levels: str) -> str:
-    numbers = [int(level) for level in levels if re.fullmatch("-?[0-9]{1,9}", level)]
-    return str(max(-20, min(19, sum(numbers))))
 
 
 def _is_short(value: str) -> bool:

@@ -11,7 +11,7 @@ from recipectl.compiler.secrets import looks_secret
 from recipectl.importers.command import Command, assignment, script_in
 from recipectl.importers.draft import host_variable
 from recipectl.importers.programs import program_name, runs_engine
-from recipectl.importers.wrappers import options_of, settings
+from recipectl.importers.wrappers import niceness, options_of, settings
 from recipectl.systemd import quoting
 
 # Wrappers, and the letters of their short options that take a word.
@@ -42,7 +42,7 @@ _REMEDIES = dict.fromkeys(("uv", "uvx", "poetry", "pipx"), _RUNTIME) | {
 # Settings that are lists: one line of words, or one that cannot be joined.
 _JOINED_LISTS = re.compile(
     "SupplementaryGroups|(ReadOnly|ReadWrite|Inaccessible|Exec|NoExec)Paths|RestrictAddressFamilies"
-    "|IPAddress(Allow|Deny)|(Allowed|Startup)?(CPU|MemoryNode)s|CPUAffinity|After|Before|Wants|Requires"
+    "|IPAddress(Allow|Deny)|(Startup)?Allowed(CPUs|MemoryNodes)|CPUAffinity|After|Before|Wants|Requires"
 )
 _LISTS = re.compile("Device|Bind|IODevice|IORead|IOWrite|SystemCall|LoadCredential|TemporaryFileSystem")
 # Options of sudo and the like that change nothing here, or that are read elsewhere.
@@ -160,13 +160,14 @@ def _take_sudo(command: Command, wrapper: list[str]) -> None:
             command.not_carried_over.append(f"`{program_name(wrapper)} {shown}` before the program")
 
 
-def _added(unit_settings: list[tuple[str, str]], command: Command) -> list[tuple[str, str]]:
+def _added(
+    unit_settings: list[tuple[str, str]], command: Command, *, is_relative: bool
+) -> list[tuple[str, str]]:
     """The settings without those that add to one that the command has already."""
     rest = []
     for name, value in unit_settings:
-        if name == "Nice" and re.fullmatch(r"-?[0-9]{1,9}", value):
-            level = int(command.service.get("Nice", "0")) + int(value)
-            command.service["Nice"] = str(max(-20, min(19, level)))
+        if name == "Nice" and is_relative:  # nice(1)
+            command.service["Nice"] = niceness(command.service.get("Nice", "0"), value)
         elif name in command.service and value and _JOINED_LISTS.fullmatch(name):
             command.service[name] += f" {value}"
         elif name in command.service and _LISTS.match(name):
@@ -195,8 +196,9 @@ def _take_settings(command: Command, wrapper: list[str]) -> None:
     unit_settings, rest = settings(wrapper)
     of_caller = dict(command.environment)
     if program_name(wrapper) == "systemd-run" and "--scope" not in wrapper:
-        command.environment = {}  # the service manager starts it, with an environment of its own
-    unit_settings = _added(unit_settings, command)
+        # The service manager starts it: nothing of the caller is left.
+        command.environment, command.secrets, command.service = {}, {}, {}
+    unit_settings = _added(unit_settings, command, is_relative=program_name(wrapper) == "nice")
     for name, value in unit_settings:
         if name == "Environment":
             for word in quoting.split(value):

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from recipectl.engines.flags import long_flag
 from recipectl.engines.options import flag_of, shipped_options
 from recipectl.importers.arguments import take_secret
 from recipectl.importers.draft import Draft
@@ -89,6 +90,7 @@ def _difference(key: str, value: Any, backend: str) -> str | None:
         return f"VLLM Studio passed {flag} for false; the recipe {replacement}."
     if isinstance(value, list) and options.kind(flag) in ("words", "repeated"):
         return "VLLM Studio passed a JSON list; the recipe passes words."
-    if options.kind(flag.partition(".")[0]) is None and flag not in {*options.aliases, *options.negations}:
+    known = long_flag(backend, flag.partition(".")[0], options)
+    if options.kind(known) is None and known not in {*options.aliases, *options.negations}:
         return f"{' '.join(filter(None, (backend, options.version)))} has no {flag}; see `recipectl check`."
     return None

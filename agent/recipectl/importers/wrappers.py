@@ -56,6 +56,12 @@ def settings(wrapper: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
     return unit_settings, rest
 
 
+def niceness(*levels: str) -> str:
+    """The sum of levels as `Nice=` has it; what is no number counts for nothing."""
+    numbers = [int(level) for level in levels if re.fullmatch("-?[0-9]{1,9}", level)]
+    return str(max(-20, min(19, sum(numbers))))
+
+
 def options_of(words: list[str]) -> Iterator[tuple[str, str, str]]:
     """(option, value, both as written) of each option; a word without one has the option ''."""
     remaining = list(words)

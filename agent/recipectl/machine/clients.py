@@ -3,6 +3,7 @@
 Standard library only: it is part of the helper of the units.
 """
 
+import os
 import socket
 import struct
 from collections.abc import Iterator
@@ -25,25 +26,25 @@ class Client(NamedTuple):
     segments: int
 
 
-def waiting(port: int) -> frozenset[Client]:
-    """The connections at a local port where the client spoke last; OSError where the kernel does not tell.
+def asking(port: int) -> dict[Client, bool]:
+    """The connections at a local port whose client has sent data -> True if it spoke last, and waits.
 
-    An answer within the same few milliseconds as its request cannot be told from none: it is one of them.
+    OSError where the kernel does not tell. Where a stream has begun, the engine spoke last.
+    An answer within the same few milliseconds as its request looks like the end of one.
     """
-    return frozenset(
-        client for family in (socket.AF_INET, socket.AF_INET6) for client in _waiting(port, family)
-    )
+    families = (socket.AF_INET, socket.AF_INET6)
+    return {client: waits for family in families for client, waits in _asking(port, family)}
 
 
-def _waiting(port: int, family: int) -> Iterator[Client]:
+def _asking(port: int, family: int) -> Iterator[tuple[Client, bool]]:
     for message in _messages(port, family):
         (inode,) = struct.unpack_from("=I", message, _INODE_AT)
         info = _attribute(message[_ANSWER_BYTES:], _INFO)
         if len(info) < _AGES.size:
             continue
         sent_ms, received_ms, segments, answers = _AGES.unpack_from(info)
-        if segments and (not answers or received_ms <= sent_ms):
-            yield Client(inode, segments)
+        if segments:
+            yield Client(inode, segments), not answers or received_ms < sent_ms
 
 
 def _messages(port: int, family: int) -> Iterator[bytes]:
@@ -57,9 +58,10 @@ def _messages(port: int, family: int) -> Iterator[bytes]:
             answer = kernel.recv(1 << 18)
             while answer:
                 length, kind, *_ = _HEADER.unpack_from(answer)
-                if kind == _ERROR:
-                    raise OSError(-struct.unpack_from("=i", answer, _HEADER.size)[0], "sock_diag")
-                if kind == _DONE:
+                if kind in (_ERROR, _DONE):  # both have a status
+                    status = struct.unpack_from("=i", answer, _HEADER.size)[0]
+                    if status < 0:
+                        raise OSError(-status, os.strerror(-status))
                     return
                 yield answer[_HEADER.size : length]
                 answer = answer[(length + 3) & ~3 :]

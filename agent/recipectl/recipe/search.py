@@ -44,7 +44,8 @@ def _entries(folder: Path, suffixes: tuple[str, ...]) -> Iterator[tuple[Path, bo
     """The files of a folder by name, and whether each is a mask: a link to /dev/null."""
     with failures_named("read", folder):
         # What is there and is no folder, as a link in a circle, is an error: its recipes are missing.
-        entries = sorted(os.scandir(folder) if _is_there(folder) else (), key=lambda entry: entry.name)
+        is_empty = not _is_there(folder) or os.path.realpath(folder) == os.devnull  # a link there masks it
+        entries = sorted(() if is_empty else os.scandir(folder), key=lambda entry: entry.name)
     for entry in entries:
         if entry.name.endswith(suffixes) and not entry.name.startswith("."):
             yield folder / entry.name, entry.is_symlink() and os.path.realpath(entry.path) == "/dev/null"

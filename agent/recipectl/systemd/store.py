@@ -21,6 +21,7 @@ SEARCH_PATH = tuple(
     for base in ("/etc", "/run", "/usr/local/lib", "/usr/lib")
 )
 _SILENT_WAIT_SEC = 2
+_MAX_BYTES = 64 * 1024 * 1024  # a unit that is too long for systemd can be removed
 _ENDINGS = (".service", ".socket", ".timer")
 
 
@@ -39,9 +40,9 @@ class Store:
         path = self.folder / name
         try:
             with failures_named("read", path):
-                text = read_bounded(path).decode(errors="surrogateescape")
+                text = read_bounded(path, _MAX_BYTES).decode(errors="surrogateescape")
         except RecipectlError:
-            if not path.exists():
+            if not path.exists() or os.path.realpath(path) == os.devnull:  # a masked unit is nobody's
                 return None
             raise
         return text if SECTION in text else None
