@@ -604,7 +604,7 @@ INLINE = {
     "lists of systemd-run": (
         "command", "systemd-run -p SupplementaryGroups=a -p SupplementaryGroups=b -p After=x.service -p After=y.service -p 'DeviceAllow=/dev/a rw' -p 'DeviceAllow=/dev/b rw' vllm serve a/b\n",
         ["SupplementaryGroups: a b", "After: x.service y.service"], ["line 1: DeviceAllow=/dev/b rw, besides the one"]),
-    "GPUs over a variable": ("command", "docker run --gpus all -e NVIDIA_VISIBLE_DEVICES=1 -p 8000:8000 vllm/vllm-openai --model a/b\n", ["port: 8000\n"], ["line 1: NVIDIA_VISIBLE_DEVICES=1, over which the option"]),
+    "GPUs over a variable": ("command", "docker run --gpus all -e NVIDIA_VISIBLE_DEVICES=1 -p 8000:8000 vllm/vllm-openai --model a/b\n", ["port: 8000\n"], ["line 1: NVIDIA_VISIBLE_DEVICES=1, which the container's own option overrides"]),
     "GPUs as CSV": (
         "command", "docker run --gpus 'device=3,capabilities=utility' -p 1:8000 vllm/vllm-openai --model a/b\ndocker run --gpus count=2 -p 2:8000 vllm/vllm-openai --model c/d\ndocker run --gpus '\"device=4,5\",\"capabilities=a,b\"' -p 3:8000 vllm/vllm-openai --model e/f\n",
         ["gpus: [3]", "gpus: [0, 1]", "gpus: [4, 5]"], []),

@@ -100,7 +100,7 @@ class Watch:
         self.options = options
         self.failures = 0  # in a row
         self.progress: tuple[bytes, ...] | None = None  # as it was when it was looked at last
-        self.clients: frozenset[clients.Client] = frozenset()  # as they were when it looked last
+        self.clients_before: frozenset[clients.Client] = frozenset()  # as they were when it looked last
         self.answered: frozenset[clients.Client] = frozenset()  # as they were when a completion was answered
         self.completion_due_sec = time.monotonic() + _COMPLETION_PAUSE_SEC
         self.said: set[str] = set()
@@ -170,7 +170,7 @@ class Watch:
 
         A client that asks from time to time on the same connection, as Prometheus does, is none of these.
         """
-        before, self.clients = self.clients, frozenset(clients_now)
+        before, self.clients_before = self.clients_before, frozenset(clients_now)
         known = {client.inode for client in self.answered}
         return any(
             waits or client.inode not in known or client in before

@@ -22,6 +22,12 @@ if TYPE_CHECKING:  # jinja2 and pydantic: not for a host without a gateway
 _ROW = "{:<32}  {:<24}  {}"
 
 
+def exit_status(problems: Sequence[Problem]) -> int:
+    """2 where the host file is wrong, 1 where the host is, 0 without errors."""
+    errors = [problem for problem in problems if problem.severity == "error"]
+    return max((2 if problem.file else 1 for problem in errors), default=0)
+
+
 class Change(NamedTuple):
     """What an apply does to the gateway, besides what it does to all units."""
 
@@ -35,9 +41,7 @@ class Change(NamedTuple):
 
     @property
     def status(self) -> int:
-        """2 where the host file is wrong, 1 where the host is."""
-        errors = [problem for problem in self.problems if problem.severity == "error"]
-        return max((2 if problem.file else 1 for problem in errors), default=0)
+        return exit_status(self.problems)
 
     def write_files(self, report: Callable[[Action], None]) -> None:
         """Write the files, before the unit starts."""
@@ -129,7 +133,7 @@ def gateway_(place: Place, as_json: bool) -> int:
     gateway, problems = of_place(place)
     report_problems(problems)
     if gateway is None:
-        return 1 if all(problem.kind == "host" for problem in problems) else 2
+        return exit_status(problems)
     settings = gateway.settings
     url = f"{'https' if settings.certificate else 'http'}://{settings.listen}/v1"
     rows = [
@@ -142,10 +146,9 @@ def gateway_(place: Place, as_json: bool) -> int:
         for route in gateway.routes.by_name.values()
     ]
     answers = host.loaded() is not None
-    status = 2 if any(problem.severity == "error" for problem in problems) else 0
     if as_json:
         print_json({"url": url, "answers": answers, "keys": settings.keys is not None, "names": rows})
-        return status
+        return exit_status(problems)
     click.echo(url + ("" if settings.keys else "  (no key is asked for)"))
     if not answers:
         warn(f"the gateway does not answer; see `systemctl status {GATEWAY}`")
@@ -154,4 +157,4 @@ def gateway_(place: Place, as_json: bool) -> int:
         click.echo(
             _ROW.format(row["name"], row["recipe"], f"{row['url']}{'  on demand' * bool(row['on_demand'])}")
         )
-    return status
+    return exit_status(problems)

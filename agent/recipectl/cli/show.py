@@ -64,7 +64,7 @@ def compile_(
 
 
 def _print_gateway(place: Place, *, alone: bool) -> int:
-    from recipectl.cli.gateway import of_place
+    from recipectl.cli.gateway import exit_status, of_place
     from recipectl.gateway.configuration import FOLDER
 
     if not alone:
@@ -72,11 +72,11 @@ def _print_gateway(place: Place, *, alone: bool) -> int:
     gateway, problems = of_place(place)
     report_problems(problems)
     if gateway is None:
-        return 2
+        return exit_status(problems)
     files = {f"{FOLDER}/{name}": text for name, text in gateway.files.items()}
     for path, text in {str(place.unit_folder / gateway.unit.name): gateway.unit.text, **files}.items():
         click.echo(f"# ── {path}\n{text}")
-    return 2 if any(problem.severity == "error" for problem in problems) else 0
+    return exit_status(problems)
 
 
 @click.command("explain")

@@ -18,7 +18,7 @@ from recipectl.systemd import quoting
 from recipectl.systemd.unitfile import DIGEST_FIELD, UnitNames
 
 _HAPROXY_END_SEC = 15
-_ASKS_KERNEL = "RestrictAddressFamilies=AF_NETLINK"  # a watch asks which clients wait: one more than others
+_ASKS_KERNEL = "RestrictAddressFamilies=AF_NETLINK"  # the kernel tells which clients wait (sock_diag(7))
 
 
 def waits(recipe: Recipe, relations: Relations) -> bool:

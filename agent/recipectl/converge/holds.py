@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 
 from recipectl.converge import records
 from recipectl.errors import Problem, RecipectlError, on_host
@@ -16,19 +15,9 @@ def held(place: Place) -> dict[str, Problem]:
     """Recipe -> why it is left alone, as a warning."""
     holds = {}
     for name, file in search.recipe_files(place.recipe_folders).items():
-        if _may_exist(records.path(place, name)) and (sentence := _why_held(place, name)):
+        if sentence := _why_held(place, name):
             holds[name] = on_host("unit", sentence, file=str(file), severity="warning")
     return holds
-
-
-def _may_exist(path: Path) -> bool:
-    try:
-        path.lstat()
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True  # its reader says why it cannot tell
-    return True
 
 
 def _why_held(place: Place, name: str) -> str | None:

@@ -181,7 +181,7 @@ class Container:
         """CUDA_VISIBLE_DEVICES as the host counts: a container counts the GPUs that it sees from 0."""
         variable = self.environment.pop("NVIDIA_VISIBLE_DEVICES", "")
         if variable not in ("", "all") and (self.all_gpus or self.gpus):
-            fault = f"NVIDIA_VISIBLE_DEVICES={variable}, over which the option of the container wins"
+            fault = f"NVIDIA_VISIBLE_DEVICES={variable}, which the container's own option overrides"
             self.leave_out(placed(fault, self.places.get("NVIDIA_VISIBLE_DEVICES", "")))
             variable = "all"
         self.all_gpus |= variable == "all"
