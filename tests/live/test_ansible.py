@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from live.common import ENGINE, RECIPES, ROOT, ask, recipe, remove_all, show
+from live.common import ENGINE, ONE_THREAD, RECIPES, ROOT, ask, recipe, remove_all, show
 
 pytestmark = pytest.mark.systemd
 WHEEL, DEB = ".build/wheels/recipectl-*.whl", ".build/deb/recipectl_*.deb"
@@ -129,6 +129,7 @@ def words_of(port: int) -> dict[str, object]:
         "backend": "llamacpp",
         "binary": str(ENGINE / "bin/llama-server"),
         "model_path": str(model),
+        "extra_args": ONE_THREAD,
         "port": port,
     }
 

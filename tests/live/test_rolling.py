@@ -49,6 +49,7 @@ def recipe(program: Path) -> str:
         "model_path": str(model),
         "served_model_name": "m",
         "port": 18201,
+        "extra_args": {"threads": 1},
         "gpus": "none",
         "canaries": [{"request": {"prompt": "hello", "max_tokens": 4}, "matches": ".", "timeout": "5min"}],
     }

@@ -25,7 +25,7 @@ port: 18600
 dtype: float32
 max_model_len: 128
 max_num_seqs: 4
-env_vars: {{HF_HUB_OFFLINE: 1, SGLANG_USE_CPU_ENGINE: 1}}
+env_vars: {{HF_HUB_OFFLINE: 1, SGLANG_USE_CPU_ENGINE: 1, OMP_NUM_THREADS: 1}}
 extra_args: {{device: cpu, attention_backend: torch_native, max_total_tokens: 2048, enable_metrics: true}}
 watch: {{every: 5s, timeout: 10s, failures: 2}}
 """

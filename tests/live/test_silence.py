@@ -11,7 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from live.common import ENGINE, RECIPES, main_pid, recipe, recipectl, script, show, systemctl, until
+from live.common import (
+    ENGINE,
+    ONE_THREAD,
+    RECIPES,
+    main_pid,
+    recipe,
+    recipectl,
+    script,
+    show,
+    systemctl,
+    until,
+)
 from live.test_user import ann, as_ann  # noqa: F401  (a fixture)
 
 pytestmark = pytest.mark.systemd
@@ -402,6 +413,7 @@ def test_lingering_that_is_off_is_told(ann: dict[str, str]) -> None:  # noqa: F8
         "backend": "llamacpp",
         "binary": str(ENGINE / "bin/llama-server"),
         "model_path": str(model),
+        "extra_args": ONE_THREAD,
         "port": 18501,
     }
     folder = "~/.config/recipectl/recipes"

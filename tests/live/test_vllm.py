@@ -28,7 +28,7 @@ port: 18300
 dtype: float32
 max_model_len: 128
 max_num_seqs: 4
-env_vars: {{HF_HUB_OFFLINE: 1, HOME: /var/tmp}}
+env_vars: {{HF_HUB_OFFLINE: 1, HOME: /var/tmp, OMP_NUM_THREADS: 1}}
 extra_args: {{enforce_eager: true, kv_cache_memory_bytes: 64M}}
 """
 
