@@ -8,6 +8,13 @@ const MARK = '/v1/';
 const UNITS = '/run/systemd/units/';
 const LONG = 250000, MANY = 20000;  // characters of a body, and the marks and strings of a long one
 const MODEL = '"model"\\s*:\\s*"(?:[^"\\\\]|\\\\.){0,500}"', PARSED = 20000000;  // characters
+const REFUSALS = {
+    400: 'the request is no valid HTTP, or a header of it is too long', 403: 'this server refuses the request from this address',
+    405: 'this server refuses the method', 408: 'the request came too slowly',
+    414: 'the address of the request is too long', 429: 'there are too many requests; ask again later',
+    497: 'this server speaks TLS; use https://',
+    500: 'the gateway has a fault; its log on the host says more', 503: 'this server takes no more requests now',
+};
 const STEPS = 1000000, QUOTE = 34, BACKSLASH = 92;
 
 function sha256(text) {
@@ -230,7 +237,17 @@ function unknown(r) {
     fail(r, 404, 'not_found', 'there is nothing here; ask /v1/… or /NAME/v1/…');
 }
 
+// What nginx itself refuses, or the site's own lines.
+function refused(r) {
+    const status = Number(r.variables.status);
+    const why = REFUSALS[status] || 'the server refused the request';
+    fail(r, status > 493 && status < 500 ? 400 : status, 'refused', why);
+}
+
 function denied(r) {
+    if (r.headersOut['WWW-Authenticate']) {  // of the site's own lines, for nginx's auth_basic
+        return fail(r, 401, 'unauthorized', 'this server asks for a name and a password');
+    }
     r.headersOut['WWW-Authenticate'] = 'Bearer';
     fail(r, 401, 'invalid_api_key', 'the key is missing or wrong; send `Authorization: Bearer KEY`');
 }
@@ -244,4 +261,5 @@ function unreachable(r) {
         + 'see `recipectl status ' + r.variables.gateway_recipe + '` on its host');
 }
 
-export default {key_name, engine_key, by_body, by_path, models, unknown, denied, too_large, unreachable};
+export default {key_name, engine_key, by_body, by_path, models, unknown, denied, too_large, unreachable,
+    refused};

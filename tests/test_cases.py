@@ -636,6 +636,16 @@ INLINE = {
     "options of schedulers": ("command", "#SBATCH -N 2\n#SBATCH -o x --gpus=4\n#PBS -N job\n#SBATCH -J x -o y\nvllm serve a/b\n", ["model_path: a/b"], ["line 1: `#SBATCH -N 2`", "line 2: `#SBATCH -o x --gpus=4`"]),
     "what systemd-run does not pass on": (
         "command", "export HF_TOKEN A=1\nulimit -l unlimited\nsystemd-run -p StartupAllowedCPUs=0-3 -p StartupAllowedCPUs=8 vllm serve a/b\n", ["model_path: a/b\nservice:\n  StartupAllowedCPUs: 0-3 8\n"], []),
+    "what systemd does not read": (
+        "unit", "[Service]\nExecStart=/v/bin/vllm serve a/b\n  --port 8001\nRestartSec=5 # five\nRestart=always\nUser=ai\nSyslogIdentifier=x#y\nDescription\n",
+        ["user: ai\nservice:\n  SyslogIdentifier: x#y\n"], ["line 3: `--port 8001` is no setting, and systemd ignores it", "line 4: RestartSec=5 # five: in systemd, `#` begins no comment", "line 8: `Description` is no setting"]),
+    "what a container may not write, and what nobody starts again": (
+        "command", "docker run -d -v /hf:/root/.cache/huggingface:ro -v /m:/m:ro --gpus all -p 8000:8000 vllm/vllm-openai --model a/b\ndocker run --rm --gpus all -p 9000:8000 vllm/vllm-openai --model c/d\n",
+        ["HF_HOME: /hf", "model_path: c/d"], ["line 1: `/hf` was mounted read-only", "line 1: without `--restart` it stayed down"]),
+    "a folder of Compose that is read-only": (
+        "compose", "services:\n  v:\n    image: vllm/vllm-openai\n    restart: always\n    command: --model a/b\n    volumes: [{type: bind, source: /hf, target: /root/.cache/huggingface, read_only: true}]\n",
+        ["HF_HOME: /hf"], ["line 6: `/hf` was mounted read-only"]),
+    "a program that starts an engine": ("command", "start-stop-daemon --start --exec /opt/v/bin/vllm -- serve a/b\nvllm serve c/d\n", ["model_path: c/d"], ["line 1: `start-stop-daemon …` runs an engine in a way that cannot be read"]),
     "a user in the wrong section": ("unit", "[Unit]\nUser=foo\n[Service]\nRestart=always\nExecStart=/v/bin/vllm serve a/b\n", ["model_path: a/b"], ["line 2: User=foo in [Unit], where systemd ignores it", "it ran as root"]),
     "a placeholder": ("command", "vllm serve a/b --port '<PORT>'\nvllm serve c/d\n", ["model_path: c/d"], ["line 1: fill in `<PORT>`"]),
 }  # fmt: skip

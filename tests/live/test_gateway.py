@@ -169,6 +169,36 @@ def test_what_leads_nowhere_is_told_in_the_form_of_openai() -> None:
     assert (status, "recipectl status alpha" in str(answer["error"])) == (503, True)
 
 
+def test_what_nginx_and_the_sites_lines_refuse_is_told_in_the_form_of_openai() -> None:
+    site = Path("/etc/recipectl/site.conf")
+    site.parent.mkdir(parents=True, exist_ok=True)
+    paths = {
+        "deny": "deny all;",
+        "basic": "auth_basic x; auth_basic_user_file /dev/null;",
+        "many": "return 429;",
+    }
+    site.write_text("".join(f"location /{path} {{ {lines} }}\n" for path, lines in paths.items()))
+    host_file(include=str(site))
+    assert recipectl("apply").returncode == 0
+    for path, status, said in (
+        ("/deny", 403, "refuses the request"),
+        ("/basic", 401, "a name and a password"),
+        ("/many", 429, "too many requests"),
+        (f"/{'a' * 40000}", 414, "too long"),
+        ("/:refused", 404, "nothing here"),
+    ):
+        told, answer = ask("x", path)
+        assert (told, said in str(answer["error"])) == (status, True), (path, answer)
+    told, answer = ask("x", headers={"X-Long": "a" * 40000})
+    assert (told, "a header of it is too long" in str(answer["error"])) == (400, True)
+    for line, status in ((b"TRACE /v1/models HTTP/1.1\r\nHost: x", b"405"), (b"?\x01", b"400")):
+        with socket.create_connection(("127.0.0.1", 8000), timeout=20) as client:
+            client.sendall(line + b"\r\n\r\n")
+            reply = b"".join(iter(lambda: client.recv(65536), b""))
+        assert (reply.startswith(b"HTTP/1.1 " + status), b'"error"' in reply) == (True, True), reply
+    site.unlink()
+
+
 def test_a_key_is_asked_for_and_no_engine_sees_it() -> None:
     KEYS.parent.mkdir(parents=True, exist_ok=True)
     KEYS.write_text("# who asks\nann sk-ann\nbob sk-bob\n")

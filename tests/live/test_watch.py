@@ -100,6 +100,7 @@ def test_a_saturated_engine_is_not_touched() -> None:
     threads = in_background(24, 120)
     time.sleep(40)
     assert (show("hangs", "MainPID"), show("hangs", "NRestarts")) == (str(pid), "0")
+    systemctl("kill", "-s", "KILL", "model-hangs.service")
     recipectl("stop", "hangs")
     for thread in threads:
         thread.join()
@@ -229,6 +230,7 @@ def test_without_metrics_a_long_queue_kills_nothing() -> None:
     time.sleep(15)
     assert (show("hangs", "MainPID"), show("hangs", "NRestarts")) == (str(pid), "0")
     assert "/metrics counts no tokens: a hang cannot be told from a long queue" in watching()
+    systemctl("kill", "-s", "KILL", "model-hangs.service")
     recipectl("stop", "hangs")
     for thread in threads:
         thread.join()

@@ -32,11 +32,12 @@ def machine() -> dict[str, object]:
     }
 
 
-# Three systems at once: most tests wait for an engine. The long ones first, each to the shortest run.
+# Four systems at once: most tests wait for an engine. The long ones first, each to the shortest run.
 SHARDS = (
-    ("storm", "supervision", "drift", "bus", "running", "conventions", "gateway", "runtimes"),
-    ("convergence", "silence", "quoting", "access", "user", "requests", "queue"),
-    ("gpus", "identity", "trust", "upgrade", "secrets", "ansible", "package", "watch", "venv"),
+    ("storm", "gateway", "runtimes", "supervision", "bus"),
+    ("convergence", "silence", "quoting", "requests", "access", "running"),
+    ("gpus", "watch", "queue", "user", "drift"),
+    ("ansible", "package", "conventions", "upgrade", "identity", "trust", "secrets", "venv"),
 )
 
 

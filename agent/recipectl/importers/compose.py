@@ -246,7 +246,7 @@ def _item_text(key: str, item: Mapping[str, Any]) -> str:
             parts = (item.get("host_ip"), item.get("published"), item.get("target"))
             return ":".join(str(part) for part in parts if part is not None)
         case "volumes":
-            return f"{item.get('source', '')}:{item.get('target', '')}"
+            return f"{item.get('source', '')}:{item.get('target', '')}{':ro' * bool(item.get('read_only'))}"
         case "gpus":
             return _gpus(item)
         case "devices":

@@ -109,7 +109,8 @@ class Container:
 
     def add_volume(self, value: str) -> None:
         source, _, target = value.partition(":")
-        self.mounts.add(target.split(":")[0], source, self.place)
+        target, _, options = target.partition(":")
+        self.mounts.add(target, source, self.place, is_read_only="ro" in options.split(","))
 
     def add_mount(self, value: str) -> None:
         parts = dict(part.partition("=")[::2] for part in value.split(","))
@@ -117,7 +118,8 @@ class Container:
             return  # a folder of the container alone
         source = parts.get("source") or parts.get("src") or ""
         target = parts.get("target") or parts.get("dst") or parts.get("destination") or ""
-        self.mounts.add(target, source, self.place)
+        is_read_only = {"ro", "readonly"} & {name for name, value in parts.items() if value != "false"}
+        self.mounts.add(target, source, self.place, is_read_only=bool(is_read_only))
 
     def add_port(self, value: str) -> None:
         if ranges := re.fullmatch(r"(.*:)?([0-9]+)-([0-9]+):([0-9]+)-([0-9]+)(/.*)?", value):

@@ -23,9 +23,12 @@ class Mounts:
     volumes: dict[str, str] = field(default_factory=dict)
     engine: str = "docker"
     places: dict[str, str] = field(default_factory=dict)  # path in the container -> where the mount stands
+    read_only: set[str] = field(default_factory=set)  # paths in the container
 
-    def add(self, target: str, source: str, place: str) -> None:
+    def add(self, target: str, source: str, place: str, *, is_read_only: bool = False) -> None:
         """Add one mount; `place` is where the original has it."""
+        if is_read_only:
+            self.read_only.add(target)
         if source.endswith(".volume"):  # of Quadlet
             source = f"systemd-{source.removesuffix('.volume')}"
         self.pairs.append((target, self._of_host(self.volumes.get(source, source))))
@@ -84,6 +87,9 @@ class Mounts:
                 command = f"`{self.engine} volume inspect`"
                 fault = f"the volume `{source or target}` at {target}, whose folder {command} tells"
                 lost.append(placed(f"{fault}; {remedy}", self.places.get(target, "")))
+            elif target in self.read_only and "/.cache" in target:
+                fault = f"`{source}` was mounted read-only, and the engine may write to its caches here"
+                lost.append(placed(fault, self.places.get(target, "")))
         return [f"Paths of the container are replaced by the host's: {', '.join(pairs)}."] if pairs else []
 
     def own_paths(self, words: list[str], lost: list[str]) -> list[str]:

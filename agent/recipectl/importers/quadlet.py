@@ -55,7 +55,7 @@ def quadlet_draft(text: str, name: str, source: str) -> Draft:
     if PRIVATE.search(text):
         raise UsageError("it has characters of Unicode's private area; remove them")
     lost: list[str] = []
-    unit_settings = with_own_folders(placed_settings(text), source)
+    unit_settings = with_own_folders(placed_settings(text, lost), source)
     # Podman's command is the ExecStart= of a service: systemd replaces variables in it.
     environment, unread_files = environment_of(unit_settings, name, lost)
     settings = []

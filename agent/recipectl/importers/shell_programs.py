@@ -32,7 +32,7 @@ _SMI_QUERY = re.compile(
     r"-(q|L|i|l|lms|x|d|f|h|-query.*|-list.*|-format.*|-id.*|-loop.*|-help|-version)(=|\Z)"
 )
 _RUNS_ENGINE = re.compile(
-    r"\bvllm serve [^-\s]"
+    r"\bvllm( --)? serve [^-\s]"
     r"|\b(vllm\.entrypoints|sglang serve|sglang\.launch_server|vllm serve)\b[^\n]{0,400} --model"
     r"|-m (vllm\.entrypoints\.(openai\.)?api_server|sglang(\.srt\.entrypoints\.http_server|\.cli\.main serve"
     r"|_router\.launch_server))\b"

@@ -51,10 +51,10 @@ def draft(text: str, name: str, source: str, drop_ins: Mapping[str, str] = Mappi
     """
     if any(PRIVATE.search(content) for content in (text, *drop_ins.values())):
         raise UsageError("it has characters of Unicode's private area; remove them")
-    unit_settings = placed_settings(text)
-    unit_settings += [setting for file in drop_ins for setting in placed_settings(drop_ins[file], file)]
-    unit_settings = with_own_folders(unit_settings, source)
     lost: list[str] = []
+    unit_settings = placed_settings(text, lost)
+    unit_settings += [setting for file in drop_ins for setting in placed_settings(drop_ins[file], lost, file)]
+    unit_settings = with_own_folders(unit_settings, source)
     start_settings = _without_removed(unit_settings, "ExecStart")
     if not start_settings:
         raise UsageError("it has no ExecStart=; give a service that runs an engine")

@@ -4,9 +4,13 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from recipectl.importers.draft import host_variable
+from recipectl.importers.draft import host_variable, redacted
+from recipectl.importers.lines import placed
 from recipectl.systemd import quoting
-from recipectl.systemd.unitfile import settings_with_lines
+from recipectl.systemd.unitfile import lines_without_setting, settings_with_lines
+
+# Settings whose values may have a `#`.
+_OF_TEXT = re.compile("Exec|Environment|Description|Documentation|PassEnvironment|X-|Annotation|Label|Health")
 
 
 def without_specifiers(text: str, name: str, not_carried_over: list[str]) -> str:
@@ -82,8 +86,21 @@ class PlacedSetting(NamedTuple):
     place: str
 
 
-def placed_settings(text: str, drop_in: str = "") -> list[PlacedSetting]:
-    """The settings of a unit file in its order; `drop_in` is the path of a file that changes the unit."""
+def placed_settings(text: str, lost: list[str], drop_in: str = "") -> list[PlacedSetting]:
+    """The settings of a unit file in its order; `drop_in` is the path of a file that changes the unit.
+
+    What its author may hold for a setting, and systemd ignores, is named in `lost`.
+    """
     ending = f" of {drop_in}" if drop_in else ""
-    settings = settings_with_lines(text.removeprefix("\ufeff"))  # systemd skips it, too
-    return [PlacedSetting(*setting, f"line {line}{ending}") for line, setting in settings]
+    text = text.removeprefix("\ufeff")  # systemd skips it, too
+    for line, words in lines_without_setting(text):
+        fault = f"`{redacted(words)}` is no setting, and systemd ignores it; does a `\\` miss before it?"
+        lost.append(placed(fault, f"line {line}{ending}"))
+    settings = []
+    for line, setting in settings_with_lines(text):
+        if not re.search(r"\s#", setting.value) or _OF_TEXT.match(setting.name):
+            settings.append(PlacedSetting(*setting, f"line {line}{ending}"))
+            continue
+        fault = f"{setting.name}={redacted(setting.value)}: in systemd, `#` begins no comment there"
+        lost.append(placed(f"{fault}; write the comment above it", f"line {line}{ending}"))
+    return settings

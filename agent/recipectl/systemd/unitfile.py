@@ -115,6 +115,13 @@ def settings_with_lines(text: str) -> Iterator[tuple[int, Setting]]:
             yield number, Setting(section, name.strip(), value.strip())
 
 
+def lines_without_setting(text: str) -> Iterator[tuple[int, str]]:
+    """The lines that are no section and no setting, which systemd ignores, each after its number."""
+    for number, line in _joined_lines(text):
+        if "=" not in line and not (line.startswith("[") and line.endswith("]")):
+            yield number, line
+
+
 def _joined_lines(text: str) -> Iterator[tuple[int, str]]:
     """Lines without comments, each with its continuations, after the number of the first one."""
     begin, first = "", 0
