@@ -1,14 +1,13 @@
 """What people have, as in tests/cases: each file becomes the right recipe, or what it lacks is named."""
 
-import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 import yaml
 
@@ -18,10 +17,7 @@ Result = subprocess.CompletedProcess[str]
 
 
 def imported(verb: str, path: Path) -> Result:
-    command = [sys.executable, "-m", "recipectl", "import", verb, str(path)]
-    return subprocess.run(
-        command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(AGENT)}
-    )
+    return forked.recipectl("import", verb, str(path))
 
 
 def recipes(result: Result) -> list[dict[str, Any]]:
@@ -645,6 +641,7 @@ INLINE = {
     "a folder of Compose that is read-only": (
         "compose", "services:\n  v:\n    image: vllm/vllm-openai\n    restart: always\n    command: --model a/b\n    volumes: [{type: bind, source: /hf, target: /root/.cache/huggingface, read_only: true}]\n",
         ["HF_HOME: /hf"], ["line 6: `/hf` was mounted read-only"]),
+    "names and keys of llama.cpp": ("command", "llama-server -m /a.gguf -a one -a two,three --api-key k1-a --api-key k2-b --lora /x --lora /y\n", ["served_model_name: one,two,three", "args: [--lora, /y]"], ["line 1: the keys of `--api-key` after the first"]),
     "a program that starts an engine": ("command", "start-stop-daemon --start --exec /opt/v/bin/vllm -- serve a/b\nvllm serve c/d\n", ["model_path: c/d"], ["line 1: `start-stop-daemon …` runs an engine in a way that cannot be read"]),
     "a user in the wrong section": ("unit", "[Unit]\nUser=foo\n[Service]\nRestart=always\nExecStart=/v/bin/vllm serve a/b\n", ["model_path: a/b"], ["line 2: User=foo in [Unit], where systemd ignores it", "it ran as root"]),
     "a placeholder": ("command", "vllm serve a/b --port '<PORT>'\nvllm serve c/d\n", ["model_path: c/d"], ["line 1: fill in `<PORT>`"]),

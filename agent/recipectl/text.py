@@ -1,5 +1,6 @@
 """Words for messages: values as YAML spells them, and the nearest known name."""
 
+import hashlib
 import re
 from collections.abc import Iterable, Sequence
 
@@ -8,6 +9,11 @@ from collections.abc import Iterable, Sequence
 _OBEYED = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
 )
+
+
+def digest_of(text: str) -> str:
+    """Twelve hexadecimal digits that differ for texts that differ: the begin of the text's SHA-256."""
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:12]
 
 
 def printable(text: str) -> str:

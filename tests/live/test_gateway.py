@@ -179,7 +179,9 @@ def test_what_nginx_and_the_sites_lines_refuse_is_told_in_the_form_of_openai() -
     }
     site.write_text("".join(f"location /{path} {{ {lines} }}\n" for path, lines in paths.items()))
     host_file(include=str(site))
-    assert recipectl("apply").returncode == 0
+    recipe("alpha", port=18201)
+    applied = recipectl("apply")
+    assert applied.returncode == 0, applied.stderr
     for path, status, said in (
         ("/deny", 403, "refuses the request"),
         ("/basic", 401, "a name and a password"),

@@ -1,7 +1,5 @@
 """The values of the units beside a model's service: its proxy, its queue, its watch, its killer. Pure."""
 
-import hashlib
-
 from recipectl.compiler import identity, sandbox, secrets
 from recipectl.compiler.helper_commands import HelperCommands
 from recipectl.compiler.members import Member
@@ -16,6 +14,7 @@ from recipectl.recipe.schema import Recipe
 from recipectl.request_queue import configuration
 from recipectl.systemd import quoting
 from recipectl.systemd.unitfile import DIGEST_FIELD, UnitNames
+from recipectl.text import digest_of
 
 _HAPROXY_END_SEC = 15
 _ASKS_KERNEL = "RestrictAddressFamilies=AF_NETLINK"  # the kernel tells which clients wait (sock_diag(7))
@@ -69,7 +68,7 @@ def queue_values(
     """The values of the queue, and of the unit that opens and closes it."""
     names = UnitNames(resolved.name)
     own = [] if installation.user else sandbox.helper_lines(identity.QUEUE_USER, limited=False)
-    digest = hashlib.sha256(configuration(queue.wait, names.queue).encode()).hexdigest()[:12]
+    digest = digest_of(configuration(queue.wait, names.queue))
     common: Values = {"sandbox": own, "timeout_stop_sec": queue.drain + _HAPROXY_END_SEC}
     waits: Values = common | {
         "run": helper.run_queue(queue, names.service, digest),

@@ -1,6 +1,5 @@
 """The part of this host in a set: a model that several hosts serve together (`nodes: {hosts: …}`). Pure."""
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable
 from ipaddress import ip_address
@@ -12,6 +11,7 @@ from recipectl.engines.registry import ENGINES
 from recipectl.errors import UsageError
 from recipectl.recipe.parts import Nodes
 from recipectl.recipe.schema import Recipe
+from recipectl.text import digest_of
 
 # The tie of a set listens above the port of its engine: no two sets of a host share that one either.
 _TIE_ABOVE = 1000
@@ -78,7 +78,7 @@ def place(recipe: Recipe, answer: Answer) -> tuple[Recipe, Member | None]:
 
 
 def _digest(values: list[object]) -> str:
-    return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:12]
+    return digest_of(json.dumps(values))
 
 
 def agreed(member: Member, recipe: Recipe, words: Iterable[Word]) -> Member:

@@ -1,6 +1,5 @@
 """The units of a model as text: one function for each kind of unit. Pure."""
 
-import hashlib
 import json
 from ipaddress import ip_address
 
@@ -18,6 +17,7 @@ from recipectl.machine.installation import Installation
 from recipectl.recipe.hostfile import HostSettings
 from recipectl.systemd import quoting
 from recipectl.systemd.unitfile import DIGEST_FIELD, Unit, UnitNames
+from recipectl.text import digest_of
 
 _NO_PLAIN_HTTP = ("--uds", "--ssl-certfile", "--ssl-cert-file")
 _COMPARISON_TIMEOUT_SEC = 300  # two parsers, on a cold disk
@@ -73,7 +73,7 @@ def render(
     names = UnitNames(resolved.name)
     assignments = [assignment(name, variable) for name, variable in resolved.environment.items()]
     started = {"environment": assignments} | _started_with(resolved, settings, installation)
-    digest = hashlib.sha256(_SORTED_JSON.encode(started).encode()).hexdigest()[:12]
+    digest = digest_of(_SORTED_JSON.encode(started))
     helper = HelperCommands(installation)
     values = started | _service_values(resolved, relations, settings, installation, helper)
     values["wait_ready"] = helper.wait_until_ready(resolved, digest)

@@ -1,6 +1,5 @@
 """The files and the unit of the gateway. Pure: the same routes and settings give the same bytes."""
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from recipectl.gateway_keys import ENGINE_PREFIX
 from recipectl.machine.installation import Installation
 from recipectl.systemd import quoting
 from recipectl.systemd.unitfile import DIGEST_FIELD, GATEWAY, Unit, sealed
+from recipectl.text import digest_of
 
 USER = "models-gateway"
 FOLDER = "/etc/recipectl/gateway"
@@ -74,7 +74,7 @@ def render(
     content = json.dumps(
         [files, configuration(settings, nginx, source, Paths(), "", included), included.hex()]
     )
-    digest = hashlib.sha256(content.encode()).hexdigest()[:12]
+    digest = digest_of(content)
     files |= {"nginx.conf": configuration(settings, nginx, source, Paths(), digest, included)}
     unit, unit_digest = _unit(settings, routes, nginx, source, installation)
     return Gateway(settings, routes, files, digest, included, unit, unit_digest)
@@ -141,7 +141,7 @@ def _unit(
         lines += [f"{name}=CAP_NET_BIND_SERVICE" for name in ("CapabilityBoundingSet", "AmbientCapabilities")]
     secrets = [credential.setting for credential in credentials(settings, routes)]
     # The helper's path is no part of it: another release of recipectl restarts nothing.
-    digest = hashlib.sha256(json.dumps([lines, secrets, nginx.program]).encode()).hexdigest()[:12]
+    digest = digest_of(json.dumps([lines, secrets, nginx.program]))
     words = (nginx.program, "-e", "stderr", "-c", f"{FOLDER}/nginx.conf")
     text = templates().get_template("models-gateway.service.j2").render(
         source=quoting.line(source),

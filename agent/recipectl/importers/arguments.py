@@ -65,7 +65,7 @@ class _Arguments:
 
 def set_arguments(draft: Draft, backend: str, options: list[GivenOption], stray_words: list[str]) -> None:
     """Set the keys of a draft that give the engine its options; what they lose is named."""
-    options = _last_of_each(backend, options)
+    options = _last_of_each(backend, _with_all_names(options))
     nodes, node_options = nodes_value(backend, options)
     arguments = _Arguments(backend)
     for option in options:
@@ -82,6 +82,18 @@ def set_arguments(draft: Draft, backend: str, options: list[GivenOption], stray_
     draft.not_carried_over += [*arguments.notes, *_unknown_words(backend, options, stray_words)]
     if args := [*stray_words, *arguments.args]:
         draft.set("args", args, "As written: no key gives exactly these words.")
+
+
+def _with_all_names(options: list[GivenOption]) -> list[GivenOption]:
+    """The options; llama.cpp collects the values of each --alias (common/arg.cpp), so the last has all."""
+    names: list[str] = []
+    joined = []
+    for option in options:
+        if option.flag == "--alias":
+            names += option.values
+            option = replace(option, values=(",".join(names),), raw=(option.name, ",".join(names)))
+        joined.append(option)
+    return joined
 
 
 def _last_of_each(backend: str, options: list[GivenOption]) -> list[GivenOption]:
@@ -120,10 +132,11 @@ def _unknown_words(backend: str, options: list[GivenOption], stray_words: list[s
 def take_secret(draft: Draft, backend: str, flag: str, values: Sequence[str]) -> bool:
     """Whether an option holds a secret; if so, it becomes an entry of `secrets:` or is not carried over."""
     if variable := _SECRET_VARIABLES.get((backend, flag)):
+        is_further = variable in draft.fields.get("secrets", {})
         if values:
             set_secret(draft, variable, ",".join(values))
             draft.hidden |= {*values}
-        if len(values) > 1:
+        if len(values) > 1 or is_further:
             draft.not_carried_over.append(f"the keys of `{flag}` after the first: {variable} takes one")
         return True
     if not any(values):

@@ -1,11 +1,11 @@
 """A unit as text: its name, its settings, and what it says about its recipe."""
 
-import hashlib
 import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from recipectl.systemd import quoting
+from recipectl.text import digest_of
 
 SECTION = "[X-Recipectl]"  # systemd ignores sections that begin with X- (systemd.unit(5))
 # The field of the journal that tells which unit started a process: a digest of what it keeps from its start.
@@ -165,7 +165,7 @@ class InstalledUnit:
         self.accelerator = facts.get("Accelerator", "cuda")
         self.gpu_sharing = facts.get("GpuSharing", "exclusive")
         self.digest = facts.get("Digest")  # a process that was started with this unit carries it
-        self.edited_by_hand = bool(ending) and digest != _digest(f"{body}\n") + "\n"
+        self.edited_by_hand = bool(ending) and digest != digest_of(f"{body}\n") + "\n"
 
     @property
     def secret_files(self) -> tuple[str, ...]:
@@ -197,11 +197,7 @@ def _pair(line: str) -> tuple[str, str, str]:
 
 def sealed(unit: Unit) -> Unit:
     """The unit with the digest of its text as the last line, by which an edit by hand is recognised."""
-    return Unit(unit.name, f"{unit.text}Text={_digest(unit.text)}\n")
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:12]
+    return Unit(unit.name, f"{unit.text}Text={digest_of(unit.text)}\n")
 
 
 def shared_units(*, user: bool) -> tuple[Unit, ...]:
