@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from recipectl import health, helper
+from recipectl import gateway_keys, health, helper, watch
 from recipectl.machine import clients, distributions, helperfile, sockets
 from recipectl.place import Place
 
@@ -214,3 +214,40 @@ def test_a_client_waits_from_its_words_to_the_answer() -> None:
                 engine.sendall(b"answer")
                 assert [*clients.asking(port).values()] == [False]
             engine.close()
+
+
+SERIES = """# HELP vllm:num_requests_running Number of requests.
+vllm:num_requests_running{{engine="0",model_name="a"}} {running}
+vllm:num_requests_waiting{{engine="0",model_name="a"}}\t+Inf
+vllm:generation_tokens_total{{engine="0",model_name="a"}} {tokens}
+vllm:kv_cache_usage_perc{{engine="0",model_name="a"}} {cache}
+vllm:num_requests_running{{engine="1",model_name="a"}}  2.0
+vllm:generation_tokens_total{{engine="1",model_name="a"}} {other}
+http_requests_total{{handler="/tokenize"}} {tokens}
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "stuck"),
+    [
+        ((3, 5, 0.1, 7), (3, 5, 0.1, 8), {b"0"}),  # the other engine works
+        ((3, 5, 0.1, 7), (3, 5, 0.2, 8), set()),  # a long prefill: the cache fills
+        ((3, 5, 0.1, 7), (3, 6, 0.1, 7), {b"1"}),
+        ((3, 5, 0.1, 7), ("NaN", 5, 0.1, 8), set()),  # it has no requests
+        ((3, 5, 0.1, 7), ("1e-05", 5, 0.1, 8), {b"0"}),
+    ],
+)
+def test_each_engine_at_an_address_is_looked_at_by_itself(
+    before: tuple[object, ...], now: tuple[object, ...], stuck: set[bytes]
+) -> None:
+    names = ("running", "tokens", "cache", "other")
+    metrics = [
+        watch.metrics_of(SERIES.format(**dict(zip(names, values, strict=True))).encode())
+        for values in (before, now)
+    ]
+    assert metrics[1].stuck(metrics[0]) == stuck
+
+
+def test_of_several_keys_of_llama_cpp_one_is_sent() -> None:
+    assert gateway_keys.engine_key(b'LLAMA_API_KEY="k1,k2"\n') == "k1"
+    assert gateway_keys.engine_key(b"VLLM_API_KEY=k1,k2\n") == "k1,k2"

@@ -13,7 +13,7 @@ from pathlib import Path
 ENGINE_PREFIX = "engine-"  # of the credentials with the keys of engines' own APIs
 KEY_VARIABLES = ("VLLM_API_KEY", "LLAMA_API_KEY")  # what engines read the keys of their APIs from
 _LINE = re.compile(r"(\S+)[ \t]+(\S+)\Z")
-_ENGINE_LINE = re.compile(rf"(?:{'|'.join(KEY_VARIABLES)})\s*=(.*)\Z")
+_ENGINE_LINE = re.compile(rf"({'|'.join(KEY_VARIABLES)})\s*=(.*)\Z")
 
 
 def parse(content: bytes) -> dict[str, str]:
@@ -41,10 +41,17 @@ def parse(content: bytes) -> dict[str, str]:
 
 
 def engine_key(content: bytes) -> str:
-    """The key of an engine's API from a file of EnvironmentFile=; empty without one. The last line counts."""
+    """A key of an engine's API from a file of EnvironmentFile=; empty without one. The last line counts.
+
+    llama.cpp takes several keys with commas between them (llama-server --help); the first is as good as any.
+    """
     lines = content.decode(errors="replace").splitlines()
-    values = [match[1] for line in lines if (match := _ENGINE_LINE.match(line.strip()))]
-    return "".join(values[-1:]).strip().strip("\"'")
+    found = [match for line in lines if (match := _ENGINE_LINE.match(line.strip()))]
+    if not found:
+        return ""
+    name, value = found[-1].groups()
+    value = value.strip().strip("\"'")
+    return value.partition(",")[0] if name == "LLAMA_API_KEY" else value
 
 
 def as_objects(keys: dict[str, str], engines: dict[str, str]) -> dict[str, str]:

@@ -6,6 +6,7 @@ answers is read within limits, and decides nothing but whether it lives.
 
 import argparse
 import json
+import math
 import os
 import re
 import sys
@@ -23,11 +24,16 @@ _COMPLETION_PAUSE_SEC = 300  # an idle engine is asked for a token this often
 # Gauges of requests that the engine has: vLLM 0.33, SGLang 0.5.23, llama.cpp's server.
 _REQUESTS = re.compile(
     rb"^(?:vllm:num_requests_(?:running|waiting)|sglang:num_(?:running|queue)_reqs"
-    rb"|llamacpp:requests_(?:processing|deferred))(?:\{[^\n]*\})? ([0-9.e+]+)",
+    rb"|llamacpp:requests_(?:processing|deferred))(?:\{[^\n]*\})?[ \t]+(\S+)",
     re.M,
 )
-# Whatever counts tokens and steps: it moves while the engine works, and only then.
-_PROGRESS = re.compile(rb"^(?:vllm|sglang|llamacpp):\w*(?:token|decode|step)[^\n]*", re.M)
+# Whatever tells of tokens, steps and the cache of tokens: it moves while the engine works, and only then.
+# During a long prefill, vLLM 0.32 counts no token; its cache fills.
+_PROGRESS = re.compile(
+    rb"^(?:vllm|sglang|llamacpp):\w*(?:token|decode|step|kv_cache|gpu_cache|prefix_cache)[^\n]*", re.M
+)
+# Several engines may answer at one address: vLLM's and SGLang's data parallelism.
+_ENGINE = re.compile(rb"[{,](?:engine|dp_rank)=\"([^\"\n]*)\"")
 
 
 class Answer(NamedTuple):
@@ -38,15 +44,43 @@ class Answer(NamedTuple):
 
 
 class Metrics(NamedTuple):
-    """How many requests an engine has, and every line that moves while it works."""
+    """By engine: how many requests it has, and every line that moves while it works."""
 
-    requests: float
-    progress: tuple[bytes, ...]
+    requests: dict[bytes, float]
+    progress: dict[bytes, list[bytes]]
+
+    def stuck(self, before: "Metrics") -> set[bytes]:
+        """The engines with requests that have not moved since `before`."""
+        return {
+            engine
+            for engine, count in self.requests.items()
+            if count and self.progress.get(engine) == before.progress.get(engine)
+        }
 
 
 def metrics_of(body: bytes) -> Metrics:
-    """What the metrics of an engine say (Prometheus' text format)."""
-    return Metrics(sum(map(float, _REQUESTS.findall(body))), tuple(_PROGRESS.findall(body)))
+    """What the metrics of engines say (Prometheus' text format)."""
+    metrics = Metrics({}, {})
+    for match in _REQUESTS.finditer(body):
+        engine = _engine_of(match[0])
+        metrics.requests[engine] = metrics.requests.get(engine, 0) + _number(match[1])
+    for match in _PROGRESS.finditer(body):
+        metrics.progress.setdefault(_engine_of(match[0]), []).append(match[0])
+    return metrics
+
+
+def _engine_of(series: bytes) -> bytes:
+    label = _ENGINE.search(series)
+    return label[1] if label else b""
+
+
+def _number(text: bytes) -> float:
+    """A number of requests; 0 for what is none, as NaN."""
+    try:
+        number = float(text)
+    except ValueError:
+        return 0
+    return number if math.isfinite(number) else 0
 
 
 def _model_user() -> int | None:
@@ -99,7 +133,7 @@ class Watch:
         self.engine = engine
         self.options = options
         self.failures = 0  # in a row
-        self.progress: tuple[bytes, ...] | None = None  # as it was when it was looked at last
+        self.before: Metrics | None = None  # as they were when it looked last
         self.clients_before: frozenset[clients.Client] = frozenset()  # as they were when it looked last
         self.answered: frozenset[clients.Client] = frozenset()  # as they were when a completion was answered
         self.completion_due_sec = time.monotonic() + _COMPLETION_PAUSE_SEC
@@ -148,11 +182,11 @@ class Watch:
         now = self.metrics()
         if now is None:
             return "does not answer /metrics"
-        moved = now.progress != self.progress
-        if moved and self.progress is not None:
+        before, self.before = self.before, now
+        moved = before is None or (now.progress != before.progress and not now.stuck(before))
+        if moved and before is not None:
             self.failures = 0  # it does not hang, however slow it is
-        self.progress = now.progress
-        if now.requests:
+        if any(now.requests.values()):
             return self._stands_still(now)
         # A core that has stopped reports no requests: clients may wait for it.
         if asking and not now.progress:
@@ -188,15 +222,20 @@ class Watch:
             return {}
 
     def _stands_still(self, first: Metrics) -> str | None:
-        """What is wrong with an engine that has requests: None as soon as a counter moves."""
+        """What is wrong with engines that have requests: None as soon as the counters of each have moved."""
+        stuck = first.stuck(first)
         end = time.monotonic() + self.options.timeout_sec
         while time.monotonic() < end:
             time.sleep(_LOOK_AGAIN_SEC)
             now = self.metrics()
-            if now and (now.progress != first.progress or not now.requests):
-                self.progress = now.progress
+            if now is None:
+                continue
+            self.before = now
+            stuck &= now.stuck(first)
+            if not stuck:
                 return None
-        return f"has {first.requests:.0f} requests and made no token for {self.options.timeout_sec:g} s"
+        count = sum(first.requests[engine] for engine in stuck)
+        return f"has {count:.0f} requests and made no token for {self.options.timeout_sec:g} s"
 
 
 def say(text: str) -> None:

@@ -184,10 +184,12 @@ def test_what_nginx_and_the_sites_lines_refuse_is_told_in_the_form_of_openai() -
     assert applied.returncode == 0, applied.stderr
     for path, status, said in (
         ("/deny", 403, "refuses the request"),
-        ("/basic", 401, "a name and a password"),
+        ("/basic", 401, "the key is missing"),
         ("/many", 429, "too many requests"),
         (f"/{'a' * 40000}", 414, "too long"),
-        ("/:refused", 404, "nothing here"),
+        ("/:400", 404, "the path"),
+        ("/alpha/v1/..%2fmetrics%ff", 404, "nothing here"),
+        ("/metrics/../v1/completions", 404, "no model `x`"),
     ):
         told, answer = ask("x", path)
         assert (told, said in str(answer["error"])) == (status, True), (path, answer)
@@ -208,6 +210,11 @@ def test_a_key_is_asked_for_and_no_engine_sees_it() -> None:
     host_file(keys=str(KEYS))
     two_models()
     assert ask("alpha")[0] == 401
+    assert ask("alpha", f"/{'a' * 40000}", headers={"X-Api-Key": "sk-bob"})[0] == 414
+    assert ask("alpha", headers={"X-Api-Key": "sk-bob", "Authorization": "Bearer none"})[0] == 200
+    with socket.create_connection(("127.0.0.1", 8000), timeout=20) as stranger:  # its body is not waited for
+        stranger.sendall(b"POST /v1/x HTTP/1.1\r\nHost: x\r\nContent-Length: 50000000\r\n\r\n{")
+        assert stranger.recv(4096).startswith(b"HTTP/1.1 401")
     assert ask("alpha", headers={"Authorization": "Bearer SK-ANN"})[0] == 401
     assert ask("alpha", headers={"Authorization": "Bearer sk-ann"})[0] == 200
     assert ask("alpha", headers={"X-Api-Key": "sk-bob"})[0] == 200
@@ -314,7 +321,9 @@ def test_an_engine_gets_what_the_site_and_the_client_say_and_no_key_of_the_gatew
         headers = ask(name, headers=key)[1]["headers"]
         assert [value for header, value in headers if header == "Authorization"] == expected  # type: ignore[attr-defined]
         assert {("X-Site", "one"), ("Host", "127.0.0.1:8000")} < {(*pair,) for pair in headers}  # type: ignore[attr-defined]
+    nested = '{"a":' * 60 + "1" + "}" * 60  # njs's JSON.parse takes 31
     for body in (
+        f'{{"x":{nested},"v":[{",".join(["[]"] * 80000)}],"model": "fast"}}',
         '{"seed":12345678901234567890,"temperature":1.0,"model":"fast","tools":[{"model":"x"}]}',
         '{"tools":[{"model":"fast"}],"model": "fast"}',
     ):

@@ -21,11 +21,35 @@ FOLDER = "/etc/recipectl/gateway"
 RUN = "/run/models-gateway"
 LOADED = f"{RUN}/loaded"  # the socket where nginx says which configuration it has
 _HEADERS = {
-    "Host": "$http_host", "Upgrade": "$http_upgrade", "Connection": "$gateway_connection",
+    "Host": "$http_host", "Upgrade": "$gateway_upgrade", "Connection": "$gateway_connection",
     "X-Request-ID": "$request_id", "X-Forwarded-For": "$proxy_add_x_forwarded_for",
     "X-Forwarded-Proto": "$scheme",
 }  # fmt: skip
 _KEY_HEADERS = {"Authorization": "$gateway_authorization", "X-Api-Key": '""'}
+_REFUSALS = {
+    401: ("invalid_api_key", "the key is missing or wrong; send `Authorization: Bearer KEY`"),
+    403: ("forbidden", "this server refuses the request"),
+    405: ("not_allowed", "this server refuses the method or the path"),
+    408: ("too_slow", "the request came too slowly"),
+    410: ("gone", "there is nothing here any more"),
+    413: ("too_large", "the body is larger than this server takes"),
+    429: ("too_many_requests", "there are too many requests; ask again later"),
+    500: ("gateway_fault", "the gateway could not handle the request; run `recipectl doctor` on its host"),
+    503: ("unavailable", "this server takes no requests now"),
+}
+# (nginx's statuses, path, status, code, message) of requests that nginx cannot read. They have no path, which
+# a named location needs.
+_UNREAD_REFUSALS = (
+    (
+        "400 494 495 496",
+        "/:400",
+        400,
+        "no_http",
+        "the request is no valid HTTP, or a header of it is too long",
+    ),
+    ("414", "/:414", 414, "too_long", "the address of the request is too long"),
+    ("497", "/:497", 400, "no_tls", "this server speaks TLS; use https://"),
+)
 _SITE_HEADER = re.compile(rb"^[ \t]*proxy_set_header\s+([\w-]+)", re.M)
 _CREDENTIALS = f"/run/credentials/{GATEWAY}"
 _JOURNAL = "syslog:server=unix:/run/systemd/journal/dev-log,nohostname,tag=models_gateway requests"
@@ -116,8 +140,19 @@ def configuration(
         headers={name: value for name, value in headers.items() if name.lower() not in of_site},
         include=[settings.include] if settings.include else [],
         digest=digest,
+        refusals={status: _error(status, *words) for status, words in _REFUSALS.items()},
+        unread_refusals=[
+            (statuses, path, status, _error(status, *words))
+            for statuses, path, status, *words in _UNREAD_REFUSALS
+        ],
         **(paths._asdict() | ({} if settings.certificate else {"certificate": "", "key": ""})),
     )  # fmt: skip
+
+
+def _error(status: int, code: str, message: str) -> str:
+    """An error in OpenAI's form, for nginx's single quotes."""
+    kind = "invalid_request_error" if status < 500 else "server_error"
+    return json.dumps({"error": {"message": message, "type": kind, "param": None, "code": code}}) + r"\n"
 
 
 def credentials(settings: GatewaySettings, routes: Routes) -> list[Credential]:
