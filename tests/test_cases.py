@@ -642,6 +642,24 @@ INLINE = {
         "compose", "services:\n  v:\n    image: vllm/vllm-openai\n    restart: always\n    command: --model a/b\n    volumes: [{type: bind, source: /hf, target: /root/.cache/huggingface, read_only: true}]\n",
         ["HF_HOME: /hf"], ["line 6: `/hf` was mounted read-only"]),
     "names and keys of llama.cpp": ("command", "llama-server -m /a.gguf -a one -a two,three --api-key k1-a --api-key k2-b --lora /x --lora /y\n", ["served_model_name: one,two,three", "args: [--lora, /y]"], ["line 1: the keys of `--api-key` after the first"]),
+    "the first of two engines in a unit's shell": ("unit", "[Service]\nRestart=always\nUser=root\nExecStart=/bin/sh -c '/opt/v/bin/vllm serve /m/main || /opt/v/bin/vllm serve /m/other'\n", ["model_path: /m/main"], ["line 4: `/opt/v/bin/vllm serve /m/other`, another engine"]),
+    "images of llama.cpp with all programs": (
+        "command", "docker run --gpus all --network host ghcr.io/ggml-org/llama.cpp:full-cuda --server -m /a.gguf\ndocker run --gpus all --network host ghcr.io/ggml-org/llama.cpp:server-cuda -m /b.gguf\n",
+        ["model_path: /a.gguf\n\n#", "model_path: /b.gguf\nhost: 0.0.0.0\n"], []),
+    "branches after one that does not run": (
+        "command", "MODE=fast\nif [ $MODE = slow ]; then E=--enforce-eager; elif [[ $MODE =~ ^fa ]]; then E=--seed=1; fi\nvllm serve a/b $E\nD=0\n[[ $D = 0 ]] && export Y=1 || export Z=1\nvllm serve c/d\n",
+        ["args: [--seed=1]\n", "model_path: c/d\nenv_vars:\n  Y: '1'\n"], ["line 2: `E` is set under a condition"]),
+    "the folder itself": ("command", "cd /srv/models/q\nvllm serve .\n", ["model_path: /srv/models/q\n"], ["line 1: `cd /srv/models/q`"]),
+    "the cache of another user": ("command", "sudo -u no-such-user vllm serve a/b\nexport HF_HUB_OFFLINE=1\nvllm serve c/d\nvllm serve /e/f\n", ["user: no-such-user"], ["the Hugging Face cache of user no-such-user", "the Hugging Face cache of its user"]),
+    "the lines of an image and a folder": (
+        "compose", "services:\n  v:\n    image: vllm/vllm-openai:v0.9.0\n    restart: always\n    working_dir: /x\n    gpus: all\n    command: --model a/b\n    environment: {PW: SeCr3tVaLu3, MYKEY: SeCr3tVaLu4}\n",
+        ["PW: /etc/recipectl/secrets/PW", "MYKEY: /etc/recipectl/secrets/MYKEY"], ["line 3: the image `vllm/vllm-openai:v0.9.0`", "line 5: the folder `/x` of the container"]),
+    "a pod": ("quadlet", "[Container]\nImage=vllm/vllm-openai\nExec=--model a/b\nPod=ai.pod\nVolume=/hf:/root/.cache/huggingface:ro,Z\n[Service]\nRestart=always\n", ["HF_HOME: /hf"], ["line 4: the pod `ai.pod`, which published its ports", "line 5: `/hf` was mounted read-only"]),
+    "a script of Python": ("command", "#!/usr/bin/env python3\nimport os\nos.system('vllm serve a/b')\n", [], ["line 1: it is a script of python, which is not read"]),
+    "a template on the command line": ("command", "vllm serve a/b --chat-template '{{ messages[0].content }}'\nvllm serve '{{ model }}'\necho c/d | xargs vllm serve\n", ["chat-template: '{{ messages[0].content }}'"], ["line 2: fill in `{{ model }}`", "line 3: `xargs vllm …` runs"]),
+    "what a unit unsets and has by default": (
+        "unit", "[Service]\nRestart=always\nDynamicUser=yes\nEnvironment=FOO=1 BAR=2\nUnsetEnvironment=FOO\nExecStart=/usr/bin/podman run -d --gpus all -p 8000:8000 vllm/vllm-openai --model a/b $FOO\n",
+        ["model_path: a/b\n"], ["line 5: UnsetEnvironment=FOO"]),
     "a program that starts an engine": ("command", "start-stop-daemon --start --exec /opt/v/bin/vllm -- serve a/b\nvllm serve c/d\n", ["model_path: c/d"], ["line 1: `start-stop-daemon …` runs an engine in a way that cannot be read"]),
     "a user in the wrong section": ("unit", "[Unit]\nUser=foo\n[Service]\nRestart=always\nExecStart=/v/bin/vllm serve a/b\n", ["model_path: a/b"], ["line 2: User=foo in [Unit], where systemd ignores it", "it ran as root"]),
     "a placeholder": ("command", "vllm serve a/b --port '<PORT>'\nvllm serve c/d\n", ["model_path: c/d"], ["line 1: fill in `<PORT>`"]),

@@ -42,6 +42,7 @@ from recipectl.importers.lines import errors_at, place_of, placed
 from recipectl.importers.programs import runs_engine
 from recipectl.importers.shell_programs import has_effect, hidden_engine, what_it_is
 from recipectl.importers.unwrapping import unwrapped
+from recipectl.importers.variables import keep_cache
 from recipectl.place import Place
 from recipectl.systemd.store import Store
 
@@ -82,7 +83,7 @@ def command_(words: tuple[str, ...], folder: Path | None) -> int:
         try:
             if not _may_run_engine(program_words):
                 raise NoEngineError(shlex.join(command.words))
-            drafts.append(draft_from_command(command))
+            drafts.append(_draft(command))
             drafts[-1].not_carried_over[:0] = lost_before_engine
             lost_before_engine = []
         except NoEngineError:
@@ -261,6 +262,15 @@ def process_(pid: int | None, port: int | None, folder: Path | None) -> int:
     if (pid is None) == (port is None):
         raise UsageError("give a PID or --port: one of them")
     return output([running.draft(pid or running.pid_on_port(port or 0))], folder)
+
+
+def _draft(command: Command) -> Draft:
+    """The recipe of a command, which names the cache of another user, and one without a network."""
+    draft = draft_from_command(command)
+    user = draft.fields.get("user", "")
+    if user or "HF_HUB_OFFLINE" in draft.fields.get("env_vars", {}):
+        keep_cache(draft, user, None if user else "")
+    return draft
 
 
 def _commands(words: tuple[str, ...]) -> list[Command]:

@@ -65,6 +65,8 @@ class Container:
     of_caller: dict[str, str] = field(default_factory=dict)  # variable that a file names alone -> its place
     of_files: dict[str, str] = field(default_factory=dict)  # variables of files, over which those of `-e` win
     labels: list[str] = field(default_factory=list)
+    is_detached: bool = False
+    is_in_pod: bool = False  # which publishes its ports
     has_gpus: bool = False  # the container was given GPUs, or their devices
     has_rocm: bool = False  # they are AMD's
 
@@ -235,6 +237,10 @@ class Container:
         self.network = value
         self.places["network"] = self.place
 
+    def set_pod(self, value: str) -> None:
+        self.is_in_pod = True
+        self.leave_out(f"the pod `{value}`, which published its ports; see `host:` and `port:`")
+
     def set_restart(self, value: str) -> None:
         self.restart = value
         if value.startswith("on-failure") or value == "no":
@@ -284,6 +290,7 @@ _HANDLERS: Mapping[str, Callable[[Container, str], None]] = {
     "--device": Container.add_device,
     "--entrypoint": Container.set_entrypoint,
     "--network": Container.set_network,
+    "--pod": Container.set_pod,
     "--restart": Container.set_restart,
     "--secret": Container.add_secret,
     "--label": Container.add_label,

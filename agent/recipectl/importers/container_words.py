@@ -3,7 +3,6 @@
 import re
 
 from recipectl.importers.container_options import Container
-from recipectl.importers.draft import STAYS_DOWN
 
 _FLAGS = frozenset(
     """
@@ -19,13 +18,12 @@ _JOINED_SHORT_FLAGS = re.compile(r"-[ditqP]+([a-zA-Z].*)\Z")
 
 def read_options(words: list[str], container: Container) -> list[str]:
     """Read the options of `docker run`; returns the image and its arguments."""
-    is_detached = False
     while words and words[0].startswith("-"):
         name, equals, value = words[0].partition("=")
         words = words[1:]
         if name in _NAMED_FLAGS and value != "false":
             container.leave_out(f"`{name}` of the container")
-        is_detached = is_detached or name == "--detach" or bool(_DETACHED.match(name))
+        container.is_detached |= name == "--detach" or bool(_DETACHED.match(name))
         if name in (*_FLAGS, *_NAMED_FLAGS) or _SHORT_FLAGS.match(name):
             continue
         if joined := _JOINED_SHORT_FLAGS.match(name):  # `-itv /m:/m`
@@ -37,6 +35,4 @@ def read_options(words: list[str], container: Container) -> list[str]:
             value = "".join(words[:1])
             words = words[1:]
         container.add(name, value)
-    if is_detached and not container.restart:
-        container.leave_out(f"without `--restart` {STAYS_DOWN}")
     return words

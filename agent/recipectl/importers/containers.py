@@ -7,7 +7,7 @@ from recipectl.errors import UsageError
 from recipectl.importers.command import SHELLS, Command, NoEngineError, is_given_model, program_shown
 from recipectl.importers.container_options import Container
 from recipectl.importers.container_words import read_options
-from recipectl.importers.draft import AS_IT_RUNS, VARIABLE_START
+from recipectl.importers.draft import AS_IT_RUNS, STAYS_DOWN, VARIABLE_START
 from recipectl.importers.lines import at, placed
 from recipectl.importers.mounts import Mounts
 from recipectl.importers.programs import program, program_name, runs_container
@@ -44,6 +44,8 @@ def command_in_container(command: Command) -> tuple[Command, list[str]] | None:
         mounts=Mounts(base, engine=program_name(command.words)),
     )
     image_and_arguments = read_options(command.words[command.words.index("run") + 1 :], container)
+    if container.is_detached and not container.restart and not command.is_of_unit:
+        container.leave_out(f"without `--restart` {STAYS_DOWN}")
     if not image_and_arguments:
         return None
     return engine_command(command, container, image_and_arguments[0], image_and_arguments[1:])
@@ -65,7 +67,8 @@ def engine_command(
         container.leave_out(f"the user `{command.user}`, who ran the container; see `user:`")
     remedy = "install its version on this host, and pin it (`engine_version:`)"
     if re.search(r":[^/]*[0-9][^/]*\Z|@", image):
-        container.leave_out(f"the image `{image}`: {remedy}")
+        with at(container.places.get("image", ""), container.not_carried_over):
+            container.leave_out(f"the image `{image}`: {remedy}")
     else:
         notes.append(f"The image was {image or 'built'}: {remedy}.")
     if container.all_gpus and "CUDA_VISIBLE_DEVICES" not in container.environment:
@@ -84,17 +87,19 @@ def engine_command(
     container.mounts.keep_cache(container.environment, _model(words), "".join(words[:1]))
     engine = program(words)
     has_host = any(word.partition("=")[0] == "--host" for word in words)
-    is_own_image = bool(re.search(r"/llama\.cpp(:|\Z)", image))
-    is_open = is_own_image or container.network != "host" or "LLAMA_ARG_HOST" in container.environment
+    # llama.cpp's own images set this variable, but those with all its programs (its .devops/*.Dockerfile).
+    own_image = re.search(r"/llama\.cpp(:full|:light|:|\Z)", image)
+    is_open = own_image[1] in (":", "") if own_image else container.network != "host"
+    is_open = is_open or "LLAMA_ARG_HOST" in container.environment
     if engine and engine.backend == "llamacpp" and not has_host and is_open:
-        # llama.cpp's own images set this variable.
         words += ["--host", container.environment.pop("LLAMA_ARG_HOST", "0.0.0.0")]  # noqa: S104
     _name_network(container)
     folder = container.mounts.host_path(container.folder)
     if folder != container.folder:
         container.service.setdefault("WorkingDirectory", folder)
     if container.folder and folder == container.folder:
-        container.not_carried_over.append(f"the folder `{folder}` of the image, where the engine started")
+        fault = f"the folder `{folder}` of the container, where the engine started"
+        container.not_carried_over.append(placed(fault, container.places.get("folder", "")))
     used = "\n".join([*words, *container.environment.values(), *container.service.values()])
     notes += container.mounts.notes(used, container.not_carried_over)
     if entrypoint == ("vllm", "serve") and "--model" in words:
@@ -136,7 +141,7 @@ def _name_network(container: Container) -> None:
     elif container.ports and container.network not in _PLAIN_NETWORKS:
         fault = f"the network `{container.network}`, in which others reached the engine by its name"
         container.not_carried_over.append(placed(fault, container.places.get("network", "")))
-    elif not container.ports and container.network != "host":
+    elif not container.ports and container.network != "host" and not container.is_in_pod:
         fault = "the container published no port: only its own networks reached the engine"
         container.not_carried_over.append(f"{fault}; see `host:`")
 

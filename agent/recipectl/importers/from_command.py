@@ -38,7 +38,7 @@ _PATH_OPTION = re.compile(
     r"--?(?!-|model-|tokenizer-|hf-config-|.*-model-path)(?:[\w-]*-)?(path|dir|file|keyfile|certfile|certs)"
 )
 _PLACEHOLDER = re.compile(
-    r"^<([A-Z][A-Z0-9_ .-]*|[A-Za-z]\w*[ _.-][\w .-]*|model|path|port|host|name)>$|^[^%]*\{\{[^%]*\}\}"
+    r"^<([A-Z][A-Z0-9_ .-]*|[A-Za-z]\w*[ _.-][\w .-]*|model|path|port|host|name)>$|^[^%]*\{\{ *[\w.-]+ *\}\}"
     r"|\b(?i:your)[_-](?i:model|path|api|key|hf|org|user|dir|repo|token|name|server|host|hub)|^/path/to/|^\.\.\.$"
 )
 
@@ -107,7 +107,7 @@ def _draft(command: Command, name: str | None, origin: str) -> Draft:
 def _with_folders(name: str, command: Command) -> str:
     """The value of a variable; a list of folders begins at the folder of the command."""
     value = command.environment[name]
-    if value.startswith(("./", "../")):
+    if value.startswith(("./", "../")) or value in (".", ".."):
         return _join(_folder(command), value)
     if name not in ("PYTHONPATH", "LD_LIBRARY_PATH"):
         return value
@@ -196,13 +196,15 @@ def _absolute(word: str, command: Command, files: list[str]) -> str:
     is_known_file = word in files and (command.folder or command.script_folder or path.endswith(".gguf"))
     if is_known_file and not path.startswith(("./", "../")):
         return f"{option}{equals}{_join(_folder(command), path)}"
+    if path in (".", ".."):
+        return f"{option}{equals}{_join(_folder(command), path)}"
     # Also within a list, a pair or JSON: `a=./lora/a`.
     folder = _folder(command).rstrip("/").replace("\\", r"\\")
     return re.sub(r"(?<![^=,:\"'])(?:\./|(?=\.\./))", f"{folder}/", word)
 
 
 def _join(folder: str, path: str) -> str:
-    return f"{folder.rstrip('/')}/{path.removeprefix('./')}"
+    return f"{folder.rstrip('/')}/{path.removeprefix('./')}".removesuffix("/.")
 
 
 def _set_runtime(draft: Draft, engine: Program, command: Command) -> None:

@@ -1,6 +1,5 @@
 """A `.container` file of Podman's Quadlet: what `podman run` would be given for it."""
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -46,8 +45,7 @@ def _add_setting(container: Container, setting: PlacedSetting, environment: Mapp
     for word in quoting.split(value) if key in ("Environment", "Label") else [value]:
         word = word.removeprefix("-") if key == "AddDevice" else word  # `-`: only if it is there
         word = with_variables(word, environment)
-        text = re.sub(r"^([^:]+:[^:]+):[zZUro,]+$", r"\1", word) if key == "Volume" else word
-        container.add(_QUADLET_OPTIONS.get(key, ""), text, f"`{key}={value}`")
+        container.add(_QUADLET_OPTIONS.get(key, ""), word, f"`{key}={value}`")
 
 
 def quadlet_draft(text: str, name: str, source: str) -> Draft:
@@ -88,6 +86,7 @@ def quadlet_draft(text: str, name: str, source: str) -> Draft:
     if "Entrypoint" in values:
         container.set_entrypoint(values["Entrypoint"].value)
     place = values.get("Exec", image).place
+    container.places |= {"image": image.place, "folder": values.get("WorkingDir", image).place}
     words = quoting.split(values["Exec"].value) if "Exec" in values else ()
     arguments = [part for word in words for part in expanded(word, environment)]
     with errors_at(place):

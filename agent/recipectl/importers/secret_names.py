@@ -6,7 +6,7 @@ from recipectl.compiler.secrets import looks_secret
 from recipectl.importers.draft import VARIABLE_START
 
 _NAME = re.compile(
-    r"(^|_)(\w*AUTHKEY|KEY|AUTH|JWT|BEARER|SK|DSN|COOKIE|SALT|CONNECTION_STRING|WEBHOOK(_URL)?)$", re.I
+    r"(^|_)(\w*KEY|PW|AUTH|JWT|BEARER|SK|DSN|COOKIE|SALT|CONNECTION_STRING|WEBHOOK(_URL)?)$", re.I
 )
 # Values of any length count under these names.
 _ALWAYS = re.compile(

@@ -48,7 +48,7 @@ def commands(
     """
     if PRIVATE.search(text) and not has_specifiers:
         raise UsageError("the script has characters of Unicode's private area; remove them")
-    if other := re.match(r"#!.*\b(fish|t?csh)\b", text):
+    if other := re.match(r"#!.*\b(fish|t?csh|python|perl|node)", text):
         raise UsageError(f"line 1: it is a script of {other[1]}, which is not read; {AS_IT_RUNS[3:]}")
     is_zsh = is_zsh or bool(re.match(r"#!.*\bzsh\b", text))
     variables = {name: Variable(value) for name, value in (environment or {}).items()}
@@ -224,6 +224,8 @@ class _Shell(SimpleCommands):
         conditions = Conditions(self.scope)
         taken: int | None = None
         is_known = True
+        tests: list[Node] = []
+        known_false = 0  # branches before the first whose condition is not known
         clause: Node | None = node
         while clause is not None:
             for condition in clause.Cond or ():
@@ -231,12 +233,18 @@ class _Shell(SimpleCommands):
             if is_known and taken is None:
                 holds = conditions.holds(clause.Cond[-1]) if clause.Cond else True
                 is_known = holds is not None
+                known_false = len(branches)
                 taken = len(branches) if holds else None
             branches.append(clause.Then)
+            tests += (clause.Cond or [])[-1:]
             clause = clause.Else
         taken = len(branches) if taken is None else taken
-        if not (is_known and self._run_known(branches, taken, conditions.remarks, node.line)):
-            self._branches(branches, node.line, is_presumed=not is_negative(node.Cond[-1]))
+        if is_known and self._run_known(branches, taken, conditions.remarks, node.line):
+            return
+        first = 0 if is_known else known_false
+        for nodes in branches[:first]:
+            self._not_taken(nodes, node.line)
+        self._branches(branches[first:], node.line, is_presumed=not is_negative(tests[first]))
 
     def _case(self, node: Node) -> None:
         branches = [item.Stmts or [] for item in node.Items or ()]

@@ -46,6 +46,8 @@ class Conditions:
             result = self._combined(node, self.holds)
         elif node and node.Type == "CallExpr":
             result = self._command(node)
+        elif node and node.Type == "DeclClause" and node.Variant.Value == "export":
+            result = True
         return _negated(result) if statement.Negated else result
 
     def branch(self, case: Node) -> int | None:

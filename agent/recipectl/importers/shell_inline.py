@@ -71,13 +71,15 @@ def opened(command: Command) -> list[Command]:
 def engine_of(script: list[Command], where: str) -> Command | None:
     """The engine that a unit or a container runs, which names its other programs and what they lost.
 
-    It is the last one, and of those under one condition the first. None where no engine runs.
+    It is the last one that runs under no condition; else of those under the last condition the first.
+    None where no engine runs.
     """
     engines = [command for command in script if runs_engine(unwrapped(command).words)]
     if not engines:
         return None
     condition = engines[-1].condition
-    engine = next((other for other in engines if condition and other.condition == condition), engines[-1])
+    certain = [command for command in engines if not command.condition]
+    engine = certain[-1] if certain else next(other for other in engines if other.condition == condition)
     lost: list[str] = []
     for command in script:
         if command is engine:

@@ -34,6 +34,7 @@ _SMI_QUERY = re.compile(
 _RUNS_ENGINE = re.compile(
     r"\bvllm( --)? serve [^-\s]"
     r"|\b(vllm\.entrypoints|sglang serve|sglang\.launch_server|vllm serve)\b[^\n]{0,400} --model"
+    r"|\bxargs\b[^\n]{0,400} (vllm serve|llama-server|sglang serve) "
     r"|-m (vllm\.entrypoints\.(openai\.)?api_server|sglang(\.srt\.entrypoints\.http_server|\.cli\.main serve"
     r"|_router\.launch_server))\b"
     r"|llama-server\b[^\n]{0,400} (-m|--model|-hf|--hf-repo|-mu|--models-\w+) "

@@ -130,7 +130,16 @@ def environment_of(
             lost.append(placed(fault, setting.place))
     unread_files: list[str] = []
     variables = _variables_of_files(unit_settings, name, environment, unread_files, lost)
-    return environment | variables, unread_files
+    unset = [
+        word
+        for setting in _without_removed(unit_settings, "UnsetEnvironment")
+        for word in setting.value.split()
+    ]
+    return {
+        key: value
+        for key, value in (environment | variables).items()
+        if key not in unset and f"{key}={value}" not in unset
+    }, unread_files
 
 
 def _folder(unit_settings: Sequence[PlacedSetting], name: str) -> str | None:
@@ -192,7 +201,7 @@ def _command(
         return _engine_of(inline_commands(words, environment, folder))
     path = environment.get("PATH")
     variables = {variable: value for variable, value in environment.items() if variable != "PATH"}
-    command = Command(variables, words, path=path, script_folder=folder)
+    command = Command(variables, words, path=path, script_folder=folder, is_of_unit=True)
     if (in_shell := opened_engine(command)) is not command:
         return in_shell
     inner = unwrapped(command).words

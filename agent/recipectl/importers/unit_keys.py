@@ -30,6 +30,7 @@ _DEFAULT_VALUES = {
     "StandardError": _JOURNAL,
     "KillSignal": frozenset(("SIGTERM", "TERM", "15")),
     "KillMode": frozenset(("mixed", "control-group")),
+    "DynamicUser": frozenset(("yes", "true", "on", "1")),
     "SendSIGKILL": frozenset(("yes", "true", "on", "1")),
     "RestartSec": frozenset(("10", "10s")),
     "TasksMax": frozenset(("infinity",)),
