@@ -34,7 +34,7 @@ def machine() -> dict[str, object]:
 
 # Four systems at once: most tests wait for an engine. The long ones first, each to the shortest run.
 SHARDS = (
-    ("storm", "gateway", "runtimes", "supervision", "bus"),
+    ("storm", "supervision", "gateway", "runtimes", "bus"),
     ("convergence", "silence", "quoting", "requests", "access", "running"),
     ("gpus", "watch", "queue", "user", "drift"),
     ("ansible", "package", "conventions", "upgrade", "identity", "trust", "secrets", "venv"),
