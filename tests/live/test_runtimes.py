@@ -141,7 +141,7 @@ def wrapped(tmp_path: Path, body: str) -> str:
     folder = tmp_path / "bin"
     folder.mkdir(parents=True, exist_ok=True)
     for path in (*tmp_path.parents, tmp_path, folder):
-        path.chmod(0o755)
+        path.chmod(path.stat().st_mode | 0o055)  # /tmp stays open to all
     return script(folder / "wrapper", f"import os, sys, time\nwords = sys.argv[1:]\nnew = {NEW!r}\n{body}")
 
 
