@@ -620,6 +620,7 @@ INLINE = {
     "niceness as a number": ("command", "nice -5 taskset -c 0-3 -- llama-server -m /a.gguf\n", ["Nice: '5'\n  CPUAffinity: 0-3"], []),
     "what a scheduler reads": ("command", "#!/bin/bash\n#SBATCH --gres=gpu:4\n#SBATCH --job-name=x\nvllm serve a/b\n", ["model_path: a/b"], ["line 2: `#SBATCH --gres=gpu:4`"]),
     "an engine that is piped": ("command", "echo 'vllm serve a/b' | sudo bash\necho 'vllm serve a/b' | cat\nvllm serve c/d\n", ["model_path: c/d"], ["runs the text that is piped to it; write it as a command"]),
+    "what llama-swap says and how it stops": ("llama-swap", "sendLoadingState: true\nmodels:\n  a: {cmd: llama-server -m /a.gguf --port 9999, cmdStop: 'kill -9 ${PID}'}\n  b: {cmd: llama-server -m /b.gguf --port 9998, cmdStop: 'kill ${PID}'}\n", ["port: 9999"], ["line 1: `sendLoadingState:`, a setting of the proxy", "a: not carried over: line 3: `cmdStop`"]),
     "two models at one port": ("llama-swap", "models:\n  a: {cmd: llama-server -m /a.gguf --port 9999}\n  b: {cmd: llama-server -m /b.gguf --port 9999}\n", ["port: 9999", "port: 5802"], ["line 3: port 9999, which `a` has, too"]),
     "what is calculated": ("command", "P=8080\nQ=$((P+1))\nvllm serve a/b --port $Q\n", ["port: ${B_Q}"], ["line 2: `Q` is set from `$((…))`, which recipectl does not calculate"]),
     "a folder above the script's": ("command", 'R="$(cd "$(dirname "${BASH_SOURCE[0]}")/../no-such" && pwd)"\nvllm serve $R/m\n', ["/no-such/m\n"], []),

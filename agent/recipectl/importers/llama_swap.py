@@ -17,7 +17,7 @@ from recipectl.importers.shell_inline import opened_engine
 _Map = Mapping[str, Any]
 
 # Keys for the proxy in front of the models; units have no proxy.
-_PROXY_KEYS = ("peers", "profiles", "selectors", "upstream", "store", "performance")
+_PROXY_KEYS = ("peers", "profiles", "selectors", "upstream", "store", "performance", "sendLoadingState")
 _MODEL_PROXY_KEYS = """
     cmdStop proxy filters metadata concurrencyLimit timeouts capabilities compat unlisted useModelName
     unloadTimeout sendLoadingState
@@ -25,7 +25,7 @@ _MODEL_PROXY_KEYS = """
 _KEYS = {
     *_PROXY_KEYS, "apiKeys", "models", "groups", "macros", "startPort", "healthCheckTimeout", "hooks",
     "globalTTL", "routing", "matrix", "logLevel", "logTimeFormat", "logToStdout", "logRequests",
-    "includeAliasesInList", "metricsMaxInMemory", "captureBuffer", "sendLoadingState",
+    "includeAliasesInList", "metricsMaxInMemory", "captureBuffer",
 }  # fmt: skip
 _MODEL_KEYS = {
     *_MODEL_PROXY_KEYS, "cmd", "aliases", "env", "checkEndpoint", "ttl", "name", "description", "macros",
@@ -216,7 +216,7 @@ def _command(line: str, environment: Mapping[str, str]) -> Command:
 def _is_ours(key: str, value: str, draft: Draft) -> bool:
     """Whether a setting of the proxy says nothing that the recipe does not say."""
     port = re.fullmatch(r"https?://(?:localhost|127\.0\.0\.1):([0-9]+|\$\{PORT\})/?", value)
-    stops = key == "cmdStop" and value.startswith(("docker stop", "docker kill", "podman stop", "kill "))
+    stops = key == "cmdStop" and bool(re.match(r"(docker|podman) (stop|kill)\b|kill (?!-9|-KILL|-s)", value))
     return stops or (key == "proxy" and bool(port) and port[1] in ("${PORT}", str(draft.fields.get("port"))))  # type: ignore[index]
 
 
