@@ -648,8 +648,11 @@ INLINE = {
         "command", "docker run --gpus all --network host ghcr.io/ggml-org/llama.cpp:full-cuda --server -m /a.gguf\ndocker run --gpus all --network host ghcr.io/ggml-org/llama.cpp:server-cuda -m /b.gguf\n",
         ["model_path: /a.gguf\n\n#", "model_path: /b.gguf\nhost: 0.0.0.0\n"], []),
     "branches after one that does not run": (
-        "command", "MODE=fast\nif [ $MODE = slow ]; then E=--enforce-eager; elif [[ $MODE =~ ^fa ]]; then E=--seed=1; fi\nvllm serve a/b $E\nD=0\n[[ $D = 0 ]] && export Y=1 || export Z=1\nvllm serve c/d\n",
+        "command", "MODE=fast\nif [ $MODE = slow ]; then E=--enforce-eager; elif grep -q fast /etc/mode; then E=--seed=1; fi\nvllm serve a/b $E\nD=0\n[[ $D = 0 ]] && export Y=1 || export Z=1\nvllm serve c/d\n",
         ["args: [--seed=1]\n", "model_path: c/d\nenv_vars:\n  Y: '1'\n"], ["line 2: `E` is set under a condition"]),
+    "arithmetic and expressions that decide": (
+        "command", "N=2\nM=Qwen/Qwen3-8B\n(( N > 4 )) && E=--enforce-eager\nif (( N <= 1 )); then S=1; elif (( $N > 1 )); then S=2; fi\n[[ $M =~ 32B$ ]] && P=32 || P=8\nvllm serve $M $E --seed $S --tensor-parallel-size $P\n(( N++ ))\n(( N > 2 )) && Q=1\nvllm serve c/d --port 800$Q\n",
+        ["tensor_parallel_size: 8\nextra_args:\n  seed: 2\n"], ["line 8: `Q` is set under a condition"]),
     "the folder itself": ("command", "cd /srv/models/q\nvllm serve .\n", ["model_path: /srv/models/q\n"], ["line 1: `cd /srv/models/q`"]),
     "the cache of another user": ("command", "sudo -u no-such-user vllm serve a/b\nexport HF_HUB_OFFLINE=1\nvllm serve c/d\nvllm serve /e/f\n", ["user: no-such-user"], ["the Hugging Face cache of user no-such-user", "the Hugging Face cache of its user"]),
     "the lines of an image and a folder": (

@@ -159,7 +159,8 @@ class _Shell(SimpleCommands):
         if node.Loop and node.Loop.Name:
             self.scope.forget([node.Loop.Name.Value], reason, node.line)
         if node.Type in ("ArithmCmd", "LetClause"):
-            self.scope.forget({*node.texts("Lit")}, reason, node.line)
+            names = node.assigned_names() if node.Type == "ArithmCmd" else node.texts("Lit")
+            self.scope.forget({*names}, reason, node.line)
         nodes = [*(node.Cond or ()), *(node.Do or ()), *filter(None, (node.Stmt, node.Body))]
         after = self._apart(nodes, f"it is {reason} (line {node.line}); write it out")
         if after.arguments != self.scope.arguments and node.Type != "FuncDecl":

@@ -14,6 +14,7 @@ _NUMBERS: Mapping[str, Callable[[int, int], bool]] = {
     "-eq": operator.eq, "-ne": operator.ne, "-gt": operator.gt,
     "-ge": operator.ge, "-lt": operator.lt, "-le": operator.le,
 }  # fmt: skip
+_ARITHMETIC = {"==": "-eq", "!=": "-ne", ">": "-gt", ">=": "-ge", "<": "-lt", "<=": "-le"}  # of `((…))`
 # Programs that scripts run for their exit status.
 _TESTS = frozenset("[ test grep pgrep which type hash command diff cmp false mountpoint curl nc".split())  # noqa: SIM905
 _COMPARISONS = {"<", ">", "=", "==", "!=", "-nt", "-ot", "-ef", *_NUMBERS}
@@ -42,6 +43,9 @@ class Conditions:
             return None  # also where the words are known: the program may not be there
         if node and node.Type == "TestClause" and node.Left.Line == node.Right.Line:
             result = self._test(node.X)
+        elif node and node.Type == "ArithmCmd" and node.X and node.X.Type == "BinaryArithm":
+            option = _ARITHMETIC.get(str(node.X.Op), "")
+            result = _compared(self._number(node.X.X), option, self._number(node.X.Y))
         elif node and node.Type == "BinaryCmd" and node.Op in ("&&", "||"):
             result = self._combined(node, self.holds)
         elif node and node.Type == "CallExpr":
@@ -105,10 +109,23 @@ class Conditions:
                 return _negated(matches) if option == "!=" else matches
             case "BinaryTest", option if option in _NUMBERS:
                 return _compared(self._value(node.X), str(option), self._value(node.Y))
+            case "BinaryTest", "=~":
+                is_quoted = any(part.Type in ("SglQuoted", "DblQuoted") for part in node.Y.Parts or ())
+                return _is_found(self._value(node.X), self._value(node.Y), is_quoted=is_quoted)
             case "Word", _:
                 return _is_set(self._value(node))
             case _:
                 return None
+
+    def _number(self, node: Node) -> str | None:
+        """The text of a number or of a variable in `((…))`; None for more than one."""
+        if node.Type != "Word":
+            return None
+        part, *others = node.Parts
+        if not others and part.Type == "Lit" and re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", part.Value):
+            variable = Node({"Type": "ParamExp", "Param": Node({"Value": part.Value})})
+            node = Node({"Parts": [variable]})
+        return self._value(node)
 
     def _value(self, word: Node) -> str | None:
         """The text of a word without splitting; None where it is not known."""
@@ -164,6 +181,14 @@ def _is_malformed(texts: list[str]) -> bool:
 def _is_set(text: str | None) -> bool | None:
     """Whether a text is not empty; None for a program's name, as of `$(command -v NAME)`."""
     return None if text is None or _PROGRAM.fullmatch(text) else bool(text)
+
+
+def _is_found(text: str | None, pattern: str | None, *, is_quoted: bool) -> bool | None:
+    """Whether `=~` finds an expression of plain characters, `.`, `.*`, `^` and `$`; None for another."""
+    is_plain = r"[\w/:, -]*" if is_quoted else r"\^?([\w/:, -]|\.\*?)*\$?"
+    if text is None or pattern is None or not re.fullmatch(is_plain, pattern):
+        return None
+    return bool(re.search(re.sub(r"\$\Z", r"\\Z", pattern), text))
 
 
 def _compared(first: str | None, option: str, second: str | None) -> bool | None:
