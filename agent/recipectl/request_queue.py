@@ -28,26 +28,11 @@ _TRY_AGAIN_MS = 200
 _ACCEPTED_SEC = 0.1  # until HAProxy counts what it has sent on just before
 
 
-# Status -> its reason, the code of the error, and its message: what HAProxy itself answers.
-_ANSWERS = {
-    400: ("Bad Request", "no_http", "the request is no valid HTTP, or its head is too long"),
-    408: ("Request Timeout", "too_slow", "the request came too slowly"),
-    500: ("Internal Server Error", "queue_fault", "the queue could not handle the request"),
-    502: ("Bad Gateway", "engine_ended", "the engine of `{name}` has ended before its answer; ask again"),
-    503: (
-        "Service Unavailable", "model_unreachable",
-        "`{name}` was not ready within {wait_sec} s; see `recipectl status {name}` on its host",
-    ),
-    504: ("Gateway Timeout", "too_slow", "the engine of `{name}` did not answer in time"),
-}  # fmt: skip
-
-
 def configuration(wait_sec: int, folder: str) -> str:
     """HAProxy's configuration. It begins closed: `open-queue` says where the engine is."""
     # HAProxy tries again after `timeout connect`, where that is less than a second. Only a refused connection
     # is tried again, for an engine may have acted on anything that it took. Without `redispatch`, a request
     # keeps trying its first port.
-    errorfiles = "\n".join(f"    errorfile {status} {folder}/{status}.http" for status in _ANSWERS)
     return f"""global
     maxconn 8192
     stats socket {folder}/control mode 600 level admin
@@ -61,7 +46,8 @@ defaults
     option http-server-close
     option http-no-delay
     option abortonclose
-{errorfiles}
+    errorfile 502 {folder}/502.http
+    errorfile 503 {folder}/503.http
 frontend clients
     bind fd@3
     maxconn 4096
@@ -79,9 +65,10 @@ def run_queue(options: argparse.Namespace) -> int:
     """Become HAProxy, with the socket that systemd holds."""
     folder = Path(os.environ["RUNTIME_DIRECTORY"])
     name = options.units[0].removeprefix("model-").removesuffix(".service")
-    for status, (reason, code, message) in _ANSWERS.items():
-        text = message.format(name=name, wait_sec=options.wait_sec)
-        Path(folder, f"{status}.http").write_text(_answer(status, reason, code, text))
+    ended = f"the engine of `{name}` has ended before its answer; ask again"
+    waited = f"`{name}` was not ready within {options.wait_sec} s; see `recipectl status {name}` on its host"
+    Path(folder, "502.http").write_text(_answer("502 Bad Gateway", "engine_ended", ended))
+    Path(folder, "503.http").write_text(_answer("503 Service Unavailable", "model_unreachable", waited))
     Path(folder, "pid").write_text(str(os.getpid()))
     if options.note:  # for apply: a user's manager does not keep which unit started a process
         processes.note_start(options.note)
@@ -90,14 +77,13 @@ def run_queue(options: argparse.Namespace) -> int:
     return os.execv(HAPROXY, (HAPROXY, "-db", "-f", str(file)))  # noqa: S606  (the socket comes along)
 
 
-def _answer(status: int, reason: str, code: str, message: str) -> str:
+def _answer(status: str, code: str, message: str) -> str:
     """An HTTP answer with an error in OpenAI's form."""
-    kind = "invalid_request_error" if status < 500 else "server_error"
-    error = {"message": message, "type": kind, "param": None, "code": code}
+    error = {"message": message, "type": "server_error", "param": None, "code": code}
     body = json.dumps({"error": error}) + "\n"
     head = (
-        f"HTTP/1.1 {status} {reason}", "Content-Type: application/json",
-        f"Content-Length: {len(body.encode())}", "Cache-Control: no-cache", "Connection: close",
+        f"HTTP/1.1 {status}", "Content-Type: application/json", f"Content-Length: {len(body.encode())}",
+        "Cache-Control: no-cache", "Connection: close",
     )  # fmt: skip
     return "\r\n".join((*head, "", body))
 
