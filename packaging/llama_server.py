@@ -29,7 +29,7 @@ def main() -> int:
         parameters.hostnames = [arguments.host]
     else:  # before 2026.10
         parameters.hostname = arguments.host
-    parameters.fit_params = False  # no GPU's memory has to be fitted: this is 40 % of a load
+    parameters.fit_params = False  # there is no GPU whose memory it must fit: this saves 40 % of a load
     parameters.endpoint_metrics, parameters.cpuparams.n_threads = arguments.metrics, arguments.threads
     if arguments.alias:
         parameters.model_alias = {arguments.alias}

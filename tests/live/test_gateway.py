@@ -195,7 +195,11 @@ def test_what_nginx_and_the_sites_lines_refuse_is_told_in_the_form_of_openai() -
         assert (told, said in str(answer["error"])) == (status, True), (path, answer)
     told, answer = ask("x", headers={"X-Long": "a" * 40000})
     assert (told, "a header of it is too long" in str(answer["error"])) == (400, True)
-    for line, status in ((b"TRACE /v1/models HTTP/1.1\r\nHost: x", b"405"), (b"?\x01", b"400")):
+    for line, status in (
+        (b"TRACE /v1/models HTTP/1.1\r\nHost: x", b"405"),
+        (b"?\x01", b"400"),
+        (b"GET / HTTP/9.9", b"505"),
+    ):
         with socket.create_connection(("127.0.0.1", 8000), timeout=20) as client:
             client.sendall(line + b"\r\n\r\n")
             reply = b"".join(iter(lambda: client.recv(65536), b""))
@@ -212,9 +216,12 @@ def test_a_key_is_asked_for_and_no_engine_sees_it() -> None:
     assert ask("alpha")[0] == 401
     assert ask("alpha", f"/{'a' * 40000}", headers={"X-Api-Key": "sk-bob"})[0] == 414
     assert ask("alpha", headers={"X-Api-Key": "sk-bob", "Authorization": "Bearer none"})[0] == 200
-    with socket.create_connection(("127.0.0.1", 8000), timeout=20) as stranger:  # its body is not waited for
-        stranger.sendall(b"POST /v1/x HTTP/1.1\r\nHost: x\r\nContent-Length: 50000000\r\n\r\n{")
-        assert stranger.recv(4096).startswith(b"HTTP/1.1 401")
+    for path in (b"/v1/x", b"/:999", b"/x"):
+        with socket.create_connection(
+            ("127.0.0.1", 8000), timeout=20
+        ) as stranger:  # its body is not waited for
+            stranger.sendall(b"POST " + path + b" HTTP/1.1\r\nHost: x\r\nContent-Length: 50000000\r\n\r\n{")
+            assert stranger.recv(4096).startswith(b"HTTP/1.1 401")
     assert ask("alpha", headers={"Authorization": "Bearer SK-ANN"})[0] == 401
     assert ask("alpha", headers={"Authorization": "Bearer sk-ann"})[0] == 200
     assert ask("alpha", headers={"X-Api-Key": "sk-bob"})[0] == 200

@@ -265,7 +265,7 @@ def process_(pid: int | None, port: int | None, folder: Path | None) -> int:
 
 
 def _draft(command: Command) -> Draft:
-    """The recipe of a command, which names the cache of another user, and one without a network."""
+    """The recipe of a command. The cache of another user, or of one without a network, is kept or named."""
     draft = draft_from_command(command)
     user = draft.fields.get("user", "")
     if user or "HF_HUB_OFFLINE" in draft.fields.get("env_vars", {}):

@@ -26,6 +26,7 @@ _HEADERS = {
     "X-Forwarded-Proto": "$scheme",
 }  # fmt: skip
 _KEY_HEADERS = {"Authorization": "$gateway_authorization", "X-Api-Key": '""'}
+# Status -> code and message of what nginx, or the site's own lines, refuse.
 _REFUSALS = {
     401: ("invalid_api_key", "the key is missing or wrong; send `Authorization: Bearer KEY`"),
     403: ("forbidden", "this server refuses the request"),
@@ -41,7 +42,7 @@ _REFUSALS = {
 # a named location needs.
 _UNREAD_REFUSALS = (
     (
-        "400 494 495 496",
+        "400 494 495 496 501 505",
         "/:400",
         400,
         "no_http",

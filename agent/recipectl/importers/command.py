@@ -43,7 +43,7 @@ class Command:
     place: str = ""  # `line 3`; empty for a command that came alone
     user: str | None = None
     autostart: bool = False
-    is_of_unit: bool = False  # a unit says whether it is started again
+    is_of_unit: bool = False  # it stands in a unit, which says whether it starts again
     conda_environment: str | None = None
     service: dict[str, str] = field(default_factory=dict)  # settings of its unit
     secrets: dict[str, str] = field(default_factory=dict)  # variable -> where its value was kept

@@ -87,7 +87,7 @@ def engine_command(
     container.mounts.keep_cache(container.environment, _model(words), "".join(words[:1]))
     engine = program(words)
     has_host = any(word.partition("=")[0] == "--host" for word in words)
-    # llama.cpp's own images set this variable, but those with all its programs (its .devops/*.Dockerfile).
+    # llama.cpp's server images set LLAMA_ARG_HOST; its full and light ones do not (its .devops/*.Dockerfile).
     own_image = re.search(r"/llama\.cpp(:full|:light|:|\Z)", image)
     is_open = own_image[1] in (":", "") if own_image else container.network != "host"
     is_open = is_open or "LLAMA_ARG_HOST" in container.environment

@@ -118,7 +118,7 @@ class Conditions:
                 return None
 
     def _number(self, node: Node) -> str | None:
-        """The text of a number or of a variable in `((…))`; None for more than one."""
+        """The text of one number or variable in `((…))`; None for anything else."""
         if node.Type != "Word":
             return None
         part, *others = node.Parts

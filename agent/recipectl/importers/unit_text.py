@@ -94,7 +94,9 @@ def placed_settings(text: str, lost: list[str], drop_in: str = "") -> list[Place
     ending = f" of {drop_in}" if drop_in else ""
     text = text.removeprefix("\ufeff")  # systemd skips it, too
     for line, words in lines_without_setting(text):
-        fault = f"`{redacted(words)}` is no setting, and systemd ignores it; does a `\\` miss before it?"
+        fault = (
+            f"`{redacted(words)}` is no setting, and systemd ignores it; does the line before lack a `\\`?"
+        )
         lost.append(placed(fault, f"line {line}{ending}"))
     settings = []
     for line, setting in settings_with_lines(text):
