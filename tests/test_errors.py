@@ -212,6 +212,20 @@ def test_a_closed_folder_is_named_in_a_line(case: str) -> None:
             assert "Permission denied" in done.stderr, verb
 
 
+@pytest.mark.parametrize("words", ["status", "compile ./m.yaml", "compile -o units /m.yaml", "edit ./m.yaml"])
+def test_a_removed_current_folder_is_told(words: str, tmp_path: Path) -> None:
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    done = subprocess.run(
+        ["sh", "-c", 'rmdir "$0" && exec "$@"', folder, sys.executable, "-m", "recipectl", *words.split()],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "agent")}, cwd=folder, capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (
+        1,
+        "the current folder was removed; change to another one (`cd`)\n",
+    )
+
+
 @pytest.mark.parametrize("kind", ["link in a circle", "file"])
 def test_what_is_no_folder_of_recipes_is_told(kind: str, tmp_path: Path) -> None:
     folder = tmp_path / "recipectl/recipes"

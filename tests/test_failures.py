@@ -8,7 +8,7 @@ import pytest
 
 from recipectl.cli.failures import how_it_ended, reason_not_ready
 from recipectl.place import Place
-from recipectl.systemd.states import FailedCommand, UnitState
+from recipectl.systemd.states import FailedCheck, FailedCommand, UnitState
 from recipectl.systemd.unitfile import InstalledUnit
 from recipectl.text import printable
 
@@ -81,7 +81,7 @@ REASONS = {
         "the engine exited with status 1; systemd has given up after 4 starts (start limit)",
     ),
     "a check": (
-        {"active_state": "inactive", "failed_checks": ("AssertPathExists=/x",)}, "AssertPathExists=/x of its unit is not met",
+        {"active_state": "inactive", "failed_checks": (FailedCheck("AssertPathExists", "/x"),)}, "AssertPathExists=/x of its unit is not met",
     ),
 }  # fmt: skip
 

@@ -149,6 +149,14 @@ def test_a_pure_step_touches_nothing_when_it_runs() -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
+def test_a_constructor_with_more_than_four_values_takes_them_by_name(name: str) -> None:
+    calls = (node for node in ast.walk(ast.parse(FILES[name].read_text())) if isinstance(node, ast.Call))
+    long_calls = {ast.unparse(call.func) for call in calls if len(call.args) > 4}
+    constructors = {call for call in long_calls if call.rpartition(".")[2].strip("_")[:1].isupper()}
+    assert constructors - {"Property"} == set()  # a row of the table of properties
+
+
+@pytest.mark.parametrize("name", FILES)
 def test_no_file_has_more_than_300_lines(name: str) -> None:
     assert len(FILES[name].read_text().splitlines()) <= 300
 

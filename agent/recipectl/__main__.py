@@ -63,11 +63,23 @@ def _open_standard_files() -> None:
     sys.stderr = _Terminal(stderr.detach(), encoding, errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
 
 
+def _has_current_folder() -> bool:
+    """False in a folder that was removed: no relative path means anything there."""
+    try:
+        os.getcwd()  # noqa: PTH109
+    except FileNotFoundError:
+        return False
+    return True
+
+
 def main() -> None:
     """Run a verb: errors become a line each on standard error, and the exit status of the process."""
     # pydantic then loads no plugins of other packages: their code does not decide what a recipe means.
     os.environ["PYDANTIC_DISABLE_PLUGINS"] = "__all__"
     _open_standard_files()
+    if not _has_current_folder():
+        click.echo("the current folder was removed; change to another one (`cd`)", err=True)
+        os._exit(1)
     os.umask(os.umask(0o022) | 0o022)  # whatever the caller's is, nobody else can write what a verb writes
     try:
         status = recipectl.main(standalone_mode=False) or 0

@@ -21,6 +21,12 @@ _REMEDIES = {
     errno.EISDIR: "a folder is in its place; move it away",
     errno.ENOENT: "create its folder",
 }
+_REMEDIES_TO_READ = {
+    errno.EACCES: "run it as root (sudo), or correct its mode",
+    errno.EPERM: "run it as root (sudo), or correct its owner",
+    errno.ENOENT: "correct its path",
+    errno.EISDIR: "give a file",
+}
 _FEW = 10  # fewer files than this are synced one after the other
 
 
@@ -33,7 +39,9 @@ def failures_named(action: str, path: Path) -> Iterator[None]:
         failed = Path(error.filename or path)
         if failed.name.endswith(SUFFIX) or failed.name.startswith(f"{SUFFIX}-"):
             failed = Path(path)  # the user does not know the name of the temporary file
-        remedies = _REMEDIES | ({errno.EACCES: "run it as root (sudo)"} if os.geteuid() else {})
+        remedies = _REMEDIES_TO_READ if action == "read" else _REMEDIES
+        if os.geteuid():
+            remedies = remedies | {errno.EACCES: "run it as root (sudo)"}
         reason = f"{error.strerror}; {remedies.get(error.errno or 0, 'see the path and its file system')}"
         if error.errno in (errno.ENOTDIR, errno.EEXIST):
             # The system names the whole path; one of its parents is what is in the way.

@@ -107,7 +107,15 @@ def decide(
     decided = Plan((*decided.actions, *change.actions), decided.units)
     report_problems(problems)
     all_problems = (*selection.problems, *problems)
-    return Decision(decided, current, models, all_problems, max(status, change.status), change, place)
+    return Decision(
+        plan=decided,
+        survey=current,
+        models=models,
+        problems=all_problems,
+        status=max(status, change.status),
+        gateway=change,
+        place=place,
+    )
 
 
 def _recipes_elsewhere(place: Place, current: Survey) -> Iterator[Problem]:

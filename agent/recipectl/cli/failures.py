@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from recipectl.cli.beside import missing_hosts
 from recipectl.machine import sockets
+from recipectl.systemd.states import FailedCheck
 from recipectl.systemd.store import Store
 from recipectl.systemd.unitfile import UnitNames
 
@@ -44,6 +45,7 @@ _SYSTEMD_STATUSES = {
 _EXITED, _KILLED, _DUMPED = 1, 2, 3  # ExecMainCode
 _WRONG_ARGUMENTS = 2
 _NO_CREDENTIALS = 243
+_MODEL_CHECK = "AssertPathExists"
 _RUNTIME_CHECKS = {"check-pins", "check-lock"}  # commands of the helper that refuse another runtime
 
 
@@ -207,13 +209,13 @@ def _stopped(state: UnitState, unit: InstalledUnit | None) -> str:
     return "it was stopped" if state.ended_sec else "it was stopped, or not started since the boot"
 
 
-def _failed_check(state: UnitState, unit: InstalledUnit | None) -> str | None:
+def _failed_check(state: UnitState, unit: InstalledUnit | None) -> FailedCheck | None:
     """The check that kept a unit from its start. systemd forgets it with a unit that nobody uses."""
     if state.failed_checks:
         return state.failed_checks[0]
-    paths = unit.setting("AssertPathExists") if unit else ()
+    paths = unit.setting(_MODEL_CHECK) if unit else ()
     missing = (path for path in paths if _is_missing(path.replace("%%", "%")))
-    return next((f"AssertPathExists={path}" for path in missing), None)
+    return next((FailedCheck(_MODEL_CHECK, path) for path in missing), None)
 
 
 def _is_missing(path: str) -> bool:
@@ -259,14 +261,15 @@ def _was_mended(place: Place, state: UnitState, unit: InstalledUnit) -> bool:
 def start_failure(place: Place, state: UnitState, result: str) -> str:
     """Why a start has failed, as a clause."""
     unit = None if place.remote else Store(place.unit_folder).read(state.name)
-    check = _failed_check(state, unit) or ""
+    check = _failed_check(state, unit)
     if result == "done" and not state.condition_result:
         reason = f"{check or 'a condition'} of its unit is not met; see `systemctl status {state.name}`"
     elif result == "canceled":
         reason = "a stop, or the start of a conflicting model, cancelled the start"
     elif result == "assert" or not state.assert_result:
-        missing = "`model_path` does not exist" if check.startswith("AssertPathExists=") else "see its unit"
-        reason = f"its {check or 'AssertPathExists='} is not met: {missing}"
+        is_path = check is not None and check.setting == _MODEL_CHECK
+        missing = "`model_path` does not exist" if is_path else "see its unit"
+        reason = f"its {check or f'{_MODEL_CHECK}='} is not met: {missing}"
     elif result == "done":
         reason = "systemd says done, and it does not run"
     elif result == "dependency" and state.result == "success":

@@ -103,8 +103,7 @@ def run_jobs(
             try:
                 jobs[state.name] = queue_job(manager, verb, state, with_socket=with_socket)
             except BusError as error:
-                named = str(error) if state.name in str(error) else f"{state.name}: {error}"
-                failures.append(on_host("unit", named))
+                failures.append(on_host("unit", str(error)))
         for service, job in jobs.items() if block else ():
             failures += _waited_for(place, manager, verb, service, job, since_sec)
         if with_socket:

@@ -187,7 +187,9 @@ def run(place: Place, model: str, *, back: bool) -> int:
         return 0
     os.umask(0o022)
     with JobKeeper(user=place.user) as manager:
-        upgrade = Progress(place, record, manager, OtherVerbs(place), click.echo)
+        upgrade = Progress(
+            place=place, record=record, manager=manager, verbs=OtherVerbs(place), tell=click.echo
+        )
         # A reboot has taken the file: what was asked for before it is not begun after it.
         is_first = manager.states((unit_of(model),))[0].restarts == 0
         is_new = record.step == "requested" and is_first and _environment(place, model).exists()

@@ -49,7 +49,10 @@ def decide(
     written = {unit.name for unit in changed}
     jobs: list[Action] = []
     for model in kept:
-        jobs += _jobs(Situation(model, around[model.name], survey, written, restart))
+        situation = Situation(
+            model=model, neighbours=around[model.name], survey=survey, written=written, restart=restart
+        )
+        jobs += _jobs(situation)
     actions += sorted(jobs, key=lambda action: action.verb != "stop")
     actions += _unused_helpers(survey, changed, gone)
     return Plan(tuple(actions), changed)

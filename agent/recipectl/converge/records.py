@@ -80,7 +80,13 @@ class Record:
         """The same with this upgrade in its history."""
         if self.before is None:
             return self
-        entry = Passed(self.began_with, self.ended_with, self.edits, self.before, after)
+        entry = Passed(
+            began_with=self.began_with,
+            ended_with=self.ended_with,
+            edits=self.edits,
+            before=self.before,
+            after=after,
+        )
         return replace(self, history=(*self.history, entry)[-_LONGEST_HISTORY:])
 
 

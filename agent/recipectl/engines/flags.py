@@ -70,14 +70,21 @@ def parse(engine: str, words: Sequence[str], known: Options) -> tuple[list[Given
             continue
         name, equals, value = word.partition("=")
         if any(name != flag and name.startswith(flag) for flag in ENGINES[engine].joined_flags):
-            options.append(GivenOption(index, (word,), word, word, ()))
+            options.append(GivenOption(index=index, raw=(word,), name=word, flag=word, values=()))
             index += 1
             continue
         flag = long_flag(engine, name, known)
         end = index + 1 if equals else _end_of_values(words, index + 1, flag, known)
         values = (value,) if equals else tuple(words[index + 1 : end])
         options.append(
-            GivenOption(index, tuple(words[index:end]), name, flag, values, negated=flag in known.negations)
+            GivenOption(
+                index=index,
+                raw=tuple(words[index:end]),
+                name=name,
+                flag=flag,
+                values=values,
+                negated=flag in known.negations,
+            )
         )
         index = end
     return options, stray

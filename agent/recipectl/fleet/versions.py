@@ -85,7 +85,13 @@ def compare(answers: Iterable[Answer]) -> Comparison:
 
 
 def _variant(model: Model) -> Variant:
-    return Variant(model.name, _engine(model), _digest(model.lock), model.driver or _NONE, _gpus(model))
+    return Variant(
+        recipe=model.name,
+        engine=_engine(model),
+        lock=_digest(model.lock),
+        driver=model.driver or _NONE,
+        gpus=_gpus(model),
+    )
 
 
 def _engine(model: Model) -> str:

@@ -102,7 +102,15 @@ def render(
     digest = digest_of(content)
     files |= {"nginx.conf": configuration(settings, nginx, source, Paths(), digest, included)}
     unit, unit_digest = _unit(settings, routes, nginx, source, installation)
-    return Gateway(settings, routes, files, digest, included, unit, unit_digest)
+    return Gateway(
+        settings=settings,
+        routes=routes,
+        files=files,
+        digest=digest,
+        included=included,
+        unit=unit,
+        unit_digest=unit_digest,
+    )
 
 
 def data_files(routes: Routes) -> dict[str, str]:

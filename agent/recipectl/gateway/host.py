@@ -94,7 +94,13 @@ def _test(gateway: Gateway, nginx: Nginx, source: str, content: Content) -> None
         groups = "--init-groups"
     with tempfile.TemporaryDirectory(prefix="recipectl-gateway-", dir="/run") as folder:
         run = f"{folder}/run"  # nginx writes here
-        paths = Paths(folder, run, f"{folder}/certificate", f"{folder}/key", "off")
+        paths = Paths(
+            folder=folder,
+            run=run,
+            certificate=f"{folder}/certificate",
+            key=f"{folder}/key",
+            access_log="off",
+        )
         text = configuration(settings, nginx, source, paths, gateway.digest, gateway.included)
         files = {**gateway.files, "nginx.conf": text}
         files |= {f"run/{name}": value for name, value in gateway_keys.as_objects(keys, {}).items()}

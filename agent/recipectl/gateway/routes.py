@@ -54,7 +54,13 @@ def target_of(model: CompiledModel) -> Target | None:
     if model.url is None:
         return None
     return Target(
-        model.name, model.url, model.served, model.on_demand, model.key_file, model.host, model.queued
+        recipe=model.name,
+        url=model.url,
+        names=model.served,
+        on_demand=model.on_demand,
+        key_file=model.key_file,
+        host=model.host,
+        queued=model.queued,
     )
 
 

@@ -186,7 +186,14 @@ def sources(folders: tuple[Path, ...], extra: tuple[Path, ...] = ()) -> tuple[So
         own_folder = () if path.parent in folders else (path.parent,)
         added = drop_ins(name, (*own_folder, *with_drop_ins)) if own_folder or with_drop_ins else ()
         lock = lock_of(path)
-        result.append(Source(name, path, added, lock if lock in existing_locks else None, duplicate))
+        source = Source(
+            name=name,
+            file=path,
+            drop_ins=added,
+            lock=lock if lock in existing_locks else None,
+            duplicate=duplicate,
+        )
+        result.append(source)
     return tuple(result)
 
 

@@ -136,7 +136,9 @@ class Reader:
         tag = self._yaml.resolve(yaml.ScalarNode, text, (not node.style, bool(node.style)))
         if not text:
             tag = _STRING_TAG  # an empty variable is an empty text, and not a missing value
-        return yaml.ScalarNode(tag, text, node.start_mark, node.end_mark, node.style)
+        return yaml.ScalarNode(
+            tag=tag, value=text, start_mark=node.start_mark, end_mark=node.end_mark, style=node.style
+        )
 
     def _text(self, node: Any, path: KeyPath) -> str | None:
         if not node.tag.endswith(":null"):

@@ -76,15 +76,18 @@ class Manager:
         own = "log in with a session that has one (loginctl enable-linger), or use the system manager"
         return own if self.user else "check that systemd is PID 1 and that D-Bus runs"
 
-    def _request(self, purpose: str, request: Callable[[Any], Any]) -> Any:
-        """Make one request, once more after a lost connection; `purpose` names it in an error."""
+    def _request(self, purpose: str, request: Callable[[Any], Any], *, members_may: bool = False) -> Any:
+        """Make one request, once more after a lost connection.
+
+        `purpose` names it in an error. `members_may`: the polkit rule lets the group models do it.
+        """
         # An ssh that fails at once has said why, and would say it again.
         may_reconnect = not self.host or self._connection is not None
         try:
             return _attempt(request, self._open())
         except Refusal as refusal:
             if not (refusal.lost and may_reconnect):
-                raise self._error(purpose, refusal) from refusal
+                raise self._error(purpose, refusal, members_may=members_may) from refusal
         subscribed = self._callback is not None
         self._close()
         if subscribed:
@@ -92,28 +95,27 @@ class Manager:
         try:
             return _attempt(request, self._open())
         except Refusal as refusal:
-            raise self._error(purpose, refusal) from refusal
+            raise self._error(purpose, refusal, members_may=members_may) from refusal
 
-    def _error(self, purpose: str, refusal: Refusal) -> BusError:
-        remedy = ""
-        if refusal.lost:
-            remedy = f"; {self._remedy}"
-        elif refusal.denied:
-            # The polkit rule lets the group start and stop models, and nothing else.
-            member = "" if "able " in purpose else ", as a member of the group models,"
-            remedy = f"; run it as root (sudo){member} or with --user for your own units"
-        elif "destructive" in str(refusal):  # a job of --job-mode=replace-irreversibly
-            remedy = "; see `systemctl list-jobs`, and `systemctl cancel` what is in the way"
-        return BusError(f"{self._whose} did not {purpose}: {refusal}{remedy}")
+    def _error(self, purpose: str, refusal: Refusal, *, members_may: bool) -> BusError:
+        remedy = self._remedy if refusal.lost else refusal.remedy(members_may=members_may)
+        return BusError("; ".join(filter(None, (f"{self._whose} did not {purpose}: {refusal}", remedy))))
 
-    def _call(self, purpose: str, method: bytes, signature: bytes = b"", *arguments: Any) -> Any:
+    def _call(
+        self,
+        purpose: str,
+        method: bytes,
+        signature: bytes = b"",
+        *arguments: Any,
+        members_may: bool = False,
+    ) -> Any:
         def call(bus: Any) -> Any:
             from pystemd.dbuslib import apply_signature
 
             prepared = apply_signature(signature, list(arguments)) if signature else []
             return bus.call_method(_SERVICE, _PATH, _MANAGER, method, prepared).body
 
-        return self._request(purpose, call)
+        return self._request(purpose, call, members_may=members_may)
 
     def _property(self, path: bytes, interface: bytes, name: bytes, type_: bytes) -> Any:
         return self._request(
@@ -142,12 +144,14 @@ class Manager:
     def queue(self, verb: str, unit: str) -> bytes:
         """Queue the Start, Stop or Restart of a unit; returns the job, for `result`."""
         self._subscribe()
-        if verb == "Stop" and not _can_be_stopped(self._row(unit)):
+        if verb == "Stop" and not self._row(unit).can_be_stopped:
             return _NOT_LOADED
         return bytes(self._queue(verb, unit))
 
     def _queue(self, verb: str, unit: str) -> Any:
-        return self._call(f"{verb.lower()} {unit}", verb.encode() + b"Unit", b"ss", unit.encode(), b"replace")
+        arguments = (unit.encode(), b"replace")
+        purpose = f"{verb.lower()} {unit}"
+        return self._call(purpose, verb.encode() + b"Unit", b"ss", *arguments, members_may=True)
 
     def result(self, job: bytes) -> str:
         """Wait for the end of a job; returns systemd's result, `done` when it went well."""
@@ -183,7 +187,7 @@ class Manager:
 
     def reset_failed(self, unit: str) -> None:
         """Forget a failure and the start limit's count."""
-        self._call(f"reset {unit}", b"ResetFailedUnit", b"s", unit.encode())
+        self._call(f"reset {unit}", b"ResetFailedUnit", b"s", unit.encode(), members_may=True)
 
     def enable(self, units: Sequence[str]) -> None:
         """Make the links of [Install]; systemd sees them after a reload."""
@@ -279,11 +283,6 @@ class Manager:
     def version(self) -> int:
         """The manager's own major version."""
         return int(re.split(r"[^0-9]", self._property(_PATH, b"Manager", b"Version", b"s").decode())[0])
-
-
-def _can_be_stopped(row: UnitRow) -> bool:
-    """False for a unit that systemd cannot load and that does not run: there is nothing to stop."""
-    return row.load_state not in (b"not-found", b"error", b"bad-setting") or row.active_state != b"inactive"
 
 
 def _attempt(request: Callable[..., Any], *arguments: Any) -> Any:

@@ -28,3 +28,12 @@ class Refusal(Exception):  # noqa: N818  (never leaves dbus.py)
     def denied(self) -> bool:
         """True if the caller may not do that."""
         return self.errno in _DENIED or self.text.startswith("Interactive authentication")
+
+    def remedy(self, *, members_may: bool) -> str:
+        """What to try; `members_may` is True for what the polkit rule lets the group models do."""
+        if self.denied:
+            member = ", as a member of the group models," if members_may else ""
+            return f"run it as root (sudo){member} or with --user for your own units"
+        if "destructive" in self.text:  # a job of --job-mode=replace-irreversibly
+            return "see `systemctl list-jobs`, and `systemctl cancel` what is in the way"
+        return ""

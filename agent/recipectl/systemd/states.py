@@ -17,6 +17,16 @@ class FailedCommand(NamedTuple):
     started_sec: float | None
 
 
+class FailedCheck(NamedTuple):
+    """An Assert… or Condition… that was not met, for example `AssertPathExists=/x`."""
+
+    setting: str
+    value: str
+
+    def __str__(self) -> str:
+        return f"{self.setting}={self.value}"
+
+
 @dataclass(frozen=True)
 class UnitState:
     """What systemd says about one unit; times in seconds since the epoch, memory in bytes."""
@@ -41,7 +51,7 @@ class UnitState:
     start_limit_sec: float | None = None  # TimeoutStartSec=
     start_limit_burst: int = 0
     failed_command: FailedCommand | None = None  # the ExecStartPre= that kept the main process from its start
-    failed_checks: tuple[str, ...] = ()  # Assert… and Condition… that are not met, as `AssertPathExists=/x`
+    failed_checks: tuple[FailedCheck, ...] = ()
 
     @property
     def waits_to_restart(self) -> bool:
@@ -81,6 +91,12 @@ class UnitRow(NamedTuple):
     job_type: bytes
     job_path: bytes
 
+    @property
+    def can_be_stopped(self) -> bool:
+        """False for a unit that systemd cannot load and that does not run: there is nothing to stop."""
+        broken = self.load_state in (b"not-found", b"error", b"bad-setting")
+        return not broken or self.active_state != b"inactive"
+
 
 def _span_sec(usec: int) -> float | None:
     return None if usec == _INFINITE else usec / 1e6
@@ -100,10 +116,10 @@ def failed_command(commands: Any) -> FailedCommand | None:
     return None
 
 
-def _not_met(checks: Any) -> tuple[str, ...]:
+def _not_met(checks: Any) -> tuple[FailedCheck, ...]:
     """The checks that failed when they were made: (name, trigger, negated, parameter, result) each."""
     return tuple(
-        f"{name.decode()}={'!' if negated else ''}{parameter.decode(errors='replace')}"
+        FailedCheck(name.decode(), f"{'!' if negated else ''}{parameter.decode(errors='replace')}")
         for name, _, negated, parameter, result in checks
         if result < 0
     )

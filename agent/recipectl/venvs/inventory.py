@@ -53,14 +53,14 @@ def look_at(path: Path) -> Venv:
     distribution = next((name for name in engines if name in installed), None)
     torch = next((text_of(site / "torch/version.py") for site in site_packages(path)), "")
     return Venv(
-        path,
-        engines[distribution] if distribution else None,
-        installed.get(distribution or ""),
-        Disk().python_version(path / "bin/python"),
-        _assigned("__version__", torch) or installed.get("torch"),
-        _assigned("cuda", torch),
-        _size(path),
-        not (path / UNFINISHED).exists(),
+        path=path,
+        engine=engines[distribution] if distribution else None,
+        version=installed.get(distribution or ""),
+        python=Disk().python_version(path / "bin/python"),
+        torch=_assigned("__version__", torch) or installed.get("torch"),
+        cuda=_assigned("cuda", torch),
+        size=_size(path),
+        finished=not (path / UNFINISHED).exists(),
     )
 
 
