@@ -412,7 +412,7 @@ INLINE = {
     "an entry that is no recipe": (
         "vllm-studio", '[5, {"id": "g", "name": "G", "model_path": "/g.gguf", "backend": "llamacpp", "extra_args": {"flash_attn": true}}]',
         ["flash-attn: 'on'"], ["one entry, `5`, is no recipe"]),
-    "an engine in a terminal of its own": ("command", "tmux new -d 'llama-server -m /a.gguf'\nvllm serve a/b\n", ["model_path: a/b"], ["line 1: `tmux new …` runs an engine", AS_IT_RUNS]),
+    "an engine in a terminal of its own": ("command", "tmux send-keys -t x 'llama-server -m /a.gguf' C-m\nvllm serve a/b\n", ["model_path: a/b"], ["line 1: `tmux send-keys …` runs an engine", AS_IT_RUNS]),
     "what podman is given besides": (
         "quadlet", "[Container]\nImage=vllm/vllm-openai\nPodmanArgs=--memory 48g --gpus=all\nExec=--model a/b\nUlimit=stack=1:1\n[Service]\nCPUWeight=20\n",
         ["MemoryMax: 48G", "LimitSTACK: '1:1'", "CPUWeight: '20'"], []),
@@ -666,6 +666,12 @@ INLINE = {
         ["model_path: a/b\n"], ["line 5: UnsetEnvironment=FOO"]),
     "a program that starts an engine": ("command", "start-stop-daemon --start --exec /opt/v/bin/vllm -- serve a/b\nvllm serve c/d\n", ["model_path: c/d"], ["line 1: `start-stop-daemon …` runs an engine in a way that cannot be read"]),
     "a user in the wrong section": ("unit", "[Unit]\nUser=foo\n[Service]\nRestart=always\nExecStart=/v/bin/vllm serve a/b\n", ["model_path: a/b"], ["line 2: User=foo in [Unit], where systemd ignores it", "it ran as root"]),
+    "engines in other sessions": (
+        "command", "export A=1 HF_TOKEN\ntmux -L x new-session -d -s a -e B=2 -c /srv 'CUDA_VISIBLE_DEVICES=1 vllm serve a/b'\nscreen -dmS x vllm serve c/d\nsu - ai -c 'vllm serve e/f'\n"
+        "su ai -s /bin/bash -c 'vllm serve g/h'\nuv run -m vllm.entrypoints.openai.api_server --model i/j\nsu -g video ai -c 'vllm serve k/l'\ntmux attach\n",
+        ["model_path: a/b\ngpus: [1]\nenv_vars:\n  A: '1'\n  B: '2'\n", "model_path: c/d\nenv_vars:\n  A: '1'\n", "model_path: e/f\nuser: ai\n\n", "model_path: g/h\nenv_vars:\n  A: '1'\n", "model_path: i/j\n"],
+        ["line 2: `cd /srv`", "line 6: `uv run` before the program", "line 7: `su …` runs an engine in a way that cannot be read"]),
+    "a crash that was no failure": ("unit", "[Service]\nRestart=on-failure\nUser=ai\nExecStart=-/v/bin/vllm serve a/b\n", ["model_path: a/b"], ["line 4: the prefix `-` of ExecStart=, for which a crash was no failure"]),
     "a placeholder": ("command", "vllm serve a/b --port '<PORT>'\nvllm serve c/d\n", ["model_path: c/d"], ["line 1: fill in `<PORT>`"]),
 }  # fmt: skip
 

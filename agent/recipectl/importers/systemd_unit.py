@@ -189,6 +189,8 @@ def _command(
     words = list(quoting.split(without_specifiers(command_line, name, lost)))
     if {"+", "!"} & {*prefix}:
         lost.append(f"the prefix `{prefix}` of ExecStart=, which ran it with privileges")
+    if "-" in prefix:
+        lost.append("the prefix `-` of ExecStart=, for which a crash was no failure")
     if "@" in prefix:
         words = [*words[:1], *words[2:]]  # the second word is the name that the process shows
     if ";" in words:

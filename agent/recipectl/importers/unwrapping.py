@@ -11,6 +11,7 @@ from recipectl.compiler.secrets import looks_secret
 from recipectl.importers.command import Command, assignment, script_in
 from recipectl.importers.draft import host_variable
 from recipectl.importers.programs import program_name, runs_engine
+from recipectl.importers.sessions import Session, session_of
 from recipectl.importers.wrappers import niceness, options_of, settings
 from recipectl.systemd import quoting
 
@@ -21,6 +22,7 @@ _WRAPPERS = {
     "systemd-inhibit": "", "systemd-run": "puEMHGt", "uv": "", "uvx": "", "conda": "np", "mamba": "np",
     "poetry": "", "flock": "wE", "runuser": "ugG", "setpriv": "", "unbuffer": "", "chronic": "",
     "micromamba": "np", "pixi": "e", "pipx": "", "pyenv": "", "prlimit": "",
+    "pipenv": "", "hatch": "e", "pdm": "p", "rye": "",
 }  # fmt: skip
 _LONG_WITH_WORD = frozenset(
     """
@@ -33,7 +35,7 @@ _LONG_WITH_WORD = frozenset(
 # Their options become settings of the unit.
 _WITH_SETTINGS = ("nice", "ionice", "taskset", "numactl", "systemd-run")
 _RUNTIME = "make its runtime with `recipectl venv create`, and name that in `venv_path:`"
-_REMEDIES = dict.fromkeys(("uv", "uvx", "poetry", "pipx"), _RUNTIME) | {
+_REMEDIES = dict.fromkeys(("uv", "uvx", "poetry", "pipx", "pipenv", "hatch", "pdm", "rye"), _RUNTIME) | {
     **dict.fromkeys(
         ("conda", "mamba", "micromamba", "pixi", "pyenv"), "name its interpreter in `python_path:`"
     ),
@@ -84,6 +86,12 @@ def _remove_wrapper(command: Command) -> bool:
     if name == "env":
         _remove_env(command)
         return True
+    if session := session_of(command.words):
+        _enter(command, session)
+        return True
+    if name == "uv" and not _wrapper_length(command.words) and "-m" in command.words:  # `uv run -m MODULE`
+        place = command.words.index("-m")
+        command.words = [*command.words[:place], "python", *command.words[place:]]
     length = _wrapper_length(command.words) if name in _WRAPPERS else 0
     wrapper = command.words[:length]
     if wrapper and name in ("sudo", "doas", "runuser"):
@@ -101,6 +109,17 @@ def _remove_wrapper(command: Command) -> bool:
         command.folder = _value_of(wrapper, "--directory" if name == "uv" else "--cwd") or command.folder
     command.words = command.words[length:]
     return bool(wrapper)
+
+
+def _enter(command: Command, session: Session) -> None:
+    """Go on with what a session runs."""
+    if session.is_login:
+        command.environment, command.secrets, command.path = {}, {}, None
+        command.folder = host_variable("HOME")
+    command.words = session.words
+    command.user = session.user or command.user
+    command.folder = session.folder or command.folder
+    command.environment |= filter(None, map(assignment, session.variables))
 
 
 def _value_of(wrapper: list[str], name: str) -> str:
