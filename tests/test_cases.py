@@ -327,7 +327,7 @@ INLINE = {
     "systemd's variables in a Quadlet file, and a file that is not here": (
         "quadlet", "[Container]\nImage=vllm/vllm-openai\nExec=--model ${M}\nAddDevice=nvidia.com/gpu=all\nPublishPort=8000:8000\n[Service]\nEnvironment=M=a/b\nEnvironmentFile=/no/v.env\n",
         ["model_path: \"${M}\""],
-        ["line 8: the variables in /no/v.env", "line 8: `M` is `a/b` in Environment="]),
+        ["line 8: the variables in /no/v.env", "line 8: `M` is `a/b`, if that file does not set it"]),
     "a variable alone for the model": ("unit", "[Service]\nUser=ai\nRestart=always\nExecStart=/v/bin/vllm serve $VLLM_ARGS\n", ["model_path: \"${VLLM_ARGS}\""], ["line 4: `${VLLM_ARGS}` is taken for the model"]),
     "a variable alone for all words": (
         "compose", "services: {v: {image: 'ghcr.io/ggml-org/llama.cpp:server', command: '${LLAMA_ARGS} --port 8080', ports: ['8080:8080']}, w: {image: vllm/vllm-openai, command: --model a/b}}\n",
@@ -449,7 +449,7 @@ INLINE = {
     "options that come twice": (
         "command", "vllm serve a/b --port 8000 --max_model_len=8 --max-model-len 16 --enable-prefix-caching --no-enable-prefix-caching --port 8001\n",
         ["port: 8001", "max_model_len: 16", "enable-prefix-caching: false"], []),
-    "llama.cpp's options that come twice": ("command", "/l/llama-server -m /a.gguf -c 100 --host 1.1.1.1 --lora x --host 127.0.0.1 -c 200 --lora y\n", ["host: 127.0.0.1", "max_model_len: 200", "lora: x", "[--lora, y]"], []),
+    "llama.cpp's options that come twice": ("command", "/l/llama-server -m /a.gguf -c 100 --host 1.1.1.1 --lora x --host 127.0.0.1 -c 200 --lora y\n", ["host: 127.0.0.1", "max_model_len: 200", "[--lora, x, --lora, y]"], []),
     "options of two words": (
         "command", "/l/llama-server --control-vector-layer-range 10 20 -m /a.gguf --lora-scaled /b.gguf 0.5 --port 1\n",
         ["[--control-vector-layer-range, '10', '20', --lora-scaled, /b.gguf, '0.5']", "port: 1"], []),
@@ -556,7 +556,7 @@ INLINE = {
     "PATH of a unit": ("unit", "[Service]\nUser=ai\nEnvironment=PATH=/opt/c/bin:/usr/bin\nRestart=always\nExecStart=/l/llama-server -m /a.gguf\n", ["user: ai"], ["line 3: `PATH` with /opt/c/bin"]),
     "a stop without an end": ("unit", "[Service]\nUser=ai\nTimeoutStopSec=0\nRestart=always\nExecStart=/l/llama-server -m /a.gguf\n", ["user: ai"], ["line 3: TimeoutStopSec=0; a stop has a limit here"]),
     "a variable that a file may set": (
-        "unit", '[Service]\nUser=ai\nEnvironment="A=--seed 3"\nEnvironmentFile=-/no/such\nRestart=always\nExecStart=/v/bin/vllm serve /m $A\n', ['args: ["${A}"]'], ["line 4: `A` is `--seed 3` in Environment="]),
+        "unit", '[Service]\nUser=ai\nEnvironment="A=--seed 3"\nEnvironmentFile=-/no/such\nRestart=always\nExecStart=/v/bin/vllm serve /m $A\n', ['args: ["${A}"]'], ["line 4: `A` is `--seed 3`, if that file does not set it"]),
     "two engines in a unit's shell behind a wrapper": (
         "unit", "[Service]\nUser=ai\nRestart=always\nExecStart=/usr/bin/timeout 5 /bin/bash -c 'echo x > /sys/y; /l/llama-server -m /a.gguf & /l/llama-server -m /b.gguf'\n",
         ["model_path: /b.gguf"], ["line 4: `/l/llama-server -m /a.gguf`, another engine", "line 4: `/usr/bin/timeout 5` before the program", "line 4: what is written to /sys/y"]),
@@ -642,7 +642,7 @@ INLINE = {
     "a folder of Compose that is read-only": (
         "compose", "services:\n  v:\n    image: vllm/vllm-openai\n    restart: always\n    command: --model a/b\n    volumes: [{type: bind, source: /hf, target: /root/.cache/huggingface, read_only: true}]\n",
         ["HF_HOME: /hf"], ["line 6: `/hf` was mounted read-only"]),
-    "names and keys of llama.cpp": ("command", "llama-server -m /a.gguf -a one -a two,three --api-key k1-a --api-key k2-b --lora /x --lora /y\n", ["served_model_name: one,two,three", "args: [--lora, /y]"], ["line 1: the keys of `--api-key` after the first"]),
+    "names and keys of llama.cpp": ("command", "llama-server -m /a.gguf -a one -a two,three --api-key k1-a --api-key k2-b --lora /x --lora /y\n", ["served_model_name: one,two,three", "args: [--lora, /x, --lora, /y]"], ["line 1: the keys of `--api-key` after the first"]),
     "the first of two engines in a unit's shell": ("unit", "[Service]\nRestart=always\nUser=root\nExecStart=/bin/sh -c '/opt/v/bin/vllm serve /m/main || /opt/v/bin/vllm serve /m/other'\n", ["model_path: /m/main"], ["line 4: `/opt/v/bin/vllm serve /m/other`, another engine"]),
     "images of llama.cpp with all programs": (
         "command", "docker run --gpus all --network host ghcr.io/ggml-org/llama.cpp:full-cuda --server -m /a.gguf\ndocker run --gpus all --network host ghcr.io/ggml-org/llama.cpp:server-cuda -m /b.gguf\n",
@@ -672,6 +672,32 @@ INLINE = {
         ["model_path: a/b\ngpus: [1]\nenv_vars:\n  A: '1'\n  B: '2'\n", "model_path: c/d\nenv_vars:\n  A: '1'\n", "model_path: e/f\nuser: ai\n\n", "model_path: g/h\nenv_vars:\n  A: '1'\n", "model_path: i/j\n"],
         ["line 2: `cd /srv`", "line 6: `uv run` before the program", "line 7: `su …` runs an engine in a way that cannot be read"]),
     "a crash that was no failure": ("unit", "[Service]\nRestart=on-failure\nUser=ai\nExecStart=-/v/bin/vllm serve a/b\n", ["model_path: a/b"], ["line 4: the prefix `-` of ExecStart=, for which a crash was no failure"]),
+    "templates that are not filled in": (
+        "command", "llama-server -m {{ model }} -c {{ ctx }}\n{{ llama_bin }} -m /a.gguf\n{{venv}}/bin/vllm serve /m/a\nvllm serve a/b\n", ["model_path: a/b"],
+        ["line 1: fill in `{{ model }}`", "line 2: fill in `{{ llama_bin }}`", "line 3: fill in `{{venv}}`"]),
+    "a template in a unit and a login shell": ("unit", "[Service]\nUser=ai\nRestart=always\nExecStart=/bin/bash -lc 'vllm serve {{ model }}'\n", [], ["line 4: fill in `{{ model }}`"]),
+    "login shells": (
+        "command", "#!/bin/bash -l\nbash -l -c 'vllm serve a/b'\nsu - ai -c 'vllm serve c/d'\nsudo -iu ai vllm serve e/f\nbash -ic 'vllm serve g/h'\n", ["model_path: g/h"],
+        ["line 1: `-l`: such a shell reads files of its user", "line 2: `bash -l`: such a", "line 3: `su`: such a", "line 4: `sudo -i`: such a", "line 5: `bash -ic`: such a"]),
+    "the order of what fills one list": (
+        "command", "llama-server -m /a.gguf -ot a=CUDA0 -ngl 9 -ot b=CUDA1 --n-cpu-moe 99\nllama-server -m /b.gguf -ot a=CPU --n-cpu-moe 9\nllama-server -m /c.gguf --lora-scaled /x 0.5 --lora /y --lora /z\n",
+        ["args: [-ot, a=CUDA0, -ot, b=CUDA1, --n-cpu-moe, '99']", "override-tensor: a=CPU\n  n-cpu-moe: 9", "args: [--lora-scaled, /x, '0.5', --lora, /y, --lora, /z]"], []),
+    "processors that are set twice": (
+        "command", "taskset -c 0-15 numactl --physcpubind=0-7 vllm serve a/b\nsystemd-run --scope -p CPUAffinity=0-9 taskset -c 0-3 vllm serve c/d\nrenice -n 5 $$\ntaskset -cp 0-7 $$\nvllm serve e/f --tp 2\n",
+        ["CPUAffinity: 0-7\n", "CPUAffinity: 0-3\n"], ["line 3: `renice -n 5 $$`, for what follows", "line 4: `taskset -cp 0-7 $$`, for what follows"]),
+    "a prefix that is no file": ("command", "cd /srv\nvllm serve a/b --root-path llm --ssl-certfile c.pem\n", ["root-path: llm", "ssl-certfile: /srv/c.pem"], []),
+    "texts that other shells run": (
+        "command", "sudo -u ai bash <<'X'\nvllm serve a/b\nX\nsu - ai <<X\nvllm serve a/b\nX\nat now <<< 'vllm serve a/b'\nvllm serve c/d\nsudo -S vllm serve e/f <<< 'Zx9SECRET'\n", ["model_path: c/d"],
+        ["line 1: `bash …` runs an engine", "line 4: `su …` runs an engine", "line 7: `at …` runs an engine", "line 9: it has `<<<…`; remove that"]),
+    "a loop over a file": ("command", "while read -r m; do\nvllm serve $m\ndone < models.txt\nvllm serve a/b\n", ["model_path: a/b"], ["line 2: it is in a loop (line 1)"]),
+    "scripts beside a script": ("command", "module load cuda/12.4\n./none.sh --port 1\nbash run.sh\nvllm serve a/b\n", ["# Not carried over: line 1: `module load cuda/12.4`, which may set variables"], ["line 2: `./none.sh …`, which is not read; if it starts an engine, run `recipectl import command ./none.sh`"]),
+    "nothing but a script": ("command", "exec ./run.sh --port 1\n", [], ["line 1: `./run.sh …`, which is not read; if it starts an engine"]),
+    "options of docker in a variable": ("command", "docker run -d --restart always -p 8000:8000 --gpus all $OPTS vllm/vllm-openai --model a/b\n", ["model_path: a/b"], ["line 1: `${OPTS}`, which may be options of the container"]),
+    "what eval runs, and further arguments": (
+        "command", 'M="${1:-a/b}"\nvllm serve "$M" "${@:2}"\nCMD="vllm serve c/d --served-model-name \'x y\'"\neval "$CMD"\nexport X=1\nexport -n X\nvllm serve e/f\n',
+        ["model_path: a/b", "served_model_name: x y", "model_path: e/f\n"], ["line 2: `$@`, the arguments of the script"]),
+    "a value that a loop reads": ("command", "while getopts m: o; do M=$OPTARG; done\nN=$M-x\nvllm serve a/b --seed $N\n", ["seed: \"${B_N}\""], ["line 2: `N` is set from what only a running shell knows"]),
+    "secrets in other words": ("unit", "[Service]\nUser=ai\nRestart=always\nEnvironment=MYPASS=SeCr3tVaLu3\nExecStartPre=/usr/bin/aws configure set aws_secret_access_key SeCr3tVaLu4\nExecStart=/v/bin/vllm serve a/b\n", ["MYPASS: /etc/recipectl/secrets/MYPASS"], ["aws_secret_access_key …"]),
     "a placeholder": ("command", "vllm serve a/b --port '<PORT>'\nvllm serve c/d\n", ["model_path: c/d"], ["line 1: fill in `<PORT>`"]),
 }  # fmt: skip
 

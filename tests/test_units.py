@@ -89,6 +89,7 @@ def test_the_folder_that_a_flag_has_written_is_writable(words: dict[str, object]
 
 @pytest.mark.parametrize(("variables", "lines"), [
     ({"HF_HOME": "/srv/hf"}, ["ReadWritePaths=-/srv/hf"]), ({"HF_HOME": "relative"}, []), ({"OTHER": "/srv"}, []),
+    ({"HF_HUB_CACHE": "/srv/hub", "PROMETHEUS_MULTIPROC_DIR": "/run/p"}, ["ReadWritePaths=-/srv/hub", "ReadWritePaths=-/run/p"]),
 ])  # fmt: skip
 def test_a_moved_folder_can_be_written(variables: dict[str, str], lines: list[str]) -> None:
     assert [line for line in unit(env_vars=variables) if line.startswith("ReadWrite")] == lines
@@ -100,6 +101,21 @@ def test_a_moved_folder_can_be_written(variables: dict[str, str], lines: list[st
 def test_what_a_model_needs_stays_visible(path: str, tmp: str, home: str) -> None:
     lines = unit(model_path=path)
     assert (f"PrivateTmp={tmp}" in lines, f"ProtectHome={home}" in lines) == (True, True)
+
+
+@pytest.mark.parametrize(
+    ("folder", "home"), [("/home/x/llama", "read-only"), ("~", "read-only"), ("/srv/x", "yes")]
+)
+def test_the_folder_of_the_engine_stays_visible(folder: str, home: str) -> None:
+    assert f"ProtectHome={home}" in unit(service={"WorkingDirectory": folder})
+
+
+@pytest.mark.parametrize(
+    "words", [{"extra_args": {"log-file": "/srv/logs/a.log"}}, {"args": ["-lcd", "/srv/logs/a.bin"]}]
+)
+def test_the_folder_of_a_file_that_is_written_is_writable(words: dict[str, object]) -> None:
+    lines = unit(backend="llamacpp", binary="/bin/true", model_path="/m.gguf", **words)
+    assert "ReadWritePaths=-/srv/logs" in lines
 
 
 def test_times_follow_from_the_load() -> None:

@@ -33,14 +33,12 @@ from recipectl.importers.command import (
     Command,
     NoEngineError,
     command_from_words,
-    is_given_model,
     program_shown,
 )
-from recipectl.importers.draft import AS_IT_RUNS, UNKNOWN_VALUE, VARIABLE_START, Draft, redacted
+from recipectl.importers.draft import AS_IT_RUNS, Draft, redacted
 from recipectl.importers.from_command import draft_from_command
 from recipectl.importers.lines import errors_at, place_of, placed
-from recipectl.importers.programs import runs_engine
-from recipectl.importers.shell_programs import has_effect, hidden_engine, what_it_is
+from recipectl.importers.shell_programs import has_effect, hidden_engine, may_run_engine, what_it_is
 from recipectl.importers.unwrapping import unwrapped
 from recipectl.importers.variables import keep_cache
 from recipectl.place import Place
@@ -81,24 +79,24 @@ def command_(words: tuple[str, ...], folder: Path | None) -> int:
             lost_before_engine += command.lost_before
             continue
         try:
-            if not _may_run_engine(program_words):
+            if not may_run_engine(program_words):
                 raise NoEngineError(shlex.join(command.words))
             drafts.append(_draft(command))
             drafts[-1].not_carried_over[:0] = lost_before_engine
             lost_before_engine = []
         except NoEngineError:
+            lost_before_engine += command.lost_before
             if refusal := hidden_engine(program_words):
                 refusals.append(placed(refusal, command.place))
                 continue
-            lost_before_engine += command.lost_before
             other = program_words or command.words
             sentence = f"`{redacted(program_shown(other))}`, {what_it_is(other)}"
             not_carried_over.append(placed(sentence, command.place))
         except UsageError as error:
+            lost_before_engine += command.lost_before
             refusals.append(placed(str(error), command.place))
     if not drafts and not refusals:
-        fault = f"{words[0]} runs no engine (vllm, sglang, llama-server)"
-        raise UsageError(f"{fault}; give an engine's command, {AS_IT_RUNS}")
+        _refuse_other(words[0], not_carried_over)
     if drafts:
         let_share_gpus(drafts)
         output(drafts, folder, [*not_carried_over, *lost_before_engine])
@@ -106,6 +104,13 @@ def command_(words: tuple[str, ...], folder: Path | None) -> int:
     for refusal in refusals:
         click.echo(placed(refusal, file), err=True)
     return 2 if refusals else 0
+
+
+def _refuse_other(source: str, not_carried_over: list[str]) -> None:
+    for text in not_carried_over:
+        click.echo(placed(text, source), err=True)
+    fault = f"{source} runs no engine (vllm, sglang, llama-server)"
+    raise UsageError(f"{fault}; give an engine's command, {AS_IT_RUNS}")
 
 
 @import_.command("vllm-studio")
@@ -284,13 +289,6 @@ def _commands(words: tuple[str, ...]) -> list[Command]:
     if " " not in source.strip():
         raise UsageError(f"there is no file {source}; give a file, `-`, or a command after `--`")
     return shell.commands(source)
-
-
-def _may_run_engine(words: list[str]) -> bool:
-    """Whether a program is an engine, is not known and given a model, or was refused already."""
-    if words and (VARIABLE_START in words[0] or UNKNOWN_VALUE in words[0]):
-        return runs_engine(words) or is_given_model(words)
-    return not words or runs_engine(words)
 
 
 def _is_file(word: str) -> bool:

@@ -10,6 +10,14 @@ from recipectl.systemd import quoting
 
 _TEMPORARY = "/tmp/"  # noqa: S108  (compared, not used); it also matches /var/tmp/
 _HOMES = ("/home/", "/root/", "/run/user/")
+# Folders that engines and their libraries write, besides those that each model has of its own.
+_WRITTEN_VARIABLES = (
+    "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "TRANSFORMERS_CACHE", "HF_XET_CACHE", "HF_ASSETS_CACHE",
+    "LLAMA_CACHE", "MODELSCOPE_CACHE", "TORCH_HOME", "TORCH_EXTENSIONS_DIR", "CUDA_CACHE_PATH", "TMPDIR",
+    "NUMBA_CACHE_DIR", "FLASHINFER_WORKSPACE_BASE", "OUTLINES_CACHE_DIR", "PROMETHEUS_MULTIPROC_DIR",
+    "VLLM_CONFIG_ROOT", "VLLM_TORCH_PROFILER_DIR", "SGLANG_TORCH_PROFILER_DIR", "SGLANG_CACHE_DIR",
+    "TVM_FFI_CACHE_DIR", "MPLCONFIGDIR",
+)  # fmt: skip
 
 
 def unit_lines(
@@ -19,7 +27,8 @@ def unit_lines(
     environment = resolved.environment
     values = [variable.value for variable in environment.values()]
     runtime = resolved.runtime
-    used = "\n".join((*resolved.argv, *runtime.path, *runtime.link_targets, *values))
+    settings = [value for values in resolved.recipe.service.values() for value in values]
+    used = "\n".join((*resolved.argv, *runtime.path, *runtime.link_targets, *values, *settings))
     # A private /tmp would hide a venv or a model that lies there; so would ProtectHome=yes.
     private = _TEMPORARY not in used
     lines = [f"PrivateTmp={'yes' if private else 'no'}", "UMask=0027"]
@@ -33,7 +42,9 @@ def unit_lines(
     if level == "off":
         return lines
     lines += _DEFAULT
-    lines.append(f"ProtectHome={'read-only' if any(home in used for home in _HOMES) else 'yes'}")
+    starts_in_home = "~" in resolved.recipe.service.get("WorkingDirectory", ())
+    in_home = starts_in_home or any(home in used for home in _HOMES)
+    lines.append(f"ProtectHome={'read-only' if in_home else 'yes'}")
     lines += [f"ReadWritePaths={quoting.word(f'-{path}')}" for path in moved_directories(resolved)]
     if level == "strict":
         lines += _STRICT
@@ -57,7 +68,7 @@ def moved_directories(resolved: ResolvedRecipe) -> list[str]:
     environment = resolved.environment
     return _written_by_flags(resolved) + [
         environment[name].value
-        for name, folder in directories(resolved.recipe).items()
+        for name, folder in (dict.fromkeys(_WRITTEN_VARIABLES, "") | directories(resolved.recipe)).items()
         if name in environment
         and environment[name].value != folder
         and environment[name].value.startswith("/")
@@ -66,9 +77,11 @@ def moved_directories(resolved: ResolvedRecipe) -> list[str]:
 
 def _written_by_flags(resolved: ResolvedRecipe) -> list[str]:
     words = [part for word in resolved.argv for part in word.split("=", 1 if word.startswith("--") else 0)]
-    flags = ENGINES[resolved.recipe.backend].written_flags
-    pairs = pairwise(words)
-    return [value for flag, value in pairs if flag.replace("_", "-") in flags and value.startswith("/")]
+    engine = ENGINES[resolved.recipe.backend]
+    pairs = [(flag.replace("_", "-"), value) for flag, value in pairwise(words) if value.startswith("/")]
+    folders = [value for flag, value in pairs if flag in engine.written_flags]
+    files = [value for flag, value in pairs if flag in engine.written_files]
+    return [*folders, *(file.rpartition("/")[0] or "/" for file in files)]
 
 
 _KERNEL = [

@@ -36,6 +36,8 @@ class Engine(NamedTuple):
     metrics_variable: str = ""  # switches them on, too
     no_metrics_flag: str = ""  # switches them off
     written_flags: tuple[str, ...] = ()  # flags that name a folder which it writes
+    written_files: tuple[str, ...] = ()  # the same for a file
+    ordered_flags: tuple[tuple[str, ...], ...] = ()  # sets of flags whose order among each other decides
     hub_flag: str | None = None  # instead of `model_flag`, for a model of the hub
     config_flag: str | None = None  # names a YAML file whose keys are flags
     model_sources: tuple[str, ...] = ()  # flags that name a model in another way

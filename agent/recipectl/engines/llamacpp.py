@@ -18,6 +18,14 @@ ENGINE = Engine(
     port=8080,
     health_path="/health",
     written_flags=("--slot-save-path", "--log-prompts-dir"),
+    written_files=("--log-file", "--lookup-cache-dynamic", "-lcd"),
+    # common/arg.cpp: they fill one list each; of the buffers for tensors the first that matches counts.
+    ordered_flags=(
+        ("--override-tensor", "--cpu-moe", "--n-cpu-moe"),
+        ("--spec-draft-override-tensor", "--spec-draft-cpu-moe", "--spec-draft-n-cpu-moe"),
+        ("--lora", "--lora-scaled"),
+        ("--control-vector", "--control-vector-scaled"),
+    ),
     version_path="/props",
     version_key="build_info",
     flags={

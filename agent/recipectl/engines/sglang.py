@@ -25,6 +25,7 @@ ENGINE = Engine(
     written_flags=(
         "--download-dir", "--file-storage-path", "--crash-dump-folder", "--debug-tensor-dump-output-folder",
         "--export-metrics-to-file-dir", "--ple-offload-dir", "--spec-trace-dir",
+        "--modelopt-checkpoint-save-path", "--modelopt-export-path",
     ),
     config_flag="--config",
     version_path="/server_info",

@@ -68,9 +68,12 @@ def set_arguments(draft: Draft, backend: str, options: list[GivenOption], stray_
     options = _last_of_each(backend, _with_all_names(options))
     nodes, node_options = nodes_value(backend, options)
     arguments = _Arguments(backend)
+    ordered = _ordered(backend, options)
     for option in options:
         values = option.values or tuple(filter(None, (option.raw[0].partition("=")[2],)))
-        if option not in node_options and not take_secret(draft, backend, option.flag, values):
+        if option in ordered:
+            arguments.args += option.raw
+        elif option not in node_options and not take_secret(draft, backend, option.flag, values):
             arguments.add(option)
     for key, _ in ENGINES[backend].flags.items():
         if key in arguments.fields:
@@ -82,6 +85,16 @@ def set_arguments(draft: Draft, backend: str, options: list[GivenOption], stray_
     draft.not_carried_over += [*arguments.notes, *_unknown_words(backend, options, stray_words)]
     if args := [*stray_words, *arguments.args]:
         draft.set("args", args, "As written: no key gives exactly these words.")
+
+
+def _ordered(backend: str, options: list[GivenOption]) -> list[GivenOption]:
+    """Options that must stay in their order: one of a set whose order decides is there twice."""
+    result = []
+    for family in ENGINES[backend].ordered_flags:
+        members = [option for option in options if option.flag in family]
+        if len({option.flag for option in members}) < len(members):
+            result += members
+    return result
 
 
 def _with_all_names(options: list[GivenOption]) -> list[GivenOption]:

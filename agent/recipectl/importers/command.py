@@ -23,6 +23,10 @@ _WITHOUT_SECRETS = re.compile(
 _ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)\Z", re.S)
 
 
+# What is said of a login shell, and of an interactive one.
+READS_PROFILE = "such a shell reads files of its user (~/.profile, ~/.bashrc), which may set variables"
+
+
 class NoEngineError(UsageError):
     """A command that runs another program, or an image of one."""
 
@@ -72,6 +76,14 @@ class Command:
         place = match[1] if match else self.place
         texts = dict.fromkeys(reason.removeprefix(f"{place}: ") for reason in reasons)
         self.refuse(place, f"{'; '.join(texts)}; write the result")
+
+
+def template_in(words: Sequence[str]) -> str | None:
+    """A variable that a template has left in a command, `{{ model }}` without quotes; None without one."""
+    text = " ".join(words)
+    is_split = any(word in ("{{", "{%") for word in words)
+    match = re.search(r"\{[{%] *(.{0,60}?) *[}%]\}", text if is_split else "".join(words[:1]))
+    return match[0] if match else None
 
 
 def is_given_model(words: Sequence[str]) -> bool:

@@ -3,6 +3,7 @@
 import re
 
 from recipectl.importers.container_options import Container
+from recipectl.importers.draft import VARIABLE_ALONE
 
 _FLAGS = frozenset(
     """
@@ -16,9 +17,19 @@ _DETACHED = re.compile(r"-[itqP]*d")
 _JOINED_SHORT_FLAGS = re.compile(r"-[ditqP]+([a-zA-Z].*)\Z")
 
 
+def _is_variable_of_options(words: list[str]) -> bool:
+    """True for `$OPTIONS` before an image of an engine: without a value it is no word."""
+    is_alone = VARIABLE_ALONE.fullmatch(words[0]) and len(words) > 1
+    return bool(is_alone) and bool(re.match(r"[\w.][\w./:@-]*(vllm|sglang|llama)", words[1]))
+
+
 def read_options(words: list[str], container: Container) -> list[str]:
     """Read the options of `docker run`; returns the image and its arguments."""
-    while words and words[0].startswith("-"):
+    while words and (words[0].startswith("-") or _is_variable_of_options(words)):
+        if not words[0].startswith("-"):
+            container.leave_out(f"`{words[0]}`, which may be options of the container")
+            words = words[1:]
+            continue
         name, equals, value = words[0].partition("=")
         words = words[1:]
         if name in _NAMED_FLAGS and value != "false":

@@ -156,7 +156,7 @@ def _refuse_unknown(image: str, words: list[str]) -> None:
         raise UsageError(f"{fault}; run `recipectl import llama-swap` with its configuration")
     is_unknown = not image or VARIABLE_START in re.sub(r":[^/:]*\Z", "", image)
     tells_nothing = is_unknown and (not words or words[0].startswith("-"))
-    is_other = not re.search("vllm|sglang|(?<!o)llama(?!-swap)", image)
+    is_other = not re.search("vllm|sglang|(?<!o)llama(?!-swap)", _without_tag(image))
     if is_other and not tells_nothing and not is_given_model([*words, ""]):
         raise NoEngineError(f"the image `{image}` runs no known engine (vllm, sglang, llama-server)")
     shown = f"the image `{image}`" if image else "the image that is built"
@@ -186,7 +186,19 @@ def _entrypoint(container: Container, image: str, arguments: list[str]) -> tuple
     is_model = "/" in first and not first.endswith((".sh", ".py"))
     if first and not first.startswith(("-", VARIABLE_START)) and not is_model and "vllm-openai" not in image:
         return ()  # a program, or a command of the image's own program
-    return next((words for pattern, words in _ENTRYPOINTS.items() if re.search(pattern, image)), ())
+    return next(
+        (
+            words
+            for pattern, words in _ENTRYPOINTS.items()
+            if re.search(pattern, image if ":" in pattern else _without_tag(image))
+        ),
+        (),
+    )
+
+
+def _without_tag(image: str) -> str:
+    """The name of an image: the tag of another program may name an engine (`tritonserver:25.01-vllm`)."""
+    return re.sub(r"(@.*|:[^/:]*)\Z", "", image)
 
 
 def _inside_shell(words: list[str], container: Container) -> list[str]:

@@ -13,7 +13,7 @@ from recipectl.engines import flags
 from recipectl.engines.options import shipped_options
 from recipectl.errors import UsageError
 from recipectl.importers.arguments import SECRET_FLAG, set_arguments
-from recipectl.importers.command import Command, NoEngineError
+from recipectl.importers.command import Command, NoEngineError, template_in
 from recipectl.importers.containers import command_in_container
 from recipectl.importers.draft import (
     VARIABLE_END,
@@ -35,7 +35,7 @@ from recipectl.systemd.unitfile import RESERVED_ENDINGS
 # A relative path, by its ending, and words that somebody must replace.
 _FILE = re.compile(r"[\w.-]+(/[\w.-]+)*\.(jinja2?|py|ya?ml|pem|key|crt|gguf|json|txt)")
 _PATH_OPTION = re.compile(
-    r"--?(?!-|model-|tokenizer-|hf-config-|.*-model-path)(?:[\w-]*-)?(path|dir|file|keyfile|certfile|certs)"
+    r"--?(?!-|model-|tokenizer-|hf-config-|.*(?:-model|-or|root|-per)-path)(?:[\w-]*-)?(path|dir|file|keyfile|certfile|certs)"
 )
 _PLACEHOLDER = re.compile(
     r"^<([A-Z][A-Z0-9_ .-]*|[A-Za-z]\w*[ _.-][\w .-]*|model|path|port|host|name)>$|^[^%]*\{\{ *[\w.-]+ *\}\}"
@@ -69,6 +69,8 @@ def _draft(command: Command, name: str | None, origin: str) -> Draft:
     if container_command := command_in_container(command):
         command = unwrapped(container_command[0])
         notes = container_command[1]
+    if variable := template_in(command.words):
+        raise UsageError(f"fill in `{redacted(variable)}`")
     engine = _engine(command)
     draft = Draft(name or "", not_carried_over=list(command.not_carried_over))
     arguments = _arguments(engine, command, draft, notes)

@@ -6,14 +6,14 @@ from recipectl.compiler.secrets import looks_secret
 from recipectl.importers.draft import VARIABLE_START
 
 _NAME = re.compile(
-    r"(^|_)(\w*KEY|PW|AUTH|JWT|BEARER|SK|DSN|COOKIE|SALT|CONNECTION_STRING|WEBHOOK(_URL)?)$", re.I
+    r"(^|_)(\w*KEY|\w*PASS|PW|AUTH|JWT|BEARER|SK|DSN|COOKIE|SALT|CONNECTION_STRING|WEBHOOK(_URL)?)$", re.I
 )
 # Values of any length count under these names.
 _ALWAYS = re.compile(
     r"((SECRET|MASTER|API|ACCESS|PRIVATE|ENCRYPTION|SIGNING|SESSION)_?KEY|AUTHKEY|(^|_)(JWT|BEARER|DSN))\Z",
     re.I,
 )
-_PLAIN_NAME = re.compile(r"(PUBLIC|CACHE|SORT|PARTITION|HASH|PRIMARY|FOREIGN)_?KEY\Z", re.I)
+_PLAIN_NAME = re.compile(r"((PUBLIC|CACHE|SORT|PARTITION|HASH|PRIMARY|FOREIGN)_?KEY|BYPASS|COMPASS)\Z", re.I)
 _HOOK = re.compile(
     r"https?://(hooks\.slack\.com/services/|[^/@\s]+@)|/bot\d+:[\w-]+|\btskey-\w|\bAccountKey=\S"
 )

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from recipectl.errors import UsageError
 from recipectl.importers import shell_redirections
-from recipectl.importers.command import Command, refused
+from recipectl.importers.command import READS_PROFILE, Command, refused
 from recipectl.importers.draft import AS_IT_RUNS, PRIVATE
 from recipectl.importers.programs import runs_engine
 from recipectl.importers.shell_branches import merge
@@ -56,13 +56,14 @@ def commands(
     if own_name:
         variables["0"] = Variable(own_name)
     shell = _Shell(Scope(variables, exported_names, arguments=arguments, script_folder=folder, is_zsh=is_zsh))
+    shell.lost += of_scheduler(text)
+    if login := re.match(r"#!\S*\b(?:ba|da|z)?sh +(-[a-z]*[li][a-z]*|--login)\b", text):
+        shell.lost.append(f"line 1: `{login[1]}`: {READS_PROFILE}")
     try:
         # With the last newline, a backslash before the end continues a line.
         shell.run(statements(text.removeprefix("\ufeff").replace("\r\n", "\n") + "\n"))
     except RecursionError as error:
         raise UsageError(f"the script is nested too deeply; {AS_IT_RUNS[3:]}") from error
-    if shell.commands:
-        shell.commands[0].not_carried_over[:0] = of_scheduler(text)
     if shell.lost and shell.commands:  # after the last program
         shell.commands[-1].not_carried_over += shell.lost
         shell.commands[-1].lost_before += shell.lost

@@ -1,5 +1,7 @@
 """What a shell sets: assignments, and `export`, `declare`, `readonly` and `local`."""
 
+import re
+from collections.abc import Iterable
 from dataclasses import replace
 
 from recipectl.importers.command import program_shown
@@ -9,7 +11,15 @@ from recipectl.importers.shell_scope import Scope, Variable
 from recipectl.importers.shell_syntax import Node
 from recipectl.importers.shell_words import ASSIGNMENT, MAX_VALUE, Words, too_long
 
-_OF_SUBSTITUTION = "a substitution, which recipectl does not run"
+
+def _source_of(remarks: Iterable[str]) -> str:
+    """What gives a variable its value, by what was said of the parts of the value."""
+    text = "\n".join(remarks)
+    if "$((" in text:
+        return "`$((…))`, which recipectl does not calculate"
+    if re.search("` is set (in|by|with) ", text):
+        return "what only a running shell knows"
+    return "a substitution, which recipectl does not run"
 
 
 class Assignments:
@@ -36,19 +46,26 @@ class Assignments:
                 options += text[1:]
             elif not name:
                 self._lose([node.Variant.Value, text], node.line)
-            elif {*options} - {*"xrgap"}:  # integers, references, maps, and `export -n`
-                self.lost.append(f"line {node.line}: `{node.Variant.Value} -{options} {name}`")
-                self.scope.forget([name], f"with -{options}", node.line)
+            elif {*options} - {*"xrgap"}:
+                self._declare_other(node, options, name)
             elif match:
                 self._set(name, Variable(match[2], remarks=tuple(words.remarks)), node.line)
             elif isinstance(value, Variable):
                 self._assign(argument, value)
             elif "a" in options and name not in self.scope.variables:
                 self._set(name, Variable(elements=()), node.line)
-            if name and (node.Variant.Value == "export" or "x" in options):
+            if name and "n" not in options and (node.Variant.Value == "export" or "x" in options):
                 self._export(name, node.line)
             if name and (node.Variant.Value == "readonly" or "r" in options):
                 self.scope.readonly_names.add(name)
+
+    def _declare_other(self, node: Node, options: str, name: str) -> None:
+        """`export -n`; and integers, references and maps, which have no value here."""
+        if (node.Variant.Value, options) == ("export", "n"):
+            self.scope.exported_names.discard(name)
+            return
+        self.lost.append(f"line {node.line}: `{node.Variant.Value} -{options} {name}`")
+        self.scope.forget([name], f"with -{options}", node.line)
 
     def _export(self, name: str, line: int) -> None:
         self.scope.exported_names.add(name)
@@ -88,8 +105,7 @@ class Assignments:
             self.lost.append(f"line {line}: `{name}` is read-only: it keeps its value")
             return
         if UNKNOWN_VALUE in variable.value:
-            calculates = any("$((" in remark for remark in variable.remarks)
-            source = "`$((…))`, which recipectl does not calculate" if calculates else _OF_SUBSTITUTION
+            source = _source_of(variable.remarks)
             remark = f"line {line}: `{name}` is set from {source}"
             variable = Variable(host_variable(name), remarks=(remark,))
             self._substituted.add(name)

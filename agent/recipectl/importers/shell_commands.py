@@ -12,6 +12,7 @@ from recipectl.importers.programs import runs_engine
 from recipectl.importers.shell_assignments import Assignments
 from recipectl.importers.shell_functions import Function
 from recipectl.importers.shell_programs import (
+    changes_its_shell,
     files_of_tee,
     has_effect,
     holds_engine,
@@ -21,8 +22,8 @@ from recipectl.importers.shell_programs import (
     sets_gpus_up,
 )
 from recipectl.importers.shell_scope import Scope, Variable
-from recipectl.importers.shell_sources import variables_of
-from recipectl.importers.shell_syntax import Node
+from recipectl.importers.shell_sources import text_of, variables_of
+from recipectl.importers.shell_syntax import Fault, Node, statements
 from recipectl.importers.shell_words import Words
 
 
@@ -59,6 +60,9 @@ class SimpleCommands(Assignments):
         elif name and sets_gpus_up(fields):
             shown = " ".join(fields)
             self.lost.append(f"line {node.line}: `{shown}`, which sets the GPUs up; do that at boot")
+        elif name and changes_its_shell(fields):
+            shown = " ".join(fields).replace(UNKNOWN_VALUE, "$$")
+            self.lost.append(f"line {node.line}: `{shown}`, for what follows; see `service:`")
         elif name and has_effect(fields):
             names = inner.exported_names | {item.Name.Value for item in node.Assigns or ()}
             self._add_command(fields, inner, names, words.remarks, words.reasons, node.line)
@@ -180,7 +184,10 @@ class SimpleCommands(Assignments):
             for name, (value, is_exported) in (variables or {}).items():
                 self._set(name, Variable(value), line)
                 self.scope.exported_names |= {name} if is_exported else set()
-            if variables is None:
+            if variables is None and holds_engine(text_of(self._from_folder(file))):
+                remedy = f"run `recipectl import command {file}`"
+                self.commands.append(refused(line, f"`{' '.join(words)}` starts an engine; {remedy}"))
+            elif variables is None:
                 self._lose(words, line)
 
     def _run_conda(self, words: list[str], line: int) -> None:
@@ -196,7 +203,15 @@ class SimpleCommands(Assignments):
         else:
             self.lost.append(f"line {line}: `{' '.join(words)}`; give its `bin/python` as `python_path:`")
 
+    def run(self, script: Iterable[Node | Fault]) -> None:
+        """Follow the statements of a script."""
+        raise NotImplementedError
+
     def _run_eval(self, words: list[str], line: int) -> None:
+        text = " ".join(words[1:])
+        if not re.search(f"[\n{UNKNOWN_VALUE}{VARIABLE_START}]", text):
+            self.run(statements("\n" * (line - 1) + text + "\n"))
+            return
         self._lose(words, line)
         if re.search("vllm|sglang|llama", " ".join(words)):
             self.commands.append(refused(line, "`eval` runs what only a shell knows; write the command"))
@@ -251,6 +266,7 @@ class SimpleCommands(Assignments):
     _BUILTINS: ClassVar[Mapping[str, Callable[["SimpleCommands", list[str], int], None]]] = {
         **dict.fromkeys(("source", "."), _run_source),
         **dict.fromkeys(("conda", "mamba", "micromamba"), _run_conda),
+        **dict.fromkeys(("module", "ml", "spack"), Assignments._lose),
         **dict.fromkeys(("exit", "return"), _run_exit),
         **dict.fromkeys(("read", "mapfile", "readarray", "getopts"), _run_read),
         "alias": Assignments._lose,

@@ -1,13 +1,16 @@
 """Scripts within a command: `bash -c SCRIPT`, also behind `sudo` and the like."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 
-from recipectl.importers.command import Command, program_shown, script_in
+from recipectl.importers.command import READS_PROFILE, Command, program_shown, script_in
 from recipectl.importers.lines import at, placed
 from recipectl.importers.programs import program_name, runs_engine
 from recipectl.importers.shell import commands
 from recipectl.importers.unwrapping import unwrapped
+
+_LOGIN = re.compile("-[a-z]*[li][a-z]*|--login")
 
 
 def inline_commands(
@@ -27,6 +30,11 @@ def inline_commands(
         has_specifiers=True,
         is_zsh=any(program_name([word]) == "zsh" for word in words[: words.index(script)]),
     )
+    options = [word for word in words[1 : words.index(script)] if _LOGIN.fullmatch(word)]
+    if options and programs:
+        sentence = f"`{program_name(words)} {options[0]}`: {READS_PROFILE}"
+        programs[0].not_carried_over.insert(0, sentence)
+        programs[0].lost_before.insert(0, sentence)
     if "\n" not in script:
         for command in programs:
             command.place = ""

@@ -2,9 +2,9 @@
 
 import re
 
-from recipectl.importers.command import SHELLS, Command, program_shown
-from recipectl.importers.draft import AS_IT_RUNS, redacted
-from recipectl.importers.programs import program, program_name
+from recipectl.importers.command import SHELLS, Command, is_given_model, program_shown
+from recipectl.importers.draft import AS_IT_RUNS, UNKNOWN_VALUE, VARIABLE_START, redacted
+from recipectl.importers.programs import program, program_name, runs_engine
 from recipectl.importers.unwrapping import unwrapped
 
 # Programs that change nothing of what an engine is given.
@@ -87,7 +87,7 @@ def runs_its_input(words: list[str]) -> bool:
     has_shell = any(program_name([word]) in SHELLS for word in words)
     is_login = name == "ssh" and len([word for word in words[1:] if not word.startswith("-")]) == 1
     passes_on = name in ("ssh", "docker", "podman", "kubectl", "xargs", "parallel") and has_shell
-    return name in (*SHELLS, "at", "batch", "crontab") or is_login or passes_on
+    return name in (*SHELLS, "su", "at", "batch", "crontab") or is_login or passes_on
 
 
 def files_of_tee(words: list[str]) -> list[str]:
@@ -102,6 +102,22 @@ def sets_gpus_up(words: list[str]) -> bool:
     options = [word for word in words[1:] if word.startswith("-")]
     asks = words[1:2] in (["topo"], ["dmon"], ["pmon"]) or all(map(_SMI_QUERY.match, options))
     return words[0] == "nvidia-smi" and not asks
+
+
+def changes_its_shell(words: list[str]) -> bool:
+    """True for `renice -n 5 $$` and the like: what it sets holds for the programs that follow."""
+    if words[0] not in ("renice", "taskset", "chrt", "ionice", "prlimit"):
+        return False
+    inner = unwrapped(Command({}, words)).words
+    has_process = any(re.fullmatch("-[a-z]*p|--pid(=.*)?", word) for word in words)
+    return words[0] == "renice" or (has_process and not runs_engine(inner or [""]))
+
+
+def may_run_engine(words: list[str]) -> bool:
+    """Whether a program is an engine, is not known and given a model, or was refused already."""
+    if words and (VARIABLE_START in words[0] or UNKNOWN_VALUE in words[0] or "{{" in words[0]):
+        return runs_engine(words) or is_given_model(words)
+    return not words or runs_engine(words)
 
 
 def limits(words: list[str]) -> dict[str, str]:
@@ -119,6 +135,9 @@ def limits(words: list[str]) -> dict[str, str]:
 
 def what_it_is(words: list[str]) -> str:
     """What is said of a program that is left out."""
+    script = next((word for word in words[:2] if word.endswith((".sh", ".bash"))), "")
+    if script:
+        return f"which is not read; if it starts an engine, run `recipectl import command {script}`"
     return "which is not read" if _RUNS_FILES.match(program_name(words)) else "which runs no engine"
 
 

@@ -3,12 +3,13 @@
 import re
 from collections.abc import Iterable, Sequence
 
-from recipectl.importers.command import SHELLS, Command
+from recipectl.importers.command import Command
 from recipectl.importers.draft import VARIABLE_START
 from recipectl.importers.programs import program_name
 from recipectl.importers.shell_conditions import literals
-from recipectl.importers.shell_programs import files_of_tee, holds_engine, is_of_kernel
+from recipectl.importers.shell_programs import files_of_tee, holds_engine, is_of_kernel, runs_its_input
 from recipectl.importers.shell_syntax import Node
+from recipectl.importers.unwrapping import unwrapped
 
 _ENGINES = ("vllm", "sglang", "llama-server", "python", "python3", "docker", "podman")
 # An engine in a file, and the verb that imports that file.
@@ -37,11 +38,13 @@ def check(redirection: Node, word: str, commands: list[Command]) -> None:
             command.not_carried_over.append(text)
     if word == "/dev/null" or (is_output and (not is_number or word in ("1", "2", "-"))):
         return
-    remedy = f"fill in `<{word}>`" if operator == "<" else f"it has `{operator}{word}`; remove that"
-    for command in commands if redirection.Hdoc else ():
-        if program_name(command.words) in (*SHELLS, "ssh"):  # it runs the here-document
-            command.words = [*command.words[:1], "<<", *redirection.Hdoc.texts("Lit")]
+    shown = "<<<…" if operator == "<<<" else f"{operator}{word}"
+    remedy = f"fill in `<{word}>`" if operator == "<" else f"it has `{shown}`; remove that"
     for command in commands:
+        if operator.startswith("<<") and runs_its_input(command.words):
+            inputs = redirection.Hdoc.texts("Lit") if redirection.Hdoc else [word]
+            command.words = [*unwrapped(command).words[:1], "<<", *inputs]
+    for command in (command for command in commands if not command.refusal):
         command.refuse(f"line {redirection.line}", remedy)
 
 

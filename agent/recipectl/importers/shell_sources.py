@@ -10,6 +10,14 @@ from recipectl.importers.variables import read_variables
 _NEED_A_SHELL = ("ParamExp", "CmdSubst", "ArithmExp", "ProcSubst", "ExtGlob")
 
 
+def text_of(file: str) -> str:
+    """The text of a file; empty where it cannot be read."""
+    try:
+        return read_variables(file, [])
+    except (OSError, RecipectlError):
+        return ""
+
+
 def variables_of(file: str, place: str, lost: list[str]) -> dict[str, tuple[str, bool]] | None:
     """The values that a file gives to variables, and if it exports them; None where it does more."""
     try:

@@ -164,7 +164,9 @@ class Words:
     def _parameter(self, node: Node, *, splits: bool) -> str:
         """The value of `$NAME`, `${NAME}`, `${NAME[@]}` or `${NAME:-default}`."""
         name = str(node.Param.Value)
-        if any((node.Excl, node.Length, node.Slice, node.Repl, node.Names, node.NestedParam)):
+        is_some_arguments = name in "@*" and self.scope.arguments is None  # `${@:2}`
+        is_part = node.Slice and not is_some_arguments
+        if any((node.Excl, node.Length, is_part, node.Repl, node.Names, node.NestedParam)):
             return self.unknown(node, f"the value of `${{{name}}}` here is for a shell to find")
         variable = self.scope.variables.get(name) or self._argument(name)
         if name == "PWD" and (folder := self.scope.folder or self.scope.script_folder):

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from recipectl.errors import RecipectlError, UsageError
-from recipectl.importers.command import SHELLS, Command, program_shown, script_in
+from recipectl.importers.command import SHELLS, Command, program_shown, script_in, template_in
 from recipectl.importers.draft import (
     AS_IT_RUNS,
     PRIVATE,
@@ -173,9 +173,10 @@ def _variables_of_files(
             commands = [setting.value for setting in unit_settings if setting.name in ("ExecStart", "Exec")]
             used = re.findall(r"\$\{?([A-Za-z_][A-Za-z0-9_]*)", "".join(commands[-1:]))
             for key in used:
-                if key in environment:
-                    shown = "…" if is_likely_secret(key, environment[key]) else environment[key]
-                    lost.append(f"{setting.place}: `{key}` is `{shown}` in Environment=, if no file sets it")
+                known = {**environment, **variables}
+                if VARIABLE_START not in known.get(key, VARIABLE_START):
+                    shown = "…" if is_likely_secret(key, known[key]) else known[key]
+                    lost.append(f"{setting.place}: `{key}` is `{shown}`, if that file does not set it")
                     variables[key] = host_variable(key)
     return variables
 
@@ -207,7 +208,7 @@ def _command(
     if (in_shell := opened_engine(command)) is not command:
         return in_shell
     inner = unwrapped(command).words
-    if not inner or runs_engine(inner):
+    if not inner or runs_engine(inner) or template_in(inner):
         return command
     file, script = _own_script(inner)
     arguments = tuple(inner[inner.index(file) + 1 :])

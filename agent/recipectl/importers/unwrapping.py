@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from recipectl.compiler.secrets import looks_secret
-from recipectl.importers.command import Command, assignment, script_in
+from recipectl.importers.command import READS_PROFILE, Command, assignment, script_in
 from recipectl.importers.draft import host_variable
 from recipectl.importers.programs import program_name, runs_engine
 from recipectl.importers.sessions import Session, session_of
@@ -114,6 +114,7 @@ def _remove_wrapper(command: Command) -> bool:
 def _enter(command: Command, session: Session) -> None:
     """Go on with what a session runs."""
     if session.is_login:
+        command.not_carried_over.append(f"`{program_name(command.words)}`: {READS_PROFILE}")
         command.environment, command.secrets, command.path = {}, {}, None
         command.folder = host_variable("HOME")
     command.words = session.words
@@ -171,6 +172,7 @@ def _take_sudo(command: Command, wrapper: list[str]) -> None:
         elif option in ("-D", "--chdir"):
             command.folder = value
         elif option in ("-i", "--login"):
+            command.not_carried_over.append(f"`{program_name(wrapper)} {option}`: {READS_PROFILE}")
             command.folder = host_variable("HOME")
         elif option in ("-G", "--supp-group") and program_name(wrapper) == "runuser":
             command.service["SupplementaryGroups"] = value
@@ -179,14 +181,14 @@ def _take_sudo(command: Command, wrapper: list[str]) -> None:
             command.not_carried_over.append(f"`{program_name(wrapper)} {shown}` before the program")
 
 
-def _added(
-    unit_settings: list[tuple[str, str]], command: Command, *, is_relative: bool
-) -> list[tuple[str, str]]:
+def _added(unit_settings: list[tuple[str, str]], command: Command, program: str) -> list[tuple[str, str]]:
     """The settings without those that add to one that the command has already."""
     rest = []
     for name, value in unit_settings:
-        if name == "Nice" and is_relative:  # nice(1)
+        if name == "Nice" and program == "nice":  # it adds to the niceness that its caller has (nice(1))
             command.service["Nice"] = niceness(command.service.get("Nice", "0"), value)
+        elif name == "CPUAffinity" and program in ("taskset", "numactl"):
+            command.service[name] = value
         elif name in command.service and value and _JOINED_LISTS.fullmatch(name):
             command.service[name] += f" {value}"
         elif name in command.service and _LISTS.match(name):
@@ -217,7 +219,7 @@ def _take_settings(command: Command, wrapper: list[str]) -> None:
     if program_name(wrapper) == "systemd-run" and "--scope" not in wrapper:
         # The service manager starts it: nothing of the caller is left.
         command.environment, command.secrets, command.service = {}, {}, {}
-    unit_settings = _added(unit_settings, command, is_relative=program_name(wrapper) == "nice")
+    unit_settings = _added(unit_settings, command, program_name(wrapper))
     for name, value in unit_settings:
         if name == "Environment":
             for word in quoting.split(value):
