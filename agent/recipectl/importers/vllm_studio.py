@@ -12,7 +12,7 @@ from recipectl.importers.from_command import model_name
 from recipectl.importers.lines import keys_of, place_of
 from recipectl.importers.shapes import mapping, refuse_private
 from recipectl.importers.variables import move_secrets
-from recipectl.importers.vllm_studio_arguments import STUDIO_KEYS, set_extra_args
+from recipectl.importers.vllm_studio_arguments import STUDIO_KEYS, keep_text, set_extra_args
 from recipectl.recipe.schema import ALIASES, Recipe
 
 # VLLM Studio passes these for every recipe that does not set them.
@@ -61,6 +61,8 @@ def draft(studio_recipe: Any, source: str, node: Any = None) -> Draft:
     )
     if title := str(settings.get("name") or ""):
         result.set("description", " ".join(title.split()))
+    for key in ("description", "tags"):
+        keep_text(result, key, settings.get(key))
     backend = _set_backend(result, settings)
     _set_runtime(result, settings, extra_args)
     result.set("model_path", settings["model_path"])

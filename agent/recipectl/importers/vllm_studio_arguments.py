@@ -34,13 +34,21 @@ def _choice(key: str, value: Any, backend: str) -> Any:
     return ("on" if value else "off") if is_choice else value
 
 
+def keep_text(draft: Draft, key: str, value: Any) -> None:
+    """Keep a description, if there is no other; name a second one, and tags."""
+    if key not in ("description", "tags") or not value:
+        return
+    text = " ".join(str(value).split())
+    if key == "tags" or draft.fields.setdefault("description", text) != text:
+        draft.lose(f"`{key}: {json.dumps(value)}`, its own notes", key)
+
+
 def set_extra_args(draft: Draft, studio_extra_args: Mapping[str, Any], backend: str) -> None:
     """Set `extra_args:`, with a comment where VLLM Studio passed something else to the engine."""
     extra_args: dict[str, Any] = draft.fields.get("extra_args", {})
     for key, value in studio_extra_args.items():
         name = key.replace("-", "_")
-        if name == "description" and isinstance(value, str):
-            draft.fields.setdefault("description", " ".join(value.split()))
+        keep_text(draft, key, value)
         if name in _STUDIO_EXTRA_ARGS or value is None:
             continue
         if name in _NO_FLAGS:
