@@ -82,7 +82,8 @@ def command_(words: tuple[str, ...], folder: Path | None) -> int:
             if not may_run_engine(program_words):
                 raise NoEngineError(shlex.join(command.words))
             drafts.append(_draft(command))
-            drafts[-1].not_carried_over[:0] = lost_before_engine
+            lost = (*lost_before_engine, *drafts[-1].not_carried_over)
+            drafts[-1].not_carried_over = [*dict.fromkeys(lost)]
             lost_before_engine = []
         except NoEngineError:
             lost_before_engine += command.lost_before

@@ -56,9 +56,10 @@ def commands(
     if own_name:
         variables["0"] = Variable(own_name)
     shell = _Shell(Scope(variables, exported_names, arguments=arguments, script_folder=folder, is_zsh=is_zsh))
-    shell.lost += of_scheduler(text)
+    for sentence in of_scheduler(text):
+        shell.lose_from_here(sentence)
     if login := re.match(r"#!\S*\b(?:ba|da|z)?sh +(-[a-z]*[li][a-z]*|--login)\b", text):
-        shell.lost.append(f"line 1: `{login[1]}`: {READS_PROFILE}")
+        shell.lose_from_here(f"line 1: `{login[1]}`: {READS_PROFILE}")
     try:
         # With the last newline, a backslash before the end continues a line.
         shell.run(statements(text.removeprefix("\ufeff").replace("\r\n", "\n") + "\n"))

@@ -124,4 +124,9 @@ class Assignments:
 
     def _lose(self, words: list[str], line: int) -> None:
         shown = program_shown(words) if words[0] in ("eval", "alias") else " ".join(words)
-        self.lost.append(f"line {line}: `{shown}`, which may set variables")
+        self.lose_from_here(f"line {line}: `{shown}`, which may set variables")
+
+    def lose_from_here(self, sentence: str) -> None:
+        """Name what each program that follows may lack."""
+        self.lost.append(sentence)
+        self.scope.lost.append(sentence)

@@ -62,7 +62,7 @@ class SimpleCommands(Assignments):
             self.lost.append(f"line {node.line}: `{shown}`, which sets the GPUs up; do that at boot")
         elif name and changes_its_shell(fields):
             shown = " ".join(fields).replace(UNKNOWN_VALUE, "$$")
-            self.lost.append(f"line {node.line}: `{shown}`, for what follows; see `service:`")
+            self.lose_from_here(f"line {node.line}: `{shown}`, for what follows; see `service:`")
         elif name and has_effect(fields):
             names = inner.exported_names | {item.Name.Value for item in node.Assigns or ()}
             self._add_command(fields, inner, names, words.remarks, words.reasons, node.line)
@@ -106,7 +106,7 @@ class SimpleCommands(Assignments):
                 path=environment.pop("PATH", own_path),
                 lost_before=list(self.lost),
                 condition=self.condition,
-                not_carried_over=[*self.lost, *dict.fromkeys(lost)],
+                not_carried_over=[*dict.fromkeys((*scope.lost, *self.lost, *lost))],
                 place=f"line {line}",
                 service=dict(scope.service),
                 secrets=secrets,
@@ -170,7 +170,7 @@ class SimpleCommands(Assignments):
             is_venv = "/bin/activate" in file
             fault = "give its `bin/python` as `python_path:`" if is_venv else "it may set variables"
             if not file.endswith("/etc/profile.d/conda.sh"):  # `conda activate` says it
-                self.lost.append(f"line {line}: `{' '.join(words)}`; {fault}")
+                self.lose_from_here(f"line {line}: `{' '.join(words)}`; {fault}")
         elif file.endswith("/etc/profile.d/conda.sh"):
             self.scope.conda_folder = self._from_folder(file.removesuffix("/etc/profile.d/conda.sh"))
         elif file.endswith("/bin/activate") and len(words) > 2:  # conda's own script, with an environment

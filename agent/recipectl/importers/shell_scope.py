@@ -40,6 +40,7 @@ class Scope:
     conda_folder: str | None = None
     conda_environment: str | None = None
     places: dict[str, str] = field(default_factory=dict)  # of PATH, `cd` and the caller's secrets
+    lost: list[str] = field(default_factory=list)  # what each program from here on lacks
 
     def forget(self, names: Iterable[str], reason: str, line: int) -> None:
         """Variables whose value only a running shell knows from here on."""
