@@ -676,6 +676,9 @@ INLINE = {
         "command", "module load cuda\nfoo\nvllm serve a/b &\n(. ./z.env; vllm serve c/d) &\nvllm serve e/f\n",
         ["# Not carried over: line 1: `module load cuda`, which may set variables\n# Not carried over: line 4: `. ./z.env`, which may set variables\n# The"],
         ["b: not carried over: line 1: `module", "d: not carried over: line 1: `module", "f: not carried over: line 1: `module"]),
+    "a key that a program gives": (
+        "command", "vllm serve a/b --api-key $(cat /k)\nvllm serve c/d --api-key=\"$(cat /k)\"\nvllm serve $(cat /m)\n", ["VLLM_API_KEY: /etc/recipectl/secrets/VLLM_API_KEY\n\n#", "model_path: c/d"],
+        ["line 1: `$(cat …)`: recipectl does not run", "line 3: `$(cat …)`: recipectl does not run substitutions; write the result"]),
     "the notes of VLLM Studio": (
         "vllm-studio", '{"id":"x","name":"n","description":"top","model_path":"a/b","tags":["t"],"extra_args":{"description":"n","tags":[]}}', ["description: n\n"],
         ['line 1: `description: "top"`, its own notes', 'line 1: `tags: ["t"]`, its own notes']),

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 from recipectl.compiler.secrets import has_secret
@@ -140,6 +141,15 @@ def _unknown_words(backend: str, options: list[GivenOption], stray_words: list[s
         if option.flag == ENGINES[backend].config_flag:
             fault = f"what {redacted(' '.join(option.values))} sets, which cannot be read here"
             yield f"{fault}; write the port and the names in the recipe"
+
+
+def without_secrets(words: Sequence[str]) -> list[str]:
+    """The words of a command but for values of secret flags, `--api-key=…` and `--api-key …`."""
+    return [
+        word
+        for before, word in pairwise(("", *words))
+        if not SECRET_FLAG.search(before) and not SECRET_FLAG.search(word.partition("=")[0])
+    ]
 
 
 def take_secret(draft: Draft, backend: str, flag: str, values: Sequence[str]) -> bool:

@@ -6,6 +6,7 @@ from copy import deepcopy
 from typing import ClassVar
 
 from recipectl.compiler.secrets import looks_secret
+from recipectl.importers.arguments import without_secrets
 from recipectl.importers.command import Command, program_shown, refused
 from recipectl.importers.draft import UNKNOWN_VALUE, VARIABLE_START, host_variable
 from recipectl.importers.programs import runs_engine
@@ -114,7 +115,8 @@ class SimpleCommands(Assignments):
                 substituted=frozenset(self._substituted | unknown),
             )
         )
-        if any(UNKNOWN_VALUE in word for word in words):
+        # Whatever the value of a secret is, its recipe has a file for it.
+        if any(UNKNOWN_VALUE in word for word in without_secrets(words)):
             self.commands[-1].refuse_unknown(why)
         self.lost = []
         self.scope.ended = line if words[0] == "exec" else self.scope.ended
