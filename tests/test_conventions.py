@@ -193,7 +193,7 @@ def test_a_file_that_looks_like_a_recipe_and_is_never_read_is_told(
     path.write_text("model_path: m\n")
     (problem,) = search.unread_files((folder,))
     assert (problem.severity, reason in problem.sentence) == ("warning", True)
-    assert Path(problem.sentence.partition(" is never read")[0]).resolve() == path.resolve()
+    assert Path(problem.file).resolve() == path.resolve()
 
 
 @pytest.mark.parametrize(

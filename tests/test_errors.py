@@ -212,6 +212,80 @@ def test_a_closed_folder_is_named_in_a_line(case: str) -> None:
             assert "Permission denied" in done.stderr, verb
 
 
+def run_of(*words: str, **changes: str) -> subprocess.CompletedProcess[str]:
+    """A verb in a process of its own, with changes of its environment."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "agent"), **changes}
+    return subprocess.run([sys.executable, "-m", "recipectl", *words], env=environment, capture_output=True, text=True)  # fmt: skip
+
+
+YAML_OF_OTHERS = {
+    "\tservices: {}": ":1:1: line 1 is indented with a tab; YAML needs spaces",
+    "services: 'x\n" + "y\n" * 9: ":1:11: a quote is not closed; add it",
+    "a: [" * 2000: ": the file is nested too deeply; write less",
+    '"\\uD800": 1': ": an escape in double quotes is no character; correct it",
+    f"{'k' * 1100}: 1": ": a key has more than 1024 characters; write a shorter one",
+}
+
+
+@pytest.mark.parametrize("text", YAML_OF_OTHERS)
+@pytest.mark.parametrize("verb", ["compose", "llama-swap"])
+def test_yaml_of_other_tools_is_told_at_its_place(verb: str, text: str, tmp_path: Path) -> None:
+    (tmp_path / "a.yml").write_text(text)
+    done = run_of("import", verb, str(tmp_path / "a.yml"))
+    assert (done.returncode, done.stderr.count("\n"), "Traceback" in done.stderr) == (2, 1, False)
+    assert YAML_OF_OTHERS[text] in done.stderr
+
+
+def test_a_lock_that_cannot_be_read_is_named_itself(tmp_path: Path, venv: Path) -> None:
+    recipe = tmp_path / "a.yaml"
+    recipe.write_text(f"{GOOD}venv_path: {venv}\n")
+    (tmp_path / "a.lock").write_text("{")
+    text, status = compiled(tmp_path, recipe)
+    assert (status, text.splitlines()[0]) == (
+        2, "a.lock: it cannot be read as a lock (it is no JSON of a lock); remove it, and run `recipectl lock` again",
+    )  # fmt: skip
+
+
+def test_odd_surroundings_are_told(tmp_path: Path) -> None:
+    (tmp_path / "m.yaml").write_text("backend: llamacpp\nmodel_path: /m.gguf\nbinary: /bin/true\n")
+    recipe = str(tmp_path / "m.yaml")
+    assert (
+        "HOME is `rel`, which is no absolute path; correct it" in run_of("--user", "list", HOME="rel").stderr
+    )
+    assert "HOME is ``" in run_of("--user", "list", HOME="").stderr
+    assert "it is empty; give a folder" in run_of("compile", "-o", "", recipe).stderr
+    assert (
+        "it is empty; give a folder"
+        in run_of("import", "command", "-o", "", "--", "vllm", "serve", "a/b").stderr
+    )
+    assert (
+        "`llama-server` is neither a file nor a command"
+        in run_of("import", "command", "--", "llama-server").stderr
+    )
+    assert "run it without `--user`" in run_of("--user", "gateway", HOME=str(tmp_path)).stderr
+    edit = run_of("edit", recipe, EDITOR='"', XDG_CONFIG_HOME=str(tmp_path))
+    assert (edit.returncode, "EDITOR= has a quote that is not closed" in edit.stderr) == (2, True)
+
+
+def test_a_full_standard_error_loses_no_output(tmp_path: Path) -> None:
+    (tmp_path / "m.yaml").write_text(
+        "backend: llamacpp\nmodel_path: /m.gguf\nbinary: /bin/true\nenv_vars: {HF_TOKEN: hf_abcdefghijklmnop}\n"
+    )
+    for words, output in (
+        (["compile", str(tmp_path / "m.yaml")], b"ExecStart="),
+        (
+            ["import", "command", "--", "docker", "run", "vllm/vllm-openai", "--model", "a/b"],
+            b"model_path: a/b",
+        ),
+    ):
+        with Path("/dev/full").open("wb") as full:
+            done = subprocess.run(
+                [sys.executable, "-m", "recipectl", *words], env={**os.environ, "PYTHONPATH": str(ROOT / "agent")},
+                stdout=subprocess.PIPE, stderr=full,
+            )  # fmt: skip
+        assert (output in done.stdout, done.returncode) == (True, 0)
+
+
 @pytest.mark.parametrize("words", ["status", "compile ./m.yaml", "compile -o units /m.yaml", "edit ./m.yaml"])
 def test_a_removed_current_folder_is_told(words: str, tmp_path: Path) -> None:
     folder = tmp_path / "gone"

@@ -222,7 +222,7 @@ def test_a_file_is_about_its_own_model_alone(recipes_of_user: Path, tmp_path: Pa
         "other/a.yaml": f"other/a.yaml is not the recipe of `a`, which is {recipes_of_user}/a.yaml; name the model: `a`",
         "/nope/a.yaml": "/nope/a.yaml is not the recipe of `a`",
         "/nope/b.json": "there is no file /nope/b.json; name the model, or correct the path",
-        "other/b.yaml": "other/b.yaml has no unit yet; write it with `recipectl apply other/b.yaml`",
+        "other/b.yaml": "other/b.yaml has no unit yet; write it with `recipectl --user apply other/b.yaml`",
     }
     for verb in ("stop", "start", "remove", "status", "enable", "logs"):
         for word, sentence in refused.items():

@@ -183,7 +183,7 @@ def test_one_that_needs_two_rivals_can_never_start() -> None:
 
 def test_coming_after_one_that_it_evicts_is_refused() -> None:
     decisions = relations.decide([on("a", "0", after=("b",)), on("b", "0")])
-    assert "`after` names `b`, and starting `a` stops it" in sentences(decisions, "a")[0]
+    assert "`after` names `b`, but a start of `a` stops it" in sentences(decisions, "a")[0]
 
 
 def test_an_on_demand_engine_listens_behind_its_socket() -> None:

@@ -1,5 +1,6 @@
 """The command: `recipectl`, or `python -m recipectl`. The place where errors end."""
 
+import contextlib
 import errno
 import gc
 import io
@@ -32,6 +33,19 @@ class _Terminal(io.TextIOWrapper):
         return super().write(printable(text))
 
 
+class _Errors(_Terminal):
+    """Standard error. Nobody can be told that it cannot be written, and the output still counts."""
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            return super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            super().flush()
+
+
 class _Output(_Terminal):
     """Standard output whose failures differ from all other OSErrors."""
 
@@ -60,7 +74,7 @@ def _open_standard_files() -> None:
     encoding = stdout.encoding
     sys.stdout = _Output(stdout.detach(), encoding, errors="surrogateescape")  # type: ignore[union-attr]
     stderr = sys.stderr or open(2, "w")  # noqa: SIM115
-    sys.stderr = _Terminal(stderr.detach(), encoding, errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
+    sys.stderr = _Errors(stderr.detach(), encoding, errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
 
 
 def _has_current_folder() -> bool:

@@ -41,7 +41,9 @@ def failures_named(action: str, path: Path) -> Iterator[None]:
             failed = Path(path)  # the user does not know the name of the temporary file
         remedies = _REMEDIES_TO_READ if action == "read" else _REMEDIES
         if os.geteuid():
-            remedies = remedies | {errno.EACCES: "run it as root (sudo)"}
+            is_own = failed.is_relative_to(os.environ.get("HOME") or "/nonexistent")
+            remedy = "correct its owner or its mode" if is_own else "run it as root (sudo)"
+            remedies = remedies | {errno.EACCES: remedy}
         reason = f"{error.strerror}; {remedies.get(error.errno or 0, 'see the path and its file system')}"
         if error.errno in (errno.ENOTDIR, errno.EEXIST):
             # The system names the whole path; one of its parents is what is in the way.

@@ -27,7 +27,7 @@ _EARLIER = {
     "spare": ("wait-until-idle", "--patience-sec"),
     "poke": ("connect-once", "--address --port"),
 }
-# What was no option then. Those units count a SIGKILL as a success.
+# Options that earlier releases did not have. Their units count a SIGKILL as a success.
 _FIXED = {"wait-for-devices": ("--vendor", "0x10de"), "wait-until-ready": ("--last-signal", "SIGKILL")}
 
 

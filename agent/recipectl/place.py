@@ -13,9 +13,18 @@ _SYSTEM_BASES = tuple(Path(base, "recipectl") for base in ("/etc", "/run", "/usr
 def _home() -> Path:
     """The home of the caller; UsageError for a user without one."""
     try:
-        return Path.home()
+        home = Path.home()
     except RuntimeError as error:
         raise UsageError(f"user {os.getuid()} has no home here; set HOME") from error
+    if not home.is_absolute() or not os.environ.get("HOME", "/"):
+        raise UsageError(f"HOME is `{os.environ.get('HOME')}`, which is no absolute path; correct it")
+    return home
+
+
+def _xdg(variable: str, default: str) -> Path:
+    """A folder of the caller. A relative path does not count (XDG Base Directory Specification)."""
+    value = os.environ.get(variable, "")
+    return Path(value) if value.startswith("/") else _home() / default
 
 
 @dataclass(frozen=True)
@@ -35,7 +44,7 @@ class Place:
 
     @property
     def _user_config(self) -> Path:
-        return Path(os.environ.get("XDG_CONFIG_HOME") or _home() / ".config")
+        return _xdg("XDG_CONFIG_HOME", ".config")
 
     @property
     def runtime_folder(self) -> str:
@@ -76,21 +85,25 @@ class Place:
         """The folder of the helper that units run."""
         if not self.user:
             return Path("/var/lib/recipectl")
-        return Path(os.environ.get("XDG_STATE_HOME") or _home() / ".local/state", "recipectl")
+        return _xdg("XDG_STATE_HOME", ".local/state") / "recipectl"
 
     @property
     def cache_folder(self) -> Path:
         """The folder of the compiled recipes and the engines' options."""
         if not self.user:
             return Path("/var/cache/recipectl")
-        return Path(os.environ.get("XDG_CACHE_HOME") or _home() / ".cache", "recipectl")
+        return _xdg("XDG_CACHE_HOME", ".cache") / "recipectl"
 
     @property
     def venv_folder(self) -> Path:
         """The folder of venvs, where the host file names none."""
         if not self.user:
             return Path("/opt/venvs")
-        return Path(os.environ.get("XDG_DATA_HOME") or _home() / ".local/share", "recipectl/venvs")
+        return _xdg("XDG_DATA_HOME", ".local/share") / "recipectl/venvs"
+
+    def verb(self, words: str) -> str:
+        """A verb as a person runs it here, for a remedy: `recipectl --user apply`."""
+        return f"recipectl {'--user ' if self.user else ''}{words}"
 
     @property
     def journalctl(self) -> tuple[str, ...]:

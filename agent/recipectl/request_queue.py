@@ -25,7 +25,7 @@ _LONGEST_START_SEC = 10
 _POLL_SEC = 0.05
 _OPEN, _CLOSING = "open", "closing"
 _TRY_AGAIN_MS = 200
-_ACCEPTED_SEC = 0.1  # until HAProxy counts what it has sent on just before
+_ACCEPTED_SEC = 0.1  # HAProxy needs it to count a request that it has just sent on
 
 
 def configuration(wait_sec: int, folder: str) -> str:
@@ -118,7 +118,7 @@ def close_queue(options: argparse.Namespace) -> int:
     end = time.monotonic() + options.drain_sec
     with _locked(folder):
         _mark(folder).write_text(f"{_CLOSING}\n")
-        with contextlib.suppress(OSError):  # one that ends takes no new requests, and tells nothing
+        with contextlib.suppress(OSError):  # a HAProxy that is ending takes no new requests, and no commands
             _set_server(folder, "127.0.0.1", _NOWHERE)
     time.sleep(_ACCEPTED_SEC)
     is_announced = False

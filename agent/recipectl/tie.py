@@ -203,7 +203,7 @@ class Head:
         body = json.dumps({"model": options.model, "prompt": "a", "max_tokens": 1})
         last_status = None
         while True:
-            # What only completes chats, or makes embeddings, refuses it, and works.
+            # A model for chats or embeddings alone refuses this request, and is ready all the same.
             status = engine.ask("/v1/completions", body).status
             if status in (401, 403):
                 say(f"a completion answers {status}: name the key's file in `secrets:`")

@@ -88,7 +88,8 @@ class State:
 
 def state_of(tie_name: str, *, user: bool) -> dict[str, Any] | None:
     """What the tie of a member knows; None where none runs."""
-    folder = Path(os.environ["XDG_RUNTIME_DIR"] if user else "/run")
+    own = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
+    folder = Path(own if user else "/run")
     try:
         # The tie has no privilege: whoever reads its file trusts neither its kind nor its size nor its text.
         with open_regular(folder / tie_name / "state", follow=False) as file:

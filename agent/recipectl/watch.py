@@ -94,7 +94,7 @@ def _model_user() -> int | None:
     try:
         return Path("/var/lib/models", unit[1]).stat().st_uid
     except OSError:
-        return -1  # the model has never run: whoever listens is another
+        return -1  # the model has never run, so another process listens
 
 
 class Engine:

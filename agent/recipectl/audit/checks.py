@@ -68,10 +68,10 @@ def check_secrets(subject: Subject) -> Iterator[Problem]:
     yield from (warning for warning in subject.warnings if warning.kind == "secret")
     # The compiler checks those that a recipe names.
     with failures_named("read", _SECRETS):
-        paths = sorted(_SECRETS.iterdir() if _SECRETS.is_dir() else ())
-    for path in paths:
-        if path.is_file() and path.stat().st_mode & (stat.S_IRWXO | stat.S_IWGRP):
-            yield on_host("secret", f"others may read or change {path}; set mode 0600")
+        modes = {path: path.stat().st_mode for path in sorted(_SECRETS.glob("*")) if path.is_file()}
+    for path, mode in modes.items():
+        if mode & (stat.S_IRWXO | stat.S_IWGRP):
+            yield on_host("secret", "others may read or change it; set mode 0600", file=str(path))
 
 
 def check_permissions(subject: Subject) -> Iterator[Problem]:
@@ -81,14 +81,20 @@ def check_permissions(subject: Subject) -> Iterator[Problem]:
     files = {path for source in sources for path in (source.file, *source.drop_ins)}
     files |= {*search.host_files(place.bases)}
     for path in sorted(files | {path.parent for path in files} | {place.unit_folder}):
-        if not path.exists():
+        try:
+            status = path.stat()
+        except FileNotFoundError:
             continue
-        status = path.stat()
+        except OSError as error:
+            sentence = f"it cannot be read ({error.strerror}); correct its owner or its mode"
+            yield on_host("permission", sentence, file=str(path))
+            continue
         if status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX:
-            yield on_host("permission", f"anyone may write {path}, and decide what runs; run chmod o-w")
+            sentence = "anyone may write it, and decide what runs; run chmod o-w"
+            yield on_host("permission", sentence, file=str(path))
         if not place.user and status.st_uid != 0:
-            fault = f"{path} belongs to user {status.st_uid}, who decides what runs here"
-            yield on_host("permission", f"{fault}; run chown root")
+            sentence = f"it belongs to user {status.st_uid}, who decides what runs here; run chown root"
+            yield on_host("permission", sentence, file=str(path))
 
 
 def check_gpus(subject: Subject) -> Iterator[Problem]:
@@ -102,13 +108,13 @@ def check_gpus(subject: Subject) -> Iterator[Problem]:
         if missing:
             has = ", ".join(sorted(present)) or "none"
             fault = f"{name} wants GPU {', '.join(missing)}, and this host has {has}"
-            yield on_host("device", f"{fault}; load the driver, or correct `gpus:`", file=resolved.file)
+            yield resolved.problem("device", f"{fault}; load the driver, or correct `gpus:`", "gpus")
         unknown = sorted(
             gpu for gpu in resolved.gpus.words if gpu.startswith("GPU-") and ids and gpu not in ids
         )
         if unknown:
             fault = f"{name} wants {', '.join(unknown)}, and this host has {', '.join(sorted(ids))}"
-            yield on_host("gpu", f"{fault}; correct `gpus:`, or `gpus:` of the host file", file=resolved.file)
+            yield resolved.problem("device", f"{fault}; correct `gpus:`, or `gpus:` of the host file", "gpus")
     if driver := nvidia.driver_fault():
         yield on_host("device", driver)
     if nvidia.mps_of_one_user():

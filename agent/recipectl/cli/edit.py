@@ -105,7 +105,10 @@ def _run_editor(copy: Path) -> None:
     named = next((os.environ[name] for name in _EDITOR_VARIABLES if os.environ.get(name)), None)
     if named is None and not (sys.stdin and sys.stdin.isatty()):
         raise UsageError("there is no terminal for an editor; name a program in EDITOR=, or write the file")
-    words = shlex.split(named) if named else [next(filter(shutil.which, _EDITORS), "")]
+    try:
+        words = shlex.split(named) if named else [next(filter(shutil.which, _EDITORS), "")]
+    except ValueError as error:
+        raise UsageError(f"EDITOR= has a quote that is not closed (`{named}`); correct it") from error
     if not words or not words[0]:
         raise RecipectlError(f"there is no editor ({', '.join(_EDITORS)}); install one, or set EDITOR=")
     try:
@@ -130,7 +133,7 @@ def _offer(ctx: click.Context, name: str) -> int:
     from recipectl.cli.converge import apply_, diff_
 
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        say(f"apply it with `recipectl apply {name}`", err=True)
+        say(f"apply it with `{ctx.obj.verb('apply')} {name}`", err=True)
         return 0
     status: int = ctx.invoke(diff_, recipes=(name,))
     if status == 3 and click.confirm(f"apply {name} now?", err=True):

@@ -50,7 +50,7 @@ def _lock_recipe(place: Place, name: str, *, update: bool, check: bool) -> int:
     current = _current_lock(place, name, recipe)
     if not path.exists():
         if check:
-            click.echo(f"{path} does not exist; write it with `recipectl lock {name}`", err=True)
+            click.echo(f"{path} does not exist; write it with `{place.verb('lock')} {name}`", err=True)
             return 3
         clauses = []
     else:
@@ -61,7 +61,7 @@ def _lock_recipe(place: Place, name: str, *, update: bool, check: bool) -> int:
         click.echo(f"{recipe}: {clause}", err=not update)
     if clauses and not update:
         if not check:
-            remedy = f"accept it with `recipectl lock --update {name}`"
+            remedy = f"accept it with `{place.verb('lock')} --update {name}`"
             click.echo(f"the installed runtime differs from {path}; {remedy}", err=True)
         return 3
     refuse_planted_links(path.parent)

@@ -114,6 +114,8 @@ def of_place(place: Place) -> tuple[Gateway | None, tuple[Problem, ...]]:
     from recipectl.gateway.compile import compiled
     from recipectl.gateway.compile import targets as gateway_targets
 
+    if place.user:
+        raise UsageError("the gateway needs the system's service manager; run it without `--user`")
     result = compile_place(place)
     if result.gateway is None:
         file = place.bases[0] / "host.yaml"

@@ -11,10 +11,10 @@ from typing import Any
 import click
 import yaml
 
-from recipectl.errors import UsageError
+from recipectl.errors import RecipeError, UsageError
 from recipectl.files import MAX_BYTES, read_bounded
 from recipectl.importers import go_yaml, vllm_studio
-from recipectl.recipe.yamlsyntax import Loader, read_text
+from recipectl.recipe.yamlsyntax import Loader, read_text, syntax_problem
 from recipectl.regular import open_regular
 
 
@@ -82,7 +82,7 @@ def document_of(path: Path) -> tuple[dict[str, Any], Any]:
     try:
         data, root = go_yaml.load(text)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise UsageError(f"{path}: is not YAML ({error}); correct it") from error
+        raise RecipeError((syntax_problem(error, text, str(path)),)) from error
     return _mapping(data, path), root
 
 
@@ -94,8 +94,9 @@ def _mapping(data: Any, path: Path) -> dict[str, Any]:
 
 def mapping_of(path: Path) -> dict[str, Any]:
     """The mapping of a YAML file; UsageError for another file."""
+    text = read_text(path)
     try:
-        data = yaml.load(read_text(path), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506  (it is safe)
+        data = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506  (it is safe)
     except (yaml.YAMLError, RecursionError) as error:
-        raise UsageError(f"{path}: is not YAML ({error}); correct it") from error
+        raise RecipeError((syntax_problem(error, text, str(path)),)) from error
     return _mapping(data, path)

@@ -1,6 +1,7 @@
 """import: recipes from commands, units and other tools' files."""
 
 import os
+import re
 import shlex
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from recipectl.cli.import_sources import (
     text_of,
 )
 from recipectl.cli.names import complete_engine, complete_file
+from recipectl.cli.options import Folder
 from recipectl.errors import RecipectlError, UsageError
 from recipectl.importers import (
     compose,
@@ -44,9 +46,7 @@ from recipectl.importers.variables import keep_cache
 from recipectl.place import Place
 from recipectl.systemd.store import Store
 
-_OUTPUT = click.option(
-    "-o", "--output", "folder", type=click.Path(path_type=Path), metavar="DIR", help="Write files here."
-)
+_OUTPUT = click.option("-o", "--output", "folder", type=Folder(), metavar="DIR", help="Write files here.")
 
 
 @click.group("import")
@@ -287,8 +287,9 @@ def _commands(words: tuple[str, ...]) -> list[Command]:
     if source == "-" or _is_file(source):
         folder = None if source == "-" else str(Path(source).absolute().parent)
         return shell.commands(text_of(source), folder=folder)
-    if " " not in source.strip():
-        raise UsageError(f"there is no file {source}; give a file, `-`, or a command after `--`")
+    if not re.search(r"\s", source.strip()):
+        fault = f"`{source}` is neither a file nor a command with arguments"
+        raise UsageError(f"{fault}; give a file, `-`, or a whole command after `--`")
     return shell.commands(source)
 
 

@@ -63,7 +63,7 @@ def not_applied(name: str, place: Place) -> UsageError:
 
     if problems := compile_place(place).failures.get(name):
         return RecipeError(problems)
-    return UsageError(f"`{name}` has no unit yet; write it with `recipectl apply {name}`", kind="unit")
+    return UsageError(f"`{name}` has no unit yet; write it with `{place.verb('apply')} {name}`", kind="unit")
 
 
 def recipe_file(word: str, place: Place) -> Path:
@@ -128,7 +128,7 @@ def _check_is_of_model(file: str, place: Place) -> None:
     if not own and not os.path.exists(path):  # noqa: PTH110  (a closed folder is no error)
         raise UsageError(f"there is no file {path}; name the model, or correct the path", kind="file")
     if not own and name not in model_names(place):
-        raise UsageError(f"{path} has no unit yet; write it with `recipectl apply {path}`", kind="unit")
+        raise UsageError(f"{path} has no unit yet; write it with `{place.verb('apply')} {path}`", kind="unit")
 
 
 def _known_name(word: str, place: Place) -> str:
@@ -154,9 +154,8 @@ def _expanded(words: Iterable[str], place: Place, *, models: bool) -> tuple[str,
         matches = _matching(word, model_names(place)) if models else recipes
         for name in recipes if models and matches else ():
             if name not in matches:
-                say(
-                    f"`{name}` has no unit yet, and is left out; `recipectl apply {name}` writes it", err=True
-                )
+                remedy = f"`{place.verb('apply')} {name}` writes it"
+                say(f"`{name}` has no unit yet, and is left out; {remedy}", err=True)
         if not matches and not recipes:
             fault = (
                 "there is no recipe and no model" if word == "*" else f"no recipe or model matches `{word}`"

@@ -24,6 +24,18 @@ EXAMPLES = (Path("/usr/share/doc/recipectl/examples"), Path(__file__).parents[3]
 _SGLANG_VARIABLE = "VLLM_STUDIO_SGLANG_PYTHON"
 
 
+class Folder(click.Path):
+    """The path of a folder; an empty one is refused, which would be the current folder."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not str(value):
+            self.fail("it is empty; give a folder, or `.` for the current one", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 def json_option(container: str = "list") -> Callable[[_Verb], _Verb]:
     """The option --json of a verb that prints a JSON list or object."""
     return click.option("--json", "as_json", is_flag=True, help=f"Print a JSON {container}.")

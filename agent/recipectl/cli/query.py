@@ -132,7 +132,7 @@ def _report_no_models(place: Place) -> None:
     """One line for a host without models."""
     if names := recipe_names(place):
         count = "1 recipe is" if len(names) == 1 else f"{len(names)} recipes are"
-        click.echo(f"no models yet: {count} not applied; run `recipectl apply`", err=True)
+        click.echo(f"no models yet: {count} not applied; run `{place.verb('apply')}`", err=True)
     else:
         report_no_recipes(place)
 

@@ -12,6 +12,7 @@ import click
 
 from recipectl.cli.names import RECIPES, SOME_RECIPES, complete_recipe
 from recipectl.cli.options import (
+    Folder,
     json_option,
     print_json,
     problems_as_json,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 @click.command("compile")
 @SOME_RECIPES
-@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="Write the units here.")
+@click.option("-o", "--output", type=Folder(), metavar="DIR", help="Write the units here.")
 @click.option("--gateway", "of_gateway", is_flag=True, help="Print the unit and the files of the gateway.")
 @json_option("object")
 @click.pass_obj

@@ -221,7 +221,7 @@ def follow(place: Place, model: str) -> int:
             shown = len(record.said) if record else 0
             if record and not compared and record.step in _AFTER_FLAGS:
                 compared = True
-                _print_log(place, record, f"recipectl-check-{model}.service")
+                _print_log(place, record, UnitNames(model).check)
             gone = manager.states((unit_of(model),))[0].active_state in ("inactive", "failed")
             ended = ended + 1 if gone else 0
     if record and not record.is_over:  # somebody cancelled the start of its unit, or has masked it
@@ -234,7 +234,7 @@ def follow(place: Place, model: str) -> int:
     if record.step == "done":
         say(f"{model} is {verb}: {record.ended_with}")
         return 0
-    asked = {"flags": f"recipectl-check-{model}.service", "canaries": UnitNames(model).canaries}
+    asked = {"flags": UnitNames(model).check, "canaries": UnitNames(model).canaries}
     if record.failed_at in asked:
         _print_log(place, record, asked[record.failed_at])
     raise JobError(f"{model} was not {verb}: {record.failure}")

@@ -56,7 +56,7 @@ def compile_place(
 
         disk = Disk(content)
         settings = load_host_settings(host_files, content)[0]
-        # Of a host that is applied as a whole, only what has no right recipe keeps its units.
+        # When the whole host is applied, only models without a valid recipe keep their units.
         whole = applied is None
         result = compile_recipes(sources, settings, installation, disk, claims, whole=whole)
         keep(cache_file, wanted_key, result, disk.fingerprints, claims, disk.answers)

@@ -118,7 +118,7 @@ def canary_values(
 
 
 def question(recipe: Recipe, watch: Watch, resolved: ResolvedRecipe) -> str:
-    """What a watch asks: left out, whether the engine makes progress, where its metrics tell that."""
+    """The question of a watch. The default is `progress` if the engine has metrics, else `health`."""
     if watch.ask or watch.path:
         return watch.ask or "health"
     return "progress" if has_metrics(resolved) else "health"

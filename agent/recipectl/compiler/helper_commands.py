@@ -161,7 +161,7 @@ class HelperCommands:
     def ask_model(self, resolved: ResolvedRecipe, model: str, key_file: str | None) -> str:
         """The question whether an engine serves the model of its recipe."""
         engine, path = ENGINES[resolved.recipe.backend], resolved.recipe.model_path
-        # For a model of the hub it tells the file in its cache, and may call it by that.
+        # For a model of the hub, the engine may answer with the name of the file in its cache.
         of_hub = engine.model_flag_of(path) == engine.hub_flag
         return self._helper(
             "ask-model",

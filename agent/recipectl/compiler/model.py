@@ -59,6 +59,11 @@ class ResolvedRecipe:
     def argv(self) -> tuple[str, ...]:
         return tuple(word.text for word in self.words)
 
+    def problem(self, kind: str, sentence: str, *key: str | int, severity: str = "error") -> Problem:
+        """A problem of a key of the recipe, at its place."""
+        place = nearest_position(self.positions, key) or (self.file, 0, 0)
+        return Problem(*place, ".".join(map(str, key)), kind=kind, sentence=sentence, severity=severity)
+
     def place(self, *key: str | int) -> str | None:
         """file:line of a key of the recipe, or of the nearest key around it."""
         place = nearest_position(self.positions, key)

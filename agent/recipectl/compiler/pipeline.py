@@ -18,7 +18,7 @@ from recipectl.compiler.model import (
 from recipectl.compiler.problems import ProblemCollector
 from recipectl.engines import argv, overlaps
 from recipectl.engines.endpoint import client_endpoint, engine_endpoint
-from recipectl.errors import MultipleUsageError, Problem, RecipectlError, RecipeError, UsageError, on_host
+from recipectl.errors import MultipleUsageError, Problem, RecipectlError, RecipeError, UsageError
 from recipectl.machine.disk import Disk
 from recipectl.machine.installation import Installation
 from recipectl.machine.runtime import Runtime
@@ -189,7 +189,7 @@ def relate_and_render(
         with problems:
             if not problems.problems:
                 model = units.render(resolved, decisions.relations[name], settings, installation)
-                extra = (on_host("gpu", _MIXED_GPUS, file=resolved.file, severity="warning"),)
+                extra = (resolved.problem("gpu", _MIXED_GPUS, "gpus", severity="warning"),)
                 warned = warn_of_gpus and resolved.gpus.words
                 models.append(model._replace(warnings=(*model.warnings, *extra)) if warned else model)
         if problems.problems:

@@ -14,7 +14,7 @@ from recipectl.compiler.model import ResolvedRecipe, Variable
 from recipectl.engines import flags
 from recipectl.engines.options import flag_of, shipped_options
 from recipectl.engines.registry import ENGINES
-from recipectl.errors import UsageError
+from recipectl.errors import FileError, UsageError
 from recipectl.machine import access, lockfile
 from recipectl.machine.disk import Disk
 from recipectl.machine.distributions import ENGINE_DISTRIBUTIONS, lock_of, satisfies
@@ -162,7 +162,7 @@ def _cache_folders(resolved: ResolvedRecipe) -> Iterator[Path]:
 
 
 def unread_options(resolved: ResolvedRecipe, disk: Disk) -> Iterator[UsageError]:
-    """Yield what the file of the engine's `--config` says of the address and the model: nobody reads it."""
+    """Yield keys of the `--config` file that set an address or a model: recipectl does not read them."""
     recipe, engine = resolved.recipe, ENGINES[resolved.recipe.backend]
     texts = [word.text for word in resolved.words]
     if not any(text.startswith(engine.config_flag or " ") for text in texts):
@@ -255,8 +255,9 @@ def read_lock(path: Path, content: Content) -> lockfile.Lock:
     try:
         return lockfile.read_lock(content(path))
     except (OSError, ValueError) as error:
-        sentence = f"{path} cannot be read as a lock ({error}); remove it, and run `recipectl lock` again"
-        raise UsageError(sentence, kind="lock") from error
+        reason = error.strerror if isinstance(error, OSError) else "it is no JSON of a lock"
+        sentence = f"it cannot be read as a lock ({reason}); remove it, and run `recipectl lock` again"
+        raise FileError(str(path), sentence, kind="lock") from error
 
 
 def check_lock(

@@ -164,7 +164,7 @@ def _check_after(by_name: Mapping[str, Claim], rivals: _Names) -> _Refusals:
     for name, claim in by_name.items():
         for other in sorted(rivals[name] & {*claim.after}):
             sentence = (
-                f"`after` names `{other}`, and starting `{name}` stops it (a GPU, or `conflicts`); remove it"
+                f"`after` names `{other}`, but a start of `{name}` stops it (GPU or `conflicts`); remove it"
             )
             yield _refusal(name, sentence, "after")
 

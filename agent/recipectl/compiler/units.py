@@ -242,7 +242,7 @@ def _needed_paths(resolved: ResolvedRecipe) -> list[str]:
 
 
 def questions(resolved: ResolvedRecipe, settings: HostSettings, installation: Installation) -> Unit:
-    """The unit of a recipe's canaries, with none too: then it asks only whether it is the right model."""
+    """The unit of a recipe's canaries. Without canaries it asks only for the model's name."""
     asked = companions.canaries(resolved.recipe, settings)
     values = companions.canary_values(asked, resolved, installation, HelperCommands(installation))
     write = UnitWriter(UnitNames(resolved.name), quoting.line(resolved.file))
@@ -257,7 +257,7 @@ def comparison(
     own = identity.has_own_user(resolved.recipe, settings)
     write = UnitWriter(UnitNames(resolved.name), quoting.line(resolved.file))
     return write.unit(
-        f"recipectl-check-{resolved.name}.service",
+        UnitNames(resolved.name).check,
         "recipectl-check.service.j2",
         identity=[] if installation.user else identity_lines(resolved, settings),
         command=quoting.command_line(command),

@@ -67,7 +67,7 @@ def _unused_helpers(survey: Survey, changed: Collection[Unit], gone: Collection[
 
 
 def without_a_model(models: Iterable[CompiledModel], survey: Survey) -> dict[str, Problem]:
-    """Recipe -> why it is left alone: it runs, and would end for a new recipe whose model is not there."""
+    """Recipe -> why it is left alone: its model runs, and its changed recipe names a missing `model_path`."""
     held = {}
     for model in models:
         warnings = (warning for warning in model.warnings if warning.key == "model_path")
@@ -75,7 +75,7 @@ def without_a_model(models: Iterable[CompiledModel], survey: Survey) -> dict[str
         service = model.unit_names.service
         changed = any(_text(unit.name, survey) != unit.text for unit in model.units)
         if missing and changed and survey.is_up(service):
-            fault = f"{service} runs and is left as it is, for the model that its recipe names now is missing"
+            fault = f"{service} runs and stays as it is: the `model_path` of its new recipe does not exist"
             held[model.name] = missing._replace(
                 sentence=f"{fault}; correct it, or create it", severity="error"
             )

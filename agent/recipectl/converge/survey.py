@@ -104,7 +104,7 @@ def _missing_groups() -> Iterator[str]:
 
 
 def _silent_sockets(models: Iterable[CompiledModel], states: dict[str, UnitState]) -> Iterator[str]:
-    """Sockets that are active while nobody listens at the recipe's address: it was changed meanwhile."""
+    """Active sockets of recipes whose address changed after the socket was started: nobody listens there."""
     for model in models:
         active = model.listen and states[model.socket].active_state == "active"
         if active and model.listen and not sockets.is_listening(*model.listen):

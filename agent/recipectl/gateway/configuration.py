@@ -95,7 +95,7 @@ def render(
 ) -> Gateway:
     """The gateway of some routes; `included` is the content of the site's own file."""
     files = data_files(routes)
-    # Whatever nginx would read anew counts: the program has no part in it.
+    # The digest covers all that nginx reads at a reload, and not its program.
     content = json.dumps(
         [files, configuration(settings, nginx, source, Paths(), "", included), included.hex()]
     )

@@ -33,7 +33,7 @@ def present() -> Present:
 
 
 def decide(gateway: Gateway, survey: Survey, state: Present, *, restart: bool) -> tuple[Action, ...]:
-    """The actions besides the unit's own writing, which a plan has with all units."""
+    """The actions of the gateway. Its unit is written with all units, by their plan."""
     has_user = access.identity(USER, Disk())[0] >= 0
     actions = [] if has_user else [Action("create user", USER, "a unit runs as this user")]
     actions += [
@@ -98,8 +98,8 @@ def finish(
     verbs = {action.verb for action in actions if action.unit == GATEWAY}
     if gateway is None or not verbs & {"reload service", "start", "restart"}:
         return
-    # A start was queued by the plan: this joins it, and may wait for the network at a boot.
-    # One that could not listen is between two attempts, and cannot be reloaded.
+    # The plan has queued a start: this job joins it, and at a boot it may wait for the network.
+    # A gateway that could not listen waits for its next attempt: systemd cannot reload it then.
     is_up = manager.states((GATEWAY,))[0].active_state == "active"
     result = manager.job("Reload" if "reload service" in verbs and is_up else "Start", GATEWAY)
     failure = f"{GATEWAY} did not start or reload (its job was {result})"

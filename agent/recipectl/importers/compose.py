@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from recipectl.errors import RecipectlError, UsageError
+from recipectl.errors import RecipectlError, RecipeError, UsageError
 from recipectl.importers import go_yaml
 from recipectl.importers.command import Command, NoEngineError, script_in
 from recipectl.importers.compose_variables import dotenv, interpolated
@@ -23,7 +23,7 @@ from recipectl.importers.mounts import Mounts
 from recipectl.importers.secret_names import is_likely_secret
 from recipectl.importers.shapes import mapping, refuse_private, sequence
 from recipectl.importers.variables import read_variables
-from recipectl.recipe.yamlsyntax import read_text
+from recipectl.recipe.yamlsyntax import read_text, syntax_problem
 
 # Keys of a Compose service with one value or a list of them -> the option of `docker run`.
 _COMPOSE_OPTIONS = {
@@ -54,7 +54,7 @@ def compose_drafts(text: str, source: str) -> tuple[list[Draft], list[str]]:
     try:
         data, root = go_yaml.load(text)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise UsageError(f"{source}: is not YAML ({error}); correct it") from error
+        raise RecipeError((syntax_problem(error, text, source),)) from error
     services = data.get("services") if isinstance(data, dict) else None
     if not isinstance(services, dict):
         raise UsageError(f"{source}: has no `services:`; give a Compose file")

@@ -8,7 +8,7 @@ import yaml
 from recipectl.recipe.positions import KeyPath
 from recipectl.recipe.yamlfile import known_key
 
-# Where a value begins with one of these, more than a plain or a quoted word stands there.
+# A value that begins with one of these is no plain and no quoted word.
 _NO_WORD = re.compile(r"[&*!|>\[{]")
 
 

@@ -72,7 +72,12 @@ def drop_ins(name: str, folders: tuple[Path, ...]) -> tuple[Path, ...]:
 def unread_files(folders: tuple[Path, ...]) -> tuple[Problem, ...]:
     """A warning for each file that looks like a recipe or a drop-in, and that nothing reads."""
     return tuple(
-        on_host("file", f"{path} is never read: {reason}; rename, move or remove it", severity="warning")
+        on_host(
+            "file",
+            f"it is never read: {reason}; rename, move or remove it",
+            file=str(path),
+            severity="warning",
+        )
         for path, reason in (*unread_recipes(folders), *unread_drop_ins(folders))
     )
 

@@ -62,6 +62,8 @@ def _yaml_of_json(text: str) -> str:
 
 # Within a value too, YAML takes these for the end of a line.
 _LINE_ENDS = re.compile("[\x85\u2028\u2029]")
+_LONGEST_KEY = 1024  # of a key without `?` (YAML 1.2, 7.4.2)
+_TOO_DEEP = "the file is nested too deeply; write less"
 # What libyaml says -> what is wrong and what to do, for the mistakes that people make.
 _SYNTAX = {
     "cannot start any token": "a value cannot begin with this character; put the value in quotes",
@@ -72,11 +74,24 @@ _SYNTAX = {
     "did not find expected ',' or '}'": "a `{` is not closed; add `}`, or the missing `,`",
     "did not find expected node content": "a value is missing; add it, or close the `[` or `{` before",
     "found unexpected end of stream": "a quote is not closed; add it",
+    "exceeded maximum nesting depth": _TOO_DEEP,
+    "found incompatible YAML document": "the version after `%YAML` is not 1.1 or 1.2; remove the line",
+    "invalid Unicode character escape code": "an escape in double quotes is no character; correct it",
     "found undefined alias": "`*` begins the name of an anchor that does not exist; put the value in quotes",
     "but found another document": "a file has one document; remove the line `---` and what follows",
     "did not find expected alphabetic or numeric character":
         "`*` and `&` begin names of anchors; put the value in quotes",
 }  # fmt: skip
+
+
+def syntax_problem(error: Exception, text: str, file: str) -> Problem:
+    """What is wrong with a text that yaml refused, at its place."""
+    if isinstance(error, RecursionError):
+        return Problem(file, 1, 1, kind="syntax", sentence=_TOO_DEEP)
+    if not isinstance(error, yaml.YAMLError):
+        return Problem(file, 1, 1, kind="syntax", sentence=f"this is not YAML ({error}); correct it")
+    line, column, sentence = _syntax_error(error, text)
+    return Problem(file, line, column, kind="syntax", sentence=sentence)
 
 
 def _syntax_error(error: yaml.YAMLError, text: str) -> tuple[int, int, str]:
@@ -87,8 +102,12 @@ def _syntax_error(error: yaml.YAMLError, text: str) -> tuple[int, int, str]:
     lines = [*text.split("\n"), ""]
     # A key without its `:` is noticed in the line below it.
     is_key = "could not find expected ':'" in problem
-    mark = getattr(error, "context_mark" if is_key else "problem_mark", None)
+    # A quote that is not closed is noticed at the end of the file.
+    is_at_begin = is_key or "unexpected end of stream" in problem
+    mark = getattr(error, "context_mark" if is_at_begin else "problem_mark", None)
     line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+    if column > _LONGEST_KEY and "mapping values are not allowed" in problem:
+        return line, column, f"a key has more than {_LONGEST_KEY} characters; write a shorter one"
     if is_key and ":" in lines[min(line, len(lines)) - 1][column - 1 :]:
         return line, column, "a `:` needs a blank after it; write `key: value`"
     if lines[min(line, len(lines)) - 1].lstrip(" ").startswith("\t"):
@@ -109,16 +128,15 @@ def compose(path: Path, text: str) -> Any:
     if raw := yaml.reader.Reader.NON_PRINTABLE.search(text) or _LINE_ENDS.search(text):
         before = text[: raw.start()]
         line, column = before.count("\n") + 1, raw.start() - before.rfind("\n")
-        sentence = (
-            f"a recipe cannot contain U+{ord(raw[0]):04X} itself; write it as an escape in double quotes"
-        )
+        remedy = "write it as an escape in double quotes" if raw[0] != "\0" else "remove it"
+        sentence = f"a recipe cannot contain U+{ord(raw[0]):04X} itself; {remedy}"
         raise failure(line, column, sentence)
     try:
         node = yaml.compose(text, Loader=Loader)
     except RecursionError as error:
-        raise failure(1, 1, "the file is nested too deeply; write less") from error
+        raise failure(1, 1, _TOO_DEEP) from error
     except yaml.YAMLError as error:
-        raise failure(*_syntax_error(error, text)) from error
+        raise RecipeError((syntax_problem(error, text, str(path)),)) from error
     if node is not None and not isinstance(node, yaml.MappingNode):
         raise failure(1, 1, "the file must be a mapping of keys to values; write `key: value` lines")
     return node

@@ -3,6 +3,7 @@
 import contextlib
 import re
 import select
+import shutil
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 
@@ -72,7 +73,7 @@ class Manager:
     @property
     def _remedy(self) -> str:
         if self.host:
-            return f"try `ssh {self.host} systemd-stdio-bridge`"
+            return f"try `ssh {self.host} systemd-stdio-bridge`" if shutil.which("ssh") else "install ssh"
         own = "log in with a session that has one (loginctl enable-linger), or use the system manager"
         return own if self.user else "check that systemd is PID 1 and that D-Bus runs"
 

@@ -57,6 +57,7 @@ class UnitNames:
         self.tie_stem = f"{self.stem}-tie"
         self.tie = f"{self.tie_stem}.service"  # of a model that several hosts serve
         self.lost = f"{self.stem}-lost.service"  # kills a model whose tie is lost
+        self.check = f"recipectl-check-{recipe}.service"  # asks an engine for its flags, in an upgrade
         self.watch_timer = f"{self.stem}-watch.timer"  # of earlier releases
         self.every = (
             self.service, self.socket, self.proxy, self.keep, self.queue_socket, self.queue_open, self.queue,

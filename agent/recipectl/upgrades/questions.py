@@ -71,7 +71,7 @@ def _end(store: Store, manager: Manager, unit: str) -> None:
 def end(place: Place, manager: Manager, model: str) -> None:
     """End the questions of an upgrade that was killed."""
     names = UnitNames(model)
-    _end(_store(place), manager, f"recipectl-check-{model}.service")
+    _end(_store(place), manager, UnitNames(model).check)
     _end(_store(place), manager, names.canaries)
 
 
@@ -90,7 +90,7 @@ def run(manager: Manager, unit: str) -> Answer:
 def ask_canaries(place: Place, manager: Manager, compiled: Compiled) -> Answer:
     """Is it the right model, and does it pass its canaries? By the unit of its recipe, where it has one."""
     name = UnitNames(compiled.resolved.name).canaries
-    manager.job("Stop", name)  # an answer of the old engine is no answer of the new one
+    manager.job("Stop", name)  # its last answer may be the old engine's
     if Store(place.unit_folder).read(name):
         return run(manager, name)
     return run_for_now(place, manager, units.questions(*compiled))
