@@ -31,7 +31,7 @@ def queued(**fields: object) -> CompiledModel:
         Unit(unit, "[Unit]\n[Socket]\nListenStream=1\n[X-Recipectl]\nRecipe=a\nDigest=0123456789ab\n")
         for unit in (A.service, A.queue_socket, A.queue, A.queue_open)
     )
-    return model("a", units=units, queued=True, **fields)
+    return model("a", units=units, queued=True, queue_digest="0123456789ab", **fields)
 
 
 def watched() -> CompiledModel:

@@ -62,13 +62,18 @@ def proxy_values(
     }
 
 
+def queue_digest(queue: Queue, names: UnitNames) -> str:
+    """The digest of what a queue's HAProxy keeps from its start."""
+    return digest_of(configuration(queue.wait, names.queue))
+
+
 def queue_values(
     queue: Queue, resolved: ResolvedRecipe, installation: Installation, helper: HelperCommands
 ) -> tuple[Values, Values]:
     """The values of the queue, and of the unit that opens and closes it."""
     names = UnitNames(resolved.name)
     own = [] if installation.user else sandbox.helper_lines(identity.QUEUE_USER, limited=False)
-    digest = digest_of(configuration(queue.wait, names.queue))
+    digest = queue_digest(queue, names)
     common: Values = {"sandbox": own, "timeout_stop_sec": queue.drain + _HAPROXY_END_SEC}
     waits: Values = common | {
         "run": helper.run_queue(queue, names.service, digest),

@@ -93,6 +93,7 @@ class CompiledModel(NamedTuple):
     served: tuple[str, ...] = ()  # the names of the model that its engine answers to, its own first
     key_file: str | None = None  # of the engine's API, where it needs a key
     host: str = ""  # where clients may ask: the address that it listens at
+    queue_digest: str = ""  # of what the queue's HAProxy keeps from its start
 
     @property
     def unit_names(self) -> UnitNames:

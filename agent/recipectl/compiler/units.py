@@ -132,6 +132,7 @@ def _model(
         autostart=recipe.autostart,
         on_demand=recipe.on_demand is not None,
         queued=recipe.queue is not None,
+        queue_digest=companions.queue_digest(recipe.queue, UnitNames(resolved.name)) if recipe.queue else "",
         watched=recipe.watch is not None,
         gpus=resolved.gpus,
         url=endpoint.url if endpoint.path else None,

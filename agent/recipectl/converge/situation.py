@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from recipectl.compiler.model import CompiledModel
 from recipectl.compiler.relations import closure
 from recipectl.converge.values import Survey
-from recipectl.systemd.unitfile import InstalledUnit, UnitNames, parse_settings
+from recipectl.systemd.unitfile import UnitNames, parse_settings
 
 _ROTATED = "a file of its secrets was changed since the model started"
 _RECIPE_CHANGED = "the recipe changed since the model started"
@@ -96,11 +96,8 @@ class Situation:
     @property
     def queue_changed(self) -> bool:
         """True if HAProxy runs, and was started with another configuration."""
-        new_text = next((unit.text for unit in self.model.units if unit.name == self.names.queue), "")
-        digest = InstalledUnit(self.names.queue, new_text).digest
-        return self.survey.is_up(self.names.queue) and (
-            self.survey.started.get(self.names.queue) not in (None, "", digest)
-        )
+        known = (None, "", self.model.queue_digest)
+        return self.survey.is_up(self.names.queue) and self.survey.started.get(self.names.queue) not in known
 
     @property
     def will_start(self) -> bool:

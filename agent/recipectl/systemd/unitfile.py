@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from functools import cached_property
 from typing import NamedTuple
 
 from recipectl.systemd import quoting
@@ -178,8 +179,8 @@ class InstalledUnit:
     @property
     def program(self) -> str:
         """The file that ExecStart= runs."""
-        first_line = next(iter(self.setting("ExecStart")), "").removeprefix(":").removesuffix("\\")
-        return next(iter(quoting.split(first_line)), "").replace("%%", "%")
+        command = next(iter(self.setting("ExecStart")), "").removeprefix(":")
+        return next(iter(quoting.split(command)), "").replace("%%", "%")
 
     @property
     def endpoint_address(self) -> tuple[str, int]:
@@ -187,9 +188,13 @@ class InstalledUnit:
         host, _, port = (self.endpoint or "").removeprefix("http://").rpartition(":")
         return host.strip("[]"), int(port) if port.isdigit() else 0
 
+    @cached_property
+    def _settings(self) -> tuple[Setting, ...]:
+        return parse_settings(self.text)
+
     def setting(self, name: str) -> tuple[str, ...]:
         """The values of a setting of the unit, in its order."""
-        return tuple(re.findall(rf"^{name}=(.*)$", self.text, re.M))
+        return tuple(setting.value for setting in self._settings if setting.name == name)
 
 
 def _pair(line: str) -> tuple[str, str, str]:
