@@ -159,6 +159,31 @@ except OSError: sys.exit(2)
     assert ((home / "here").exists(), show("a", "ExecMainStatus")) == (True, "2")
 
 
+def test_an_engine_starts_in_a_home_and_writes_what_its_flags_and_variables_name() -> None:
+    home, folders = Path("/home/bob"), [Path("/srv/hub"), Path("/srv/logs")]
+    for folder in (home, *folders):
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o755 if folder == home else 0o777)
+    body = """
+import os, pathlib, sys
+assert os.getcwd() == "/home/bob"
+pathlib.Path(os.environ["HF_HUB_CACHE"], "here").write_text("x")
+pathlib.Path(sys.argv[sys.argv.index("--log-file") + 1]).write_text("x")
+try: pathlib.Path("/srv/beside").write_text("x")
+except OSError: sys.exit(2)
+"""
+    recipe(
+        "a",
+        binary=script(Path("/opt/writes"), body),
+        env_vars={"HF_HUB_CACHE": str(folders[0])},
+        extra_args={"log-file": f"{folders[1]}/a.log"},
+        service={"WorkingDirectory": str(home)},
+    )
+    recipectl("apply"), recipectl("start", "a")
+    assert [path.exists() for path in (folders[0] / "here", folders[1] / "a.log")] == [True, True]
+    assert show("a", "ExecMainStatus") == "2"
+
+
 def test_a_folder_that_a_group_of_the_user_opens_is_open() -> None:
     subprocess.run(["groupadd", "-f", "weights"], check=True)
     subprocess.run(["useradd", "-r", "-G", "weights", "svc"], check=False, capture_output=True)
