@@ -4,8 +4,9 @@ import subprocess
 from pathlib import Path
 
 from recipectl.errors import UsageError
+from recipectl.systemd.store import SEARCH_PATH
 
-_UNIT_FOLDERS = tuple(Path(base, "systemd/system") for base in ("/etc", "/run", "/usr/local/lib", "/usr/lib"))
+_UNIT_FOLDERS = SEARCH_PATH[:4]  # of the system
 
 
 def is_enabled(unit: str) -> bool:

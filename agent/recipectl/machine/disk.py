@@ -104,9 +104,9 @@ class Disk:
             return self._packages([program.parent.parent, *debian, system], python)
         folders = self._packages([venv], python)
         config = distributions.text_of(venv / "pyvenv.cfg")
-        if re.search(r"(?im)^include-system-site-packages *= *true", config):
-            home = re.search(r"(?m)^home *= *(/\S+)", config)
-            base = Path(home[1], "python3") if home else None
+        if distributions.sees_system_packages(config):
+            home = distributions.interpreter_folder(config)
+            base = Path(home, "python3") if home else None
             # A venv of a venv is none: its base is a Python of its own, and a circle would never end.
             folders += self.site_packages(base) if base and not self.venv(base) else ()
         return folders

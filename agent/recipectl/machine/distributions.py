@@ -56,6 +56,17 @@ def text_of(file: Path) -> str:
         return ""
 
 
+def interpreter_folder(config: str) -> str | None:
+    """The folder of the interpreter that a pyvenv.cfg names; None where it names no absolute one."""
+    match = re.search(r"(?m)^home *= *(/[^\s\0]*)", config)
+    return match[1] if match else None
+
+
+def sees_system_packages(config: str) -> bool:
+    """True if a pyvenv.cfg gives a venv the packages of its interpreter, too."""
+    return bool(re.search(r"(?im)^include-system-site-packages *= *true", config))
+
+
 def satisfies(version: str | None, specifier: str) -> bool:
     """True if a version satisfies a PEP 440 specifier; a version outside PEP 440 satisfies none.
 

@@ -17,6 +17,7 @@ from packaging.utils import canonicalize_name, canonicalize_version
 
 from recipectl.errors import RecipectlError, UsageError
 from recipectl.files import read_bounded
+from recipectl.machine import distributions
 from recipectl.machine.distributions import UNFINISHED, lock_of, site_packages
 from recipectl.recipe.trusted import Trust
 from recipectl.regular import open_regular
@@ -253,8 +254,8 @@ def _of_the_interpreter(venv: Path, files: dict[str, Status]) -> Iterator[Findin
     """The interpreter that pyvenv.cfg names, and the links to it or copies of it (venv --copies) in bin."""
     try:
         config = read_bounded(venv / "pyvenv.cfg", follow=False).decode()
-        home = re.search(r"(?m)^home *= *(/[^\s\0]*)", config)
-        folder = Path(os.path.realpath(home[1])) if home else None
+        home = distributions.interpreter_folder(config)
+        folder = Path(os.path.realpath(home)) if home else None
     except (OSError, ValueError):
         folder = None
     if folder is None or not folder.is_dir():
@@ -262,7 +263,7 @@ def _of_the_interpreter(venv: Path, files: dict[str, Status]) -> Iterator[Findin
         return
     if fault := Trust(frozenset({0, os.geteuid(), venv.stat().st_uid})).fault(folder / "python3"):
         yield Finding("changed", "pyvenv.cfg", f"it names an interpreter that is not safe: {fault}")
-    if lock_of(venv).exists() and re.search(r"(?im)^include-system-site-packages *= *true", config):
+    if lock_of(venv).exists() and distributions.sees_system_packages(config):
         yield Finding("changed", "pyvenv.cfg", "it takes packages from outside the venv")
     for name in sorted(filter(_PYTHON.fullmatch, files)):
         if fault := _interpreter_fault(venv / name, folder, files[name]):
