@@ -37,6 +37,7 @@ _MAX_DIGITS = 400
 _MAX_LEVELS = 50
 _MAX_VALUES = 20_000
 _STRING_TAG = "tag:yaml.org,2002:str"
+_KNOWN_TAG = re.compile(r"tag:yaml\.org,2002:(null|bool|int|float|str|map|seq|timestamp|merge|value)")
 
 
 class Written(float):
@@ -97,6 +98,11 @@ class Reader:
             sentence = f"`{where}`: a value has a NUL byte, which no program can be given; remove it"
             self.report(self._position(node), path, "value", sentence)
             return None
+        if not _KNOWN_TAG.fullmatch(node.tag):
+            tag = display(node.tag.replace("tag:yaml.org,2002:", "!!"))
+            self.report(self._position(node), path, "value", f"the tag `{tag}` means nothing; remove it")
+            if isinstance(node, yaml.ScalarNode):
+                return node.value
         if self.variables is not None and isinstance(node, yaml.ScalarNode) and "${" in node.value:
             node = self._with_variables(node, path)
         if isinstance(node, yaml.MappingNode):
