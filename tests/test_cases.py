@@ -682,6 +682,15 @@ INLINE = {
     "the notes of VLLM Studio": (
         "vllm-studio", '{"id":"x","name":"n","description":"top","model_path":"a/b","tags":["t"],"extra_args":{"description":"n","tags":[]}}', ["description: n\n"],
         ['line 1: `description: "top"`, its own notes', 'line 1: `tags: ["t"]`, its own notes']),
+    "sessions and evals that are more than they seem": (
+        "command", "tmux new -d vllm serve a/b \\; split-window htop\nFOO=2 eval 'vllm serve c/d'\nA='eval \"$A\"'; eval \"$A\"\nM=${X:-e/f}; C=\"vllm serve $M\"; eval \"$C\"\n. /v/bin/activate\nsu - ai -c 'vllm serve g/h'\n",
+        ["model_path: e/f", "# The command names no venv: set `python_path:`, or the host's PATH decides.\nbackend: vllm\nmodel_path: g/h"],
+        ["line 1: `tmux new …` runs an engine", "line 2: `eval` runs what only a shell knows", "line 4: `${X}` has its default value here"]),
+    "some of the arguments": ("command", 'M="${@:1:1}"\nvllm serve a/b --seed $M\nvllm serve c/d "${@:2:1}"\n', ['seed: "${B_M}"'], ["line 3: the value of `${@}` here is for a shell to find"]),
+    "an image in a variable": ("command", "docker run -d --restart always --network host --gpus all $IMAGE ./llama-server -m /a.gguf\n", ["binary: "], []),
+    "what a branch reads": ("command", "[ -f .env ] && . ./.env\nvllm serve a/b &\nvllm serve c/d &\nbash -lc 'vllm serve e/f & vllm serve g/h'\n", [], ["d: not carried over: line 1: `. ./.env`", "h: not carried over: line 4: `bash -lc`"]),
+    "adapters of which one has a scale": ("command", "llama-server -m /a.gguf --lora-scaled /x 0.5 --lora /y\n", ["args: [--lora-scaled, /x, '0.5', --lora, /y]"], []),
+    "other processes": ("command", "vllm serve a/b & taskset -pc 0-7 $!\nsudo renice -n 5 \"$$\"\nvllm serve c/d\n", ["model_path: c/d"], ["d: not carried over: line 2: `sudo renice -n 5 $$`", "line 1: `taskset …`, which runs no engine"]),
     "templates that are not filled in": (
         "command", "llama-server -m {{ model }} -c {{ ctx }}\n{{ llama_bin }} -m /a.gguf\n{{venv}}/bin/vllm serve /m/a\nvllm serve a/b\n", ["model_path: a/b"],
         ["line 1: fill in `{{ model }}`", "line 2: fill in `{{ llama_bin }}`", "line 3: fill in `{{venv}}`"]),

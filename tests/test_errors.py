@@ -244,7 +244,7 @@ def test_a_lock_that_cannot_be_read_is_named_itself(tmp_path: Path, venv: Path) 
     (tmp_path / "a.lock").write_text("{")
     text, status = compiled(tmp_path, recipe)
     assert (status, text.splitlines()[0]) == (
-        2, "a.lock: it cannot be read as a lock (it is no JSON of a lock); remove it, and run `recipectl lock` again",
+        2, "a.lock: it cannot be read as a lock (it is not JSON); remove it, and run `recipectl lock` again",
     )  # fmt: skip
 
 
@@ -266,7 +266,7 @@ def test_odd_surroundings_are_told(tmp_path: Path) -> None:
     )
     assert "run it without `--user`" in run_of("--user", "gateway", HOME=str(tmp_path)).stderr
     edit = run_of("edit", recipe, EDITOR='"', XDG_CONFIG_HOME=str(tmp_path))
-    assert (edit.returncode, "EDITOR= has a quote that is not closed" in edit.stderr) == (2, True)
+    assert (edit.returncode, "cannot be split into words; correct EDITOR=" in edit.stderr) == (2, True)
 
 
 def test_a_full_standard_error_loses_no_output(tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def test_a_failure_changes_no_file_and_leaves_none_behind(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("number", "remedy"),
     [
-        (13, "run it as root (sudo), or correct its owner"),
+        (13, "correct its owner or its mode"),
         (28, "free some space"),
         (30, "remount it read-write"),
     ],

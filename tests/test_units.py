@@ -104,7 +104,14 @@ def test_what_a_model_needs_stays_visible(path: str, tmp: str, home: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("folder", "home"), [("/home/x/llama", "read-only"), ("~", "read-only"), ("/srv/x", "yes")]
+    ("folder", "home"),
+    [
+        ("/home/x/llama", "read-only"),
+        ("~", "read-only"),
+        ("/root", "read-only"),
+        ("-/home/x", "read-only"),
+        ("/srv/x", "yes"),
+    ],
 )
 def test_the_folder_of_the_engine_stays_visible(folder: str, home: str) -> None:
     assert f"ProtectHome={home}" in unit(service={"WorkingDirectory": folder})
@@ -116,6 +123,30 @@ def test_the_folder_of_the_engine_stays_visible(folder: str, home: str) -> None:
 def test_the_folder_of_a_file_that_is_written_is_writable(words: dict[str, object]) -> None:
     lines = unit(backend="llamacpp", binary="/bin/true", model_path="/m.gguf", **words)
     assert "ReadWritePaths=-/srv/logs" in lines
+
+
+@pytest.mark.parametrize(
+    "path", ["/x.log", "/etc/x.log", "/var/log/../../etc/x.log", "/dev/stderr", "/var/log/x.log"]
+)
+def test_no_flag_opens_a_folder_of_the_system(path: str) -> None:
+    lines = unit(backend="llamacpp", binary="/bin/true", model_path="/m.gguf", extra_args={"log-file": path})
+    opened = [line.removeprefix("ReadWritePaths=-") for line in lines if line.startswith("ReadWritePaths=")]
+    assert opened in ([], [path.replace("/var/log/../..", "")])  # the file alone
+
+
+@pytest.mark.parametrize("folder", ["/", "/etc", "//", "/dev/shm/x", "/usr/../etc"])
+def test_no_variable_opens_a_folder_of_the_system(folder: str) -> None:
+    assert not [line for line in unit(env_vars={"TMPDIR": folder}) if line.startswith("ReadWrite")]
+
+
+def test_a_folder_is_opened_once() -> None:
+    lines = unit(env_vars={"TMPDIR": "/srv/x", "HF_HUB_CACHE": "/srv/x/", "TORCH_HOME": "/srv/y/../x"})
+    assert [line for line in lines if line.startswith("ReadWrite")] == ["ReadWritePaths=-/srv/x"]
+
+
+def test_what_closes_more_opens_nothing() -> None:
+    lines = unit(service={"InaccessiblePaths": "/home/alice /tmp/x"})
+    assert ("PrivateTmp=yes" in lines, "ProtectHome=yes" in lines) == (True, True)
 
 
 def test_times_follow_from_the_load() -> None:

@@ -13,8 +13,8 @@ from recipectl.regular import open_regular
 
 SUFFIX = ".recipectl"  # of temporary files
 _REMEDIES = {
-    errno.EACCES: "run it as root (sudo), or correct its owner",
-    errno.EPERM: "run it as root (sudo), or correct its owner",
+    errno.EACCES: "correct its owner or its mode",
+    errno.EPERM: "correct its owner or its attributes",
     errno.EROFS: "remount it read-write",
     errno.ENOSPC: "free some space",
     errno.EDQUOT: "free some space",
@@ -22,8 +22,8 @@ _REMEDIES = {
     errno.ENOENT: "create its folder",
 }
 _REMEDIES_TO_READ = {
-    errno.EACCES: "run it as root (sudo), or correct its mode",
-    errno.EPERM: "run it as root (sudo), or correct its owner",
+    errno.EACCES: "correct its owner or its mode",
+    errno.EPERM: "correct its owner or its mode",
     errno.ENOENT: "correct its path",
     errno.EISDIR: "give a file",
 }
@@ -41,9 +41,8 @@ def failures_named(action: str, path: Path) -> Iterator[None]:
             failed = Path(path)  # the user does not know the name of the temporary file
         remedies = _REMEDIES_TO_READ if action == "read" else _REMEDIES
         if os.geteuid():
-            is_own = failed.is_relative_to(os.environ.get("HOME") or "/nonexistent")
-            remedy = "correct its owner or its mode" if is_own else "run it as root (sudo)"
-            remedies = remedies | {errno.EACCES: remedy}
+            is_own = failed.absolute().is_relative_to(os.environ.get("HOME") or "/nonexistent")
+            remedies = remedies | ({} if is_own else {errno.EACCES: "run it as root (sudo)"})
         reason = f"{error.strerror}; {remedies.get(error.errno or 0, 'see the path and its file system')}"
         if error.errno in (errno.ENOTDIR, errno.EEXIST):
             # The system names the whole path; one of its parents is what is in the way.

@@ -1,4 +1,4 @@
-"""The system, one user, or another host: where recipes, the host file, units and caches are. Paths only."""
+"""The system, one user, or another host: where recipes, the host file, units and caches are."""
 
 import os
 import shlex

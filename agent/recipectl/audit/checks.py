@@ -68,7 +68,8 @@ def check_secrets(subject: Subject) -> Iterator[Problem]:
     yield from (warning for warning in subject.warnings if warning.kind == "secret")
     # The compiler checks those that a recipe names.
     with failures_named("read", _SECRETS):
-        modes = {path: path.stat().st_mode for path in sorted(_SECRETS.glob("*")) if path.is_file()}
+        paths = _SECRETS.iterdir() if _SECRETS.is_dir() else ()
+        modes = {path: path.stat().st_mode for path in sorted(paths) if path.is_file()}
     for path, mode in modes.items():
         if mode & (stat.S_IRWXO | stat.S_IWGRP):
             yield on_host("secret", "others may read or change it; set mode 0600", file=str(path))
@@ -83,7 +84,7 @@ def check_permissions(subject: Subject) -> Iterator[Problem]:
     for path in sorted(files | {path.parent for path in files} | {place.unit_folder}):
         try:
             status = path.stat()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError as error:
             sentence = f"it cannot be read ({error.strerror}); correct its owner or its mode"

@@ -108,7 +108,7 @@ def _run_editor(copy: Path) -> None:
     try:
         words = shlex.split(named) if named else [next(filter(shutil.which, _EDITORS), "")]
     except ValueError as error:
-        raise UsageError(f"EDITOR= has a quote that is not closed (`{named}`); correct it") from error
+        raise UsageError(f"the editor `{named}` cannot be split into words; correct EDITOR=") from error
     if not words or not words[0]:
         raise RecipectlError(f"there is no editor ({', '.join(_EDITORS)}); install one, or set EDITOR=")
     try:

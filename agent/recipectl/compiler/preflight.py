@@ -255,7 +255,8 @@ def read_lock(path: Path, content: Content) -> lockfile.Lock:
     try:
         return lockfile.read_lock(content(path))
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no JSON of a lock"
+        is_text = isinstance(error, json.JSONDecodeError | UnicodeDecodeError)
+        reason = "it is not JSON" if is_text else getattr(error, "strerror", None) or str(error)
         sentence = f"it cannot be read as a lock ({reason}); remove it, and run `recipectl lock` again"
         raise FileError(str(path), sentence, kind="lock") from error
 

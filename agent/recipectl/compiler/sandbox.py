@@ -1,5 +1,7 @@
 """The sandbox of a unit: as tight as CUDA, NCCL and JIT compilers allow."""
 
+import posixpath
+from collections.abc import Collection, Mapping
 from itertools import pairwise
 
 from recipectl.compiler.environment import directories
@@ -10,14 +12,24 @@ from recipectl.systemd import quoting
 
 _TEMPORARY = "/tmp/"  # noqa: S108  (compared, not used); it also matches /var/tmp/
 _HOMES = ("/home/", "/root/", "/run/user/")
-# Folders that engines and their libraries write, besides those that each model has of its own.
-_WRITTEN_VARIABLES = (
+# Caches of libraries, besides those that each model has of its own.
+_CACHES = (
     "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "TRANSFORMERS_CACHE", "HF_XET_CACHE", "HF_ASSETS_CACHE",
-    "LLAMA_CACHE", "MODELSCOPE_CACHE", "TORCH_HOME", "TORCH_EXTENSIONS_DIR", "CUDA_CACHE_PATH", "TMPDIR",
-    "NUMBA_CACHE_DIR", "FLASHINFER_WORKSPACE_BASE", "OUTLINES_CACHE_DIR", "PROMETHEUS_MULTIPROC_DIR",
-    "VLLM_CONFIG_ROOT", "VLLM_TORCH_PROFILER_DIR", "SGLANG_TORCH_PROFILER_DIR", "SGLANG_CACHE_DIR",
-    "TVM_FFI_CACHE_DIR", "MPLCONFIGDIR",
+    "HF_MODULES_CACHE", "HF_DATASETS_CACHE", "LLAMA_CACHE", "MODELSCOPE_CACHE",
 )  # fmt: skip
+# Other folders that engines and their libraries write.
+_WRITTEN = (
+    "TORCH_HOME", "TORCH_EXTENSIONS_DIR", "CUDA_CACHE_PATH", "TMPDIR", "RAY_TMPDIR", "NUMBA_CACHE_DIR",
+    "FLASHINFER_WORKSPACE_BASE", "OUTLINES_CACHE_DIR", "PROMETHEUS_MULTIPROC_DIR", "VLLM_CONFIG_ROOT",
+    "VLLM_TORCH_PROFILER_DIR", "SGLANG_TORCH_PROFILER_DIR", "SGLANG_CACHE_DIR", "TVM_FFI_CACHE_DIR",
+    "MPLCONFIGDIR",
+)  # fmt: skip
+# They stay read-only, whatever a variable or a flag says.
+_OF_SYSTEM = (
+    "/", "/bin", "/boot", "/etc", "/home", "/lib", "/lib64", "/opt", "/root", "/run", "/sbin", "/srv", "/usr",
+    "/var", "/var/lib", "/var/log",
+)  # fmt: skip
+_ALWAYS_WRITABLE = ("/dev/", "/proc/", "/sys/")  # ProtectSystem=strict leaves them as they are
 
 
 def unit_lines(
@@ -27,8 +39,10 @@ def unit_lines(
     environment = resolved.environment
     values = [variable.value for variable in environment.values()]
     runtime = resolved.runtime
-    settings = [value for values in resolved.recipe.service.values() for value in values]
-    used = "\n".join((*resolved.argv, *runtime.path, *runtime.link_targets, *values, *settings))
+    starts_in = [
+        f"{folder.removeprefix('-')}/" for folder in resolved.recipe.service.get("WorkingDirectory", ())
+    ]
+    used = "\n".join((*resolved.argv, *runtime.path, *runtime.link_targets, *values, *starts_in))
     # A private /tmp would hide a venv or a model that lies there; so would ProtectHome=yes.
     private = _TEMPORARY not in used
     lines = [f"PrivateTmp={'yes' if private else 'no'}", "UMask=0027"]
@@ -42,10 +56,9 @@ def unit_lines(
     if level == "off":
         return lines
     lines += _DEFAULT
-    starts_in_home = "~" in resolved.recipe.service.get("WorkingDirectory", ())
-    in_home = starts_in_home or any(home in used for home in _HOMES)
+    in_home = "~/" in starts_in or any(home in used for home in _HOMES)
     lines.append(f"ProtectHome={'read-only' if in_home else 'yes'}")
-    lines += [f"ReadWritePaths={quoting.word(f'-{path}')}" for path in moved_directories(resolved)]
+    lines += [f"ReadWritePaths={quoting.word(f'-{path}')}" for path in _writable(resolved)]
     if level == "strict":
         lines += _STRICT
         if resolved.member:
@@ -63,25 +76,44 @@ def helper_lines(user: str = "", *, limited: bool = True) -> list[str]:
 
 
 def moved_directories(resolved: ResolvedRecipe) -> list[str]:
-    """The folders that the engine writes and that a variable or a flag puts elsewhere."""
+    """The folders for downloads and states that a variable or a flag puts elsewhere."""
     # They are written with `-`: a missing folder would fail the start with 226/NAMESPACE.
-    environment = resolved.environment
-    return _written_by_flags(resolved) + [
-        environment[name].value
-        for name, folder in (dict.fromkeys(_WRITTEN_VARIABLES, "") | directories(resolved.recipe)).items()
-        if name in environment
-        and environment[name].value != folder
-        and environment[name].value.startswith("/")
+    flags = ENGINES[resolved.recipe.backend].written_flags
+    names = dict.fromkeys(_CACHES, "") | directories(resolved.recipe)
+    return _values_of_flags(resolved, flags) + _values_of_variables(resolved, names)
+
+
+def _writable(resolved: ResolvedRecipe) -> list[str]:
+    """The folders that the engine writes, and those of files that it writes, besides its own."""
+    others = _values_of_variables(resolved, dict.fromkeys(_WRITTEN, ""))
+    files = map(_normal, _values_of_flags(resolved, ENGINES[resolved.recipe.backend].written_files))
+    folders = [_normal(path) for path in (*moved_directories(resolved), *others)]
+    for file in files:
+        folder = posixpath.dirname(file)
+        folders.append(file if folder in _OF_SYSTEM else folder)  # a file that is there can be written
+    return [
+        path
+        for path in dict.fromkeys(folders)
+        if path not in _OF_SYSTEM and not f"{path}/".startswith(_ALWAYS_WRITABLE)
     ]
 
 
-def _written_by_flags(resolved: ResolvedRecipe) -> list[str]:
+def _normal(path: str) -> str:
+    return f"/{posixpath.normpath(path).lstrip('/')}"
+
+
+def _values_of_variables(resolved: ResolvedRecipe, names: Mapping[str, str]) -> list[str]:
+    """The absolute paths that variables have; `names` are variable -> the value that changes nothing."""
+    values = [
+        (resolved.environment[name].value, own) for name, own in names.items() if name in resolved.environment
+    ]
+    return [value for value, own in values if value != own and value.startswith("/")]
+
+
+def _values_of_flags(resolved: ResolvedRecipe, flags: Collection[str]) -> list[str]:
     words = [part for word in resolved.argv for part in word.split("=", 1 if word.startswith("--") else 0)]
-    engine = ENGINES[resolved.recipe.backend]
-    pairs = [(flag.replace("_", "-"), value) for flag, value in pairwise(words) if value.startswith("/")]
-    folders = [value for flag, value in pairs if flag in engine.written_flags]
-    files = [value for flag, value in pairs if flag in engine.written_files]
-    return [*folders, *(file.rpartition("/")[0] or "/" for file in files)]
+    pairs = pairwise(words)
+    return [value for flag, value in pairs if flag.replace("_", "-") in flags and value.startswith("/")]
 
 
 _KERNEL = [

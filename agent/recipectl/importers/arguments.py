@@ -69,7 +69,7 @@ def set_arguments(draft: Draft, backend: str, options: list[GivenOption], stray_
     options = _last_of_each(backend, _with_all_names(options))
     nodes, node_options = nodes_value(backend, options)
     arguments = _Arguments(backend)
-    ordered = _ordered(backend, options)
+    ordered = _kept_in_order(backend, options)
     for option in options:
         values = option.values or tuple(filter(None, (option.raw[0].partition("=")[2],)))
         if option in ordered:
@@ -88,12 +88,13 @@ def set_arguments(draft: Draft, backend: str, options: list[GivenOption], stray_
         draft.set("args", args, "As written: no key gives exactly these words.")
 
 
-def _ordered(backend: str, options: list[GivenOption]) -> list[GivenOption]:
-    """Options that must stay in their order: one of a set whose order decides is there twice."""
+def _kept_in_order(backend: str, options: list[GivenOption]) -> list[GivenOption]:
+    """Options that must stay in their order: keys of a recipe could not keep the order of their set."""
     result = []
     for family in ENGINES[backend].ordered_flags:
         members = [option for option in options if option.flag in family]
-        if len({option.flag for option in members}) < len(members):
+        is_long = any(len(option.values) > 1 for option in members)  # no key has it
+        if len({option.flag for option in members}) < len(members) or (is_long and len(members) > 1):
             result += members
     return result
 

@@ -17,10 +17,13 @@ _DETACHED = re.compile(r"-[itqP]*d")
 _JOINED_SHORT_FLAGS = re.compile(r"-[ditqP]+([a-zA-Z].*)\Z")
 
 
+_IMAGE = re.compile(r"(?!\.{1,2}/)[\w./:@-]*(vllm-openai|vllm/|sglang|llama\.cpp:)")
+
+
 def _is_variable_of_options(words: list[str]) -> bool:
     """True for `$OPTIONS` before an image of an engine: without a value it is no word."""
     is_alone = VARIABLE_ALONE.fullmatch(words[0]) and len(words) > 1
-    return bool(is_alone) and bool(re.match(r"[\w.][\w./:@-]*(vllm|sglang|llama)", words[1]))
+    return bool(is_alone) and bool(_IMAGE.match(words[1]))
 
 
 def read_options(words: list[str], container: Container) -> list[str]:

@@ -154,7 +154,7 @@ def _refuse_unknown(image: str, words: list[str]) -> None:
     if "llama-swap" in image:
         fault = f"the image `{image}` starts its models itself"
         raise UsageError(f"{fault}; run `recipectl import llama-swap` with its configuration")
-    is_unknown = not image or VARIABLE_START in re.sub(r":[^/:]*\Z", "", image)
+    is_unknown = not image or VARIABLE_START in _without_tag(image)
     tells_nothing = is_unknown and (not words or words[0].startswith("-"))
     is_other = not re.search("vllm|sglang|(?<!o)llama(?!-swap)", _without_tag(image))
     if is_other and not tells_nothing and not is_given_model([*words, ""]):
@@ -198,7 +198,7 @@ def _entrypoint(container: Container, image: str, arguments: list[str]) -> tuple
 
 def _without_tag(image: str) -> str:
     """The name of an image: the tag of another program may name an engine (`tritonserver:25.01-vllm`)."""
-    return re.sub(r"(@.*|:[^/:]*)\Z", "", image)
+    return re.sub(r"(:[^/:@]*)?(@.*)?\Z", "", image)
 
 
 def _inside_shell(words: list[str], container: Container) -> list[str]:

@@ -1,6 +1,8 @@
 """The line of the original that a sentence is about."""
 
-from collections.abc import Iterator
+import re
+import sys
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -35,6 +37,12 @@ def errors_at(place: str) -> Iterator[None]:
 def placed(sentence: str, place: str) -> str:
     """A sentence with its place in front, where there is one."""
     return Placed(f"{place}: {sentence}") if place else sentence
+
+
+def by_line(sentences: Iterable[str]) -> list[str]:
+    """Sentences once each, in the order of their lines; those without a line are the last."""
+    lines = {text: re.match(r"line (\d+)", text) for text in sentences}
+    return sorted(lines, key=lambda text: int(match[1]) if (match := lines[text]) else sys.maxsize)
 
 
 def keys_of(node: Any, *keys: str) -> list[str]:

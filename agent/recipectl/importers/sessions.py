@@ -33,6 +33,8 @@ def _shell_of(words: list[str]) -> list[str]:
 
 
 def _tmux(words: list[str]) -> Session | None:
+    if any(word.endswith(";") for word in words):  # several commands of tmux
+        return None
     _, rest = getopt.getopt(words, "2CDluvc:f:L:S:T:")
     if rest[:1] not in (["new"], ["new-session"]):
         return None

@@ -167,6 +167,7 @@ class _Shell(SimpleCommands):
         after = self._apart(nodes, f"it is {reason} (line {node.line}); write it out")
         if after.arguments != self.scope.arguments and node.Type != "FuncDecl":
             self.scope.arguments = None  # only the shell knows
+        self.scope.lost += after.lost[len(self.scope.lost) :]
         function = function_of(self.scope, after)
         if node.Type == "FuncDecl":
             self.functions[node.Name.Value] = function
@@ -185,6 +186,7 @@ class _Shell(SimpleCommands):
             # What only another branch sets is not mixed into what the first one sets.
             unset = new if first_sets and not is_first else set()
             self.lost += merge(self.scope, after, line, wins=wins, unset=unset)
+            self.scope.lost += after.lost[len(self.scope.lost) :]
 
     def _run_known(self, branches: list[list[Node]], taken: int, remarks: list[str], line: int) -> bool:
         """Run the one of several parts that a shell runs; the programs of the others run under a condition.

@@ -9,6 +9,7 @@ from recipectl.compiler.secrets import looks_secret
 from recipectl.importers.arguments import without_secrets
 from recipectl.importers.command import Command, program_shown, refused
 from recipectl.importers.draft import UNKNOWN_VALUE, VARIABLE_START, host_variable
+from recipectl.importers.lines import by_line
 from recipectl.importers.programs import runs_engine
 from recipectl.importers.shell_assignments import Assignments
 from recipectl.importers.shell_functions import Function
@@ -28,6 +29,14 @@ from recipectl.importers.shell_syntax import Fault, Node, statements
 from recipectl.importers.shell_words import Words
 
 
+def _is_own_process(word: Node) -> bool:
+    """True for `$$`."""
+    parts = word.Parts or []
+    parts = (parts[0].Parts or []) if len(parts) == 1 and parts[0].Type == "DblQuoted" else parts
+    is_variable = len(parts) == 1 and parts[0].Type == "ParamExp"
+    return is_variable and parts[0].Param.Value in ("$", "BASHPID")
+
+
 class SimpleCommands(Assignments):
     """Follows assignments and builtins in a scope, and collects the programs that a script runs."""
 
@@ -36,6 +45,8 @@ class SimpleCommands(Assignments):
         self.commands: list[Command] = []
         self.condition: int | None = None  # the line of the test that decides about this command
         self.functions: dict[str, Function] = {}
+        self.in_eval = False
+        self.is_assigned = False  # variables stand before this builtin
 
     def call(self, node: Node) -> None:
         """One simple command: assignments, a function, a builtin, or a program."""
@@ -56,13 +67,14 @@ class SimpleCommands(Assignments):
         elif name in self.functions:
             self._call_function(fields, node.line)
         elif name in self._BUILTINS and fields[1:2] != ["run"]:  # `conda run`
-            self.lost += words.remarks if name == "set" else []
+            self.lost += words.remarks if name in ("set", "eval") else []
+            self.is_assigned = bool(node.Assigns)
             self._BUILTINS[name](self, fields, node.line)
         elif name and sets_gpus_up(fields):
             shown = " ".join(fields)
             self.lost.append(f"line {node.line}: `{shown}`, which sets the GPUs up; do that at boot")
-        elif name and changes_its_shell(fields):
-            shown = " ".join(fields).replace(UNKNOWN_VALUE, "$$")
+        elif name and changes_its_shell(fields) and _is_own_process(node.Args[-1]):
+            shown = " ".join((*fields[:-1], "$$"))
             self.lose_from_here(f"line {node.line}: `{shown}`, for what follows; see `service:`")
         elif name and has_effect(fields):
             names = inner.exported_names | {item.Name.Value for item in node.Assigns or ()}
@@ -107,7 +119,7 @@ class SimpleCommands(Assignments):
                 path=environment.pop("PATH", own_path),
                 lost_before=list(self.lost),
                 condition=self.condition,
-                not_carried_over=[*dict.fromkeys((*scope.lost, *self.lost, *lost))],
+                not_carried_over=by_line((*scope.lost, *self.lost, *lost)),
                 place=f"line {line}",
                 service=dict(scope.service),
                 secrets=secrets,
@@ -203,7 +215,7 @@ class SimpleCommands(Assignments):
             folder = self.scope.conda_folder
             self.scope.conda_environment = folder if name == "base" else f"{folder}/envs/{name}"
         else:
-            self.lost.append(f"line {line}: `{' '.join(words)}`; give its `bin/python` as `python_path:`")
+            self.lose_from_here(f"line {line}: `{' '.join(words)}`; give its `bin/python` as `python_path:`")
 
     def run(self, script: Iterable[Node | Fault]) -> None:
         """Follow the statements of a script."""
@@ -211,8 +223,11 @@ class SimpleCommands(Assignments):
 
     def _run_eval(self, words: list[str], line: int) -> None:
         text = " ".join(words[1:])
-        if not re.search(f"[\n{UNKNOWN_VALUE}{VARIABLE_START}]", text):
+        is_known = not re.search(f"[\n{UNKNOWN_VALUE}{VARIABLE_START}]", text)
+        if is_known and not self.in_eval and not self.is_assigned:
+            self.in_eval = True
             self.run(statements("\n" * (line - 1) + text + "\n"))
+            self.in_eval = False
             return
         self._lose(words, line)
         if re.search("vllm|sglang|llama", " ".join(words)):

@@ -33,7 +33,8 @@ def inline_commands(
     options = [word for word in words[1 : words.index(script)] if _LOGIN.fullmatch(word)]
     if options and programs:
         sentence = f"`{program_name(words)} {options[0]}`: {READS_PROFILE}"
-        programs[0].not_carried_over.insert(0, sentence)
+        for command in programs:
+            command.not_carried_over.insert(0, sentence)
         programs[0].lost_before.insert(0, sentence)
     if "\n" not in script:
         for command in programs:

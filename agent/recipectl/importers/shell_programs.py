@@ -106,11 +106,8 @@ def sets_gpus_up(words: list[str]) -> bool:
 
 def changes_its_shell(words: list[str]) -> bool:
     """True for `renice -n 5 $$` and the like: what it sets holds for the programs that follow."""
-    if words[0] not in ("renice", "taskset", "chrt", "ionice", "prlimit"):
-        return False
-    inner = unwrapped(Command({}, words)).words
-    has_process = any(re.fullmatch("-[a-z]*p|--pid(=.*)?", word) for word in words)
-    return words[0] == "renice" or (has_process and not runs_engine(inner or [""]))
+    programs = ("renice", "taskset", "chrt", "ionice", "prlimit")
+    return any(program_name([word]) in programs for word in words[:3])
 
 
 def may_run_engine(words: list[str]) -> bool:
@@ -135,7 +132,8 @@ def limits(words: list[str]) -> dict[str, str]:
 
 def what_it_is(words: list[str]) -> str:
     """What is said of a program that is left out."""
-    script = next((word for word in words[:2] if word.endswith((".sh", ".bash"))), "")
+    program = words[1:2] if program_name(words) in SHELLS else words[:1]
+    script = next((word for word in program if word.endswith((".sh", ".bash"))), "")
     if script:
         return f"which is not read; if it starts an engine, run `recipectl import command {script}`"
     return "which is not read" if _RUNS_FILES.match(program_name(words)) else "which runs no engine"

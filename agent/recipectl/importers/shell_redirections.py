@@ -44,8 +44,8 @@ def check(redirection: Node, word: str, commands: list[Command]) -> None:
         if operator.startswith("<<") and runs_its_input(command.words):
             inputs = redirection.Hdoc.texts("Lit") if redirection.Hdoc else [word]
             command.words = [*unwrapped(command).words[:1], "<<", *inputs]
-    for command in (command for command in commands if not command.refusal):
-        command.refuse(f"line {redirection.line}", remedy)
+        if not command.refusal:
+            command.refuse(f"line {redirection.line}", remedy)
 
 
 def written_files(operator: str, words: list[str], target: str) -> list[str]:

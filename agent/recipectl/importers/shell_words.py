@@ -41,6 +41,7 @@ class Words:
         self.remarks: list[str] = []
         self.reasons: list[str] = []  # why a value is unknown
         self.is_quoted = False  # within double quotes
+        self.is_value = False  # within the value of an assignment
 
     def fields(self, words: list[Node]) -> list[str]:
         """The words of a command: split at blanks outside quotes."""
@@ -48,7 +49,9 @@ class Words:
 
     def value(self, word: Node | None) -> str:
         """The value of an assignment, which is not split."""
+        self.is_value = True
         text = self._text(word, splits=False, is_assignment=True) if word else ""
+        self.is_value = False
         return _plain(text.replace(_FIELD_END, " "))
 
     def _fields_of(self, word: Node) -> list[str]:
@@ -164,7 +167,9 @@ class Words:
     def _parameter(self, node: Node, *, splits: bool) -> str:
         """The value of `$NAME`, `${NAME}`, `${NAME[@]}` or `${NAME:-default}`."""
         name = str(node.Param.Value)
-        is_some_arguments = name in "@*" and self.scope.arguments is None  # `${@:2}`
+        # `"${@:2}"` as a word of its own
+        is_rest = name in "@*" and self.scope.arguments is None and not self.is_value
+        is_some_arguments = is_rest and node.Slice and not node.Slice.Length
         is_part = node.Slice and not is_some_arguments
         if any((node.Excl, node.Length, is_part, node.Repl, node.Names, node.NestedParam)):
             return self.unknown(node, f"the value of `${{{name}}}` here is for a shell to find")

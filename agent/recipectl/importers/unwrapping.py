@@ -116,6 +116,7 @@ def _enter(command: Command, session: Session) -> None:
     if session.is_login:
         command.not_carried_over.append(f"`{program_name(command.words)}`: {READS_PROFILE}")
         command.environment, command.secrets, command.path = {}, {}, None
+        command.venv = command.conda_environment = None
         command.folder = host_variable("HOME")
     command.words = session.words
     command.user = session.user or command.user

@@ -106,7 +106,8 @@ def _syntax_error(error: yaml.YAMLError, text: str) -> tuple[int, int, str]:
     is_at_begin = is_key or "unexpected end of stream" in problem
     mark = getattr(error, "context_mark" if is_at_begin else "problem_mark", None)
     line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-    if column > _LONGEST_KEY and "mapping values are not allowed" in problem:
+    begin = lines[min(line, len(lines)) - 1][: column - 1]
+    if column > _LONGEST_KEY and "mapping values are not allowed" in problem and ": " not in begin:
         return line, column, f"a key has more than {_LONGEST_KEY} characters; write a shorter one"
     if is_key and ":" in lines[min(line, len(lines)) - 1][column - 1 :]:
         return line, column, "a `:` needs a blank after it; write `key: value`"

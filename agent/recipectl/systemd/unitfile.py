@@ -40,7 +40,7 @@ GATEWAY = "models-gateway.service"
 
 
 class UnitNames:
-    """The names of the units that a recipe may have; `every` has them all, the service first."""
+    """The names of the units that a recipe may have; `every` has those that stay, the service first."""
 
     def __init__(self, recipe: str) -> None:
         self.recipe = recipe
@@ -127,7 +127,7 @@ def lines_without_setting(text: str) -> Iterator[tuple[int, str]]:
 def _joined_lines(text: str) -> Iterator[tuple[int, str]]:
     """Lines without comments, each with its continuations, after the number of the first one."""
     begin, first = "", 0
-    for number, raw in enumerate(text.splitlines(), start=1):
+    for number, raw in enumerate(text.split("\n"), start=1):
         comment = raw.lstrip().startswith(("#", ";"))
         # A comment among continued lines does not end them (systemd.syntax(7)).
         if comment or not (begin or raw.strip()):

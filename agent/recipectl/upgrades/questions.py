@@ -71,7 +71,7 @@ def _end(store: Store, manager: Manager, unit: str) -> None:
 def end(place: Place, manager: Manager, model: str) -> None:
     """End the questions of an upgrade that was killed."""
     names = UnitNames(model)
-    _end(_store(place), manager, UnitNames(model).check)
+    _end(_store(place), manager, names.check)
     _end(_store(place), manager, names.canaries)
 
 
