@@ -46,6 +46,7 @@ MISTAKES = {
     "a name of a secret that would be a directive": (
         'secrets: {"X=1\\nExecStartPre=+/bin/true\\nY_FILE": cred}', "a.yaml:4:10: `secrets` has `'X=1\\nExecStartPre=+/bin/true\\nY_FILE'`; a variable has"),
     "a secret that is the token itself": ("secrets: {HF_TOKEN: hf_abcdefghijklmnop0123456789}", "a.yaml:4:10: `secrets` gives `HF_TOKEN` what looks like the secret itself"),
+    "a question that is no JSON": ("watch: {path: /x, body: '{\"a\": '}", "a.yaml:4:8: `watch` has a `body` that is not JSON; correct it"),
     "a tag of a text": ("served_model_name: !foo \"bar\"", "a.yaml:4:20: the tag `!foo` means nothing; remove it"),
     "a tag of bytes": ("description: !!binary aGVsbG8=", "a.yaml:4:14: the tag `!!binary` means nothing; remove it"),
     "a list as a variable": ("extra_args: {env_vars: {A: [1]}}", "a.yaml:4:28: `extra_args.env_vars.A` is a list; give one value"),

@@ -10,9 +10,10 @@ from recipectl.engines.registry import ENGINES
 from recipectl.errors import UsageError
 from recipectl.gateway import compile
 from recipectl.gateway.configuration import Nginx, render
-from recipectl.gateway.routes import Target, routes
+from recipectl.gateway.routes import Target, routes, target_of_unit
 from recipectl.machine.installation import Installation
 from recipectl.recipe.hostfile import Gateway as HostGateway
+from recipectl.systemd.unitfile import InstalledUnit
 
 NGINX = Nginx("/usr/sbin/nginx", "/usr/lib/nginx/modules/ngx_http_js_module.so")
 
@@ -47,6 +48,30 @@ def test_a_name_of_no_model_and_a_model_behind_a_host_name_are_told() -> None:
     assert "far" not in found.by_name
     assert any("did you mean `alpha`?" in sentence for sentence in sentences)
     assert any("whose `host` is a name" in sentence for sentence in sentences)
+
+
+def test_a_name_of_the_host_file_that_hides_a_recipe_is_told() -> None:
+    settings = GatewaySettings(names={"a": "b", "b": "b", "c": "a"})
+    told = [str(warning) for warning in compile._hidden(settings, [target("a"), target("b")])]
+    assert told == ["`a` is a recipe too, and requests for it go to `b`; choose another name"]
+
+
+def test_a_wrong_recipe_leaves_the_names_and_the_key_of_its_unit_in_force() -> None:
+    facts = 'Recipe=a\nEndpoint=http://127.0.0.1:1\nModel=x\nServed=x "y z"\nApiKey=/etc/key\n'
+    unit = InstalledUnit("model-a.service", f"[Unit]\n\n[X-Recipectl]\n{facts}")
+    found = target_of_unit(unit, ())
+    assert found and (found.names, found.key_file) == (("x", "y z"), "/etc/key")
+
+
+def test_the_key_of_an_engine_may_be_missing_and_that_of_the_gateway_may_not() -> None:
+    engine = target("a")._replace(key_file="/etc/key")
+    settings = GatewaySettings(keys="/etc/keys")
+    unit = render(
+        settings, routes([engine], {}), NGINX, "/h", Installation(("/h",), systemd_version=252)
+    ).unit.text
+    assert [line for line in unit.splitlines() if "Credential=" in line] == [
+        "LoadCredential=keys:/etc/keys", "LoadCredential=engine-a:/etc/key", "SetCredential=engine-a:none",
+    ]  # fmt: skip
 
 
 PORTS = {

@@ -275,7 +275,6 @@ def test_users_and_shared_units_come_first() -> None:
     target, shared = model("a"), (Unit("models.target", "x"),)
     host = replace(survey(target), missing_users=("llm",))
     assert jobs(decide((target,), shared, host)) == [("create user", "llm"), ("write", "models.target")]
-    assert jobs(decide((), shared, survey())) == []
 
 
 def test_without_restarts_what_the_engine_does_not_notice_is_still_written() -> None:

@@ -20,7 +20,7 @@ def parse(content: bytes) -> dict[str, str]:
     """SHA-256 of a key -> its name, from lines `name key`; ValueError names a wrong line, and no key."""
     keys: dict[str, str] = {}
     try:
-        lines = content.decode().splitlines()
+        lines = content.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         number = content[: error.start].count(b"\n") + 1
         raise ValueError(f"line {number} is not UTF-8") from error

@@ -263,6 +263,68 @@ def test_the_key_of_an_engine_is_added_and_a_wrong_file_of_keys_is_told() -> Non
     KEYS.unlink(), secret.unlink()
 
 
+def test_what_is_wrong_with_one_model_leaves_its_way_and_the_others_in_force() -> None:
+    secret = Path("/etc/recipectl/gamma.env")
+    KEYS.parent.mkdir(parents=True, exist_ok=True)
+    for path, text in ((KEYS, "\ufeffann sk-ann\n"), (secret, "LLAMA_API_KEY=sk-engine\n")):
+        path.write_text(text)
+        path.chmod(0o600)
+    host_file(keys=str(KEYS))
+    gamma = {"port": 18203, "autostart": True, "secrets": {"LLAMA_API_KEY": str(secret)}}
+    gamma["args"] = ["--alias", "one,two words"]
+    recipe("gamma", **gamma)
+    recipe("alpha", port=18201, autostart=True)
+    assert recipectl("apply").returncode == 0
+    assert recipectl("wait", "alpha", "gamma").returncode == 0
+    key = {"headers": {"Authorization": "Bearer sk-ann"}}
+    names = ("gamma", "one", "two words", "alpha")
+    assert [ask(name, **key)[0] for name in names] == [200] * 4
+    started = show_gateway("ExecMainPID")
+    recipe("gamma", **gamma, typo=1)
+    wrong = recipectl("apply")
+    assert (wrong.returncode, show_gateway("ExecMainPID")) == (2, started), wrong.stdout
+    assert [ask(name, **key)[0] for name in names] == [200] * 4
+    engines = Path("/run/models-gateway/engines.json")
+    assert json.loads(engines.read_text()) == {":gamma": "sk-engine"}
+    secret.unlink()
+    systemctl("restart", "models-gateway.service")
+    until_listening(8000)
+    assert ask("alpha", **key)[0] == 200
+    KEYS.write_text("bob sk-bob\n")
+    assert f"{KEYS}: it was changed after the gateway had read it" in recipectl("doctor").stdout
+    sealed = Path("/etc/recipectl/keys.cred")
+    sealed.write_text("rubbish\n")
+    host_file(keys=str(sealed))
+    refused = recipectl("apply")
+    assert "keys.cred is wrong: systemd cannot decrypt it" in refused.stderr
+    assert ask("alpha", **key)[0] == 200
+    KEYS.unlink(), sealed.unlink()
+
+
+def test_a_gateway_without_a_right_recipe_is_started_once_and_answers() -> None:
+    host_file()
+    applied = recipectl("apply")
+    assert applied.returncode == 0, applied.stderr
+    assert ask("nobody")[0] == 404
+    started = show_gateway("ExecMainPID")
+    recipe("alpha", typo=1)
+    assert (recipectl("apply").returncode, show_gateway("ExecMainPID")) == (2, started)
+    empty = [
+        "curl",
+        "-s",
+        "-w",
+        "%{http_code}",
+        "-o",
+        "/dev/null",
+        "-X",
+        "POST",
+        "-d",
+        "",
+        f"{ADDRESS}/v1/completions",
+    ]
+    assert subprocess.run(empty, capture_output=True, text=True).stdout == "400"
+
+
 def test_nobody_else_gets_what_is_meant_for_a_model_that_does_not_run() -> None:
     KEYS.parent.mkdir(parents=True, exist_ok=True)
     KEYS.write_text("ann sk-ann\n")

@@ -22,7 +22,7 @@ from recipectl.recipe.hostfile import HostSettings, settings_of
 from recipectl.systemd.dbus import Manager
 from recipectl.systemd.states import UnitState
 from recipectl.systemd.store import Store
-from recipectl.systemd.unitfile import InstalledUnit, UnitNames
+from recipectl.systemd.unitfile import GATEWAY, InstalledUnit, UnitNames
 
 OLDEST_SYSTEMD = 252
 _SECRETS = Path("/etc/recipectl/secrets")
@@ -261,6 +261,12 @@ def check_gateway(subject: Subject) -> Iterator[Problem]:
     if compiled:
         for sentence in gateway.differences(compiled, Path(FOLDER), installed):
             yield on_host("unit", sentence)
+    if unit := installed.get(GATEWAY):
+        with Manager(user=False) as manager:
+            pid = manager.states((GATEWAY,), brief=True)[0].main_pid
+        for file in processes.rotated_secrets(pid, unit.secret_files) if pid else ():
+            sentence = "it was changed after the gateway had read it; run `recipectl apply`"
+            yield on_host("secret", sentence, file=file)
 
 
 def check_orphans(_: Subject) -> Iterator[Problem]:

@@ -62,15 +62,21 @@ def not_running_beside(
         for word in " ".join(unit.setting("Wants")).split() if unit and state.word == "ready" else ():
             if word in names.every:
                 service_of[word] = state.name
+            if word == names.queue_socket:  # the queue itself starts with the first request
+                service_of[names.queue] = state.name
     down: dict[str, list[str]] = {}
     for other in manager.states([*service_of], brief=True) if service_of else ():
-        if other.active_state in ("inactive", "failed"):
-            names = UnitNames.of_service(service_of[other.name])
+        names = UnitNames.of_service(service_of[other.name])
+        never_asked = other.name == names.queue and other.active_state == "inactive"
+        if (other.active_state in ("inactive", "failed") and not never_asked) or other.waits_to_restart:
             # A tie that starts beside a running member would wait for its end.
             remedy = (
                 f"recipectl restart {names.recipe}"
                 if other.name == names.tie
                 else f"systemctl start {other.name}"
             )
-            down.setdefault(names.service, []).append(f"{other.name} is {other.active_state}; run `{remedy}`")
+            if other.waits_to_restart:
+                remedy = f"systemctl status {other.name}"
+            word = "restarting" if other.waits_to_restart else other.active_state
+            down.setdefault(names.service, []).append(f"{other.name} is {word}; run `{remedy}`")
     return down

@@ -147,7 +147,10 @@ def gateway_(place: Place, as_json: bool) -> int:
         }
         for route in gateway.routes.by_name.values()
     ]
-    answers = host.loaded() is not None
+    has = host.loaded()
+    answers = has is not None
+    if has not in (None, gateway.digest):
+        warn("what nginx serves now is not what is shown; `recipectl diff` says why")
     if as_json:
         print_json({"url": url, "answers": answers, "keys": settings.keys is not None, "names": rows})
         return exit_status(problems)

@@ -222,6 +222,8 @@ def _service_values(
         "engine_listens": quoting.text(_listens(resolved)),
         "model_path": quoting.text(recipe.model_path),
         "model": quoting.text(recipe.served_model_name or recipe.model_path),
+        "served": " ".join(quoting.word(name) for name in served_names(recipe, resolved.words)),
+        "api_key": quoting.line(key.source) if (key := secrets.api_key(recipe)) else "",
         "gpus": quoting.text(",".join(resolved.gpus.words)),
         "accelerator": recipe.accelerator,
         "gpu_sharing": recipe.gpu_sharing,

@@ -26,13 +26,13 @@ def decide(
     """
     gone = {unit: why for unit, why in survey.gone.items() if restart or not _family_is_up(unit, survey)}
     kept = [model for model in models if restart or not _must_skip(model, survey)]
-    units = [*(shared if models else ()), *(unit for model in kept for unit in model.units)]
+    units = [*shared, *(unit for model in kept for unit in model.units)]
     changed = tuple(unit for unit in units if _text(unit.name, survey) != unit.text)
     actions = [
         *(Action("create group", name, "models share data by it") for name in sorted(survey.missing_groups)),
         *(Action("create user", name, "a unit runs as this user") for name in sorted(survey.missing_users)),
     ]
-    if survey.missing_helper and models:
+    if survey.missing_helper and (models or shared):
         actions.append(Action("write helper", survey.missing_helper, "units run it"))
     for unit, why in gone.items():
         stopped = ", and it ran until now" if survey.is_up(unit) else ""

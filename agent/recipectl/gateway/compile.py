@@ -70,7 +70,8 @@ def compiled(
     targets = [*targets]
     all_routes = routes(targets, settings.names)
     problems.add(*all_routes.errors)
-    warnings = [problems.placed(warning, "warning") for warning in _warnings(settings, all_routes)]
+    unintended = (*_warnings(settings, all_routes), *_hidden(settings, targets))
+    warnings = [problems.placed(warning, "warning") for warning in unintended]
     gateway = None
     try:
         _require_own_port(settings, targets)
@@ -104,6 +105,15 @@ def _warnings(settings: GatewaySettings, all_routes: Routes) -> Iterator[UsageEr
     for name, recipes in all_routes.ambiguous.items():
         fault = f"`{name}` is served by {' and '.join(recipes)}, and leads to none of them"
         yield UsageError(f"{fault}; ask for a recipe, or decide in `names:`", "gateway", kind="relation")
+
+
+def _hidden(settings: GatewaySettings, targets: Iterable[Target]) -> Iterator[UsageError]:
+    """Yield warnings: names of the host file that hide a recipe of the same name."""
+    recipes = {target.recipe for target in targets}
+    for name, other in settings.names.items():
+        if name in recipes and other != name:
+            fault = f"`{name}` is a recipe too, and requests for it go to `{other}`"
+            yield UsageError(f"{fault}; choose another name", "gateway", "names", name, kind="relation")
 
 
 def differences(gateway: Gateway, folder: Path, installed: Mapping[str, InstalledUnit]) -> Iterator[str]:

@@ -183,13 +183,16 @@ def _unit(
     ]
     if settings.address[1] < 1024:
         lines += [f"{name}=CAP_NET_BIND_SERVICE" for name in ("CapabilityBoundingSet", "AmbientCapabilities")]
-    secrets = [credential.setting for credential in credentials(settings, routes)]
+    needed = credentials(settings, routes)
+    secrets = [credential.setting for credential in needed]
+    # Without its key a model refuses what comes through the gateway; the other models go on.
+    defaults = [f"SetCredential={each.name}:none" for each in needed if each.name.startswith(ENGINE_PREFIX)]
     # The helper's path is no part of it: another release of recipectl restarts nothing.
     digest = digest_of(json.dumps([lines, secrets, nginx.program]))
     words = (nginx.program, "-e", "stderr", "-c", f"{FOLDER}/nginx.conf")
     text = templates().get_template("models-gateway.service.j2").render(
         source=quoting.line(source),
-        credentials=secrets,
+        credentials=[*secrets, *defaults],
         prepare=quoting.command_line((*installation.helper, "prepare-gateway")),
         start=quoting.command_line(words),
         sandbox=lines,

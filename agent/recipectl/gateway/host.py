@@ -165,7 +165,7 @@ def require_readable(folder: Path) -> None:
 
 def _keys(path: str, content: Callable[[Path], bytes]) -> dict[str, str]:
     if path.endswith(".cred"):
-        return {}  # only systemd can read it (systemd-creds(1))
+        return _sealed_keys(path)
     try:
         mode = Path(path).stat().st_mode
         if mode & 0o077:
@@ -175,6 +175,21 @@ def _keys(path: str, content: Callable[[Path], bytes]) -> dict[str, str]:
         reason = error.strerror or str(error)
         fault = f"{path} cannot be read: {reason}"
         raise UsageError(f"{fault}; create it, or correct `keys:`", "gateway", "keys", kind="file") from error
+    except ValueError as error:
+        raise UsageError(f"{path} is wrong: {error}; correct it", "gateway", "keys", kind="value") from error
+
+
+def _sealed_keys(path: str) -> dict[str, str]:
+    """The keys in an encrypted file, as systemd would read it; UsageError where it cannot."""
+    words = ["systemd-creds", "decrypt", "--name=keys", path, "-"]
+    try:
+        done = subprocess.run(words, capture_output=True, check=False, timeout=60)  # noqa: S603  (fixed words)
+        if done.returncode:
+            reason = printable(done.stderr.decode(errors="replace").strip())[:300]
+            raise ValueError(f"systemd cannot decrypt it ({reason})")
+        return gateway_keys.parse(done.stdout)
+    except OSError as error:
+        raise RecipectlError(f"systemd-creds cannot be run ({error.strerror}); install systemd") from error
     except ValueError as error:
         raise UsageError(f"{path} is wrong: {error}; correct it", "gateway", "keys", kind="value") from error
 

@@ -68,9 +68,9 @@ def target_of_unit(unit: InstalledUnit, installed: Collection[str]) -> Target | 
     """The target of a unit as it is installed, while its recipe is wrong."""
     if unit.endpoint is None:
         return None
-    names, served = UnitNames(unit.recipe), (unit.model or unit.recipe,)
+    names, served = UnitNames(unit.recipe), unit.served or (unit.model or unit.recipe,)
     return Target(
-        unit.recipe, unit.endpoint, served, names.socket in installed,
+        unit.recipe, unit.endpoint, served, names.socket in installed, key_file=unit.key_file,
         host=unit.host or "", queued=names.queue_socket in installed,
     )  # fmt: skip
 

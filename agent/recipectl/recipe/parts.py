@@ -1,5 +1,6 @@
 """The parts of a recipe that have keys of their own."""
 
+import json
 import re
 from typing import Annotated, Any, Literal
 
@@ -97,6 +98,10 @@ class Watch(BaseModel):
             raise ValueError(f"has `path` and `ask: {self.ask}`, which are two questions; remove one")
         if self.body is not None and not self.path:
             raise ValueError("has `body` and no `path` to send it to; give one")
+        try:
+            json.loads(self.body or "{}")
+        except ValueError as error:
+            raise ValueError("has a `body` that is not JSON; correct it") from error
         return self
 
 

@@ -160,6 +160,8 @@ class InstalledUnit:
         self.endpoint = None if endpoint == "none" else endpoint  # the URL where clients ask
         self.host = facts.get("Host")  # where it listens for clients, as the recipe or the engine has it
         self.model = facts.get("Model")
+        self.served = quoting.split(facts.get("Served", ""))  # all names that the engine answers to
+        self.key_file = facts.get("ApiKey") or None  # of the engine's own API
         self.model_path = facts.get("ModelPath")
         address, _, port = facts.get("Listen", "").rpartition(" ")
         self.listen = (address, int(port)) if port.isdigit() else None  # where the engine itself listens
