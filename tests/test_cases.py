@@ -691,6 +691,16 @@ INLINE = {
     "what a branch reads": ("command", "[ -f .env ] && . ./.env\nvllm serve a/b &\nvllm serve c/d &\nbash -lc 'vllm serve e/f & vllm serve g/h'\n", [], ["d: not carried over: line 1: `. ./.env`", "h: not carried over: line 4: `bash -lc`"]),
     "adapters of which one has a scale": ("command", "llama-server -m /a.gguf --lora-scaled /x 0.5 --lora /y\n", ["args: [--lora-scaled, /x, '0.5', --lora, /y]"], []),
     "other processes": ("command", "vllm serve a/b & taskset -pc 0-7 $!\nsudo renice -n 5 \"$$\"\nvllm serve c/d\n", ["model_path: c/d"], ["d: not carried over: line 2: `sudo renice -n 5 $$`", "line 1: `taskset …`, which runs no engine"]),
+    "templates in other places": (
+        "command", "M=\"{{\"\nvllm serve $M\nHF_HOME={{hf}} vllm serve a/b\nllama-server -m {{ model | quote }} -c 4\ndocker run --gpus all vllm/vllm-openai:{{ tag }} --model c/d\nvllm serve e/f\n", ["model_path: e/f"],
+        ["line 2: fill in `{{", "line 3: fill in `{{hf}}`", "line 4: fill in `{{ model", "line 5: fill in `{{ tag }}`"]),
+    "what follows a change of the shell": ("command", "IFS=,\nulimit -x 5\nexport FOO\nvllm serve a/b &\nvllm serve c/d\n", [], ["d: not carried over: line 1: `IFS`", "d: not carried over: line 2: `ulimit -x 5`", "d: not carried over: line 3: the variable `FOO`"]),
+    "what tmux passes on": ("command", "A=1 tmux new -d 'vllm serve a/b'\n", ["A: '1'"], ["line 1: `A`, which `tmux` passes on only if no server of it runs yet"]),
+    "an eval of what a program gives": ("command", "C=\"vllm serve a/b --seed $(date)\"\neval \"$C\"\nvllm serve c/d\nuv run serve.py -m vllm.entrypoints.openai.api_server --model e/f\n", ["model_path: c/d"], ["line 2: `eval` runs what only a shell knows", "line 4: `uv run …`"]),
+    "options of docker before others": ("command", "docker run -d --restart always $OPTS -p 1:8000 --gpus all vllm/vllm-openai --model a/b\n", ["port: 1\n"], ["line 1: `${OPTS}`, which may be options"]),
+    "no GPUs in Compose": ("compose", "services:\n  v:\n    image: vllm/vllm-openai\n    restart: always\n    runtime: nvidia\n    network_mode: host\n    environment: {NVIDIA_VISIBLE_DEVICES: void}\n    command: --model a/b\n", ["gpus: none"], []),
+    "a login shell of env": ("command", "#!/usr/bin/env -S bash -l\nvllm serve a/b\n", ["model_path: a/b"], ["line 1: `-l`: such a shell"]),
+    "the cache of llama-swap's user": ("llama-swap", "models:\n  a: {cmd: 'sudo -u no-such-user llama-server -hf x/y-GGUF:Q4 --port ${PORT}'}\n", ["user: no-such-user"], ["the Hugging Face cache of user no-such-user"]),
     "templates that are not filled in": (
         "command", "llama-server -m {{ model }} -c {{ ctx }}\n{{ llama_bin }} -m /a.gguf\n{{venv}}/bin/vllm serve /m/a\nvllm serve a/b\n", ["model_path: a/b"],
         ["line 1: fill in `{{ model }}`", "line 2: fill in `{{ llama_bin }}`", "line 3: fill in `{{venv}}`"]),

@@ -60,7 +60,8 @@ def test_a_wrong_recipe_leaves_the_names_and_the_key_of_its_unit_in_force() -> N
     facts = 'Recipe=a\nEndpoint=http://127.0.0.1:1\nModel=x\nServed=x "y z"\nApiKey=/etc/key\n'
     unit = InstalledUnit("model-a.service", f"[Unit]\n\n[X-Recipectl]\n{facts}")
     found = target_of_unit(unit, ())
-    assert found and (found.names, found.key_file) == (("x", "y z"), "/etc/key")
+    assert found is not None
+    assert (found.names, found.key_file) == (("x", "y z"), "/etc/key")
 
 
 def test_the_key_of_an_engine_may_be_missing_and_that_of_the_gateway_may_not() -> None:

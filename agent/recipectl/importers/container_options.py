@@ -194,9 +194,9 @@ class Container:
         self.gpus = self.gpus or [
             gpu for gpu in variable.split(",") if gpu not in ("", "all", "void", "none")
         ]
-        if variable == "none":
+        if variable in ("none", "void"):
             self.environment["CUDA_VISIBLE_DEVICES"] = ""
-        if not self.gpus or variable == "none":
+        if not self.gpus or variable in ("none", "void"):
             return
         if all(gpu.isdigit() for gpu in self.gpus):
             self.gpus.sort(key=int)  # a driver counts by bus, whatever the order of the option

@@ -21,9 +21,10 @@ _IMAGE = re.compile(r"(?!\.{1,2}/)[\w./:@-]*(vllm-openai|vllm/|sglang|llama\.cpp
 
 
 def _is_variable_of_options(words: list[str]) -> bool:
-    """True for `$OPTIONS` before an image of an engine: without a value it is no word."""
+    """True for `$OPTIONS` before an image of an engine, or before options of its container."""
     is_alone = VARIABLE_ALONE.fullmatch(words[0]) and len(words) > 1
-    return bool(is_alone) and bool(_IMAGE.match(words[1]))
+    is_before_option = len(words) > 1 and words[1].startswith("-") and any(map(_IMAGE.match, words[2:]))
+    return bool(is_alone) and bool(is_before_option or _IMAGE.match(words[1]))
 
 
 def read_options(words: list[str], container: Container) -> list[str]:

@@ -37,6 +37,7 @@ _FILE = re.compile(r"[\w.-]+(/[\w.-]+)*\.(jinja2?|py|ya?ml|pem|key|crt|gguf|json
 _PATH_OPTION = re.compile(
     r"--?(?!-|model-|tokenizer-|hf-config-|.*(?:-model|-or|root|-per)-path)(?:[\w-]*-)?(path|dir|file|keyfile|certfile|certs)"
 )
+_TEMPLATE = re.compile(r"\{\{ *[\w.-]+ *(\|[^}]*)?\}\}|^\{\{\Z")
 _PLACEHOLDER = re.compile(
     r"^<([A-Z][A-Z0-9_ .-]*|[A-Za-z]\w*[ _.-][\w .-]*|model|path|port|host|name)>$|^[^%]*\{\{ *[\w.-]+ *\}\}"
     r"|\b(?i:your)[_-](?i:model|path|api|key|hf|org|user|dir|repo|token|name|server|host|hub)|^/path/to/|^\.\.\.$"
@@ -66,11 +67,11 @@ def draft_from_command(command: Command, name: str | None = None, origin: str = 
 def _draft(command: Command, name: str | None, origin: str) -> Draft:
     command = unwrapped(command)
     notes: list[str] = []
+    _refuse_template(command)
     if container_command := command_in_container(command):
         command = unwrapped(container_command[0])
         notes = container_command[1]
-    if variable := template_in(command.words):
-        raise UsageError(f"fill in `{redacted(variable)}`")
+    _refuse_template(command)
     engine = _engine(command)
     draft = Draft(name or "", not_carried_over=list(command.not_carried_over))
     arguments = _arguments(engine, command, draft, notes)
@@ -104,6 +105,14 @@ def _draft(command: Command, name: str | None, origin: str) -> Draft:
     for variable in command.substituted:
         draft.rename_variable(variable, f"{re.sub('[^A-Z0-9]', '_', draft.name.upper())}_{variable}")
     return draft
+
+
+def _refuse_template(command: Command) -> None:
+    """UsageError for a command, or a variable of its environment, that a template has still to fill in."""
+    values = (_TEMPLATE.search(value) for value in command.environment.values())
+    found = template_in(command.words) or next((match[0] for match in values if match), None)
+    if found:
+        raise UsageError(f"fill in `{redacted(found)}`")
 
 
 def _with_folders(name: str, command: Command) -> str:

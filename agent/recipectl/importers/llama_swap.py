@@ -13,6 +13,7 @@ from recipectl.importers.lines import at, place_of, placed
 from recipectl.importers.llama_swap_groups import groups_of, router_of, set_conflicts
 from recipectl.importers.shapes import mapping, refuse_private, sequence, whole_number
 from recipectl.importers.shell_inline import opened_engine
+from recipectl.importers.variables import keep_cache
 
 _Map = Mapping[str, Any]
 
@@ -173,6 +174,8 @@ def _draft(name: str, model: Any, config: _Map, root: Any, *, port: int, source:
     command = _command(command_line, _environment(model, macros))
     command.stand_at(place_of(root, "models", name, "cmd"))
     draft = draft_from_command(command, model_name(name), f"From llama-swap ({source}), model {name}.")
+    if user := draft.fields.get("user"):
+        keep_cache(draft, user)
     if title := ": ".join(str(model[key]) for key in ("name", "description") if model.get(key)):
         description = " ".join(_with_macros(title, macros).split())
         draft.fields = {"description": description, **draft.fields}

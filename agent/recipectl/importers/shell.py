@@ -58,7 +58,7 @@ def commands(
     shell = _Shell(Scope(variables, exported_names, arguments=arguments, script_folder=folder, is_zsh=is_zsh))
     for sentence in of_scheduler(text):
         shell.lose_from_here(sentence)
-    if login := re.match(r"#!\S*\b(?:ba|da|z)?sh +(-[a-z]*[li][a-z]*|--login)\b", text):
+    if login := re.match(r"#!.*\b(?:ba|da|z)?sh +(-[a-z]*[li][a-z]*|--login)\b", text):
         shell.lose_from_here(f"line 1: `{login[1]}`: {READS_PROFILE}")
     try:
         # With the last newline, a backslash before the end continues a line.

@@ -72,7 +72,7 @@ class Assignments:
         if name not in self.scope.variables and is_likely_secret(name, "x" * 20):
             self.scope.places[name] = f"line {line}"
         elif name not in self.scope.variables:
-            self.lost.append(f"line {line}: the variable `{name}` of the caller; set it in `env_vars:`")
+            self.lose_from_here(f"line {line}: the variable `{name}` of the caller; set it in `env_vars:`")
 
     def _expanded(self, node: Node) -> Variable:
         """What one assignment gives to its variable, or adds to it."""
@@ -102,7 +102,7 @@ class Assignments:
     def _set(self, name: str, variable: Variable, line: int) -> None:
         """Set a variable; what a substitution gives is a variable of the host."""
         if name in self.scope.readonly_names:
-            self.lost.append(f"line {line}: `{name}` is read-only: it keeps its value")
+            self.lose_from_here(f"line {line}: `{name}` is read-only: it keeps its value")
             return
         if UNKNOWN_VALUE in variable.value:
             source = _source_of(variable.remarks)
@@ -116,7 +116,7 @@ class Assignments:
         if name == "PATH":
             self.scope.places[name] = f"line {line}"
         if name == "IFS":
-            self.lost.append(f"line {line}: `IFS` is set, which changes how words are split")
+            self.lose_from_here(f"line {line}: `IFS` is set, which changes how words are split")
         if sum(map(len, variable.elements or ())) > MAX_VALUE:
             raise too_long()
         if self.scope.exports_all:

@@ -8,7 +8,7 @@ from typing import ClassVar
 from recipectl.compiler.secrets import looks_secret
 from recipectl.importers.arguments import without_secrets
 from recipectl.importers.command import Command, program_shown, refused
-from recipectl.importers.draft import UNKNOWN_VALUE, VARIABLE_START, host_variable
+from recipectl.importers.draft import UNKNOWN_VALUE, VARIABLE_ALONE, VARIABLE_START, host_variable
 from recipectl.importers.lines import by_line
 from recipectl.importers.programs import runs_engine
 from recipectl.importers.shell_assignments import Assignments
@@ -61,7 +61,7 @@ class SimpleCommands(Assignments):
         self.lost = lost if fields else self.lost  # `IFS= read` changes nothing for others
         name = fields[0] if fields else ""
         if fields == ["exec"]:
-            self.lost.append(f"line {node.line}: the file of its output, which goes to the journal")
+            self.lose_from_here(f"line {node.line}: the file of its output, which goes to the journal")
         elif fields[:2] == ["exec", "exec"]:
             self._lose(fields, node.line)
         elif name in self.functions:
@@ -87,7 +87,7 @@ class SimpleCommands(Assignments):
         self.scope.exported_names |= function.exported
         if function.effects:
             effects = ", ".join(function.effects)
-            self.lost.append(f"line {line}: the function `{words[0]}`, which changes {effects}")
+            self.lose_from_here(f"line {line}: the function `{words[0]}`, which changes {effects}")
         if any(runs_engine(words[index:]) for index in range(1, len(words))):
             reason = f"the function `{words[0]}` runs its words"
             self.commands.append(refused(line, f"{reason}; write the command without it"))
@@ -230,13 +230,13 @@ class SimpleCommands(Assignments):
             self.in_eval = False
             return
         self._lose(words, line)
-        if re.search("vllm|sglang|llama", " ".join(words)):
+        if re.search("vllm|sglang|llama", " ".join(words)) or VARIABLE_ALONE.fullmatch(text):
             self.commands.append(refused(line, "`eval` runs what only a shell knows; write the command"))
 
     def _run_limit(self, words: list[str], line: int) -> None:
         """`ulimit` and `umask`: settings of the unit."""
         if not (settings := limits(words)):
-            self.lost.append(f"line {line}: `{' '.join(words)}`; see `service:` for a similar setting")
+            self.lose_from_here(f"line {line}: `{' '.join(words)}`; see `service:` for a similar setting")
         self.scope.service |= settings
 
     def _run_shopt(self, words: list[str], line: int) -> None:
@@ -255,7 +255,7 @@ class SimpleCommands(Assignments):
         self.scope.places["cd"] = f"line {line}"
         words = [word for word in words if word not in ("--", "-P", "-L")]
         if len(words) != 2 or words[1] == "-" or UNKNOWN_VALUE in words[1]:
-            self.lost.append(f"line {line}: `{' '.join(words)}`, to a folder that only a shell knows")
+            self.lose_from_here(f"line {line}: `{' '.join(words)}`, to a folder that only a shell knows")
             self.scope.folder = host_variable("FOLDER")
         else:
             self.scope.folder = self._from_folder(words[1])

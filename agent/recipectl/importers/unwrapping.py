@@ -89,8 +89,9 @@ def _remove_wrapper(command: Command) -> bool:
     if session := session_of(command.words):
         _enter(command, session)
         return True
-    if name == "uv" and not _wrapper_length(command.words) and "-m" in command.words:  # `uv run -m MODULE`
-        place = command.words.index("-m")
+    place = command.words.index("-m") if "-m" in command.words else 0
+    is_of_file = any(word.endswith(".py") for word in command.words[:place])
+    if name == "uv" and place and not is_of_file and not _wrapper_length(command.words):  # `uv run -m MODULE`
         command.words = [*command.words[:place], "python", *command.words[place:]]
     length = _wrapper_length(command.words) if name in _WRAPPERS else 0
     wrapper = command.words[:length]
@@ -113,6 +114,10 @@ def _remove_wrapper(command: Command) -> bool:
 
 def _enter(command: Command, session: Session) -> None:
     """Go on with what a session runs."""
+    if command.environment and program_name(command.words) == "tmux":
+        names = ", ".join(f"`{name}`" for name in sorted(command.environment))
+        fault = f"{names}, which `tmux` passes on only if no server of it runs yet"
+        command.not_carried_over.append(f"{fault}; remove what the engine did not have")
     if session.is_login:
         command.not_carried_over.append(f"`{program_name(command.words)}`: {READS_PROFILE}")
         command.environment, command.secrets, command.path = {}, {}, None
