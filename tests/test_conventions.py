@@ -160,7 +160,7 @@ def test_a_file_that_was_never_applied_is_told_by_start(home: dict[str, str], tm
     for verb in ("start", "restart", "stop", "wait"):
         status, output, errors = run(home, "--user", verb, str(file))
         assert (status, output) == (2, "")
-        assert errors == f"{file} has no unit yet; write it with `recipectl apply {file}`\n"
+        assert errors == f"{file} has no unit yet; write it with `recipectl --user apply {file}`\n"
 
 
 @pytest.mark.parametrize(
@@ -273,7 +273,7 @@ def test_edit_checks_a_recipe_before_it_takes_its_place(home: dict[str, str], tm
     status, output, errors = run(home | right, "--user", "edit", "llama")
     assert (status, '"host": "::1"' in file.read_text()) == (0, True)
     assert '+{"backend": "llamacpp"' in output
-    assert errors == "apply it with `recipectl apply llama`\n"
+    assert errors == "apply it with `recipectl --user apply llama`\n"
     unchanged = {"EDITOR": editor(tmp_path, "exit 0")}
     assert run(home | unchanged, "--user", "edit", "llama") == (0, "", f"{file} is unchanged\n")
     failed = {"EDITOR": editor(tmp_path, "exit 3")}
