@@ -140,7 +140,7 @@ def test_a_recipe_that_is_never_read_is_told(verb: str) -> None:
     (RECIPES / "team/c.yaml").write_text("model_path: m\n")
     done = recipectl(verb)
     for name in ("b.yal", "team/c.yaml"):
-        assert f"{RECIPES}/{name} is never read: " in done.stdout + done.stderr
+        assert f"{RECIPES}/{name}: it is never read: " in done.stdout + done.stderr
 
 
 def test_an_empty_host_is_told_in_one_line() -> None:
@@ -263,7 +263,7 @@ def test_a_model_that_runs_is_not_ended_for_a_path_that_is_mistyped() -> None:
     recipe("a", autostart=True, model_path="/models/no-such.gguf")
     for verb in ("diff", "apply"):
         done = recipectl(verb)
-        assert (done.returncode, "model-a.service runs and is left as it is" in done.stderr) == (2, True), (
+        assert (done.returncode, "model-a.service runs and stays as it is" in done.stderr) == (2, True), (
             done.stderr
         )
     assert (show("a", "MainPID"), "no-such" in systemctl("cat", "model-a.service")) == (before, False)

@@ -319,7 +319,7 @@ def test_the_doctor_names_what_is_wrong() -> None:
     result = doctor()
     missing = "b.json:2:1: a value is missing; add it, or close the `[` or `{` before"
     assert any(missing in text for text in result["recipes"])
-    assert f"anyone may write {RECIPES}/a.json" in result["permissions"][0]
+    assert f"{RECIPES}/a.json: anyone may write it" in result["permissions"][0]
     assert any(f"everybody can change {RECIPES}/a.json (mode 0666)" in text for text in result["recipes"])
 
 
