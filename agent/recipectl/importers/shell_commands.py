@@ -1,6 +1,7 @@
 """The simple commands of a shell: assignments, builtins, and the programs that it runs."""
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
 from typing import ClassVar
@@ -37,7 +38,7 @@ def _is_own_process(word: Node) -> bool:
     return is_variable and parts[0].Param.Value in ("$", "BASHPID")
 
 
-class SimpleCommands(Assignments):
+class SimpleCommands(Assignments, ABC):
     """Follows assignments and builtins in a scope, and collects the programs that a script runs."""
 
     def __init__(self, scope: Scope) -> None:
@@ -217,9 +218,9 @@ class SimpleCommands(Assignments):
         else:
             self.lose_from_here(f"line {line}: `{' '.join(words)}`; give its `bin/python` as `python_path:`")
 
+    @abstractmethod
     def run(self, script: Iterable[Node | Fault]) -> None:
         """Follow the statements of a script."""
-        raise NotImplementedError
 
     def _run_eval(self, words: list[str], line: int) -> None:
         text = " ".join(words[1:])
