@@ -671,7 +671,7 @@ INLINE = {
         "su ai -s /bin/bash -c 'vllm serve g/h'\nuv run -m vllm.entrypoints.openai.api_server --model i/j\nsu -g video ai -c 'vllm serve k/l'\ntmux attach\n",
         ["model_path: a/b\ngpus: [1]\nenv_vars:\n  A: '1'\n  B: '2'\n", "model_path: c/d\nenv_vars:\n  A: '1'\n", "model_path: e/f\nuser: ai\n\n", "model_path: g/h\nenv_vars:\n  A: '1'\n", "model_path: i/j\n"],
         ["line 2: `cd /srv`", "line 6: `uv run` before the program", "line 7: `su …` runs an engine in a way that cannot be read"]),
-    "a crash that was no failure": ("unit", "[Service]\nRestart=on-failure\nUser=ai\nExecStart=-/v/bin/vllm serve a/b\n", ["model_path: a/b"], ["line 4: the prefix `-` of ExecStart=, for which a crash was no failure"]),
+    "a crash that was no failure": ("unit", "[Service]\nRestart=on-failure\nUser=ai\nExecStart=-/v/bin/vllm serve a/b\n", ["model_path: a/b"], ["line 4: the prefix `-` of ExecStart=: systemd did not count a crash as a failure"]),
     "what each engine of a script lacks": (
         "command", "module load cuda\nfoo\nvllm serve a/b &\n(. ./z.env; vllm serve c/d) &\nvllm serve e/f\n",
         ["# Not carried over: line 1: `module load cuda`, which may set variables\n# Not carried over: line 4: `. ./z.env`, which may set variables\n# The"],

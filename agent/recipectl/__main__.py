@@ -34,7 +34,7 @@ class _Terminal(io.TextIOWrapper):
 
 
 class _Errors(_Terminal):
-    """Standard error. Nobody can be told that it cannot be written, and the output still counts."""
+    """Standard error. Where it cannot be written, nobody can be told, and standard output goes on."""
 
     def write(self, text: str) -> int:
         with contextlib.suppress(OSError):

@@ -52,6 +52,12 @@ def ask(model: object, path: str = "/v1/chat/completions", **fields: object) -> 
         return error.code, json.load(error)
 
 
+def private(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o600)
+
+
 def two_models() -> None:
     """`alpha` runs, `beta` sleeps."""
     recipe("alpha", port=18201, autostart=True, served_model_name="org/alpha")
@@ -246,10 +252,7 @@ def test_a_key_is_asked_for_and_no_engine_sees_it() -> None:
 
 def test_the_key_of_an_engine_is_added_and_a_wrong_file_of_keys_is_told() -> None:
     secret = Path("/etc/recipectl/gamma.env")
-    KEYS.parent.mkdir(parents=True, exist_ok=True)
-    for path, text in ((KEYS, "ann sk-ann\n"), (secret, "LLAMA_API_KEY=sk-engine\n")):
-        path.write_text(text)
-        path.chmod(0o600)
+    private(KEYS, "ann sk-ann\n"), private(secret, "LLAMA_API_KEY=sk-engine\n")
     host_file(keys=str(KEYS))
     recipe("gamma", port=18203, autostart=True, secrets={"LLAMA_API_KEY": str(secret)})
     assert recipectl("apply").returncode == 0
@@ -265,10 +268,7 @@ def test_the_key_of_an_engine_is_added_and_a_wrong_file_of_keys_is_told() -> Non
 
 def test_what_is_wrong_with_one_model_leaves_its_way_and_the_others_in_force() -> None:
     secret = Path("/etc/recipectl/gamma.env")
-    KEYS.parent.mkdir(parents=True, exist_ok=True)
-    for path, text in ((KEYS, "\ufeffann sk-ann\n"), (secret, "LLAMA_API_KEY=sk-engine\n")):
-        path.write_text(text)
-        path.chmod(0o600)
+    private(KEYS, "\ufeffann sk-ann\n"), private(secret, "LLAMA_API_KEY=sk-engine\n")
     host_file(keys=str(KEYS))
     gamma = {"port": 18203, "autostart": True, "secrets": {"LLAMA_API_KEY": str(secret)}}
     gamma["args"] = ["--alias", "one,two words"]

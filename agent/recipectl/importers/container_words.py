@@ -22,9 +22,10 @@ _IMAGE = re.compile(r"(?!\.{1,2}/)[\w./:@-]*(vllm-openai|vllm/|sglang|llama\.cpp
 
 def _is_variable_of_options(words: list[str]) -> bool:
     """True for `$OPTIONS` before an image of an engine, or before options of its container."""
-    is_alone = VARIABLE_ALONE.fullmatch(words[0]) and len(words) > 1
-    is_before_option = len(words) > 1 and words[1].startswith("-") and any(map(_IMAGE.match, words[2:]))
-    return bool(is_alone) and bool(is_before_option or _IMAGE.match(words[1]))
+    if len(words) < 2 or not VARIABLE_ALONE.fullmatch(words[0]):
+        return False
+    images = words[2:] if words[1].startswith("-") else words[1:2]
+    return any(map(_IMAGE.match, images))
 
 
 def read_options(words: list[str], container: Container) -> list[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from recipectl.errors import UsageError
 from recipectl.systemd.store import SEARCH_PATH
 
-_UNIT_FOLDERS = SEARCH_PATH[:4]  # of the system
+_UNIT_FOLDERS = tuple(folder for folder in SEARCH_PATH if folder.name == "system")
 
 
 def is_enabled(unit: str) -> bool:

@@ -191,7 +191,7 @@ def _command(
     if {"+", "!"} & {*prefix}:
         lost.append(f"the prefix `{prefix}` of ExecStart=, which ran it with privileges")
     if "-" in prefix:
-        lost.append("the prefix `-` of ExecStart=, for which a crash was no failure")
+        lost.append("the prefix `-` of ExecStart=: systemd did not count a crash as a failure")
     if "@" in prefix:
         words = [*words[:1], *words[2:]]  # the second word is the name that the process shows
     if ";" in words:
