@@ -42,10 +42,10 @@ function remember(r, name) {
     return route;
 }
 
-// False while a model does not run and systemd does not hold its port: anybody could take that, and get keys.
+// False while nothing of a model listens: anybody could take its port, and get keys.
 function is_reachable(route) {
     try {
-        return route.is_held || Boolean(fs.lstatSync(UNITS + 'invocation:model-' + route.recipe + '.service'));
+        return !route.shown_by || Boolean(fs.lstatSync(UNITS + 'invocation:' + route.shown_by));
     } catch (e) {
         return false;
     }

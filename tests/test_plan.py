@@ -370,3 +370,15 @@ def test_a_queue_that_is_no_longer_wanted_goes_before_the_engine_takes_its_port(
         ("restart", A.service),
     ]  # fmt: skip
     assert jobs(decide((model("a"),), (), host, restart=False)) == []
+
+
+@pytest.mark.parametrize(("listens", "shown", "verbs"), [
+    ("service", DOWN, ["start"]), ("service", UP, []), ("socket", DOWN, ["start"]), (None, DOWN, []),
+])  # fmt: skip
+def test_the_gateway_is_shown_what_listens_already(
+    listens: str | None, shown: State, verbs: list[str]
+) -> None:
+    target = on_demand() if listens == "socket" else model("a", units=(Unit(A.service, "x"),))
+    target = target._replace(units=(*target.units, Unit(A.reachable, "x")))
+    host = survey(target, enabled=(A.socket,), reachable=shown, **({listens: UP} if listens else {}))
+    assert jobs(decide([target], [], host)) == [(verb, A.reachable) for verb in verbs]

@@ -78,7 +78,7 @@ def test_a_unit_belongs_to_its_recipe() -> None:
     assert names.every == (
         "model-a.b-c.service", "model-a.b-c.socket", "model-a.b-c-proxy.service", "model-a.b-c-keep.service",
         "model-a.b-c-queue.socket", "model-a.b-c-queue-open.service", "model-a.b-c-queue.service",
-        "model-a.b-c-watch.timer", "model-a.b-c-watch.service", "model-a.b-c-hung.service",
+        "model-a.b-c-reachable.service", "model-a.b-c-watch.timer", "model-a.b-c-watch.service", "model-a.b-c-hung.service",
             "model-a.b-c-canaries.service", "model-a.b-c-tie.service", "model-a.b-c-lost.service",
     )  # fmt: skip
     assert UnitNames.of_service(names.service).recipe == "a.b-c"

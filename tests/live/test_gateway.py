@@ -1,6 +1,7 @@
 """One address for several real models: by name, by path, asleep, with keys, through reloads."""
 
 import concurrent.futures
+import contextlib
 import json
 import os
 import re
@@ -351,6 +352,56 @@ def test_nobody_else_gets_what_is_meant_for_a_model_that_does_not_run() -> None:
         assert "port 18201 is held by user 0, not by the model: nothing is asked" in told
         with pytest.raises(TimeoutError):
             stranger.accept()
+
+
+SLOW = """
+import sys, time
+from http.server import BaseHTTPRequestHandler, HTTPServer
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self): self.send_response(200); self.end_headers()
+    do_POST = do_GET
+time.sleep(8)
+HTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])), Handler).serve_forever()
+"""
+
+
+def test_nobody_else_gets_what_is_meant_for_a_model_that_loads_or_whose_socket_is_down() -> None:
+    subprocess.run(["cp", "-a", f"{ROOT}/.build/haproxy/usr/.", "/usr"], check=True)
+    folder = Path("/srv/slow")
+    folder.mkdir(exist_ok=True)
+    engine = script(folder / "llama-server", SLOW)
+    recipe("alpha", port=18201, binary=engine)
+    recipe("beta", port=18202, on_demand={"idle": "10min"})
+    recipe("gamma", port=18203, queue={"wait": "30s"}, autostart=True)
+    assert recipectl("apply").returncode == 0
+    assert recipectl("wait", "gamma").returncode == 0
+    host_file()  # models that run already are reached at once
+    applied = recipectl("apply")
+    assert "model-gamma-reachable.service" in applied.stdout, applied.stdout
+    assert (ask("beta")[0], ask("gamma")[0]) == (200, 200)
+    assert recipectl("stop", "--socket", "beta", "gamma").returncode == 0
+    systemctl("start", "--no-block", "model-alpha.service")
+    end = time.monotonic() + 5
+    while show("alpha", "SubState") != "start-post":
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    for name, port in (("alpha", 18201), ("beta", 18202), ("gamma", 18203)):
+        with socket.create_server(("127.0.0.1", port)) as stranger:
+            stranger.settimeout(0.5)
+            for path in ("/v1/chat/completions", f"/{name}/v1/chat/completions"):
+                status, answer = ask(name, path)
+                assert (status, answer["error"]["code"]) == (503, "model_unreachable")  # type: ignore[index]
+            with contextlib.suppress(TimeoutError):
+                while True:
+                    with stranger.accept()[0] as connection:  # a unit that loads is asked whether it is ready
+                        assert connection.recv(100).startswith(b"GET /health "), name
+    assert recipectl("start", "alpha", "beta", "gamma").returncode == 0
+    assert (ask("beta")[0], ask("gamma")[0]) == (200, 200)
+    systemctl("stop", "model-gamma-reachable.service")
+    fault = "model-gamma-reachable.service does not run, and no request of the gateway reaches gamma"
+    assert fault in recipectl("doctor").stdout
+    assert recipectl("apply").returncode == 0
+    assert ask("gamma")[0] == 200
 
 
 ECHO = """

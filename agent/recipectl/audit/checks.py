@@ -176,7 +176,7 @@ def check_units(subject: Subject) -> Iterator[Problem]:
             if not any(states[rival].active_state == "active" for rival in rivals if rival in states):
                 yield on_host("unit", f"{name} is enabled and down; {status}")
     for model in subject.result.models:
-        yield from _closed_queue(model, states)
+        yield from _unreached(model, states)
         socket = states.get(model.unit_names.socket)
         if model.on_demand and socket and socket.active_state == "inactive" and socket.name in enabled:
             fault = f"{socket.name} does not listen, and no request starts {model.name}"
@@ -184,14 +184,16 @@ def check_units(subject: Subject) -> Iterator[Problem]:
     yield from _missing_helpers(installed.values())
 
 
-def _closed_queue(model: CompiledModel, states: Mapping[str, UnitState]) -> Iterator[Problem]:
-    """The units without which no request reaches a queued model that is ready. The socket starts HAProxy."""
+def _unreached(model: CompiledModel, states: Mapping[str, UnitState]) -> Iterator[Problem]:
+    """The units without which requests do not reach a model that takes them. The socket starts HAProxy."""
     names = model.unit_names
-    ready = names.service in states and states[names.service].active_state == "active"
-    for unit in (names.queue_socket, names.queue_open) if model.queued and ready else ():
-        if unit not in states or states[unit].active_state != "active":
-            fault = f"{unit} does not run, and no request reaches {model.name}"
-            yield on_host("unit", f"{fault}; run `recipectl apply`, and see `systemctl status {unit}`")
+    up = {name for name, state in states.items() if state.active_state == "active"}
+    of_queue = (names.queue_socket, names.queue_open) if model.queued and names.service in up else ()
+    of_gateway = {unit.name for unit in model.units} & {names.reachable} if model.listening_unit in up else ()
+    for unit in sorted({*of_queue, *of_gateway} - up):
+        source = "no request" if unit in of_queue else "no request of the gateway"
+        fault = f"{unit} does not run, and {source} reaches {model.name}"
+        yield on_host("unit", f"{fault}; run `recipectl apply`, and see `systemctl status {unit}`")
 
 
 def _missing_helpers(units: Iterable[InstalledUnit]) -> Iterator[Problem]:

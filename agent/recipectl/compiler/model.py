@@ -105,6 +105,11 @@ class CompiledModel(NamedTuple):
         return self.unit_names.queue_socket if self.queued else self.unit_names.socket
 
     @property
+    def listening_unit(self) -> str:
+        """The unit that listens for clients: the socket, if it has one, else the service."""
+        return self.socket if self.on_demand or self.queued else self.unit_names.service
+
+    @property
     def enabled_unit(self) -> str:
         """The unit that [Install] belongs to: the socket of an on-demand model, else the service."""
         return self.unit_names.socket if self.on_demand else self.unit_names.service

@@ -81,17 +81,26 @@ def render(
     values["digest_fields"] = [] if installation.user else [f"{DIGEST_FIELD}={digest}"]
     write = UnitWriter(names, quoting.line(resolved.file))
     units = [write.unit(names.service, "model.service.j2", **values, digest=digest)]
+    in_front = [names.reachable] if _is_behind_gateway(resolved, settings, installation) else []
     if recipe.on_demand:
         proxy = companions.proxy_values(recipe, recipe.on_demand, resolved, relations, installation, helper)
-        units.append(write.unit(names.socket, "model.socket.j2", listen=_listen(resolved)))
+        units.append(write.unit(names.socket, "model.socket.j2", listen=_listen(resolved), wants=in_front))
         units.append(write.unit(names.proxy, "model-proxy.service.j2", **proxy))
         own = [] if installation.user else sandbox.helper_lines()
         units.append(write.unit(names.keep, "model-keep.service.j2", sandbox=own))
     if recipe.queue:
         waiting, opening = companions.queue_values(recipe.queue, resolved, installation, helper)
-        units.append(write.unit(names.queue_socket, "model-queue.socket.j2", listen=_listen(resolved)))
+        units.append(
+            write.unit(names.queue_socket, "model-queue.socket.j2", listen=_listen(resolved), wants=in_front)
+        )
         units.append(write.unit(names.queue, "model-queue.service.j2", **waiting))
         units.append(write.unit(names.queue_open, "model-queue-open.service.j2", **opening))
+    for unit in in_front:
+        listening = (
+            names.queue_socket if recipe.queue else names.socket if recipe.on_demand else names.service
+        )
+        own = sandbox.helper_lines()
+        units.append(write.unit(unit, "model-reachable.service.j2", listening=listening, sandbox=own))
     if recipe.watch:
         watching, killing = companions.watch_values(recipe, recipe.watch, resolved, installation, helper)
         units.append(write.unit(names.watch, "model-watch.service.j2", **watching))
@@ -104,6 +113,10 @@ def render(
         asking = companions.canary_values(asked, resolved, installation, helper)
         units.append(write.unit(names.canaries, "model-canaries.service.j2", **asking))
     return _model(resolved, relations, settings, installation, tuple(units), digest)
+
+
+def _is_behind_gateway(resolved: ResolvedRecipe, settings: HostSettings, installation: Installation) -> bool:
+    return bool(settings.gateway and resolved.endpoint.path and not installation.user)
 
 
 def _listen(resolved: ResolvedRecipe) -> str:
@@ -187,6 +200,7 @@ def _service_values(
     recipe, runtime, names = resolved.recipe, resolved.runtime, UnitNames(resolved.name)
     timeout_sec = recipe.ready.timeout_sec
     endpoint = resolved.client_endpoint
+    behind_gateway = _is_behind_gateway(resolved, settings, installation)
     description = recipe.description or f"Model {recipe.name} ({recipe.backend})"
     return {
         "description": quoting.text(description),
@@ -205,6 +219,7 @@ def _service_values(
         "lifetime": [
             *(["StopWhenUnneeded=yes"] if recipe.on_demand else []),
             *([f"Wants={names.queue_socket} {names.queue_open}"] if recipe.queue else []),
+            *([f"Wants={names.reachable}"] if behind_gateway and not recipe.front else []),
             *([f"Wants={names.watch}"] if recipe.watch else []),
             *([f"Wants={names.tie}"] if resolved.member else []),
         ],

@@ -135,7 +135,7 @@ def _jobs(model: Situation) -> list[Action]:
         if model.model.queued
         else [*actions, *_socket_jobs(model)]
     )
-    return actions or _watch_jobs(model)
+    return (actions or _watch_jobs(model)) + _gateway_jobs(model)
 
 
 def _on_demand_jobs(model: Situation) -> list[Action]:
@@ -190,6 +190,15 @@ def _queue_jobs(model: Situation) -> list[Action]:
     if state == "active" and not model.changed and not model.survey.is_up(names.queue_open):
         return [Action("start", names.queue_open, "the model is ready, and no request reaches it")]
     return []
+
+
+def _gateway_jobs(model: Situation) -> list[Action]:
+    """What shows the gateway that a model is there, where it is new."""
+    own = model.names.reachable
+    listens = model.survey.is_up(model.model.listening_unit)
+    if not listens or model.survey.is_up(own) or own not in {unit.name for unit in model.model.units}:
+        return []
+    return [Action("start", own, "the host file has `gateway:`")]
 
 
 def _watch_jobs(model: Situation) -> list[Action]:

@@ -45,8 +45,8 @@ def targets(
     compiled = set()
     for model in models:
         compiled.add(model.name)
-        there = model.name in applied or model.unit_names.service in installed
-        if there and (target := target_of(model)):
+        units = {unit.name for unit in model.units} if model.name in applied else installed
+        if model.unit_names.service in units and (target := target_of(model, units)):
             yield target
     for unit in installed.values():
         names = UnitNames(unit.recipe)

@@ -121,7 +121,7 @@ def data_files(routes: Routes) -> dict[str, str]:
             "to": route.address.replace("localhost", "127.0.0.1"),
             "written_as": route.written_as or "",
             "on_demand": route.target.on_demand,
-            "is_held": route.target.is_held,
+            "shown_by": route.target.shown_by,
         }
         for route in routes.by_name.values()
     }

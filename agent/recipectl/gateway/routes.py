@@ -20,12 +20,7 @@ class Target(NamedTuple):
     on_demand: bool
     key_file: str | None = None  # of the engine's own API
     host: str = ""  # where it listens; empty for every address
-    queued: bool = False
-
-    @property
-    def is_held(self) -> bool:
-        """True if systemd holds the address, whether the model runs or not."""
-        return self.on_demand or self.queued
+    shown_by: str = ""  # the unit that is up while requests may go there; empty if they always may
 
 
 class Route(NamedTuple):
@@ -49,10 +44,11 @@ class Routes(NamedTuple):
     errors: tuple[UsageError, ...]
 
 
-def target_of(model: CompiledModel) -> Target | None:
-    """The target of a compiled model; None for one that answers no requests."""
+def target_of(model: CompiledModel, units: Collection[str]) -> Target | None:
+    """The target of a compiled model, None for one that answers no requests; `units` are installed."""
     if model.url is None:
         return None
+    names = model.unit_names
     return Target(
         recipe=model.name,
         url=model.url,
@@ -60,7 +56,7 @@ def target_of(model: CompiledModel) -> Target | None:
         on_demand=model.on_demand,
         key_file=model.key_file,
         host=model.host,
-        queued=model.queued,
+        shown_by=_shown_by(names, units, is_held=model.on_demand or model.queued),
     )
 
 
@@ -69,10 +65,18 @@ def target_of_unit(unit: InstalledUnit, installed: Collection[str]) -> Target | 
     if unit.endpoint is None:
         return None
     names, served = UnitNames(unit.recipe), unit.served or (unit.model or unit.recipe,)
+    on_demand, queued = names.socket in installed, names.queue_socket in installed
     return Target(
-        unit.recipe, unit.endpoint, served, names.socket in installed, key_file=unit.key_file,
-        host=unit.host or "", queued=names.queue_socket in installed,
+        unit.recipe, unit.endpoint, served, on_demand, key_file=unit.key_file, host=unit.host or "",
+        shown_by=_shown_by(names, installed, is_held=on_demand or queued),
     )  # fmt: skip
+
+
+def _shown_by(names: UnitNames, units: Collection[str], *, is_held: bool) -> str:
+    """The unit that shows whether requests may go to a model. Earlier releases have only the service."""
+    if names.reachable in units:
+        return names.reachable
+    return "" if is_held else names.service
 
 
 def routes(targets: Iterable[Target], names: Mapping[str, str]) -> Routes:

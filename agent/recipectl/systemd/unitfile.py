@@ -14,7 +14,7 @@ SECTION = "[X-Recipectl]"  # systemd ignores sections that begin with X- (system
 DIGEST_FIELD = "RECIPECTL_DIGEST"
 # No recipe's name may end like this: the unit would belong to another model.
 RESERVED_ENDINGS = (
-    "-proxy", "-keep", "-queue", "-queue-open", "-watch", "-hung", "-canaries", "-tie", "-lost",
+    "-proxy", "-keep", "-queue", "-queue-open", "-reachable", "-watch", "-hung", "-canaries", "-tie", "-lost",
     ".service", ".socket",
 )  # fmt: skip
 
@@ -52,6 +52,7 @@ class UnitNames:
         self.queue_socket = f"{self.stem}-queue.socket"
         self.queue = f"{self.stem}-queue.service"
         self.queue_open = f"{self.stem}-queue-open.service"  # lets requests through while the model runs
+        self.reachable = f"{self.stem}-reachable.service"  # while it is up, the gateway sends to the model
         self.watch = f"{self.stem}-watch.service"
         self.hung = f"{self.stem}-hung.service"  # kills a model whose watch found it hung
         self.canaries = f"{self.stem}-canaries.service"  # asks the model what its recipe has of canaries
@@ -62,7 +63,7 @@ class UnitNames:
         self.watch_timer = f"{self.stem}-watch.timer"  # of earlier releases
         self.every = (
             self.service, self.socket, self.proxy, self.keep, self.queue_socket, self.queue_open, self.queue,
-            self.watch_timer, self.watch, self.hung, self.canaries, self.tie, self.lost,
+            self.reachable, self.watch_timer, self.watch, self.hung, self.canaries, self.tie, self.lost,
         )  # fmt: skip
 
     @property
