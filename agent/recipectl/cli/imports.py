@@ -267,7 +267,7 @@ def process_(pid: int | None, port: int | None, folder: Path | None) -> int:
     """
     if (pid is None) == (port is None):
         raise UsageError("give a PID or --port: one of them")
-    return output([running.draft(pid or running.pid_on_port(port or 0))], folder)
+    return output([running.draft(pid or running.pid_on_port(port or 0), port)], folder)
 
 
 def _draft(command: Command) -> Draft:

@@ -11,15 +11,18 @@ from itertools import pairwise
 from pathlib import Path
 
 from recipectl.compiler.secrets import redacted as redacted_words
+from recipectl.engines.registry import ENGINES
 from recipectl.errors import UsageError
 from recipectl.importers.command import Command
 from recipectl.importers.draft import Draft, redacted
 from recipectl.importers.from_command import draft_from_command
+from recipectl.importers.process_limits import set_limits, set_service
 from recipectl.importers.programs import program
 from recipectl.importers.variables import keep_cache
 from recipectl.machine import processes, sockets
 from recipectl.recipe.hostfile import DEFAULT_PATH
 
+_CREDENTIALS = "/run/credentials/"  # of units (systemd.exec(5))
 # What a shell, a login or systemd gives to every process, and the unit gives anew or has no use for.
 _OF_SESSION = re.compile(
     r"_|PWD|OLDPWD|SHLVL|SHELL|TERM|TERM_PROGRAM.*|COLORTERM|USER|USERNAME|LOGNAME|MAIL|HOME|HOSTNAME|LS_COLORS"
@@ -28,8 +31,6 @@ _OF_SESSION = re.compile(
     r"|CONDA_.*|_CE_.*|VIRTUAL_ENV_PROMPT|INVOCATION_ID|JOURNAL_STREAM|SYSTEMD_.*|LISTEN_.*|NOTIFY_SOCKET|MAINPID"
     r"|CREDENTIALS_DIRECTORY|(CACHE|STATE|RUNTIME|LOGS|CONFIGURATION)_DIRECTORY|MEMORY_PRESSURE_.*|DEBUGINFOD_.*"
 )
-_DEFAULT_TASKS = 4096  # systemd gives each service 15 % of what the kernel takes, which is more
-_DEFAULT_NOFILE = 1048576  # what a compiled unit may open at most
 
 
 def pid_on_port(port: int) -> int:
@@ -43,45 +44,61 @@ def pid_on_port(port: int) -> int:
     return pid
 
 
-def draft(pid: int) -> Draft:
-    """The recipe of the engine that a process runs, or that one of its parents runs.
+def draft(pid: int, port: int | None = None) -> Draft:
+    """The recipe of the engine that a process runs, or one of its parents, or the only one below it.
 
-    UsageError when there is no such process, it cannot be read, or no parent shows an engine's command.
+    `port` is the one that clients ask, where that is known. UsageError when there is no such process, it
+    cannot be read, or none of these shows an engine's command.
     """
     try:
-        return _draft(_engine(pid))
+        return _draft(_engine(pid), port)
     except OSError as error:
         raise UsageError(
             f"process {pid} cannot be read ({error.strerror}); see whether it still runs"
         ) from error
 
 
-def _draft(process: processes.Process) -> Draft:
+def _draft(process: processes.Process, port: int | None) -> Draft:
     words, environment = list(process.argv or ()), dict(process.environment or {})
     folder = _link(process.pid, "cwd")
     contained = not os.path.samefile(f"/proc/{process.pid}/root", "/")  # noqa: PTH121  (pathlib follows it elsewhere)
     words = _with_interpreter(words, environment)
-    words = [*words[:1], *(_absolute(word, folder, process.pid, before) for before, word in pairwise(words))]
+    words = [*words[:1], *_absolute_words(words, folder, process.pid)]
     foreign: list[str] = []
     if contained:
         words = [_of_host(word, process.pid, foreign) for word in words]
-    kept = {name: value for name, value in environment.items() if not _OF_SESSION.fullmatch(name)}
+    kept = {
+        name: _absolute(value, folder, process.pid) if "/" in value else value
+        for name, value in environment.items()
+        if not _OF_SESSION.fullmatch(name)
+    }
+    credentials = [name for name, value in kept.items() if value.startswith(_CREDENTIALS)]
+    for name in credentials:
+        del kept[name]
     path = kept.pop("PATH", None)
     if contained:
         path = None
         kept.pop("VIRTUAL_ENV", None)
+    reader = int(processes.status(process.pid)["Uid"].split()[1])
     command = Command(
-        kept, words, venv=None if contained else environment.get("VIRTUAL_ENV"), path=path,
-        reader=int(_status(process.pid)["Uid"].split()[1]), script_folder=None if contained else folder,
+        kept, words, venv=None if contained else environment.get("VIRTUAL_ENV"), path=path, reader=reader,
+        script_folder=None if contained else folder,
     )  # fmt: skip
     unit = f" of {process.unit}" if process.unit else ""
     result = draft_from_command(command, origin=f"From process {process.pid}{unit}.")
     _set_identity(result, process, environment, contained=contained)
-    _set_limits(result, process)
-    _set_address(result, process.pid)
+    set_limits(result, process)
+    _set_address(result, process.pid, port)
+    result.not_carried_over += [
+        f"`{name}`, a file of its unit's credentials; see `secrets:`" for name in credentials
+    ]
+    if _link(process.pid, "ns/net") != _link("self", "ns/net"):
+        result.not_carried_over.append(
+            "its network, which was not that of this host: the engine will use this one"
+        )
     if folder not in ("/", environment.get("HOME")):
         result.not_carried_over.append(
-            f"the working directory {folder}; what the command names in it by relative paths is absolute"
+            f"the working directory {folder}; relative paths are absolute where they lead to a file in it"
         )
     for word in foreign:
         result.not_carried_over.append(f"`{word}`, a path of its container that this host does not have")
@@ -98,17 +115,35 @@ def _engine(pid: int) -> processes.Process:
         raise UsageError(f"there is no process {pid}; give the PID of an engine that runs")
     current: processes.Process | None = first
     while current and current.pid > 1:
+        if processes.status(current.pid)["State"].startswith("Z"):
+            raise UsageError(f"process {current.pid} has ended; give the PID of an engine that runs")
         if current.unreadable:
             raise UsageError(f"process {current.pid} belongs to another user; run this as root")
         if current.argv and program(list(current.argv)):
             return current
-        current = processes.read_process(int(_status(current.pid)["PPid"]))
+        current = processes.read_process(int(processes.status(current.pid)["PPid"]))
+    below = [*_engines_below(pid)]
+    if len(below) == 1:
+        return below[0]
     shown = redacted(" ".join(redacted_words(first.argv or ())[:3])) or first.executable or "?"
     fault = f"process {pid} (`{shown}`) and its parents do not show an engine's command"
-    raise UsageError(f"{fault} (vllm, sglang, llama-server); give the PID of the process that started it")
+    others = " or ".join(str(process.pid) for process in below)
+    remedy = others or "that of the process that started it"
+    raise UsageError(f"{fault} (vllm, sglang, llama-server); give the PID {remedy}")
 
 
-def _link(pid: int, name: str) -> str:
+def _engines_below(pid: int) -> Iterator[processes.Process]:
+    """The engines that a process, such as a shell, has started."""
+    with contextlib.suppress(OSError):
+        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            process = processes.read_process(int(child))
+            if process and process.argv and program(list(process.argv)):
+                yield process
+            else:
+                yield from _engines_below(int(child))
+
+
+def _link(pid: int | str, name: str) -> str:
     with contextlib.suppress(OSError):
         return os.readlink(f"/proc/{pid}/{name}")  # noqa: PTH115  (it may end in ` (deleted)`)
     return "/"
@@ -121,11 +156,21 @@ def _with_interpreter(words: list[str], environment: dict[str, str]) -> list[str
 
 
 _MODEL_WORDS = ("serve", "-m", "--model", "--model-path")
+_NAMES = ("--served-model-name", "--served_model_name", "--alias", "-a")  # no paths, whatever they look like
 
 
-def _absolute(word: str, folder: str, pid: int, before: str) -> str:
+def _absolute_words(words: list[str], folder: str, pid: int) -> Iterator[str]:
+    """The words after the first, with absolute paths."""
+    flag = ""
+    for before, word in pairwise(words):
+        flag = word.partition("=")[0] if word.startswith("-") else flag
+        yield word if flag in _NAMES else _absolute(word, folder, pid, before)
+
+
+def _absolute(word: str, folder: str, pid: int, before: str = "") -> str:
     """A word that names a file in the process's folder, as a path that is the same from everywhere."""
-    flag, separator, value = word.partition("=") if word.startswith("-") else ("", "", word)
+    named = re.match(r"(-[^=]*|[\w.-]+)=", word)  # --flag=path, and name=path of --lora-modules
+    flag, separator, value = word.partition("=") if named else ("", "", word)
     is_path = before in _MODEL_WORDS or re.search(r"[^./][./]|[./][^./]", value)  # `auto` is no path
     if value.startswith(("/", "-")) or not value or not is_path:
         return word
@@ -139,7 +184,7 @@ def _set_identity(
     draft: Draft, process: processes.Process, environment: dict[str, str], *, contained: bool
 ) -> None:
     """Set `user:` and its groups, and the Hugging Face cache that was in use."""
-    status = _status(process.pid)
+    status = processes.status(process.pid)
     uid, groups = int(status["Uid"].split()[1]), [int(gid) for gid in status.get("Groups", "").split()]
     try:
         name = pwd.getpwuid(uid).pw_name
@@ -152,8 +197,9 @@ def _set_identity(
     else:
         draft.set("user", name)
         own = {*os.getgrouplist(name, pwd.getpwuid(uid).pw_gid)}
-        if more := [_group(gid) for gid in groups if gid not in own]:
-            _service(draft, "SupplementaryGroups", " ".join(more))
+        given = dict.fromkeys((int(status["Gid"].split()[1]), *groups))
+        if more := [_group(gid) for gid in given if gid not in own]:
+            set_service(draft, "SupplementaryGroups", " ".join(more))
     home = environment.get("HOME")
     if not contained and uid != 0:
         keep_cache(draft, name, home)
@@ -168,83 +214,22 @@ def _group(gid: int) -> str:
         return str(gid)
 
 
-def _status(pid: int) -> dict[str, str]:
-    """The fields of /proc/PID/status."""
-    lines = Path(f"/proc/{pid}/status").read_text(errors="replace").splitlines()
-    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+def _set_address(draft: Draft, pid: int, asked: int | None) -> None:
+    """Set `host:` and `port:` where the engine listens, if its command leaves that to a default.
 
-
-def _service(draft: Draft, name: str, value: str) -> None:
-    draft.set("service", {**draft.fields.get("service", {}), name: value})
-
-
-def _set_limits(draft: Draft, process: processes.Process) -> None:
-    """Set what binds the process: its cgroup, its processors and memory nodes, its priority."""
-    for name, value in (*_cgroup_limits(process.pid), *_placement(process.pid), *_scheduling(process.pid)):
-        _service(draft, name, value)
-
-
-def _cgroup_limits(pid: int) -> Iterator[tuple[str, str]]:
-    """The limits of the process's own control group, as settings of systemd.resource-control(5)."""
-    path = processes.cgroup(pid)
-    folder = next((base / path.strip("/") for base in (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified"))
-                   if (base / path.strip("/") / "cgroup.procs").exists()), None)  # fmt: skip
-    if path == "/" or folder is None:
-        return
-    files = {"memory.max": "MemoryMax", "memory.high": "MemoryHigh", "memory.swap.max": "MemorySwapMax",
-             "cpuset.cpus": "AllowedCPUs", "cpuset.mems": "AllowedMemoryNodes"}  # fmt: skip
-    for file, name in files.items():
-        with contextlib.suppress(OSError):
-            if (value := (folder / file).read_text().strip()) not in ("", "max"):
-                yield name, value
-    with contextlib.suppress(OSError, ValueError):
-        if (tasks := int((folder / "pids.max").read_text())) < _DEFAULT_TASKS:
-            yield "TasksMax", str(tasks)
-    with contextlib.suppress(OSError, ValueError):
-        quota, period = (folder / "cpu.max").read_text().split()
-        if quota != "max":
-            yield "CPUQuota", f"{round(100 * int(quota) / int(period))}%"
-
-
-def _placement(pid: int) -> Iterator[tuple[str, str]]:
-    """Affinity, NUMA policy and priority, where they are not those of every process."""
-    processors = os.sched_getaffinity(pid)
-    if processors != os.sched_getaffinity(1):
-        yield "CPUAffinity", " ".join(map(str, sorted(processors)))
-    with contextlib.suppress(OSError, IndexError):
-        policy, _, nodes = Path(f"/proc/{pid}/numa_maps").read_text().split(maxsplit=2)[1].partition(":")
-        names = {"bind": "bind", "interleave": "interleave", "prefer": "preferred", "local": "local"}
-        if policy in names:
-            yield "NUMAPolicy", names[policy]
-            if nodes:
-                yield "NUMAMask", nodes
-    if nice := os.getpriority(os.PRIO_PROCESS, pid):
-        yield "Nice", str(nice)
-    with contextlib.suppress(OSError):
-        if (score := Path(f"/proc/{pid}/oom_score_adj").read_text().strip()) != "0":
-            yield "OOMScoreAdjust", score
-    for line in Path(f"/proc/{pid}/limits").read_text().splitlines():
-        if line.startswith("Max address space") and line.split()[3] != "unlimited":
-            yield "LimitAS", line.split()[3]
-        if line.startswith("Max open files") and int((line.split()[3:4] or ["0"])[0]) > _DEFAULT_NOFILE:
-            yield "LimitNOFILE", line.split()[3]
-
-
-def _scheduling(pid: int) -> Iterator[tuple[str, str]]:
-    """The scheduler and the umask, where they are not those of every process."""
-    policies = {os.SCHED_BATCH: "batch", os.SCHED_IDLE: "idle", os.SCHED_FIFO: "fifo", os.SCHED_RR: "rr"}
-    if policy_name := policies.get(os.sched_getscheduler(pid)):
-        yield "CPUSchedulingPolicy", policy_name
-    if (umask := _status(pid).get("Umask", "0022")) != "0022":
-        yield "UMask", umask
-
-
-def _set_address(draft: Draft, pid: int) -> None:
-    """Set `host:` and `port:` where the engine listens, if its command leaves that to a default."""
+    It may listen elsewhere too: the port that was asked for counts, else its command's, else its default.
+    """
     if listening := sorted(sockets.listening(pid)):
-        host, port = listening[0]
+        likely = (asked, draft.fields.get("port"), ENGINES[draft.fields["backend"]].port)
+        host, port = min(listening, key=lambda place: likely.index(place[1]) if place[1] in likely else 9)
         if "port" not in draft.fields:
             draft.set("port", port)
+            others = sorted({other for _, other in listening} - {port})
+            if others and port not in likely:
+                ports = ", ".join(map(str, others))
+                draft.not_carried_over.append(
+                    f"it listens at {ports} too; see whether `port:` is the right one"
+                )
         if "host" not in draft.fields:
             draft.set("host", host)
         if draft.fields["port"] not in {other for _, other in listening}:

@@ -30,6 +30,12 @@ class Process(NamedTuple):
         return self.executable is None or self.environment is None
 
 
+def status(pid: int) -> dict[str, str]:
+    """The fields of /proc/PID/status; OSError when the process is gone."""
+    lines = Path(f"/proc/{pid}/status").read_text(errors="replace").splitlines()
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
 def cgroup(pid: int | str) -> str:
     """The unified cgroup of a process, `/` when it is unknown."""
     with contextlib.suppress(OSError):
