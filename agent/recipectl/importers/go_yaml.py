@@ -45,5 +45,26 @@ GoLoader.add_multi_constructor("!", _tagged)
 
 
 def load(text: str) -> tuple[Any, Any]:
-    """The value and the root node of a YAML document; yaml.YAMLError for another text."""
-    return yaml.load(text, GoLoader), yaml.compose(text, GoLoader)  # noqa: S506  (it is a safe loader)
+    """The value and the root node of a YAML document; yaml.YAMLError for a text that go-yaml refuses."""
+    value, root = yaml.load(text, GoLoader), yaml.compose(text, GoLoader)  # noqa: S506  (it is a safe loader)
+    _refuse_repeated_keys(root, set())
+    return value, root
+
+
+def _refuse_repeated_keys(node: Any, known: set[int]) -> None:
+    """yaml.MarkedYAMLError for a key that a mapping has twice; a node that is used again is read once."""
+    if id(node) in known or not isinstance(node, yaml.CollectionNode):
+        return
+    known.add(id(node))
+    if isinstance(node, yaml.SequenceNode):
+        for child in node.value:
+            _refuse_repeated_keys(child, known)
+        return
+    lines: dict[str, int] = {}
+    for key, child in node.value:
+        if isinstance(key, yaml.ScalarNode) and key.value != "<<":
+            if key.value in lines:
+                fault = f"`{key.value}` is given twice, first on line {lines[key.value]}"
+                raise yaml.MarkedYAMLError(problem=fault, problem_mark=key.start_mark)
+            lines[key.value] = key.start_mark.line + 1
+        _refuse_repeated_keys(child, known)

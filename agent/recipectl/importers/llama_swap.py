@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 
 from recipectl.errors import UsageError
 from recipectl.importers.command import Command, command_from_words
-from recipectl.importers.draft import Draft, host_variable, unique_name
+from recipectl.importers.draft import Draft, unique_name
 from recipectl.importers.from_command import draft_from_command, model_name
 from recipectl.importers.lines import at, place_of, placed
 from recipectl.importers.llama_swap_groups import groups_of, router_of, set_conflicts
+from recipectl.importers.llama_swap_macros import replaced, with_macros, with_own_macros
 from recipectl.importers.shapes import mapping, refuse_private, sequence, whole_number
 from recipectl.importers.shell_inline import opened_engine
 from recipectl.importers.variables import keep_cache
@@ -18,7 +19,9 @@ from recipectl.importers.variables import keep_cache
 _Map = Mapping[str, Any]
 
 # Keys for the proxy in front of the models; units have no proxy.
-_PROXY_KEYS = ("peers", "profiles", "selectors", "upstream", "store", "performance", "sendLoadingState")
+_PROXY_KEYS = (
+    "peers", "profiles", "selectors", "upstream", "store", "performance", "sendLoadingState", "unloadTimeout",
+)  # fmt: skip
 _MODEL_PROXY_KEYS = """
     cmdStop proxy filters metadata concurrencyLimit timeouts capabilities compat unlisted useModelName
     unloadTimeout sendLoadingState
@@ -26,13 +29,11 @@ _MODEL_PROXY_KEYS = """
 _KEYS = {
     *_PROXY_KEYS, "apiKeys", "models", "groups", "macros", "startPort", "healthCheckTimeout", "hooks",
     "globalTTL", "routing", "matrix", "logLevel", "logTimeFormat", "logToStdout", "logRequests",
-    "includeAliasesInList", "metricsMaxInMemory", "captureBuffer",
+    "includeAliasesInList", "metricsMaxInMemory", "captureBuffer", "ui",
 }  # fmt: skip
 _MODEL_KEYS = {
     *_MODEL_PROXY_KEYS, "cmd", "aliases", "env", "checkEndpoint", "ttl", "name", "description", "macros",
 }  # fmt: skip
-_MACRO = re.compile(r"\$\{([A-Za-z0-9_.-]+)\}")
-_MAX_MACRO_DEPTH = 10
 _NEVER = "365d"
 # What llama-swap listens at by default; its configuration does not say it.
 _LISTEN = "127.0.0.1:8080"
@@ -57,17 +58,22 @@ def imported(config: _Map, source: str, root: Any = None) -> Imported:
     models = config.get("models")
     if not isinstance(models, Mapping):
         raise UsageError("it has no `models:`; give llama-swap's config.yaml")
+    if not models:
+        raise UsageError("its `models:` is empty; give a configuration with models", "models")
     models = {str(name): model for name, model in models.items()}
+    shared = mapping(config.get("macros"), "macros")
+    as_they_are = ("models", "macros")  # each model has macros of its own
+    config = {key: value if key in as_they_are else replaced(value, shared) for key, value in config.items()}
     not_carried_over = [placed(text, place_of(root, *keys)) for *keys, text in _settings_without_key(config)]
     port = whole_number(config.get("startPort") or 5800, "startPort")
     groups = groups_of(config, root)
-    mapping(config.get("macros"), "macros")
     preloaded = _preloaded(config)
     by_model: dict[str, Draft] = {}
-    for name, model in models.items():
+    for name, model in [*models.items()]:
         try:
+            model = models[name] = with_own_macros(name, model, shared, port)
             draft = _draft(str(name), model, config, root, port=port, source=source)
-            if {str(name), *_aliases(str(name), model)} & preloaded:
+            if {str(name), *_aliases(model)} & preloaded:
                 fault = "`hooks.on_startup.preload`: an on-demand model loads at its first request"
                 draft.not_carried_over.append(placed(fault, place_of(root, "hooks", "on_startup", "preload")))
         except UsageError as error:
@@ -83,11 +89,11 @@ def imported(config: _Map, source: str, root: Any = None) -> Imported:
     names = {
         alias: draft.name
         for name, draft in by_model.items()
-        for alias in (name, *_aliases(name, models[name]))
+        for alias in (name, *_aliases(models[name]))
         if draft.fields["backend"] == "sglang"
         and alias not in (draft.name, draft.fields["served_model_name"])
     }
-    not_carried_over.append(_OTHER_MACHINES)
+    not_carried_over += [_OTHER_MACHINES] if by_model else []
     gateway = {"listen": _LISTEN} | ({"names": names} if names else {})
     return Imported(list(by_model.values()), gateway, not_carried_over)
 
@@ -109,7 +115,8 @@ def _settings_without_key(config: _Map) -> Iterator[tuple[str, ...]]:
     yield from ((key, f"`{key}:`, a setting of the proxy") for key in _PROXY_KEYS if config.get(key))
     if config.get("apiKeys"):
         yield "apiKeys", "`apiKeys:`: write each as a line `name key` into a file of `gateway.keys:`"
-    yield from ((str(key), f"`{key}:`, which recipectl does not know") for key in config if key not in _KEYS)
+    unknown = (str(key) for key in config if key not in _KEYS and not str(key).startswith("x-"))
+    yield from ((key, f"`{key}:`, which recipectl does not know") for key in unknown)
     if config.get("matrix"):
         yield "matrix", "`matrix:`: use `gpus:` and `gpu_sharing:`; `conflicts:` are those without it"
     routing = mapping(config.get("routing"), "routing")
@@ -124,35 +131,12 @@ def _preloaded(config: _Map) -> set[str]:
     return {str(name) for name in sequence(on_startup.get("preload"), "hooks.on_startup.preload")}
 
 
-def _aliases(name: str, model: _Map) -> list[str]:
+def _aliases(model: _Map) -> list[str]:
     """The further names of a model; some files have mappings with an `id`."""
     entries = sequence(model.get("aliases"), "aliases")
     names = [entry.get("id") if isinstance(entry, Mapping) else entry for entry in entries]
     by_id = mapping(mapping(model.get("filters"), "filters").get("setParamsByID"), "filters.setParamsByID")
-    return [
-        *(str(alias) for alias in names if alias),
-        *(str(key).replace("${MODEL_ID}", name) for key in by_id),
-    ]
-
-
-def _with_macros(text: str, macros: _Map) -> str:
-    """`${name}` replaced, also within macros; `${env.NAME}` is a variable of the host."""
-
-    def value(match: re.Match[str]) -> str:
-        name = match[1]
-        if name.startswith("env."):
-            return host_variable(name.removeprefix("env."))
-        if name not in macros:
-            raise UsageError(f"`${{{name}}}` is not a macro of this file; define it under `macros:`")
-        macro = macros[name]
-        return str(macro).lower() if isinstance(macro, bool) else str(macro)
-
-    for _ in range(_MAX_MACRO_DEPTH):
-        text_before = text
-        text = _MACRO.sub(value, text)
-        if text == text_before:
-            return text
-    raise UsageError(f"the macros in `{text[:40]}` refer to themselves; break the circle")
+    return [*(str(alias) for alias in names if alias), *map(str, by_id)]
 
 
 def _joined_lines(command: str) -> str:
@@ -161,27 +145,26 @@ def _joined_lines(command: str) -> str:
     return "\n".join(line.removesuffix("\\").strip() for line in lines if line and not line.startswith("#"))
 
 
-def _draft(name: str, model: Any, config: _Map, root: Any, *, port: int, source: str) -> Draft:
+def _draft(name: str, model: _Map, config: _Map, root: Any, *, port: int, source: str) -> Draft:
     """The recipe of one model, without what depends on the other models."""
-    if not isinstance(model, Mapping):
-        raise UsageError("it has no settings; give it a `cmd`")
+    shared = mapping(config.get("macros"), "macros")
     own_macros = mapping(model.get("macros"), "macros")
-    macros = {**(config.get("macros") or {}), **own_macros, "PORT": port, "MODEL_ID": name}
+    macros = {**shared, **own_macros, "PORT": port, "MODEL_ID": name}
     # Comments go before macros are replaced: a comment may name an unknown macro.
     if not isinstance(model.get("cmd") or "", str):
         raise UsageError("its `cmd` is no text; write the command as one text", "cmd")
-    command_line = _joined_lines(_with_macros(_joined_lines(model.get("cmd") or ""), macros))
+    command_line = _joined_lines(with_macros(_joined_lines(model.get("cmd") or ""), macros))
     command = _command(command_line, _environment(model, macros))
     command.stand_at(place_of(root, "models", name, "cmd"))
     draft = draft_from_command(command, model_name(name), f"From llama-swap ({source}), model {name}.")
     if user := draft.fields.get("user"):
         keep_cache(draft, user)
     if title := ": ".join(str(model[key]) for key in ("name", "description") if model.get(key)):
-        description = " ".join(_with_macros(title, macros).split())
+        description = " ".join(with_macros(title, macros).split())
         draft.fields = {"description": description, **draft.fields}
     if "port" not in draft.fields:
         draft.set("port", port, "llama-swap's port for this model.")
-    _set_served_names(draft, [name, *_aliases(name, model)])
+    _set_served_names(draft, [name, *_aliases(model)])
     with at(place_of(root, "models", name, "checkEndpoint"), draft.not_carried_over):
         _set_readiness(draft, model, config)
     _set_idle_time(draft, model, config)
@@ -189,8 +172,9 @@ def _draft(name: str, model: Any, config: _Map, root: Any, *, port: int, source:
         with at(place_of(root, "models", name, str(key)), draft.not_carried_over):
             if key not in _MODEL_KEYS:
                 draft.not_carried_over.append(f"`{key}`, which recipectl does not know")
-            elif key in _MODEL_PROXY_KEYS and value and not _is_ours(key, str(value), draft):
-                draft.not_carried_over.append(f"`{key}`")
+            elif key in _MODEL_PROXY_KEYS and value and not _is_ours(key, str(value).strip(), draft):
+                what = "how llama-swap stops it" if key == "cmdStop" else "a setting of the proxy"
+                draft.not_carried_over.append(f"`{key}`, {what}")
     return draft
 
 
@@ -199,7 +183,7 @@ def _environment(model: _Map, macros: _Map) -> dict[str, str]:
     entries = model.get("env")
     if isinstance(entries, Mapping):
         entries = [f"{variable}={value}" for variable, value in entries.items()]
-    texts = (_with_macros(str(entry), macros) for entry in sequence(entries, "env"))
+    texts = (with_macros(str(entry), macros) for entry in sequence(entries, "env"))
     return {variable: value for variable, _, value in (text.partition("=") for text in texts)}
 
 
@@ -219,8 +203,12 @@ def _command(line: str, environment: Mapping[str, str]) -> Command:
 def _is_ours(key: str, value: str, draft: Draft) -> bool:
     """Whether a setting of the proxy says nothing that the recipe does not say."""
     port = re.fullmatch(r"https?://(?:localhost|127\.0\.0\.1):([0-9]+|\$\{PORT\})/?", value)
-    stops = key == "cmdStop" and bool(re.match(r"(docker|podman) (stop|kill)\b|kill (?!-9|-KILL|-s)", value))
-    return stops or (key == "proxy" and bool(port) and port[1] in ("${PORT}", str(draft.fields.get("port"))))  # type: ignore[index]
+    if key == "cmdStop":
+        return bool(re.fullmatch(r"(docker|podman) stop [^-\s]\S*|kill (-(15|(SIG)?TERM) )?\$\{PID\}", value))
+    if key == "useModelName":
+        names = draft.fields.get("extra_args", {}).get("served-model-name", [])
+        return value in (*names, *str(draft.fields.get("served_model_name")).split(","))
+    return key == "proxy" and bool(port) and port[1] in ("${PORT}", str(draft.fields.get("port")))  # type: ignore[index]
 
 
 def _set_served_names(draft: Draft, llama_swap_names: list[str]) -> None:

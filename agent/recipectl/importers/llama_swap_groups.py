@@ -29,7 +29,10 @@ def router_of(config: _Map) -> _Map:
 
 def groups_of(config: _Map, root: Any) -> dict[str, Group]:
     """The name of each model that is in a group -> the group."""
-    settings_of_router = mapping(router_of(config).get("settings"), "routing.router.settings")
+    router = router_of(config)
+    if router.get("use") == "matrix":  # the groups do not count then
+        return {}
+    settings_of_router = mapping(router.get("settings"), "routing.router.settings")
     groups = mapping(config.get("groups") or settings_of_router.get("groups"), "groups")
     by_model: dict[str, Group] = {}
     keys = ("groups",) if config.get("groups") else ("routing", "router", "settings", "groups")

@@ -1,0 +1,60 @@
+"""llama-swap's macros: `${NAME}` in any value of its configuration."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from recipectl.errors import UsageError
+from recipectl.importers.draft import host_variable
+from recipectl.importers.shapes import mapping
+
+_Map = Mapping[str, Any]
+_MACRO = re.compile(r"\$\{([A-Za-z0-9_.-]+)\}")
+_MAX_MACRO_DEPTH = 10
+
+
+def with_own_macros(name: str, model: Any, shared: _Map, port: int) -> _Map:
+    """A model's settings with their macros replaced; its `cmd` and `macros` stay as they are."""
+    if not isinstance(model, Mapping):
+        raise UsageError("it has no settings; give it a `cmd`")
+    own = {
+        **shared,
+        **mapping(model.get("macros"), "macros"),
+        "PORT": port,
+        "MODEL_ID": name,
+        "PID": "${PID}",
+    }
+    as_they_are = ("cmd", "macros", "env", "name", "description")  # read with their macros below
+    return {key: value if key in as_they_are else replaced(value, own) for key, value in model.items()}
+
+
+def replaced(value: Any, macros: _Map) -> Any:
+    """A value of the configuration with its macros replaced, in keys too."""
+    if isinstance(value, Mapping):
+        return {
+            with_macros(key, macros) if isinstance(key, str) else key: replaced(content, macros)
+            for key, content in value.items()
+        }
+    if isinstance(value, list):
+        return [replaced(item, macros) for item in value]
+    return with_macros(value, macros) if isinstance(value, str) else value
+
+
+def with_macros(text: str, macros: _Map) -> str:
+    """`${name}` replaced, also within macros; `${env.NAME}` is a variable of the host."""
+
+    def value(match: re.Match[str]) -> str:
+        name = match[1]
+        if name.startswith("env."):
+            return host_variable(name.removeprefix("env."))
+        if name not in macros:
+            raise UsageError(f"`${{{name}}}` is not a macro of this file; define it under `macros:`")
+        macro = macros[name]
+        return str(macro).lower() if isinstance(macro, bool) else str(macro)
+
+    for _ in range(_MAX_MACRO_DEPTH):
+        text_before = text
+        text = _MACRO.sub(value, text)
+        if text == text_before:
+            return text
+    raise UsageError(f"the macros in `{text[:40]}` refer to themselves; break the circle")
