@@ -3,7 +3,6 @@
 import contextlib
 import os
 import re
-import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from recipectl.errors import RecipectlError, RecipeError, UsageError
 from recipectl.importers import go_yaml
 from recipectl.importers.command import Command, NoEngineError, script_in
 from recipectl.importers.compose_variables import dotenv, interpolated
+from recipectl.importers.compose_words import scalar, split
 from recipectl.importers.container_options import Container
 from recipectl.importers.containers import engine_command
 from recipectl.importers.draft import STAYS_DOWN, Draft, host_variable
@@ -41,7 +41,8 @@ _COMPOSE_QUIET = frozenset(
     tty stdin_open ipc shm_size platform profiles expose build develop read_only tmpfs init isolation
     """.split()  # noqa: SIM905  (a list one can read)
 )
-_Words = list[str]
+_OF_NVIDIA = {"nvidia", "compute", "utility", "video", "graphics", "display", "compat32"}  # moby's driver
+_RESTARTS = {"any": "always", "none": "no"}  # condition of `deploy.restart_policy` -> `--restart`
 _EMPTY: tuple[Any, ...] = (None, "", [], {}, "false")
 _WHOLE = "import what `docker compose config` prints"
 
@@ -129,8 +130,8 @@ def _service_draft(
                 lost[count:] = [_without_secrets(text, key, value) for text in lost[count:]]
                 _add_option(container, key, value, variables, folder)
     if service.get("entrypoint") is not None:
-        container.entrypoint = tuple(_split(service["entrypoint"], "entrypoint"))
-    image, arguments = service.get("image", ""), _split(service.get("command"), "command")
+        container.entrypoint = tuple(split(service["entrypoint"], "entrypoint"))
+    image, arguments = service.get("image", ""), split(service.get("command"), "command")
     if service.get("profiles") and container.restart not in ("", "no"):
         container.restart = ""
         with at(place_of(root, "services", name, "restart"), lost):
@@ -192,7 +193,8 @@ def _add_option(
         if content:
             container.of_files |= dotenv(content, variables, lost)
         else:
-            container.add(_COMPOSE_OPTIONS[key], text, f"`{key}:` of the service")
+            shown = f"`{key}: {text}`" if key in ("ulimits", "group_add") else f"`{key}:` of the service"
+            container.add(_COMPOSE_OPTIONS[key], text, shown)
 
 
 def _is_raw(value: Any) -> bool:
@@ -220,7 +222,7 @@ def _add_key(container: Container, key: str, value: Any) -> None:
 def _texts(key: str, value: Any, folder: Path, lost: list[str]) -> Iterator[str]:
     """The values of one key, each as the option of `docker run` has it."""
     if key == "environment" and isinstance(value, dict):
-        yield from (name if text is None else f"{name}={_scalar(text)}" for name, text in value.items())
+        yield from (name if text is None else f"{name}={scalar(text)}" for name, text in value.items())
         return
     if key == "ulimits":
         for name, limit in mapping(value, key).items():
@@ -257,12 +259,6 @@ def _item_text(key: str, item: Mapping[str, Any]) -> str:
             return str(item.get("path", ""))
 
 
-def _scalar(value: Any) -> str:
-    if isinstance(value, float):
-        return str(value).removesuffix(".0")
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
 def _gpus(device: Mapping[str, Any]) -> str:
     """A device of Compose as `--gpus` has it."""
     if ids := device.get("device_ids"):
@@ -275,7 +271,7 @@ def _add_resources(container: Container, deploy: Any, written: str) -> None:
     limits = mapping(resources.get("limits"), "deploy.resources.limits")
     reserved = mapping(resources.get("reservations"), "deploy.resources.reservations")
     for device in sequence(reserved.get("devices"), "deploy.resources.reservations.devices"):
-        if isinstance(device, dict) and "gpu" in sequence(device.get("capabilities"), "capabilities"):
+        if isinstance(device, dict) and _is_gpu(device):
             container.add("--gpus", _gpus(device), written)
         else:
             driver = device.get("driver", "?") if isinstance(device, dict) else device
@@ -285,15 +281,15 @@ def _add_resources(container: Container, deploy: Any, written: str) -> None:
             container.add(option, str(limits[key]), written)
     if "memory" in reserved:
         container.add("--memory-reservation", str(reserved["memory"]), written)
-    if others := [key for key in deploy or () if key not in ("resources", "labels")]:
+    if (policy := mapping(deploy, "deploy").get("restart_policy")) is not None:
+        condition = str(mapping(policy, "deploy.restart_policy").get("condition", "any"))
+        container.add("--restart", _RESTARTS.get(condition, condition), written)  # it wins over `restart:`
+    known = ("resources", "labels", "restart_policy", "mode")
+    if others := [key for key in deploy or () if key not in known and (key, deploy[key]) != ("replicas", 1)]:
         container.leave_out(f"{written}: {', '.join(map(str, others))}")
 
 
-def _split(value: Any, key: str) -> _Words:
-    """The words of `command:` or `entrypoint:`, a list or one text; UsageError for an open quote."""
-    try:
-        if isinstance(value, list) and None in value:
-            raise UsageError(f"`{key}:` has an item without a value; remove it, or write it in quotes", key)
-        return shlex.split(value) if isinstance(value, str) else list(map(_scalar, sequence(value, key)))
-    except ValueError as error:
-        raise UsageError(f"its words cannot be split ({error}); correct its quotes", key) from error
+def _is_gpu(device: Mapping[str, Any]) -> bool:
+    """Whether the container engine gives a GPU for a device: for what its driver can do."""
+    wanted = {*map(str, sequence(device.get("capabilities"), "capabilities"))}
+    return "gpu" in wanted or bool(wanted & _OF_NVIDIA and device.get("driver") in (None, "", "nvidia"))

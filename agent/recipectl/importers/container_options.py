@@ -19,12 +19,11 @@ from recipectl.importers.variables import read_variables
 # Options that only matter to a container: leaving them out loses nothing.
 _CONTAINER_ONLY = frozenset(
     """
-    --name --ipc --shm-size --network --net --restart --pull --log-driver --log-opt
-    --hostname -h --network-alias --platform --cidfile --pidfile --tmpfs --security-opt --cgroups --userns
-    --sdnotify --isolation
+    --name --ipc --shm-size --pull --log-driver --log-opt --isolation --cgroups --userns --sdnotify
+    --hostname -h --network-alias --platform --cidfile --pidfile --tmpfs --security-opt
     """.split()  # noqa: SIM905  (a list one can read)
 )
-_ULIMIT = re.compile(r"(nofile|stack|nproc|core)=(-?\d+(?::-?\d+)?)\Z")
+_ULIMIT = re.compile(r"(?!memlock)([a-z]+)=(-?\d+(?::-?\d+)?)\Z")
 # What every unit has in any case: (option, value).
 _COMPILED = {
     ("--ulimit", "memlock=-1"),
@@ -36,8 +35,7 @@ _KEYS = {"--user": "user", "-u": "user", "--health-cmd": "watch", "--healthcheck
 _SETTINGS = {
     "--memory": "MemoryMax", "-m": "MemoryMax", "--memory-reservation": "MemoryLow",
     "--cpuset-cpus": "AllowedCPUs", "--cpuset-mems": "AllowedMemoryNodes", "--pids-limit": "TasksMax",
-    "--oom-score-adj": "OOMScoreAdjust",
-    "--stop-signal": "KillSignal",
+    "--oom-score-adj": "OOMScoreAdjust", "--stop-signal": "KillSignal",
 }  # fmt: skip
 
 
@@ -160,7 +158,7 @@ class Container:
 
     def _add_gpu(self, device: str) -> None:
         """Add a GPU by its number or id; CDI's names are `nvidia.com/gpu=0` and the like."""
-        gpu = device.removeprefix("nvidia.com/gpu=")
+        gpu = device.removeprefix("nvidia.com/gpu=").removeprefix("amd.com/gpu=")
         if gpu == "all":
             self.all_gpus = True
         elif re.fullmatch("[0-9]+:[0-9]+", gpu):
@@ -171,9 +169,9 @@ class Container:
     def add_device(self, value: str) -> None:
         if node := re.fullmatch(r"/dev/nvidia([0-9]+)(:.*)?", value):
             self.gpus.append(node[1])
-        elif value.startswith("nvidia.com/gpu="):
+        elif value.startswith(("nvidia.com/gpu=", "amd.com/gpu=")):
             self._add_gpu(value)
-        elif not value.startswith(("/dev/kfd", "/dev/dri", "/dev/nvidia", "amd.com/gpu=")):
+        elif not value.startswith(("/dev/kfd", "/dev/dri", "/dev/nvidia")):
             self.add_other("--device", value)
             return
         if re.match("/dev/dri/(card|renderD)", value):
@@ -184,6 +182,9 @@ class Container:
     def select_gpus(self) -> None:
         """CUDA_VISIBLE_DEVICES as the host counts: a container counts the GPUs that it sees from 0."""
         variable = self.environment.pop("NVIDIA_VISIBLE_DEVICES", "")
+        if self.runtime == "amd":
+            variable = self.environment.pop("AMD_VISIBLE_DEVICES", variable)
+            self.has_rocm = True
         if variable not in ("", "all") and (self.all_gpus or self.gpus):
             fault = f"NVIDIA_VISIBLE_DEVICES={variable}, which the container's own option overrides"
             self.leave_out(placed(fault, self.places.get("NVIDIA_VISIBLE_DEVICES", "")))
@@ -210,7 +211,9 @@ class Container:
             self.leave_out(placed(fault, self.places.get("CUDA_VISIBLE_DEVICES", "")))
             words = []
         devices = [visible[word] for word in words] if chosen and words else self.gpus
-        self.environment["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
+        self.environment["HIP_VISIBLE_DEVICES" if self.has_rocm else "CUDA_VISIBLE_DEVICES"] = ",".join(
+            devices
+        )
 
     def add_label(self, value: str) -> None:
         """Add a label that another program may read: not one that describes the image."""

@@ -10,7 +10,7 @@ from recipectl.importers.draft import VARIABLE_START, host_variable
 from recipectl.importers.lines import placed
 
 # What a container needs, and a unit has.
-_NOT_OF_ENGINE = re.compile(r"/(dev|proc|sys|run|tmp|etc/(localtime|timezone|passwd|group|ssl))\b")
+_NOT_OF_ENGINE = re.compile(r"/(dev|proc|sys|run|etc/(localtime|timezone|passwd|group))\b")
 
 
 @dataclass
@@ -94,15 +94,14 @@ class Mounts:
 
     def own_paths(self, words: list[str], lost: list[str]) -> list[str]:
         """The words with the program's name alone where its file is the image's; such paths are named."""
-        sources = [source for _, source in self.pairs if source]
-        volumes = tuple(
-            target for target, source in self.pairs if (target, source) not in self._of_folders() and target
-        )
+        sources = [f"{source.rstrip('/')}/" for _, source in self.pairs if source]
+        of_volumes = {target for target, _ in self.pairs} - {target for target, _ in self._of_folders()}
+        volumes = tuple(f"{target.rstrip('/')}/" for target in of_volumes if target)
         kept = []
         for index, word in enumerate(words):
             path = word if word.startswith("/") else word.partition("=")[2]
-            if path.startswith("/") and not path.startswith(tuple(sources)):
-                place = "a volume" if path.startswith(volumes) else "the image"
+            if path.startswith("/") and not f"{path}/".startswith(tuple(sources)):
+                place = "a volume" if f"{path}/".startswith(volumes) else "the image"
                 lost.append(f"`{path}`, a path of {place} that this host does not have")
                 word = PurePosixPath(path).name if index == 0 else word
             kept.append(word)

@@ -1,5 +1,6 @@
 """A `.container` file of Podman's Quadlet: what `podman run` would be given for it."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -45,7 +46,17 @@ def _add_setting(container: Container, setting: PlacedSetting, environment: Mapp
     for word in quoting.split(value) if key in ("Environment", "Label") else [value]:
         word = word.removeprefix("-") if key == "AddDevice" else word  # `-`: only if it is there
         word = with_variables(word, environment)
+        if key == "Network" and word.endswith(".container"):  # another file of Quadlet
+            word = f"container:{word.removesuffix('.container')}"
         container.add(_QUADLET_OPTIONS.get(key, ""), word, f"`{key}={value}`")
+
+
+def _drop_in_folders(file: Path) -> list[Path]:
+    """Where Quadlet reads drop-ins of a file: its own, of its template, of shorter names, of its type."""
+    stem, dashes = file.stem, [match.end() for match in re.finditer("-", file.stem)]
+    template = [f"{stem.partition('@')[0]}@"] if "@" in stem and not stem.endswith("@") else []
+    names = [stem, *template, *(stem[:end] for end in reversed(dashes) if end < len(stem))]
+    return [*(file.with_name(f"{name}.container.d") for name in names), file.with_name("container.d")]
 
 
 def quadlet_draft(text: str, name: str, source: str) -> Draft:
@@ -68,7 +79,8 @@ def quadlet_draft(text: str, name: str, source: str) -> Draft:
     container = Container({}, lost, mounts=Mounts(str(file.parent), engine="podman"))
     lost += [
         f"{path}, which changes this file; write its settings here"
-        for path in sorted(file.with_name(f"{file.name}.d").glob("*.conf"))
+        for folder in _drop_in_folders(file)
+        for path in sorted(folder.glob("*.conf"))
     ]
     for setting in settings:
         if setting.name not in _QUADLET_QUIET:
@@ -96,5 +108,6 @@ def quadlet_draft(text: str, name: str, source: str) -> Draft:
             command, notes = engine_command(outer, container, image_name, arguments)
         draft = draft_from_command(command, model_name(name), "\n".join((f"From {source}.", *notes)))
     around = [setting for setting in unit_settings if setting.section in ("Unit", "Service", "Install")]
-    set_keys(draft, around, name)
+    waits = "Notify" in values and values["Notify"].value == "healthy"
+    set_keys(draft, around, name, waits=waits)
     return draft

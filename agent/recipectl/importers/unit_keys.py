@@ -44,13 +44,16 @@ _EARLIER_NAMES = {"StartLimitInterval": "StartLimitIntervalSec", "MemoryLimit": 
 _COMPILED_LIMIT_NOFILE = 1048576
 
 
-def set_keys(draft: Draft, unit_settings: Sequence[PlacedSetting], name: str) -> None:
-    """Set the fields for the settings of a service; settings without a field go to `service:`."""
+def set_keys(draft: Draft, unit_settings: Sequence[PlacedSetting], name: str, *, waits: bool = False) -> None:
+    """Set the fields for the settings of a service; settings without a field go to `service:`.
+
+    `waits` is true for a unit that is started only once its engine is ready.
+    """
     service: dict[str, list[str]] = {}
     users = [setting.value for setting in unit_settings if setting.name == "User"]
     types = [setting.value for setting in unit_settings if setting.name == "Type"]
     # Only these are started when they say so; another one is started at once, however long it loads.
-    waits = types[-1:] and types[-1] in ("notify", "notify-reload", "forking", "oneshot", "dbus")
+    waits = waits or bool({*types[-1:]} & {"notify", "notify-reload", "forking", "oneshot", "dbus"})
     waits = waits or any(setting.name == "ExecStartPost" for setting in unit_settings)
     starts = [setting.value for setting in unit_settings if setting.name == "ExecStart"]
     is_container = not starts or bool(re.search(r"(docker|podman|nerdctl)\b.* run ", starts[-1], re.S))

@@ -1,0 +1,133 @@
+"""What a container was given, as Compose, Quadlet and llama-swap read their own files."""
+
+from pathlib import Path
+
+import pytest
+
+from recipectl.errors import RecipeError, UsageError
+from recipectl.importers import go_yaml, llama_swap
+from recipectl.importers.compose import compose_drafts
+from recipectl.importers.draft import Draft
+from recipectl.importers.quadlet import quadlet_draft
+
+SERVICE = (
+    "services:\n  llm:\n    image: vllm/vllm-openai:v0.32.0\n    restart: always\n    ports: ['8000:8000']\n"
+)
+
+
+def compose(text: str, folder: Path) -> tuple[Draft, str]:
+    drafts, left_out = compose_drafts(SERVICE + text, str(folder / "compose.yml"))
+    assert drafts, left_out
+    return drafts[0], "\n".join(drafts[0].not_carried_over)
+
+
+@pytest.mark.parametrize(
+    "rest", ["| tee /tmp/log", "; echo done", "> /tmp/log 2>&1", "2> /tmp/log", "&& echo x", "& wait"]
+)
+def test_compose_drops_a_command_behind_an_operator(rest: str, tmp_path: Path) -> None:
+    command = "--model Qwen/Qwen3-8B --served-model-name 'a;b' --max-model-len 4096"
+    plain = compose(f"    gpus: all\n    command: {command}\n", tmp_path)[0].fields
+    assert compose(f"    gpus: all\n    command: {command} {rest}\n", tmp_path)[0].fields == plain
+    assert (plain["served_model_name"], plain["max_model_len"]) == ("a;b", 4096)
+
+
+@pytest.mark.parametrize(("command", "told"), [
+    ("command: --model m --served-model-name a(b)", "Compose refuses the `(` of `command:`"),
+    ("command: |\n      --model m \\\n      --max-model-len 9", "has a `\\` at the end of a line"),
+    ("command:\n      - --model: m", "has an item that is no text"),
+])  # fmt: skip
+def test_a_command_that_compose_refuses_or_garbles_is_refused(
+    command: str, told: str, tmp_path: Path
+) -> None:
+    drafts, left_out = compose_drafts(f"{SERVICE}    {command}\n", str(tmp_path / "compose.yml"))
+    assert (drafts, told in "\n".join(left_out)) == ([], True), left_out
+
+
+@pytest.mark.parametrize(("text", "gpus"), [
+    ("    deploy: {resources: {reservations: {devices: [{driver: nvidia, device_ids: ['0'], capabilities: [nvidia]}]}}}\n", [0]),
+    ("    deploy: {resources: {reservations: {devices: [{device_ids: ['1'], capabilities: [compute, utility]}]}}}\n", [1]),
+    ("    devices: ['amd.com/gpu=1']\n", [1]),
+    ("    runtime: amd\n    environment: {AMD_VISIBLE_DEVICES: '0,1'}\n", [0, 1]),
+])  # fmt: skip
+def test_a_container_has_the_gpus_that_its_engine_gives_it(
+    text: str, gpus: list[int], tmp_path: Path
+) -> None:
+    draft, told = compose(f"{text}    command: --model m\n", tmp_path)
+    assert (draft.fields["gpus"], "no GPUs" in told, "AMD" in str(draft.fields)) == (gpus, False, False)
+
+
+def test_of_several_entries_each_is_set_or_named(tmp_path: Path) -> None:
+    text = "    gpus: all\n    ulimits: {stack: 67108864, rtprio: 99}\n    group_add: ['993', '994']\n"
+    draft, told = compose(f"{text}    command: --model m\n", tmp_path)
+    assert draft.fields["service"] == {"LimitSTACK": "67108864", "LimitRTPRIO": "99"}
+    assert "`group_add: 993`" in told
+    assert "`group_add: 994`" in told
+
+
+@pytest.mark.parametrize(("policy", "autostart"), [("any", True), ("none", None)])
+def test_the_policy_of_deploy_wins(policy: str, autostart: bool | None, tmp_path: Path) -> None:
+    text = f"    gpus: all\n    deploy: {{replicas: 1, restart_policy: {{condition: {policy}}}}}\n    command: --model m\n"
+    draft, told = compose(text, tmp_path)
+    assert (draft.fields.get("autostart"), "replicas" in told) == (autostart, False)
+
+
+def test_a_mount_that_only_begins_alike_is_no_mount(tmp_path: Path) -> None:
+    text = "    gpus: all\n    volumes: ['/srv/m:/models', '/nvme:/tmp']\n"
+    told = compose(f"{text}    command: --model /models/q --chat-template /srv/m-old/t.jinja\n", tmp_path)[1]
+    assert "`/srv/m-old/t.jinja`, a path of the image" in told
+    assert "`/nvme` at /tmp, which nothing in the recipe names" in told
+
+
+def test_quadlets_drop_ins_and_a_health_check_that_a_start_waits_for(tmp_path: Path) -> None:
+    for folder in ("llm-big.container.d", "llm-.container.d", "container.d"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "10.conf").touch()
+    text = (
+        "[Container]\nImage=docker.io/vllm/vllm-openai:v0.32.0\nAddDevice=nvidia.com/gpu=all\nNotify=healthy\n"
+        "Network=vpn.container\nExec=--model m\n[Service]\nRestart=always\nTimeoutStartSec=300\n"
+    )
+    draft = quadlet_draft(text, "llm-big", str(tmp_path / "llm-big.container"))
+    told = "\n".join(draft.not_carried_over)
+    assert told.count("10.conf, which changes this file") == 3
+    assert "the engine was in the network of `vpn`" in told
+    assert draft.fields["ready"] == {"timeout_sec": 300}
+
+
+SWAP = """
+macros: {v: "2507", seconds: 300}
+globalTTL: ${seconds}
+models:
+  q:
+    cmd: llama-server -m /m/q.gguf --port ${PORT}
+    checkEndpoint: /${MODEL_ID}/health
+    aliases: ["qwen-${v}"]
+    cmdStop: STOP
+"""
+
+
+def test_macros_of_llama_swap_count_in_every_value() -> None:
+    draft = llama_swap.imported(*_swap("kill -TERM ${PID}")).drafts[0]
+    assert draft.fields["ready"] == {"path": "/q/health"}
+    assert draft.fields["on_demand"] == {"idle": 300}
+    assert draft.fields["served_model_name"] == "q,qwen-2507"
+    assert not any("cmdStop" in text for text in draft.not_carried_over)
+
+
+@pytest.mark.parametrize(
+    "command", ["kill -INT ${PID}", "kill -SIGKILL ${PID}", "docker stop -t 300 q", "docker kill q"]
+)
+def test_another_stop_than_ours_is_named(command: str) -> None:
+    draft = llama_swap.imported(*_swap(command)).drafts[0]
+    assert any(text.endswith("`cmdStop`, how llama-swap stops it") for text in draft.not_carried_over)
+
+
+def _swap(stop: str) -> tuple[dict[str, object], str, object]:
+    config, root = go_yaml.load(SWAP.replace("STOP", stop))
+    return config, "config.yaml", root
+
+
+def test_what_go_refuses_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="`llm` is given twice, first on line 2"):
+        compose_drafts(f"{SERVICE}  llm: {{}}\n", str(tmp_path / "compose.yml"))
+    with pytest.raises(UsageError, match="its `models:` is empty"):
+        llama_swap.imported({"models": {}}, "config.yaml")
