@@ -666,6 +666,27 @@ def test_what_vllm_studio_passed_counts() -> None:
     )
 
 
+def test_what_no_engine_takes_is_named_and_a_default_does_not_contradict_extra_args() -> None:
+    fields = {"id": "a", "model_path": "/m", "max_model_len": 0, "gpu_memory_utilization": 0}
+    draft = vllm_studio.draft(fields | {"extra_args": {"trust_remote_code": False}}, "x")
+    assert {"max_model_len", "gpu_memory_utilization", "trust_remote_code"}.isdisjoint(draft.fields)
+    assert sum("which no engine accepts" in text for text in draft.not_carried_over) == 2
+
+
+def test_an_official_recipe_names_its_image_and_sets_the_accelerator_of_its_hardware() -> None:
+    taxonomy = {"hardware_profiles": {"mi9": {"brand": "AMD", "gpu_count": 8}, "xeon": {"generation": "cpu"}}}
+    recipe = {
+        "model": {"model_id": "org/m", "docker_image": {"amd": "rocm/vllm:m", "default": "vllm:latest"}},
+        "install": {"docker": {"note": "Use the\npreview image"}},
+    }
+    choices = (vllm_recipes.Choice(hardware=name) for name in ("mi9", "xeon"))
+    amd, cpu = (vllm_recipes.draft(recipe, taxonomy, STRATEGIES, choice, "m.yaml") for choice in choices)
+    assert (amd.fields["accelerator"], cpu.fields["gpus"]) == ("rocm", "none")
+    assert "the image `rocm/vllm:m`; install its version of vLLM on this host" in amd.not_carried_over
+    assert "`install.docker`: Use the preview image" in amd.not_carried_over
+    assert not any("latest" in text for text in cpu.not_carried_over)
+
+
 def test_a_row_that_is_no_recipe_stops_no_other(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "controller.db") as base:
         base.execute("CREATE TABLE recipes (id TEXT, data TEXT)")

@@ -182,9 +182,8 @@ class Container:
     def select_gpus(self) -> None:
         """CUDA_VISIBLE_DEVICES as the host counts: a container counts the GPUs that it sees from 0."""
         variable = self.environment.pop("NVIDIA_VISIBLE_DEVICES", "")
-        if self.runtime == "amd":
-            variable = self.environment.pop("AMD_VISIBLE_DEVICES", variable)
-            self.has_rocm = True
+        variable = self.environment.pop("AMD_VISIBLE_DEVICES", "") if self.runtime == "amd" else variable
+        self.has_rocm |= self.runtime == "amd"
         if variable not in ("", "all") and (self.all_gpus or self.gpus):
             fault = f"NVIDIA_VISIBLE_DEVICES={variable}, which the container's own option overrides"
             self.leave_out(placed(fault, self.places.get("NVIDIA_VISIBLE_DEVICES", "")))
@@ -211,9 +210,8 @@ class Container:
             self.leave_out(placed(fault, self.places.get("CUDA_VISIBLE_DEVICES", "")))
             words = []
         devices = [visible[word] for word in words] if chosen and words else self.gpus
-        self.environment["HIP_VISIBLE_DEVICES" if self.has_rocm else "CUDA_VISIBLE_DEVICES"] = ",".join(
-            devices
-        )
+        name = "HIP_VISIBLE_DEVICES" if self.has_rocm else "CUDA_VISIBLE_DEVICES"
+        self.environment[name] = ",".join(devices)
 
     def add_label(self, value: str) -> None:
         """Add a label that another program may read: not one that describes the image."""

@@ -5,7 +5,6 @@ arguments for the strategy, the hardware (generation, then profile), the feature
 strategy replace those of the recipe and the variant.
 """
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +14,7 @@ from recipectl.importers.command import Command
 from recipectl.importers.draft import Draft
 from recipectl.importers.from_command import draft_from_command
 from recipectl.importers.shell import commands
+from recipectl.importers.vllm_recipe_notes import name_images, set_accelerator, set_version
 from recipectl.text import did_you_mean
 
 _Map = Mapping[str, Any]
@@ -270,27 +270,17 @@ def draft(recipe: _Map, taxonomy: _Map, strategies: _Map, choice: Choice, source
     strategy = choice.strategy or DEFAULT_STRATEGY
     parts = f"variant {choice.variant}, hardware {choice.hardware}, {strategy}"
     official_draft = draft_from_command(command, origin=f"vLLM's official recipe {source}: {parts}")
-    _set_version(official_draft, _map(recipe, "model"), variant)
+    set_version(official_draft, _map(recipe, "model"), variant)
+    hardware = _Hardware(choice.hardware, _map(taxonomy, "hardware_profiles", choice.hardware))
+    set_accelerator(official_draft, hardware.brand, hardware.generation, hardware.name)
+    name_images(official_draft, recipe, hardware.value(_map(recipe, "model", "docker_image")))
     for item in recipe.get("dependencies") or ():
         if isinstance(item, Mapping) and not item.get("optional"):
-            what = item.get("note") or item.get("command")
+            what = " ".join(str(item[key]) for key in ("command", "note") if item.get(key))
             official_draft.not_carried_over.append(f"a dependency: {what}")
     if title := meta.get("title"):
         official_draft.fields = {"description": str(title), **official_draft.fields}
     return official_draft
-
-
-def _set_version(draft: Draft, model: _Map, variant: _Map) -> None:
-    """Pin the oldest version that the variant, else the model, runs with; name what is no release."""
-    version = str(variant.get("min_vllm_version") or model.get("min_vllm_version") or "")
-    if re.fullmatch(r"v?[0-9]+(\.[0-9]+)*((a|b|rc|\.post|\.dev)[0-9]+)?", version):
-        draft.set("engine_version", f">={version.removeprefix('v')}", "The recipe's min_vllm_version.")
-    elif version:
-        draft.not_carried_over.append(
-            f"min_vllm_version `{version}`, which is no release; pin `engine_version:`"
-        )
-    if variant.get("nightly_required", model.get("nightly_required")):
-        draft.not_carried_over.append("nightly_required: the recipe needs a nightly build of vLLM")
 
 
 def _with_site_variable(text: str) -> str:

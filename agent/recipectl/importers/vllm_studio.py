@@ -24,6 +24,7 @@ _DEFAULTS: dict[str, Any] = {
     "max_num_seqs": 256,
     "trust_remote_code": True,
 }
+_ABOVE_ZERO = ("max_num_seqs", "max_model_len", "gpu_memory_utilization")
 _WITHOUT_ONE = ("tensor_parallel_size", "pipeline_parallel_size")  # 1 is not passed
 _VLLM_ONLY = ("tool_call_parser", "reasoning_parser", "enable_auto_tool_choice", "dtype")
 _PARSERS = ("tool_call_parser", "reasoning_parser")
@@ -163,11 +164,15 @@ def _prefer_extra_args(
 
 def _set_fields(draft: Draft, settings: Mapping[str, Any], backend: str) -> None:
     """Set each field of the engine that VLLM Studio passed, in the engine's order."""
+    extra = {*(settings.get("extra_args") or ())}
     for field, flag in ENGINES[backend].flags.items():
         value = settings.get(field)
         if isinstance(value, str) and re.fullmatch(r"[0-9]+", value):
             value = int(value)
-        if value is None and field in _DEFAULTS and (backend != "llamacpp" or field in ("host", "port")):
+        is_default = field in _DEFAULTS and (backend != "llamacpp" or field in ("host", "port"))
+        # Its default would contradict what `extra_args:` says.
+        is_default &= field != "trust_remote_code" or not extra & {"trust_remote_code", "trust-remote-code"}
+        if value is None and is_default:
             value = _DEFAULTS[field]
             newest = " Its newest release listens on 127.0.0.1." if field == "host" else ""
             draft.comments[field] = f"VLLM Studio's default.{newest}"
@@ -183,7 +188,7 @@ def _is_passed(draft: Draft, field: str, value: Any, backend: str) -> bool:
         return False  # VLLM Studio did not pass false, which is the engine's default
     if field in _WITHOUT_ONE and value == 1:
         return False
-    if value == "" or (field == "max_num_seqs" and isinstance(value, int) and value <= 0):
+    if value == "" or (field in _ABOVE_ZERO and isinstance(value, int | float) and value <= 0):
         draft.lose(f"`{field}: {value}`, which no engine accepts", field)
         return False
     if backend == "sglang" and field in _VLLM_ONLY:
