@@ -71,6 +71,21 @@ def test_the_policy_of_deploy_wins(policy: str, autostart: bool | None, tmp_path
     assert (draft.fields.get("autostart"), "replicas" in told) == (autostart, False)
 
 
+def test_a_service_without_containers_does_not_start_at_boot(tmp_path: Path) -> None:
+    draft, _ = compose("    gpus: all\n    deploy: {replicas: 0}\n    command: --model m\n", tmp_path)
+    assert "autostart" not in draft.fields
+
+
+def test_what_the_file_of_variables_says_of_the_project_counts(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("COMPOSE_PROJECT_NAME=ai\nCOMPOSE_FILE=compose.yml:gpu.yml\n")
+    text = (
+        f"{SERVICE}    command: --model m\n    volumes: ['hf:/root/.cache/huggingface']\nvolumes: {{hf: }}\n"
+    )
+    drafts, left_out = compose_drafts(text, str(tmp_path / "compose.yml"))
+    assert "the volume `ai_hf`" in "\n".join(drafts[0].not_carried_over)
+    assert "COMPOSE_FILE=compose.yml:gpu.yml of " in "\n".join(left_out)
+
+
 def test_a_mount_that_only_begins_alike_is_no_mount(tmp_path: Path) -> None:
     text = "    gpus: all\n    volumes: ['/srv/m:/models', '/nvme:/tmp']\n"
     told = compose(f"{text}    command: --model /models/q --chat-template /srv/m-old/t.jinja\n", tmp_path)[1]

@@ -673,6 +673,21 @@ def test_what_no_engine_takes_is_named_and_a_default_does_not_contradict_extra_a
     assert sum("which no engine accepts" in text for text in draft.not_carried_over) == 2
 
 
+@pytest.mark.parametrize(("wrapper", "told"), [
+    ("/usr/bin/tini -s --", ""), ("gosu app", "see `user:`"), ("strace -f -o /tmp/x", "for a similar setting"),
+    ("/sbin/ip netns exec vpn", "the engine uses the network of this host"),
+    ("op run --env-file=/etc/x --", "put what it gives into `secrets:`"),
+])  # fmt: skip
+def test_a_program_around_an_engine_is_taken_off_and_named(wrapper: str, told: str) -> None:
+    draft = systemd_unit.draft(
+        f"[Service]\nRestart=always\nExecStart={wrapper} /v/bin/vllm serve /m\n", "a", "a"
+    )
+    assert (draft.fields["model_path"], draft.fields["python_path"]) == ("/m", "/v/bin/python")
+    named = [text for text in draft.not_carried_over if "before the program" in text]
+    assert [text for text in named if text.endswith(told)] == named
+    assert bool(named) == bool(told)
+
+
 def test_an_official_recipe_names_its_image_and_sets_the_accelerator_of_its_hardware() -> None:
     taxonomy = {"hardware_profiles": {"mi9": {"brand": "AMD", "gpu_count": 8}, "xeon": {"generation": "cpu"}}}
     recipe = {

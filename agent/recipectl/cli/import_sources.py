@@ -73,6 +73,8 @@ def database_recipes(path: Path) -> list[Any]:
         raise UsageError(
             f"{path}: its recipes cannot be read ({error}); give VLLM Studio's own file"
         ) from error
+    if not recipes:
+        raise UsageError(f"{path}: has no recipes; give the file of a Studio that has some")
     return recipes
 
 

@@ -12,6 +12,7 @@ import yaml
 from recipectl.errors import RecipectlError, RecipeError, UsageError
 from recipectl.importers import go_yaml
 from recipectl.importers.command import Command, NoEngineError, script_in
+from recipectl.importers.compose_deploy import add_resources, gpus_of, set_restart
 from recipectl.importers.compose_variables import dotenv, interpolated
 from recipectl.importers.compose_words import scalar, split
 from recipectl.importers.container_options import Container
@@ -41,8 +42,6 @@ _COMPOSE_QUIET = frozenset(
     tty stdin_open ipc shm_size platform profiles expose build develop read_only tmpfs init isolation
     """.split()  # noqa: SIM905  (a list one can read)
 )
-_OF_NVIDIA = {"nvidia", "compute", "utility", "video", "graphics", "display", "compat32"}  # moby's driver
-_RESTARTS = {"any": "always", "none": "no"}  # condition of `deploy.restart_policy` -> `--restart`
 _EMPTY: tuple[Any, ...] = (None, "", [], {}, "false")
 _WHOLE = "import what `docker compose config` prints"
 
@@ -75,6 +74,8 @@ def compose_drafts(text: str, source: str) -> tuple[list[Draft], list[str]]:
     if (folder / ".env").is_file():  # Compose reads it for `${NAME}`
         with contextlib.suppress(RecipectlError):
             variables = dotenv(read_text(folder / ".env"), {}, [])
+    if files := variables.get("COMPOSE_FILE"):
+        left_out.append(f"COMPOSE_FILE={files} of {folder / '.env'}, which may name further files; {_WHOLE}")
     with errors_at(source):
         volumes = _volumes(data, folder, variables)
     for name, service in services.items():
@@ -89,7 +90,11 @@ def compose_drafts(text: str, source: str) -> tuple[list[Draft], list[str]]:
 
 def _volumes(data: Mapping[str, Any], folder: Path, variables: Mapping[str, str]) -> dict[str, str]:
     """The volumes of a Compose file: their names for the container engine, or their folders of the host."""
-    project = data.get("name") or re.sub("[^a-z0-9_-]", "", folder.name.lower())
+    project = (
+        variables.get("COMPOSE_PROJECT_NAME")
+        or data.get("name")
+        or re.sub("[^a-z0-9_-]", "", folder.name.lower())
+    )
     volumes = {}
     for name, value in mapping(data.get("volumes"), "volumes").items():
         settings = value if isinstance(value, Mapping) else {}
@@ -132,14 +137,15 @@ def _service_draft(
     if service.get("entrypoint") is not None:
         container.entrypoint = tuple(split(service["entrypoint"], "entrypoint"))
     image, arguments = service.get("image", ""), split(service.get("command"), "command")
+    with at(place_of(root, "services", name, "deploy", "restart_policy"), lost):
+        has_policy = set_restart(container, mapping(service.get("deploy"), "deploy"))
     if service.get("profiles") and container.restart not in ("", "no"):
         container.restart = ""
         with at(place_of(root, "services", name, "restart"), lost):
             container.leave_out(
                 "`restart:` of a service with `profiles:`, which starts by hand; see `autostart:`"
             )
-    policy = mapping(mapping(service.get("deploy"), "deploy").get("restart_policy"), "restart_policy")
-    if "restart" not in written and not policy:
+    if "restart" not in written and not has_policy:
         with at(place_of(root, "services", name), lost):
             container.leave_out(f"without `restart:` {STAYS_DOWN}")
     told_in = "entrypoint" if script_in(list(container.entrypoint or ())) else "command"
@@ -210,7 +216,7 @@ def _add_key(container: Container, key: str, value: Any) -> None:
         for label in value if isinstance(value, Mapping) else sequence(value, key):
             container.add_label(str(label))
     elif key == "deploy":
-        _add_resources(container, value, written)
+        add_resources(container, value, written)
     elif key == "extends":
         container.leave_out(f"{written}, and what it inherits; {_WHOLE}")
     elif key == "cap_drop" or (key == "healthcheck" and mapping(value, key).get("disable")):
@@ -252,44 +258,8 @@ def _item_text(key: str, item: Mapping[str, Any]) -> str:
         case "volumes":
             return f"{item.get('source', '')}:{item.get('target', '')}{':ro' * bool(item.get('read_only'))}"
         case "gpus":
-            return _gpus(item)
+            return gpus_of(item)
         case "devices":
             return f"{item.get('source', '')}:{item.get('target', item.get('source', ''))}"
         case _:
             return str(item.get("path", ""))
-
-
-def _gpus(device: Mapping[str, Any]) -> str:
-    """A device of Compose as `--gpus` has it."""
-    if ids := device.get("device_ids"):
-        return f"device={','.join(map(str, ids if isinstance(ids, list) else [ids]))}"
-    return str(device.get("count", "all"))
-
-
-def _add_resources(container: Container, deploy: Any, written: str) -> None:
-    resources = mapping(mapping(deploy, "deploy").get("resources"), "deploy.resources")
-    limits = mapping(resources.get("limits"), "deploy.resources.limits")
-    reserved = mapping(resources.get("reservations"), "deploy.resources.reservations")
-    for device in sequence(reserved.get("devices"), "deploy.resources.reservations.devices"):
-        if isinstance(device, dict) and _is_gpu(device):
-            container.add("--gpus", _gpus(device), written)
-        else:
-            driver = device.get("driver", "?") if isinstance(device, dict) else device
-            container.leave_out(f"{written}: a device of the driver `{driver}`")
-    for key, option in (("memory", "--memory"), ("cpus", "--cpus"), ("pids", "--pids-limit")):
-        if key in limits:
-            container.add(option, str(limits[key]), written)
-    if "memory" in reserved:
-        container.add("--memory-reservation", str(reserved["memory"]), written)
-    if (policy := mapping(deploy, "deploy").get("restart_policy")) is not None:
-        condition = str(mapping(policy, "deploy.restart_policy").get("condition", "any"))
-        container.add("--restart", _RESTARTS.get(condition, condition), written)  # it wins over `restart:`
-    known = ("resources", "labels", "restart_policy", "mode")
-    if others := [key for key in deploy or () if key not in known and (key, deploy[key]) != ("replicas", 1)]:
-        container.leave_out(f"{written}: {', '.join(map(str, others))}")
-
-
-def _is_gpu(device: Mapping[str, Any]) -> bool:
-    """Whether the container engine gives a GPU for a device: for what its driver can do."""
-    wanted = {*map(str, sequence(device.get("capabilities"), "capabilities"))}
-    return "gpu" in wanted or bool(wanted & _OF_NVIDIA and device.get("driver") in (None, "", "nvidia"))

@@ -2,6 +2,7 @@
 
 import contextlib
 import glob
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -239,6 +240,8 @@ def _own_script(words: list[str]) -> tuple[str, str]:
         fault = f"`{redacted(file)}` cannot be read here"
     else:
         fault = f"`{redacted(file or words[0])}` is no engine (vllm, sglang, llama-server)"
+        if file and os.path.exists(file):  # noqa: PTH110  (a closed folder is no error)
+            raise UsageError(f"{fault}, and no shell script; give the engine's command, {AS_IT_RUNS}")
     command = f"`recipectl import command {redacted(file or 'FILE')}`"
     raise UsageError(f"{fault}; if it is a script, run {command}, {AS_IT_RUNS}")
 

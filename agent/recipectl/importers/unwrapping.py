@@ -22,7 +22,9 @@ _WRAPPERS = {
     "systemd-inhibit": "", "systemd-run": "puEMHGt", "uv": "", "uvx": "", "conda": "np", "mamba": "np",
     "poetry": "", "flock": "wE", "runuser": "ugG", "setpriv": "", "unbuffer": "", "chronic": "",
     "micromamba": "np", "pixi": "e", "pipx": "", "pyenv": "", "prlimit": "",
-    "pipenv": "", "hatch": "e", "pdm": "p", "rye": "",
+    "pipenv": "", "hatch": "e", "pdm": "p", "rye": "", "tini": "p", "dumb-init": "r", "gosu": "",
+    "su-exec": "", "strace": "eosuaEIOSPX", "choom": "n", "setarch": "", "catchsegv": "", "nsys": "o",
+    "ip": "", "op": "", "doppler": "p",
 }  # fmt: skip
 _LONG_WITH_WORD = frozenset(
     """
@@ -39,6 +41,9 @@ _REMEDIES = dict.fromkeys(("uv", "uvx", "poetry", "pipx", "pipenv", "hatch", "pd
     **dict.fromkeys(
         ("conda", "mamba", "micromamba", "pixi", "pyenv"), "name its interpreter in `python_path:`"
     ),
+    **dict.fromkeys(("op", "doppler"), "put what it gives into `secrets:`"),
+    **dict.fromkeys(("gosu", "su-exec"), "see `user:`"),
+    "ip": "the engine uses the network of this host",
     "stdbuf": "the journal has each line at once", "timeout": "see `RuntimeMaxSec` of `service:`",
 }  # fmt: skip
 # Settings that are lists: one line of words, or one that cannot be joined.
@@ -54,8 +59,9 @@ _SUDO_QUIET = (
 )  # fmt: skip
 # They run what follows somewhere else.
 _ELSEWHERE = ("docker", "podman", "nerdctl", "ssh", "kubectl", "srun")
-# Without options, these wrappers do nothing that a unit does not do.
+# Without options, these wrappers do nothing that a unit does not do; the others not with options either.
 _NEEDLESS_WRAPPERS = ("exec", "nohup", "time", "setsid", "command")
+_NEEDLESS_INITS = ("tini", "dumb-init", "catchsegv")
 # The first word that is no option is the program.
 _DIRECT_WRAPPERS = (*_NEEDLESS_WRAPPERS, "sudo", "doas", "stdbuf", "unbuffer", "chronic")
 
@@ -102,7 +108,7 @@ def _remove_wrapper(command: Command) -> bool:
     elif wrapper[1:2] == ["run"] and (environment := _conda_environment(wrapper)):
         command.conda_environment = environment
         command.folder = _value_of(wrapper, "--cwd") or command.folder
-    elif wrapper and (name not in _NEEDLESS_WRAPPERS or wrapper[1:]):
+    elif wrapper and name not in _NEEDLESS_INITS and (name not in _NEEDLESS_WRAPPERS or wrapper[1:]):
         remedy = _REMEDIES.get(name, "see `service:` for a similar setting")
         version = [word for word in command.words[length : length + 1] if re.search("@|==", word)]
         shown = " ".join((*wrapper, *version))  # `uvx vllm==0.32.0`
@@ -265,6 +271,8 @@ def _remove_env(command: Command) -> None:
 def _wrapper_length(words: list[str]) -> int:
     """The number of words before the wrapped command; 0 when there is no command that we know."""
     options_with_word = _WRAPPERS[program_name(words)]
+    if words[1:3] == ["netns", "exec"]:  # ip-netns(8): a name follows
+        return min(4, len(words) - 1)
     for length in range(1, len(words)):
         option = words[length - 1]
         if program_name([option]) in _ELSEWHERE:

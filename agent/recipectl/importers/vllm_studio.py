@@ -35,6 +35,8 @@ def recipes(data: Any) -> list[Mapping[str, Any]]:
     """The recipes in a JSON document: a recipe, a list, or the answer of `GET /recipes`."""
     entries = data.get("recipes", data) if isinstance(data, Mapping) else data
     entries = [entries] if isinstance(entries, Mapping) else entries
+    if entries == []:
+        raise UsageError("it has no recipes; give the answer of a Studio that has some")
     if not isinstance(entries, list) or not any(isinstance(entry, Mapping) for entry in entries):
         raise UsageError("these are not recipes of VLLM Studio; give its JSON or controller.db")
     return entries

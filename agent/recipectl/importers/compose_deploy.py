@@ -1,0 +1,55 @@
+"""`deploy:` of a Compose service: its GPUs, its limits, and when Compose starts it again."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from recipectl.importers.container_options import Container
+from recipectl.importers.shapes import mapping, sequence
+
+_OF_NVIDIA = {"nvidia", "compute", "utility", "video", "graphics", "display", "compat32"}  # moby's driver
+_RESTARTS = {"any": "always", "none": "no"}  # condition of `deploy.restart_policy` -> `--restart`
+
+
+def gpus_of(device: Mapping[str, Any]) -> str:
+    """A device of Compose as `--gpus` has it."""
+    if ids := device.get("device_ids"):
+        return f"device={','.join(map(str, ids if isinstance(ids, list) else [ids]))}"
+    return str(device.get("count", "all"))
+
+
+def _is_gpu(device: Mapping[str, Any]) -> bool:
+    """Whether the container engine gives a GPU for a device: for what its driver can do."""
+    wanted = {*map(str, sequence(device.get("capabilities"), "capabilities"))}
+    return "gpu" in wanted or bool(wanted & _OF_NVIDIA and device.get("driver") in (None, "", "nvidia"))
+
+
+def add_resources(container: Container, deploy: Any, written: str) -> None:
+    """Add the GPUs and limits of a service, and name its other settings."""
+    resources = mapping(mapping(deploy, "deploy").get("resources"), "deploy.resources")
+    limits = mapping(resources.get("limits"), "deploy.resources.limits")
+    reserved = mapping(resources.get("reservations"), "deploy.resources.reservations")
+    for device in sequence(reserved.get("devices"), "deploy.resources.reservations.devices"):
+        if isinstance(device, dict) and _is_gpu(device):
+            container.add("--gpus", gpus_of(device), written)
+        else:
+            driver = device.get("driver", "?") if isinstance(device, dict) else device
+            container.leave_out(f"{written}: a device of the driver `{driver}`")
+    for key, option in (("memory", "--memory"), ("cpus", "--cpus"), ("pids", "--pids-limit")):
+        if key in limits:
+            container.add(option, str(limits[key]), written)
+    if "memory" in reserved:
+        container.add("--memory-reservation", str(reserved["memory"]), written)
+    known = ("resources", "labels", "restart_policy", "mode")
+    if others := [key for key in deploy or () if key not in known and (key, deploy[key]) != ("replicas", 1)]:
+        container.leave_out(f"{written}: {', '.join(map(str, others))}")
+
+
+def set_restart(container: Container, deploy: Mapping[Any, Any]) -> bool:
+    """Set the restart policy of `deploy:`, which wins over `restart:`; False when it has none."""
+    policy = mapping(deploy.get("restart_policy"), "deploy.restart_policy")
+    if policy:
+        condition = str(policy.get("condition", "any"))
+        container.add("--restart", _RESTARTS.get(condition, condition))
+    if deploy.get("replicas") in (0, "0"):
+        container.restart = ""  # Compose starts no container
+    return bool(policy)
