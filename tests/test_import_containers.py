@@ -31,6 +31,11 @@ def test_compose_drops_a_command_behind_an_operator(rest: str, tmp_path: Path) -
     assert (plain["served_model_name"], plain["max_model_len"]) == ("a;b", 4096)
 
 
+def test_a_word_before_a_redirection_is_kept_as_go_keeps_it(tmp_path: Path) -> None:
+    command = "    command: --model m --max-model-len=4096>/tmp/log\n"
+    assert compose(f"    gpus: all\n{command}", tmp_path)[0].fields["max_model_len"] == 4096
+
+
 @pytest.mark.parametrize(("command", "told"), [
     ("command: --model m --served-model-name a(b)", "Compose refuses the `(` of `command:`"),
     ("command: |\n      --model m \\\n      --max-model-len 9", "has a `\\` at the end of a line"),
@@ -48,12 +53,14 @@ def test_a_command_that_compose_refuses_or_garbles_is_refused(
     ("    deploy: {resources: {reservations: {devices: [{device_ids: ['1'], capabilities: [compute, utility]}]}}}\n", [1]),
     ("    devices: ['amd.com/gpu=1']\n", [1]),
     ("    runtime: amd\n    environment: {AMD_VISIBLE_DEVICES: '0,1'}\n", [0, 1]),
+    ("    runtime: amd\n    environment: {AMD_VISIBLE_DEVICES: '2,3', HIP_VISIBLE_DEVICES: '1'}\n", [3]),
+    ("    runtime: amd\n    environment: {AMD_VISIBLE_DEVICES: '2,3', CUDA_VISIBLE_DEVICES: '1'}\n", [3]),
 ])  # fmt: skip
 def test_a_container_has_the_gpus_that_its_engine_gives_it(
     text: str, gpus: list[int], tmp_path: Path
 ) -> None:
     draft, told = compose(f"{text}    command: --model m\n", tmp_path)
-    assert (draft.fields["gpus"], "no GPUs" in told, "AMD" in str(draft.fields)) == (gpus, False, False)
+    assert (draft.fields["gpus"], "no GPUs" in told, "VISIBLE" in str(draft.fields)) == (gpus, False, False)
 
 
 def test_of_several_entries_each_is_set_or_named(tmp_path: Path) -> None:
@@ -69,6 +76,8 @@ def test_the_policy_of_deploy_wins(policy: str, autostart: bool | None, tmp_path
     text = f"    gpus: all\n    deploy: {{replicas: 1, restart_policy: {{condition: {policy}}}}}\n    command: --model m\n"
     draft, told = compose(text, tmp_path)
     assert (draft.fields.get("autostart"), "replicas" in told) == (autostart, False)
+    told = compose(text.replace("condition:", "max_attempts: 3, condition:"), tmp_path)[1]
+    assert "`deploy.restart_policy`: max_attempts" in told
 
 
 def test_a_service_without_containers_does_not_start_at_boot(tmp_path: Path) -> None:
@@ -117,6 +126,8 @@ models:
     checkEndpoint: /${MODEL_ID}/health
     aliases: ["qwen-${v}"]
     cmdStop: STOP
+    metadata: {note: "${unknown}"}
+x-common: "${PORT}"
 """
 
 

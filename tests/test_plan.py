@@ -381,4 +381,12 @@ def test_the_gateway_is_shown_what_listens_already(
     target = on_demand() if listens == "socket" else model("a", units=(Unit(A.service, "x"),))
     target = target._replace(units=(*target.units, Unit(A.reachable, "x")))
     host = survey(target, enabled=(A.socket,), reachable=shown, **({listens: UP} if listens else {}))
-    assert jobs(decide([target], [], host)) == [(verb, A.reachable) for verb in verbs]
+    for restart in (True, False):
+        assert jobs(decide([target], [], host, restart=restart)) == [(verb, A.reachable) for verb in verbs]
+
+
+def test_a_socket_with_other_dependencies_alone_is_not_skipped() -> None:
+    target = on_demand()
+    installed = f"{target.units[1].text}".replace("[Unit]\n", "[Unit]\nWants=model-a-reachable.service\n")
+    host = without(survey(target, service=UP, socket=UP, proxy=UP), A.socket, installed)
+    assert {action.unit for action in decide([target], [], host, restart=False).actions} == {A.socket}

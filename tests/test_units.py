@@ -45,9 +45,10 @@ def test_the_pause_before_a_restart_grows_where_systemd_can() -> None:
 
 @pytest.mark.parametrize(("version", "host", "direct"), [
     (254, {"on_failure": "x.service"}, True), (253, {"on_failure": "x.service"}, False), (257, {}, False),
+    (257, {"on_failure": "x.service", "gateway": {}}, False),  # what is bound to the model must stop with it
 ])  # fmt: skip
 def test_on_failure_runs_once_where_systemd_would_run_it_often(
-    version: int, host: dict[str, str], direct: bool
+    version: int, host: dict[str, object], direct: bool
 ) -> None:
     lines = unit(version, host=host)
     assert ("RestartMode=direct" in lines, "OnFailure=x.service" in lines) == (direct, bool(host))

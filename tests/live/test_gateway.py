@@ -19,7 +19,7 @@ import openai
 import pytest
 from httpx2 import HTTPError
 
-from live.common import ROOT, recipe, recipectl, remove_all, script, show, systemctl, until_listening
+from live.common import ROOT, recipe, recipectl, remove_all, script, show, systemctl, until, until_listening
 
 pytestmark = pytest.mark.systemd
 HOST_FILE = Path("/etc/recipectl/host.yaml")
@@ -376,8 +376,8 @@ def test_nobody_else_gets_what_is_meant_for_a_model_that_loads_or_whose_socket_i
     assert recipectl("apply").returncode == 0
     assert recipectl("wait", "gamma").returncode == 0
     host_file()  # models that run already are reached at once
-    applied = recipectl("apply")
-    assert "model-gamma-reachable.service" in applied.stdout, applied.stdout
+    applied = recipectl("apply", "--no-restart")
+    assert "starting model-gamma-reachable.service" in applied.stdout, applied.stdout
     assert (ask("beta")[0], ask("gamma")[0]) == (200, 200)
     assert recipectl("stop", "--socket", "beta", "gamma").returncode == 0
     systemctl("start", "--no-block", "model-alpha.service")
@@ -396,6 +396,9 @@ def test_nobody_else_gets_what_is_meant_for_a_model_that_loads_or_whose_socket_i
                     with stranger.accept()[0] as connection:  # a unit that loads is asked whether it is ready
                         assert connection.recv(100).startswith(b"GET /health "), name
     assert recipectl("start", "alpha", "beta", "gamma").returncode == 0
+    until("alpha-reachable", "ActiveState", "active", timeout_sec=2)
+    systemctl("kill", "-s", "KILL", "model-alpha.service")
+    until("alpha-reachable", "ActiveState", "inactive", timeout_sec=2)
     assert (ask("beta")[0], ask("gamma")[0]) == (200, 200)
     systemctl("stop", "model-gamma-reachable.service")
     fault = "model-gamma-reachable.service does not run, and no request of the gateway reaches gamma"

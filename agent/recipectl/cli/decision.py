@@ -87,9 +87,14 @@ def decide(
     models = tuple(model for model in models if model.name not in modelless)
     problems = [*elsewhere, *modelless.values()]
     shared = shared_units(user=place.user)
-    units = [unit.name for unit in (*shared, *(unit for model in models for unit in model.units))]
-    for name in units:
-        if name not in current.installed and (reason := Store(place.unit_folder).reason_not_ours(name)):
+    units = {unit.name: "" for unit in shared}
+    units |= {unit.name: model.name for model in models for unit in model.units}
+    owners = {name: unit.recipe for name, unit in current.installed.items()}
+    for name, owner in units.items():
+        reason = None if name in owners else Store(place.unit_folder).reason_not_ours(name)
+        if owner and (other := owners.get(name)) not in (None, "", owner):
+            reason = f"{name} is the unit of the recipe `{other}`; run `recipectl remove {other}` first"
+        if reason:
             problems.append(on_host("unit", reason))
             shared = tuple(unit for unit in shared if unit.name != name)
             models = tuple(model for model in models if name not in {unit.name for unit in model.units})

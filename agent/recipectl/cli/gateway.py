@@ -71,6 +71,7 @@ def decide(
     ends = prune and result.gateway is None and GATEWAY in current.installed
     if result.gateway is None and not ends:
         return Change()
+    from recipectl.converge.plan import must_skip
     from recipectl.gateway import converge
     from recipectl.gateway.compile import compiled
     from recipectl.gateway.compile import targets as gateway_targets
@@ -81,7 +82,7 @@ def decide(
     targets = gateway_targets(
         result.models,
         current.installed,
-        applied={model.name for model in models},
+        applied={model.name for model in models if restart or not must_skip(model, current)},
         gone={current.installed[unit].recipe for unit in current.gone},
     )
     gateway, problems = compiled(place, result.gateway, targets, test=True)

@@ -47,6 +47,7 @@ def restart_settings(
         # start by hand, however long the engine was well in between (systemd#43813).
         lines += ["RestartSteps=3", f"RestartMaxDelaySec={_LONGEST_PAUSE_SEC}"] if newer else []
     # 257 and newer run OnFailure= at every attempt, unless the restart is direct (systemd.service(5)).
-    # A direct restart would leave the queue open, and the tie: it does not stop what is bound to the model.
-    direct = settings.on_failure and newer and not recipe.queue and not resolved.member
+    # A direct restart does not stop what is bound to the model: its queue, its tie, its way from the gateway.
+    bound = recipe.queue or resolved.member or settings.gateway
+    direct = settings.on_failure and newer and not bound
     return lines + (["RestartMode=direct"] if direct else [])

@@ -99,7 +99,7 @@ def render(
         listening = (
             names.queue_socket if recipe.queue else names.socket if recipe.on_demand else names.service
         )
-        own = sandbox.helper_lines()
+        own = sandbox.MARKER
         units.append(write.unit(unit, "model-reachable.service.j2", listening=listening, sandbox=own))
     if recipe.watch:
         watching, killing = companions.watch_values(recipe, recipe.watch, resolved, installation, helper)

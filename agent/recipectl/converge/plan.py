@@ -4,7 +4,13 @@ from collections.abc import Collection, Iterable
 
 from recipectl.compiler.model import CompiledModel
 from recipectl.converge.differences import reason_to_write
-from recipectl.converge.situation import Situation, is_busy, must_be_enabled, neighbours
+from recipectl.converge.situation import (
+    Situation,
+    is_busy,
+    listens_otherwise,
+    must_be_enabled,
+    neighbours,
+)
 from recipectl.converge.values import Action, Plan, Survey
 from recipectl.errors import Problem
 from recipectl.systemd.unitfile import Unit, UnitNames
@@ -25,7 +31,7 @@ def decide(
     so the plan after an interrupted apply has what is left.
     """
     gone = {unit: why for unit, why in survey.gone.items() if restart or not _family_is_up(unit, survey)}
-    kept = [model for model in models if restart or not _must_skip(model, survey)]
+    kept = [model for model in models if restart or not must_skip(model, survey)]
     units = [*shared, *(unit for model in kept for unit in model.units)]
     changed = tuple(unit for unit in units if _text(unit.name, survey) != unit.text)
     actions = [
@@ -100,13 +106,12 @@ def _family_is_up(unit: str, survey: Survey) -> bool:
     return any(survey.is_up(name) for name in names.every if name not in names.listening)
 
 
-def _must_skip(model: CompiledModel, survey: Survey) -> bool:
+def must_skip(model: CompiledModel, survey: Survey) -> bool:
     """True if `--no-restart` must skip this model: it is busy, and what listens for its clients changed."""
     texts = {unit.name: unit.text for unit in model.units}
     names = model.unit_names
-    changed = any(
-        texts.get(name) != _text(name, survey) for name in (names.socket, names.proxy, names.queue_socket)
-    )
+    changed = texts.get(names.proxy) != _text(names.proxy, survey)
+    changed |= any(listens_otherwise(model, name, survey) for name in (names.socket, names.queue_socket))
     return changed and is_busy(model, survey)
 
 
@@ -128,7 +133,7 @@ def _jobs(model: Situation) -> list[Action]:
     """What of a model is stopped, restarted or started."""
     actions = _on_demand_jobs(model) if model.model.on_demand else _service_jobs(model)
     if model.busy and not model.restart:
-        return actions
+        return actions + _gateway_jobs(model)
     # A queue ends while the engine still answers its requests.
     actions = (
         [*_queue_jobs(model), *_socket_jobs(model), *actions]

@@ -18,6 +18,15 @@ def is_busy(model: CompiledModel, survey: Survey) -> bool:
     return any(survey.is_up(unit) for unit in (names.service, names.proxy, names.queue))
 
 
+def listens_otherwise(model: CompiledModel, socket: str, survey: Survey) -> bool:
+    """True if the settings of a socket change, and not only what else its file says."""
+    installed = survey.installed.get(socket)
+    new_texts = (unit.text for unit in model.units if unit.name == socket)
+    texts = [installed.text if installed else "", next(new_texts, "")]
+    before, after = ([each for each in parse_settings(text) if each.section == "Socket"] for text in texts)
+    return before != after
+
+
 def must_be_enabled(model: CompiledModel, survey: Survey) -> bool:
     """True if a model must be enabled and up. A socket that an operator has disabled stays so.
 
@@ -114,20 +123,9 @@ class Situation:
         return self.model.on_demand and must_be_enabled(self.model, self.survey)
 
     @property
-    def _listens_otherwise(self) -> bool:
-        """True if the settings of the socket change, and not only what else its file says."""
-        installed = self.survey.installed.get(self.model.socket)
-        new_texts = (unit.text for unit in self.model.units if unit.name == self.model.socket)
-        texts = [installed.text if installed else "", next(new_texts, "")]
-        before, after = (
-            [each for each in parse_settings(text) if each.section == "Socket"] for text in texts
-        )
-        return before != after
-
-    @property
     def socket_moved(self) -> bool:
         socket = self.model.socket
-        stale = self._listens_otherwise or socket in self.survey.silent_sockets
+        stale = listens_otherwise(self.model, socket, self.survey) or socket in self.survey.silent_sockets
         return (self.model.on_demand or self.model.queued) and stale and self.survey.is_up(socket)
 
     def is_up(self, recipe: str) -> bool:

@@ -49,7 +49,11 @@ def set_restart(container: Container, deploy: Mapping[Any, Any]) -> bool:
     policy = mapping(deploy.get("restart_policy"), "deploy.restart_policy")
     if policy:
         condition = str(policy.get("condition", "any"))
-        container.add("--restart", _RESTARTS.get(condition, condition))
+        container.add("--restart", _RESTARTS.get(condition, "on-failure"))
+        others = [str(key) for key in policy if key != "condition"]
+        if others or condition not in (*_RESTARTS, "on-failure"):
+            shown = ", ".join((*others, *({condition} - {*_RESTARTS, "on-failure"})))
+            container.leave_out(f"`deploy.restart_policy`: {shown}; see `service:`")
     if deploy.get("replicas") in (0, "0"):
         container.restart = ""  # Compose starts no container
     return bool(policy)

@@ -23,3 +23,22 @@ def gpus_of_option(value: str) -> tuple[list[str], str]:
         elif key == "count" or not equals:
             count = count or content or part
     return devices, count or ("1" if value else "all")  # Docker gives one
+
+
+def choose(gpus: list[str], environment: dict[str, str], name: str) -> str:
+    """Set the variable `name` to GPUs as the host counts: a container counts those that it sees from 0.
+
+    The value of the variable where it names none of the container's `gpus`; else "".
+    """
+    if all(gpu.isdigit() for gpu in gpus):
+        gpus.sort(key=int)  # a driver counts by bus, whatever the order of the option
+    of_cuda = environment.pop("CUDA_VISIBLE_DEVICES", "")  # with ROCm it counts beside HIP's own
+    chosen = environment.get(name) or of_cuda
+    words = [word.strip() for word in chosen.split(",")] if chosen else []
+    visible = dict(zip(map(str, range(len(gpus))), gpus, strict=True))
+    if words and {*words} <= {gpu for gpu in gpus if not gpu.isdigit()}:
+        environment[name] = chosen  # an id means the same everywhere
+        return ""
+    is_known = {*words} <= visible.keys()
+    environment[name] = ",".join([visible[word] for word in words] if words and is_known else gpus)
+    return "" if is_known else chosen

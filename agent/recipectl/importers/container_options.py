@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from recipectl.compiler.secrets import looks_secret
 from recipectl.errors import RecipectlError
 from recipectl.importers.command import assignment
-from recipectl.importers.container_gpus import gpus_of_option
+from recipectl.importers.container_gpus import choose, gpus_of_option
 from recipectl.importers.draft import VARIABLE_ALONE, VARIABLE_START
 from recipectl.importers.lines import placed
 from recipectl.importers.mounts import Mounts
@@ -194,24 +194,12 @@ class Container:
         self.gpus = self.gpus or [
             gpu for gpu in variable.split(",") if gpu not in ("", "all", "void", "none")
         ]
-        if variable in ("none", "void"):
-            self.environment["CUDA_VISIBLE_DEVICES"] = ""
-        if not self.gpus or variable in ("none", "void"):
-            return
-        if all(gpu.isdigit() for gpu in self.gpus):
-            self.gpus.sort(key=int)  # a driver counts by bus, whatever the order of the option
-        chosen = self.environment.get("CUDA_VISIBLE_DEVICES", "")
-        words = [word.strip() for word in chosen.split(",")]
-        if {*words} <= {gpu for gpu in self.gpus if not gpu.isdigit()}:
-            return  # an id means the same everywhere
-        visible = dict(zip(map(str, range(len(self.gpus))), self.gpus, strict=True))
-        if chosen and not {*words} <= visible.keys():
-            fault = f"CUDA_VISIBLE_DEVICES={chosen} among the container's GPUs; correct `gpus:`"
-            self.leave_out(placed(fault, self.places.get("CUDA_VISIBLE_DEVICES", "")))
-            words = []
-        devices = [visible[word] for word in words] if chosen and words else self.gpus
         name = "HIP_VISIBLE_DEVICES" if self.has_rocm else "CUDA_VISIBLE_DEVICES"
-        self.environment[name] = ",".join(devices)
+        if variable in ("none", "void"):
+            self.environment[name] = ""
+        elif self.gpus and (chosen := choose(self.gpus, self.environment, name)):
+            fault = f"{name}={chosen} among the container's GPUs; correct `gpus:`"
+            self.leave_out(placed(fault, self.places.get(name, "")))
 
     def add_label(self, value: str) -> None:
         """Add a label that another program may read: not one that describes the image."""

@@ -31,6 +31,8 @@ _KEYS = {
     "globalTTL", "routing", "matrix", "logLevel", "logTimeFormat", "logToStdout", "logRequests",
     "includeAliasesInList", "metricsMaxInMemory", "captureBuffer", "ui",
 }  # fmt: skip
+# Of these, the values count here.
+_WITH_MACROS = ("groups", "routing", "matrix", "hooks", "healthCheckTimeout", "globalTTL", "startPort")
 _MODEL_KEYS = {
     *_MODEL_PROXY_KEYS, "cmd", "aliases", "env", "checkEndpoint", "ttl", "name", "description", "macros",
 }  # fmt: skip
@@ -62,8 +64,7 @@ def imported(config: _Map, source: str, root: Any = None) -> Imported:
         raise UsageError("its `models:` is empty; give a configuration with models", "models")
     models = {str(name): model for name, model in models.items()}
     shared = mapping(config.get("macros"), "macros")
-    as_they_are = ("models", "macros")  # each model has macros of its own
-    config = {key: value if key in as_they_are else replaced(value, shared) for key, value in config.items()}
+    config = {key: replaced(value, shared) if key in _WITH_MACROS else value for key, value in config.items()}
     not_carried_over = [placed(text, place_of(root, *keys)) for *keys, text in _settings_without_key(config)]
     port = whole_number(config.get("startPort") or 5800, "startPort")
     groups = groups_of(config, root)

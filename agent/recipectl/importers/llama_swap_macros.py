@@ -11,6 +11,8 @@ from recipectl.importers.shapes import mapping
 _Map = Mapping[str, Any]
 _MACRO = re.compile(r"\$\{([A-Za-z0-9_.-]+)\}")
 _MAX_MACRO_DEPTH = 10
+# Settings of a model that count here, besides its command, its variables and its title.
+_WITH_MACROS = ("checkEndpoint", "aliases", "ttl", "proxy", "filters", "useModelName", "cmdStop")
 
 
 def with_own_macros(name: str, model: Any, shared: _Map, port: int) -> _Map:
@@ -24,8 +26,7 @@ def with_own_macros(name: str, model: Any, shared: _Map, port: int) -> _Map:
         "MODEL_ID": name,
         "PID": "${PID}",
     }
-    as_they_are = ("cmd", "macros", "env", "name", "description")  # read with their macros below
-    return {key: value if key in as_they_are else replaced(value, own) for key, value in model.items()}
+    return {key: replaced(value, own) if key in _WITH_MACROS else value for key, value in model.items()}
 
 
 def replaced(value: Any, macros: _Map) -> Any:

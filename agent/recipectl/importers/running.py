@@ -98,7 +98,7 @@ def _draft(process: processes.Process, port: int | None) -> Draft:
         )
     if folder not in ("/", environment.get("HOME")):
         result.not_carried_over.append(
-            f"the working directory {folder}; relative paths are absolute where they lead to a file in it"
+            f"the working directory {folder}; relative paths are absolute now, except in JSON and lists"
         )
     for word in foreign:
         result.not_carried_over.append(f"`{word}`, a path of its container that this host does not have")
@@ -128,7 +128,7 @@ def _engine(pid: int) -> processes.Process:
     shown = redacted(" ".join(redacted_words(first.argv or ())[:3])) or first.executable or "?"
     fault = f"process {pid} (`{shown}`) and its parents do not show an engine's command"
     others = " or ".join(str(process.pid) for process in below)
-    remedy = others or "that of the process that started it"
+    remedy = others or "of the process that started it"
     raise UsageError(f"{fault} (vllm, sglang, llama-server); give the PID {remedy}")
 
 

@@ -24,7 +24,7 @@ _DEFAULTS: dict[str, Any] = {
     "max_num_seqs": 256,
     "trust_remote_code": True,
 }
-_ABOVE_ZERO = ("max_num_seqs", "max_model_len", "gpu_memory_utilization")
+_ABOVE_ZERO = ("max_num_seqs", "gpu_memory_utilization")
 _WITHOUT_ONE = ("tensor_parallel_size", "pipeline_parallel_size")  # 1 is not passed
 _VLLM_ONLY = ("tool_call_parser", "reasoning_parser", "enable_auto_tool_choice", "dtype")
 _PARSERS = ("tool_call_parser", "reasoning_parser")
@@ -190,7 +190,8 @@ def _is_passed(draft: Draft, field: str, value: Any, backend: str) -> bool:
         return False  # VLLM Studio did not pass false, which is the engine's default
     if field in _WITHOUT_ONE and value == 1:
         return False
-    if value == "" or (field in _ABOVE_ZERO and isinstance(value, int | float) and value <= 0):
+    is_length = field == "max_model_len" and value == 0 and backend == "vllm"
+    if value == "" or is_length or (field in _ABOVE_ZERO and isinstance(value, int | float) and value <= 0):
         draft.lose(f"`{field}: {value}`, which no engine accepts", field)
         return False
     if backend == "sglang" and field in _VLLM_ONLY:
