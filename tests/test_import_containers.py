@@ -95,6 +95,18 @@ def test_what_the_file_of_variables_says_of_the_project_counts(tmp_path: Path) -
     assert "COMPOSE_FILE=compose.yml:gpu.yml of " in "\n".join(left_out)
 
 
+def test_hosts_and_interfaces_of_the_containers_network_are_named(tmp_path: Path) -> None:
+    variables = "{NCCL_SOCKET_IFNAME: eth0, LMCACHE_REMOTE_URL: 'redis://:pass@redis:6379', HF_ENDPOINT: 'https://hf-mirror.com'}"
+    text = f"    gpus: all\n    environment: {variables}\n"
+    command = "    command: --model s3://bucket/m --otlp-traces-endpoint http://jaeger:4317\n"
+    told = compose(text + command, tmp_path)[1]
+    assert "`NCCL_SOCKET_IFNAME=eth0`, of the container's network" in told
+    assert "`redis` in LMCACHE_REMOTE_URL, a host of the container's network" in told
+    assert "`jaeger` in --otlp-traces-endpoint, a host of the container's network" in told
+    assert ("pass" in told, "bucket` in" in told, "mirror" in told) == (False, False, False)
+    assert "the container's network" not in compose(f"{text}    network_mode: host\n{command}", tmp_path)[1]
+
+
 def test_a_mount_that_only_begins_alike_is_no_mount(tmp_path: Path) -> None:
     text = "    gpus: all\n    volumes: ['/srv/m:/models', '/nvme:/tmp']\n"
     told = compose(f"{text}    command: --model /models/q --chat-template /srv/m-old/t.jinja\n", tmp_path)[1]

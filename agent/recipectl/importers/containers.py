@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from itertools import pairwise
 
 from recipectl.errors import UsageError
 from recipectl.importers.command import SHELLS, Command, NoEngineError, is_given_model, program_shown
@@ -71,7 +72,7 @@ def engine_command(
             container.leave_out(f"the image `{image}`: {remedy}")
     else:
         notes.append(f"The image was {image or 'built'}: {remedy}.")
-    if container.all_gpus and "CUDA_VISIBLE_DEVICES" not in container.environment:
+    if container.all_gpus and not {"CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"} & {*container.environment}:
         notes.append("It had all GPUs, and has them here. Name in `gpus:` those that it takes.")
     entrypoint = _entrypoint(container, image, arguments)
     words = _inside_shell([*entrypoint, *arguments], container)
@@ -94,6 +95,7 @@ def engine_command(
     if engine and engine.backend == "llamacpp" and not has_host and is_open:
         words += ["--host", container.environment.pop("LLAMA_ARG_HOST", "0.0.0.0")]  # noqa: S104
     _name_network(container)
+    _name_addresses(container, words)
     folder = container.mounts.host_path(container.folder)
     if folder != container.folder:
         container.service.setdefault("WorkingDirectory", folder)
@@ -123,6 +125,33 @@ def engine_command(
         script_folder=folder if folder != container.folder else None,
     )
     return engine_command, notes
+
+
+# Interfaces and addresses of the network that the engine is in.
+_OF_NETWORK = re.compile("(NCCL|GLOO|TP)_SOCKET_IFNAME|(VLLM_)?HOST_IP")
+# The host in a URL, where no DNS but the container's own knows it.
+_OWN_HOST = re.compile(
+    r"(?:https?|grpc|rediss?|tcp|nats)://(?:[^@/\s]*@)?(?!localhost\b)"
+    r"([A-Za-z][\w-]*|host\.(?:docker|containers)\.internal)(?=[:/\s\"',]|\Z)"
+)
+
+
+def _name_addresses(container: Container, words: list[str]) -> None:
+    """Name interfaces and hosts of the container's own network: this host knows others, or none."""
+    if container.network in ("host", "none"):
+        return
+    options = [
+        (word.partition("=")[0] if word.startswith("-") else before, word)
+        for before, word in pairwise(("", *words))
+    ]
+    for name, value in (*container.environment.items(), *options):
+        place = container.places.get(name, "")
+        if _OF_NETWORK.fullmatch(name):
+            fault = f"`{name}={value}`, of the container's network; correct it"
+            container.not_carried_over.append(placed(fault, place))
+        for host in dict.fromkeys(_OWN_HOST.findall(value)):
+            fault = f"`{host}` in {name}, a host of the container's network; give its address here"
+            container.not_carried_over.append(placed(fault, place))
 
 
 _PLAIN_NETWORKS = ("", "host", "bridge", "default", "private", "slirp4netns", "pasta")
