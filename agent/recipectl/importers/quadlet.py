@@ -1,10 +1,11 @@
 """A `.container` file of Podman's Quadlet: what `podman run` would be given for it."""
 
+import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from recipectl.errors import UsageError
+from recipectl.errors import RecipectlError, UsageError
 from recipectl.importers.command import Command
 from recipectl.importers.container_options import Container
 from recipectl.importers.container_words import read_options
@@ -23,6 +24,7 @@ from recipectl.importers.unit_text import (
     with_variables,
     without_specifiers,
 )
+from recipectl.recipe.yamlsyntax import read_text
 from recipectl.systemd import quoting
 
 _QUADLET_OPTIONS = {
@@ -59,6 +61,26 @@ def _drop_in_folders(file: Path) -> list[Path]:
     return [*(file.with_name(f"{name}.container.d") for name in names), file.with_name("container.d")]
 
 
+def _settings_beside(file: Path, name: str, section: str) -> dict[str, str]:
+    """The settings of another file of Quadlet beside this one; empty where it cannot be read."""
+    text = ""
+    with contextlib.suppress(OSError, RecipectlError):
+        text = read_text(file.with_name(Path(name).name))
+    return {each.name: each.value for each in placed_settings(text, []) if each.section == section}
+
+
+def _volumes_beside(file: Path, mounts: Sequence[str]) -> dict[str, str]:
+    """Volume of a `.volume` file -> its own name, or the folder of the host that it is bound to."""
+    volumes = {}
+    for name in {mount.partition(":")[0] for mount in mounts if ".volume" in mount}:
+        settings = _settings_beside(file, name, "Volume")
+        own_name = f"systemd-{name.removesuffix('.volume')}"
+        is_bind = "bind" in settings.get("Options", "") or settings.get("Type") == "bind"
+        folder = settings.get("Device", "") if is_bind else ""
+        volumes[own_name] = folder or settings.get("VolumeName", own_name)
+    return volumes
+
+
 def quadlet_draft(text: str, name: str, source: str) -> Draft:
     """The recipe of a Quadlet file, `name` without `.container`; UsageError when it runs no engine."""
     if PRIVATE.search(text):
@@ -76,7 +98,8 @@ def quadlet_draft(text: str, name: str, source: str) -> Draft:
     settings = [setting for number, setting in enumerate(settings) if number > emptied.get(setting.name, -1)]
     values = {setting.name: setting for setting in settings}
     file = Path(source).absolute()
-    container = Container({}, lost, mounts=Mounts(str(file.parent), engine="podman"))
+    volumes = _volumes_beside(file, [setting.value for setting in settings if setting.name == "Volume"])
+    container = Container({}, lost, mounts=Mounts(str(file.parent), volumes=volumes, engine="podman"))
     lost += [
         f"{path}, which changes this file; write its settings here"
         for folder in _drop_in_folders(file)
@@ -105,6 +128,8 @@ def quadlet_draft(text: str, name: str, source: str) -> Draft:
         with at(place, lost):
             outer = Command({}, [], place=place, unread_files=unread_files)
             image_name = with_variables(image.value, environment)
+            if image_name.endswith(".image"):
+                image_name = _settings_beside(file, image_name, "Image").get("Image", image_name)
             command, notes = engine_command(outer, container, image_name, arguments)
         draft = draft_from_command(command, model_name(name), "\n".join((f"From {source}.", *notes)))
     around = [setting for setting in unit_settings if setting.section in ("Unit", "Service", "Install")]
