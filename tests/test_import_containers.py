@@ -134,12 +134,13 @@ def test_the_files_beside_a_quadlet_file_are_read(tmp_path: Path) -> None:
     (tmp_path / "hf.volume").write_text("[Volume]\nVolumeName=hfcache\n")
     (tmp_path / "m.volume").write_text("[Volume]\nDevice=/srv/m\nType=none\nOptions=bind\n")
     text = (
-        "[Container]\nImage=v.image\nVolume=hf.volume:/root/.cache/huggingface\nVolume=m.volume:/models\n"
+        "[Container]\nImage=v.image\nMount=type=image,source=ghcr.io/m,destination=/oci\nVolume=hf.volume:/root/.cache/huggingface\nVolume=m.volume:/models\n"
         "Volume=none.volume:/data\nAddDevice=nvidia.com/gpu=all\nExec=--model /models/q\n[Service]\nRestart=always\n"
     )
     draft = quadlet_draft(text, "llm", str(tmp_path / "llm.container"))
     told = "\n".join(draft.not_carried_over)
     assert (draft.fields["backend"], draft.fields["model_path"]) == ("vllm", "/srv/m/q")
+    assert "the image `ghcr.io/m` at /oci; copy its files to this host" in told
     for name in ("vllm-openai:v0.32.0", "the volume `hfcache`", "the volume `systemd-none`"):
         assert name in told
 

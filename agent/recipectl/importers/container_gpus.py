@@ -3,6 +3,14 @@
 import csv
 
 
+def csv_fields(value: str) -> list[str]:
+    """The fields of an option that Docker reads as CSV."""
+    try:
+        return next(csv.reader([value]), []) if value.isprintable() else [value]
+    except csv.Error:  # too long
+        return [value]
+
+
 def gpus_of_option(value: str) -> tuple[list[str], str]:
     """The devices, and how many there are to be: a number or `all`.
 
@@ -10,11 +18,7 @@ def gpus_of_option(value: str) -> tuple[list[str], str]:
     """
     devices: list[str] = []
     count = ""
-    try:
-        parts = next(csv.reader([value.strip("'")]), []) if value.isprintable() else [value]
-    except csv.Error:  # too long
-        parts = [value]
-    for part in parts:
+    for part in csv_fields(value.strip("'")):
         key, equals, content = part.partition("=")
         if key == "device":
             devices += content.split(",")

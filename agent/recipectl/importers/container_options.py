@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from recipectl.compiler.secrets import looks_secret
 from recipectl.errors import RecipectlError
 from recipectl.importers.command import assignment
-from recipectl.importers.container_gpus import choose, gpus_of_option
+from recipectl.importers.container_gpus import choose, csv_fields, gpus_of_option
 from recipectl.importers.draft import VARIABLE_ALONE, VARIABLE_START
 from recipectl.importers.lines import placed
 from recipectl.importers.mounts import Mounts
@@ -113,11 +113,14 @@ class Container:
         self.mounts.add(target, source, self.place, is_read_only="ro" in options.split(","))
 
     def add_mount(self, value: str) -> None:
-        parts = dict(part.partition("=")[::2] for part in value.split(","))
+        parts = dict(part.partition("=")[::2] for part in csv_fields(value))
         if parts.get("type") == "tmpfs":
             return  # a folder of the container alone
         source = parts.get("source") or parts.get("src") or ""
         target = parts.get("target") or parts.get("dst") or parts.get("destination") or ""
+        if parts.get("type") == "image":
+            self.leave_out(f"the image `{source}` at {target}; copy its files to this host, and name them")
+            return
         is_read_only = {"ro", "readonly"} & {name for name, value in parts.items() if value != "false"}
         self.mounts.add(target, source, self.place, is_read_only=bool(is_read_only))
 
