@@ -100,7 +100,7 @@ def test_hosts_and_interfaces_of_the_containers_network_are_named(tmp_path: Path
     text = f"    gpus: all\n    environment: {variables}\n"
     command = "    command: --model s3://bucket/m --otlp-traces-endpoint http://jaeger:4317\n"
     told = compose(text + command, tmp_path)[1]
-    assert "`NCCL_SOCKET_IFNAME=eth0`, of the container's network" in told
+    assert "`NCCL_SOCKET_IFNAME=eth0`, which belongs to the container's network" in told
     assert "`redis` in LMCACHE_REMOTE_URL, a host of the container's network" in told
     assert "`jaeger` in --otlp-traces-endpoint, a host of the container's network" in told
     assert ("pass" in told, "bucket` in" in told, "mirror" in told) == (False, False, False)

@@ -189,7 +189,7 @@ def _unreached(model: CompiledModel, states: Mapping[str, UnitState]) -> Iterato
     names = model.unit_names
     up = {name for name, state in states.items() if state.active_state == "active"}
     of_queue = (names.queue_socket, names.queue_open) if model.queued and names.service in up else ()
-    of_gateway = {unit.name for unit in model.units} & {names.reachable} if model.listening_unit in up else ()
+    of_gateway = {unit.name for unit in model.units} & {names.reachable} if model.listener in up else ()
     for unit in sorted({*of_queue, *of_gateway} - up):
         source = "no request" if unit in of_queue else "no request of the gateway"
         fault = f"{unit} does not run, and {source} reaches {model.name}"

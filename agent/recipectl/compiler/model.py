@@ -105,9 +105,9 @@ class CompiledModel(NamedTuple):
         return self.unit_names.queue_socket if self.queued else self.unit_names.socket
 
     @property
-    def listening_unit(self) -> str:
-        """The unit that listens for clients: the socket, if it has one, else the service."""
-        return self.socket if self.on_demand or self.queued else self.unit_names.service
+    def listener(self) -> str:
+        """The unit that listens for clients."""
+        return self.unit_names.listener(on_demand=self.on_demand, queued=self.queued)
 
     @property
     def enabled_unit(self) -> str:

@@ -165,5 +165,5 @@ KILLER = [
     "PrivateNetwork=yes",
     "RestrictAddressFamilies=AF_UNIX",
 ]
-# A unit that runs nothing but true(1), once, and stays up: a folder of its own would stay as long.
+# For a unit that runs true(1), and then only shows that it is up. A private /tmp would exist as long.
 MARKER = [line for line in KILLER if not line.startswith("PrivateTmp")]

@@ -81,26 +81,25 @@ def render(
     values["digest_fields"] = [] if installation.user else [f"{DIGEST_FIELD}={digest}"]
     write = UnitWriter(names, quoting.line(resolved.file))
     units = [write.unit(names.service, "model.service.j2", **values, digest=digest)]
-    in_front = [names.reachable] if _is_behind_gateway(resolved, settings, installation) else []
+    reachable = [names.reachable] if _is_behind_gateway(resolved, settings, installation) else []
     if recipe.on_demand:
         proxy = companions.proxy_values(recipe, recipe.on_demand, resolved, relations, installation, helper)
-        units.append(write.unit(names.socket, "model.socket.j2", listen=_listen(resolved), wants=in_front))
+        units.append(write.unit(names.socket, "model.socket.j2", listen=_listen(resolved), wants=reachable))
         units.append(write.unit(names.proxy, "model-proxy.service.j2", **proxy))
         own = [] if installation.user else sandbox.helper_lines()
         units.append(write.unit(names.keep, "model-keep.service.j2", sandbox=own))
     if recipe.queue:
         waiting, opening = companions.queue_values(recipe.queue, resolved, installation, helper)
         units.append(
-            write.unit(names.queue_socket, "model-queue.socket.j2", listen=_listen(resolved), wants=in_front)
+            write.unit(names.queue_socket, "model-queue.socket.j2", listen=_listen(resolved), wants=reachable)
         )
         units.append(write.unit(names.queue, "model-queue.service.j2", **waiting))
         units.append(write.unit(names.queue_open, "model-queue-open.service.j2", **opening))
-    for unit in in_front:
-        listening = (
-            names.queue_socket if recipe.queue else names.socket if recipe.on_demand else names.service
-        )
+    if reachable:
+        listener = names.listener(on_demand=bool(recipe.on_demand), queued=bool(recipe.queue))
         own = sandbox.MARKER
-        units.append(write.unit(unit, "model-reachable.service.j2", listening=listening, sandbox=own))
+        template = "model-reachable.service.j2"
+        units.append(write.unit(names.reachable, template, listener=listener, sandbox=own))
     if recipe.watch:
         watching, killing = companions.watch_values(recipe, recipe.watch, resolved, installation, helper)
         units.append(write.unit(names.watch, "model-watch.service.j2", **watching))

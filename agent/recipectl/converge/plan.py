@@ -200,7 +200,7 @@ def _queue_jobs(model: Situation) -> list[Action]:
 def _gateway_jobs(model: Situation) -> list[Action]:
     """What shows the gateway that a model is there, where it is new."""
     own = model.names.reachable
-    listens = model.survey.is_up(model.model.listening_unit)
+    listens = model.survey.is_up(model.model.listener)
     if not listens or model.survey.is_up(own) or own not in {unit.name for unit in model.model.units}:
         return []
     return [Action("start", own, "the host file has `gateway:`")]

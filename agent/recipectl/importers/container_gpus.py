@@ -29,10 +29,10 @@ def gpus_of_option(value: str) -> tuple[list[str], str]:
     return devices, count or ("1" if value else "all")  # Docker gives one
 
 
-def choose(gpus: list[str], environment: dict[str, str], name: str) -> str:
-    """Set the variable `name` to GPUs as the host counts: a container counts those that it sees from 0.
+def set_gpu_variable(name: str, environment: dict[str, str], gpus: list[str]) -> str:
+    """Set the variable `name` to the GPUs as the host counts them: a container counts its own from 0.
 
-    The value of the variable where it names none of the container's `gpus`; else "".
+    Return the value that it had if that names other GPUs than the container's `gpus`, else an empty text.
     """
     if all(gpu.isdigit() for gpu in gpus):
         gpus.sort(key=int)  # a driver counts by bus, whatever the order of the option

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from recipectl.compiler.secrets import looks_secret
 from recipectl.errors import RecipectlError
 from recipectl.importers.command import assignment
-from recipectl.importers.container_gpus import choose, csv_fields, gpus_of_option
+from recipectl.importers.container_gpus import csv_fields, gpus_of_option, set_gpu_variable
 from recipectl.importers.draft import VARIABLE_ALONE, VARIABLE_START
 from recipectl.importers.lines import placed
 from recipectl.importers.mounts import Mounts
@@ -200,8 +200,8 @@ class Container:
         name = "HIP_VISIBLE_DEVICES" if self.has_rocm else "CUDA_VISIBLE_DEVICES"
         if variable in ("none", "void"):
             self.environment[name] = ""
-        elif self.gpus and (chosen := choose(self.gpus, self.environment, name)):
-            fault = f"{name}={chosen} among the container's GPUs; correct `gpus:`"
+        elif self.gpus and (foreign := set_gpu_variable(name, self.environment, self.gpus)):
+            fault = f"{name}={foreign} among the container's GPUs; correct `gpus:`"
             self.leave_out(placed(fault, self.places.get(name, "")))
 
     def add_label(self, value: str) -> None:

@@ -147,7 +147,7 @@ def _name_addresses(container: Container, words: list[str]) -> None:
     for name, value in (*container.environment.items(), *options):
         place = container.places.get(name, "")
         if _OF_NETWORK.fullmatch(name):
-            fault = f"`{name}={value}`, of the container's network; correct it"
+            fault = f"`{name}={value}`, which belongs to the container's network; correct it"
             container.not_carried_over.append(placed(fault, place))
         for host in dict.fromkeys(_OWN_HOST.findall(value)):
             fault = f"`{host}` in {name}, a host of the container's network; give its address here"

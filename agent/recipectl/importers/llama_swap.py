@@ -31,8 +31,8 @@ _KEYS = {
     "globalTTL", "routing", "matrix", "logLevel", "logTimeFormat", "logToStdout", "logRequests",
     "includeAliasesInList", "metricsMaxInMemory", "captureBuffer", "ui",
 }  # fmt: skip
-# Of these, the values count here.
-_WITH_MACROS = ("groups", "routing", "matrix", "hooks", "healthCheckTimeout", "globalTTL", "startPort")
+# The keys with macros that are read here; each model has macros of its own.
+_READ_WITH_MACROS = ("groups", "routing", "matrix", "hooks", "healthCheckTimeout", "globalTTL", "startPort")
 _MODEL_KEYS = {
     *_MODEL_PROXY_KEYS, "cmd", "aliases", "env", "checkEndpoint", "ttl", "name", "description", "macros",
 }  # fmt: skip
@@ -64,7 +64,9 @@ def imported(config: _Map, source: str, root: Any = None) -> Imported:
         raise UsageError("its `models:` is empty; give a configuration with models", "models")
     models = {str(name): model for name, model in models.items()}
     shared = mapping(config.get("macros"), "macros")
-    config = {key: replaced(value, shared) if key in _WITH_MACROS else value for key, value in config.items()}
+    config = {
+        key: replaced(value, shared) if key in _READ_WITH_MACROS else value for key, value in config.items()
+    }
     not_carried_over = [placed(text, place_of(root, *keys)) for *keys, text in _settings_without_key(config)]
     port = whole_number(config.get("startPort") or 5800, "startPort")
     groups = groups_of(config, root)
@@ -148,9 +150,7 @@ def _joined_lines(command: str) -> str:
 
 def _draft(name: str, model: _Map, config: _Map, root: Any, *, port: int, source: str) -> Draft:
     """The recipe of one model, without what depends on the other models."""
-    shared = mapping(config.get("macros"), "macros")
-    own_macros = mapping(model.get("macros"), "macros")
-    macros = {**shared, **own_macros, "PORT": port, "MODEL_ID": name}
+    macros = model["macros"]
     # Comments go before macros are replaced: a comment may name an unknown macro.
     if not isinstance(model.get("cmd") or "", str):
         raise UsageError("its `cmd` is no text; write the command as one text", "cmd")

@@ -11,22 +11,20 @@ from recipectl.importers.shapes import mapping
 _Map = Mapping[str, Any]
 _MACRO = re.compile(r"\$\{([A-Za-z0-9_.-]+)\}")
 _MAX_MACRO_DEPTH = 10
-# Settings of a model that count here, besides its command, its variables and its title.
+# Keys of a model with macros that are replaced at once. Its command, variables and title follow later.
 _WITH_MACROS = ("checkEndpoint", "aliases", "ttl", "proxy", "filters", "useModelName", "cmdStop")
 
 
 def with_own_macros(name: str, model: Any, shared: _Map, port: int) -> _Map:
-    """A model's settings with their macros replaced; its `cmd` and `macros` stay as they are."""
+    """The settings of a model: `macros` are all that it has, and they are replaced where a value counts."""
     if not isinstance(model, Mapping):
         raise UsageError("it has no settings; give it a `cmd`")
-    own = {
-        **shared,
-        **mapping(model.get("macros"), "macros"),
-        "PORT": port,
-        "MODEL_ID": name,
-        "PID": "${PID}",
+    macros = {**shared, **mapping(model.get("macros"), "macros"), "PORT": port, "MODEL_ID": name}
+    with_pid = {**macros, "PID": "${PID}"}  # llama-swap knows it only when it stops the model
+    values = {
+        key: replaced(value, with_pid) if key in _WITH_MACROS else value for key, value in model.items()
     }
-    return {key: replaced(value, own) if key in _WITH_MACROS else value for key, value in model.items()}
+    return {**values, "macros": macros}
 
 
 def replaced(value: Any, macros: _Map) -> Any:

@@ -93,9 +93,7 @@ def _draft(process: processes.Process, port: int | None) -> Draft:
         f"`{name}`, a file of its unit's credentials; see `secrets:`" for name in credentials
     ]
     if _link(process.pid, "ns/net") != _link("self", "ns/net"):
-        result.not_carried_over.append(
-            "its network, which was not that of this host: the engine will use this one"
-        )
+        result.not_carried_over.append("a network of its own; the engine will use the network of this host")
     if folder not in ("/", environment.get("HOME")):
         result.not_carried_over.append(
             f"the working directory {folder}; relative paths are absolute now, except in JSON and lists"
@@ -221,7 +219,8 @@ def _set_address(draft: Draft, pid: int, asked: int | None) -> None:
     """
     if listening := sorted(sockets.listening(pid)):
         likely = (asked, draft.fields.get("port"), ENGINES[draft.fields["backend"]].port)
-        host, port = min(listening, key=lambda place: likely.index(place[1]) if place[1] in likely else 9)
+        expected = [place for number in likely for place in listening if place[1] == number]
+        host, port = (expected or listening)[0]
         if "port" not in draft.fields:
             draft.set("port", port)
             others = sorted({other for _, other in listening} - {port})

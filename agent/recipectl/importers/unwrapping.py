@@ -59,8 +59,9 @@ _SUDO_QUIET = (
 )  # fmt: skip
 # They run what follows somewhere else.
 _ELSEWHERE = ("docker", "podman", "nerdctl", "ssh", "kubectl", "srun")
-# Without options, these wrappers do nothing that a unit does not do; the others not with options either.
+# Without options, these wrappers do nothing that a unit does not do.
 _NEEDLESS_WRAPPERS = ("exec", "nohup", "time", "setsid", "command")
+# With options too.
 _NEEDLESS_INITS = ("tini", "dumb-init", "catchsegv")
 # The first word that is no option is the program.
 _DIRECT_WRAPPERS = (*_NEEDLESS_WRAPPERS, "sudo", "doas", "stdbuf", "unbuffer", "chronic")

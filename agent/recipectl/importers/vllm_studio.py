@@ -190,8 +190,9 @@ def _is_passed(draft: Draft, field: str, value: Any, backend: str) -> bool:
         return False  # VLLM Studio did not pass false, which is the engine's default
     if field in _WITHOUT_ONE and value == 1:
         return False
-    is_length = field == "max_model_len" and value == 0 and backend == "vllm"
-    if value == "" or is_length or (field in _ABOVE_ZERO and isinstance(value, int | float) and value <= 0):
+    has_no_length = field == "max_model_len" and value == 0 and backend == "vllm"
+    is_too_small = field in _ABOVE_ZERO and isinstance(value, int | float) and value <= 0
+    if value == "" or has_no_length or is_too_small:
         draft.lose(f"`{field}: {value}`, which no engine accepts", field)
         return False
     if backend == "sglang" and field in _VLLM_ONLY:

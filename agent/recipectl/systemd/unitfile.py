@@ -71,6 +71,10 @@ class UnitNames:
         """What listens for clients while nothing of the model runs."""
         return (self.socket, self.queue_socket, self.queue)
 
+    def listener(self, *, on_demand: bool, queued: bool) -> str:
+        """The unit that listens for clients: the socket, if the model has one, else its service."""
+        return self.queue_socket if queued else self.socket if on_demand else self.service
+
     @classmethod
     def of_service(cls, unit: str) -> "UnitNames":
         """The names of the recipe that a service belongs to."""
