@@ -179,3 +179,27 @@ def test_json_has_the_problems_as_values(home: dict[str, str], verb: str) -> Non
         "file": str(file), "line": 2, "column": 7, "key": "port", "kind": "value",
         "sentence": "`port` is `0`; give at least 1", "severity": "error",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("verb", "empty"),
+    [
+        ("compile", {"units": []}),
+        ("check", {"models": []}),
+        ("diff", {"changed": False, "actions": [], "diff": {}, "drop_ins": [], "ok": False}),
+        ("apply", {"changed": False, "actions": [], "diff": {}, "drop_ins": [], "ok": False}),
+        ("gateway", {}),
+    ],
+)
+def test_json_has_the_error_that_ends_a_verb(
+    home: dict[str, str], tmp_path: Path, verb: str, empty: dict[str, object]
+) -> None:
+    file = Path(home["XDG_CONFIG_HOME"], "recipectl/host.yaml")
+    file.write_text("environment: {}\nno_such_key: 1\n")
+    output = tmp_path / "output"
+    status, _ = process("--user", verb, "--json", environment=home, output=str(output))
+    printed = json.loads(output.read_text())
+    (problem,) = printed.pop("problems")
+    assert (printed, status) == (empty, 2)
+    if verb != "gateway":
+        assert (problem["file"], problem["line"], problem["severity"]) == (str(file), 2, "error")

@@ -14,7 +14,7 @@ import click
 from recipectl.cli.decision import Decision, carry_out, decide, taken_ports
 from recipectl.cli.names import SOME_RECIPES, recipe_names
 from recipectl.cli.options import (
-    json_option,
+    json_object_option,
     print_json,
     problems_as_json,
     report_no_recipes,
@@ -88,9 +88,13 @@ def report_wait(lock: Path) -> None:
     say(f"waiting for another recipectl, which holds {lock}", err=True)
 
 
+# What --json of `diff` and `apply` has beside the problems when an error ends them.
+_NOTHING: dict[str, object] = {"changed": False, "actions": [], "diff": {}, "drop_ins": [], "ok": False}
+
+
 @click.command("diff")
 @SOME_RECIPES
-@json_option("object")
+@json_object_option(**_NOTHING)
 @click.option("--no-restart", is_flag=True, help="As apply --no-restart would do.")
 @click.pass_obj
 def diff_(place: Place, recipes: tuple[str, ...], as_json: bool, no_restart: bool) -> int:
@@ -109,7 +113,7 @@ def diff_(place: Place, recipes: tuple[str, ...], as_json: bool, no_restart: boo
 @SOME_RECIPES
 @click.option("--check", is_flag=True, help="Change nothing; exit status 3 when something would.")
 @click.option("--dry-run", is_flag=True, help="Change nothing, and show what would.")
-@json_option("object")
+@json_object_option(**_NOTHING)
 @click.option("--no-restart", is_flag=True, help="Leave running models as they are.")
 @click.option("--accept", is_flag=True, help="Apply recipes that are held, too.")
 @click.pass_obj

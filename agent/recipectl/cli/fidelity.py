@@ -10,6 +10,7 @@ import click
 
 from recipectl.cli.names import RECIPES, SOME_RECIPES, recipe_file
 from recipectl.cli.options import (
+    json_object_option,
     json_option,
     print_json,
     problems_as_json,
@@ -125,7 +126,7 @@ def versions_(place: Place, recipes: tuple[str, ...], as_json: bool) -> int:
 
 @click.command("check")
 @SOME_RECIPES
-@json_option("object")
+@json_object_option(models=[])
 @click.pass_obj
 def check_(place: Place, recipes: tuple[str, ...], as_json: bool) -> int:
     """Check flags and values against the parser of the installed engine, before anything starts."""

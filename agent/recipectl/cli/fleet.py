@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from recipectl.cli.options import json_option, print_json
+from recipectl.cli.options import json_object_option, json_option, print_json
 from recipectl.cli.terminal import moving_line, table
 from recipectl.errors import UsageError
 from recipectl.text import names_in_words, natural
@@ -62,7 +62,7 @@ def _is_error(problem: Problem) -> bool:
 
 @fleet_.command("versions")
 @_INVENTORY
-@json_option("object")
+@json_object_option()
 def versions(inventory: Path, as_json: bool) -> int:
     """Compare what all hosts run their models with.
 

@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from recipectl.cli.options import json_option, print_json, report_problems, warn
+from recipectl.cli.options import (
+    json_object_option,
+    print_json,
+    problems_as_json,
+    report_problems,
+    warn,
+)
 from recipectl.converge.values import Action, Survey
 from recipectl.errors import Problem, RecipectlError, UsageError
 from recipectl.systemd.store import Store
@@ -127,7 +133,7 @@ def of_place(place: Place) -> tuple[Gateway | None, tuple[Problem, ...]]:
 
 
 @click.command("gateway")
-@json_option("object")
+@json_object_option()
 @click.pass_obj
 def gateway_(place: Place, as_json: bool) -> int:
     """Show the one address of this host's models, and where each name leads."""
@@ -136,6 +142,8 @@ def gateway_(place: Place, as_json: bool) -> int:
     gateway, problems = of_place(place)
     report_problems(problems)
     if gateway is None:
+        if as_json:
+            print_json({"problems": problems_as_json(problems)})
         return exit_status(problems)
     settings = gateway.settings
     url = f"{'https' if settings.certificate else 'http'}://{settings.listen}/v1"
@@ -153,7 +161,8 @@ def gateway_(place: Place, as_json: bool) -> int:
     if has not in (None, gateway.digest):
         warn("what nginx serves now is not what is shown; `recipectl diff` says why")
     if as_json:
-        print_json({"url": url, "answers": answers, "keys": settings.keys is not None, "names": rows})
+        facts = {"url": url, "answers": answers, "keys": settings.keys is not None, "names": rows}
+        print_json(facts | {"problems": problems_as_json(problems)})
         return exit_status(problems)
     click.echo(url + ("" if settings.keys else "  (no key is asked for)"))
     if not answers:

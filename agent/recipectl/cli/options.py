@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import click
 
 from recipectl.cli.names import recipe_file, recipe_names
-from recipectl.errors import Problem, UsageError, on_host
+from recipectl.errors import Problem, RecipectlError, UsageError, on_host
 from recipectl.recipe import search
 
 if TYPE_CHECKING:  # pydantic and jinja2 are slow to import, and half of the verbs need neither
@@ -36,9 +37,30 @@ class Folder(click.Path):
         return super().convert(value, param, ctx)
 
 
-def json_option(container: str = "list") -> Callable[[_Verb], _Verb]:
-    """The option --json of a verb that prints a JSON list or object."""
-    return click.option("--json", "as_json", is_flag=True, help=f"Print a JSON {container}.")
+def json_option() -> Callable[[_Verb], _Verb]:
+    """The option --json of a verb that prints a JSON list."""
+    return click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
+
+
+def json_object_option(**empty: object) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """The option --json of a verb that prints a JSON object.
+
+    An error that ends the verb is printed as such an object as well: `empty`, and the `problems`.
+    """
+
+    def with_option(verb: Callable[..., int]) -> Callable[..., int]:
+        @functools.wraps(verb)
+        def answered(*values: object, as_json: bool, **named: object) -> int:
+            try:
+                return verb(*values, as_json=as_json, **named)
+            except RecipectlError as error:
+                if as_json:
+                    print_json(empty | {"problems": problems_as_json(error.problems)})
+                raise
+
+        return click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")(answered)
+
+    return with_option
 
 
 def print_json(value: object) -> None:

@@ -13,6 +13,7 @@ import click
 from recipectl.cli.names import RECIPES, SOME_RECIPES, complete_recipe
 from recipectl.cli.options import (
     Folder,
+    json_object_option,
     json_option,
     print_json,
     problems_as_json,
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 @SOME_RECIPES
 @click.option("-o", "--output", type=Folder(), metavar="DIR", help="Write the units here.")
 @click.option("--gateway", "of_gateway", is_flag=True, help="Print the unit and the files of the gateway.")
-@json_option("object")
+@json_object_option(units=[])
 @click.pass_obj
 def compile_(
     place: Place, recipes: tuple[str, ...], output: Path | None, of_gateway: bool, as_json: bool
