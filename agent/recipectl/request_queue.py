@@ -15,6 +15,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
+from http import HTTPStatus
 from pathlib import Path
 
 from recipectl.machine import processes
@@ -26,6 +27,18 @@ _POLL_SEC = 0.05
 _OPEN, _CLOSING = "open", "closing"
 _TRY_AGAIN_MS = 200
 _ACCEPTED_SEC = 0.1  # HAProxy needs it to count a request that it has just sent on
+_REQUEST_SEC = 30  # a request must have come in within this time
+# What HAProxy answers itself, and would answer as HTML: the error's code and message. A request that it
+# cannot read stays HTML, since HAProxy 2.6 answers that one before it looks for a file.
+_ANSWERS = {
+    408: ("request_timeout", f"the request did not come in within {_REQUEST_SEC} s"),
+    502: ("engine_ended", "the engine of `{name}` has ended before its answer; ask again"),
+    503: (
+        "model_unreachable",
+        "`{name}` was not ready within {wait_sec} s; see `recipectl status {name}` on its host",
+    ),
+    504: ("engine_silent", "the engine of `{name}` has sent nothing for a day"),
+}
 
 
 def configuration(wait_sec: int, folder: str) -> str:
@@ -33,6 +46,7 @@ def configuration(wait_sec: int, folder: str) -> str:
     # HAProxy tries again after `timeout connect`, where that is less than a second. Only a refused connection
     # is tried again, for an engine may have acted on anything that it took. Without `redispatch`, a request
     # keeps trying its first port.
+    error_files = "\n".join(f"    errorfile {status} {folder}/{status}.http" for status in _ANSWERS)
     return f"""global
     maxconn 8192
     stats socket {folder}/control mode 600 level admin
@@ -41,13 +55,12 @@ defaults
     timeout connect {_TRY_AGAIN_MS}ms
     timeout client 1d
     timeout server 1d
-    timeout http-request 30s
+    timeout http-request {_REQUEST_SEC}s
     timeout http-keep-alive 75s
     option http-server-close
     option http-no-delay
     option abortonclose
-    errorfile 502 {folder}/502.http
-    errorfile 503 {folder}/503.http
+{error_files}
 frontend clients
     bind fd@3
     maxconn 4096
@@ -65,10 +78,9 @@ def run_queue(options: argparse.Namespace) -> int:
     """Become HAProxy, with the socket that systemd holds."""
     folder = Path(os.environ["RUNTIME_DIRECTORY"])
     name = options.units[0].removeprefix("model-").removesuffix(".service")
-    ended = f"the engine of `{name}` has ended before its answer; ask again"
-    waited = f"`{name}` was not ready within {options.wait_sec} s; see `recipectl status {name}` on its host"
-    Path(folder, "502.http").write_text(_answer("502 Bad Gateway", "engine_ended", ended))
-    Path(folder, "503.http").write_text(_answer("503 Service Unavailable", "model_unreachable", waited))
+    for status, (code, message) in _ANSWERS.items():
+        text = _answer(status, code, message.format(name=name, wait_sec=options.wait_sec))
+        Path(folder, f"{status}.http").write_text(text)
     Path(folder, "pid").write_text(str(os.getpid()))
     if options.note:  # for apply: a user's manager does not keep which unit started a process
         processes.note_start(options.note)
@@ -77,13 +89,14 @@ def run_queue(options: argparse.Namespace) -> int:
     return os.execv(HAPROXY, (HAPROXY, "-db", "-f", str(file)))  # noqa: S606  (the socket comes along)
 
 
-def _answer(status: str, code: str, message: str) -> str:
+def _answer(status: int, code: str, message: str) -> str:
     """An HTTP answer with an error in OpenAI's form."""
-    error = {"message": message, "type": "server_error", "param": None, "code": code}
+    kind = "invalid_request_error" if status < 500 else "server_error"
+    error = {"message": message, "type": kind, "param": None, "code": code}
     body = json.dumps({"error": error}) + "\n"
     head = (
-        f"HTTP/1.1 {status}", "Content-Type: application/json", f"Content-Length: {len(body.encode())}",
-        "Cache-Control: no-cache", "Connection: close",
+        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", "Content-Type: application/json",
+        f"Content-Length: {len(body.encode())}", "Cache-Control: no-cache", "Connection: close",
     )  # fmt: skip
     return "\r\n".join((*head, "", body))
 

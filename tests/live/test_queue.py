@@ -5,6 +5,7 @@ import contextlib
 import http.client
 import json
 import os
+import socket
 import subprocess
 import threading
 import time
@@ -209,7 +210,7 @@ def test_a_rival_starts_once_the_stream_that_runs_is_complete_and_a_taken_port_i
     assert (told.returncode, f"port {PORT} is taken by" in told.stderr) == (1, True), told
 
 
-def test_a_stream_without_an_end_is_cut_after_the_drain_and_no_request_is_refused() -> None:
+def test_a_stream_without_an_end_is_cut_after_the_drain_and_half_a_request_is_a_408() -> None:
     """A stand-in: no engine here writes one stream for ever."""
     endless = """
 import http.server, sys, time
@@ -224,6 +225,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])), Handler).serve_forever()
 """
     queued(binary=script(Path("/opt/endless"), endless), queue={"drain": 3}, ready={"path": "/"})
+    slow = socket.create_connection(("127.0.0.1", PORT), timeout=100)
+    slow.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf")
     request = urllib.request.Request(f"http://127.0.0.1:{PORT}/v1/completions", b"{}")
     with urllib.request.urlopen(request, timeout=300) as stream:
         assert stream.readline() == b"data: {}\n"
@@ -233,6 +236,9 @@ http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--por
     with urllib.request.urlopen(f"http://127.0.0.1:{PORT}/", timeout=60) as answer:
         assert answer.status == 200
     assert "requests still run after 3 s, and are cut" in journal("model-alpha-queue-open.service")
+    with slow:
+        head, body = slow.makefile("rb").read().split(b"\r\n\r\n")
+    assert (head.split()[1], json.loads(body)["error"]["code"]) == (b"408", "request_timeout")
 
 
 def test_a_queued_model_that_has_failed_calls_the_hosts_hook() -> None:
