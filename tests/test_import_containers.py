@@ -95,6 +95,23 @@ def test_what_the_file_of_variables_says_of_the_project_counts(tmp_path: Path) -
     assert "COMPOSE_FILE=compose.yml:gpu.yml of " in "\n".join(left_out)
 
 
+def test_secrets_and_configs_that_are_files_are_paths_of_the_host(tmp_path: Path) -> None:
+    draft, lost = compose(
+        "    gpus: all\n    command: --model m --chat-template /chat.jinja --ssl-keyfile /run/secrets/tls.key\n"
+        "    configs:\n      - {source: template, target: /chat.jinja}\n"
+        "    secrets:\n      - {source: tls, target: tls.key}\n      - unused\n      - far\n"
+        "configs:\n  template: {file: ./a.jinja}\n"
+        "secrets:\n  tls: {file: ./tls.pem}\n  unused: {file: /etc/b}\n  far: {external: true}\n",
+        tmp_path,
+    )
+    assert draft.fields["extra_args"] == {
+        "chat-template": f"{tmp_path}/a.jinja", "ssl-keyfile": f"{tmp_path}/tls.pem"
+    }  # fmt: skip
+    assert "line 10: `secrets:` of the service: `far`, which is no file of this host" in lost
+    assert "line 10: `/etc/b` at /run/secrets/unused, which nothing in the recipe names" in lost
+    assert "template" not in lost
+
+
 def test_hosts_and_interfaces_of_the_containers_network_are_named(tmp_path: Path) -> None:
     variables = "{NCCL_SOCKET_IFNAME: eth0, LMCACHE_REMOTE_URL: 'redis://:pass@redis:6379', HF_ENDPOINT: 'https://hf-mirror.com'}"
     text = f"    gpus: all\n    environment: {variables}\n"

@@ -13,6 +13,7 @@ from recipectl.errors import RecipectlError, RecipeError, UsageError
 from recipectl.importers import go_yaml
 from recipectl.importers.command import Command, NoEngineError, script_in
 from recipectl.importers.compose_deploy import add_resources, gpus_of, set_restart
+from recipectl.importers.compose_mounts import Sources, mounts_of_files, sources
 from recipectl.importers.compose_variables import dotenv, interpolated
 from recipectl.importers.compose_words import scalar, split
 from recipectl.importers.container_options import Container
@@ -77,10 +78,10 @@ def compose_drafts(text: str, source: str) -> tuple[list[Draft], list[str]]:
     if files := variables.get("COMPOSE_FILE"):
         left_out.append(f"COMPOSE_FILE={files} of {folder / '.env'}, which may name further files; {_WHOLE}")
     with errors_at(source):
-        volumes = _volumes(data, folder, variables)
+        mounted = sources(data, folder, variables)
     for name, service in services.items():
         try:
-            drafts.append(_service_draft(str(name), service, root, folder, source, volumes, variables))
+            drafts.append(_service_draft(str(name), service, root, folder, source, mounted, variables))
         except UsageError as error:
             fault = "runs no engine" if isinstance(error, NoEngineError) else str(error)
             place = place_of(root, "services", str(name), *map(str, error.key or ["image"]))
@@ -88,26 +89,8 @@ def compose_drafts(text: str, source: str) -> tuple[list[Draft], list[str]]:
     return drafts, left_out
 
 
-def _volumes(data: Mapping[str, Any], folder: Path, variables: Mapping[str, str]) -> dict[str, str]:
-    """The volumes of a Compose file: their names for the container engine, or their folders of the host."""
-    project = (
-        variables.get("COMPOSE_PROJECT_NAME")
-        or data.get("name")
-        or re.sub("[^a-z0-9_-]", "", folder.name.lower())
-    )
-    volumes = {}
-    for name, value in mapping(data.get("volumes"), "volumes").items():
-        settings = value if isinstance(value, Mapping) else {}
-        options = interpolated(settings.get("driver_opts"), variables, [])
-        is_bind = isinstance(options, Mapping) and "bind" in str(options.get("o"))
-        device = options.get("device") if is_bind else None
-        own_name = settings.get("name") or (name if settings.get("external") else f"{project}_{name}")
-        volumes[str(name)] = str(device or own_name)
-    return volumes
-
-
 def _service_draft(
-    name: str, service: Any, root: Any, folder: Path, source: str, volumes: dict[str, str],
+    name: str, service: Any, root: Any, folder: Path, source: str, mounted: Sources,
     variables: Mapping[str, str],
 ) -> Draft:  # fmt: skip
     is_built = isinstance(service, dict) and "build" in service and "image" not in service
@@ -116,17 +99,17 @@ def _service_draft(
         remedy = _WHOLE if has_base else "give it one"
         raise UsageError(f"it has no `image:` here; {remedy}")
     lost: list[str] = []
-    container = Container({}, lost, mounts=Mounts(volumes=volumes))
+    container = Container({}, lost, mounts=Mounts(volumes=mounted.volumes))
     written, service = service, {}
     for key, value in written.items():
         node = node_of(root, "services", name, key)
         place = place_of(root, "services", name, key)
         if key not in _COMPOSE_OPTIONS:
             with at(place, lost):
-                is_used = key in ("image", "command", "entrypoint", "deploy")
+                is_used = key in ("image", "command", "entrypoint", "deploy", "secrets", "configs")
                 service[key] = interpolated(value, variables, lost if is_used else [])
                 container.place = place
-                _add_key(container, key, "false" if service[key] is False else service[key])
+                _add_key(container, key, "false" if service[key] is False else service[key], mounted)
             continue
         for container.place, part in _parts(node, place, value):
             with at(container.place, lost):
@@ -209,7 +192,7 @@ def _is_raw(value: Any) -> bool:
     return isinstance(item, dict) and item.get("format") == "raw"
 
 
-def _add_key(container: Container, key: str, value: Any) -> None:
+def _add_key(container: Container, key: str, value: Any, mounted: Sources) -> None:
     """Add what another key of a service means for its container, or name it."""
     written = f"`{key}:` of the service"
     if key == "labels":
@@ -217,6 +200,13 @@ def _add_key(container: Container, key: str, value: Any) -> None:
             container.add_label(str(label))
     elif key == "deploy":
         add_resources(container, value, written)
+    elif key in ("secrets", "configs"):
+        files = mounted.secrets if key == "secrets" else mounted.configs
+        for name, mount in mounts_of_files(key, value, files):
+            if mount:
+                container.add("-v", mount, written)
+            else:
+                container.leave_out(f"{written}: `{name}`, which is no file of this host")
     elif key == "extends":
         container.leave_out(f"{written}, and what it inherits; {_WHOLE}")
     elif key == "cap_drop" or (key == "healthcheck" and mapping(value, key).get("disable")):

@@ -10,7 +10,7 @@ from recipectl.importers.draft import VARIABLE_START, host_variable
 from recipectl.importers.lines import placed
 
 # What a container needs, and a unit has.
-_NOT_OF_ENGINE = re.compile(r"/(dev|proc|sys|run|etc/(localtime|timezone|passwd|group))\b")
+_NOT_OF_ENGINE = re.compile(r"/(dev|proc|sys|run(?!/secrets/)|etc/(localtime|timezone|passwd|group))\b")
 
 
 @dataclass

@@ -1,0 +1,66 @@
+"""What a Compose file mounts into its services: volumes, and the files of secrets and configs."""
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from recipectl.importers.compose_variables import interpolated
+from recipectl.importers.shapes import mapping, sequence
+
+# Where Docker puts what has no `target:`, or a relative one.
+_FOLDERS = {"secrets": "/run/secrets/", "configs": "/"}
+
+
+class Sources(NamedTuple):
+    """What services can mount: the volumes as the container engine names them, and files of the host."""
+
+    volumes: dict[str, str]
+    secrets: dict[str, str]
+    configs: dict[str, str]
+
+
+def sources(data: Mapping[str, Any], folder: Path, variables: Mapping[str, str]) -> Sources:
+    """The volumes of a Compose file, and the files of its secrets and configs; `folder` has the file."""
+    return Sources(
+        volumes=_volumes(data, folder, variables),
+        secrets=_files(data, "secrets", folder, variables),
+        configs=_files(data, "configs", folder, variables),
+    )
+
+
+def _volumes(data: Mapping[str, Any], folder: Path, variables: Mapping[str, str]) -> dict[str, str]:
+    """The volumes of a Compose file: their names for the container engine, or their folders of the host."""
+    project = (
+        variables.get("COMPOSE_PROJECT_NAME")
+        or data.get("name")
+        or re.sub("[^a-z0-9_-]", "", folder.name.lower())
+    )
+    volumes = {}
+    for name, value in mapping(data.get("volumes"), "volumes").items():
+        settings = value if isinstance(value, Mapping) else {}
+        options = interpolated(settings.get("driver_opts"), variables, [])
+        is_bind = isinstance(options, Mapping) and "bind" in str(options.get("o"))
+        device = options.get("device") if is_bind else None
+        own_name = settings.get("name") or (name if settings.get("external") else f"{project}_{name}")
+        volumes[str(name)] = str(device or own_name)
+    return volumes
+
+
+def _files(data: Mapping[str, Any], key: str, folder: Path, variables: Mapping[str, str]) -> dict[str, str]:
+    entries = mapping(data.get(key), key).items()
+    paths = {
+        str(name): interpolated(entry["file"], variables, [])
+        for name, entry in entries
+        if isinstance(entry, Mapping) and isinstance(entry.get("file"), str)
+    }
+    return {name: str(folder / path) for name, path in paths.items()}
+
+
+def mounts_of_files(key: str, value: Any, files: Mapping[str, str]) -> Iterator[tuple[str, str | None]]:
+    """The `secrets:` or `configs:` of a service: the name of each, and its mount where it is a file."""
+    for item in sequence(value, key):
+        entry = item if isinstance(item, Mapping) else {"source": item}
+        name = str(entry.get("source"))
+        target = Path(_FOLDERS[key], str(entry.get("target") or name))
+        yield name, f"{files[name]}:{target}:ro" if name in files else None
