@@ -891,6 +891,9 @@ def test_a_units_own_script_is_read_with_the_units_variables(tmp_path: Path) -> 
     script.write_text("#!/bin/bash\nexec /v/bin/vllm serve /m --port ${PORT:-8000}\n")
     draft = systemd_unit.draft(text, "m", "m.service")
     assert (draft.fields["port"], draft.fields["user"]) == (8001, "u")
+    script.write_text("#!/bin/bash\nfor i in 1 2; do\n  /v/bin/vllm serve /m\ndone\n")
+    with pytest.raises(UsageError, match=f"^line 4: {script}: line 3: it is in a loop"):
+        systemd_unit.draft(text, "m", "m.service")
 
 
 def test_what_a_unit_waits_for_and_writes_to_is_carried_over() -> None:

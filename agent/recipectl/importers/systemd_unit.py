@@ -67,11 +67,12 @@ def draft(text: str, name: str, source: str, drop_ins: Mapping[str, str] = Mappi
             command = _command(
                 start_settings[-1].value, environment, name, lost, _folder(unit_settings, name)
             )
-        command.stand_at(start_settings[-1].place)
-        command.unread_files += unread_files
-        for setting in _without_removed(unit_settings, "Environment"):
-            if re.search(r"(^|[\s\"'])PATH=", setting.value):
-                command.places.setdefault("PATH", setting.place)
+    command.stand_at(start_settings[-1].place)
+    command.unread_files += unread_files
+    for setting in _without_removed(unit_settings, "Environment"):
+        if re.search(r"(^|[\s\"'])PATH=", setting.value):
+            command.places.setdefault("PATH", setting.place)
+    with errors_at(command.place):
         result = draft_from_command(command, model_name(name.replace("@", "-")), f"From {source}.")
     result.not_carried_over += lost
     own_user = result.fields.get("user", "root")  # of `sudo -u` in ExecStart=
