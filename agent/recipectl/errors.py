@@ -20,6 +20,11 @@ class Problem(NamedTuple):
     sentence: str = ""
     severity: str = "error"
 
+    @property
+    def is_error(self) -> bool:
+        """False for a warning."""
+        return self.severity == "error"
+
     def __str__(self) -> str:
         if not self.file:
             return self.sentence

@@ -46,10 +46,10 @@ def engine_key(content: bytes) -> str:
     llama.cpp takes several keys with commas between them (llama-server --help); the first is as good as any.
     """
     lines = content.decode(errors="replace").splitlines()
-    found = [match for line in lines if (match := _ENGINE_LINE.match(line.strip()))]
-    if not found:
+    lines_of_keys = [match for line in lines if (match := _ENGINE_LINE.match(line.strip()))]
+    if not lines_of_keys:
         return ""
-    name, value = found[-1].groups()
+    name, value = lines_of_keys[-1].groups()
     value = value.strip().strip("\"'")
     return value.partition(",")[0] if name == "LLAMA_API_KEY" else value
 

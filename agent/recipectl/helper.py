@@ -79,7 +79,7 @@ def check_pins(options: argparse.Namespace) -> int:
 
 def check_lock(options: argparse.Namespace) -> int:
     """Name every difference between the unit's runtime and its lock; fail when the policy is `refuse`."""
-    from recipectl.machine import lockfile  # likewise
+    from recipectl.machine import lockfile  # one verb needs it
 
     refuse = options.policy == "refuse"
     try:

@@ -82,14 +82,14 @@ class Place:
 
     @property
     def state_folder(self) -> Path:
-        """The folder of the helper that units run."""
+        """The folder of the helper that units run, and of the records of upgrades and copies."""
         if not self.user:
             return Path("/var/lib/recipectl")
         return _xdg("XDG_STATE_HOME", ".local/state") / "recipectl"
 
     @property
     def cache_folder(self) -> Path:
-        """The folder of the compiled recipes and the engines' options."""
+        """The folder of what can be made again: compiled recipes, options of engines, checks of venvs."""
         if not self.user:
             return Path("/var/cache/recipectl")
         return _xdg("XDG_CACHE_HOME", ".cache") / "recipectl"

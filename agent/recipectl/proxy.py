@@ -20,7 +20,7 @@ def pass_requests(options: argparse.Namespace) -> int:
     if not (folder and processes.has_processes(folder)):
         _close_waiting(_LISTEN_FD)
         return 0
-    # proxyd counts idle time from the end of a connection. Without one, one started by hand is never idle.
+    # proxyd counts idle time from the end of a connection. One that was started by hand has had none yet.
     with contextlib.suppress(OSError):
         socket.create_connection(_own_address(_LISTEN_FD), timeout=2).close()
     host = f"[{options.address}]" if ":" in options.address else options.address

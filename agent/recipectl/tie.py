@@ -76,7 +76,7 @@ class Head:
         self.selector = selectors.DefaultSelector()
         self.peers: list[Peer] = []
         self.refused: set[int] = set()  # ranks whose refusal was reported
-        self.turned_away: set[str] = set()  # addresses, likewise
+        self.turned_away: set[str] = set()  # addresses whose refusal was reported
         self.is_ready = threading.Event()
 
     def run(self) -> None:

@@ -179,17 +179,17 @@ class Watch:
         """`ask: progress`. Counters must move while there are requests; without any, a token is due."""
         clients_now = self.clients_now()
         asking = self.asking(clients_now)
-        now = self.metrics()
-        if now is None:
+        metrics = self.metrics()
+        if metrics is None:
             return "does not answer /metrics"
-        before, self.before = self.before, now
-        moved = before is None or (now.progress != before.progress and not now.stuck(before))
+        before, self.before = self.before, metrics
+        moved = before is None or (metrics.progress != before.progress and not metrics.stuck(before))
         if moved and before is not None:
             self.failures = 0  # it does not hang, however slow it is
-        if any(now.requests.values()):
-            return self._stands_still(now)
+        if any(metrics.requests.values()):
+            return self._stands_still(metrics)
         # A core that has stopped reports no requests: clients may wait for it.
-        if asking and not now.progress:
+        if asking and not metrics.progress:
             self.say_once("/metrics counts no tokens: a hang cannot be told from a long queue")
             return None
         due = self.failures or time.monotonic() >= self.completion_due_sec
@@ -227,11 +227,11 @@ class Watch:
         end = time.monotonic() + self.options.timeout_sec
         while time.monotonic() < end:
             time.sleep(_LOOK_AGAIN_SEC)
-            now = self.metrics()
-            if now is None:
+            metrics = self.metrics()
+            if metrics is None:
                 continue
-            self.before = now
-            stuck &= now.stuck(first)
+            self.before = metrics
+            stuck &= metrics.stuck(first)
             if not stuck:
                 return None
         count = sum(first.requests[engine] for engine in stuck)

@@ -148,7 +148,7 @@ class _Comparison:
     def _of_recipe(self, evidence: _Evidence) -> Iterator[Difference]:
         """The recipe as it is now against its units on disk."""
         for problem in evidence.problems:
-            if problem.severity == "warning":  # no error is one
+            if not problem.is_error:  # only a recipe that is held is a warning here
                 remedy = f"recipectl upgrade --status {evidence.name}"
                 yield Difference("unit", "the recipe is held", problem.sentence, remedy)
             elif problem.kind == "lock":

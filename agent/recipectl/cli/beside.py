@@ -68,7 +68,7 @@ def not_running_beside(
     for other in manager.states([*service_of], brief=True) if service_of else ():
         names = UnitNames.of_service(service_of[other.name])
         never_asked = other.name == names.queue and other.active_state == "inactive"
-        if (other.active_state in ("inactive", "failed") and not never_asked) or other.waits_to_restart:
+        if (other.is_down and not never_asked) or other.waits_to_restart:
             # A tie that starts beside a running member would wait for its end.
             remedy = (
                 f"recipectl restart {names.recipe}"

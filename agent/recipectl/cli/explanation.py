@@ -16,6 +16,7 @@ import click
 
 from recipectl.compiler import service_settings
 from recipectl.compiler.environment import key_of
+from recipectl.compiler.lifetimes import STARTS_BEFORE_LIMIT
 from recipectl.compiler.model import CompiledModel, ResolvedRecipe
 from recipectl.engines.argv import INFERRED, Word
 from recipectl.recipe.positions import KeyPath, Positions
@@ -33,7 +34,7 @@ _KEYS = {
     "Restart": ("on_demand",), "NoNewPrivileges": ("hardening",), "WantedBy": ("autostart",),
 }  # fmt: skip
 
-_RESTARTS = "restarts, 4 attempts"
+_RESTARTS = f"restarts, {STARTS_BEFORE_LIMIT} attempts"
 _SET = "restarts, with its set"
 _ON_DEMAND = "a request starts it again"
 _SERVICE = "`service:` of the recipe"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shlex
 import signal
@@ -115,9 +114,7 @@ def _systemds_words(status: int, unit: InstalledUnit | None, program: str = "") 
 def _missing_secrets(unit: InstalledUnit | None) -> list[str]:
     """The files of secrets that are not there, for a caller that may look."""
     files = (file.replace("%%", "%") for file in (unit.secret_files if unit else ()))
-    with contextlib.suppress(OSError):
-        return [file for file in files if not Path(file).exists()]
-    return []
+    return [file for file in files if _is_missing(file)]
 
 
 def how_it_ended(state: UnitState, unit: InstalledUnit | None = None) -> str:
@@ -170,7 +167,7 @@ def reason_not_ready(place: Place, state: UnitState, unit: InstalledUnit | None)
     taken = _port_holder(unit, state.name) if state.active_state != "inactive" else None
     if taken:
         sentence += f"; {taken}"
-    checked = state.active_state in ("inactive", "failed") and _failed_check(state, unit)
+    checked = state.is_down and _failed_check(state, unit)
     # Where a check, or systemd itself, has started nothing, the log is about an earlier run.
     nothing_ran = checked or state.result == "resources"
     failed = state.failed_command
@@ -186,7 +183,7 @@ def _sentence(state: UnitState, unit: InstalledUnit | None) -> str | None:
         return "its unit is masked"
     if state.word == "ready":
         return None
-    if state.active_state in ("inactive", "failed") and (check := _failed_check(state, unit)):
+    if state.is_down and (check := _failed_check(state, unit)):
         return f"{check} of its unit is not met"
     again = f" after {state.restarts} crashes, the last time it {how_it_ended(state, unit)}"
     before = again if state.crashes else ""

@@ -156,4 +156,4 @@ def check_(place: Place, recipes: tuple[str, ...], as_json: bool) -> int:
         problems += findings
     if as_json:
         print_json({"models": checked, "problems": problems_as_json(problems)})
-    return 2 if any(problem.severity == "error" for problem in problems) else selection.status
+    return 2 if any(problem.is_error for problem in problems) else selection.status

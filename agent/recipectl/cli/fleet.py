@@ -14,7 +14,6 @@ from recipectl.errors import UsageError
 from recipectl.text import names_in_words, natural
 
 if TYPE_CHECKING:
-    from recipectl.errors import Problem
     from recipectl.fleet.remote import Answer
     from recipectl.fleet.versions import Comparison
     from recipectl.place import Place
@@ -53,11 +52,7 @@ def check(inventory: Path, as_json: bool) -> int:
     else:
         for problem, names in findings.items():
             click.echo(f"{problem} ({names_in_words(names)})", err=True)
-    return 2 if any(_is_error(problem) for problem in findings) else 0
-
-
-def _is_error(problem: Problem) -> bool:
-    return problem.severity == "error"
+    return 2 if any(problem.is_error for problem in findings) else 0
 
 
 @fleet_.command("versions")

@@ -30,7 +30,7 @@ _ROW = "{:<32}  {:<24}  {}"
 
 def exit_status(problems: Sequence[Problem]) -> int:
     """2 where the host file is wrong, 1 where the host is, 0 without errors."""
-    errors = [problem for problem in problems if problem.severity == "error"]
+    errors = [problem for problem in problems if problem.is_error]
     return max((2 if problem.file else 1 for problem in errors), default=0)
 
 
@@ -156,9 +156,9 @@ def gateway_(place: Place, as_json: bool) -> int:
         }
         for route in gateway.routes.by_name.values()
     ]
-    has = host.loaded()
-    answers = has is not None
-    if has not in (None, gateway.digest):
+    loaded_digest = host.loaded()
+    answers = loaded_digest is not None
+    if loaded_digest not in (None, gateway.digest):
         warn("what nginx serves now is not what is shown; `recipectl diff` says why")
     if as_json:
         facts = {"url": url, "answers": answers, "keys": settings.keys is not None, "names": rows}

@@ -80,11 +80,7 @@ def database_recipes(path: Path) -> list[Any]:
 
 def document_of(path: Path) -> tuple[dict[str, Any], Any]:
     """The mapping of a YAML file, and its root node, which knows the lines; UsageError for another file."""
-    text = read_text(path)
-    try:
-        data, root = go_yaml.load(text)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise RecipeError((syntax_problem(error, text, str(path)),)) from error
+    data, root = go_yaml.document(read_text(path), str(path))
     return _mapping(data, path), root
 
 

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 
 _LONG_SEC = 10  # a load that takes longer is told at once
-_DOWN = ("inactive", "failed")
 
 
 def existing(manager: Manager, service: str, place: Place) -> UnitState:
@@ -138,7 +137,7 @@ def _also_stopped(manager: Manager, verb: str, services: tuple[str, ...]) -> dic
         others |= dict.fromkeys(dependents, f"it requires {service}")
     others = {name: reason for name, reason in others.items() if name not in services}
     states = manager.states([*others], brief=True)
-    return {state.name: others[state.name] for state in states if state.active_state not in _DOWN}
+    return {state.name: others[state.name] for state in states if not state.is_down}
 
 
 def _tell_of_edits(place: Place, services: tuple[str, ...]) -> None:
@@ -177,13 +176,13 @@ def _refuse_foreign_and_rivals(place: Place, manager: Manager, services: tuple[s
             raise UsageError(f"{service} and {rival} stop each other; start one of them", kind="relation")
 
 
-_NO_BLOCK = click.option("--no-block", is_flag=True, help="Do not wait until it is done.")
+NO_BLOCK = click.option("--no-block", is_flag=True, help="Do not wait until it is done.")
 _DRY_RUN = click.option("--dry-run", is_flag=True, help="Change nothing, and show what would be stopped.")
 
 
 @click.command("start")
 @models_argument
-@_NO_BLOCK
+@NO_BLOCK
 @_DRY_RUN
 @click.pass_obj
 def start_(place: Place, recipes: tuple[str, ...], no_block: bool, dry_run: bool) -> int:
@@ -193,7 +192,7 @@ def start_(place: Place, recipes: tuple[str, ...], no_block: bool, dry_run: bool
 
 @click.command("stop")
 @models_argument
-@_NO_BLOCK
+@NO_BLOCK
 @_DRY_RUN
 @click.option("--socket", "with_socket", is_flag=True, help="Stop the sockets of models, too.")
 @click.pass_obj
@@ -205,7 +204,7 @@ def stop_(place: Place, recipes: tuple[str, ...], no_block: bool, dry_run: bool,
 
 @click.command("restart")
 @models_argument
-@_NO_BLOCK
+@NO_BLOCK
 @_DRY_RUN
 @click.pass_obj
 def restart_(place: Place, recipes: tuple[str, ...], no_block: bool, dry_run: bool) -> int:
@@ -275,7 +274,7 @@ def _is_ready(place: Place, manager: Manager, service: str) -> bool:
     # A job that waits or runs may be a restart: `active` is then about the old process.
     has_job = manager.has_job(service)
     state = existing(manager, service, place)
-    if state.active_state in ("failed", "inactive") and not has_job:
+    if state.is_down and not has_job:
         unit = None if place.remote else Store(place.unit_folder).read(service)
         reason = reason_not_ready(place, state, unit)
         why, command = (f": {reason.sentence}", reason.next_command) if reason else ("", "recipectl start")

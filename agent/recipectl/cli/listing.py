@@ -53,7 +53,7 @@ def _difference(
     if model.autostart is not None and model.autostart != (model.enabled_unit in enabled):
         return "not enabled" if model.autostart else "still enabled"
     if state is None or not state.main_pid:
-        down = state and state.active_state in ("inactive", "failed")
+        down = state and state.is_down
         return "start is due" if down and model.autostart and not model.on_demand else ""
     digest = started_digest(state.name, place.runtime_folder, user=place.user)
     rotated = processes.rotated_secrets(state.main_pid, units[0].secret_files)

@@ -39,7 +39,7 @@ def model_names(place: Place) -> list[str]:
         from recipectl.systemd.dbus import Manager
 
         with Manager(user=False, host=place.remote) as manager:
-            services = manager.unit_files("model-*.service")
+            services = manager.model_services()
     else:
         services = Store(place.unit_folder).services()
     return sorted(UnitNames.of_service(name).recipe for name in services if not is_companion(name))

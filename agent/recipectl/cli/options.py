@@ -131,7 +131,7 @@ def choose(result: CompileResult, names: Sequence[str], place: Place) -> Selecti
     for name, failures in result.failures.items():
         if not names or name in stems:
             problems += failures
-    status = 2 if any(problem.severity == "error" for problem in problems) else 0
+    status = 2 if any(problem.is_error for problem in problems) else 0
     models = tuple(model for model in result.models if not names or model.name in stems)
     problems += [warning for model in models for warning in model.warnings]
     if unused := _unused_shell_variable(models, place):

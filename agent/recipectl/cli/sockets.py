@@ -1,6 +1,5 @@
 """Jobs of models that may have a socket: on demand, or with a queue."""
 
-import contextlib
 from collections.abc import Sequence
 
 import click
@@ -33,9 +32,7 @@ def queue_job(manager: Manager, verb: str, state: UnitState, *, with_socket: boo
         return manager.queue(verb, service)
     if state.active_state == "failed":
         say(f"{service} had failed ({state.result}); its start limit was reset", err=True)
-    # Starts by people do not count against the start limit.
-    with contextlib.suppress(BusError):  # a unit that is not loaded has no count
-        manager.reset_failed(service)
+    manager.reset_failed(service)  # starts by people do not count against the start limit
     if not on_demand:
         if state.active_state != "active":
             _require_socket(

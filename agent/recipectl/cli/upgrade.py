@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from recipectl.cli.failures import said_by
-from recipectl.cli.jobs import existing
+from recipectl.cli.jobs import NO_BLOCK, existing
 from recipectl.cli.names import (
     complete_recipe,
     has_all_option,
@@ -40,15 +40,13 @@ if TYPE_CHECKING:
     from recipectl.converge.records import Record
     from recipectl.place import Place
 
-_NO_BLOCK = click.option("--no-block", is_flag=True, help="Do not wait until it is done.")
-
 
 @click.command("upgrade")
 @click.argument("recipe", required=False, metavar="[RECIPE]", shell_complete=complete_recipe)
 @click.option("--to", metavar="REQUIREMENT|PATH", help="vllm==0.33.0, a venv, or a program.")
 @click.option("--dry-run", is_flag=True, help="Change nothing, and show the steps.")
 @click.option("--status", is_flag=True, help="Show where upgrades are, and how the last ones ended.")
-@_NO_BLOCK
+@NO_BLOCK
 @json_option()
 @click.option("--run", "is_unit", is_flag=True, hidden=True)
 @click.option("--back", is_flag=True, hidden=True)
@@ -154,7 +152,7 @@ def _begin(place: Place, record: Record, *, no_block: bool) -> int:
 
 @click.command("rollback")
 @click.argument("recipe", metavar="RECIPE", shell_complete=complete_recipe)
-@_NO_BLOCK
+@NO_BLOCK
 @click.pass_obj
 def rollback_(place: Place, recipe: str, no_block: bool) -> int:
     """Take the last upgrade of a model back; a second rollback takes back the upgrade before that."""
@@ -240,7 +238,7 @@ def _ask(place: Place, manager: Manager, service: str, *, alone: bool) -> int:
     if state.active_state != "active":
         click.echo(f"{names.recipe} is {state.word}, and is not asked; start it first", err=True)
         return 1 if alone else 0
-    with moving_line(f"{names.recipe}: asking its canaries".format):
+    with moving_line(lambda: f"{names.recipe}: asking its canaries"):
         answer = questions.run(manager, names.canaries)
     if answer.well:
         say(f"{names.recipe} passes its canaries")

@@ -66,7 +66,7 @@ class OtherVerbs:
         held = {name: why for name, why in holds.held(self.place).items() if name != model}
         decision = decide(self.place, (model,), manager, held=held, alone=True)
         failure = carry_out(decision, store, manager, as_json=False) if decision.status == 0 else None
-        errors = [problem for problem in decision.problems if problem.severity == "error"]
+        errors = [problem for problem in decision.problems if problem.is_error]
         if failure or decision.status:
             raise failure or HostError(errors)
 
@@ -145,19 +145,16 @@ def begin(place: Place, record: Record) -> None:
 
 def _unit_text(place: Place) -> str:
     """The text of the unit that runs upgrades."""
-    from recipectl.compiler.unit_text import templates
+    from recipectl.compiler.unit_text import rendered
 
     user = ("--user",) if place.user else ()
     program = " ".join(map(quoting.word, (sys.executable, "-I", "-m", "recipectl", *user, "upgrade")))
-    return (
-        templates()
-        .get_template(f"{_TEMPLATE}.j2")
-        .render(
-            program=program,
-            state=quoting.word(str(records.folder(place))),
-            runtime=place.runtime_folder,
-            wanted_by="default.target" if place.user else "multi-user.target",
-        )
+    return rendered(
+        f"{_TEMPLATE}.j2",
+        program=program,
+        state=quoting.word(str(records.folder(place))),
+        runtime=place.runtime_folder,
+        wanted_by="default.target" if place.user else "multi-user.target",
     )
 
 
@@ -222,7 +219,7 @@ def follow(place: Place, model: str) -> int:
             if record and not compared and record.step in _AFTER_FLAGS:
                 compared = True
                 _print_log(place, record, UnitNames(model).check)
-            gone = manager.states((unit_of(model),))[0].active_state in ("inactive", "failed")
+            gone = manager.states((unit_of(model),))[0].is_down
             ended = ended + 1 if gone else 0
     if record and not record.is_over:  # somebody cancelled the start of its unit, or has masked it
         run(place, model, back=True)
@@ -266,7 +263,7 @@ def last_record(place: Place, model: str) -> Record | None:
     if record is None or record.is_over:
         return record
     with Manager(user=place.user) as manager:
-        is_running = manager.states((unit_of(model),))[0].active_state not in ("inactive", "failed")
+        is_running = not manager.states((unit_of(model),))[0].is_down
     if is_running:
         fault = f"an upgrade of `{model}` is under way, at the step `{record.step}`"
         remedy = f"wait for its end, or end it with `systemctl stop {unit_of(model)}`, which goes back"

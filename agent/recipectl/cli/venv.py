@@ -221,7 +221,7 @@ def verify_(place: Place, venvs: tuple[str, ...], as_json: bool) -> int:
     status = 0
     for path in paths:
         try:
-            with moving_line(f"verifying {path}".format):
+            with _step(f"verifying {path}"):
                 results.append((path, findings(path, place.cache_folder)))
         except RecipectlError as error:  # the other venvs are verified all the same
             click.echo(str(error), err=True)

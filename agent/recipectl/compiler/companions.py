@@ -122,7 +122,7 @@ def canary_values(
     }
 
 
-def question(recipe: Recipe, watch: Watch, resolved: ResolvedRecipe) -> str:
+def question(watch: Watch, resolved: ResolvedRecipe) -> str:
     """The question of a watch. The default is `progress` if the engine has metrics, else `health`."""
     if watch.ask or watch.path:
         return watch.ask or "health"
@@ -172,7 +172,7 @@ def watch_values(
 ) -> tuple[Values, Values]:
     """The values of the unit that asks, and of the unit that kills."""
     names = UnitNames(resolved.name)
-    ask, key = question(recipe, watch, resolved), secrets.api_key(recipe)
+    ask, key = question(watch, resolved), secrets.api_key(recipe)
     command = helper.watch(resolved, watch, ask, key.name if key else None, names.service)
     manager = "--user " if installation.user else ""
     stop = f"/usr/bin/systemctl {manager}--quiet stop --no-block {names.service}"

@@ -8,7 +8,7 @@ from recipectl.recipe.yamlfile import LEGACY_GPUS
 PCI_VENDORS = {"cuda": "0x10de", "rocm": "0x1002"}  # as /sys/bus/pci/devices/*/vendor has them
 # CUDA opens them whichever GPU it uses.
 _NVIDIA_NEEDED = ("/dev/nvidiactl", "/dev/nvidia-uvm")
-_NVIDIA_COMMON = ("/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools", "/dev/nvidia-modeset")
+_NVIDIA_FURTHER = ("/dev/nvidia-uvm-tools", "/dev/nvidia-modeset")
 
 
 def select(recipe: Recipe) -> GpuSelection:
@@ -65,8 +65,7 @@ def device_settings(recipe: Recipe, gpus: GpuSelection) -> list[str]:
     if gpus.mode not in ("none", "indices"):
         sentence = "`device_isolation` needs `gpus:` as indices, or `none`; write them so"
         raise UsageError(sentence, "device_isolation", kind="gpu")
-    others = [node for node in _NVIDIA_COMMON if node not in _NVIDIA_NEEDED]
-    nodes = [*(others if recipe.accelerator == "cuda" else ()), *device_nodes(recipe, gpus)]
+    nodes = [*(_NVIDIA_FURTHER if recipe.accelerator == "cuda" else ()), *device_nodes(recipe, gpus)]
     return ["DevicePolicy=closed", *(f"DeviceAllow={node} rw" for node in nodes if gpus.devices)]
 
 

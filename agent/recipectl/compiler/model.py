@@ -101,7 +101,7 @@ class CompiledModel(NamedTuple):
 
     @property
     def socket(self) -> str:
-        """The socket where clients ask, if it has one."""
+        """The name of the socket where clients ask, or would ask."""
         return self.unit_names.queue_socket if self.queued else self.unit_names.socket
 
     @property

@@ -61,7 +61,7 @@ def environment_files(recipe: Recipe) -> dict[str, str]:
 
 
 def api_key(recipe: Recipe) -> Credential | None:
-    """The key of an engine's API, for the watch that asks it; None without one."""
+    """The key of an engine's API, for whatever asks it; None without one."""
     variables = (name for name in ENGINES[recipe.backend].key_variables if name in recipe.secrets)
     return next((Credential("api-key", recipe.secrets[name]) for name in variables), None)
 

@@ -25,25 +25,24 @@ def apply(
     """
     work = _Work(plan, store, manager, report)
     create_accounts(plan.of("create group"), plan.of("create user"))
-    work.each("create group", lambda _: None)
-    work.each("create user", lambda _: None)
+    work.report_done("create group", "create user")
     for path in plan.of("write helper"):  # all units rest on it: without it, none is changed
         write_helper(Path(path))
-    work.each("write helper", lambda _: None)
+    work.report_done("write helper")
     changes_units = bool(plan.of("write", "remove", "enable", "disable", "reload"))
     if changes_units:
         store.note_reload_due()
     work.each("remove", work.remove)
     if plan.units:
         store.write(*plan.units)
-        work.each("write", lambda _: None)
+        work.report_done("write")
     work.each("enable", lambda unit: manager.enable((unit, TARGET)))
     work.each("disable", lambda unit: manager.disable((unit,)))
     if changes_units:
         with work.noting("the units could not be reloaded"):
             manager.reload()
             store.note_reloaded()
-        work.each("reload", lambda _: None)
+        work.report_done("reload")
     work.each("stop", work.stop)
     work.each("restart", work.restart)
     work.each("start", lambda unit: manager.start_without_waiting("Start", unit))
@@ -81,6 +80,12 @@ class _Work:
             if len(self.failures) == before:
                 self.report(action)
 
+    def report_done(self, *verbs: str) -> None:
+        """Report the actions of some verbs, which were carried out together."""
+        for action in self.actions:
+            if action.verb in verbs:
+                self.report(action)
+
     @contextlib.contextmanager
     def noting(self, subject: str) -> Iterator[None]:
         """Note an error of one step, and let the next step run."""
@@ -101,8 +106,7 @@ class _Work:
     def remove(self, unit: str) -> str | None:
         if failure := _failure(unit, self.manager.job("Stop", unit), "could not be stopped, and stays"):
             return failure
-        with contextlib.suppress(RecipectlError):  # it has not failed, or is not loaded
-            self.manager.reset_failed(unit)
+        self.manager.reset_failed(unit)
         try:
             self.manager.disable((unit,))
         except RecipectlError:  # systemd cannot read its [Install]

@@ -154,7 +154,7 @@ def _on_demand_jobs(model: Situation) -> list[Action]:
     actions = []
     if model.survey.is_up(model.names.proxy):
         actions.append(Action("stop", model.names.proxy, reason))
-    if model.running and any(model.is_up(name) for name in model.neighbours.dependents):
+    if model.running and any(model.is_model_up(name) for name in model.neighbours.dependents):
         actions.append(Action("restart", model.names.service, f"{reason}, and other models require it"))
     elif model.running:
         actions.append(Action("stop", model.names.service, reason))

@@ -111,7 +111,7 @@ class Situation:
     @property
     def will_start(self) -> bool:
         """True if the model must be up and is not; it is not started where that would stop a running one."""
-        stops_others = any(self.is_up(rival) for rival in self.neighbours.stopped)
+        stops_others = any(self.is_model_up(rival) for rival in self.neighbours.stopped)
         return not self.running and self.model.autostart is True and not stops_others
 
     @property
@@ -128,5 +128,5 @@ class Situation:
         stale = listens_otherwise(self.model, socket, self.survey) or socket in self.survey.silent_sockets
         return (self.model.on_demand or self.model.queued) and stale and self.survey.is_up(socket)
 
-    def is_up(self, recipe: str) -> bool:
+    def is_model_up(self, recipe: str) -> bool:
         return self.survey.is_up(UnitNames(recipe).service)

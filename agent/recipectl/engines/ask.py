@@ -2,8 +2,6 @@
 
 import contextlib
 import hashlib
-import http.client
-import io
 import json
 import os
 import pwd
@@ -242,20 +240,8 @@ def _answer(host: str, port: int, path: str) -> tuple[int | None, object]:
     text = sockets.http_answer(host, port, path, _TIMEOUT_SEC, _MAX_BYTES)
     if text is None:
         return None, None
-    received: Any = _Received(text)
-    response = http.client.HTTPResponse(received)
+    status = sockets.status_of(text) or 0
     try:
-        response.begin()
-        return response.status, json.loads(response.read()) if response.status == 200 else None
-    except (http.client.HTTPException, OSError, ValueError, RecursionError):
+        return status, json.loads(text.partition(b"\r\n\r\n")[2]) if status == 200 else None
+    except (ValueError, RecursionError):
         return 0, None
-
-
-class _Received:
-    """What was received, in the form of a socket."""
-
-    def __init__(self, text: bytes) -> None:
-        self._text = text
-
-    def makefile(self, _mode: str) -> io.BytesIO:
-        return io.BytesIO(self._text)

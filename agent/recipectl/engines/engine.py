@@ -27,7 +27,6 @@ class Engine(NamedTuple):
     version_key: str
     flags: dict[str, str | None]  # field -> flag, in the customary order; None where the field means nothing
     nodes: Callable[[Nodes, Parallel], tuple[str, ...]]  # the words for one host of several
-    # Variables that people take for --host and --port, and that mean something else (vllm#8791).
     model_variables: tuple[str, ...] = ()  # what it reads another model from
     key_variables: tuple[str, ...] = ()  # what it reads the key of its API from
     key_flags: tuple[str, ...] = ("--api-key", "--api_key")  # or its beginning
@@ -41,6 +40,7 @@ class Engine(NamedTuple):
     hub_flag: str | None = None  # instead of `model_flag`, for a model of the hub
     config_flag: str | None = None  # names a YAML file whose keys are flags
     model_sources: tuple[str, ...] = ()  # flags that name a model in another way
+    # Variables that people take for --host and --port, and that mean something else (vllm#8791).
     misleading_variables: tuple[str, ...] = ()
     address_variable: str | None = None  # its own address among several hosts
     rendezvous_port: int = 0  # where the head of several hosts listens by default

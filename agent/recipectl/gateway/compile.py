@@ -124,8 +124,8 @@ def differences(gateway: Gateway, folder: Path, installed: Mapping[str, Installe
         return
     if unit.text != gateway.unit.text or host.installed(folder) != dict(gateway.files):
         yield "the files of the gateway are not what the recipes say; run `recipectl apply`"
-    has = host.loaded()
-    if has is None:
+    loaded_digest = host.loaded()
+    if loaded_digest is None:
         yield "models-gateway.service does not answer; see `systemctl status models-gateway`"
-    elif has != gateway.digest:
-        yield f"nginx has loaded configuration {has}, not {gateway.digest}; run `recipectl apply`"
+    elif loaded_digest != gateway.digest:
+        yield f"nginx has loaded configuration {loaded_digest}, not {gateway.digest}; run `recipectl apply`"

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from recipectl.compiler import sandbox
 from recipectl.compiler.model import GatewaySettings
 from recipectl.compiler.secrets import Credential
-from recipectl.compiler.unit_text import templates
+from recipectl.compiler.unit_text import rendered, templates
 from recipectl.gateway.routes import Routes
 from recipectl.gateway_keys import ENGINE_PREFIX
 from recipectl.machine.installation import Installation
@@ -178,9 +178,7 @@ def credentials(settings: GatewaySettings, routes: Routes) -> list[Credential]:
 def _unit(
     settings: GatewaySettings, routes: Routes, nginx: Nginx, source: str, installation: Installation
 ) -> tuple[Unit, str]:
-    lines = [
-        *sandbox.helper_lines(USER, limited=False),
-    ]
+    lines = sandbox.helper_lines(USER, limited=False)
     if settings.address[1] < 1024:
         lines += [f"{name}=CAP_NET_BIND_SERVICE" for name in ("CapabilityBoundingSet", "AmbientCapabilities")]
     needed = credentials(settings, routes)
@@ -190,7 +188,8 @@ def _unit(
     # The helper's path is no part of it: another release of recipectl restarts nothing.
     digest = digest_of(json.dumps([lines, secrets, nginx.program]))
     words = (nginx.program, "-e", "stderr", "-c", f"{FOLDER}/nginx.conf")
-    text = templates().get_template("models-gateway.service.j2").render(
+    text = rendered(
+        "models-gateway.service.j2",
         source=quoting.line(source),
         credentials=[*secrets, *defaults],
         prepare=quoting.command_line((*installation.helper, "prepare-gateway")),
@@ -198,5 +197,5 @@ def _unit(
         sandbox=lines,
         digest=digest,
         digest_field=f"{DIGEST_FIELD}={digest}",
-    )  # fmt: skip
+    )
     return sealed(Unit(GATEWAY, text)), digest

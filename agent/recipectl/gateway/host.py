@@ -62,11 +62,11 @@ def loaded() -> str | None:
 def wait_until_loaded(digest: str, has_ended: Callable[[], bool]) -> str | None:
     """Wait until the running nginx has a configuration; else a sentence. The old workers may still answer."""
     end = time.monotonic() + _LONGEST_RELOAD_SEC
-    while (has := loaded()) != digest:
+    while (loaded_digest := loaded()) != digest:
         if has_ended():
             return "models-gateway.service does not stay up"
         if time.monotonic() > end:
-            state = f"has still configuration {has}" if has else "does not answer"
+            state = f"has still configuration {loaded_digest}" if loaded_digest else "does not answer"
             return f"models-gateway.service {state}"
         time.sleep(0.02)
     return None
@@ -164,9 +164,9 @@ def require_readable(folder: Path) -> None:
 
 
 def _keys(path: str, content: Callable[[Path], bytes]) -> dict[str, str]:
-    if path.endswith(".cred"):
-        return _sealed_keys(path)
     try:
+        if path.endswith(".cred"):
+            return _sealed_keys(path)
         mode = Path(path).stat().st_mode
         if mode & 0o077:
             raise UsageError(f"others may read {path}; set mode 0600", "gateway", "keys", kind="secret")
@@ -180,7 +180,7 @@ def _keys(path: str, content: Callable[[Path], bytes]) -> dict[str, str]:
 
 
 def _sealed_keys(path: str) -> dict[str, str]:
-    """The keys in an encrypted file, as systemd would read it; UsageError where it cannot."""
+    """The keys in an encrypted file, as systemd would read it; ValueError where it cannot."""
     words = ["systemd-creds", "decrypt", "--name=keys", path, "-"]
     try:
         done = subprocess.run(words, capture_output=True, check=False, timeout=60)  # noqa: S603  (fixed words)
@@ -190,8 +190,6 @@ def _sealed_keys(path: str) -> dict[str, str]:
         return gateway_keys.parse(done.stdout)
     except OSError as error:
         raise RecipectlError(f"systemd-creds cannot be run ({error.strerror}); install systemd") from error
-    except ValueError as error:
-        raise UsageError(f"{path} is wrong: {error}; correct it", "gateway", "keys", kind="value") from error
 
 
 def included(path: str | None, content: Callable[[Path], bytes]) -> bytes:

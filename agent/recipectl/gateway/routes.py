@@ -73,7 +73,7 @@ def target_of_unit(unit: InstalledUnit, installed: Collection[str]) -> Target | 
 
 
 def _shown_by(names: UnitNames, units: Collection[str], *, is_held: bool) -> str:
-    """The unit that shows whether requests may go to a model. Earlier releases have only the service."""
+    """The unit that shows whether a model may get requests; its service if `gateway:` came later."""
     if names.reachable in units:
         return names.reachable
     return "" if is_held else names.service

@@ -40,7 +40,8 @@ class _Arguments:
         if not option.values and "on" in (shipped_options(self.backend).choices(option.flag) or ()):
             self.notes.append(f"`{option.name}` alone, which means `on` in older releases")
             option = replace(option, values=("on",), raw=(*option.raw, "on"))
-        key, flag = self._field(option)
+        key = self._field(option)
+        flag = ENGINES[self.backend].flags[key] if key else None
         if key and flag and key not in self.fields:
             value = field_value(self.backend, key, flag, option)
             if value is not None:
@@ -55,13 +56,13 @@ class _Arguments:
         else:
             self.args += option.raw
 
-    def _field(self, option: GivenOption) -> tuple[str | None, str | None]:
-        """The field for an option and the field's flag; (None, None) when the option is in no field."""
+    def _field(self, option: GivenOption) -> str | None:
+        """The field for an option; None when it is in no field."""
         aliases = shipped_options(self.backend).aliases
         for key, flag in ENGINES[self.backend].flags.items():
             if flag and aliases.get(flag, flag) == option.flag:
-                return key, flag
-        return None, None
+                return key
+        return None
 
 
 def set_arguments(draft: Draft, backend: str, options: list[GivenOption], stray_words: list[str]) -> None:
@@ -76,7 +77,7 @@ def set_arguments(draft: Draft, backend: str, options: list[GivenOption], stray_
             arguments.args += option.raw
         elif option not in node_options and not take_secret(draft, backend, option.flag, values):
             arguments.add(option)
-    for key, _ in ENGINES[backend].flags.items():
+    for key in ENGINES[backend].flags:
         if key in arguments.fields:
             draft.set(key, arguments.fields[key])
     if nodes:

@@ -20,7 +20,7 @@ _WITHOUT_SECRETS = re.compile(
     r"((docker|podman|nerdctl) (stop|kill|rm|pause)|systemctl|kill|pkill|killall|modprobe|sysctl|mount|umount"
     r"|swapoff|chmod|chown|cp|mv|ln|ip|ethtool|nvidia-smi|pip3? install|apt(-get)? install) "
 )
-_ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)\Z", re.S)
+ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)\Z", re.S)
 
 
 # What is said of a login shell, and of an interactive one.
@@ -108,7 +108,7 @@ def refused(line: int, reason: str) -> Command:
 
 def assignment(word: str) -> tuple[str, str] | None:
     """(name, value) of `NAME=value`; None for any other word."""
-    match = _ASSIGNMENT.match(word)
+    match = ASSIGNMENT.match(word)
     return (match[1], match[2]) if match else None
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from recipectl.errors import RecipectlError, RecipeError, UsageError
+from recipectl.errors import RecipectlError, UsageError
 from recipectl.importers import go_yaml
 from recipectl.importers.command import Command, NoEngineError, script_in
 from recipectl.importers.compose_deploy import add_resources, gpus_of, set_restart
@@ -25,7 +25,7 @@ from recipectl.importers.mounts import Mounts
 from recipectl.importers.secret_names import is_likely_secret
 from recipectl.importers.shapes import mapping, refuse_private, sequence
 from recipectl.importers.variables import read_variables
-from recipectl.recipe.yamlsyntax import read_text, syntax_problem
+from recipectl.recipe.yamlsyntax import read_text
 
 # Keys of a Compose service with one value or a list of them -> the option of `docker run`.
 _COMPOSE_OPTIONS = {
@@ -52,10 +52,7 @@ def compose_drafts(text: str, source: str) -> tuple[list[Draft], list[str]]:
 
     UsageError when the file is not Compose's.
     """
-    try:
-        data, root = go_yaml.load(text)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise RecipeError((syntax_problem(error, text, source),)) from error
+    data, root = go_yaml.document(text, source)
     services = data.get("services") if isinstance(data, dict) else None
     if not isinstance(services, dict):
         raise UsageError(f"{source}: has no `services:`; give a Compose file")

@@ -19,8 +19,9 @@ def gpus_of(device: Mapping[str, Any]) -> str:
 
 def _is_gpu(device: Mapping[str, Any]) -> bool:
     """Whether the container engine gives a GPU for a device: for what its driver can do."""
-    wanted = {*map(str, sequence(device.get("capabilities"), "capabilities"))}
-    return "gpu" in wanted or bool(wanted & _OF_NVIDIA and device.get("driver") in (None, "", "nvidia"))
+    capabilities = {*map(str, sequence(device.get("capabilities"), "capabilities"))}
+    is_nvidias = device.get("driver") in (None, "", "nvidia")
+    return "gpu" in capabilities or (is_nvidias and bool(capabilities & _OF_NVIDIA))
 
 
 def add_resources(container: Container, deploy: Any, written: str) -> None:

@@ -189,7 +189,7 @@ class Container:
         self.has_rocm |= self.runtime == "amd"
         if variable not in ("", "all") and (self.all_gpus or self.gpus):
             fault = f"NVIDIA_VISIBLE_DEVICES={variable}, which the container's own option overrides"
-            self.leave_out(placed(fault, self.places.get("NVIDIA_VISIBLE_DEVICES", "")))
+            self.leave_out(fault, "NVIDIA_VISIBLE_DEVICES")
             variable = "all"
         self.all_gpus |= variable == "all"
         if not (self.has_gpus or variable or self.runtime == "nvidia"):
@@ -202,7 +202,7 @@ class Container:
             self.environment[name] = ""
         elif self.gpus and (foreign := set_gpu_variable(name, self.environment, self.gpus)):
             fault = f"{name}={foreign} among the container's GPUs; correct `gpus:`"
-            self.leave_out(placed(fault, self.places.get(name, "")))
+            self.leave_out(fault, name)
 
     def add_label(self, value: str) -> None:
         """Add a label that another program may read: not one that describes the image."""
@@ -263,9 +263,9 @@ class Container:
             shown = written or f"`{name} {value}` of the container"
             self.leave_out(f"{shown}; see `{_KEYS.get(name, 'service')}:`" if name else shown)
 
-    def leave_out(self, text: str) -> None:
-        """Name what the recipe lacks."""
-        self.not_carried_over.append(text)
+    def leave_out(self, text: str, key: str = "") -> None:
+        """Name what the recipe lacks, at the place of a variable, a port, `network` or `folder`."""
+        self.not_carried_over.append(placed(text, self.places.get(key, "")))
 
 
 _LONG_NAMES = {

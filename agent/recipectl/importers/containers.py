@@ -101,7 +101,7 @@ def engine_command(
         container.service.setdefault("WorkingDirectory", folder)
     if container.folder and folder == container.folder:
         fault = f"the folder `{folder}` of the container, where the engine started"
-        container.not_carried_over.append(placed(fault, container.places.get("folder", "")))
+        container.leave_out(fault, "folder")
     used = "\n".join([*words, *container.environment.values(), *container.service.values()])
     notes += container.mounts.notes(used, container.not_carried_over)
     if entrypoint == ("vllm", "serve") and "--model" in words:
@@ -145,13 +145,12 @@ def _name_addresses(container: Container, words: list[str]) -> None:
         for before, word in pairwise(("", *words))
     ]
     for name, value in (*container.environment.items(), *options):
-        place = container.places.get(name, "")
         if _OF_NETWORK.fullmatch(name):
             fault = f"`{name}={value}`, which belongs to the container's network; correct it"
-            container.not_carried_over.append(placed(fault, place))
+            container.leave_out(fault, name)
         for host in dict.fromkeys(_OWN_HOST.findall(value)):
             fault = f"`{host}` in {name}, a host of the container's network; give its address here"
-            container.not_carried_over.append(placed(fault, place))
+            container.leave_out(fault, name)
 
 
 _PLAIN_NETWORKS = ("", "host", "bridge", "default", "private", "slirp4netns", "pasta")
@@ -161,18 +160,16 @@ def _name_network(container: Container) -> None:
     """Name who reached the engine, where that is not by a published port or the host's network."""
     if container.network.startswith(("container:", "service:")):
         fault = f"the engine was in the network of `{container.network.partition(':')[2]}`"
-        sentence = f"{fault}; see `host:` and `port:`"
-        container.not_carried_over.append(placed(sentence, container.places.get("network", "")))
+        container.leave_out(f"{fault}; see `host:` and `port:`", "network")
     elif container.network == "none":
         fault = "the network `none`: nobody reached the engine, and it reached nobody"
-        sentence = f"{fault}; see `host:` and `hardening:`"
-        container.not_carried_over.append(placed(sentence, container.places.get("network", "")))
+        container.leave_out(f"{fault}; see `host:` and `hardening:`", "network")
     elif container.ports and container.network not in _PLAIN_NETWORKS:
         fault = f"the network `{container.network}`, in which others reached the engine by its name"
-        container.not_carried_over.append(placed(fault, container.places.get("network", "")))
+        container.leave_out(fault, "network")
     elif not container.ports and container.network != "host" and not container.is_in_pod:
         fault = "the container published no port: only its own networks reached the engine"
-        container.not_carried_over.append(f"{fault}; see `host:`")
+        container.leave_out(f"{fault}; see `host:`")
 
 
 def _refuse_unknown(image: str, words: list[str]) -> None:
@@ -245,7 +242,8 @@ def _inside_shell(words: list[str], container: Container) -> list[str]:
     container.environment = engine.environment
     container.folder = engine.folder or container.folder
     container.service |= engine.service
-    container.not_carried_over += [f"{text}" for text in engine.not_carried_over]  # within its own place
+    # Plain texts again: `at` puts the container's place in front of the script's.
+    container.not_carried_over += map(str, engine.not_carried_over)
     return engine.words
 
 
@@ -277,7 +275,7 @@ def _with_host_port(words: list[str], container: Container) -> list[str]:
     is_told = len(host_words) < len(words) or "LLAMA_ARG_PORT" in container.environment
     if container_port not in _DEFAULT_PORTS and not is_told:
         fault = f"port {container_port} of the container was published, and no engine listens there by itself"
-        lost.append(placed(f"{fault}; see `port:`", container.places.get(container_port, "")))
+        container.leave_out(f"{fault}; see `port:`", container_port)
     address, host_port = ports.get(container_port, (address, container_port))
     lost += [
         placed(f"the published port {port}, which is not the engine's", container.places.get(port, ""))

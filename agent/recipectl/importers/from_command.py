@@ -110,9 +110,9 @@ def _draft(command: Command, name: str | None, origin: str) -> Draft:
 def _refuse_template(command: Command) -> None:
     """UsageError for a command, or a variable of its environment, that a template has still to fill in."""
     values = (_TEMPLATE.search(value) for value in command.environment.values())
-    found = template_in(command.words) or next((match[0] for match in values if match), None)
-    if found:
-        raise UsageError(f"fill in `{redacted(found)}`")
+    template = template_in(command.words) or next((match[0] for match in values if match), None)
+    if template:
+        raise UsageError(f"fill in `{redacted(template)}`")
 
 
 def _with_folders(name: str, command: Command) -> str:

@@ -5,7 +5,8 @@ from typing import Any
 
 import yaml
 
-from recipectl.recipe.yamlsyntax import Loader
+from recipectl.errors import RecipeError
+from recipectl.recipe.yamlsyntax import Loader, syntax_problem
 
 _OTHER_TAGS = ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 
@@ -49,6 +50,14 @@ def load(text: str) -> tuple[Any, Any]:
     value, root = yaml.load(text, GoLoader), yaml.compose(text, GoLoader)  # noqa: S506  (it is a safe loader)
     _refuse_repeated_keys(root, set())
     return value, root
+
+
+def document(text: str, source: str) -> tuple[Any, Any]:
+    """As `load`; RecipeError, with the place in `source`, for what is no YAML."""
+    try:
+        return load(text)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise RecipeError((syntax_problem(error, text, source),)) from error
 
 
 def _refuse_repeated_keys(node: Any, known: set[int]) -> None:

@@ -1,7 +1,6 @@
 """The recipe of an engine that runs, from /proc: what its process was given, whatever started it."""
 
 import contextlib
-import grp
 import os
 import pwd
 import re
@@ -21,6 +20,7 @@ from recipectl.importers.programs import program
 from recipectl.importers.variables import keep_cache
 from recipectl.machine import processes, sockets
 from recipectl.recipe.hostfile import DEFAULT_PATH
+from recipectl.recipe.trusted import group_name, user_name
 
 _CREDENTIALS = "/run/credentials/"  # of units (systemd.exec(5))
 # What a shell, a login or systemd gives to every process, and the unit gives anew or has no use for.
@@ -184,10 +184,7 @@ def _set_identity(
     """Set `user:` and its groups, and the Hugging Face cache that was in use."""
     status = processes.status(process.pid)
     uid, groups = int(status["Uid"].split()[1]), [int(gid) for gid in status.get("Groups", "").split()]
-    try:
-        name = pwd.getpwuid(uid).pw_name
-    except KeyError:
-        name = str(uid)
+    name = user_name(uid)
     if uid == 0:
         draft.not_carried_over.append("it ran as root; it will run as a user of its own, see `user:`")
     elif contained or name == str(uid):
@@ -195,21 +192,14 @@ def _set_identity(
     else:
         draft.set("user", name)
         own = {*os.getgrouplist(name, pwd.getpwuid(uid).pw_gid)}
-        given = dict.fromkeys((int(status["Gid"].split()[1]), *groups))
-        if more := [_group(gid) for gid in given if gid not in own]:
+        all_groups = dict.fromkeys((int(status["Gid"].split()[1]), *groups))
+        if more := [group_name(gid) for gid in all_groups if gid not in own]:
             set_service(draft, "SupplementaryGroups", " ".join(more))
     home = environment.get("HOME")
     if not contained and uid != 0:
         keep_cache(draft, name, home)
     elif home and Path(f"/proc/{process.pid}/root{home}/.cache/huggingface").is_dir():
         draft.not_carried_over.append(f"the Hugging Face cache in {home}/.cache; see HF_HOME in recipe(5)")
-
-
-def _group(gid: int) -> str:
-    try:
-        return grp.getgrgid(gid).gr_name
-    except KeyError:
-        return str(gid)
 
 
 def _set_address(draft: Draft, pid: int, asked: int | None) -> None:

@@ -4,12 +4,12 @@ import re
 from collections.abc import Iterable
 from dataclasses import replace
 
-from recipectl.importers.command import program_shown
+from recipectl.importers.command import ASSIGNMENT, program_shown
 from recipectl.importers.draft import UNKNOWN_VALUE, host_variable
 from recipectl.importers.secret_names import is_likely_secret
 from recipectl.importers.shell_scope import Scope, Variable
 from recipectl.importers.shell_syntax import Node
-from recipectl.importers.shell_words import ASSIGNMENT, MAX_VALUE, Words, too_long
+from recipectl.importers.shell_words import MAX_VALUE, Words, too_long
 
 
 def _source_of(remarks: Iterable[str]) -> str:

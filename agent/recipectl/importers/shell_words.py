@@ -5,13 +5,13 @@ import re
 
 from recipectl.compiler.secrets import has_secret
 from recipectl.errors import UsageError
+from recipectl.importers.command import ASSIGNMENT
 from recipectl.importers.draft import UNKNOWN_VALUE, VARIABLE_START, host_variable
 from recipectl.importers.secret_names import is_likely_secret
 from recipectl.importers.shell_quotes import ansi_text
 from recipectl.importers.shell_scope import Scope, Variable
 from recipectl.importers.shell_syntax import Node
 
-ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)\Z", re.S)
 # Private characters, which no script may have: the end of a field, and the place of a quoted text.
 _FIELD_END = "\ue003"
 _QUOTED = "\ue004"

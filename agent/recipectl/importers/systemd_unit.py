@@ -62,11 +62,8 @@ def draft(text: str, name: str, source: str, drop_ins: Mapping[str, str] = Mappi
     environment, unread_files = environment_of(unit_settings, name, lost)
     for setting in start_settings[:-1]:
         lost.append(f"{setting.place}: ExecStart={without_specifiers(setting.value, name, [])}")
-    with errors_at(start_settings[-1].place):
-        with at(start_settings[-1].place, lost):
-            command = _command(
-                start_settings[-1].value, environment, name, lost, _folder(unit_settings, name)
-            )
+    with errors_at(start_settings[-1].place), at(start_settings[-1].place, lost):
+        command = _command(start_settings[-1].value, environment, name, lost, _folder(unit_settings, name))
     command.stand_at(start_settings[-1].place)
     command.unread_files += unread_files
     for setting in _without_removed(unit_settings, "Environment"):

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from recipectl.engines import vllm
+from recipectl.engines.argv import INFERRED
 from recipectl.engines.registry import ENGINES
 from recipectl.errors import UsageError
 from recipectl.importers.draft import Draft
@@ -27,7 +28,6 @@ _DEFAULTS: dict[str, Any] = {
 _ABOVE_ZERO = ("max_num_seqs", "gpu_memory_utilization")
 _WITHOUT_ONE = ("tensor_parallel_size", "pipeline_parallel_size")  # 1 is not passed
 _VLLM_ONLY = ("tool_call_parser", "reasoning_parser", "enable_auto_tool_choice", "dtype")
-_PARSERS = ("tool_call_parser", "reasoning_parser")
 _GPU_KEYS = ("visible_devices", "cuda_visible_devices", "hip_visible_devices", "rocr_visible_devices")
 
 
@@ -184,7 +184,7 @@ def _set_fields(draft: Draft, settings: Mapping[str, Any], backend: str) -> None
 
 def _is_passed(draft: Draft, field: str, value: Any, backend: str) -> bool:
     """Whether a field's value belongs in the recipe; reports a value that is lost."""
-    if value in (None, "auto") or field in (*_PARSERS, "enable_auto_tool_choice"):
+    if value in (None, "auto") or field in (*INFERRED, "enable_auto_tool_choice"):
         return False
     if field == "trust_remote_code" and not value:
         return False  # VLLM Studio did not pass false, which is the engine's default
@@ -204,12 +204,12 @@ def _is_passed(draft: Draft, field: str, value: Any, backend: str) -> bool:
 def _set_parsers(draft: Draft, settings: Mapping[str, Any], backend: str) -> None:
     """Set the parsers of vLLM, also those that VLLM Studio inferred from the model's name."""
     if backend != "vllm":
-        for key in filter(settings.get, _PARSERS):
+        for key in filter(settings.get, INFERRED):
             draft.lose(f"`{key}: {settings[key]}`, which VLLM Studio did not pass to {backend}", key)
         return
     # VLLM Studio looked at the whole of this.
     model = str(settings.get("served_model_name") or settings["model_path"]).replace("/", "-")
-    for key in _PARSERS:
+    for key in INFERRED:
         if value := settings.get(key):
             draft.set(key, value)
         elif inferred := vllm.infer_parser(key, model):

@@ -37,9 +37,9 @@ class Disk:
     def __init__(self, content: Callable[[Path], bytes] = read_bounded) -> None:
         self.content = content
         self.fingerprints: dict[str, str] = {}
-        self.answers: dict[str, str] = {}  # of the network, likewise
+        self.answers: dict[str, str] = {}  # of the network
         self.runtimes: dict[object, Any] = {}  # of runtime.resolve: many recipes share a runtime
-        self.closed_folders: dict[tuple[str, tuple[str, ...], str], str | None] = {}  # of preflight
+        self.closed_folders: dict[tuple[str, tuple[str, ...], str], str | None] = {}  # see access.py
         self.names = cache(self._names)
         self.real = cache(_real)
         self.python_version = cache(distributions.python_version)

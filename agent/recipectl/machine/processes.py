@@ -150,9 +150,7 @@ def is_alive(pid: int) -> bool:
 def user_of(pid: int) -> int | None:
     """The id of the user that a process runs as."""
     with contextlib.suppress(OSError):
-        for line in Path(f"/proc/{pid}/status").read_text(errors="replace").splitlines():
-            if line.startswith("Uid:"):
-                return int(line.split()[1])
+        return int(status(pid)["Uid"].split()[0])
     return None
 
 

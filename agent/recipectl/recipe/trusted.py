@@ -88,7 +88,7 @@ def _look_at(path: str, owners: frozenset[int], owner_below: int | None) -> tupl
         return None, None  # reading it fails with the reason
     mode = f"mode {stat.S_IMODE(status.st_mode):04o}"
     if status.st_uid not in owners:
-        return status.st_uid, f"user {_user_name(status.st_uid)} can change {path} ({mode})"
+        return status.st_uid, f"user {user_name(status.st_uid)} can change {path} ({mode})"
     sticky = bool(status.st_mode & stat.S_ISVTX) and owner_below in owners
     if stat.S_ISLNK(status.st_mode) or sticky:
         return status.st_uid, None
@@ -121,7 +121,8 @@ def has_acl(path: str | Path) -> bool:
         return False
 
 
-def _user_name(uid: int) -> str:
+def user_name(uid: int) -> str:
+    """The name of a user, else its number."""
     import pwd
 
     try:

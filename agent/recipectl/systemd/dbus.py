@@ -178,8 +178,7 @@ class Manager:
 
     def start_without_waiting(self, verb: str, unit: str) -> None:
         """Queue a job and return. The start limit of a unit that has failed is reset first."""
-        with contextlib.suppress(BusError):  # a unit that is not loaded has no limit
-            self.reset_failed(unit)
+        self.reset_failed(unit)
         self._queue(verb, unit)
 
     def reload(self) -> None:
@@ -187,8 +186,9 @@ class Manager:
         self._call("reload its units", b"Reload")
 
     def reset_failed(self, unit: str) -> None:
-        """Forget a failure and the start limit's count."""
-        self._call(f"reset {unit}", b"ResetFailedUnit", b"s", unit.encode(), members_may=True)
+        """Forget a failure and the start limit's count; a unit that is not loaded has neither."""
+        with contextlib.suppress(BusError):
+            self._call(f"reset {unit}", b"ResetFailedUnit", b"s", unit.encode(), members_may=True)
 
     def enable(self, units: Sequence[str]) -> None:
         """Make the links of [Install]; systemd sees them after a reload."""
@@ -272,9 +272,9 @@ class Manager:
         names = {name.decode() for some in lists for name in some}
         return tuple(sorted(name for name in names if name.startswith("model-")))
 
-    def unit_files(self, pattern: str) -> tuple[str, ...]:
-        """The names of all unit files that match a pattern, loaded or not."""
-        rows = self._call("list its unit files", b"ListUnitFilesByPatterns", b"asas", [], [pattern.encode()])
+    def model_services(self) -> tuple[str, ...]:
+        """The names of all services of models that have a file, loaded or not."""
+        rows = self._call("list units", b"ListUnitFilesByPatterns", b"asas", [], [b"model-*.service"])
         return tuple(sorted({row[0].decode().rpartition("/")[2] for row in rows}))
 
     def has_job(self, unit: str) -> bool:

@@ -4,8 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-_INFINITE = 2**64 - 1
-_ACCOUNTING_OFF = 2**64 - 1  # systemd's value of MemoryCurrent= where nothing is counted
+_UNLIMITED = 2**64 - 1  # of a time; of MemoryCurrent=, where nothing is counted
 
 
 class FailedCommand(NamedTuple):
@@ -59,6 +58,11 @@ class UnitState:
         return self.sub_state.startswith("auto-restart")
 
     @property
+    def is_down(self) -> bool:
+        """True if no process of it runs, and systemd starts none by itself."""
+        return self.active_state in ("inactive", "failed")
+
+    @property
     def word(self) -> str:
         """One word for people: loading, ready, restarting, stopping, stopped, or systemd's own."""
         if self.active_state == "activating":
@@ -99,7 +103,7 @@ class UnitRow(NamedTuple):
 
 
 def _span_sec(usec: int) -> float | None:
-    return None if usec == _INFINITE else usec / 1e6
+    return None if usec == _UNLIMITED else usec / 1e6
 
 
 def _time_sec(usec: int) -> float | None:
@@ -145,11 +149,7 @@ _ALL = (
     Property(b"Service", b"ExecMainCode", b"i", "exit_code", int),
     Property(b"Service", b"ExecMainStatus", b"i", "exit_status", int),
     Property(
-        b"Service",
-        b"MemoryCurrent",
-        b"t",
-        "memory_bytes",
-        lambda size: None if size == _ACCOUNTING_OFF else size,
+        b"Service", b"MemoryCurrent", b"t", "memory_bytes", lambda size: None if size == _UNLIMITED else size
     ),
     Property(b"Service", b"ExecStartPre", b"a(sasbttttuii)", "failed_command", failed_command),
     Property(b"Service", b"ExecMainStartTimestamp", b"t", "started_sec", _time_sec),

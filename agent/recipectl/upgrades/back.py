@@ -23,7 +23,7 @@ def go_back(upgrade: Progress, failure: str) -> Record:
     faults: list[str] = []
     edits_kept: list[Edit] = []
 
-    def attempt(part: Callable[[], None]) -> None:
+    def attempt(part: Callable[[], object]) -> None:
         try:
             part()
         except RecipectlError as error:
@@ -35,7 +35,7 @@ def go_back(upgrade: Progress, failure: str) -> Record:
     if before := record.before:
         with upgrade.store.lock(upgrade.tell_of_wait):
             attempt(lambda: _undo_edits(upgrade, edits_kept))
-            attempt(lambda: _restore_files(before))
+            attempt(lambda: steps.restore_files(before.files))
             attempt(lambda: steps.restore_units(upgrade.place, upgrade.manager, record.model, before))
         upgrade.verbs.refresh_gateway(upgrade.manager)
         clauses: list[str] = []
@@ -61,10 +61,6 @@ def _undo_edits(upgrade: Progress, kept: list[Edit]) -> None:
         upgrade.keep(fault or edits.in_words(change))
         if fault:
             kept.append(edit)
-
-
-def _restore_files(before: Before) -> None:
-    steps.restore_files(before.files)
 
 
 def _serve_again(upgrade: Progress, before: Before) -> str:

@@ -53,8 +53,7 @@ class JobKeeper(Manager):
 
     def start_without_waiting(self, verb: str, unit: str) -> None:
         """Queue a job, to be waited for later."""
-        with contextlib.suppress(RecipectlError):  # a unit that is not loaded has no limit
-            self.reset_failed(unit)
+        self.reset_failed(unit)
         self.jobs[unit] = self.queue(verb, unit)
 
 

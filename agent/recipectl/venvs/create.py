@@ -114,8 +114,8 @@ def _lock(lock_fd: int, folder: Path) -> bool:
         fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    mark = folder / UNFINISHED
-    return mark.exists() and os.path.samestat(os.fstat(lock_fd), mark.stat())
+    unfinished = folder / UNFINISHED
+    return unfinished.exists() and os.path.samestat(os.fstat(lock_fd), unfinished.stat())
 
 
 def clear_interrupted(venvs: Path) -> list[Path]:
