@@ -480,7 +480,7 @@ INLINE = {
     "what comes after the last engine": ("command", "vllm serve a/b &\n. /opt/second.sh\n", ["model_path: a/b"], ["line 2: `. /opt/second.sh`"]),
     "a shell behind nohup and sudo": (
         "command", "nohup sh -c 'CUDA_VISIBLE_DEVICES=1 vllm serve a/b' &\nsudo -u ai bash -c 'source /v/bin/activate; vllm serve c/d'\n",
-        ["model_path: a/b\ngpus: [1]", "venv_path: /v\nmodel_path: c/d\nuser: ai"], []),
+        ["model_path: a/b\n# Counted as nvidia-smi counts; CUDA counted the fastest GPU first, if they differ.\ngpus: [1]", "venv_path: /v\nmodel_path: c/d\nuser: ai"], []),
     "a program in a variable": ("command", "V=$(which vllm)\n$V serve a/b\n$X serve c/d\n", ["model_path: a/b"], ["line 3: `${X}` is not known here"]),
     "an array that begins empty": (
         "command", 'A=()\ndeclare -a B\nA+=(--seed 1)\nB+=(--port 8001)\nC=()\nvllm serve a/b "${A[@]}" ${B[@]} "${C[@]}"\n', ["port: 8001\nextra_args:\n  seed: 1"], []),
@@ -669,7 +669,7 @@ INLINE = {
     "engines in other sessions": (
         "command", "export A=1 HF_TOKEN\ntmux -L x new-session -d -s a -e B=2 -c /srv 'CUDA_VISIBLE_DEVICES=1 vllm serve a/b'\nscreen -dmS x vllm serve c/d\nsu - ai -c 'vllm serve e/f'\n"
         "su ai -s /bin/bash -c 'vllm serve g/h'\nuv run -m vllm.entrypoints.openai.api_server --model i/j\nsu -g video ai -c 'vllm serve k/l'\ntmux attach\n",
-        ["model_path: a/b\ngpus: [1]\nenv_vars:\n  A: '1'\n  B: '2'\n", "model_path: c/d\nenv_vars:\n  A: '1'\n", "model_path: e/f\nuser: ai\n\n", "model_path: g/h\nenv_vars:\n  A: '1'\n", "model_path: i/j\n"],
+        ["gpus: [1]\nenv_vars:\n  A: '1'\n  B: '2'\n", "model_path: c/d\nenv_vars:\n  A: '1'\n", "model_path: e/f\nuser: ai\n\n", "model_path: g/h\nenv_vars:\n  A: '1'\n", "model_path: i/j\n"],
         ["line 2: `cd /srv`", "line 6: `uv run` before the program", "line 7: `su …` runs an engine in a way that cannot be read"]),
     "a crash that was no failure": ("unit", "[Service]\nRestart=on-failure\nUser=ai\nExecStart=-/v/bin/vllm serve a/b\n", ["model_path: a/b"], ["line 4: the prefix `-` of ExecStart=: systemd did not count a crash as a failure"]),
     "what each engine of a script lacks": (

@@ -30,6 +30,7 @@ from recipectl.importers import (
 )
 from recipectl.importers.draft import Draft, render
 from recipectl.importers.lines import placed
+from recipectl.machine import nvidia
 from recipectl.recipe.load import load_with_positions
 from recipectl.recipe.yamlfile import read_document
 from recipectl.systemd import quoting
@@ -926,6 +927,24 @@ WRAPPED = {
 def test_what_stands_before_an_engine_becomes_settings(wrapper: str, settings: dict[str, str]) -> None:
     draft = from_command.draft_from_command(shell.commands(f"{wrapper} /v/bin/vllm serve /m", {})[0])
     assert (draft.fields["service"], draft.not_carried_over) == (settings, [])
+
+
+@pytest.mark.parametrize(("words", "models", "told"), [
+    ("CUDA_VISIBLE_DEVICES=0", ["A", "A"], []),
+    ("CUDA_VISIBLE_DEVICES=0", ["A", "B"], ["CUDA counted the fastest GPU first, and this host has A, B; `gpus:` counts as nvidia-smi counts: correct it"]),
+    ("CUDA_VISIBLE_DEVICES=0 CUDA_DEVICE_ORDER=PCI_BUS_ID", ["A", "B"], []),
+    ("CUDA_VISIBLE_DEVICES=GPU-0", ["A", "B"], []),
+])  # fmt: skip
+def test_another_order_of_the_gpus_is_named(
+    words: str, models: list[str], told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpus = [nvidia.Gpu(str(number), "", model) for number, model in enumerate(models)]
+    monkeypatch.setattr(nvidia, "gpus", lambda: gpus)
+    draft = from_command.draft_from_command(shell.commands(f"{words} /v/bin/vllm serve /m", {})[0])
+    assert (
+        [text.removeprefix("line 1: ") for text in draft.not_carried_over],
+        draft.comments.get("gpus"),
+    ) == (told, None)
 
 
 def test_what_systemd_run_gives_besides_settings_is_kept() -> None:

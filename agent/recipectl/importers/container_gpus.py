@@ -44,5 +44,7 @@ def set_gpu_variable(name: str, environment: dict[str, str], gpus: list[str]) ->
         environment[name] = chosen  # an id means the same everywhere
         return ""
     is_known = {*words} <= visible.keys()
+    if not words and name.startswith("CUDA"):
+        environment["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # that of the container engine
     environment[name] = ",".join([visible[word] for word in words] if words and is_known else gpus)
     return "" if is_known else chosen

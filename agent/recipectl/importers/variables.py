@@ -6,6 +6,7 @@ from pathlib import Path
 
 from recipectl.importers.draft import VARIABLE_START, Draft
 from recipectl.importers.secret_names import is_likely_secret
+from recipectl.machine import nvidia
 from recipectl.recipe.gpu_selection import is_device
 from recipectl.recipe.schema import VARIABLE
 from recipectl.recipe.yamlsyntax import read_text
@@ -79,9 +80,22 @@ def _set_gpus(draft: Draft, variables: dict[str, str]) -> None:
         return
     draft.set("gpus", [int(gpu) if gpu.isdigit() else gpu for gpu in gpus] or "none")
     variables.pop(name)
-    order = "PCI_BUS_ID" if has_rocm else variables.pop("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
-    if order != "PCI_BUS_ID":
+    if not has_rocm:
+        _name_order(draft, variables.pop("CUDA_DEVICE_ORDER", None), has_indices="".join(gpus).isdigit())
+
+
+def _name_order(draft: Draft, order: str | None, *, has_indices: bool) -> None:
+    """Name an order of GPUs that is not that of `gpus:`. CUDA's default is FASTEST_FIRST (CUDA's guide)."""
+    models = {gpu.model for gpu in nvidia.gpus()}
+    if order not in (None, "PCI_BUS_ID"):
         draft.not_carried_over.append(f"CUDA_DEVICE_ORDER={order}; `gpus:` counts as nvidia-smi counts")
+    elif order is None and has_indices and len(models) > 1:
+        fault = f"CUDA counted the fastest GPU first, and this host has {', '.join(sorted(models))}"
+        draft.not_carried_over.append(f"{fault}; `gpus:` counts as nvidia-smi counts: correct it")
+    elif order is None and has_indices and not models:
+        draft.comments["gpus"] = (
+            "Counted as nvidia-smi counts; CUDA counted the fastest GPU first, if they differ."
+        )
 
 
 def set_secret(draft: Draft, name: str, value: str) -> None:
