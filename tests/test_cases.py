@@ -442,7 +442,7 @@ INLINE = {
         ['model_path: "/models/${INSTANCE}.gguf"', "port: 8081"], []),
     "output that goes elsewhere": (
         "command", "exec > >(tee -a /var/log/x) 2>&1\nexec >>/var/log/y\nvllm serve a/b | tee -a /var/log/z\n",
-        ["model_path: a/b"], ["line 1: the file of its output", "line 2: the file of its output", "the file `/var/log/z` of its output"]),
+        ["model_path: a/b"], ["line 1: the file of its output", "line 2: the file `/var/log/y` of its output", "the file `/var/log/z` of its output"]),
     "a pipe into a file": ("command", "vllm serve a/b 2>&1 | ts >>/var/log/z\n", ["model_path: a/b"], ["the file `/var/log/z` of its output"]),
     "what is set up before": (
         "command", "nvidia-smi -pl 300\nnvidia-smi -q\necho never >/sys/kernel/mm/x\nvllm serve a/b\n", ["model_path: a/b"], ["line 1: `nvidia-smi -pl 300`", "line 3: what is written to /sys/kernel/mm/x"]),
@@ -690,7 +690,20 @@ INLINE = {
     "an image in a variable": ("command", "docker run -d --restart always --network host --gpus all $IMAGE ./llama-server -m /a.gguf\n", ["binary: "], []),
     "what a branch reads": ("command", "[ -f .env ] && . ./.env\nvllm serve a/b &\nvllm serve c/d &\nbash -lc 'vllm serve e/f & vllm serve g/h'\n", [], ["d: not carried over: line 1: `. ./.env`", "h: not carried over: line 4: `bash -lc`"]),
     "adapters of which one has a scale": ("command", "llama-server -m /a.gguf --lora-scaled /x 0.5 --lora /y\n", ["args: [--lora-scaled, /x, '0.5', --lora, /y]"], []),
-    "other processes": ("command", "vllm serve a/b & taskset -pc 0-7 $!\nsudo renice -n 5 \"$$\"\nvllm serve c/d\n", ["model_path: c/d"], ["d: not carried over: line 2: `sudo renice -n 5 $$`", "line 1: `taskset …`, which runs no engine"]),
+    "other processes": ("command", "vllm serve a/b & taskset -pc 0-7 $!\nsudo renice -n 5 \"$$\"\nvllm serve c/d\n", ["model_path: c/d"], ["d: not carried over: line 2: `sudo renice -n 5 $$`", "b: not carried over: line 1: `taskset -pc 0-7 $!`; see `service:`"]),
+    "what engines waited for": (
+        "command", "until [ -d /mnt ]; do sleep 5; done\nvllm serve a/b &\nsleep 60\nvllm serve c/d &\npkill x; sleep 1\nvllm serve e/f & until false; do sleep 1; done\n", ["model_path: e/f\n"],
+        ["b: not carried over: line 1: a loop that waits, after which it started", "d: not carried over: line 3: `sleep 60`, after which it started"]),
+    "a token of the caller": (
+        "command", ': "${HF_TOKEN:?set it}"\n[[ -z "$VLLM_API_KEY" ]] && { echo no; exit 1; }\nvllm serve a/b\n', ["HF_TOKEN: /etc/recipectl/secrets/HF_TOKEN", "VLLM_API_KEY: /etc/"],
+        ["line 1: the value of `HF_TOKEN`, which the caller had", "line 2: the value of `VLLM_API_KEY`"]),
+    "functions before those that they call": (
+        "command", "main() {\n  setup\n}\nsetup() { export A=0; source /v/bin/activate; cd /srv; }\nmain \"$@\"\nvllm serve a/b\n", ['A: "${B_A}"'],
+        ["line 2: the function `setup`, which changes the folder, the venv", "line 5: `A` is set in the function `main`"]),
+    "functions that call each other": ("command", "a() { b; b; }\nb() { a; export X=1; a; }\na\nvllm serve a/b\n", ['X: "${B_X}"'], ["line 3: `X` is set in the function `a`"]),
+    "a lock, and this script again": (
+        "command", "exec 9>/var/lock/x 2>&1\n$0 stop\nvllm serve a/b\ntrap 'vllm serve c/d' EXIT\nvllm() { /v/bin/vllm \"$@\"; }\nvllm serve e/f\n", ["# Not carried over: line 2: `$0`, which starts this script again\n# The"],
+        ["line 4: the text of `trap` runs an engine", "line 6: the function `vllm` runs its words"]),
     "templates in other places": (
         "command", "M=\"{{\"\nvllm serve $M\nHF_HOME={{hf}} vllm serve a/b\nllama-server -m {{ model | quote }} -c 4\ndocker run --gpus all vllm/vllm-openai:{{ tag }} --model c/d\nvllm serve e/f\n", ["model_path: e/f"],
         ["line 2: fill in `{{", "line 3: fill in `{{hf}}`", "line 4: fill in `{{ model", "line 5: fill in `{{ tag }}`"]),

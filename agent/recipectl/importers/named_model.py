@@ -32,7 +32,7 @@ def take_model(
         if is_unknown and not engine.has_positional_model:
             raise UsageError(f"`{redacted(word)}` may hold the model and more; write its words here")
         if is_unknown:
-            lost.append(f"`{redacted(word)}` is taken for the model, and may be several words or none")
+            lost.append(f"`{redacted(word)}` is taken for the model; if it holds more, write its words here")
         return word
     facts = ENGINES[engine.backend]
     for flag in (facts.model_flag, "--model", facts.hub_flag):

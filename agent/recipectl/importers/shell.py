@@ -92,7 +92,7 @@ class _Shell(SimpleCommands):
             self._STATEMENTS.get(node.Type, _Shell._opaque)(self, node)
         if node and node.Type in ("CallExpr", "DeclClause"):
             self._refuse_substituted(node)
-            self._refuse_of_zsh(node, self.commands[first:])
+            self.refuse_of_zsh(node, self.commands[first:])
         targets = [Words(self.scope).value(redirection.Word) for redirection in statement.Redirs or ()]
         written: list[str] = []
         for redirection, target in zip(statement.Redirs or (), targets, strict=True):
@@ -103,6 +103,8 @@ class _Shell(SimpleCommands):
                 self._refuse_text("".join(redirection.Hdoc.texts("Lit")), redirection.line)
             if node is None:
                 self.lost.append(f"line {redirection.line}: a redirection, which a shell may refuse")
+            if words == ["exec"] and (sentence := shell_redirections.output_of_all(redirection, target)):
+                self.lose_from_here(sentence)
         if node and (reason := shell_redirections.written_engine(statement.Redirs or (), written)):
             self.commands.append(refused(statement.line, reason))
         else:
@@ -110,16 +112,6 @@ class _Shell(SimpleCommands):
         operators = [str(redirection.Op) for redirection in statement.Redirs or ()]
         if node and (name := shell_redirections.placeholder([*zip(operators, targets, strict=True)])):
             self.commands[first:] = [refused(statement.line, f"fill in `<{name}>`")]
-
-    def _refuse_of_zsh(self, node: Node, commands: list[Command]) -> None:
-        """Refuse what zsh expands in another way: it does not split `$NAME`, and `$ARRAY` is all of it."""
-        parts = [part for word in node.Args or () for part in word.Parts or () if part.Type == "ParamExp"]
-        for part in parts if self.scope.is_zsh else ():
-            variable = self.scope.variables.get(str(part.Param.Value))
-            if variable and not part.Index and (variable.elements or len(variable.value.split()) != 1):
-                for command in commands:
-                    reason = f"zsh does not expand `${part.Param.Value}` as bash does; write its words out"
-                    command.refuse(f"line {node.line}", reason)
 
     def _refuse_text(self, text: str, line: int) -> None:
         if holds_engine(text):
@@ -164,15 +156,18 @@ class _Shell(SimpleCommands):
             names = node.assigned_names() if node.Type == "ArithmCmd" else node.texts("Lit")
             self.scope.forget({*names}, reason, node.line)
         nodes = [*(node.Cond or ()), *(node.Do or ()), *filter(None, (node.Stmt, node.Body))]
+        waits = [*self.waits]
         after = self._apart(nodes, f"it is {reason} (line {node.line}); write it out")
         if after.arguments != self.scope.arguments and node.Type != "FuncDecl":
             self.scope.arguments = None  # only the shell knows
         self.scope.lost += after.lost[len(self.scope.lost) :]
-        function = function_of(self.scope, after)
         if node.Type == "FuncDecl":
-            self.functions[node.Name.Value] = function
+            self.functions[node.Name.Value] = node.Body
+            self.waits = waits
         else:
-            self.scope.forget(function.variables, reason, node.line)
+            self.scope.forget(function_of(self.scope, after).variables, reason, node.line)
+            if self.waits != waits:
+                self.waits = [*waits, f"line {node.line}: a loop that waits, after which it started"]
 
     def _branches(self, branches: list[list[Node]], line: int, *, is_presumed: bool = False) -> None:
         """Parts that run under a condition, the first one presumably; the others add what is unknown else."""
@@ -216,10 +211,10 @@ class _Shell(SimpleCommands):
     def _not_taken(self, nodes: list[Node], line: int) -> set[str]:
         """Read a part that does not run, for its programs; the names of the variables that it would set."""
         first = len(self.commands)
-        before = self.lost, dict(self.functions), {*self._substituted}
+        before = self.lost, dict(self.functions), {*self._substituted}, [*self.waits]
         self.lost = []
         names = {*self._apart(nodes, condition=line).variables}
-        self.lost, self.functions, self._substituted = before
+        self.lost, self.functions, self._substituted, self.waits = before
         for command in self.commands[first:]:
             command.not_carried_over.append(f"line {line}: as it is, the script does not run it")
         return names

@@ -2,52 +2,55 @@
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from copy import deepcopy
-from typing import ClassVar
 
 from recipectl.compiler.secrets import looks_secret
 from recipectl.importers.arguments import without_secrets
 from recipectl.importers.command import Command, program_shown, refused
-from recipectl.importers.draft import UNKNOWN_VALUE, VARIABLE_ALONE, VARIABLE_START, host_variable
+from recipectl.importers.draft import UNKNOWN_VALUE, host_variable
 from recipectl.importers.lines import by_line
 from recipectl.importers.programs import runs_engine
-from recipectl.importers.shell_assignments import Assignments
-from recipectl.importers.shell_functions import Function
+from recipectl.importers.shell_builtins import Builtins
+from recipectl.importers.shell_functions import Function, function_of
 from recipectl.importers.shell_programs import (
-    changes_its_shell,
+    changes_a_process,
     files_of_tee,
     has_effect,
     holds_engine,
     is_of_kernel,
-    limits,
     runs_its_input,
     sets_gpus_up,
 )
 from recipectl.importers.shell_scope import Scope, Variable
-from recipectl.importers.shell_sources import text_of, variables_of
-from recipectl.importers.shell_syntax import Fault, Node, statements
+from recipectl.importers.shell_syntax import Node
 from recipectl.importers.shell_words import Words
+from recipectl.importers.unwrapping import unwrapped
+
+_MAX_CALLS = 1000  # of functions, which may call each other again and again
+# A pause after them waits for the end of what ran before, as a unit does.
+_KILLERS = ("kill", "pkill", "killall", "fuser")
 
 
-def _is_own_process(word: Node) -> bool:
-    """True for `$$`."""
+def _is_parameter(word: Node, *names: str) -> bool:
+    """Whether a word is one of some parameters alone, `$$` or `"$!"`."""
     parts = word.Parts or []
     parts = (parts[0].Parts or []) if len(parts) == 1 and parts[0].Type == "DblQuoted" else parts
     is_variable = len(parts) == 1 and parts[0].Type == "ParamExp"
-    return is_variable and parts[0].Param.Value in ("$", "BASHPID")
+    return is_variable and parts[0].Param.Value in names
 
 
-class SimpleCommands(Assignments, ABC):
+class SimpleCommands(Builtins, ABC):
     """Follows assignments and builtins in a scope, and collects the programs that a script runs."""
 
     def __init__(self, scope: Scope) -> None:
         super().__init__(scope)
-        self.commands: list[Command] = []
         self.condition: int | None = None  # the line of the test that decides about this command
-        self.functions: dict[str, Function] = {}
-        self.in_eval = False
-        self.is_assigned = False  # variables stand before this builtin
+        self.functions: dict[str, Node] = {}
+        self.waits: list[str] = []  # what the next engine has waited for
+        self.follows_kill = False
+        self._called: set[str] = set()  # functions that are being read
+        self._calls = 0
 
     def call(self, node: Node) -> None:
         """One simple command: assignments, a function, a builtin, or a program."""
@@ -61,37 +64,83 @@ class SimpleCommands(Assignments, ABC):
         inner, self.scope = self.scope, outer
         self.lost = lost if fields else self.lost  # `IFS= read` changes nothing for others
         name = fields[0] if fields else ""
-        if fields == ["exec"]:
-            self.lose_from_here(f"line {node.line}: the file of its output, which goes to the journal")
-        elif fields[:2] == ["exec", "exec"]:
-            self._lose(fields, node.line)
-        elif name in self.functions:
+        if name == "sleep" and not self.follows_kill:
+            self.waits.append(f"line {node.line}: `{' '.join(fields)}`, after which it started")
+        self.follows_kill = name in _KILLERS
+        if name in self.functions:
             self._call_function(fields, node.line)
-        elif name in self._BUILTINS and fields[1:2] != ["run"]:  # `conda run`
+        elif name in self.BUILTINS and fields[1:2] != ["run"]:  # `conda run`
             self.lost += words.remarks if name in ("set", "eval") else []
             self.is_assigned = bool(node.Assigns)
-            self._BUILTINS[name](self, fields, node.line)
-        elif name and sets_gpus_up(fields):
-            shown = " ".join(fields)
-            self.lost.append(f"line {node.line}: `{shown}`, which sets the GPUs up; do that at boot")
-        elif name and changes_its_shell(fields) and _is_own_process(node.Args[-1]):
-            shown = " ".join((*fields[:-1], "$$"))
-            self.lose_from_here(f"line {node.line}: `{shown}`, for what follows; see `service:`")
-        elif name and has_effect(fields):
+            self.BUILTINS[name](self, fields, node.line)
+        elif name and not self._changes_another(node, fields) and has_effect(fields):
             names = inner.exported_names | {item.Name.Value for item in node.Assigns or ()}
             self._add_command(fields, inner, names, words.remarks, words.reasons, node.line)
 
+    def _changes_another(self, node: Node, words: list[str]) -> bool:
+        """True for a command that is not a program of its own; what it changes is named."""
+        place = f"line {node.line}"
+        if words == ["exec"]:
+            return True  # its redirections count
+        if words[:2] == ["exec", "exec"]:
+            self._lose(words, node.line)
+        elif _is_parameter(node.Args[0], "0") and "0" not in self.scope.variables:
+            self.lost.append(f"{place}: `$0`, which starts this script again")
+        elif words[0] == "trap" and holds_engine(" ".join(words)):
+            self.commands.append(
+                refused(node.line, "the text of `trap` runs an engine; write it as a command")
+            )
+        elif sets_gpus_up(words):
+            self.lost.append(f"{place}: `{' '.join(words)}`, which sets the GPUs up; do that at boot")
+        elif changes_a_process(words) and _is_parameter(node.Args[-1], "$", "BASHPID"):
+            shown = " ".join((*words[:-1], "$$"))
+            self.lose_from_here(f"{place}: `{shown}`, for what follows; see `service:`")
+        elif changes_a_process(words) and _is_parameter(node.Args[-1], "!") and self.commands:
+            shown = " ".join((*words[:-1], "$!"))
+            self.commands[-1].not_carried_over.append(f"{place}: `{shown}`; see `service:`")
+        else:
+            return False
+        return True
+
+    @abstractmethod
+    def _apart(self, nodes: list[Node] | None, reason: str = "", condition: int | None = None) -> Scope:
+        """Run statements with a copy of the variables; the copy as it is afterwards."""
+
+    def _function(self, name: str) -> Function:
+        """What a call of a function changes here; its body may call functions that came after it."""
+        self._calls += 1
+        if name in self._called or self._calls > _MAX_CALLS:
+            return Function(set(), set(), ())
+        first, lost = len(self.commands), [*self.lost]
+        self._called.add(name)
+        after = self._apart([self.functions[name]])
+        self._called.discard(name)
+        del self.commands[first:]
+        self.lost = lost
+        self.scope.lost += [text for text in after.lost if text not in self.scope.lost]
+        return function_of(self.scope, after)
+
     def _call_function(self, words: list[str], line: int) -> None:
         """A function's variables are unknown afterwards; what else it changes, or runs, is named."""
-        function = self.functions[words[0]]
+        function = self._function(words[0])
         self.scope.forget(function.variables, f"in the function `{words[0]}`", line)
         self.scope.exported_names |= function.exported
         if function.effects:
             effects = ", ".join(function.effects)
             self.lose_from_here(f"line {line}: the function `{words[0]}`, which changes {effects}")
-        if any(runs_engine(words[index:]) for index in range(1, len(words))):
+        if any(runs_engine(words[index:]) for index in range(len(words))):
             reason = f"the function `{words[0]}` runs its words"
             self.commands.append(refused(line, f"{reason}; write the command without it"))
+
+    def refuse_of_zsh(self, node: Node, commands: list[Command]) -> None:
+        """Refuse what zsh expands in another way: it does not split `$NAME`, and `$ARRAY` is all of it."""
+        parts = [part for word in node.Args or () for part in word.Parts or () if part.Type == "ParamExp"]
+        for part in parts if self.scope.is_zsh else ():
+            variable = self.scope.variables.get(str(part.Param.Value))
+            if variable and not part.Index and (variable.elements or len(variable.value.split()) != 1):
+                for command in commands:
+                    reason = f"zsh does not expand `${part.Param.Value}` as bash does; write its words out"
+                    command.refuse(f"line {node.line}", reason)
 
     def _add_command(
         self, words: list[str], scope: Scope, names: set[str], remarks: list[str], why: list[str], line: int
@@ -107,6 +156,9 @@ class SimpleCommands(Assignments, ABC):
             name: "which the caller had" for name in names - variables.keys() if looks_secret(name, "x")
         }
         lost = [*remarks, *(remark for variable in variables.values() for remark in variable.remarks)]
+        if self.waits and runs_engine(unwrapped(Command({}, list(words))).words):
+            lost += self.waits
+            self.waits = []
         if self.condition is not None:
             lost.append(f"line {line}: it runs under a condition (line {self.condition})")
         self.commands.append(
@@ -166,135 +218,3 @@ class SimpleCommands(Assignments, ABC):
     def _words_of(self, statement: Node) -> list[str]:
         call = statement.Cmd
         return Words(self.scope).fields(call.Args or []) if call and call.Type == "CallExpr" else []
-
-    # ── builtins
-
-    def _run_set(self, words: list[str], line: int) -> None:
-        options = " ".join(words[1 : words.index("--") if "--" in words else None])
-        for sign in re.findall(r"(?:^| )([+-])(?:[a-z]*a[a-z]*|[a-z]*o allexport)(?= |\Z)", options):
-            self.scope.exports_all = sign == "-"
-        if not re.fullmatch(r"([+-]([aeuxvo]+( pipefail| allexport)?|-)( |\Z))*", options):
-            self._lose(words, line)
-        if "--" in words:
-            self.scope.arguments, self.scope.shifted = tuple(words[words.index("--") + 1 :]), 0
-
-    def _run_source(self, words: list[str], line: int) -> None:
-        file = words[1] if len(words) > 1 else ""
-        if UNKNOWN_VALUE in file:
-            self.scope.conda_folder = None
-            is_venv = "/bin/activate" in file
-            fault = "give its `bin/python` as `python_path:`" if is_venv else "it may set variables"
-            if not file.endswith("/etc/profile.d/conda.sh"):  # `conda activate` says it
-                self.lose_from_here(f"line {line}: `{' '.join(words)}`; {fault}")
-        elif file.endswith("/etc/profile.d/conda.sh"):
-            self.scope.conda_folder = self._from_folder(file.removesuffix("/etc/profile.d/conda.sh"))
-        elif file.endswith("/bin/activate") and len(words) > 2:  # conda's own script, with an environment
-            self.scope.conda_environment = self._from_folder(
-                f"{file.removesuffix('/bin/activate')}/envs/{words[2]}"
-            )
-        elif file.endswith("/bin/activate"):
-            self.scope.venv = self._from_folder(file.removesuffix("/bin/activate"))
-        else:
-            variables = variables_of(self._from_folder(file), f"line {line}", self.lost)
-            for name, (value, is_exported) in (variables or {}).items():
-                self._set(name, Variable(value), line)
-                self.scope.exported_names |= {name} if is_exported else set()
-            if variables is None and holds_engine(text_of(self._from_folder(file))):
-                remedy = f"run `recipectl import command {file}`"
-                self.commands.append(refused(line, f"`{' '.join(words)}` starts an engine; {remedy}"))
-            elif variables is None:
-                self._lose(words, line)
-
-    def _run_conda(self, words: list[str], line: int) -> None:
-        """`conda activate NAME`: an environment in the folder that conda was loaded from, or at a path."""
-        name = words[2] if words[1:2] == ["activate"] and len(words) > 2 else ""
-        if not name:
-            self._lose(words, line)
-        elif "/" in name:
-            self.scope.conda_environment = self._from_folder(name)
-        elif self.scope.conda_folder:
-            folder = self.scope.conda_folder
-            self.scope.conda_environment = folder if name == "base" else f"{folder}/envs/{name}"
-        else:
-            self.lose_from_here(f"line {line}: `{' '.join(words)}`; give its `bin/python` as `python_path:`")
-
-    @abstractmethod
-    def run(self, script: Iterable[Node | Fault]) -> None:
-        """Follow the statements of a script."""
-
-    def _run_eval(self, words: list[str], line: int) -> None:
-        text = " ".join(words[1:])
-        is_known = not re.search(f"[\n{UNKNOWN_VALUE}{VARIABLE_START}]", text)
-        if is_known and not self.in_eval and not self.is_assigned:
-            self.in_eval = True
-            self.run(statements("\n" * (line - 1) + text + "\n"))
-            self.in_eval = False
-            return
-        self._lose(words, line)
-        if re.search("vllm|sglang|llama", " ".join(words)) or VARIABLE_ALONE.fullmatch(text):
-            self.commands.append(refused(line, "`eval` runs what only a shell knows; write the command"))
-
-    def _run_limit(self, words: list[str], line: int) -> None:
-        """`ulimit` and `umask`: settings of the unit."""
-        if not (settings := limits(words)):
-            self.lose_from_here(f"line {line}: `{' '.join(words)}`; see `service:` for a similar setting")
-        self.scope.service |= settings
-
-    def _run_shopt(self, words: list[str], line: int) -> None:
-        self.scope.has_other_patterns |= bool({"nocasematch", "extglob"} & {*words})
-
-    def _run_unset(self, words: list[str], line: int) -> None:
-        for name, bracket, _ in (word.partition("[") for word in words[1:]):
-            if bracket:
-                self.scope.forget([name], "by `unset` of an element", line)
-                continue
-            self.scope.variables.pop(name, None)
-            self.scope.exported_names.discard(name)
-            self.scope.unset_names.add(name)
-
-    def _run_cd(self, words: list[str], line: int) -> None:
-        self.scope.places["cd"] = f"line {line}"
-        words = [word for word in words if word not in ("--", "-P", "-L")]
-        if len(words) != 2 or words[1] == "-" or UNKNOWN_VALUE in words[1]:
-            self.lose_from_here(f"line {line}: `{' '.join(words)}`, to a folder that only a shell knows")
-            self.scope.folder = host_variable("FOLDER")
-        else:
-            self.scope.folder = self._from_folder(words[1])
-
-    def _run_printf(self, words: list[str], line: int) -> None:
-        if words[1:2] == ["-v"]:
-            self.scope.forget(words[2:3], "by `printf`", line)
-
-    def _run_read(self, words: list[str], line: int) -> None:
-        self.scope.forget([word for word in words[1:] if word.isidentifier()], f"by `{words[0]}`", line)
-
-    def _run_shift(self, words: list[str], line: int) -> None:
-        self.scope.shifted += int(words[1]) if words[1:] and re.fullmatch("[0-9]{1,6}", words[1]) else 1
-
-    def _run_exit(self, words: list[str], line: int) -> None:
-        self.scope.ended = line
-
-    def _from_folder(self, path: str) -> str:
-        """A path relative to the script's current folder, as far as that folder is known."""
-        folder = self.scope.folder or self.scope.script_folder or host_variable("FOLDER")
-        if path.startswith(("/", VARIABLE_START)):
-            return path
-        return f"{folder.rstrip('/')}/{path.removeprefix('./')}"
-
-    _BUILTINS: ClassVar[Mapping[str, Callable[["SimpleCommands", list[str], int], None]]] = {
-        **dict.fromkeys(("source", "."), _run_source),
-        **dict.fromkeys(("conda", "mamba", "micromamba"), _run_conda),
-        **dict.fromkeys(("module", "ml", "spack"), Assignments._lose),
-        **dict.fromkeys(("exit", "return"), _run_exit),
-        **dict.fromkeys(("read", "mapfile", "readarray", "getopts"), _run_read),
-        "alias": Assignments._lose,
-        "deactivate": lambda shell, _words, _line: setattr(shell.scope, "venv", None),
-        "eval": _run_eval,
-        "set": _run_set,
-        "printf": _run_printf,
-        **dict.fromkeys(("ulimit", "umask"), _run_limit),
-        "unset": _run_unset,
-        "shopt": _run_shopt,
-        "shift": _run_shift,
-        **dict.fromkeys(("cd", "pushd", "popd"), _run_cd),
-    }

@@ -104,8 +104,8 @@ def sets_gpus_up(words: list[str]) -> bool:
     return words[0] == "nvidia-smi" and not asks
 
 
-def changes_its_shell(words: list[str]) -> bool:
-    """True for `renice -n 5 $$` and the like: what it sets holds for the programs that follow."""
+def changes_a_process(words: list[str]) -> bool:
+    """True for `renice -n 5 $$` and the like: what it sets holds for a process, and those that it starts."""
     programs = ("renice", "taskset", "chrt", "ionice", "prlimit")
     return any(program_name([word]) in programs for word in words[:3])
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from recipectl.importers.command import Command
-from recipectl.importers.draft import VARIABLE_START
+from recipectl.importers.draft import UNKNOWN_VALUE, VARIABLE_START
 from recipectl.importers.programs import program_name
 from recipectl.importers.shell_conditions import literals
 from recipectl.importers.shell_programs import files_of_tee, holds_engine, is_of_kernel, runs_its_input
@@ -48,6 +48,16 @@ def check(redirection: Node, word: str, commands: list[Command]) -> None:
             command.refuse(f"line {redirection.line}", remedy)
 
 
+def output_of_all(redirection: Node, target: str) -> str | None:
+    """What `exec >FILE` means for the commands that follow; None for another descriptor, as of a lock."""
+    is_file = ">" in str(redirection.Op) and not str(redirection.Op).endswith(">&")
+    number = str(redirection.N.Value) if redirection.N else "1"
+    if not is_file or number not in ("1", "2") or target == "/dev/null":
+        return None
+    shown = f"the file `{target}`" if target and UNKNOWN_VALUE not in target else "the file"
+    return f"line {redirection.line}: {shown} of its output, which goes to the journal"
+
+
 def written_files(operator: str, words: list[str], target: str) -> list[str]:
     """The files that a redirection of a program lets it write, which an engine may read."""
     if ">" in operator and "&" not in operator:
@@ -71,8 +81,9 @@ def _name_readers(readers: list[Node], commands: list[Command]) -> None:
     for reader in readers:
         calls = [node.Cmd for node in reader.Stmts or () if node.Cmd and node.Cmd.Type == "CallExpr"]
         programs = "; ".join(" ".join(literals(call)) for call in calls)
+        shown = f"`{programs}`" if programs else "a part of the script"
         for command in commands:
-            command.not_carried_over.append(f"line {reader.line}: `{programs}`, which reads its output")
+            command.not_carried_over.append(f"line {reader.line}: {shown}, which reads its output")
 
 
 def placeholder(words: list[tuple[str, str]]) -> str | None:

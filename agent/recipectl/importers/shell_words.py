@@ -27,6 +27,10 @@ _OWN_FOLDER = re.compile(
     rf"|cd (?:-P )?(?:-- )?\$\( ?{_DIRNAME} ?\)(?P<below>(?:/\.\.)*(?:/\w[\w.-]*)*)/?"
     r"(?: ?&?> ?/dev/null(?: 2>&1)?)? ?(?:&&|;) ?pwd(?: -P)?"
 )
+# What engines, and the hub's and S3's libraries in them, read from the environment of the script's caller.
+_READ_BY_ENGINES = re.compile(
+    r"HF_TOKEN|HUGGING_FACE_HUB_TOKEN|(VLLM|LLAMA|SGLANG)_API_KEY|AWS_(ACCESS_KEY_ID|SECRET_ACCESS_KEY|SESSION_TOKEN)"
+)
 _WHICH = re.compile(r"(?:which|command -v|type -[pP]) (vllm|sglang|llama-server|python[0-9.]*)")
 
 
@@ -196,7 +200,7 @@ class Words:
         if node.Exp:
             return self._with_operator(node, name, variable, splits=splits)
         if variable is None:
-            return self._from_caller(name)
+            return self._from_caller(node, name)
         value = variable.value if variable.elements is None else (*variable.elements, "")[0]
         return self._split(node, value, splits=splits)
 
@@ -221,8 +225,15 @@ class Words:
         """Whether the script is known to get fewer arguments."""
         return self.scope.arguments is not None and bool(re.fullmatch("[1-9][0-9]{0,5}", name))
 
-    def _from_caller(self, name: str) -> str:
+    def _note_secret(self, node: Node, name: str) -> None:
+        """Each program from here on has a secret that the caller's environment gives to the script."""
+        if _READ_BY_ENGINES.fullmatch(name) and name not in self.scope.exported_names:
+            self.scope.exported_names.add(name)
+            self.scope.places[name] = f"line {node.line}"
+
+    def _from_caller(self, node: Node, name: str) -> str:
         """What the caller gives to the script: an argument, or a variable of its environment."""
+        self._note_secret(node, name)
         is_argument = re.fullmatch("[0-9]{1,6}", name)
         if self._is_missing(name):
             return ""
@@ -233,6 +244,8 @@ class Words:
         operator = str(node.Exp.Op)
         word = node.Exp.Word or Node({})
         is_set = variable is not None and bool(variable.value or ":" not in operator)
+        if variable is None:
+            self._note_secret(node, name)
         match operator.strip(":"):
             case "-" | "=" if not is_set:
                 default = self._operand(word, splits=splits)
@@ -248,7 +261,7 @@ class Words:
             case "-" | "=" | "?" if variable is not None:
                 return self._split(node, variable.value, splits=splits)
             case "?":
-                return self._from_caller(name)
+                return self._from_caller(node, name)
             case "+" if variable is not None and VARIABLE_START not in variable.value:
                 return self._operand(word, splits=splits) if is_set else ""
             case "+" if variable is None:

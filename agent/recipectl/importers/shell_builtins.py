@@ -1,0 +1,154 @@
+"""The builtins of a shell that change what follows them."""
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from typing import ClassVar
+
+from recipectl.importers.command import Command, refused
+from recipectl.importers.draft import UNKNOWN_VALUE, VARIABLE_ALONE, VARIABLE_START, host_variable
+from recipectl.importers.shell_assignments import Assignments
+from recipectl.importers.shell_programs import holds_engine, limits
+from recipectl.importers.shell_scope import Scope, Variable
+from recipectl.importers.shell_sources import text_of, variables_of
+from recipectl.importers.shell_syntax import Fault, Node, statements
+
+
+class Builtins(Assignments, ABC):
+    """Follows builtins in a scope; `commands` are the programs that the script runs."""
+
+    def __init__(self, scope: Scope) -> None:
+        super().__init__(scope)
+        self.commands: list[Command] = []
+        self.in_eval = False
+        self.is_assigned = False  # variables stand before this builtin
+
+    @abstractmethod
+    def run(self, script: Iterable[Node | Fault]) -> None:
+        """Follow the statements of a script."""
+
+    def _run_set(self, words: list[str], line: int) -> None:
+        options = " ".join(words[1 : words.index("--") if "--" in words else None])
+        for sign in re.findall(r"(?:^| )([+-])(?:[a-z]*a[a-z]*|[a-z]*o allexport)(?= |\Z)", options):
+            self.scope.exports_all = sign == "-"
+        if not re.fullmatch(r"([+-]([aeuxvo]+( pipefail| allexport)?|-)( |\Z))*", options):
+            self._lose(words, line)
+        if "--" in words:
+            self.scope.arguments, self.scope.shifted = tuple(words[words.index("--") + 1 :]), 0
+
+    def _run_source(self, words: list[str], line: int) -> None:
+        file = words[1] if len(words) > 1 else ""
+        if UNKNOWN_VALUE in file:
+            self.scope.conda_folder = None
+            is_venv = "/bin/activate" in file
+            fault = "give its `bin/python` as `python_path:`" if is_venv else "it may set variables"
+            if not file.endswith("/etc/profile.d/conda.sh"):  # `conda activate` says it
+                self.lose_from_here(f"line {line}: `{' '.join(words)}`; {fault}")
+        elif file.endswith("/etc/profile.d/conda.sh"):
+            self.scope.conda_folder = self._from_folder(file.removesuffix("/etc/profile.d/conda.sh"))
+        elif file.endswith("/bin/activate") and len(words) > 2:  # conda's own script, with an environment
+            self.scope.conda_environment = self._from_folder(
+                f"{file.removesuffix('/bin/activate')}/envs/{words[2]}"
+            )
+        elif file.endswith("/bin/activate"):
+            self.scope.venv = self._from_folder(file.removesuffix("/bin/activate"))
+        else:
+            variables = variables_of(self._from_folder(file), f"line {line}", self.lost)
+            for name, (value, is_exported) in (variables or {}).items():
+                self._set(name, Variable(value), line)
+                self.scope.exported_names |= {name} if is_exported else set()
+            if variables is None and holds_engine(text_of(self._from_folder(file))):
+                remedy = f"run `recipectl import command {file}`"
+                self.commands.append(refused(line, f"`{' '.join(words)}` starts an engine; {remedy}"))
+            elif variables is None:
+                self._lose(words, line)
+
+    def _run_conda(self, words: list[str], line: int) -> None:
+        """`conda activate NAME`: an environment in the folder that conda was loaded from, or at a path."""
+        name = words[2] if words[1:2] == ["activate"] and len(words) > 2 else ""
+        if not name:
+            self._lose(words, line)
+        elif "/" in name:
+            self.scope.conda_environment = self._from_folder(name)
+        elif self.scope.conda_folder:
+            folder = self.scope.conda_folder
+            self.scope.conda_environment = folder if name == "base" else f"{folder}/envs/{name}"
+        else:
+            self.lose_from_here(f"line {line}: `{' '.join(words)}`; give its `bin/python` as `python_path:`")
+
+    def _run_eval(self, words: list[str], line: int) -> None:
+        text = " ".join(words[1:])
+        is_known = not re.search(f"[\n{UNKNOWN_VALUE}{VARIABLE_START}]", text)
+        if is_known and not self.in_eval and not self.is_assigned:
+            self.in_eval = True
+            self.run(statements("\n" * (line - 1) + text + "\n"))
+            self.in_eval = False
+            return
+        self._lose(words, line)
+        if re.search("vllm|sglang|llama", " ".join(words)) or VARIABLE_ALONE.fullmatch(text):
+            self.commands.append(refused(line, "`eval` runs what only a shell knows; write the command"))
+
+    def _run_limit(self, words: list[str], line: int) -> None:
+        """`ulimit` and `umask`: settings of the unit."""
+        if not (settings := limits(words)):
+            self.lose_from_here(f"line {line}: `{' '.join(words)}`; see `service:` for a similar setting")
+        self.scope.service |= settings
+
+    def _run_shopt(self, words: list[str], line: int) -> None:
+        self.scope.has_other_patterns |= bool({"nocasematch", "extglob"} & {*words})
+
+    def _run_unset(self, words: list[str], line: int) -> None:
+        for name, bracket, _ in (word.partition("[") for word in words[1:]):
+            if bracket:
+                self.scope.forget([name], "by `unset` of an element", line)
+                continue
+            self.scope.variables.pop(name, None)
+            self.scope.exported_names.discard(name)
+            self.scope.unset_names.add(name)
+
+    def _run_cd(self, words: list[str], line: int) -> None:
+        self.scope.places["cd"] = f"line {line}"
+        words = [word for word in words if word not in ("--", "-P", "-L")]
+        if len(words) != 2 or words[1] == "-" or UNKNOWN_VALUE in words[1]:
+            self.lose_from_here(f"line {line}: `{' '.join(words)}`, to a folder that only a shell knows")
+            self.scope.folder = host_variable("FOLDER")
+        else:
+            self.scope.folder = self._from_folder(words[1])
+
+    def _run_printf(self, words: list[str], line: int) -> None:
+        if words[1:2] == ["-v"]:
+            self.scope.forget(words[2:3], "by `printf`", line)
+
+    def _run_read(self, words: list[str], line: int) -> None:
+        self.scope.forget([word for word in words[1:] if word.isidentifier()], f"by `{words[0]}`", line)
+
+    def _run_shift(self, words: list[str], line: int) -> None:
+        self.scope.shifted += int(words[1]) if words[1:] and re.fullmatch("[0-9]{1,6}", words[1]) else 1
+
+    def _run_exit(self, words: list[str], line: int) -> None:
+        self.scope.ended = line
+
+    def _from_folder(self, path: str) -> str:
+        """A path relative to the script's current folder, as far as that folder is known."""
+        folder = self.scope.folder or self.scope.script_folder or host_variable("FOLDER")
+        if path.startswith(("/", VARIABLE_START)):
+            return path
+        return f"{folder.rstrip('/')}/{path.removeprefix('./')}"
+
+    BUILTINS: ClassVar[Mapping[str, Callable[["Builtins", list[str], int], None]]] = {
+        **dict.fromkeys(("source", "."), _run_source),
+        **dict.fromkeys(("conda", "mamba", "micromamba"), _run_conda),
+        **dict.fromkeys(("module", "ml", "spack"), Assignments._lose),
+        **dict.fromkeys(("exit", "return"), _run_exit),
+        **dict.fromkeys(("read", "mapfile", "readarray", "getopts"), _run_read),
+        "alias": Assignments._lose,
+        "deactivate": lambda shell, _words, _line: setattr(shell.scope, "venv", None),
+        "eval": _run_eval,
+        "set": _run_set,
+        "printf": _run_printf,
+        **dict.fromkeys(("ulimit", "umask"), _run_limit),
+        "unset": _run_unset,
+        "shopt": _run_shopt,
+        "shift": _run_shift,
+        **dict.fromkeys(("cd", "pushd", "popd"), _run_cd),
+    }
