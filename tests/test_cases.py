@@ -691,10 +691,21 @@ INLINE = {
     "what a branch reads": ("command", "[ -f .env ] && . ./.env\nvllm serve a/b &\nvllm serve c/d &\nbash -lc 'vllm serve e/f & vllm serve g/h'\n", [], ["d: not carried over: line 1: `. ./.env`", "h: not carried over: line 4: `bash -lc`"]),
     "adapters of which one has a scale": ("command", "llama-server -m /a.gguf --lora-scaled /x 0.5 --lora /y\n", ["args: [--lora-scaled, /x, '0.5', --lora, /y]"], []),
     "other processes": ("command", "vllm serve a/b & taskset -pc 0-7 $!\nsudo renice -n 5 \"$$\"\nvllm serve c/d\n", ["model_path: c/d"], ["d: not carried over: line 2: `sudo renice -n 5 $$`", "b: not carried over: line 1: `taskset -pc 0-7 $!`; see `service:`"]),
+    "engines that other programs start": (
+        "command", 'gamemoderun llama-server --model=/m.gguf\nproxychains4 vllm serve --config /etc/x.yaml\npm2 start vllm --name x -- serve /m\n(crontab -l; echo "@reboot /v/bin/vllm serve /m") | crontab -\n'
+        "./start_vllm --x\ndocker start other\nsystemctl --user restart vllm\nsource activate v\nHF_HOME=cache/hf vllm serve data/models/Qwen3-8B\n",
+        ["/data/models/Qwen3-8B\n", "/cache/hf\n", "line 8: `conda activate v`; give its `bin/python`"],
+        ["line 1: `gamemoderun", "line 2: `proxychains4", "line 3: `pm2", "line 4: `crontab …` runs the text", "run `recipectl import command ./start_vllm`", "line 6: `docker start …`, which is not read", "run `recipectl import unit vllm`"]),
+    "a template around a unit's settings": ("unit", "[Service]\nExecStart=/v/bin/vllm serve a/b\n{% if x %}\nUser=y\n{% endif %}\n", [], ["line 3: fill in `{% if x %}`"]),
+    "a template in another setting": ("unit", "[Service]\nExecStart=/v/bin/vllm serve a/b --port $PORT\nEnvironment=\"PORT={{ port }}\"\n", [], ["line 3: fill in `{{ port }}`"]),
+    "where a unit's program is": (
+        "unit", "[Service]\nUser=u\nRestart=always\nExecSearchPath=/opt/none/bin\nEnvironment=LD_LIBRARY_PATH=/x:$LD_LIBRARY_PATH\nExecStart=vllm serve a/b\n[Install]\nWantedBy=multi-user.target ai.target\n",
+        ["LD_LIBRARY_PATH: /x:$LD_LIBRARY_PATH\n"], ["line 4: `PATH` with /opt/none/bin", "line 5: `$LD_LIBRARY_PATH`, which systemd does not expand in Environment=, stays as it is", "line 8: WantedBy=ai.target; see `autostart:`"]),
+    "a script in a unit's shell": ("unit", "[Service]\nExecStart=/bin/bash -c 'exec /srv/none.sh --port 1'\n", [], ["line 2: the shell of its ExecStart= does not run a known engine; run `recipectl import command /srv/none.sh` if it is a script"]),
     "what engines waited for": (
         "command", "until [ -d /mnt ]; do sleep 5; done\nvllm serve a/b &\nsleep 60\nvllm serve c/d &\npkill x; sleep 1\nvllm serve e/f & until false; do sleep 1; done\n", ["model_path: e/f\n"],
         ["b: not carried over: line 1: a loop that waits, after which it started", "d: not carried over: line 3: `sleep 60`, after which it started"]),
-    "a token of the caller": (
+    "tokens that a script asks its caller for": (
         "command", ': "${HF_TOKEN:?set it}"\n[[ -z "$VLLM_API_KEY" ]] && { echo no; exit 1; }\nvllm serve a/b\n', ["HF_TOKEN: /etc/recipectl/secrets/HF_TOKEN", "VLLM_API_KEY: /etc/"],
         ["line 1: the value of `HF_TOKEN`, which the caller had", "line 2: the value of `VLLM_API_KEY`"]),
     "functions before those that they call": (

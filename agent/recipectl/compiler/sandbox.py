@@ -13,12 +13,12 @@ from recipectl.systemd import quoting
 _TEMPORARY = "/tmp/"  # noqa: S108  (compared, not used); it also matches /var/tmp/
 _HOMES = ("/home/", "/root/", "/run/user/")
 # Caches of libraries, besides those that each model has of its own.
-_CACHES = (
+CACHES = (
     "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "TRANSFORMERS_CACHE", "HF_XET_CACHE", "HF_ASSETS_CACHE",
     "HF_MODULES_CACHE", "HF_DATASETS_CACHE", "LLAMA_CACHE", "MODELSCOPE_CACHE",
 )  # fmt: skip
 # Other folders that engines and their libraries write.
-_WRITTEN = (
+WRITTEN = (
     "TORCH_HOME", "TORCH_EXTENSIONS_DIR", "CUDA_CACHE_PATH", "TMPDIR", "RAY_TMPDIR", "NUMBA_CACHE_DIR",
     "FLASHINFER_WORKSPACE_BASE", "OUTLINES_CACHE_DIR", "PROMETHEUS_MULTIPROC_DIR", "VLLM_CONFIG_ROOT",
     "VLLM_TORCH_PROFILER_DIR", "SGLANG_TORCH_PROFILER_DIR", "SGLANG_CACHE_DIR", "TVM_FFI_CACHE_DIR",
@@ -79,13 +79,13 @@ def moved_directories(resolved: ResolvedRecipe) -> list[str]:
     """The folders for downloads and states that a variable or a flag puts elsewhere."""
     # They are written with `-`: a missing folder would fail the start with 226/NAMESPACE.
     flags = ENGINES[resolved.recipe.backend].written_flags
-    names = dict.fromkeys(_CACHES, "") | directories(resolved.recipe)
+    names = dict.fromkeys(CACHES, "") | directories(resolved.recipe)
     return _values_of_flags(resolved, flags) + _values_of_variables(resolved, names)
 
 
 def _writable(resolved: ResolvedRecipe) -> list[str]:
     """The folders that the engine writes, and those of files that it writes, besides its own."""
-    others = _values_of_variables(resolved, dict.fromkeys(_WRITTEN, ""))
+    others = _values_of_variables(resolved, dict.fromkeys(WRITTEN, ""))
     files = map(_normal, _values_of_flags(resolved, ENGINES[resolved.recipe.backend].written_files))
     folders = [_normal(path) for path in (*moved_directories(resolved), *others)]
     for file in files:

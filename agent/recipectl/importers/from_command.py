@@ -6,7 +6,7 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
-from recipectl.compiler import service_settings
+from recipectl.compiler import sandbox, service_settings
 from recipectl.compiler.secrets import has_secret
 from recipectl.compiler.secrets import redacted as redacted_words
 from recipectl.engines import flags
@@ -37,6 +37,8 @@ _FILE = re.compile(r"[\w.-]+(/[\w.-]+)*\.(jinja2?|py|ya?ml|pem|key|crt|gguf|json
 _PATH_OPTION = re.compile(
     r"--?(?!-|model-|tokenizer-|hf-config-|.*(?:-model|-or|root|-per)-path)(?:[\w-]*-)?(path|dir|file|keyfile|certfile|certs)"
 )
+# Variables of folders, beside those of libraries.
+_FOLDERS = ("HF_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "VLLM_CACHE_ROOT", "TRITON_CACHE_DIR")
 _TEMPLATE = re.compile(r"\{\{ *[\w.-]+ *(\|[^}]*)?\}\}|^\{\{\Z")
 _PLACEHOLDER = re.compile(
     r"^<([A-Z][A-Z0-9_ .-]*|[A-Za-z]\w*[ _.-][\w .-]*|model|path|port|host|name)>$|^[^%]*\{\{ *[\w.-]+ *\}\}"
@@ -85,6 +87,8 @@ def _draft(command: Command, name: str | None, origin: str) -> Draft:
         raise UsageError("the model's address holds a secret; correct it")
     if not model:
         raise UsageError("the model is empty here; name it")
+    if re.fullmatch(r"[\w.-]+(/[\w.-]+){2,}", model):  # a name of the hub has one slash
+        model = _join(_folder(command), model)
     draft.set("model_path", model)
     if command.has_rocm:
         draft.set("accelerator", "rocm")
@@ -120,10 +124,12 @@ def _with_folders(name: str, command: Command) -> str:
     value = command.environment[name]
     if value.startswith(("./", "../")) or value in (".", ".."):
         return _join(_folder(command), value)
+    if name in (*_FOLDERS, *sandbox.CACHES, *sandbox.WRITTEN) and re.match(r"\w", value):
+        return _join(_folder(command), value)
     if name not in ("PYTHONPATH", "LD_LIBRARY_PATH"):
         return value
     parts = [
-        part if not part or part.startswith(("/", VARIABLE_START)) else _join(_folder(command), part)
+        part if not part or part.startswith(("/", "$", VARIABLE_START)) else _join(_folder(command), part)
         for part in value.split(":")
     ]
     return ":".join(part.removesuffix("/.") for part in parts)

@@ -124,7 +124,8 @@ class Assignments:
 
     def _lose(self, words: list[str], line: int) -> None:
         shown = program_shown(words) if words[0] in ("eval", "alias") else " ".join(words)
-        self.lose_from_here(f"line {line}: `{shown}`, which may set variables")
+        effect = "replace programs" if words[0] == "alias" else "set variables"
+        self.lose_from_here(f"line {line}: `{shown}`, which may {effect}")
 
     def lose_from_here(self, sentence: str) -> None:
         """Name what each program that follows may lack."""

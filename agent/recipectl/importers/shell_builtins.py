@@ -46,6 +46,8 @@ class Builtins(Assignments, ABC):
                 self.lose_from_here(f"line {line}: `{' '.join(words)}`; {fault}")
         elif file.endswith("/etc/profile.d/conda.sh"):
             self.scope.conda_folder = self._from_folder(file.removesuffix("/etc/profile.d/conda.sh"))
+        elif file == "activate" and len(words) > 2:  # of an earlier conda
+            self._run_conda(["conda", *words[1:]], line)
         elif file.endswith("/bin/activate") and len(words) > 2:  # conda's own script, with an environment
             self.scope.conda_environment = self._from_folder(
                 f"{file.removesuffix('/bin/activate')}/envs/{words[2]}"

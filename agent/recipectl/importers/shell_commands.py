@@ -199,9 +199,8 @@ class SimpleCommands(Builtins, ABC):
     def _check_pipe(self, writer: Node, reader: Node, writers: list[Command]) -> None:
         """Name the files that a pipe's last program writes: `| tee -a FILE`, `| ts >>FILE`."""
         words = self._words_of(reader)
-        text = " ".join(self._words_of(writer))
-        is_text = re.match("(echo|printf) ", text)
-        if is_text and runs_its_input(words) and holds_engine(text):
+        text = " ".join((*writer.texts("Lit"), *writer.texts("SglQuoted")))
+        if runs_its_input(words) and holds_engine(text):
             reason = f"`{program_shown(words)}` runs the text that is piped to it; write it as a command"
             self.commands.append(refused(reader.line, reason))
         files = files_of_tee(words)

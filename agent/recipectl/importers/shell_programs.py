@@ -32,16 +32,17 @@ _SMI_QUERY = re.compile(
     r"-(q|L|i|l|lms|x|d|f|h|-query.*|-list.*|-format.*|-id.*|-loop.*|-help|-version)(=|\Z)"
 )
 _RUNS_ENGINE = re.compile(
-    r"\bvllm( --)? serve [^-\s]"
+    r"\b(vllm|sglang)( --)? serve (?!-h |--help)\S|\b(vllm|sglang)\b[^\n]{0,400} -- serve "
     r"|\b(vllm\.entrypoints|sglang serve|sglang\.launch_server|vllm serve)\b[^\n]{0,400} --model"
     r"|\bxargs\b[^\n]{0,400} (vllm serve|llama-server|sglang serve) "
     r"|-m (vllm\.entrypoints\.(openai\.)?api_server|sglang(\.srt\.entrypoints\.http_server|\.cli\.main serve"
     r"|_router\.launch_server))\b"
-    r"|llama-server\b[^\n]{0,400} (-m|--model|-hf|--hf-repo|-mu|--models-\w+) "
+    r"|llama-server\b[^\n]{0,400} (-m|--model|-hf|--hf-repo|-mu|--models-\w+)[ =]"
     r"|vllm/entrypoints/\S{0,80}api_server\.py\b[^\n]{0,400} --model"
     r"|\b((docker|podman|nerdctl)\b[^\n]{0,80} (run|create)|(singularity|apptainer) (run|exec)|kubectl run)\b"
     r"[^\n]{0,400}(vllm|sglang|(?<!o)llama)"
 )
+_OF_SYSTEM = re.compile(r"/(usr/)?s?bin/|/usr/lib")
 # They run what a file says, which no importer reads.
 _RUNS_FILES = re.compile(
     r"((ba|da|z|fi)?sh|python[0-9.]*|make|just|sbatch|perl|node|ruby|.*\.(sh|bash|py)|.*llama[-_]server.*)\Z"
@@ -133,8 +134,14 @@ def limits(words: list[str]) -> dict[str, str]:
 def what_it_is(words: list[str]) -> str:
     """What is said of a program that is left out."""
     program = words[1:2] if program_name(words) in SHELLS else words[:1]
-    script = next((word for word in program if word.endswith((".sh", ".bash"))), "")
-    if script:
+    is_own = words[0].startswith(("./", "../", "~")) or ("/" in words[0] and not _OF_SYSTEM.match(words[0]))
+    script = next((word for word in program if word.endswith((".sh", ".bash")) or is_own), "")
+    verbs = {*words[1:4]} & {"start", "restart", "enable"}
+    if verbs and program_name(words) == "systemctl":
+        return f"which is not read; if it starts an engine, run `recipectl import unit {redacted(words[-1])}`"
+    if verbs and program_name(words) in ("docker", "podman"):
+        return "which is not read; if it starts an engine, run `recipectl import process PID`"
+    if (script and not _RUNS_FILES.match(program_name(words))) or script.endswith((".sh", ".bash")):
         return f"which is not read; if it starts an engine, run `recipectl import command {script}`"
     return "which is not read" if _RUNS_FILES.match(program_name(words)) else "which runs no engine"
 

@@ -38,6 +38,7 @@ from recipectl.importers.variables import keep_cache, read_variables
 from recipectl.recipe.yamlsyntax import read_text
 from recipectl.systemd import quoting
 
+_VARIABLE = re.compile(r"\$[A-Z_]+|\$\{[A-Z_]+\}")
 # They start a program that their command line does not have, or not as its own words.
 _NO_SCRIPTS = (
     "docker", "podman", "nerdctl", "screen", "tmux", "su", "python", "python3", "node", "uv", "conda",
@@ -60,14 +61,18 @@ def draft(text: str, name: str, source: str, drop_ins: Mapping[str, str] = Mappi
     if not start_settings:
         raise UsageError("it has no ExecStart=; give a service that runs an engine")
     environment, unread_files = environment_of(unit_settings, name, lost)
+    search_path = _without_removed(unit_settings, "ExecSearchPath")
+    if search_path:
+        # systemd looks for programs there, and sets PATH to it (systemd.exec(5)).
+        environment.setdefault("PATH", ":".join(setting.value for setting in search_path))
     for setting in start_settings[:-1]:
         lost.append(f"{setting.place}: ExecStart={without_specifiers(setting.value, name, [])}")
     with errors_at(start_settings[-1].place), at(start_settings[-1].place, lost):
         command = _command(start_settings[-1].value, environment, name, lost, _folder(unit_settings, name))
     command.stand_at(start_settings[-1].place)
     command.unread_files += unread_files
-    for setting in _without_removed(unit_settings, "Environment"):
-        if re.search(r"(^|[\s\"'])PATH=", setting.value):
+    for setting in (*_without_removed(unit_settings, "Environment"), *search_path):
+        if setting.name == "ExecSearchPath" or re.search(r"(^|[\s\"'])PATH=", setting.value):
             command.places.setdefault("PATH", setting.place)
     with errors_at(command.place):
         result = draft_from_command(command, model_name(name.replace("@", "-")), f"From {source}.")
@@ -123,6 +128,10 @@ def environment_of(
             words = quoting.split(without_specifiers(setting.value, name, lost))
         pairs = [word.partition("=") for word in words]
         environment |= {variable: text for variable, equals, text in pairs if equals}
+        folders = [part for variable, _, text in pairs if variable != "PATH" for part in text.split(":")]
+        for folder in filter(_VARIABLE.fullmatch, folders):
+            fault = f"`{folder}`, which systemd does not expand in Environment=, stays as it is"
+            lost.append(placed(f"{fault}; remove it", setting.place))
         if strays := [variable for variable, equals, _ in pairs if not equals]:
             shown = ", ".join(f"`{redacted(stray)}`" for stray in strays)
             fault = f"{shown} of Environment=, no assignment, which systemd ignores"
@@ -250,7 +259,10 @@ def _engine_of(script: list[Command], file: str = "") -> Command:
     engine = engine_of(script, "of its shell")
     if engine is None:
         fault = "the shell of its ExecStart= does not run a known engine"
-        raise UsageError(f"{fault}; name the engine there, {AS_IT_RUNS}")
+        programs = [unwrapped(command).words for command in script]
+        file = next((words[0] for words in programs if words and words[0].startswith("/")), "")
+        remedy = f"run `recipectl import command {redacted(file)}` if it is a script" if file else ""
+        raise UsageError(f"{fault}; {remedy or 'name the engine there'}, {AS_IT_RUNS}")
     if file:
         engine.stand_at(file)
     return engine

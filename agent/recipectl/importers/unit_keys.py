@@ -150,6 +150,8 @@ def _set_field(draft: Draft, setting: PlacedSetting, name: str) -> bool:
             )
         case ("Install", "WantedBy", value):
             draft.set("autostart", True, f"The service was wanted by {value}.")
+            if others := [target for target in value.split() if target not in _AT_BOOT]:
+                draft.not_carried_over.append(f"WantedBy={' '.join(others)}; see `autostart:`")
         case _:
             return False
     return True

@@ -4,11 +4,14 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from recipectl.errors import UsageError
 from recipectl.importers.draft import host_variable, redacted
 from recipectl.importers.lines import placed
 from recipectl.systemd import quoting
 from recipectl.systemd.unitfile import lines_without_setting, settings_with_lines
 
+# What a template of Ansible, Jinja or Go has still to fill in. Words of a command have rules of their own.
+_TEMPLATE = re.compile(r"\{\{[^{}]{1,80}\}\}|\{%.{1,80}?%\}")
 # Settings whose values may have a `#`.
 _OF_TEXT = re.compile("Exec|Environment|Description|Documentation|PassEnvironment|X-|Annotation|Label|Health")
 
@@ -94,12 +97,17 @@ def placed_settings(text: str, lost: list[str], drop_in: str = "") -> list[Place
     ending = f" of {drop_in}" if drop_in else ""
     text = text.removeprefix("\ufeff")  # systemd skips it, too
     for line, words in lines_without_setting(text):
+        if template := _TEMPLATE.search(words):
+            raise UsageError(f"line {line}{ending}: fill in `{redacted(template[0])}`")
         fault = (
             f"`{redacted(words)}` is no setting, and systemd ignores it; does the line before lack a `\\`?"
         )
         lost.append(placed(fault, f"line {line}{ending}"))
     settings = []
     for line, setting in settings_with_lines(text):
+        template = None if setting.name.startswith("Exec") else _TEMPLATE.search(setting.value)
+        if template:
+            raise UsageError(f"line {line}{ending}: fill in `{redacted(template[0])}`")
         if not re.search(r"\s#", setting.value) or _OF_TEXT.match(setting.name):
             settings.append(PlacedSetting(*setting, f"line {line}{ending}"))
             continue

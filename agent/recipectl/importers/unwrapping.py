@@ -44,7 +44,8 @@ _REMEDIES = dict.fromkeys(("uv", "uvx", "poetry", "pipx", "pipenv", "hatch", "pd
     **dict.fromkeys(("op", "doppler"), "put what it gives into `secrets:`"),
     **dict.fromkeys(("gosu", "su-exec"), "see `user:`"),
     "ip": "the engine uses the network of this host",
-    "stdbuf": "the journal has each line at once", "timeout": "see `RuntimeMaxSec` of `service:`",
+    **dict.fromkeys(("stdbuf", "unbuffer"), "the journal has each line at once"),
+    "timeout": "see `RuntimeMaxSec` of `service:`",
 }  # fmt: skip
 # Settings that are lists: one line of words, or one that cannot be joined.
 _JOINED_LISTS = re.compile(
