@@ -14,6 +14,7 @@ class State:
     active_state: str = "inactive"
     started_digest: str | None = None
     main_pid: int = 0
+    waits_to_restart: bool = False
 
 
 def model(

@@ -1,5 +1,6 @@
 """Recipe files: what is read, and how each mistake is told."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from recipectl.cli.names import recipe_file
 from recipectl.errors import RecipeError, UsageError
 from recipectl.place import Place
 from recipectl.recipe import load, search
+from recipectl.recipe.hostfile import load_host_settings
 
 Write = Callable[[str, str], Path]
 
@@ -227,3 +229,21 @@ def test_drop_ins_that_nobody_reads_are_known(write: Write, tmp_path: Path) -> N
         write(name, "port: 1\n")
     paths = [str(path.relative_to(tmp_path)) for path, _ in search.unread_drop_ins((tmp_path,))]
     assert paths == ["a.yaml.d/10.conf", "a.yml.d", "b.yaml.d"]
+
+
+@pytest.mark.parametrize(("text", "sentence"), [
+    ("watch:", "`watch` is empty; give `{}` for its defaults, or `null` for none"),
+    ("on_demand: # 10min", "`on_demand` is empty; give `{}`"), ("queue:", "`queue` is empty"), ("watch: null\nqueue: ~", ""),
+])  # fmt: skip
+def test_a_switch_with_nothing_behind_it_is_an_error(write: Write, text: str, sentence: str) -> None:
+    if not sentence:
+        load.load(write("a.yaml", f"model_path: /m\n{text}\n"))
+        return
+    with pytest.raises(RecipeError, match=rf"a\.yaml:2:\d+: {re.escape(sentence)}"):
+        load.load(write("a.yaml", f"model_path: /m\n{text}\n"))
+
+
+@pytest.mark.parametrize("text", ["gateway:", "gateway:\n  keys:\n", "gateway:\n  tls:\n"])
+def test_an_empty_gateway_or_part_of_it_is_an_error(write: Write, text: str) -> None:
+    with pytest.raises(RecipeError, match="` is empty; give "):
+        load_host_settings((write("host.yaml", text + "\n"),))

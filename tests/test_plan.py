@@ -374,13 +374,16 @@ def test_a_queue_that_is_no_longer_wanted_goes_before_the_engine_takes_its_port(
 
 @pytest.mark.parametrize(("listens", "shown", "verbs"), [
     ("service", DOWN, ["start"]), ("service", UP, []), ("socket", DOWN, ["start"]), (None, DOWN, []),
+    ("crashed", DOWN, []),
 ])  # fmt: skip
 def test_the_gateway_is_shown_what_listens_already(
     listens: str | None, shown: State, verbs: list[str]
 ) -> None:
+    state = State("activating", waits_to_restart=True) if listens == "crashed" else UP
+    listens = "service" if listens == "crashed" else listens
     target = on_demand() if listens == "socket" else model("a", units=(Unit(A.service, "x"),))
     target = target._replace(units=(*target.units, Unit(A.reachable, "x")))
-    host = survey(target, enabled=(A.socket,), reachable=shown, **({listens: UP} if listens else {}))
+    host = survey(target, enabled=(A.socket,), reachable=shown, **({listens: state} if listens else {}))
     for restart in (True, False):
         assert jobs(decide([target], [], host, restart=restart)) == [(verb, A.reachable) for verb in verbs]
 

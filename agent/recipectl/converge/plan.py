@@ -11,7 +11,7 @@ from recipectl.converge.situation import (
     must_be_enabled,
     neighbours,
 )
-from recipectl.converge.values import Action, Plan, Survey
+from recipectl.converge.values import RUNNING, Action, Plan, Survey
 from recipectl.errors import Problem
 from recipectl.systemd.unitfile import Unit, UnitNames
 
@@ -199,8 +199,10 @@ def _queue_jobs(model: Situation) -> list[Action]:
 
 def _gateway_jobs(model: Situation) -> list[Action]:
     """What shows the gateway that a model is there, where it is new."""
-    own = model.names.reachable
-    listens = model.survey.is_up(model.model.listener)
+    own, listener = model.names.reachable, model.survey.states.get(model.model.listener)
+    # Between two crashes, the start of a unit that is bound to it is a start of the model: it would count
+    # against the start limit. The next start of the model starts this unit as well.
+    listens = listener and listener.active_state in RUNNING and not listener.waits_to_restart
     if not listens or model.survey.is_up(own) or own not in {unit.name for unit in model.model.units}:
         return []
     return [Action("start", own, "the host file has `gateway:`")]

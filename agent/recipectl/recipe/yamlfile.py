@@ -25,6 +25,7 @@ _TEXT_LISTS = {("args",), ("gpus",), ("after",), ("requires",), ("conflicts",), 
 # `hardening: off` is a word, and not false.
 _TEXT_VALUES = {("gpus",), ("after",), ("requires",), ("hardening",), LEGACY_GPUS, _TOP_LEVEL_GPUS}
 _CANARY_TEXTS = {"ask", "contains", "matches", "command"}
+_SWITCHES = {("gateway",), ("on_demand",), ("queue",), ("watch",)}
 _NESTED = {"ready", "on_demand", "queue", "watch", "nodes"}  # mappings whose keys belong to recipectl too
 
 # Whole numbers that YAML 1.1 reads otherwise than a person: octal, and base 60.
@@ -183,6 +184,14 @@ class Reader:
             return None
         return Written(value, text) if isinstance(value, float) else value
 
+    def _check_that_it_says_something(self, node: Any, path: KeyPath) -> None:
+        """A key that switches something on needs a value: without one, nobody can tell what is meant."""
+        is_switch = path in _SWITCHES or (path[0] == "gateway" and len(path) == 2)
+        if is_switch and isinstance(node, yaml.ScalarNode) and node.tag.endswith(":null") and not node.value:
+            remedy = "give `{}` for its defaults" if path in _SWITCHES else "give it a value"
+            sentence = f"`{'.'.join(map(str, path))}` is empty; {remedy}, or `null` for none"
+            self.report(self._position(node), path, "value", sentence)
+
     def _mapping(self, node: Any, path: KeyPath) -> dict[str, Any]:
         first_nodes: dict[str, Any] = {}
         result: dict[str, Any] = {}
@@ -203,6 +212,7 @@ class Reader:
                 continue
             first_nodes[key] = key_node
             self.key_positions[(*path, key)] = position
+            self._check_that_it_says_something(value_node, (*path, key))
             result[key] = self.value(value_node, (*path, key))
         return result
 
