@@ -186,8 +186,8 @@ def test_json_has_the_problems_as_values(home: dict[str, str], verb: str) -> Non
     [
         ("compile", {"units": []}),
         ("check", {"models": []}),
-        ("diff", {"changed": False, "actions": [], "diff": {}, "drop_ins": [], "ok": False}),
-        ("apply", {"changed": False, "actions": [], "diff": {}, "drop_ins": [], "ok": False}),
+        ("diff", {"changed": False, "actions": [], "diff": {}, "drop_ins": [], "left": [], "ok": False}),
+        ("apply", {"changed": False, "actions": [], "diff": {}, "drop_ins": [], "left": [], "ok": False}),
         ("gateway", {}),
     ],
 )

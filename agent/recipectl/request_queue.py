@@ -27,6 +27,7 @@ _POLL_SEC = 0.05
 _OPEN, _CLOSING = "open", "closing"
 _TRY_AGAIN_MS = 200
 _ACCEPTED_SEC = 0.1  # HAProxy needs it to count a request that it has just sent on
+_BUFFER_BYTES = 48 * 1024  # more than the 32 KiB that nginx lets the head of a request have
 _REQUEST_SEC = 30  # a request must have come in within this time
 # What HAProxy answers itself, and would answer as HTML: the error's code and message. A request that it
 # cannot read stays HTML, since HAProxy 2.6 answers that one before it looks for a file.
@@ -49,6 +50,7 @@ def configuration(wait_sec: int, folder: str) -> str:
     error_files = "\n".join(f"    errorfile {status} {folder}/{status}.http" for status in _ANSWERS)
     return f"""global
     maxconn 8192
+    tune.bufsize {_BUFFER_BYTES}
     stats socket {folder}/control mode 600 level admin
 defaults
     mode http
@@ -86,7 +88,11 @@ def run_queue(options: argparse.Namespace) -> int:
         processes.note_start(options.note)
     file = folder / "haproxy.cfg"
     file.write_text(configuration(options.wait_sec, str(folder)))
-    return os.execv(HAPROXY, (HAPROXY, "-db", "-f", str(file)))  # noqa: S606  (the socket comes along)
+    try:
+        return os.execv(HAPROXY, (HAPROXY, "-db", "-f", str(file)))  # noqa: S606  (the socket comes along)
+    except OSError as error:
+        _say(f"{HAPROXY} cannot be run ({error.strerror}); install HAProxy (`apt install haproxy`)")
+        return 1
 
 
 def _answer(status: int, code: str, message: str) -> str:

@@ -248,7 +248,10 @@ def test_a_rotated_secret_is_a_restart_for_list_diff_status_and_apply() -> None:
         "would restart model-a.service: a file of its secrets was changed since the model started\n"
     )
     left = recipectl("apply", "--no-restart")
-    assert (left.stdout, left.stderr) == ("", "left for later: model-a.service must be restarted\n")
+    assert (left.stdout, left.stderr) == (
+        "",
+        "left for later: model-a.service must be restarted: a file of its secrets was changed since the model started\n",
+    )
     assert recipectl("apply").returncode == 0
     assert recipectl("wait", "a").returncode == 0
     assert show("a", "MainPID") != before

@@ -128,6 +128,7 @@ def test_the_openai_client_over_tls_with_a_key_a_stream_and_a_thousand_names() -
     }
     host_file(**settings, names=names)
     two_models()
+    assert "tls.pem expires in 9 days; renew it" in recipectl("doctor").stdout
     trusted = openai.DefaultHttpxClient(verify=ssl.create_default_context(cafile=str(certificate)))
     client = openai.OpenAI(base_url="https://127.0.0.1:8443/v1", api_key="sk-ann", http_client=trusted)
     with client:
@@ -158,6 +159,46 @@ def test_the_openai_client_over_tls_with_a_key_a_stream_and_a_thousand_names() -
         assert first.choices[0].text
         assert pieces[-1].choices[0].finish_reason is None
     for path in (certificate, key, KEYS):
+        path.unlink()
+
+
+def test_a_certificate_that_has_expired_is_told(tmp_path: Path) -> None:
+    Path(tmp_path, "ca.cnf").write_text(
+        f"[ca]\ndefault_ca=a\n[a]\ndatabase={tmp_path}/index\nnew_certs_dir={tmp_path}\nrand_serial=yes\n"
+        "default_md=sha256\npolicy=p\n[p]\ncommonName=supplied\n"
+    )
+    Path(tmp_path, "index").touch()
+    key, request, certificate = (
+        Path(f"/etc/recipectl/{name}.pem") for name in ("key", "request", "certificate")
+    )
+    key.parent.mkdir(exist_ok=True)
+    words = [
+        "req",
+        "-new",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-keyout",
+        key,
+        "-out",
+        request,
+        "-subj",
+        "/CN=x",
+    ]
+    subprocess.run(["openssl", *words], check=True, capture_output=True)
+    words = ["ca", "-batch", "-config", tmp_path / "ca.cnf", "-selfsign", "-keyfile", key, "-in", request]
+    dates = ["-startdate", "250101000000Z", "-enddate", "250201000000Z"]
+    subprocess.run(["openssl", *words, "-out", certificate, *dates], check=True, capture_output=True)
+    host_file(tls={"certificate": str(certificate), "key": str(key)})
+    recipe("alpha", port=18201)
+    applied = recipectl("apply")
+    sentence = f"{certificate} has expired; renew it, then run `recipectl apply`"
+    assert (applied.returncode, f"warning: {HOST_FILE}:1:" in applied.stderr, sentence in applied.stderr) == (
+        0,
+        True,
+        True,
+    ), applied
+    for path in (key, request, certificate):
         path.unlink()
 
 
@@ -520,6 +561,89 @@ def test_a_port_that_is_taken_is_told_and_models_are_applied() -> None:
     host_file(names={"fast": "alpha"})
     applied = recipectl("apply")
     assert (applied.returncode, systemctl("is-active", "models-gateway")) == (0, "active"), applied.stderr
+
+
+def test_applies_between_two_crashes_change_nothing() -> None:
+    host_file()
+    recipe("alpha", port=18201, autostart=True)
+    assert recipectl("apply").returncode == 0
+    assert recipectl("wait", "alpha").returncode == 0
+    systemctl("kill", "--signal=KILL", "model-alpha.service")
+    until("alpha", "SubState", "auto-restart")
+    applies = [recipectl("apply", "--no-restart") for _ in range(6)]
+    assert {(each.returncode, each.stdout, each.stderr) for each in applies} == {(0, "", "")}, applies
+    until("alpha", "ActiveState", "active")
+    assert ask("alpha")[0] == 200
+
+
+def test_what_needs_a_restart_of_the_gateway_waits_for_one() -> None:
+    two_models()
+    host_file()
+    assert recipectl("apply").returncode == 0
+    private(KEYS, "anna a-key-of-anna-for-this-test\n")
+    host_file(keys=str(KEYS))
+    applied = recipectl("apply", "--no-restart")
+    assert (applied.returncode, applied.stdout, applied.stderr) == (
+        0, "", "left for later: models-gateway.service must be restarted: its unit changed\n"
+    ), applied  # fmt: skip
+    assert json.loads(recipectl("diff", "--json", "--no-restart").stdout)["left"][0]["verb"] == "restart"
+    assert ask("alpha")[0] == 200
+    assert recipectl("apply").returncode == 0
+    assert ask("alpha")[0] == 401
+    time.sleep(1.1)  # a change within the second of the start cannot be told
+    private(KEYS, "otto a-key-of-otto-for-this-test\n")
+    assert "must be restarted: a file of its keys" in recipectl("apply", "--no-restart").stderr
+    assert recipectl("apply").returncode == 0
+    assert ask("alpha", headers={"Authorization": "Bearer a-key-of-otto-for-this-test"})[0] == 200
+
+
+def test_a_gateway_in_force_stays_where_another_could_not_start() -> None:
+    two_models()
+    host_file()
+    assert recipectl("apply").returncode == 0
+    words = ["systemd-run", "-q", "--unit=stranger", "/usr/bin/python3", "-m", "http.server", "8099"]
+    subprocess.run([*words, "--bind", "127.0.0.1"], check=True)
+    until_listening(8099)
+    host_file(listen="127.0.0.1:8099")
+    applied = recipectl("apply")
+    doctor = recipectl("doctor").stdout
+    subprocess.run(["systemctl", "stop", "stranger"], check=True)
+    sentence = "127.0.0.1:8099 of `gateway.listen` is taken by process"
+    assert (applied.returncode, sentence in applied.stderr, sentence in doctor) == (1, True, True), (
+        applied.stderr
+    )
+    assert ask("beta")[0] == 200  # and its engine has a port of its own now
+    host_file(listen="127.0.0.1:8202")
+    applied = recipectl("apply")
+    assert (
+        applied.returncode,
+        "the engine of `beta` listens at that port; choose another" in applied.stderr,
+    ) == (
+        2,
+        True,
+    ), applied
+    Path("/tmp/of-site.conf").write_text("add_header X-Site yes;\n")
+    host_file(include="/tmp/of-site.conf")
+    applied = recipectl("apply")
+    assert (applied.returncode, "that the gateway's sandbox does not have; move it" in applied.stderr) == (
+        2,
+        True,
+    ), applied
+    systemctl("restart", "models-gateway.service")
+    until_listening(8000)
+    assert ask("alpha")[0] == 200
+    # What somebody edits by hand and reloads is put back, and reloaded.
+    host_file(listen="[::]:8000")
+    assert recipectl("apply").returncode == 0
+    assert ask("alpha")[0] == 200  # at an address of IPv4
+    file = Path("/etc/recipectl/gateway/nginx.conf")
+    file.write_text(file.read_text().replace("[::]:8000", "[::]:8009"))
+    systemctl("reload", "models-gateway.service")
+    until_listening(8009)
+    applied = recipectl("apply")
+    assert "nginx.conf: it was edited by hand" in applied.stdout
+    until_listening(8000)
+    assert ask("alpha")[0] == 200
 
 
 def test_a_model_and_the_gateway_do_not_take_each_others_port() -> None:

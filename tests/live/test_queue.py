@@ -206,8 +206,14 @@ def test_a_rival_starts_once_the_stream_that_runs_is_complete_and_a_taken_port_i
     subprocess.run([*words, "--bind", "127.0.0.1"], check=True)
     until_listening(PORT)
     told = recipectl("apply")
+    starts = [recipectl("start", "alpha") for _ in range(6)]  # more often than a start limit would let
+    table = recipectl("status").stdout
     subprocess.run(["systemctl", "stop", "stranger"], check=True)
     assert (told.returncode, f"port {PORT} is taken by" in told.stderr) == (1, True), told
+    sentence = f"model-alpha-queue.socket cannot listen (port {PORT} is taken by process "
+    assert [(start.returncode, sentence in start.stderr) for start in starts] == [(1, True)] * 6, starts[-1]
+    assert "socket failed" in table, table
+    assert recipectl("start", "alpha").returncode == 0
 
 
 def test_a_stream_without_an_end_is_cut_after_the_drain_and_half_a_request_is_a_408() -> None:

@@ -68,6 +68,7 @@ def _print_report(place: Place, decision: Decision, problems: Sequence[Problem],
             "actions": [asdict(action) for action in decision.plan.actions],
             "diff": dict(_diffs(decision)),
             "drop_ins": _drop_ins(place, decision.plan),
+            "left": [asdict(action) for action in decision.left],
             "problems": problems_as_json(problems),
             "ok": status == 0,
         }
@@ -88,8 +89,16 @@ def report_wait(lock: Path) -> None:
     say(f"waiting for another recipectl, which holds {lock}", err=True)
 
 
+_PARTICIPLES = {"stop": "stopped", "restart": "restarted", "start": "started", "remove": "removed"}
 # What --json of `diff` and `apply` has beside the problems when an error ends them.
-_NOTHING: dict[str, object] = {"changed": False, "actions": [], "diff": {}, "drop_ins": [], "ok": False}
+_NOTHING: dict[str, object] = {
+    "changed": False,
+    "actions": [],
+    "diff": {},
+    "drop_ins": [],
+    "left": [],
+    "ok": False,
+}
 
 
 @click.command("diff")
@@ -106,6 +115,7 @@ def diff_(place: Place, recipes: tuple[str, ...], as_json: bool, no_restart: boo
         _print_report(place, decision, decision.problems, decision.status)
     else:
         _show(place, decision)
+        _tell_what_is_left(decision)
     return decision.status or (3 if decision.plan else 0)
 
 
@@ -146,12 +156,12 @@ def apply_(
         status = status or failure.status
     if as_json:
         _print_report(place, decision, problems, status)
-    elif dry_run:
-        _show(place, decision)
-    elif not recipes and not recipe_names(place):
-        report_no_recipes(place)
-    elif no_restart and changes:
-        _tell_of_restarts_due(decision)
+    else:
+        if dry_run:
+            _show(place, decision)
+        elif not recipes and not recipe_names(place):
+            report_no_recipes(place)
+        _tell_what_is_left(decision)
     return status or (3 if check and decision.plan else 0)
 
 
@@ -173,11 +183,7 @@ def _refuse_what_is_not_safe(place: Place, recipes: Sequence[str], *, changes: b
         _refuse_a_host_without_recipes(place)
 
 
-def _tell_of_restarts_due(decision: Decision) -> None:
+def _tell_what_is_left(decision: Decision) -> None:
     """Say what `--no-restart` has left for later."""
-    survey = decision.survey
-    for model in decision.models:
-        service = model.unit_names.service
-        changed = survey.started.get(service) not in (None, model.digest) or service in survey.rotated
-        if survey.is_up(service) and changed:
-            say(f"left for later: {service} must be restarted", err=True)
+    for action in decision.left:
+        say(f"left for later: {action.unit} must be {_PARTICIPLES[action.verb]}: {action.reason}", err=True)

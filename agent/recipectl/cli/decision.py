@@ -47,6 +47,9 @@ _DONE = {
 }
 
 
+_JOBS = ("stop", "restart", "start", "remove")
+
+
 class Decision(NamedTuple):
     """A plan, the host that it is for, and what is wrong so far."""
 
@@ -57,6 +60,7 @@ class Decision(NamedTuple):
     status: int
     gateway: Change
     place: Place
+    left: tuple[Action, ...] = ()  # jobs that --no-restart leaves for later
 
 
 def decide(
@@ -110,6 +114,8 @@ def decide(
     problems += (*unread, *change.problems)
     common = (*shared, *change.units) if models or change.units else ()
     decided = plan.decide(models, common, current, all_models=all_models, restart=restart)
+    whole = decided if restart else plan.decide(models, common, current, all_models=all_models)
+    left = [action for action in whole.actions if action not in decided.actions and action.verb in _JOBS]
     decided = Plan((*decided.actions, *change.actions), decided.units)
     report_problems(problems)
     all_problems = (*selection.problems, *problems)
@@ -121,6 +127,7 @@ def decide(
         status=max(status, change.status),
         gateway=change,
         place=place,
+        left=(*left, *change.left),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import click
@@ -40,6 +40,8 @@ class Change(NamedTuple):
     gateway: Gateway | None = None
     actions: tuple[Action, ...] = ()
     problems: tuple[Problem, ...] = ()
+    left: tuple[Action, ...] = ()  # what --no-restart leaves for later
+    before: Mapping[str, str] | None = None  # the files as they are
 
     @property
     def units(self) -> tuple[Unit, ...]:
@@ -61,7 +63,7 @@ class Change(NamedTuple):
         if self.actions:
             from recipectl.gateway import converge
 
-            converge.finish(self.actions, self.gateway, manager, report)
+            converge.finish(self.actions, self.gateway, self.before or {}, manager, report)
 
 
 def decide(
@@ -92,8 +94,15 @@ def decide(
         gone={current.installed[unit].recipe for unit in current.gone},
     )
     gateway, problems = compiled(place, result.gateway, targets, test=True)
-    actions = converge.decide(gateway, current, state, restart=restart) if gateway else ()
-    return Change(gateway, actions, problems)
+    if gateway is None:
+        return Change(problems=problems)
+    due = converge.restart_that_is_due(gateway, current, state)
+    left = (due,) if due and not restart else ()
+    if left and converge.reason_to_restart(gateway, current, state):
+        # nginx would ask for keys that it was never given, for example.
+        return Change(problems=problems, left=left)
+    actions = converge.decide(gateway, current, state, due=None if left else due)
+    return Change(gateway, actions, problems, left, state.files)
 
 
 def refresh(place: Place, manager: Manager) -> None:
@@ -109,6 +118,8 @@ def refresh(place: Place, manager: Manager) -> None:
         current = survey((), result.models, place, manager, prune=False)
         change = decide(place, result, (), current, prune=False, restart=False)
         report_problems(change.problems)
+        if change.left:
+            click.echo(f"{GATEWAY} must be restarted; run `recipectl apply`", err=True)
         change.write_files(lambda _: None)
         change.finish(manager, lambda _: None)
     except RecipectlError as error:

@@ -100,7 +100,7 @@ def run_jobs(
         jobs: dict[str, bytes] = {}
         for state in states:
             try:
-                jobs[state.name] = queue_job(manager, verb, state, with_socket=with_socket)
+                jobs[state.name] = queue_job(place, manager, verb, state, with_socket=with_socket)
             except BusError as error:
                 failures.append(on_host("unit", str(error)))
         for service, job in jobs.items() if block else ():

@@ -86,7 +86,8 @@ def status_(place: Place, recipes: tuple[str, ...], as_json: bool) -> int:
         unknown = [service for service in services if service not in existing]
         services = tuple(service for service in services if service in existing) if recipes else existing
     detailed = bool(recipes) or as_json
-    sockets = [UnitNames.of_service(service).socket for service in services]
+    names = [UnitNames.of_service(service) for service in services]
+    sockets = [of.socket for of in names] + [of.queue_socket for of in names]
     with Manager(user=place.user, host=place.remote) as manager:
         if detailed:
             states, socket_states = manager.states(services), manager.states(sockets, brief=True)
@@ -97,11 +98,12 @@ def status_(place: Place, recipes: tuple[str, ...], as_json: bool) -> int:
         beside = not_running_beside(manager, states, units) if detailed else {}
     enabled = store.enabled() if store else frozenset[str]()
     rows = []
-    for state, socket, unit in zip(states, socket_states, units, strict=True):
+    socket_states, queue_states = socket_states[: len(services)], socket_states[len(services) :]
+    for state, socket, queue, unit in zip(states, socket_states, queue_states, units, strict=True):
         row = _row(state, unit, store, enabled)
         exists = socket.load_state != "unloaded" or (store and (store.folder / socket.name).exists())
         row["socket"] = socket.active_state if exists else None
-        row["state_shown"] = shown(state, socket)
+        row["state_shown"] = shown(state, queue if queue.active_state == "failed" else socket)
         details = _details(place, state, unit) if recipes else {}
         if details and state.word == "stopped" and row["socket"] == "inactive":
             details["reason"] = "its socket was stopped, so no request starts it"

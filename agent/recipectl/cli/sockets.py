@@ -1,14 +1,20 @@
 """Jobs of models that may have a socket: on demand, or with a queue."""
 
-from collections.abc import Sequence
+from __future__ import annotations
 
-import click
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from recipectl.cli.terminal import say
 from recipectl.errors import BusError, Problem, on_host
+from recipectl.machine import sockets
 from recipectl.systemd.dbus import Manager
-from recipectl.systemd.states import UnitState
+from recipectl.systemd.store import Store
 from recipectl.systemd.unitfile import UnitNames
+
+if TYPE_CHECKING:
+    from recipectl.place import Place
+    from recipectl.systemd.states import UnitState
 
 
 def socket_state(manager: Manager, service: str) -> UnitState:
@@ -16,8 +22,8 @@ def socket_state(manager: Manager, service: str) -> UnitState:
     return manager.states((UnitNames.of_service(service).socket,))[0]
 
 
-def queue_job(manager: Manager, verb: str, state: UnitState, *, with_socket: bool) -> bytes:
-    """The job of a verb; a message says what the caller may not expect."""
+def queue_job(place: Place, manager: Manager, verb: str, state: UnitState, *, with_socket: bool) -> bytes:
+    """The job of a verb; says what the caller may not expect. BusError if its socket cannot listen."""
     service = state.name
     socket = socket_state(manager, service)
     on_demand = socket.load_state == "loaded"
@@ -35,14 +41,13 @@ def queue_job(manager: Manager, verb: str, state: UnitState, *, with_socket: boo
     manager.reset_failed(service)  # starts by people do not count against the start limit
     if not on_demand:
         if state.active_state != "active":
-            _require_socket(
-                manager, manager.states((UnitNames.of_service(service).queue_socket,))[0], service
-            )
+            queue_socket = manager.states((UnitNames.of_service(service).queue_socket,))[0]
+            _require_socket(place, manager, queue_socket, service)
         # Before 257 a start waits for the end of RestartSec=, and a restart does not.
         return manager.queue("Restart" if state.waits_to_restart else verb, service)
     if verb == "Restart" and (result := manager.job("Stop", service)) != "done":
         raise BusError(f"its stop was {result}; see `systemctl status {service}`")
-    _require_socket(manager, socket, service)
+    _require_socket(place, manager, socket, service)
     # Alone, the model would be stopped as unneeded. The keep unit starts the model and its proxy at once;
     # alone, that proxy would wait until conflicting models are idle. Without one, the proxy binds the model.
     names = UnitNames.of_service(service)
@@ -50,12 +55,24 @@ def queue_job(manager: Manager, verb: str, state: UnitState, *, with_socket: boo
     return manager.queue("Start", names.keep if has_keep else names.proxy)
 
 
-def _require_socket(manager: Manager, socket: UnitState, service: str) -> None:
-    """Start the socket of a model, if it has one; say when it cannot listen."""
-    is_down = socket.load_state == "loaded" and socket.active_state != "active"
-    if is_down and manager.job("Start", socket.name) != "done":
-        fault = f"{socket.name} does not listen, so no request reaches {service}"
-        click.echo(f"{fault}; see `systemctl status {socket.name}`", err=True)
+def _require_socket(place: Place, manager: Manager, socket: UnitState, service: str) -> None:
+    """Start the socket of a model, if it has one; BusError when it cannot listen."""
+    if socket.load_state != "loaded" or socket.active_state == "active":
+        return
+    manager.reset_failed(socket.name)
+    if manager.job("Start", socket.name) != "done":
+        fault = (
+            f"{socket.name} cannot listen{_taken_by(place, socket.name)}, so no request would reach {service}"
+        )
+        raise BusError(f"{fault}; see `systemctl status {socket.name}`")
+
+
+def _taken_by(place: Place, socket: str) -> str:
+    """Who has the address of a socket, as a clause; empty where that cannot be told."""
+    unit = None if place.remote else Store(place.unit_folder).read(socket)
+    address, _, port = "".join(unit.setting("ListenStream") if unit else ()).rpartition(":")
+    holder = sockets.holder(int(port), address.strip("[]")) if port.isdecimal() else None
+    return f" (port {port} is taken by {holder})" if holder else ""
 
 
 def stop_queues(manager: Manager, services: Sequence[str], *, block: bool) -> list[Problem]:

@@ -76,7 +76,7 @@ class OtherVerbs:
 
     def start(self, manager: Manager, verb: str, service: str) -> bytes:
         """Queue the job of a model."""
-        return queue_job(manager, verb, existing(manager, service, self.place), with_socket=False)
+        return queue_job(self.place, manager, verb, existing(manager, service, self.place), with_socket=False)
 
     def reason(self, manager: Manager, service: str, result: str) -> str:
         """Why a model did not start."""

@@ -13,15 +13,16 @@ from recipectl.compiler.model import CompiledModel, GatewaySettings
 from recipectl.compiler.problems import ProblemCollector
 from recipectl.compiler.relations import same_address
 from recipectl.errors import Problem, RecipectlError, UsageError, on_host
-from recipectl.gateway import host
+from recipectl.gateway import certificate, host
 from recipectl.gateway.configuration import FOLDER, Gateway, render
 from recipectl.gateway.routes import Routes, Target, routes, target_of, target_of_unit
+from recipectl.machine import sockets
 from recipectl.machine.installation import current_installation
 from recipectl.place import Place
 from recipectl.recipe import search
 from recipectl.recipe.hostfile import load_host_settings
 from recipectl.recipe.trusted import content_for
-from recipectl.systemd.unitfile import InstalledUnit, UnitNames
+from recipectl.systemd.unitfile import GATEWAY, InstalledUnit, UnitNames
 
 
 class Compiled(NamedTuple):
@@ -80,7 +81,9 @@ def compiled(
         gateway = render(settings, all_routes, nginx, source, current_installation(place), included)
         host.require_readable(Path(FOLDER))
         if test and os.geteuid() == 0:
+            _require_free_port(place, settings)
             host.test(gateway, nginx, source, content)
+            warnings += [problems.placed(warning, "warning") for warning in _of_certificate(settings)]
     except UsageError as error:
         problems.add(error)
         gateway = None
@@ -96,6 +99,36 @@ def _require_own_port(settings: GatewaySettings, targets: Iterable[Target]) -> N
         if urlsplit(target.url).port == port and same_address(target.host, address):
             fault = f"`gateway.listen` is {settings.listen}, and `{target.recipe}` listens at that port"
             raise UsageError(f"{fault}; choose another", "gateway", "listen", kind="port")
+
+
+def _require_free_port(place: Place, settings: GatewaySettings) -> None:
+    """An error where the port is taken: nginx tests no port, and would not start again.
+
+    RecipectlError for another program, while a gateway is in force that goes on; UsageError for an engine
+    behind a socket, which keeps that port.
+    """
+    address, port = settings.address
+    holder = sockets.holder(port, address)
+    if holder is None or holder.unit in (GATEWAY, "init.scope"):
+        return
+    if not (holder.unit.startswith("model-") and holder.unit.endswith(".service")):
+        if host.loaded() is not None:
+            fault = f"{settings.listen} of `gateway.listen` is taken by {holder}"
+            raise RecipectlError(f"{fault}; end that, or choose another address; the gateway in force stays")
+        return
+    names = UnitNames.of_service(holder.unit)
+    if any(Path(place.unit_folder, socket).exists() for socket in (names.socket, names.queue_socket)):
+        fault = (
+            f"`gateway.listen` is {settings.listen}, and the engine of `{names.recipe}` listens at that port"
+        )
+        raise UsageError(f"{fault}; choose another", "gateway", "listen", kind="port")
+
+
+def _of_certificate(settings: GatewaySettings) -> Iterator[UsageError]:
+    if settings.certificate and settings.key:
+        sentence = certificate.fault(Path(settings.certificate), Path(settings.key))
+        if sentence:
+            yield UsageError(sentence, "gateway", "tls", "certificate", kind="file")
 
 
 def _warnings(settings: GatewaySettings, all_routes: Routes) -> Iterator[UsageError]:

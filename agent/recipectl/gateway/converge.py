@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +18,8 @@ from recipectl.systemd.dbus import Manager
 from recipectl.systemd.unitfile import GATEWAY
 
 _FILES_CHANGED = "what it serves changed"
+_EDITED = "it was edited by hand"
+_LISTEN = re.compile(r"^ *listen (\S+):([0-9]+)[ ;]", re.M)
 _NO_LONGER = "the host file has no `gateway:` any more"
 
 
@@ -32,33 +35,29 @@ def present() -> Present:
     return Present(host.installed(Path(FOLDER)), host.loaded())
 
 
-def decide(gateway: Gateway, survey: Survey, state: Present, *, restart: bool) -> tuple[Action, ...]:
-    """The actions of the gateway. Its unit is written with all units, by their plan."""
-    has_user = access.identity(USER, Disk())[0] >= 0
-    actions = [] if has_user else [Action("create user", USER, "a unit runs as this user")]
-    actions += [
-        Action("write file", f"{FOLDER}/{name}", _FILES_CHANGED if name in state.files else "it is new")
+def decide(gateway: Gateway, survey: Survey, state: Present, *, due: Action | None) -> tuple[Action, ...]:
+    """The actions of the gateway; `due` is its restart. Its unit is written with all units, by their plan."""
+    changed = _EDITED if state.loaded == gateway.digest else _FILES_CHANGED
+    actions = [
+        Action("write file", f"{FOLDER}/{name}", changed if name in state.files else "it is new")
         for name, text in gateway.files.items()
         if state.files.get(name) != text
     ]
+    is_stale = bool(actions) or state.loaded != gateway.digest
+    if access.identity(USER, Disk())[0] < 0:
+        actions.insert(0, Action("create user", USER, "a unit runs as this user"))
     surplus = sorted(state.files.keys() - gateway.files.keys())
     actions += [Action("remove file", f"{FOLDER}/{name}", "it is not used") for name in surplus]
     is_new = GATEWAY not in survey.installed
     if is_new:
         actions.append(Action("enable", GATEWAY, "the host file has `gateway:`"))
     if survey.is_up(GATEWAY):
-        return (*actions, *_refresh(gateway, survey, state, restart=restart))
+        refresh = due or (Action("reload service", GATEWAY, changed) if is_stale else None)
+        return (*actions, *filter(None, (refresh,)))
     if is_new or GATEWAY in survey.enabled:  # else an operator has disabled it
         failed = ", and it has failed" if survey.failed(GATEWAY) else ""
         actions.append(Action("start", GATEWAY, f"the host file has `gateway:`{failed}"))
     return tuple(actions)
-
-
-def _refresh(gateway: Gateway, survey: Survey, state: Present, *, restart: bool) -> list[Action]:
-    """What makes a running nginx serve the new files: a reload, where a restart is not due anyway."""
-    if (reason := _reason_to_restart(gateway, survey)) and restart:
-        return [Action("restart", GATEWAY, reason)]
-    return [Action("reload service", GATEWAY, _FILES_CHANGED)] if state.loaded != gateway.digest else []
 
 
 def removal(survey: Survey, state: Present) -> tuple[Action, ...]:
@@ -67,11 +66,26 @@ def removal(survey: Survey, state: Present) -> tuple[Action, ...]:
     return (*unit, *(Action("remove file", f"{FOLDER}/{name}", _NO_LONGER) for name in state.files))
 
 
-def _reason_to_restart(gateway: Gateway, survey: Survey) -> str:
-    """What a reload does not change: a process reads its credentials, and gets its sandbox, at its start."""
+def restart_that_is_due(gateway: Gateway, survey: Survey, state: Present) -> Action | None:
+    """For what a reload does not change: a process gets its credentials and its sandbox at its start."""
+    if reason := reason_to_restart(gateway, survey, state):
+        return Action("restart", GATEWAY, reason)
+    if GATEWAY in survey.rotated:
+        return Action("restart", GATEWAY, "a file of its keys or its certificate was changed")
+    return None
+
+
+def reason_to_restart(gateway: Gateway, survey: Survey, state: Present) -> str:
+    """Why nginx, as it runs, cannot serve the new files; empty where it can."""
+    if not survey.is_up(GATEWAY):
+        return ""
     if survey.started.get(GATEWAY) not in (None, gateway.unit_digest):
         return "its unit changed"
-    return "a file of its keys or its certificate was changed" if GATEWAY in survey.rotated else ""
+    address, _, port = gateway.settings.listen.rpartition(":")
+    before = _LISTEN.search(state.files.get("nginx.conf", ""))
+    # nginx binds its new address before it gives up the old one, and both cannot have one port.
+    moved = before is not None and before[2] == port and before[1] != address
+    return "its address changed, at the same port" if moved else ""
 
 
 def write_files(actions: Sequence[Action], gateway: Gateway, report: Callable[[Action], None]) -> None:
@@ -88,9 +102,16 @@ def write_files(actions: Sequence[Action], gateway: Gateway, report: Callable[[A
 
 
 def finish(
-    actions: Sequence[Action], gateway: Gateway | None, manager: Manager, report: Callable[[Action], None]
+    actions: Sequence[Action],
+    gateway: Gateway | None,
+    before: Mapping[str, str],
+    manager: Manager,
+    report: Callable[[Action], None],
 ) -> None:
-    """Reload nginx where that is due, and wait until it serves what it should; HostError if it does not."""
+    """Reload nginx where that is due, and wait until it serves what it should.
+
+    HostError if it does not: the files are those of `before` then, which it still serves.
+    """
     for action in actions:
         if action.verb == "remove file":
             remove(Path(action.unit))
@@ -111,6 +132,9 @@ def finish(
         holder = sockets.holder(gateway.settings.address[1])
         if holder and holder.unit != GATEWAY:
             failure += f": {gateway.settings.listen} is taken by {holder}"
+        if "reload service" in verbs and before:
+            write_whole({Path(FOLDER, name): text for name, text in before.items()}, durable=True)
+            failure += "; it goes on with its earlier configuration"
         raise HostError([on_host("unit", f"{failure}; see `journalctl -u models-gateway`")])
     for action in actions:
         if action.verb == "reload service":

@@ -27,6 +27,8 @@ _PROGRAMS = ("/usr/sbin/nginx", "/usr/local/sbin/nginx", "/usr/bin/nginx")
 _MODULES = ("/usr/lib/nginx/modules", "/usr/lib64/nginx/modules", "/usr/local/lib/nginx/modules")
 _MODULE = "ngx_http_js_module.so"
 _LONGEST_RELOAD_SEC = 30
+# PrivateTmp= and ProtectHome= of its unit.
+_HIDDEN = ("/home/", "/root/", "/run/user/", "/tmp/", "/var/tmp/")  # noqa: S108  (compared)
 _UNUSED_ID = 65533  # Debian gives it to nobody
 _LOW_PORT = ("--inh-caps=-all,+net_bind_service", "--ambient-caps=-all,+net_bind_service")
 
@@ -130,6 +132,11 @@ def _test(gateway: Gateway, nginx: Nginx, source: str, content: Content) -> None
             )
             message = reason.partition("[emerg]")[2].partition(": ")[2] or reason
             message = printable(message).replace(folder, "…")
+            if "(99: " in message:  # EADDRNOTAVAIL
+                fault = f"no interface of this host has the address {settings.address[0]} now"
+                raise UsageError(
+                    f"{fault}; bring it up, or choose another", "gateway", "listen", kind="network"
+                )
             fault = f"nginx refuses the gateway's new configuration: {message.strip()[:300]}"
             raise UsageError(f"{fault}; correct `gateway:`, the one in force stays", "gateway")
 
@@ -144,10 +151,11 @@ def _certificate(settings: GatewaySettings) -> dict[str, bytes]:
             contents[name] = read_bounded(path)
             is_open = name == "key" and Path(path).stat().st_mode & 0o007
         except OSError as error:
-            reason = error.strerror or str(error)
-            fault = f"{path} cannot be read: {reason}"
-            key = ("gateway", "tls", name)
-            raise UsageError(f"{fault}; create it, or correct `tls:`", *key, kind="file") from error
+            raise _unreadable(path, error, "tls", name) from error
+        if name == "key" and b"ENCRYPTED" in contents[name]:
+            fault = f"{path} has a passphrase, and nobody types it at a boot"
+            remedy = "write it without one (`openssl pkey -in KEY -out NEW`)"
+            raise UsageError(f"{fault}; {remedy}", "gateway", "tls", "key", kind="file")
         if is_open:
             raise UsageError(f"others may read {path}; set mode 0600", "gateway", "tls", "key", kind="secret")
     return contents
@@ -172,9 +180,7 @@ def _keys(path: str, content: Callable[[Path], bytes]) -> dict[str, str]:
             raise UsageError(f"others may read {path}; set mode 0600", "gateway", "keys", kind="secret")
         return gateway_keys.parse(content(Path(path)))
     except OSError as error:
-        reason = error.strerror or str(error)
-        fault = f"{path} cannot be read: {reason}"
-        raise UsageError(f"{fault}; create it, or correct `keys:`", "gateway", "keys", kind="file") from error
+        raise _unreadable(path, error, "keys") from error
     except ValueError as error:
         raise UsageError(f"{path} is wrong: {error}; correct it", "gateway", "keys", kind="value") from error
 
@@ -196,11 +202,25 @@ def included(path: str | None, content: Callable[[Path], bytes]) -> bytes:
     """The content of the site's own file; UsageError when it cannot be read, or others can change it."""
     if path is None:
         return b""
+    if os.path.realpath(path).startswith(_HIDDEN):
+        fault = f"{path} is in a folder that the gateway's sandbox does not have"
+        raise UsageError(
+            f"{fault}; move it, for example to /etc/recipectl", "gateway", "include", kind="file"
+        )
     try:
         return content(Path(path))
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise UsageError(f"{path} cannot be read: {reason}", "gateway", "include", kind="file") from error
+        raise _unreadable(path, error, "include") from error
+
+
+def _unreadable(path: str, error: OSError, *key: str) -> UsageError:
+    """The error for a file that `gateway:` names."""
+    fault = f"{path} cannot be read: {error.strerror or error}"
+    if isinstance(error, PermissionError):
+        remedy = f"let root alone own and write it (`chown root:root {path}`)"
+    else:
+        remedy = f"create it, or correct `{key[0]}:`"
+    return UsageError(f"{fault}; {remedy}", "gateway", *key, kind="file")
 
 
 def installed(folder: Path) -> dict[str, str]:

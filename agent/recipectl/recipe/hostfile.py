@@ -46,6 +46,13 @@ class Gateway(BaseModel):
         default=None, description="the site's own lines in nginx's server block"
     )
 
+    @field_validator("names")
+    @classmethod
+    def _are_names(cls, names: dict[str, str]) -> dict[str, str]:
+        if "" in names:
+            raise ValueError("has an empty name; remove it")
+        return names
+
     @field_validator("listen")
     @classmethod
     def _is_an_address(cls, listen: str) -> str:
