@@ -210,10 +210,24 @@ def test_a_rival_starts_once_the_stream_that_runs_is_complete_and_a_taken_port_i
     table = recipectl("status").stdout
     subprocess.run(["systemctl", "stop", "stranger"], check=True)
     assert (told.returncode, f"port {PORT} is taken by" in told.stderr) == (1, True), told
-    sentence = f"model-alpha-queue.socket cannot listen (port {PORT} is taken by process "
+    sentence = "model-alpha-queue.socket cannot listen (its port is taken by process "
     assert [(start.returncode, sentence in start.stderr) for start in starts] == [(1, True)] * 6, starts[-1]
     assert "socket failed" in table, table
     assert recipectl("start", "alpha").returncode == 0
+    headers = {f"X-{name}": "a" * 7900 for name in "ABC"}
+    request = urllib.request.Request(f"http://127.0.0.1:{PORT}/health", headers=headers)
+    with urllib.request.urlopen(request, timeout=100) as answer:
+        assert answer.status == 200
+    # HAProxy is gone: what runs beside the model is told, and why.
+    away = Path("/usr/sbin/haproxy").rename("/usr/sbin/haproxy.away")
+    systemctl("kill", "--signal=KILL", "model-alpha-queue.service")
+    end = time.monotonic() + 60
+    while "/usr/sbin/haproxy cannot be run (No such file" not in journal("model-alpha-queue.service"):
+        assert time.monotonic() < end, journal("model-alpha-queue.service")
+        time.sleep(0.1)
+    status = recipectl("status", "alpha").stdout
+    away.rename("/usr/sbin/haproxy")
+    assert "beside:    model-alpha-queue.service is restarting" in status, status
 
 
 def test_a_stream_without_an_end_is_cut_after_the_drain_and_half_a_request_is_a_408() -> None:

@@ -68,15 +68,16 @@ def not_running_beside(
     for other in manager.states([*service_of], brief=True) if service_of else ():
         names = UnitNames.of_service(service_of[other.name])
         never_asked = other.name == names.queue and other.active_state == "inactive"
-        if (other.is_down and not never_asked) or other.waits_to_restart:
+        restarts = other.waits_to_restart or bool(other.crashes)
+        if (other.is_down and not never_asked) or restarts:
             # A tie that starts beside a running member would wait for its end.
             remedy = (
                 f"recipectl restart {names.recipe}"
                 if other.name == names.tie
                 else f"systemctl start {other.name}"
             )
-            if other.waits_to_restart:
+            if restarts:
                 remedy = f"systemctl status {other.name}"
-            word = "restarting" if other.waits_to_restart else other.active_state
+            word = "restarting" if restarts else other.active_state
             down.setdefault(names.service, []).append(f"{other.name} is {word}; run `{remedy}`")
     return down

@@ -40,7 +40,7 @@ def queue_job(place: Place, manager: Manager, verb: str, state: UnitState, *, wi
         say(f"{service} had failed ({state.result}); its start limit was reset", err=True)
     manager.reset_failed(service)  # starts by people do not count against the start limit
     if not on_demand:
-        if state.active_state != "active":
+        if verb == "Start" or state.active_state != "active":
             queue_socket = manager.states((UnitNames.of_service(service).queue_socket,))[0]
             _require_socket(place, manager, queue_socket, service)
         # Before 257 a start waits for the end of RestartSec=, and a restart does not.
@@ -60,19 +60,21 @@ def _require_socket(place: Place, manager: Manager, socket: UnitState, service: 
     if socket.load_state != "loaded" or socket.active_state == "active":
         return
     manager.reset_failed(socket.name)
-    if manager.job("Start", socket.name) != "done":
-        fault = (
-            f"{socket.name} cannot listen{_taken_by(place, socket.name)}, so no request would reach {service}"
-        )
-        raise BusError(f"{fault}; see `systemctl status {socket.name}`")
+    if manager.job("Start", socket.name) == "done":
+        return
+    holder = _holder(place, socket.name)
+    if holder and holder.unit == service:
+        return  # it was started before its recipe had a queue
+    taken = f" (its port is taken by {holder})" if holder else ""
+    fault = f"{socket.name} cannot listen{taken}, so no request would reach {service}"
+    raise BusError(f"{fault}; see `systemctl status {socket.name}`")
 
 
-def _taken_by(place: Place, socket: str) -> str:
-    """Who has the address of a socket, as a clause; empty where that cannot be told."""
+def _holder(place: Place, socket: str) -> sockets.PortHolder | None:
+    """Who has the address of a socket; None where that cannot be told."""
     unit = None if place.remote else Store(place.unit_folder).read(socket)
     address, _, port = "".join(unit.setting("ListenStream") if unit else ()).rpartition(":")
-    holder = sockets.holder(int(port), address.strip("[]")) if port.isdecimal() else None
-    return f" (port {port} is taken by {holder})" if holder else ""
+    return sockets.holder(int(port), address.strip("[]")) if port.isdecimal() else None
 
 
 def stop_queues(manager: Manager, services: Sequence[str], *, block: bool) -> list[Problem]:
