@@ -159,7 +159,11 @@ def test_a_watch_that_does_not_run_is_told_by_status() -> None:
     told = recipectl("status", "hangs")
     line = "model-hangs-watch.service is inactive; run `systemctl start model-hangs-watch.service`"
     assert (told.returncode, f"  beside:    {line}\n" in told.stdout) == (0, True), told.stdout
-    systemctl("start", "model-hangs-watch.service")
+    sentence = (
+        "model-hangs-watch.service does not run, and nothing notices a hang of hangs; run `recipectl apply`"
+    )
+    assert sentence in recipectl("doctor").stdout
+    recipectl("apply")
     assert "beside:" not in recipectl("status", "hangs").stdout
 
 

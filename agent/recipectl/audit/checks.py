@@ -176,7 +176,7 @@ def check_units(subject: Subject) -> Iterator[Problem]:
             if not any(states[rival].active_state == "active" for rival in rivals if rival in states):
                 yield on_host("unit", f"{name} is enabled and down; {status}")
     for model in subject.result.models:
-        yield from _unreached(model, states)
+        yield from _missing_beside(model, states)
         socket = states.get(model.unit_names.socket)
         if model.on_demand and socket and socket.active_state == "inactive" and socket.name in enabled:
             fault = f"{socket.name} does not listen, and no request starts {model.name}"
@@ -184,15 +184,17 @@ def check_units(subject: Subject) -> Iterator[Problem]:
     yield from _missing_helpers(installed.values())
 
 
-def _unreached(model: CompiledModel, states: Mapping[str, UnitState]) -> Iterator[Problem]:
-    """The units without which requests do not reach a model that takes them. The socket starts HAProxy."""
-    names = model.unit_names
+def _missing_beside(model: CompiledModel, states: Mapping[str, UnitState]) -> Iterator[Problem]:
+    """The units that should run beside a model and do not. The socket starts HAProxy."""
+    names, no_request = model.unit_names, f"no request reaches {model.name}"
     up = {name for name, state in states.items() if state.active_state == "active"}
-    of_queue = (names.queue_socket, names.queue_open) if model.queued and names.service in up else ()
-    of_gateway = {unit.name for unit in model.units} & {names.reachable} if model.listener in up else ()
-    for unit in sorted({*of_queue, *of_gateway} - up):
-        source = "no request" if unit in of_queue else "no request of the gateway"
-        fault = f"{unit} does not run, and {source} reaches {model.name}"
+    effects = {names.watch: f"nothing notices a hang of {model.name}"} if model.watched else {}
+    effects |= dict.fromkeys((names.queue_socket, names.queue_open), no_request) if model.queued else {}
+    effects = effects if names.service in up else {}
+    if model.listener in up and names.reachable in {unit.name for unit in model.units}:
+        effects[names.reachable] = f"no request of the gateway reaches {model.name}"
+    for unit in sorted(effects.keys() - up):
+        fault = f"{unit} does not run, and {effects[unit]}"
         yield on_host("unit", f"{fault}; run `recipectl apply`, and see `systemctl status {unit}`")
 
 
@@ -260,9 +262,11 @@ def check_gateway(subject: Subject) -> Iterator[Problem]:
     # With nginx's own test: a key or a certificate that is missing stops the next start.
     compiled, problems = gateway.compiled(subject.place, subject.result.gateway, targets, test=True)
     yield from problems
-    if compiled:
-        for sentence in gateway.differences(compiled, Path(FOLDER), installed):
-            yield on_host("unit", sentence)
+    if reason := subject.store.reason_not_ours(GATEWAY):
+        yield on_host("unit", reason)
+    elif compiled:
+        sentences = gateway.differences(compiled, Path(FOLDER), installed)
+        yield from (on_host("unit", sentence) for sentence in sentences)
     if unit := installed.get(GATEWAY):
         with Manager(user=False) as manager:
             pid = manager.states((GATEWAY,), brief=True)[0].main_pid

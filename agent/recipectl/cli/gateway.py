@@ -102,7 +102,7 @@ def decide(
         # nginx would ask for keys that it was never given, for example.
         return Change(problems=problems, left=left)
     actions = converge.decide(gateway, current, state, due=None if left else due)
-    return Change(gateway, actions, problems, left, state.files)
+    return Change(gateway=gateway, actions=actions, problems=problems, left=left, before=state.files)
 
 
 def refresh(place: Place, manager: Manager) -> None:
