@@ -89,27 +89,17 @@ def decide(
     elsewhere = [] if recipes else [*_recipes_elsewhere(place, current)]
     modelless = plan.without_a_model(models, current)
     models = tuple(model for model in models if model.name not in modelless)
-    problems = [*elsewhere, *modelless.values()]
     shared = shared_units(user=place.user)
     units = {unit.name: "" for unit in shared}
     units |= {unit.name: model.name for model in models for unit in model.units}
-    owners = {name: unit.recipe for name, unit in current.installed.items()}
-    for name, owner in units.items():
-        reason = None if name in owners else Store(place.unit_folder).reason_not_ours(name)
-        if owner and (other := owners.get(name)) not in (None, "", owner):
-            reason = f"{name} is the unit of the recipe `{other}`; run `recipectl remove {other}` first"
-        if reason:
-            problems.append(on_host("unit", reason))
-            shared = tuple(unit for unit in shared if unit.name != name)
-            models = tuple(model for model in models if name not in {unit.name for unit in model.units})
+    foreign = _foreign_units(place, units, current)
+    shared = tuple(unit for unit in shared if unit.name not in foreign)
+    models = tuple(model for model in models if not foreign.keys() & {unit.name for unit in model.units})
+    problems = [*elsewhere, *modelless.values(), *foreign.values()]
     status = selection.status or (2 if elsewhere or modelless else int(bool(problems)))
-    for model, rival in enabled_rivals(models, current.enabled):
-        fault = f"`{model.name}` and `{rival}` are enabled and stop each other"
-        sentence = f"{fault}: only one would be up after a boot; disable the other"
-        problems.append(on_host("relation", sentence, file=model.file))
-        status = 2
-    if place.user and any(model.autostart for model in models) and (lingering := lingering_fault()):
-        problems.append(on_host("host", lingering, severity="warning"))
+    at_boot = [*_faults_at_boot(place, models, current)]
+    status = 2 if any(problem.is_error for problem in at_boot) else status
+    problems += at_boot
     change = gateway.decide(place, selection.result, models, current, prune=not recipes, restart=restart)
     problems += (*unread, *change.problems)
     common = (*shared, *change.units) if models or change.units else ()
@@ -129,6 +119,29 @@ def decide(
         place=place,
         left=(*left, *change.left),
     )
+
+
+def _foreign_units(place: Place, units: Mapping[str, str], current: Survey) -> dict[str, Problem]:
+    """Unit -> why it must not be written; `units` are names of units, each with its recipe."""
+    foreign = {}
+    owners = {name: unit.recipe for name, unit in current.installed.items()}
+    for name, owner in units.items():
+        reason = None if name in owners else Store(place.unit_folder).reason_not_ours(name)
+        if owner and (other := owners.get(name)) not in (None, "", owner):
+            reason = f"{name} is the unit of the recipe `{other}`; run `recipectl remove {other}` first"
+        if reason:
+            foreign[name] = on_host("unit", reason)
+    return foreign
+
+
+def _faults_at_boot(place: Place, models: Sequence[CompiledModel], current: Survey) -> Iterator[Problem]:
+    """Models that would not be up after a boot."""
+    for model, rival in enabled_rivals(models, current.enabled):
+        fault = f"`{model.name}` and `{rival}` are enabled and stop each other"
+        sentence = f"{fault}: only one would be up after a boot; disable the other"
+        yield on_host("relation", sentence, file=model.file)
+    if place.user and any(model.autostart for model in models) and (lingering := lingering_fault()):
+        yield on_host("host", lingering, severity="warning")
 
 
 def _recipes_elsewhere(place: Place, current: Survey) -> Iterator[Problem]:

@@ -21,6 +21,15 @@ from recipectl.systemd.unitfile import UnitNames
 _NAME_TIMEOUT_SEC = 30
 
 
+def _address(endpoint: Endpoint) -> tuple[str | int, ...]:
+    return "--address", endpoint.connect, "--port", endpoint.port
+
+
+def _option(name: str, value: str | int | None) -> tuple[str | int, ...]:
+    """An option with its value; nothing for None."""
+    return () if value is None else (name, value)
+
+
 def _filled(word: str, values: Mapping[str, str]) -> str:
     for name, value in values.items():
         word = word.replace(name, value)
@@ -37,13 +46,8 @@ class HelperCommands:
     def _manager(self) -> tuple[str, ...]:
         return ("--user",) if self.installation.user else ()
 
-    def _helper(self, verb: str, *words: str | int | None) -> str:
-        """A command line; an option whose value is None is left out."""
-        command = [*self.installation.helper, verb, *words]
-        while None in command:
-            index = command.index(None)
-            del command[index - 1 : index + 1]
-        return quoting.command_line(tuple(map(str, command)))
+    def _helper(self, verb: str, *words: str | int) -> str:
+        return quoting.command_line((*self.installation.helper, verb, *map(str, words)))
 
     def systemctl(self, *words: str) -> str:
         """systemctl with the unit's own manager."""
@@ -64,18 +68,20 @@ class HelperCommands:
                 self._helper(
                     "check-pins",
                     *common,
-                    *("--engine", recipe.engine_version),
-                    *("--compiled-for", runtime.engine_version),
-                    *("--python", recipe.python_version),
+                    *_option("--engine", recipe.engine_version),
+                    *_option("--compiled-for", runtime.engine_version),
+                    *_option("--python", recipe.python_version),
                     *("--interpreter", interpreter),
-                    *("--folder", runtime.installed_in),
+                    *_option("--folder", runtime.installed_in),
                     *names,
                 )
             )
         if resolved.lock:
             options = ("--lock", resolved.lock, "--policy", settings.drift, "--interpreter", runtime.recorded)
             commands.append(
-                self._helper("check-lock", *common, *options, "--folder", runtime.installed_in, *names)
+                self._helper(
+                    "check-lock", *common, *options, *_option("--folder", runtime.installed_in), *names
+                )
             )
         vendor = gpus.PCI_VENDORS[recipe.accelerator]
         has_card = vendor in self.installation.gpu_vendors
@@ -100,11 +106,11 @@ class HelperCommands:
     def wait_until_ready(self, resolved: ResolvedRecipe, digest: str) -> str:
         """The ExecStartPost= that ends when the engine answers, and its set where it belongs to one."""
         recipe, endpoint = resolved.recipe, resolved.endpoint
-        address = ("--address", endpoint.connect, "--port", endpoint.port)
         patient = ("--patient",) if recipe.service.keys() & {"TimeoutStopSec", "TimeoutSec"} else ()
         # The system's manager keeps the digest itself (LogExtraFields=).
         note = ("--note", digest) if self.installation.user else ()
-        options = (*self._common(recipe), *address, "--path", endpoint.path, *patient, *note)
+        options = (*self._common(recipe), *_address(endpoint), *_option("--path", endpoint.path))
+        options += (*patient, *note)
         if resolved.member:
             options += ("--tie", UnitNames(resolved.name).tie_stem)
         return self._helper("wait-until-ready", *options)
@@ -120,12 +126,13 @@ class HelperCommands:
         return self._helper(
             "tie",
             *("--address", member.head, "--port", member.tie_port, "--rank", member.rank),
-            *("--set", member.digest, "--version", resolved.runtime.engine_version),
-            *("--ask-address", endpoint.connect if asked else None),
-            *("--ask-port", endpoint.port if asked else None),
-            *("--path", endpoint.path if asked else None),
-            *("--model", model if asked else None),
-            *("--key-file", key_file if asked else None),
+            *("--set", member.digest),
+            *_option("--version", resolved.runtime.engine_version),
+            *_option("--ask-address", endpoint.connect if asked else None),
+            *_option("--ask-port", endpoint.port if asked else None),
+            *_option("--path", endpoint.path if asked else None),
+            *_option("--model", model if asked else None),
+            *_option("--key-file", key_file if asked else None),
             *(f"{name}={','.join(addresses)}" for name, addresses in member.hosts),
         )
 
@@ -136,8 +143,7 @@ class HelperCommands:
 
     def pass_requests(self, endpoint: Endpoint, idle_sec: int, service: str) -> str:
         """The ExecStart= of a proxy: systemd-socket-proxyd, until nobody has been connected for so long."""
-        address = ("--address", endpoint.connect, "--port", endpoint.port)
-        return self._helper("pass-requests", *address, "--idle-sec", idle_sec, service)
+        return self._helper("pass-requests", *_address(endpoint), "--idle-sec", idle_sec, service)
 
     def run_queue(self, queue: Queue, service: str, digest: str) -> str:
         """The ExecStart= of a queue: HAProxy."""
@@ -147,8 +153,7 @@ class HelperCommands:
 
     def open_queue(self, endpoint: Endpoint, *, kept: bool = False) -> str:
         """What lets the requests of a queue through; with `kept` only if they were let through before."""
-        address = ("--address", endpoint.connect, "--port", endpoint.port)
-        return self._helper("open-queue", *self._manager, *address, *(("--kept",) if kept else ()))
+        return self._helper("open-queue", *self._manager, *_address(endpoint), *(("--kept",) if kept else ()))
 
     def close_queue(self, queue: Queue) -> str:
         """What lets new requests wait, and waits for the end of those that run."""
@@ -165,11 +170,12 @@ class HelperCommands:
         of_hub = engine.model_flag_of(path) == engine.hub_flag
         return self._helper(
             "ask-model",
-            *("--address", resolved.endpoint.connect, "--port", resolved.endpoint.port),
-            *("--path", None if of_hub else engine.version_path),
-            *("--model", None if of_hub and model == path else model),
-            *("--model-path", None if of_hub else path),
-            *("--key-file", key_file, "--timeout-sec", _NAME_TIMEOUT_SEC),
+            *_address(resolved.endpoint),
+            *_option("--path", None if of_hub else engine.version_path),
+            *_option("--model", None if of_hub and model == path else model),
+            *_option("--model-path", None if of_hub else path),
+            *_option("--key-file", key_file),
+            *("--timeout-sec", _NAME_TIMEOUT_SEC),
         )
 
     def ask_canary(
@@ -183,13 +189,16 @@ class HelperCommands:
             return quoting.command_line(("/usr/bin/timeout", "--kill-after=5", str(canary.timeout), *filled))
         return self._helper(
             "ask-canary",
-            *("--address", endpoint.connect, "--port", endpoint.port, "--number", number),
-            *("--ask", canary.ask),
-            *("--path", canary.sent_to),
-            *("--body", None if canary.request is None else json.dumps(canary.request)),
-            *("--contains", canary.contains),
-            *("--matches", canary.matches),
-            *("--model", model, "--key-file", key_file, "--timeout-sec", canary.timeout),
+            *_address(endpoint),
+            *("--number", number),
+            *_option("--ask", canary.ask),
+            *_option("--path", canary.sent_to),
+            *_option("--body", None if canary.request is None else json.dumps(canary.request)),
+            *_option("--contains", canary.contains),
+            *_option("--matches", canary.matches),
+            *("--model", model),
+            *_option("--key-file", key_file),
+            *("--timeout-sec", canary.timeout),
         )
 
     def watch(
@@ -200,13 +209,12 @@ class HelperCommands:
         model = None if ask == "health" else recipe.served_model_name or recipe.model_path
         return self._helper(
             "watch",
-            *("--address", endpoint.connect),
-            *("--port", endpoint.port),
+            *_address(endpoint),
             *("--ask", ask),
-            *("--path", (watch.path or endpoint.path) if ask == "health" else None),
-            *("--body", watch.body),
-            *("--model", model),
-            *("--key-file", key_file),
+            *_option("--path", (watch.path or endpoint.path) if ask == "health" else None),
+            *_option("--body", watch.body),
+            *_option("--model", model),
+            *_option("--key-file", key_file),
             *("--every-sec", watch.every),
             *("--timeout-sec", watch.timeout),
             *("--failures", watch.failures),
