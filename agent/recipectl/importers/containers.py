@@ -2,10 +2,10 @@
 
 import re
 from dataclasses import replace
-from itertools import pairwise
 
 from recipectl.errors import UsageError
 from recipectl.importers.command import SHELLS, Command, NoEngineError, is_given_model, program_shown
+from recipectl.importers.container_network import name_addresses, name_network
 from recipectl.importers.container_options import Container
 from recipectl.importers.container_words import read_options
 from recipectl.importers.draft import AS_IT_RUNS, STAYS_DOWN, VARIABLE_START
@@ -56,46 +56,16 @@ def engine_command(
     command: Command, container: Container, image: str, arguments: list[str]
 ) -> tuple[Command, list[str]]:
     """The command that a container runs, with what is around `command`; and notes on the container."""
-    container.environment = container.of_files | container.environment
-    for name in [name for name in container.of_caller if name not in container.environment]:
-        container.place = container.of_caller[name]
-        with at(container.place, container.not_carried_over):
-            container.add_variable(name)
+    _complete_variables(container)
     container.select_gpus()
     container.name_labels()
-    notes: list[str] = []
     if command.user not in (None, "root"):
         container.leave_out(f"the user `{command.user}`, who ran the container; see `user:`")
-    remedy = "install its version on this host, and pin it (`engine_version:`)"
-    if re.search(r":[^/]*[0-9][^/]*\Z|@", image):
-        with at(container.places.get("image", ""), container.not_carried_over):
-            container.leave_out(f"the image `{image}`: {remedy}")
-    else:
-        notes.append(f"The image was {image or 'built'}: {remedy}.")
-    if container.all_gpus and not {"CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"} & {*container.environment}:
-        notes.append("It had all GPUs, and has them here. Name in `gpus:` those that it takes.")
+    notes = _name_image(container, image)
     entrypoint = _entrypoint(container, image, arguments)
-    words = _inside_shell([*entrypoint, *arguments], container)
-    if words[:2] in (["tools.sh", "--server"], ["tools.sh", "-s"]):
-        words = ["llama-server", *words[2:]]
-    _refuse_unknown(image, words)
-    host_words = [container.mounts.host_path(word) for word in words]
-    container.environment = {
-        name: container.mounts.host_path(value) for name, value in container.environment.items()
-    }
-    words = _with_host_port(container.mounts.own_paths(host_words, container.not_carried_over), container)
-    container.mounts.own_variables(container.environment, container.not_carried_over, container.places)
-    container.mounts.keep_cache(container.environment, _model(words), "".join(words[:1]))
-    engine = program(words)
-    has_host = any(word.partition("=")[0] == "--host" for word in words)
-    # llama.cpp's server images set LLAMA_ARG_HOST; its full and light ones do not (its .devops/*.Dockerfile).
-    own_image = re.search(r"/llama\.cpp(:full|:light|:|\Z)", image)
-    is_open = own_image[1] in (":", "") if own_image else container.network != "host"
-    is_open = is_open or "LLAMA_ARG_HOST" in container.environment
-    if engine and engine.backend == "llamacpp" and not has_host and is_open:
-        words += ["--host", container.environment.pop("LLAMA_ARG_HOST", "0.0.0.0")]  # noqa: S104
-    _name_network(container)
-    _name_addresses(container, words)
+    words = _words_of_host(container, image, [*entrypoint, *arguments])
+    name_network(container)
+    name_addresses(container, words)
     folder = container.mounts.host_path(container.folder)
     if folder != container.folder:
         container.service.setdefault("WorkingDirectory", folder)
@@ -127,49 +97,50 @@ def engine_command(
     return engine_command, notes
 
 
-# Interfaces and addresses of the network that the engine is in.
-_OF_NETWORK = re.compile("(NCCL|GLOO|TP)_SOCKET_IFNAME|(VLLM_)?HOST_IP")
-# The host in a URL, where no DNS but the container's own knows it.
-_OWN_HOST = re.compile(
-    r"(?:https?|grpc|rediss?|tcp|nats)://(?:[^@/\s]*@)?(?!localhost\b)"
-    r"([A-Za-z][\w-]*|host\.(?:docker|containers)\.internal)(?=[:/\s\"',]|\Z)"
-)
+def _complete_variables(container: Container) -> None:
+    """Add the variables of files, over which the container's own win, and those of the caller."""
+    container.environment = container.of_files | container.environment
+    for name in [name for name in container.of_caller if name not in container.environment]:
+        container.place = container.of_caller[name]
+        with at(container.place, container.not_carried_over):
+            container.add_variable(name)
 
 
-def _name_addresses(container: Container, words: list[str]) -> None:
-    """Name interfaces and hosts of the container's own network: this host knows others, or none."""
-    if container.network in ("host", "none"):
-        return
-    options = [
-        (word.partition("=")[0] if word.startswith("-") else before, word)
-        for before, word in pairwise(("", *words))
-    ]
-    for name, value in (*container.environment.items(), *options):
-        if _OF_NETWORK.fullmatch(name):
-            fault = f"`{name}={value}`, which belongs to the container's network; correct it"
-            container.leave_out(fault, name)
-        for host in dict.fromkeys(_OWN_HOST.findall(value)):
-            fault = f"`{host}` in {name}, a host of the container's network; give its address here"
-            container.leave_out(fault, name)
+def _name_image(container: Container, image: str) -> list[str]:
+    """Name the version of an image, which the recipe lacks; notes on one without, and on its GPUs."""
+    remedy = "install its version on this host, and pin it (`engine_version:`)"
+    notes = []
+    if re.search(r":[^/]*[0-9][^/]*\Z|@", image):
+        container.leave_out(f"the image `{image}`: {remedy}", "image")
+    else:
+        notes.append(f"The image was {image or 'built'}: {remedy}.")
+    if container.all_gpus and not {"CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"} & {*container.environment}:
+        notes.append("It had all GPUs, and has them here. Name in `gpus:` those that it takes.")
+    return notes
 
 
-_PLAIN_NETWORKS = ("", "host", "bridge", "default", "private", "slirp4netns", "pasta")
-
-
-def _name_network(container: Container) -> None:
-    """Name who reached the engine, where that is not by a published port or the host's network."""
-    if container.network.startswith(("container:", "service:")):
-        fault = f"the engine was in the network of `{container.network.partition(':')[2]}`"
-        container.leave_out(f"{fault}; see `host:` and `port:`", "network")
-    elif container.network == "none":
-        fault = "the network `none`: nobody reached the engine, and it reached nobody"
-        container.leave_out(f"{fault}; see `host:` and `hardening:`", "network")
-    elif container.ports and container.network not in _PLAIN_NETWORKS:
-        fault = f"the network `{container.network}`, in which others reached the engine by its name"
-        container.leave_out(fault, "network")
-    elif not container.ports and container.network != "host" and not container.is_in_pod:
-        fault = "the container published no port: only its own networks reached the engine"
-        container.leave_out(f"{fault}; see `host:`")
+def _words_of_host(container: Container, image: str, words: list[str]) -> list[str]:
+    """The engine's words with the paths, the port and the address of this host."""
+    words = _inside_shell(words, container)
+    if words[:2] in (["tools.sh", "--server"], ["tools.sh", "-s"]):
+        words = ["llama-server", *words[2:]]
+    _refuse_unknown(image, words)
+    host_words = [container.mounts.host_path(word) for word in words]
+    container.environment = {
+        name: container.mounts.host_path(value) for name, value in container.environment.items()
+    }
+    words = _with_host_port(container.mounts.own_paths(host_words, container.not_carried_over), container)
+    container.mounts.own_variables(container.environment, container.not_carried_over, container.places)
+    container.mounts.keep_cache(container.environment, _model(words), "".join(words[:1]))
+    engine = program(words)
+    has_host = any(word.partition("=")[0] == "--host" for word in words)
+    # llama.cpp's server images set LLAMA_ARG_HOST; its full and light ones do not (its .devops/*.Dockerfile).
+    own_image = re.search(r"/llama\.cpp(:full|:light|:|\Z)", image)
+    is_open = own_image[1] in (":", "") if own_image else container.network != "host"
+    is_open = is_open or "LLAMA_ARG_HOST" in container.environment
+    if engine and engine.backend == "llamacpp" and not has_host and is_open:
+        words += ["--host", container.environment.pop("LLAMA_ARG_HOST", "0.0.0.0")]  # noqa: S104
+    return words
 
 
 def _refuse_unknown(image: str, words: list[str]) -> None:

@@ -1,0 +1,50 @@
+"""The network of a container: who reached its engine, and what its words name there."""
+
+import re
+from itertools import pairwise
+
+from recipectl.importers.container_options import Container
+
+# Interfaces and addresses of the network that the engine is in.
+_OF_NETWORK = re.compile("(NCCL|GLOO|TP)_SOCKET_IFNAME|(VLLM_)?HOST_IP")
+# The host in a URL, where no DNS but the container's own knows it.
+_OWN_HOST = re.compile(
+    r"(?:https?|grpc|rediss?|tcp|nats)://(?:[^@/\s]*@)?(?!localhost\b)"
+    r"([A-Za-z][\w-]*|host\.(?:docker|containers)\.internal)(?=[:/\s\"',]|\Z)"
+)
+
+
+def name_addresses(container: Container, words: list[str]) -> None:
+    """Name interfaces and hosts of the container's own network: this host knows others, or none."""
+    if container.network in ("host", "none"):
+        return
+    options = [
+        (word.partition("=")[0] if word.startswith("-") else before, word)
+        for before, word in pairwise(("", *words))
+    ]
+    for name, value in (*container.environment.items(), *options):
+        if _OF_NETWORK.fullmatch(name):
+            fault = f"`{name}={value}`, which belongs to the container's network; correct it"
+            container.leave_out(fault, name)
+        for host in dict.fromkeys(_OWN_HOST.findall(value)):
+            fault = f"`{host}` in {name}, a host of the container's network; give its address here"
+            container.leave_out(fault, name)
+
+
+_PLAIN_NETWORKS = ("", "host", "bridge", "default", "private", "slirp4netns", "pasta")
+
+
+def name_network(container: Container) -> None:
+    """Name who reached the engine, where that is not by a published port or the host's network."""
+    if container.network.startswith(("container:", "service:")):
+        fault = f"the engine was in the network of `{container.network.partition(':')[2]}`"
+        container.leave_out(f"{fault}; see `host:` and `port:`", "network")
+    elif container.network == "none":
+        fault = "the network `none`: nobody reached the engine, and it reached nobody"
+        container.leave_out(f"{fault}; see `host:` and `hardening:`", "network")
+    elif container.ports and container.network not in _PLAIN_NETWORKS:
+        fault = f"the network `{container.network}`, in which others reached the engine by its name"
+        container.leave_out(fault, "network")
+    elif not container.ports and container.network != "host" and not container.is_in_pod:
+        fault = "the container published no port: only its own networks reached the engine"
+        container.leave_out(f"{fault}; see `host:`")
