@@ -691,6 +691,13 @@ INLINE = {
     "what a branch reads": ("command", "[ -f .env ] && . ./.env\nvllm serve a/b &\nvllm serve c/d &\nbash -lc 'vllm serve e/f & vllm serve g/h'\n", [], ["d: not carried over: line 1: `. ./.env`", "h: not carried over: line 4: `bash -lc`"]),
     "adapters of which one has a scale": ("command", "llama-server -m /a.gguf --lora-scaled /x 0.5 --lora /y\n", ["args: [--lora-scaled, /x, '0.5', --lora, /y]"], []),
     "other processes": ("command", "vllm serve a/b & taskset -pc 0-7 $!\nsudo renice -n 5 \"$$\"\nvllm serve c/d\n", ["model_path: c/d"], ["d: not carried over: line 2: `sudo renice -n 5 $$`", "b: not carried over: line 1: `taskset -pc 0-7 $!`; see `service:`"]),
+    "a function that is called again and again": (
+        "command", 'M=org/old\nlog() { echo x; }\nchoose() { M=org/new; }\n' + "log a\n" * 1001 + 'choose\nvllm serve "$M"\nvllm serve a/b\n', ["model_path: a/b"],
+        ["line 1006: `M` is set in the function `choose`"]),
+    "a function that sets what is set already": ("command", "f() { X=1; }\nX=1\nf\nX=2\nf\nvllm serve a/b --seed $X\nvllm serve c/d\n", ["model_path: c/d"], ["line 6: `X` is set in the function `f`"]),
+    "what ends engines, and programs behind them": (
+        "command", "trap 'pkill -f \"vllm serve org/x\"' EXIT\nvllm serve a/b & prlimit --pid $! --nofile=9; taskset -cp 0-3 \"$!\"\nunset HF_TOKEN; echo ${HF_TOKEN:-none}\nVLLM_TORCH_PROFILER_DIR=gs://b/x vllm serve c/d\n",
+        ["line 2: `prlimit --pid $! --nofile=9`; see `service:`\n# Not carried over: line 2: `taskset -cp 0-3 $!`; see", "model_path: c/d\nenv_vars:\n  VLLM_TORCH_PROFILER_DIR: gs://b/x\n"], []),
     "engines that other programs start": (
         "command", 'gamemoderun llama-server --model=/m.gguf\nproxychains4 vllm serve --config /etc/x.yaml\npm2 start vllm --name x -- serve /m\n(crontab -l; echo "@reboot /v/bin/vllm serve /m") | crontab -\n'
         "./start_vllm --x\ndocker start other\nsystemctl --user restart vllm\nsource activate v\nHF_HOME=cache/hf vllm serve data/models/Qwen3-8B\n",
@@ -714,7 +721,7 @@ INLINE = {
     "functions that call each other": ("command", "a() { b; b; }\nb() { a; export X=1; a; }\na\nvllm serve a/b\n", ['X: "${B_X}"'], ["line 3: `X` is set in the function `a`"]),
     "a lock, and this script again": (
         "command", "exec 9>/var/lock/x 2>&1\n$0 stop\nvllm serve a/b\ntrap 'vllm serve c/d' EXIT\nvllm() { /v/bin/vllm \"$@\"; }\nvllm serve e/f\n", ["# Not carried over: line 2: `$0`, which starts this script again\n# The"],
-        ["line 4: the text of `trap` runs an engine", "line 6: the function `vllm` runs its words"]),
+        ["line 4: it is in a `trap`; write it out", "line 6: the function `vllm` runs its words"]),
     "templates in other places": (
         "command", "M=\"{{\"\nvllm serve $M\nHF_HOME={{hf}} vllm serve a/b\nllama-server -m {{ model | quote }} -c 4\ndocker run --gpus all vllm/vllm-openai:{{ tag }} --model c/d\nvllm serve e/f\n", ["model_path: e/f"],
         ["line 2: fill in `{{", "line 3: fill in `{{hf}}`", "line 4: fill in `{{ model", "line 5: fill in `{{ tag }}`"]),

@@ -7,7 +7,7 @@ import pytest
 from recipectl.errors import RecipeError, UsageError
 from recipectl.importers import go_yaml, llama_swap
 from recipectl.importers.compose import compose_drafts
-from recipectl.importers.draft import Draft
+from recipectl.importers.draft import Draft, host_variable
 from recipectl.importers.quadlet import quadlet_draft
 
 SERVICE = (
@@ -108,6 +108,15 @@ def test_secrets_and_configs_that_are_files_are_paths_of_the_host(tmp_path: Path
         "chat-template": f"{tmp_path}/a.jinja", "ssl-keyfile": f"{tmp_path}/tls.pem"
     }  # fmt: skip
     assert "line 10: `secrets:` of the service: `far`, which is no file of this host" in lost
+    draft, _ = compose(
+        "    gpus: all\n    command: --model m --chat-template /a.jinja --ssl-keyfile /run/secrets/tls\n"
+        "    configs: [{source: a, target: /a.jinja}]\n    secrets: [tls]\n"
+        "configs: {a: {file: ~/a.jinja}}\nsecrets: {tls: {file: '${KEYS}/tls.pem'}}\n",
+        tmp_path,
+    )
+    assert {**draft.fields["extra_args"]} == {
+        "chat-template": f"{host_variable('HOME')}/a.jinja", "ssl-keyfile": f"{host_variable('KEYS')}/tls.pem"
+    }  # fmt: skip
     assert "line 10: `/etc/b` at /run/secrets/unused, which nothing in the recipe names" in lost
     assert "template" not in lost
 

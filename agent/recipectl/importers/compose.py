@@ -75,7 +75,7 @@ def compose_drafts(text: str, source: str) -> tuple[list[Draft], list[str]]:
     if files := variables.get("COMPOSE_FILE"):
         left_out.append(f"COMPOSE_FILE={files} of {folder / '.env'}, which may name further files; {_WHOLE}")
     with errors_at(source):
-        mounted = sources(data, folder, variables)
+        mounted = sources(data, folder, variables, left_out)
     for name, service in services.items():
         try:
             drafts.append(_service_draft(str(name), service, root, folder, source, mounted, variables))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from recipectl.importers.compose_variables import interpolated
+from recipectl.importers.draft import VARIABLE_START, host_variable
 from recipectl.importers.shapes import mapping, sequence
 
 # Where Docker puts what has no `target:`, or a relative one.
@@ -20,12 +21,12 @@ class Sources(NamedTuple):
     configs: dict[str, str]
 
 
-def sources(data: Mapping[str, Any], folder: Path, variables: Mapping[str, str]) -> Sources:
+def sources(data: Mapping[str, Any], folder: Path, variables: Mapping[str, str], lost: list[str]) -> Sources:
     """The volumes of a Compose file, and the files of its secrets and configs; `folder` has the file."""
     return Sources(
         volumes=_volumes(data, folder, variables),
-        secrets=_files(data, "secrets", folder, variables),
-        configs=_files(data, "configs", folder, variables),
+        secrets=_files(data, "secrets", folder, variables, lost),
+        configs=_files(data, "configs", folder, variables, lost),
     )
 
 
@@ -47,14 +48,16 @@ def _volumes(data: Mapping[str, Any], folder: Path, variables: Mapping[str, str]
     return volumes
 
 
-def _files(data: Mapping[str, Any], key: str, folder: Path, variables: Mapping[str, str]) -> dict[str, str]:
-    entries = mapping(data.get(key), key).items()
-    paths = {
-        str(name): interpolated(entry["file"], variables, [])
-        for name, entry in entries
-        if isinstance(entry, Mapping) and isinstance(entry.get("file"), str)
-    }
-    return {name: str(folder / path) for name, path in paths.items()}
+def _files(
+    data: Mapping[str, Any], key: str, folder: Path, variables: Mapping[str, str], lost: list[str]
+) -> dict[str, str]:
+    paths = {}
+    for name, entry in mapping(data.get(key), key).items():
+        if isinstance(entry, Mapping) and isinstance(entry.get("file"), str):
+            path = interpolated(entry["file"], variables, lost)
+            path = re.sub(r"^~(?=/)", host_variable("HOME"), path)
+            paths[str(name)] = path if path.startswith(VARIABLE_START) else str(folder / path)
+    return paths
 
 
 def mounts_of_files(key: str, value: Any, files: Mapping[str, str]) -> Iterator[tuple[str, str | None]]:

@@ -124,7 +124,7 @@ def _with_folders(name: str, command: Command) -> str:
     value = command.environment[name]
     if value.startswith(("./", "../")) or value in (".", ".."):
         return _join(_folder(command), value)
-    if name in (*_FOLDERS, *sandbox.CACHES, *sandbox.WRITTEN) and re.match(r"\w", value):
+    if name in (*_FOLDERS, *sandbox.CACHES, *sandbox.WRITTEN) and re.match(r"\w(?!.*://)", value):
         return _join(_folder(command), value)
     if name not in ("PYTHONPATH", "LD_LIBRARY_PATH"):
         return value

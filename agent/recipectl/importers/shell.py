@@ -13,7 +13,6 @@ from recipectl.importers.programs import runs_engine
 from recipectl.importers.shell_branches import merge
 from recipectl.importers.shell_commands import SimpleCommands
 from recipectl.importers.shell_conditions import Conditions, is_negative, is_test, literals
-from recipectl.importers.shell_functions import function_of
 from recipectl.importers.shell_programs import (
     holds_engine,
     of_scheduler,
@@ -88,6 +87,7 @@ class _Shell(SimpleCommands):
         first = len(self.commands)
         if node and statement.Background:
             self._apart([Node({"Cmd": node, "Pos": statement.Pos})])
+            self.in_background = self.commands[-1] if self.commands[first:] else None
         elif node:
             self._STATEMENTS.get(node.Type, _Shell._opaque)(self, node)
         if node and node.Type in ("CallExpr", "DeclClause"):
@@ -138,7 +138,7 @@ class _Shell(SimpleCommands):
         first = len(self.commands)
         before = self.scope, self.condition
         self.scope, self.condition = deepcopy(self.scope), condition or self.condition
-        self.scope.unset_names = set()
+        self.scope.unset_names, self.scope.set_names = set(), set()
         self.scope.ended = None
         self.run(nodes or ())
         after = self.scope
@@ -163,9 +163,13 @@ class _Shell(SimpleCommands):
         self.scope.lost += after.lost[len(self.scope.lost) :]
         if node.Type == "FuncDecl":
             self.functions[node.Name.Value] = node.Body
+            self.effects = {}  # of functions that may call this one
             self.waits = waits
         else:
-            self.scope.forget(function_of(self.scope, after).variables, reason, node.line)
+            changed = {
+                name for name, value in after.variables.items() if self.scope.variables.get(name) != value
+            }
+            self.scope.forget(changed | after.unset_names, reason, node.line)
             if self.waits != waits:
                 self.waits = [*waits, f"line {node.line}: a loop that waits, after which it started"]
 
@@ -181,6 +185,7 @@ class _Shell(SimpleCommands):
             # What only another branch sets is not mixed into what the first one sets.
             unset = new if first_sets and not is_first else set()
             self.lost += merge(self.scope, after, line, wins=wins, unset=unset)
+            self.scope.set_names |= after.set_names
             self.scope.lost += after.lost[len(self.scope.lost) :]
 
     def _run_known(self, branches: list[list[Node]], taken: int, remarks: list[str], line: int) -> bool:
@@ -202,6 +207,7 @@ class _Shell(SimpleCommands):
                 return False
         if taken == len(branches):
             self.lost += remarks
+        after.set_names |= self.scope.set_names
         self.scope = after
         for name in others - after.variables.keys():
             remark = f"line {line}: `{name}` is not set here: the script's caller may set it"

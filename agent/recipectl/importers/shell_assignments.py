@@ -113,6 +113,7 @@ class Assignments:
             hidden = tuple(remark.replace(variable.text, "…") for remark in variable.remarks)
             variable = replace(variable, remarks=hidden)
         self.scope.variables[name] = variable
+        self.scope.set_names.add(name)
         if name == "PATH":
             self.scope.places[name] = f"line {line}"
         if name == "IFS":

@@ -107,6 +107,7 @@ class Builtins(Assignments, ABC):
             self.scope.variables.pop(name, None)
             self.scope.exported_names.discard(name)
             self.scope.unset_names.add(name)
+            self.scope.not_of_caller.add(name)
 
     def _run_cd(self, words: list[str], line: int) -> None:
         self.scope.places["cd"] = f"line {line}"

@@ -23,11 +23,10 @@ from recipectl.importers.shell_programs import (
     sets_gpus_up,
 )
 from recipectl.importers.shell_scope import Scope, Variable
-from recipectl.importers.shell_syntax import Node
+from recipectl.importers.shell_syntax import Node, statements
 from recipectl.importers.shell_words import Words
 from recipectl.importers.unwrapping import unwrapped
 
-_MAX_CALLS = 1000  # of functions, which may call each other again and again
 # A pause after them waits for the end of what ran before, as a unit does.
 _KILLERS = ("kill", "pkill", "killall", "fuser")
 
@@ -49,8 +48,8 @@ class SimpleCommands(Builtins, ABC):
         self.functions: dict[str, Node] = {}
         self.waits: list[str] = []  # what the next engine has waited for
         self.follows_kill = False
-        self._called: set[str] = set()  # functions that are being read
-        self._calls = 0
+        self.effects: dict[str, Function] = {}  # of the functions that were called
+        self.in_background: Command | None = None  # the last program that was started with `&`
 
     def call(self, node: Node) -> None:
         """One simple command: assignments, a function, a builtin, or a program."""
@@ -86,39 +85,48 @@ class SimpleCommands(Builtins, ABC):
             self._lose(words, node.line)
         elif _is_parameter(node.Args[0], "0") and "0" not in self.scope.variables:
             self.lost.append(f"{place}: `$0`, which starts this script again")
-        elif words[0] == "trap" and holds_engine(" ".join(words)):
-            self.commands.append(
-                refused(node.line, "the text of `trap` runs an engine; write it as a command")
-            )
+        elif words[:1] == ["trap"]:
+            self._read_trap(words, node.line)
         elif sets_gpus_up(words):
             self.lost.append(f"{place}: `{' '.join(words)}`, which sets the GPUs up; do that at boot")
         elif changes_a_process(words) and _is_parameter(node.Args[-1], "$", "BASHPID"):
             shown = " ".join((*words[:-1], "$$"))
             self.lose_from_here(f"{place}: `{shown}`, for what follows; see `service:`")
-        elif changes_a_process(words) and _is_parameter(node.Args[-1], "!") and self.commands:
-            shown = " ".join((*words[:-1], "$!"))
-            self.commands[-1].not_carried_over.append(f"{place}: `{shown}`; see `service:`")
+        elif changes_a_process(words) and any(_is_parameter(word, "!") for word in node.Args):
+            shown = " ".join("$!" if UNKNOWN_VALUE in word else word for word in words)
+            lost = self.in_background.not_carried_over if self.in_background else self.lost
+            lost.append(f"{place}: `{shown}`; see `service:`")
         else:
             return False
         return True
+
+    def _read_trap(self, words: list[str], line: int) -> None:
+        """Refuse the engines that the text of a `trap` runs."""
+        text = words[1] if len(words) > 2 and UNKNOWN_VALUE not in words[1] else ""
+        first, lost = len(self.commands), [*self.lost]
+        script = statements("\n" * (line - 1) + text + "\n")
+        nodes = [statement for statement in script if isinstance(statement, Node)]
+        self._apart(nodes, "it is in a `trap`; write it out")
+        self.lost = lost
+        engines = (each for each in self.commands[first:] if runs_engine(unwrapped(each).words or [""]))
+        self.commands[first:] = engines
 
     @abstractmethod
     def _apart(self, nodes: list[Node] | None, reason: str = "", condition: int | None = None) -> Scope:
         """Run statements with a copy of the variables; the copy as it is afterwards."""
 
     def _function(self, name: str) -> Function:
-        """What a call of a function changes here; its body may call functions that came after it."""
-        self._calls += 1
-        if name in self._called or self._calls > _MAX_CALLS:
-            return Function(set(), set(), ())
+        """What a call of a function changes; its body may call functions that came after it."""
+        if name in self.effects:
+            return self.effects[name]
+        self.effects[name] = Function(set(), set(), ())  # where it calls itself
         first, lost = len(self.commands), [*self.lost]
-        self._called.add(name)
         after = self._apart([self.functions[name]])
-        self._called.discard(name)
         del self.commands[first:]
         self.lost = lost
         self.scope.lost += [text for text in after.lost if text not in self.scope.lost]
-        return function_of(self.scope, after)
+        self.effects[name] = function_of(self.scope, after)
+        return self.effects[name]
 
     def _call_function(self, words: list[str], line: int) -> None:
         """A function's variables are unknown afterwards; what else it changes, or runs, is named."""

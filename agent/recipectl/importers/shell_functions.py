@@ -24,8 +24,7 @@ class Function(NamedTuple):
 
 
 def function_of(before: Scope, after: Scope) -> Function:
-    """What the commands of a function change."""
-    changed = {name for name, variable in after.variables.items() if before.variables.get(name) != variable}
-    changed |= after.unset_names  # what it unsets may be set before it is called
+    """What the commands of a function change, whatever the values are before a call."""
+    changed = after.set_names | after.unset_names
     effects = (text for name, text in _EFFECTS.items() if getattr(after, name) != getattr(before, name))
     return Function(changed, after.exported_names, tuple(effects))

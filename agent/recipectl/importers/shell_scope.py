@@ -27,6 +27,8 @@ class Scope:
     exported_names: set[str] = field(default_factory=set)
     readonly_names: set[str] = field(default_factory=set)
     unset_names: set[str] = field(default_factory=set)
+    set_names: set[str] = field(default_factory=set)  # since this scope began
+    not_of_caller: set[str] = field(default_factory=set)  # what `unset` has removed
     exports_all: bool = False  # `set -a`
     arguments: tuple[str, ...] | None = None  # of the script; None where only its caller knows them
     shifted: int = 0  # arguments that `shift` has taken
@@ -45,5 +47,6 @@ class Scope:
     def forget(self, names: Iterable[str], reason: str, line: int) -> None:
         """Variables whose value only a running shell knows from here on."""
         for name in names:
+            self.set_names.add(name)
             remark = f"line {line}: `{name}` is set {reason}"
             self.variables[name] = Variable(UNKNOWN_VALUE, remarks=(remark,))

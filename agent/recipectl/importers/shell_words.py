@@ -227,7 +227,8 @@ class Words:
 
     def _note_secret(self, node: Node, name: str) -> None:
         """Each program from here on has a secret that the caller's environment gives to the script."""
-        if _READ_BY_ENGINES.fullmatch(name) and name not in self.scope.exported_names:
+        is_known = self.scope.exported_names | self.scope.not_of_caller
+        if _READ_BY_ENGINES.fullmatch(name) and name not in is_known:
             self.scope.exported_names.add(name)
             self.scope.places[name] = f"line {node.line}"
 
@@ -257,6 +258,7 @@ class Words:
                 if "=" in operator:
                     value = _plain(default.replace(_FIELD_END, " "))
                     self.scope.variables[name] = Variable(value, remarks=tuple(self.remarks[-1:]))
+                    self.scope.set_names.add(name)
                 return default
             case "-" | "=" | "?" if variable is not None:
                 return self._split(node, variable.value, splits=splits)
