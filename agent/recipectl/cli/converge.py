@@ -186,4 +186,5 @@ def _refuse_what_is_not_safe(place: Place, recipes: Sequence[str], *, changes: b
 def _tell_what_is_left(decision: Decision) -> None:
     """Say what `--no-restart` has left for later."""
     for action in decision.left:
-        say(f"left for later: {action.unit} must be {_PARTICIPLES[action.verb]}: {action.reason}", err=True)
+        reason = "" if action.verb == "remove" else f": {action.reason}"
+        say(f"left for later: {action.unit} must be {_PARTICIPLES[action.verb]}{reason}", err=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import click
@@ -15,13 +15,14 @@ from recipectl.cli.options import (
     warn,
 )
 from recipectl.converge.values import Action, Survey
-from recipectl.errors import Problem, RecipectlError, UsageError
+from recipectl.errors import Problem, RecipectlError, UsageError, on_host
 from recipectl.systemd.store import Store
 from recipectl.systemd.unitfile import GATEWAY, Unit
 
 if TYPE_CHECKING:  # jinja2 and pydantic: not for a host without a gateway
     from recipectl.compiler.model import CompiledModel, CompileResult
     from recipectl.gateway.configuration import Gateway
+    from recipectl.gateway.converge import Present
     from recipectl.place import Place
     from recipectl.systemd.dbus import Manager
 
@@ -41,7 +42,7 @@ class Change(NamedTuple):
     actions: tuple[Action, ...] = ()
     problems: tuple[Problem, ...] = ()
     left: tuple[Action, ...] = ()  # what --no-restart leaves for later
-    before: Mapping[str, str] | None = None  # the files as they are
+    before: Present | None = None  # the gateway as it is
 
     @property
     def units(self) -> tuple[Unit, ...]:
@@ -63,7 +64,8 @@ class Change(NamedTuple):
         if self.actions:
             from recipectl.gateway import converge
 
-            converge.finish(self.actions, self.gateway, self.before or {}, manager, report)
+            before = self.before or converge.Present({}, None)
+            converge.finish(self.actions, self.gateway, before, manager, report)
 
 
 def decide(
@@ -84,6 +86,8 @@ def decide(
     from recipectl.gateway.compile import compiled
     from recipectl.gateway.compile import targets as gateway_targets
 
+    if GATEWAY not in current.installed and (reason := Store(place.unit_folder).reason_not_ours(GATEWAY)):
+        return Change(problems=(on_host("unit", reason),))
     state = converge.present()
     if result.gateway is None:
         return Change(None, converge.removal(current, state))
@@ -102,7 +106,7 @@ def decide(
         # nginx would ask for keys that it was never given, for example.
         return Change(problems=problems, left=left)
     actions = converge.decide(gateway, current, state, due=None if left else due)
-    return Change(gateway=gateway, actions=actions, problems=problems, left=left, before=state.files)
+    return Change(gateway=gateway, actions=actions, problems=problems, left=left, before=state)
 
 
 def refresh(place: Place, manager: Manager) -> None:

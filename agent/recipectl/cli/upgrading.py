@@ -22,7 +22,7 @@ from recipectl.cli.sockets import queue_job
 from recipectl.cli.terminal import moving_line, say
 from recipectl.cli.venv import ensure_venv, venv_folder
 from recipectl.converge import holds, records
-from recipectl.errors import HostError, JobError, RecipectlError, UsageError
+from recipectl.errors import BusError, HostError, JobError, RecipectlError, UsageError
 from recipectl.files import failures_named, remove, write_whole
 from recipectl.systemd import quoting
 from recipectl.systemd.dbus import Manager
@@ -75,8 +75,13 @@ class OtherVerbs:
         gateway.refresh(self.place, manager)
 
     def start(self, manager: Manager, verb: str, service: str) -> bytes:
-        """Queue the job of a model."""
-        return queue_job(self.place, manager, verb, existing(manager, service, self.place), with_socket=False)
+        """Queue the job of a model. Where its socket cannot listen, that is said, and its engine starts."""
+        state = existing(manager, service, self.place)
+        try:
+            return queue_job(self.place, manager, verb, state, with_socket=False)
+        except BusError as error:
+            say(str(error), err=True)
+            return manager.queue(verb, service)
 
     def reason(self, manager: Manager, service: str, result: str) -> str:
         """Why a model did not start."""

@@ -2,9 +2,11 @@
 
 import ssl
 import time
+from contextlib import suppress
 from pathlib import Path
 
 _SOON_SEC = 14 * 86400
+_MOST_FLIGHTS = 4  # messages of a handshake: two of TLS 1.3, three of TLS 1.2
 _EXPIRED, _NOT_YET = 10, 9  # X509_V_ERR_CERT_HAS_EXPIRED and X509_V_ERR_CERT_NOT_YET_VALID of OpenSSL
 
 
@@ -16,12 +18,12 @@ def fault(certificate: Path, key: Path) -> str | None:
         reasons = {_EXPIRED: "has expired", _NOT_YET: "is not valid yet"}
         reason = reasons.get(error.verify_code)
         return f"{certificate} {reason}; renew it, then run `recipectl apply`" if reason else None
-    except (ssl.SSLError, OSError):
+    except (OSError, ValueError):  # SSLError is an OSError
         return None
-    days = (end_sec - time.time()) / 86400
     if end_sec - time.time() > _SOON_SEC:
         return None
-    return f"{certificate} expires in {days:.0f} days; renew it, then run `recipectl apply`"
+    day = time.strftime("%Y-%m-%d", time.gmtime(end_sec))
+    return f"{certificate} expires on {day}; renew it, then run `recipectl apply`"
 
 
 def _peer(certificate: Path, key: Path) -> ssl.SSLObject:
@@ -35,9 +37,8 @@ def _peer(certificate: Path, key: Path) -> ssl.SSLObject:
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     server = server_context.wrap_bio(to_server, to_client, server_side=True)
     client = client_context.wrap_bio(to_client, to_server)
-    for side in (client, server, client):
-        try:
-            side.do_handshake()
-        except ssl.SSLWantReadError:
-            continue
+    for _ in range(_MOST_FLIGHTS):
+        for side in (client, server):
+            with suppress(ssl.SSLWantReadError):
+                side.do_handshake()
     return client

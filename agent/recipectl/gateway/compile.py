@@ -22,6 +22,7 @@ from recipectl.place import Place
 from recipectl.recipe import search
 from recipectl.recipe.hostfile import load_host_settings
 from recipectl.recipe.trusted import content_for
+from recipectl.systemd.store import Store
 from recipectl.systemd.unitfile import GATEWAY, InstalledUnit, UnitNames
 
 
@@ -108,20 +109,31 @@ def _require_free_port(place: Place, settings: GatewaySettings) -> None:
     behind a socket, which keeps that port.
     """
     address, port = settings.address
-    holder = sockets.holder(port, address)
-    if holder is None or holder.unit in (GATEWAY, "init.scope"):
-        return
-    if not (holder.unit.startswith("model-") and holder.unit.endswith(".service")):
-        if host.loaded() is not None:
-            fault = f"{settings.listen} of `gateway.listen` is taken by {holder}"
-            raise RecipectlError(f"{fault}; end that, or choose another address; the gateway in force stays")
-        return
-    names = UnitNames.of_service(holder.unit)
-    if any(Path(place.unit_folder, socket).exists() for socket in (names.socket, names.queue_socket)):
-        fault = (
-            f"`gateway.listen` is {settings.listen}, and the engine of `{names.recipe}` listens at that port"
-        )
-        raise UsageError(f"{fault}; choose another", "gateway", "listen", kind="port")
+    holders = sockets.holders(port, address)
+    own = (holder for holder in holders if holder.unit == GATEWAY and holder.pid)
+    if any((address, port) in sockets.listening(holder.pid or 0) for holder in own):
+        return  # it has what it needs
+    for holder in holders:
+        names = UnitNames.of_service(holder.unit)
+        is_held = any(Path(place.unit_folder, unit).exists() for unit in (names.socket, names.queue_socket))
+        if holder.unit == GATEWAY or (holder.unit == "init.scope" and _is_of_model(place, port)):
+            continue
+        if not (holder.unit.startswith("model-") and holder.unit.endswith(".service")):
+            if host.loaded() is not None:
+                fault = f"{settings.listen} of `gateway.listen` is taken by {holder}"
+                remedy = "end that, or choose another address"
+                raise RecipectlError(f"{fault}; {remedy}; the gateway in force stays")
+        elif is_held:
+            fault = f"`gateway.listen` is {settings.listen}, and the engine of `{names.recipe}`"
+            raise UsageError(
+                f"{fault} listens at that port; choose another", "gateway", "listen", kind="port"
+            )
+
+
+def _is_of_model(place: Place, port: int) -> bool:
+    """Whether systemd listens at a port for a model, which is another check's."""
+    units = Store(place.unit_folder).installed().values()
+    return any(stream.endswith(f":{port}") for unit in units for stream in unit.setting("ListenStream"))
 
 
 def _of_certificate(settings: GatewaySettings) -> Iterator[UsageError]:

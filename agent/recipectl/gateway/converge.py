@@ -19,7 +19,7 @@ from recipectl.systemd.unitfile import GATEWAY
 
 _FILES_CHANGED = "what it serves changed"
 _EDITED = "it was edited by hand"
-_LISTEN = re.compile(r"^ *listen (\S+):([0-9]+)[ ;]", re.M)
+_LISTEN = re.compile(r"^ *listen [^ ;]+:([0-9]+)[^;]*;", re.M)
 _NO_LONGER = "the host file has no `gateway:` any more"
 
 
@@ -81,10 +81,9 @@ def reason_to_restart(gateway: Gateway, survey: Survey, state: Present) -> str:
         return ""
     if survey.started.get(GATEWAY) not in (None, gateway.unit_digest):
         return "its unit changed"
-    address, _, port = gateway.settings.listen.rpartition(":")
-    before = _LISTEN.search(state.files.get("nginx.conf", ""))
+    before, after = (_LISTEN.search(files.get("nginx.conf", "")) for files in (state.files, gateway.files))
     # nginx binds its new address before it gives up the old one, and both cannot have one port.
-    moved = before is not None and before[2] == port and before[1] != address
+    moved = before and after and before[1] == after[1] and before[0] != after[0]
     return "its address changed, at the same port" if moved else ""
 
 
@@ -104,13 +103,13 @@ def write_files(actions: Sequence[Action], gateway: Gateway, report: Callable[[A
 def finish(
     actions: Sequence[Action],
     gateway: Gateway | None,
-    before: Mapping[str, str],
+    before: Present,
     manager: Manager,
     report: Callable[[Action], None],
 ) -> None:
     """Reload nginx where that is due, and wait until it serves what it should.
 
-    HostError if it does not: the files are those of `before` then, which it still serves.
+    HostError if it does not: where it served `before`, it does so again.
     """
     for action in actions:
         if action.verb == "remove file":
@@ -132,10 +131,17 @@ def finish(
         holder = sockets.holder(gateway.settings.address[1])
         if holder and holder.unit != GATEWAY:
             failure += f": {gateway.settings.listen} is taken by {holder}"
-        if "reload service" in verbs and before:
-            write_whole({Path(FOLDER, name): text for name, text in before.items()}, durable=True)
+        if before.loaded and _put_back(before, manager, has_ended, restart="reload service" not in verbs):
             failure += "; it goes on with its earlier configuration"
         raise HostError([on_host("unit", f"{failure}; see `journalctl -u models-gateway`")])
     for action in actions:
         if action.verb == "reload service":
             report(action)
+
+
+def _put_back(before: Present, manager: Manager, has_ended: Callable[[], bool], *, restart: bool) -> bool:
+    """Let nginx serve its earlier files again; whether it does."""
+    write_whole({Path(FOLDER, name): text for name, text in before.files.items()}, durable=True)
+    if restart:
+        manager.job("Restart", GATEWAY)
+    return host.wait_until_loaded(before.loaded or "", has_ended) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pwd
 import socket
@@ -202,7 +203,8 @@ def included(path: str | None, content: Callable[[Path], bytes]) -> bytes:
     """The content of the site's own file; UsageError when it cannot be read, or others can change it."""
     if path is None:
         return b""
-    if os.path.realpath(path).startswith(_HIDDEN):
+    hidden = (*_HIDDEN, *(f"{os.path.realpath(folder)}/" for folder in _HIDDEN))
+    if path.startswith(hidden) or os.path.realpath(path).startswith(hidden):
         fault = f"{path} is in a folder that the gateway's sandbox does not have"
         raise UsageError(
             f"{fault}; move it, for example to /etc/recipectl", "gateway", "include", kind="file"
@@ -216,8 +218,10 @@ def included(path: str | None, content: Callable[[Path], bytes]) -> bytes:
 def _unreadable(path: str, error: OSError, *key: str) -> UsageError:
     """The error for a file that `gateway:` names."""
     fault = f"{path} cannot be read: {error.strerror or error}"
-    if isinstance(error, PermissionError):
-        remedy = f"let root alone own and write it (`chown root:root {path}`)"
+    if error.errno == errno.EPERM:  # others can change it
+        remedy = "let root alone own and change it"
+    elif error.errno == errno.EACCES:
+        remedy = "run this as root"
     else:
         remedy = f"create it, or correct `{key[0]}:`"
     return UsageError(f"{fault}; {remedy}", "gateway", *key, kind="file")

@@ -149,7 +149,7 @@ def is_alive(pid: int) -> bool:
 
 def user_of(pid: int) -> int | None:
     """The id of the user that a process runs as."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, KeyError):  # it is gone
         return int(status(pid)["Uid"].split()[0])
     return None
 

@@ -126,6 +126,18 @@ def holder(port: int, host: str = "") -> PortHolder | None:
     return PortHolder(pid, command, unit_of(pid))
 
 
+def holders(port: int, host: str = "") -> list[PortHolder]:
+    """The processes that listen on a port, each of its sockets by itself."""
+    listeners = []
+    for number in inodes(port, LISTEN, host):
+        pid = owner({number})
+        command = ""
+        with contextlib.suppress(OSError):
+            command = name_of(pid) if pid else ""
+        listeners.append(PortHolder(pid, command, unit_of(pid) if pid else ""))
+    return listeners
+
+
 def same_cgroup(pid: int) -> bool:
     """True if a process is in the cgroup of this process."""
     return cgroup(pid) == cgroup("self")

@@ -99,7 +99,7 @@ class Store:
         if not os.path.lexists(path):
             return None
         if os.path.realpath(path) == "/dev/null":
-            return f"{path} is masked; run `systemctl unmask {name}`, or mask the recipe instead"
+            return f"{path} is masked; run `systemctl unmask {name}`"
         if path.is_symlink() or (path.exists() and self.read(name) is None):
             return f"{path} was not written by recipectl; move it away or rename the recipe"
         return None
