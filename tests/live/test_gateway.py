@@ -550,7 +550,7 @@ def test_a_port_that_is_taken_is_told_and_models_are_applied() -> None:
     host_file()
     recipe("alpha", port=18201)
     applied = recipectl("apply")
-    sentence = "models-gateway.service does not stay up: 127.0.0.1:8000 is taken by process "
+    sentence = ": 127.0.0.1:8000 is taken by process "
     assert (applied.returncode, sentence in applied.stderr, "of stranger.service; see" in applied.stderr) == (
         1, True, True,
     ), applied.stderr  # fmt: skip
@@ -678,10 +678,8 @@ def test_a_gateway_that_cannot_restart_serves_again_as_it_was() -> None:
     for settings in ({"listen": "0.0.0.0:8000"}, {"listen": "127.0.0.1:8000"}):
         host_file(**settings, include=str(site))
         applied = recipectl("apply")
-        assert (applied.returncode, "it goes on with its earlier configuration" in applied.stderr) == (
-            1,
-            True,
-        ), applied
+        told = ["it goes on with its earlier configuration", 'open() "/var/tmp/of-site/headers.conf" failed']
+        assert (applied.returncode, [part for part in told if part not in applied.stderr]) == (1, []), applied
         until_listening(8000)
         assert ask("alpha")[0] == 200
     site.unlink()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -121,16 +122,15 @@ def finish(
     # The plan has queued a start: this job joins it, and at a boot it may wait for the network.
     # A gateway that could not listen waits for its next attempt: systemd cannot reload it then.
     is_up = manager.states((GATEWAY,))[0].active_state == "active"
+    since_sec = time.time()
     result = manager.job("Reload" if "reload service" in verbs and is_up else "Start", GATEWAY)
     failure = f"{GATEWAY} did not start or reload (its job was {result})"
 
     def has_ended() -> bool:
         return manager.states((GATEWAY,))[0].waits_to_restart
 
-    if result != "done" or (failure := host.wait_until_loaded(gateway.digest, has_ended) or ""):
-        holder = sockets.holder(gateway.settings.address[1])
-        if holder and holder.unit != GATEWAY:
-            failure += f": {gateway.settings.listen} is taken by {holder}"
+    if result != "done" or (failure := host.wait_until_loaded(gateway.digest, has_ended, since_sec) or ""):
+        failure += _cause(gateway, since_sec)
         if before.loaded and _put_back(before, manager, has_ended, restart="reload service" not in verbs):
             failure += "; it goes on with its earlier configuration"
         raise HostError([on_host("unit", f"{failure}; see `journalctl -u models-gateway`")])
@@ -139,9 +139,19 @@ def finish(
             report(action)
 
 
+def _cause(gateway: Gateway, since_sec: float) -> str:
+    """Why nginx does not serve its new configuration, as a clause; empty where nothing tells."""
+    holder = sockets.holder(gateway.settings.address[1])
+    if holder and holder.unit != GATEWAY:
+        return f": {gateway.settings.listen} is taken by {holder}"
+    reason = host.refusal(since_sec)
+    return f": {reason}" if reason else ""
+
+
 def _put_back(before: Present, manager: Manager, has_ended: Callable[[], bool], *, restart: bool) -> bool:
     """Let nginx serve its earlier files again; whether it does."""
+    since_sec = time.time()
     write_whole({Path(FOLDER, name): text for name, text in before.files.items()}, durable=True)
     if restart:
         manager.job("Restart", GATEWAY)
-    return host.wait_until_loaded(before.loaded or "", has_ended) is None
+    return host.wait_until_loaded(before.loaded or "", has_ended, since_sec) is None

@@ -18,6 +18,7 @@ from recipectl import gateway_keys
 from recipectl.errors import RecipectlError, UsageError
 from recipectl.files import failures_named, read_bounded
 from recipectl.gateway.configuration import LOADED, USER, Gateway, Nginx, Paths, configuration
+from recipectl.systemd.unitfile import GATEWAY
 from recipectl.text import printable
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ _PROGRAMS = ("/usr/sbin/nginx", "/usr/local/sbin/nginx", "/usr/bin/nginx")
 _MODULES = ("/usr/lib/nginx/modules", "/usr/lib64/nginx/modules", "/usr/local/lib/nginx/modules")
 _MODULE = "ngx_http_js_module.so"
 _LONGEST_RELOAD_SEC = 30
+_LOOK_SEC = 1
 # PrivateTmp= and ProtectHome= of its unit.
 _HIDDEN = ("/home/", "/root/", "/run/user/", "/tmp/", "/var/tmp/")  # noqa: S108  (compared)
 _UNUSED_ID = 65533  # Debian gives it to nobody
@@ -62,17 +64,40 @@ def loaded() -> str | None:
     return None
 
 
-def wait_until_loaded(digest: str, has_ended: Callable[[], bool]) -> str | None:
-    """Wait until the running nginx has a configuration; else a sentence. The old workers may still answer."""
+def wait_until_loaded(digest: str, has_ended: Callable[[], bool], since_sec: float) -> str | None:
+    """Wait until the running nginx has a configuration; else a sentence. The old workers may still answer.
+
+    It ends as soon as nginx has refused one since `since_sec`, in seconds since the epoch.
+    """
     end = time.monotonic() + _LONGEST_RELOAD_SEC
+    look = time.monotonic() + _LOOK_SEC
     while (loaded_digest := loaded()) != digest:
         if has_ended():
             return "models-gateway.service does not stay up"
-        if time.monotonic() > end:
+        is_refused = time.monotonic() > look and refusal(since_sec)
+        look += _LOOK_SEC if time.monotonic() > look else 0
+        if is_refused or time.monotonic() > end:
             state = f"has still configuration {loaded_digest}" if loaded_digest else "does not answer"
             return f"models-gateway.service {state}"
         time.sleep(0.02)
     return None
+
+
+def refusal(since_sec: float) -> str:
+    """Why nginx has refused a configuration, by its last line in the journal; empty where it says nothing."""
+    words = ["journalctl", "-q", "-o", "cat", "-u", GATEWAY, f"--since=@{since_sec:.6f}"]
+    with suppress(OSError, subprocess.TimeoutExpired):
+        done = subprocess.run(words, capture_output=True, check=False, timeout=10)  # noqa: S603  (fixed words)
+        lines = done.stdout.decode(errors="replace").splitlines()
+        # nginx tries to bind an address several times: it may get it yet.
+        ends = [line for line in lines if "[emerg]" in line and ": bind() to " not in line]
+        return _emergency(ends[-1]) if ends else ""
+    return ""
+
+
+def _emergency(line: str) -> str:
+    """The message in a line of nginx that ends a start or a reload."""
+    return printable(line.partition("[emerg]")[2].partition(": ")[2] or line).strip()[:300]
 
 
 def test(gateway: Gateway, nginx: Nginx, source: str, content: Content) -> None:
@@ -131,14 +156,13 @@ def _test(gateway: Gateway, nginx: Nginx, source: str, content: Content) -> None
             reason = next(
                 (line for line in done.stderr.splitlines() if "[emerg]" in line), done.stderr.strip()
             )
-            message = reason.partition("[emerg]")[2].partition(": ")[2] or reason
-            message = printable(message).replace(folder, "…")
+            message = _emergency(reason.replace(folder, "…"))
             if "(99: " in message:  # EADDRNOTAVAIL
                 fault = f"no interface of this host has the address {settings.address[0]} now"
                 raise UsageError(
                     f"{fault}; bring it up, or choose another", "gateway", "listen", kind="network"
                 )
-            fault = f"nginx refuses the gateway's new configuration: {message.strip()[:300]}"
+            fault = f"nginx refuses the gateway's new configuration: {message}"
             raise UsageError(f"{fault}; correct `gateway:`, the one in force stays", "gateway")
 
 
