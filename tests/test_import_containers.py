@@ -95,6 +95,36 @@ def test_what_the_file_of_variables_says_of_the_project_counts(tmp_path: Path) -
     assert "COMPOSE_FILE=compose.yml:gpu.yml of " in "\n".join(left_out)
 
 
+def test_names_keep_what_clients_ask_for_and_paths_of_a_config_file_are_the_hosts(tmp_path: Path) -> None:
+    (tmp_path / "vllm.yaml").write_text("model: /models/q\nchat-template: /models/t.jinja\nport: 8123\n")
+    draft, lost = compose(
+        f"    gpus: all\n    command: --config /cfg/vllm.yaml --root-path /models\n    volumes: ['{tmp_path}:/cfg', '/srv/m:/models']\n"
+        "    environment: {LD_LIBRARY_PATH: '/none/a:/usr', PYTHONPATH: '/none/b:/none/c'}\n",
+        tmp_path,
+    )  # fmt: skip
+    assert draft.fields["model_path"] == "/srv/m/q"
+    assert draft.fields["served_model_name"] == "/models/q"
+    assert draft.fields["extra_args"] == {"root-path": "/models", "chat-template": "/srv/m/t.jinja"}
+    assert draft.fields["env_vars"] == {"LD_LIBRARY_PATH": "/usr"}
+    told = [part for part in ("LD_LIBRARY_PATH=…/none/a…", "PYTHONPATH=…/none/c…") if part not in lost]
+    assert (told, "/cfg" in lost, "/models" in lost) == ([], False, False), lost
+
+
+@pytest.mark.parametrize(
+    ("value", "conflicts"), [("no", None), ("'off'", None), ("yes", ["b"]), ("maybe", "error")]
+)
+def test_words_of_yaml_count_in_the_groups_of_llama_swap(value: str, conflicts: object) -> None:
+    models = "".join(f"  {name}: {{cmd: 'llama-server -m /{name}.gguf --port ${{PORT}}'}}\n" for name in "ab")
+    text = f"models:\n{models}groups: {{g: {{swap: {value}, members: [a, b]}}}}\n"
+    data, root = go_yaml.load(text)
+    if conflicts == "error":
+        with pytest.raises(UsageError, match=r"`groups.g.swap` is 'maybe'; give `true` or `false`"):
+            llama_swap.imported(data, "config.yaml", root)
+        return
+    drafts = llama_swap.imported(data, "config.yaml", root).drafts
+    assert drafts[0].fields.get("conflicts") == conflicts
+
+
 def test_secrets_and_configs_that_are_files_are_paths_of_the_host(tmp_path: Path) -> None:
     draft, lost = compose(
         "    gpus: all\n    command: --model m --chat-template /chat.jinja --ssl-keyfile /run/secrets/tls.key\n"

@@ -153,7 +153,7 @@ COMMANDS = {
     ),
     "docker run": (
         "docker run --rm --gpus '\"device=0,1\"' -v /data:/models -e A=1 -p 8001:8000 vllm/vllm-openai:v0.14.1 --model /models/m -tp 2",
-        {"backend": "vllm", "model_path": "/data/m", "port": 8001, "tensor_parallel_size": 2, "gpus": [0, 1], "env_vars": {"A": "1"}},
+        {"backend": "vllm", "model_path": "/data/m", "served_model_name": "/models/m", "port": 8001, "tensor_parallel_size": 2, "gpus": [0, 1], "env_vars": {"A": "1"}},
     ),
     "another user's, by sudo": (
         "sudo -E -u llm env CUDA_VISIBLE_DEVICES=0 A=1 /opt/v/bin/vllm serve /m",
@@ -161,7 +161,7 @@ COMMANDS = {
     ),
     "sudo docker run, published on loopback": (
         "sudo docker run -dp 127.0.0.1:8001:8000 --gpus '\"device=1\",\"capabilities=compute\"' -v /data:/models vllm/vllm-openai --model /models/x --chat-template=/models/t.jinja",
-        {"backend": "vllm", "model_path": "/data/x", "host": "127.0.0.1", "port": 8001, "gpus": [1], "args": ["--chat-template=/data/t.jinja"]},
+        {"backend": "vllm", "model_path": "/data/x", "served_model_name": "/models/x", "host": "127.0.0.1", "port": 8001, "gpus": [1], "args": ["--chat-template=/data/t.jinja"]},
     ),
     "docker run of a shell": (
         "docker run -e NVIDIA_VISIBLE_DEVICES=2 -p 8000 vllm/vllm-openai bash -lc 'export A=1; exec vllm serve /m'",
@@ -742,9 +742,7 @@ groups: {together: {swap: false, members: [other]}}
         "gpus": [0], "served_model_name": "chat,gpt", "ready": {"timeout_sec": 500}, "on_demand": {"idle": 60},
     }  # fmt: skip
     assert (other.variables, other.fields["port"], other.fields["gpu_sharing"]) == (("MODELS",), 9001, "free")
-    assert lost[:-1] == [
-        "model `broken`: `ls` does not run a known engine (vllm, sglang, llama-server); correct it"
-    ]
+    assert lost[:-1] == ["model `broken`: `ls`, which runs no engine"]
 
 
 @corpus.NEEDED

@@ -13,6 +13,8 @@ from pathlib import Path
 def open_regular(path: Path | str, *, follow: bool = True) -> io.BufferedReader:
     """A regular file to read; OSError, with its path, for anything else, such as a pipe or a watchdog."""
     flags = os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
+    if "\0" in str(path):
+        raise OSError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
     descriptor = os.open(path, os.O_PATH | flags)
     try:
         mode = os.fstat(descriptor).st_mode

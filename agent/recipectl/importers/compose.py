@@ -27,6 +27,7 @@ from recipectl.importers.shapes import mapping, refuse_private, sequence
 from recipectl.importers.variables import read_variables
 from recipectl.recipe.yamlsyntax import read_text
 
+_WHOLE = "import what `docker compose config` prints"
 # Keys of a Compose service with one value or a list of them -> the option of `docker run`.
 _COMPOSE_OPTIONS = {
     "restart": "--restart", "network_mode": "--network", "networks": "--network", "env_file": "--env-file",
@@ -40,11 +41,11 @@ _COMPOSE_OPTIONS = {
 _COMPOSE_QUIET = frozenset(
     """
     image command entrypoint deploy container_name hostname domainname annotations logging pull_policy
-    tty stdin_open ipc shm_size platform profiles expose build develop read_only tmpfs init isolation
+    tty stdin_open ipc shm_size platform profiles expose develop read_only tmpfs init isolation
     """.split()  # noqa: SIM905  (a list one can read)
 )
+_SOURCES = {"build": ": what it installs and sets", "extends": f", and what it inherits; {_WHOLE}"}
 _EMPTY: tuple[Any, ...] = (None, "", [], {}, "false")
-_WHOLE = "import what `docker compose config` prints"
 
 
 def compose_drafts(text: str, source: str) -> tuple[list[Draft], list[str]]:
@@ -125,7 +126,7 @@ def _service_draft(
             container.leave_out(
                 "`restart:` of a service with `profiles:`, which starts by hand; see `autostart:`"
             )
-    if "restart" not in written and not has_policy:
+    if written.get("restart") is None and not has_policy:
         with at(place_of(root, "services", name), lost):
             container.leave_out(f"without `restart:` {STAYS_DOWN}")
     told_in = "entrypoint" if script_in(list(container.entrypoint or ())) else "command"
@@ -204,8 +205,8 @@ def _add_key(container: Container, key: str, value: Any, mounted: Sources) -> No
                 container.add("-v", mount, written)
             else:
                 container.leave_out(f"{written}: `{name}`, which is no file of this host")
-    elif key == "extends":
-        container.leave_out(f"{written}, and what it inherits; {_WHOLE}")
+    elif key in _SOURCES:
+        container.leave_out(f"{written}{_SOURCES[key]}")
     elif key == "cap_drop" or (key == "healthcheck" and mapping(value, key).get("disable")):
         return  # a unit has no capabilities, and no watch by default
     elif key not in _COMPOSE_QUIET and not key.startswith("x-") and value not in _EMPTY:
@@ -240,8 +241,10 @@ def _item_text(key: str, item: Mapping[str, Any]) -> str:
     """A port, volume, GPU or file in its long form, as the option of `docker run` has it."""
     match key:
         case "ports":
-            parts = (item.get("host_ip"), item.get("published"), item.get("target"))
-            return ":".join(str(part) for part in parts if part is not None)
+            address, published = item.get("host_ip"), item.get("published")
+            parts = [published] if address is None and published is not None else []
+            parts = parts if address is None else [address, "" if published is None else published]
+            return ":".join(map(str, (*parts, item.get("target"))))
         case "volumes":
             return f"{item.get('source', '')}:{item.get('target', '')}{':ro' * bool(item.get('read_only'))}"
         case "gpus":

@@ -35,6 +35,12 @@ def add_resources(container: Container, deploy: Any, written: str) -> None:
         else:
             driver = device.get("driver", "?") if isinstance(device, dict) else device
             container.leave_out(f"{written}: a device of the driver `{driver}`")
+    for resource in sequence(reserved.get("generic_resources"), "deploy.resources.reservations"):
+        of_swarm = mapping(mapping(resource, written).get("discrete_resource_spec"), written)
+        if "gpu" in str(of_swarm.get("kind")).lower():
+            container.add("--gpus", str(of_swarm.get("value", 1)), written)
+        else:
+            container.leave_out(f"{written}: `generic_resources: {of_swarm.get('kind')}`")
     for key, option in (("memory", "--memory"), ("cpus", "--cpus"), ("pids", "--pids-limit")):
         if key in limits:
             container.add(option, str(limits[key]), written)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from recipectl.compiler.secrets import looks_secret
-from recipectl.errors import RecipectlError
+from recipectl.errors import RecipectlError, UsageError
 from recipectl.importers.command import assignment
 from recipectl.importers.container_gpus import csv_fields, gpus_of_option, set_gpu_variable
 from recipectl.importers.draft import VARIABLE_ALONE, VARIABLE_START
@@ -136,6 +136,9 @@ class Container:
             value = f"{port_range[1]}:{port_range[2]}"
         address, host_port, container_port = ["", "", *value.rsplit(":", 2)][-3:]
         container_port = container_port.split("/")[0]
+        for text in filter(None, (host_port, container_port)):
+            if not text.isdecimal() and VARIABLE_START not in text:
+                raise UsageError(f"the published port `{text}` is no number; correct it")
         if not host_port:
             self.leave_out(
                 f"the published port {value} was any free one of the host; it is {container_port} here"
@@ -152,7 +155,9 @@ class Container:
         devices, count = gpus_of_option(value)
         for device in devices:
             self._add_gpu(device)
-        if not devices and re.fullmatch("[0-9]{1,3}", count):  # the first ones
+        if not devices and count == "0":
+            self.has_gpus, self.environment["NVIDIA_VISIBLE_DEVICES"] = False, "none"
+        elif not devices and re.fullmatch("[0-9]{1,3}", count):  # the first ones
             self.gpus += map(str, range(int(count)))
         elif not devices and count in ("all", "-1"):
             self.all_gpus = True

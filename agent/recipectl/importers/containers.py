@@ -2,7 +2,9 @@
 
 import re
 from dataclasses import replace
+from itertools import pairwise
 
+from recipectl.engines.registry import ENGINES
 from recipectl.errors import UsageError
 from recipectl.importers.command import SHELLS, Command, NoEngineError, is_given_model, program_shown
 from recipectl.importers.container_network import name_addresses, name_network
@@ -11,6 +13,7 @@ from recipectl.importers.container_words import read_options
 from recipectl.importers.draft import AS_IT_RUNS, STAYS_DOWN, VARIABLE_START
 from recipectl.importers.lines import at, placed
 from recipectl.importers.mounts import Mounts
+from recipectl.importers.option_sources import expanded
 from recipectl.importers.programs import program, program_name, runs_container
 from recipectl.importers.shell_inline import engine_of, inline_commands
 from recipectl.importers.unwrapping import unwrapped
@@ -63,7 +66,7 @@ def engine_command(
         container.leave_out(f"the user `{command.user}`, who ran the container; see `user:`")
     notes = _name_image(container, image)
     entrypoint = _entrypoint(container, image, arguments)
-    words = _words_of_host(container, image, [*entrypoint, *arguments])
+    words = _words_of_host(container, image, [*entrypoint, *arguments], notes)
     name_network(container)
     name_addresses(container, words)
     folder = container.mounts.host_path(container.folder)
@@ -72,7 +75,7 @@ def engine_command(
     if container.folder and folder == container.folder:
         fault = f"the folder `{folder}` of the container, where the engine started"
         container.leave_out(fault, "folder")
-    used = "\n".join([*words, *container.environment.values(), *container.service.values()])
+    used = "\n".join([*words, *notes, *container.environment.values(), *container.service.values()])
     notes += container.mounts.notes(used, container.not_carried_over)
     if entrypoint == ("vllm", "serve") and "--model" in words:
         words = ["python3", "-m", "vllm.entrypoints.openai.api_server", *words[2:]]
@@ -110,7 +113,8 @@ def _name_image(container: Container, image: str) -> list[str]:
     """Name the version of an image, which the recipe lacks; notes on one without, and on its GPUs."""
     remedy = "install its version on this host, and pin it (`engine_version:`)"
     notes = []
-    if re.search(r":[^/]*[0-9][^/]*\Z|@", image):
+    tag = image.rpartition("/")[2].partition(":")[2]
+    if "@" in image or re.search("[0-9]", tag):
         container.leave_out(f"the image `{image}`: {remedy}", "image")
     else:
         notes.append(f"The image was {image or 'built'}: {remedy}.")
@@ -119,13 +123,14 @@ def _name_image(container: Container, image: str) -> list[str]:
     return notes
 
 
-def _words_of_host(container: Container, image: str, words: list[str]) -> list[str]:
+def _words_of_host(container: Container, image: str, words: list[str], notes: list[str]) -> list[str]:
     """The engine's words with the paths, the port and the address of this host."""
     words = _inside_shell(words, container)
     if words[:2] in (["tools.sh", "--server"], ["tools.sh", "-s"]):
         words = ["llama-server", *words[2:]]
     _refuse_unknown(image, words)
-    host_words = [container.mounts.host_path(word) for word in words]
+    words = _with_served_name(_without_config_file(words, container, notes), container)
+    host_words = container.mounts.host_words(words)
     container.environment = {
         name: container.mounts.host_path(value) for name, value in container.environment.items()
     }
@@ -141,6 +146,34 @@ def _words_of_host(container: Container, image: str, words: list[str]) -> list[s
     if engine and engine.backend == "llamacpp" and not has_host and is_open:
         words += ["--host", container.environment.pop("LLAMA_ARG_HOST", "0.0.0.0")]  # noqa: S104
     return words
+
+
+def _without_config_file(words: list[str], container: Container, notes: list[str]) -> list[str]:
+    """The words with the options of a `--config` file that is mounted: its paths are the container's."""
+    engine = program(words)
+    if engine is None or not engine.arguments or ENGINES[engine.backend].config_flag is None:
+        return words
+    start = len(words) - len(engine.arguments)
+    flag = ENGINES[engine.backend].config_flag
+    arguments = [
+        container.mounts.host_path(word) if flag in (before, word.partition("=")[0]) else word
+        for before, word in pairwise(("", *words[start:]))
+    ]
+    arguments, file = expanded(engine.backend, arguments, None)
+    if file is None:
+        return words
+    notes.append(f"The options of {file} are written out here.")
+    return [*words[:start], *arguments]
+
+
+def _with_served_name(words: list[str], container: Container) -> list[str]:
+    """The words with the name by which clients ask: it is the model's path in the container."""
+    engine, model = program(words), _model(words)
+    is_named = any(word.partition("=")[0].replace("_", "-") == "--served-model-name" for word in words)
+    is_moved = container.mounts.host_path(model) != model
+    if engine is None or engine.backend == "llamacpp" or is_named or not is_moved:
+        return words
+    return [*words, "--served-model-name", model]
 
 
 def _refuse_unknown(image: str, words: list[str]) -> None:

@@ -27,7 +27,7 @@ VARIABLE_ALONE = re.compile(f"{VARIABLE_START}[^{VARIABLE_END}]*{VARIABLE_END}")
 _HOST_VARIABLE = re.compile(f"{VARIABLE_START}([A-Za-z_][A-Za-z0-9_]*){VARIABLE_END}")
 _SECRET = re.compile(
     rf"({TOKEN.pattern})|((?:(?:key|token|secret|pass(?:w(?:or)?d|phrase)?|pwd|auth)[\"']?[=:]\s*|bearer\s+"
-    rf"|--?[\w-]*(?:key|token|secret|passw(?:or)?d)\s+|(?-i:\b(?!\w*(?:bos|eos|pad|unk|mask)_)[a-z]+_[a-z_]*(?:key|token|secret|passw(?:or)?d))\s+)[\"']?)[^\s\"'`]+",
+    rf"|--?[\w-]{{0,80}}(?:key|token|secret|passw(?:or)?d)\s+|(?-i:\b(?!\w*(?:bos|eos|pad|unk|mask)_)[a-z]+_[a-z_]*(?:key|token|secret|passw(?:or)?d))\s+)[\"']?)[^\s\"'`]+",
     re.I,
 )
 # Where other programs have theirs: credentials of registries, web hooks, bots, what is piped into a login.

@@ -6,14 +6,16 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from recipectl.errors import UsageError
-from recipectl.importers.command import Command, command_from_words
-from recipectl.importers.draft import Draft, unique_name
+from recipectl.importers.command import Command, NoEngineError, command_from_words, program_shown
+from recipectl.importers.draft import Draft, redacted, unique_name
 from recipectl.importers.from_command import draft_from_command, model_name
 from recipectl.importers.lines import at, place_of, placed
 from recipectl.importers.llama_swap_groups import groups_of, router_of, set_conflicts
 from recipectl.importers.llama_swap_macros import replaced, with_macros, with_own_macros
 from recipectl.importers.shapes import mapping, refuse_private, sequence, whole_number
 from recipectl.importers.shell_inline import opened_engine
+from recipectl.importers.shell_programs import hidden_engine, what_it_is
+from recipectl.importers.unwrapping import unwrapped
 from recipectl.importers.variables import keep_cache
 
 _Map = Mapping[str, Any]
@@ -81,7 +83,8 @@ def imported(config: _Map, source: str, root: Any = None) -> Imported:
                 draft.not_carried_over.append(placed(fault, place_of(root, "hooks", "on_startup", "preload")))
         except UsageError as error:
             place = place_of(root, "models", str(name), *map(str, error.key or ["cmd"]))
-            not_carried_over.append(placed(f"model `{name}`: {error}", place))
+            fault = _what_runs(model) if isinstance(error, NoEngineError) else str(error)
+            not_carried_over.append(placed(f"model `{name}`: {fault}", place))
             continue
         port += 1
         holders = {other.fields["port"]: other.name for other in by_model.values()}
@@ -99,6 +102,12 @@ def imported(config: _Map, source: str, root: Any = None) -> Imported:
     not_carried_over += [_OTHER_MACHINES] if by_model else []
     gateway = {"listen": _LISTEN} | ({"names": names} if names else {})
     return Imported(list(by_model.values()), gateway, not_carried_over)
+
+
+def _what_runs(model: _Map) -> str:
+    """What is said of a model whose command is no engine that can be read."""
+    words = unwrapped(_command(_joined_lines(with_macros(model["cmd"], model["macros"])), {})).words
+    return hidden_engine(words) or f"`{redacted(program_shown(words))}`, {what_it_is(words)}"
 
 
 def _set_own_port(draft: Draft, holders: Mapping[Any, str], port: int, place: str) -> int:
@@ -163,7 +172,10 @@ def _draft(name: str, model: _Map, config: _Map, root: Any, *, port: int, source
     if title := ": ".join(str(model[key]) for key in ("name", "description") if model.get(key)):
         description = " ".join(with_macros(title, macros).split())
         draft.fields = {"description": description, **draft.fields}
-    if "port" not in draft.fields:
+    fixed = re.fullmatch(r"https?://(?:localhost|127\.0\.0\.1):([0-9]{1,5})/?", str(model.get("proxy") or ""))
+    if "port" not in draft.fields and fixed:
+        draft.set("port", int(fixed[1]), "The port of `proxy:`.")
+    elif "port" not in draft.fields:
         draft.set("port", port, "llama-swap's port for this model.")
     _set_served_names(draft, [name, *_aliases(model)])
     with at(place_of(root, "models", name, "checkEndpoint"), draft.not_carried_over):

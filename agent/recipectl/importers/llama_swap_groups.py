@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from recipectl.errors import UsageError
 from recipectl.importers.draft import Draft
 from recipectl.importers.lines import place_of, placed
 from recipectl.importers.shapes import mapping, sequence
@@ -40,15 +41,25 @@ def groups_of(config: _Map, root: Any) -> dict[str, Group]:
         settings = mapping(value, f"groups.{name}")
         group = Group(
             name=name,
-            swap=settings.get("swap", True),
-            exclusive=settings.get("exclusive", True),
-            persistent=settings.get("persistent", False),
+            swap=_is_true(settings, "swap", name, default=True),
+            exclusive=_is_true(settings, "exclusive", name, default=True),
+            persistent=_is_true(settings, "persistent", name, default=False),
             place=place_of(root, *keys, str(name)),
         )
         by_model |= dict.fromkeys(
             map(str, sequence(settings.get("members"), f"groups.{name}.members")), group
         )
     return by_model
+
+
+def _is_true(settings: _Map, key: str, group: str, *, default: bool) -> bool:
+    """A setting of a group; go-yaml takes `yes`, `no`, `on` and `off` for it, too."""
+    value = settings.get(key)
+    words = {"y": True, "yes": True, "on": True, "n": False, "no": False, "off": False}
+    known = words.get(value.lower()) if isinstance(value, str) else default if value is None else value
+    if not isinstance(known, bool):
+        raise UsageError(f"`groups.{group}.{key}` is {value!r}; give `true` or `false`", "groups", group, key)
+    return known
 
 
 def set_conflicts(drafts: Mapping[str, Draft], groups: Mapping[str, Group]) -> None:

@@ -11,6 +11,7 @@ from recipectl.importers.shapes import mapping
 _Map = Mapping[str, Any]
 _MACRO = re.compile(r"\$\{([A-Za-z0-9_.-]+)\}")
 _MAX_MACRO_DEPTH = 10
+_MAX_TEXT = 128 * 1024  # of a word that is executed (execve(2), MAX_ARG_STRLEN)
 # Keys of a model with macros that are replaced at once. Its command, variables and title follow later.
 _WITH_MACROS = ("checkEndpoint", "aliases", "ttl", "proxy", "filters", "useModelName", "cmdStop")
 
@@ -56,4 +57,6 @@ def with_macros(text: str, macros: _Map) -> str:
         text = _MACRO.sub(value, text)
         if text == text_before:
             return text
+        if len(text) > _MAX_TEXT:
+            raise UsageError(f"the macros in `{text_before[:40]}` make more than 128 KiB; shorten them")
     raise UsageError(f"the macros in `{text[:40]}` refer to themselves; break the circle")

@@ -13,6 +13,20 @@ from recipectl.importers.lines import placed
 _NOT_OF_ENGINE = re.compile(r"/(dev|proc|sys|run(?!/secrets/)|etc/(localtime|timezone|passwd|group))\b")
 
 
+# Options whose values look like paths, and are names of models, or prefixes of URLs.
+_NAMES = ("--served-model-name", "--alias", "-a", "--root-path", "--api-prefix", "--url-prefix")
+
+
+def _names_in(words: list[str]) -> list[bool]:
+    """Whether each word is a name, or the prefix of a URL."""
+    option, names = "", []
+    for word in words:
+        option = word.partition("=")[0] if word.startswith("-") else option
+        names.append(option in _NAMES)
+        option = "" if "=" in word and word.startswith("-") else option
+    return names
+
+
 @dataclass
 class Mounts:
     """The mounts of a container: (path in the container, path on the host or a volume's name)."""
@@ -92,15 +106,23 @@ class Mounts:
                 lost.append(placed(fault, self.places.get(target, "")))
         return [f"Paths of the container are replaced by the host's: {', '.join(pairs)}."] if pairs else []
 
+    def host_words(self, words: list[str]) -> list[str]:
+        """The words with the paths of the host, but for names and prefixes of URLs."""
+        return [
+            word if is_name else self.host_path(word)
+            for word, is_name in zip(words, _names_in(words), strict=True)
+        ]
+
     def own_paths(self, words: list[str], lost: list[str]) -> list[str]:
         """The words with the program's name alone where its file is the image's; such paths are named."""
         sources = [f"{source.rstrip('/')}/" for _, source in self.pairs if source]
         of_volumes = {target for target, _ in self.pairs} - {target for target, _ in self._of_folders()}
         volumes = tuple(f"{target.rstrip('/')}/" for target in of_volumes if target)
         kept = []
+        names = _names_in(words)
         for index, word in enumerate(words):
             path = word if word.startswith("/") else word.partition("=")[2]
-            if path.startswith("/") and not f"{path}/".startswith(tuple(sources)):
+            if path.startswith("/") and not names[index] and not f"{path}/".startswith(tuple(sources)):
                 place = "a volume" if f"{path}/".startswith(volumes) else "the image"
                 lost.append(f"`{path}`, a path of {place} that this host does not have")
                 word = PurePosixPath(path).name if index == 0 else word
@@ -109,16 +131,25 @@ class Mounts:
 
     def own_variables(self, environment: dict[str, str], lost: list[str], places: Mapping[str, str]) -> None:
         """Remove the variables that are paths of the image, which this host does not have; name them."""
-        sources = [source.rstrip("/") for _, source in self.pairs if source]
         for name, value in [*environment.items()]:
-            is_path = value.startswith("/") and not re.search(r"[:,\s]", value)
-            is_mounted = any(f"{value}/".startswith(f"{source}/") for source in sources)
-            if not is_path or is_mounted or os.path.exists(value):  # noqa: PTH110  (a closed folder is no error)
+            parts = value.split(":")
+            are_paths = all(part.startswith("/") for part in parts) and not re.search(r"[,\s]", value)
+            if name == "PATH" or name.endswith(("_PREFIX", "_ALIAS")) or not are_paths:
                 continue
-            sentence = f"`{name}={value}`, a path of the image that this host does not have"
-            lost.append(placed(sentence, places.get(name, "")))
-            if not name.startswith("LLAMA_ARG_"):  # an option, which may be the model
-                del environment[name]
+            missing = [part for part in parts if not self._is_of_host_or_mounted(part)]
+            for part in missing:
+                shown = part if part == value else f"…{part}…"
+                sentence = f"`{name}={shown}`, a path of the image that this host does not have"
+                lost.append(placed(sentence, places.get(name, "")))
+            if missing and not name.startswith("LLAMA_ARG_"):  # an option, which may be the model
+                environment[name] = ":".join(part for part in parts if part not in missing)
+                if not environment[name]:
+                    del environment[name]
+
+    def _is_of_host_or_mounted(self, path: str) -> bool:
+        sources = (source.rstrip("/") for _, source in self.pairs if source)
+        is_mounted = any(f"{path}/".startswith(f"{source}/") for source in sources)
+        return is_mounted or os.path.exists(path)  # noqa: PTH110  (a closed folder is no error)
 
     def host_path(self, word: str) -> str:
         """A word with the paths of the host, where a path begins: in front, after `=` and within JSON."""
