@@ -9,6 +9,7 @@ from recipectl.importers import go_yaml, llama_swap
 from recipectl.importers.compose import compose_drafts
 from recipectl.importers.draft import Draft, host_variable
 from recipectl.importers.quadlet import quadlet_draft
+from recipectl.importers.vllm_recipe_notes import check_shapes
 
 SERVICE = (
     "services:\n  llm:\n    image: vllm/vllm-openai:v0.32.0\n    restart: always\n    ports: ['8000:8000']\n"
@@ -241,3 +242,47 @@ def test_what_go_refuses_is_refused(tmp_path: Path) -> None:
         compose_drafts(f"{SERVICE}  llm: {{}}\n", str(tmp_path / "compose.yml"))
     with pytest.raises(UsageError, match="its `models:` is empty"):
         llama_swap.imported({"models": {}}, "config.yaml")
+
+
+def test_aliases_that_multiply_are_refused() -> None:
+    values = "x0: &x0 [a, a, a, a, a, a, a, a, a, a]\n"
+    values += "".join(f"x{n}: &x{n} [{', '.join([f'*x{n - 1}'] * 10)}]\n" for n in range(1, 9))
+    with pytest.raises(UsageError, match="it is nested without end, or too large with all its aliases"):
+        go_yaml.document(values, "compose.yml")
+
+
+def test_macros_that_multiply_are_refused() -> None:
+    macros = {f"m{n}": f"${{m{n + 1}}}" * 10 for n in range(9)} | {"m9": "x"}
+    config = {"macros": macros, "models": {"a": {"cmd": "llama-server -m /${m0}"}}}
+    (told,) = llama_swap.imported(config, "config.yaml").not_carried_over
+    assert "make more than 128 KiB; shorten them" in told
+
+
+def test_other_programs_in_the_image_of_an_engine_stop_nothing(tmp_path: Path) -> None:
+    text = "services:\n  a: {image: 'vllm/vllm-openai:v1', entrypoint: nvidia-smi}\n  b: {image: 'vllm/vllm-openai:v1', entrypoint: [vllm], command: [bench, serve]}\n"
+    assert compose_drafts(text, str(tmp_path / "compose.yml")) == (
+        [], ["line 2: the service `a`: runs no engine", "line 3: the service `b`: runs no engine"]
+    )  # fmt: skip
+
+
+def test_a_whole_range_of_odd_ports_and_gpus_of_compose(tmp_path: Path) -> None:
+    service = SERVICE.replace("    ports: ['8000:8000']\n", "")
+    text = (
+        "    ports: [{target: 8000, host_ip: 127.0.0.1}]\n    command: --model a/b\n    build: {context: .}\n"
+        "    deploy: {resources: {reservations: {generic_resources: [{discrete_resource_spec: {kind: NVIDIA-GPU, value: 1}}]}}}\n"
+    )
+    (draft,), _ = compose_drafts(service + text, str(tmp_path / "compose.yml"))
+    assert (draft.fields["host"], draft.fields["port"], draft.fields["gpus"]) == ("127.0.0.1", 8000, [0])
+    lost = "\n".join(draft.not_carried_over)
+    assert (
+        "was any free one of the host" in lost,
+        "`build:` of the service: what it installs and sets" in lost,
+    ) == (True, True)
+
+
+@pytest.mark.parametrize(
+    "recipe", [{"meta": [1]}, {"base_args": 5}, {"opt_in_features": 5}, {"vram_minimum_gb": [None]}, {"compatible_strategies": [None]}]
+)  # fmt: skip
+def test_an_official_recipe_in_another_form_is_refused(recipe: dict[str, object]) -> None:
+    with pytest.raises(UsageError, match="as the official recipes have it; correct it"):
+        check_shapes({"model": recipe, **recipe})

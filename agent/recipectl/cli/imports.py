@@ -40,6 +40,7 @@ from recipectl.importers.command import (
 from recipectl.importers.draft import AS_IT_RUNS, Draft, redacted
 from recipectl.importers.from_command import draft_from_command
 from recipectl.importers.lines import errors_at, place_of, placed
+from recipectl.importers.shapes import mapping
 from recipectl.importers.shell_programs import has_effect, hidden_engine, may_run_engine, what_it_is
 from recipectl.importers.unwrapping import unwrapped
 from recipectl.importers.variables import keep_cache
@@ -175,7 +176,8 @@ def vllm_recipe_(
         raise UsageError(f"--mode is `{wrong}`; give FEATURE=MODE")
     if no_features and features:
         raise UsageError("--no-features and --feature cannot be given together; give one of them")
-    default_hardware = (recipe.get("meta") or {}).get("default_hardware") or vllm_recipes.DEFAULT_HARDWARE
+    meta = mapping(recipe.get("meta"), "meta")
+    default_hardware = str(meta.get("default_hardware") or vllm_recipes.DEFAULT_HARDWARE)
     choice = vllm_recipes.Choice(
         variant=variant,
         hardware=default_hardware if hardware is None else hardware,

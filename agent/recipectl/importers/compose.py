@@ -54,7 +54,7 @@ def compose_drafts(text: str, source: str) -> tuple[list[Draft], list[str]]:
     UsageError when the file is not Compose's.
     """
     data, root = go_yaml.document(text, source)
-    services = data.get("services") if isinstance(data, dict) else None
+    services = data.get("services", {} if "include" in data else None) if isinstance(data, dict) else None
     if not isinstance(services, dict):
         raise UsageError(f"{source}: has no `services:`; give a Compose file")
     with errors_at(source):

@@ -8,6 +8,7 @@ from recipectl.importers.draft import VARIABLE_ALONE
 _FLAGS = frozenset(
     """
     --rm --init --detach --interactive --tty --read-only --oom-kill-disable --publish-all
+    --unsetenv-all --tls-verify --read-only-tmpfs
     --no-healthcheck --sig-proxy --quiet --replace --rmi --no-hosts --no-hostname -d -i -t -q -P
     """.split()  # noqa: SIM905  (a list one can read)
 )

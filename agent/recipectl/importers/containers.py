@@ -176,6 +176,13 @@ def _with_served_name(words: list[str], container: Container) -> list[str]:
     return [*words, "--served-model-name", model]
 
 
+# What people run in the image of an engine besides it.
+_OTHER = re.compile(
+    r"(nvidia-smi|rocm-smi|nvcc|huggingface-cli|hf|modelscope|curl|wget|pip3?|ls|cat|id|env|sleep)( |\Z)"
+    r"|vllm (bench|chat|complete|collect-env|run-batch)( |\Z)"
+)
+
+
 def _refuse_unknown(image: str, words: list[str]) -> None:
     """NoEngineError for an image of another program, UsageError for one whose engine is not told."""
     inner = unwrapped(Command({}, words)).words
@@ -184,6 +191,8 @@ def _refuse_unknown(image: str, words: list[str]) -> None:
     if "llama-swap" in image:
         fault = f"the image `{image}` starts its models itself"
         raise UsageError(f"{fault}; run `recipectl import llama-swap` with its configuration")
+    if _OTHER.match(" ".join((program_name(words), *words[1:]))):
+        raise NoEngineError(f"`{program_shown(words)}` in the image `{image}` runs no engine")
     is_unknown = not image or VARIABLE_START in _without_tag(image)
     tells_nothing = is_unknown and (not words or words[0].startswith("-"))
     is_other = not re.search("vllm|sglang|(?<!o)llama(?!-swap)", _without_tag(image))

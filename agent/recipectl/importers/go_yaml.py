@@ -5,9 +5,10 @@ from typing import Any
 
 import yaml
 
-from recipectl.errors import RecipeError
+from recipectl.errors import RecipeError, UsageError
 from recipectl.recipe.yamlsyntax import Loader, syntax_problem
 
+_MAX_NODES = 200_000
 _OTHER_TAGS = ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 
 
@@ -52,12 +53,26 @@ def load(text: str) -> tuple[Any, Any]:
     return value, root
 
 
+def _size(node: Any, known: dict[int, int]) -> int:
+    """How many values a node has when each alias is written out; one that contains itself is endless."""
+    if id(node) in known:
+        return known[id(node)]
+    known[id(node)] = _MAX_NODES
+    children = node.value if isinstance(node, yaml.CollectionNode) else ()
+    flat = (part for child in children for part in (child if isinstance(child, tuple) else (child,)))
+    known[id(node)] = min(1 + sum(_size(child, known) for child in flat), _MAX_NODES + 1)
+    return known[id(node)]
+
+
 def document(text: str, source: str) -> tuple[Any, Any]:
-    """As `load`; RecipeError, with the place in `source`, for what is no YAML."""
+    """As `load`; RecipeError, with the place in `source`, for what is no YAML, or is too large."""
     try:
-        return load(text)
+        value, root = load(text)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise RecipeError((syntax_problem(error, text, source),)) from error
+    if _size(root, {}) > _MAX_NODES:
+        raise UsageError(f"{source}: it is nested without end, or too large with all its aliases; write less")
+    return value, root
 
 
 def _refuse_repeated_keys(node: Any, known: set[int]) -> None:

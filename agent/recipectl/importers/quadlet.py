@@ -112,7 +112,10 @@ def quadlet_draft(text: str, name: str, source: str) -> Draft:
                 _add_setting(container, setting, environment)
     image = values.get("Image")
     if not image or not image.value:
-        raise UsageError("it has no Image=; give a Quadlet file, X.container")
+        sections = {setting.section for setting in settings}
+        other = next((name for name in ("Pod", "Kube", "Build", "Volume", "Network") if name in sections), "")
+        fault = f"it is Quadlet's file of a {other.lower()}" if other else "it has no Image="
+        raise UsageError(f"{fault}; give the file of an engine's container, X.container")
     for setting in settings:
         if setting.name == "PodmanArgs":
             container.place = setting.place

@@ -1,5 +1,6 @@
 """What systemd puts into the text of a unit: specifiers and variables."""
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -37,7 +38,8 @@ def without_specifiers(text: str, name: str, not_carried_over: list[str]) -> str
 def is_of_user(settings: Sequence["PlacedSetting"], source: str) -> bool:
     """Whether a unit belongs to the manager of a user: by its folder, or by what wants it."""
     wanted_by = [setting.value for setting in settings if setting.name == "WantedBy"]
-    return bool(re.search("/user/|/[.]config/containers/", source)) or wanted_by[-1:] == ["default.target"]
+    path = os.path.abspath(source)  # noqa: PTH100  (it is only compared)
+    return bool(re.search("/user/|/[.]config/containers/", path)) or wanted_by[-1:] == ["default.target"]
 
 
 def with_own_folders(settings: list["PlacedSetting"], source: str) -> list["PlacedSetting"]:

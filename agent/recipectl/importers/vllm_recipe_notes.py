@@ -1,12 +1,19 @@
-"""What an official recipe says besides its command: version, accelerator, images."""
+"""What an official recipe says besides its command: version, accelerator, images; and its form."""
 
 import re
 from collections.abc import Mapping
 from typing import Any
 
+from recipectl.errors import UsageError
 from recipectl.importers.draft import Draft
 
 _Map = Mapping[str, Any]
+# What the official recipes have as lists and mappings, wherever it stands.
+_LISTS = (
+    "base_args", "extra_args", "vllm_args", "args", "tasks", "compatible_strategies", "supported_hardware",
+    "opt_in_features", "dependencies", "strategies",
+)  # fmt: skip
+_MAPPINGS = ("meta", "model", "features", "modes")
 
 
 def set_accelerator(draft: Draft, brand: str, generation: str, name: str) -> None:
@@ -41,3 +48,18 @@ def set_version(draft: Draft, model: _Map, variant: _Map) -> None:
         )
     if variant.get("nightly_required", model.get("nightly_required")):
         draft.not_carried_over.append("nightly_required: the recipe needs a nightly build of vLLM")
+
+
+def check_shapes(value: Any, key: str = "") -> None:
+    """UsageError for a value that is no list, mapping or number where the format has one."""
+    fault = ""
+    if key in _LISTS and not (isinstance(value, list | None) and None not in (value or ())):
+        fault = "a list"
+    elif key in _MAPPINGS and not isinstance(value, Mapping | None):
+        fault = "a mapping"
+    elif key == "vram_minimum_gb" and not isinstance(value, int | float | None):
+        fault = "a number"
+    if fault:
+        raise UsageError(f"`{key}` is not {fault}, as the official recipes have it; correct it", key)
+    for name, content in value.items() if isinstance(value, Mapping) else ():
+        check_shapes(content, str(name))

@@ -5,6 +5,7 @@ arguments for the strategy, the hardware (generation, then profile), the feature
 strategy replace those of the recipe and the variant.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +15,7 @@ from recipectl.importers.command import Command
 from recipectl.importers.draft import Draft
 from recipectl.importers.from_command import draft_from_command
 from recipectl.importers.shell import commands
-from recipectl.importers.vllm_recipe_notes import name_images, set_accelerator, set_version
+from recipectl.importers.vllm_recipe_notes import check_shapes, name_images, set_accelerator, set_version
 from recipectl.text import did_you_mean
 
 _Map = Mapping[str, Any]
@@ -255,6 +256,7 @@ def official_command(
 
 def draft(recipe: _Map, taxonomy: _Map, strategies: _Map, choice: Choice, source: str) -> Draft:
     """The official command as a recipe; UsageError for a choice that the recipe lacks."""
+    check_shapes(recipe)
     if not _map(recipe, "model").get("model_id"):
         raise UsageError(f"{source} has no `model.model_id`; give a recipe, a file below models/")
     meta = _map(recipe, "meta")
@@ -285,4 +287,5 @@ def draft(recipe: _Map, taxonomy: _Map, strategies: _Map, choice: Choice, source
 
 def _with_site_variable(text: str) -> str:
     """`$NAME` at the start of a text is a variable of the site, as in a shell."""
-    return commands(f'x "{text}"')[0].words[1] if text.startswith("$") else text
+    words = commands(f'x "{text}"')[0].words if re.match(r"\$[A-Za-z_{]+", text) else []
+    return words[1] if len(words) > 1 else text
