@@ -698,6 +698,8 @@ INLINE = {
     "what ends engines, and programs behind them": (
         "command", "trap 'pkill -f \"vllm serve org/x\"' EXIT\nvllm serve a/b & prlimit --pid $! --nofile=9; taskset -cp 0-3 \"$!\"\nunset HF_TOKEN; echo ${HF_TOKEN:-none}\nVLLM_TORCH_PROFILER_DIR=gs://b/x vllm serve c/d\n",
         ["line 2: `prlimit --pid $! --nofile=9`; see `service:`\n# Not carried over: line 2: `taskset -cp 0-3 $!`; see", "model_path: c/d\nenv_vars:\n  VLLM_TORCH_PROFILER_DIR: gs://b/x\n"], []),
+    "tests that a shell cannot read": (
+        "command", "X=\nif [ ! \"$X\" =rod ]; then A=1; else A=2; fi\n\"$X\" ] && B=4\nvllm serve a/b --seed $A --port ${B:-8009}\n", ["seed: 2", "port: 8009"], []),
     "engines that other programs start": (
         "command", 'gamemoderun llama-server --model=/m.gguf\nproxychains4 vllm serve --config /etc/x.yaml\npm2 start vllm --name x -- serve /m\n(crontab -l; echo "@reboot /v/bin/vllm serve /m") | crontab -\n'
         "./start_vllm --x\ndocker start other\nsystemctl --user restart vllm\nsource activate v\nHF_HOME=cache/hf vllm serve data/models/Qwen3-8B\n",

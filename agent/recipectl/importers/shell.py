@@ -271,7 +271,7 @@ class _Shell(SimpleCommands):
         conditions = Conditions(self.scope)
         holds = conditions.holds(node.X)
         self._statement(node.X)
-        if node.Op == "&&" and not is_test(node.X):
+        if node.Op == "&&" and not is_test(node.X) and holds is not False:
             self._statement(node.Y)
         elif holds is not None and self._run_known(
             [[node.Y]], int(holds == (node.Op == "||")), conditions.remarks, node.line

@@ -83,7 +83,8 @@ class Conditions:
         parts = node.Args[0].Parts
         name = str(parts[0].Value) if len(parts) == 1 else ""
         if name not in ("[", "test"):
-            return _CONSTANTS.get(name)
+            is_nothing = Words(self.scope).fields(node.Args[:1]) == [""]
+            return False if is_nothing else _CONSTANTS.get(name)  # no program has an empty name
         words = Words(self.scope)
         texts = words.fields(node.Args[1:])
         self.remarks += words.remarks
@@ -164,7 +165,8 @@ def _of_words(texts: list[str]) -> bool | None:
         case ["-n" | "-z" as option, text]:
             return _is_set(text) if option == "-n" else _negated(_is_set(text))
         case ["!", *rest] if len(rest) < 4:
-            return _negated(_of_words(rest))
+            is_error = len(rest) > 1 and _is_malformed(rest)
+            return False if is_error else _negated(_of_words(rest))
         case _ if _is_malformed(texts):
             return False  # test cannot read them: its exit status is 2
         case _:
