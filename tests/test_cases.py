@@ -700,6 +700,15 @@ INLINE = {
         ["line 2: `prlimit --pid $! --nofile=9`; see `service:`\n# Not carried over: line 2: `taskset -cp 0-3 $!`; see", "model_path: c/d\nenv_vars:\n  VLLM_TORCH_PROFILER_DIR: gs://b/x\n"], []),
     "tests that a shell cannot read": (
         "command", "X=\nif [ ! \"$X\" =rod ]; then A=1; else A=2; fi\n\"$X\" ] && B=4\nvllm serve a/b --seed $A --port ${B:-8009}\n", ["seed: 2", "port: 8009"], []),
+    "functions whose effect depends on a value": (
+        "command", 'f(){ if test -n "$X"; then unset PORT; fi; }\ng(){ if [ "$MODE" = prod ]; then M=x; fi; }\nh(){ N=x; [ -n "$2" ] && i; }; i(){ h; }\n'
+        "PORT=5; M=y; N=z; MODE=dev; f; g; MODE=prod; g; h a; N=z; i\nvllm serve a --port $PORT\nvllm serve $M\nvllm serve $N\nvllm serve a/b\n", ["model_path: a/b"],
+        ["line 5: `PORT` is set in the function `f`", "line 6: `M` is set in the function `g`", "line 7: `N` is set in the function `i`"]),
+    "a prefix before the model": ("command", "docker run -d --restart always --gpus all -p 8000:8000 -v /srv/m:/models vllm/vllm-openai --root-path /api /models/llama\n", ["model_path: /srv/m/llama\n", "root-path: /api", "served_model_name: /models/llama"], []),
+    "other programs of an image, and ranges of ports": (
+        "command", "docker run --entrypoint hf vllm/vllm-openai download x\nunset -f HF_TOKEN; echo $HF_TOKEN\ndocker run -d --restart always --gpus all -p 8000-8001 -e CONDA_PREFIX=/opt/none vllm/vllm-openai --model a/b\n", ["model_path: a/b\nport: 8000\n"],
+        ["line 1: `docker run …`, which runs no engine", "line 3: the published range 8000-8001: its first port counts", "`CONDA_PREFIX=/opt/none`, a path of the image"]),
+    "a pod's file": ("quadlet", "[Pod]\nPublishPort=1:1\n", [], ["it is Quadlet's file of a pod; give the file of an engine's container"]),
     "engines that other programs start": (
         "command", 'gamemoderun llama-server --model=/m.gguf\nproxychains4 vllm serve --config /etc/x.yaml\npm2 start vllm --name x -- serve /m\n(crontab -l; echo "@reboot /v/bin/vllm serve /m") | crontab -\n'
         "./start_vllm --x\ndocker start other\nsystemctl --user restart vllm\nsource activate v\nHF_HOME=cache/hf vllm serve data/models/Qwen3-8B\n",
@@ -719,11 +728,11 @@ INLINE = {
         ["line 1: the value of `HF_TOKEN`, which the caller had", "line 2: the value of `VLLM_API_KEY`"]),
     "functions before those that they call": (
         "command", "main() {\n  setup\n}\nsetup() { export A=0; source /v/bin/activate; cd /srv; }\nmain \"$@\"\nvllm serve a/b\n", ['A: "${B_A}"'],
-        ["line 2: the function `setup`, which changes the folder, the venv", "line 5: `A` is set in the function `main`"]),
+        ["line 5: the function `main`, which changes the folder, the venv", "line 5: `A` is set in the function `main`"]),
     "functions that call each other": ("command", "a() { b; b; }\nb() { a; export X=1; a; }\na\nvllm serve a/b\n", ['X: "${B_X}"'], ["line 3: `X` is set in the function `a`"]),
     "a lock, and this script again": (
         "command", "exec 9>/var/lock/x 2>&1\n$0 stop\nvllm serve a/b\ntrap 'vllm serve c/d' EXIT\nvllm() { /v/bin/vllm \"$@\"; }\nvllm serve e/f\n", ["# Not carried over: line 2: `$0`, which starts this script again\n# The"],
-        ["line 4: it is in a `trap`; write it out", "line 6: the function `vllm` runs its words"]),
+        ["line 4: the text of `trap` runs an engine; write it out", "line 6: the function `vllm` runs its words"]),
     "templates in other places": (
         "command", "M=\"{{\"\nvllm serve $M\nHF_HOME={{hf}} vllm serve a/b\nllama-server -m {{ model | quote }} -c 4\ndocker run --gpus all vllm/vllm-openai:{{ tag }} --model c/d\nvllm serve e/f\n", ["model_path: e/f"],
         ["line 2: fill in `{{", "line 3: fill in `{{hf}}`", "line 4: fill in `{{ model", "line 5: fill in `{{ tag }}`"]),

@@ -86,7 +86,9 @@ def decide(
     from recipectl.gateway.compile import compiled
     from recipectl.gateway.compile import targets as gateway_targets
 
-    if GATEWAY not in current.installed and (reason := Store(place.unit_folder).reason_not_ours(GATEWAY)):
+    if GATEWAY not in current.installed and (
+        reason := Store(place.unit_folder).reason_not_ours(GATEWAY, "move it away")
+    ):
         return Change(problems=(on_host("unit", reason),))
     state = converge.present()
     if result.gateway is None:

@@ -34,6 +34,7 @@ from recipectl.importers import (
 from recipectl.importers.command import (
     Command,
     NoEngineError,
+    OtherProgramError,
     command_from_words,
     program_shown,
 )
@@ -86,9 +87,9 @@ def command_(words: tuple[str, ...], folder: Path | None) -> int:
             lost = (*lost_before_engine, *drafts[-1].not_carried_over)
             drafts[-1].not_carried_over = [*dict.fromkeys(lost)]
             lost_before_engine = []
-        except NoEngineError:
+        except NoEngineError as error:
             lost_before_engine += command.lost_before
-            if refusal := hidden_engine(program_words):
+            if not isinstance(error, OtherProgramError) and (refusal := hidden_engine(program_words)):
                 refusals.append(placed(refusal, command.place))
                 continue
             other = program_words or command.words

@@ -17,13 +17,17 @@ if TYPE_CHECKING:
     from recipectl.systemd.states import UnitState
 
 
+class SocketError(BusError):
+    """The socket of a model cannot listen."""
+
+
 def socket_state(manager: Manager, service: str) -> UnitState:
     """The state of a model's socket; it is not loaded where the model is not on demand."""
     return manager.states((UnitNames.of_service(service).socket,))[0]
 
 
 def queue_job(place: Place, manager: Manager, verb: str, state: UnitState, *, with_socket: bool) -> bytes:
-    """The job of a verb; says what the caller may not expect. BusError if its socket cannot listen."""
+    """The job of a verb; says what the caller may not expect. SocketError if its socket cannot."""
     service = state.name
     socket = socket_state(manager, service)
     on_demand = socket.load_state == "loaded"
@@ -56,7 +60,7 @@ def queue_job(place: Place, manager: Manager, verb: str, state: UnitState, *, wi
 
 
 def _require_socket(place: Place, manager: Manager, socket: UnitState, service: str) -> None:
-    """Start the socket of a model, if it has one; BusError when it cannot listen."""
+    """Start the socket of a model, if it has one; SocketError when it cannot listen."""
     if socket.load_state != "loaded" or socket.active_state == "active":
         return
     manager.reset_failed(socket.name)
@@ -67,7 +71,7 @@ def _require_socket(place: Place, manager: Manager, socket: UnitState, service: 
         return  # it was started before its recipe had a queue
     taken = f" (its port is taken by {holder})" if holder else ""
     fault = f"{socket.name} cannot listen{taken}, so no request would reach {service}"
-    raise BusError(f"{fault}; see `systemctl status {socket.name}`")
+    raise SocketError(f"{fault}; see `systemctl status {socket.name}`")
 
 
 def _holder(place: Place, socket: str) -> sockets.PortHolder | None:

@@ -18,11 +18,11 @@ from recipectl.cli.converge import report_wait
 from recipectl.cli.decision import carry_out, decide
 from recipectl.cli.failures import said_by, start_failure
 from recipectl.cli.jobs import Load, existing
-from recipectl.cli.sockets import queue_job
+from recipectl.cli.sockets import SocketError, queue_job, socket_state
 from recipectl.cli.terminal import moving_line, say
 from recipectl.cli.venv import ensure_venv, venv_folder
 from recipectl.converge import holds, records
-from recipectl.errors import BusError, HostError, JobError, RecipectlError, UsageError
+from recipectl.errors import HostError, JobError, RecipectlError, UsageError
 from recipectl.files import failures_named, remove, write_whole
 from recipectl.systemd import quoting
 from recipectl.systemd.dbus import Manager
@@ -75,11 +75,15 @@ class OtherVerbs:
         gateway.refresh(self.place, manager)
 
     def start(self, manager: Manager, verb: str, service: str) -> bytes:
-        """Queue the job of a model. Where its socket cannot listen, that is said, and its engine starts."""
+        """Queue the job of a model. That its queue cannot listen is said, and it starts."""
         state = existing(manager, service, self.place)
         try:
             return queue_job(self.place, manager, verb, state, with_socket=False)
-        except BusError as error:
+        except SocketError as error:
+            if (
+                socket_state(manager, service).load_state == "loaded"
+            ):  # on demand, it would be stopped as unneeded
+                raise
             say(str(error), err=True)
             return manager.queue(verb, service)
 

@@ -131,7 +131,7 @@ def finish(
 
     if result != "done" or (failure := host.wait_until_loaded(gateway.digest, has_ended, since_sec) or ""):
         failure += _cause(gateway, since_sec)
-        if before.loaded and _put_back(before, manager, has_ended, restart="reload service" not in verbs):
+        if before.files and _put_back(before, manager, has_ended, restart="reload service" not in verbs):
             failure += "; it goes on with its earlier configuration"
         raise HostError([on_host("unit", f"{failure}; see `journalctl -u models-gateway`")])
     for action in actions:
@@ -141,9 +141,10 @@ def finish(
 
 def _cause(gateway: Gateway, since_sec: float) -> str:
     """Why nginx does not serve its new configuration, as a clause; empty where nothing tells."""
-    holder = sockets.holder(gateway.settings.address[1])
-    if holder and holder.unit != GATEWAY:
-        return f": {gateway.settings.listen} is taken by {holder}"
+    address, port = gateway.settings.address
+    for holder in sockets.holders(port, address):
+        if holder.unit != GATEWAY:
+            return f": {gateway.settings.listen} is taken by {holder}"
     reason = host.refusal(since_sec)
     return f": {reason}" if reason else ""
 
@@ -152,6 +153,8 @@ def _put_back(before: Present, manager: Manager, has_ended: Callable[[], bool], 
     """Let nginx serve its earlier files again; whether it does."""
     since_sec = time.time()
     write_whole({Path(FOLDER, name): text for name, text in before.files.items()}, durable=True)
+    if not before.loaded:
+        return False
     if restart:
         manager.job("Restart", GATEWAY)
     return host.wait_until_loaded(before.loaded or "", has_ended, since_sec) is None

@@ -31,6 +31,10 @@ class NoEngineError(UsageError):
     """A command that runs another program, or an image of one."""
 
 
+class OtherProgramError(NoEngineError):
+    """A command that runs a program which is known to be no engine."""
+
+
 @dataclass
 class Command:
     """One command; `not_carried_over` is what cannot be kept of it, `refusal` why it cannot be imported."""

@@ -205,7 +205,7 @@ def _add_key(container: Container, key: str, value: Any, mounted: Sources) -> No
                 container.add("-v", mount, written)
             else:
                 container.leave_out(f"{written}: `{name}`, which is no file of this host")
-    elif key in _SOURCES:
+    elif key in _SOURCES and value not in _EMPTY:
         container.leave_out(f"{written}{_SOURCES[key]}")
     elif key == "cap_drop" or (key == "healthcheck" and mapping(value, key).get("disable")):
         return  # a unit has no capabilities, and no watch by default

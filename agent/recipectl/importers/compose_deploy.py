@@ -36,7 +36,9 @@ def add_resources(container: Container, deploy: Any, written: str) -> None:
             driver = device.get("driver", "?") if isinstance(device, dict) else device
             container.leave_out(f"{written}: a device of the driver `{driver}`")
     for resource in sequence(reserved.get("generic_resources"), "deploy.resources.reservations"):
-        of_swarm = mapping(mapping(resource, written).get("discrete_resource_spec"), written)
+        of_swarm = mapping(
+            mapping(resource, "generic_resources").get("discrete_resource_spec"), "generic_resources"
+        )
         if "gpu" in str(of_swarm.get("kind")).lower():
             container.add("--gpus", str(of_swarm.get("value", 1)), written)
         else:

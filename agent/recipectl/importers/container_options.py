@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from recipectl.compiler.secrets import looks_secret
-from recipectl.errors import RecipectlError, UsageError
+from recipectl.errors import RecipectlError
 from recipectl.importers.command import assignment
 from recipectl.importers.container_gpus import csv_fields, gpus_of_option, set_gpu_variable
 from recipectl.importers.draft import VARIABLE_ALONE, VARIABLE_START
@@ -131,6 +131,9 @@ class Container:
             for number in range(min(last - first, 1000) + 1):
                 self.add_port(f"{address}{first + number}:{inside + number}{kind}")
             return
+        if alone := re.fullmatch("([0-9]+)-[0-9]+(/.*)?", value):
+            self.leave_out(f"the published range {value}: its first port counts")
+            value = alone[1]
         if port_range := re.fullmatch(r"((?:.*:)?[0-9]+)-[0-9]+:([0-9]+(?:/.*)?)", value):
             self.leave_out(f"the published range {value}: its first port counts")
             value = f"{port_range[1]}:{port_range[2]}"
@@ -138,7 +141,8 @@ class Container:
         container_port = container_port.split("/")[0]
         for text in filter(None, (host_port, container_port)):
             if not text.isdecimal() and VARIABLE_START not in text:
-                raise UsageError(f"the published port `{text}` is no number; correct it")
+                self.leave_out(f"the published port `{value}`, which is no number")
+                return
         if not host_port:
             self.leave_out(
                 f"the published port {value} was any free one of the host; it is {container_port} here"

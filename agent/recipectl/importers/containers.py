@@ -2,18 +2,23 @@
 
 import re
 from dataclasses import replace
-from itertools import pairwise
 
-from recipectl.engines.registry import ENGINES
 from recipectl.errors import UsageError
-from recipectl.importers.command import SHELLS, Command, NoEngineError, is_given_model, program_shown
+from recipectl.importers.command import (
+    SHELLS,
+    Command,
+    NoEngineError,
+    OtherProgramError,
+    is_given_model,
+    program_shown,
+)
+from recipectl.importers.container_model import model_in, with_served_name, without_config_file
 from recipectl.importers.container_network import name_addresses, name_network
 from recipectl.importers.container_options import Container
 from recipectl.importers.container_words import read_options
 from recipectl.importers.draft import AS_IT_RUNS, STAYS_DOWN, VARIABLE_START
 from recipectl.importers.lines import at, placed
-from recipectl.importers.mounts import Mounts
-from recipectl.importers.option_sources import expanded
+from recipectl.importers.mounts import NAME_VARIABLES, Mounts
 from recipectl.importers.programs import program, program_name, runs_container
 from recipectl.importers.shell_inline import engine_of, inline_commands
 from recipectl.importers.unwrapping import unwrapped
@@ -129,14 +134,15 @@ def _words_of_host(container: Container, image: str, words: list[str], notes: li
     if words[:2] in (["tools.sh", "--server"], ["tools.sh", "-s"]):
         words = ["llama-server", *words[2:]]
     _refuse_unknown(image, words)
-    words = _with_served_name(_without_config_file(words, container, notes), container)
+    words = with_served_name(without_config_file(words, container, notes), container)
     host_words = container.mounts.host_words(words)
     container.environment = {
-        name: container.mounts.host_path(value) for name, value in container.environment.items()
+        name: value if name in NAME_VARIABLES else container.mounts.host_path(value)
+        for name, value in container.environment.items()
     }
     words = _with_host_port(container.mounts.own_paths(host_words, container.not_carried_over), container)
     container.mounts.own_variables(container.environment, container.not_carried_over, container.places)
-    container.mounts.keep_cache(container.environment, _model(words), "".join(words[:1]))
+    container.mounts.keep_cache(container.environment, model_in(words), "".join(words[:1]))
     engine = program(words)
     has_host = any(word.partition("=")[0] == "--host" for word in words)
     # llama.cpp's server images set LLAMA_ARG_HOST; its full and light ones do not (its .devops/*.Dockerfile).
@@ -146,34 +152,6 @@ def _words_of_host(container: Container, image: str, words: list[str], notes: li
     if engine and engine.backend == "llamacpp" and not has_host and is_open:
         words += ["--host", container.environment.pop("LLAMA_ARG_HOST", "0.0.0.0")]  # noqa: S104
     return words
-
-
-def _without_config_file(words: list[str], container: Container, notes: list[str]) -> list[str]:
-    """The words with the options of a `--config` file that is mounted: its paths are the container's."""
-    engine = program(words)
-    if engine is None or not engine.arguments or ENGINES[engine.backend].config_flag is None:
-        return words
-    start = len(words) - len(engine.arguments)
-    flag = ENGINES[engine.backend].config_flag
-    arguments = [
-        container.mounts.host_path(word) if flag in (before, word.partition("=")[0]) else word
-        for before, word in pairwise(("", *words[start:]))
-    ]
-    arguments, file = expanded(engine.backend, arguments, None)
-    if file is None:
-        return words
-    notes.append(f"The options of {file} are written out here.")
-    return [*words[:start], *arguments]
-
-
-def _with_served_name(words: list[str], container: Container) -> list[str]:
-    """The words with the name by which clients ask: it is the model's path in the container."""
-    engine, model = program(words), _model(words)
-    is_named = any(word.partition("=")[0].replace("_", "-") == "--served-model-name" for word in words)
-    is_moved = container.mounts.host_path(model) != model
-    if engine is None or engine.backend == "llamacpp" or is_named or not is_moved:
-        return words
-    return [*words, "--served-model-name", model]
 
 
 # What people run in the image of an engine besides it.
@@ -192,7 +170,7 @@ def _refuse_unknown(image: str, words: list[str]) -> None:
         fault = f"the image `{image}` starts its models itself"
         raise UsageError(f"{fault}; run `recipectl import llama-swap` with its configuration")
     if _OTHER.match(" ".join((program_name(words), *words[1:]))):
-        raise NoEngineError(f"`{program_shown(words)}` in the image `{image}` runs no engine")
+        raise OtherProgramError(f"`{program_shown(words)}` in the image `{image}` runs no engine")
     is_unknown = not image or VARIABLE_START in _without_tag(image)
     tells_nothing = is_unknown and (not words or words[0].startswith("-"))
     is_other = not re.search("vllm|sglang|(?<!o)llama(?!-swap)", _without_tag(image))
@@ -204,14 +182,6 @@ def _refuse_unknown(image: str, words: list[str]) -> None:
         what = "is a script" if words[0].endswith(".sh") else "does not show its engine"
         fault = f"`{program_shown(words)}` of {shown} {what}; write the engine's command instead"
     raise UsageError(f"{fault}, {AS_IT_RUNS}")
-
-
-def _model(words: list[str]) -> str:
-    """The model of an engine's words, as far as it stands where it usually does."""
-    for flag in ("--model", "--model-path", "-m", "-hf", "-hfr", "--hf-repo"):
-        if flag in words[:-1]:
-            return words[words.index(flag) + 1]
-    return words[2] if words[:2] == ["vllm", "serve"] and len(words) > 2 else ""
 
 
 def _entrypoint(container: Container, image: str, arguments: list[str]) -> tuple[str, ...]:

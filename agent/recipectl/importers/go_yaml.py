@@ -68,9 +68,10 @@ def document(text: str, source: str) -> tuple[Any, Any]:
     """As `load`; RecipeError, with the place in `source`, for what is no YAML, or is too large."""
     try:
         value, root = load(text)
+        size = _size(root, {})
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise RecipeError((syntax_problem(error, text, source),)) from error
-    if _size(root, {}) > _MAX_NODES:
+    if size > _MAX_NODES:
         raise UsageError(f"{source}: it is nested without end, or too large with all its aliases; write less")
     return value, root
 

@@ -6,7 +6,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from recipectl.errors import UsageError
-from recipectl.importers.command import Command, NoEngineError, command_from_words, program_shown
+from recipectl.importers.command import (
+    Command,
+    NoEngineError,
+    OtherProgramError,
+    command_from_words,
+    program_shown,
+)
 from recipectl.importers.draft import Draft, redacted, unique_name
 from recipectl.importers.from_command import draft_from_command, model_name
 from recipectl.importers.lines import at, place_of, placed
@@ -83,7 +89,8 @@ def imported(config: _Map, source: str, root: Any = None) -> Imported:
                 draft.not_carried_over.append(placed(fault, place_of(root, "hooks", "on_startup", "preload")))
         except UsageError as error:
             place = place_of(root, "models", str(name), *map(str, error.key or ["cmd"]))
-            fault = _what_runs(model) if isinstance(error, NoEngineError) else str(error)
+            is_unknown = isinstance(error, NoEngineError) and not isinstance(error, OtherProgramError)
+            fault = _what_runs(model) if is_unknown else str(error)
             not_carried_over.append(placed(f"model `{name}`: {fault}", place))
             continue
         port += 1
@@ -118,6 +125,7 @@ def _set_own_port(draft: Draft, holders: Mapping[Any, str], port: int, place: st
     while port in holders:
         port += 1
     draft.set("port", port)
+    draft.comments.pop("port", None)
     draft.not_carried_over.append(placed(f"port {own}, which `{holders[own]}` has, too", place))
     return port + 1
 
@@ -173,7 +181,7 @@ def _draft(name: str, model: _Map, config: _Map, root: Any, *, port: int, source
         description = " ".join(with_macros(title, macros).split())
         draft.fields = {"description": description, **draft.fields}
     fixed = re.fullmatch(r"https?://(?:localhost|127\.0\.0\.1):([0-9]{1,5})/?", str(model.get("proxy") or ""))
-    if "port" not in draft.fields and fixed:
+    if "port" not in draft.fields and fixed and int(fixed[1]) < 65536:
         draft.set("port", int(fixed[1]), "The port of `proxy:`.")
     elif "port" not in draft.fields:
         draft.set("port", port, "llama-swap's port for this model.")

@@ -17,13 +17,18 @@ _NOT_OF_ENGINE = re.compile(r"/(dev|proc|sys|run(?!/secrets/)|etc/(localtime|tim
 _NAMES = ("--served-model-name", "--alias", "-a", "--root-path", "--api-prefix", "--url-prefix")
 
 
+NAME_VARIABLES = ("LLAMA_ARG_API_PREFIX", "LLAMA_ARG_ALIAS")
+
+
 def _names_in(words: list[str]) -> list[bool]:
     """Whether each word is a name, or the prefix of a URL."""
     option, names = "", []
     for word in words:
-        option = word.partition("=")[0] if word.startswith("-") else option
+        is_option = word.startswith("-")
+        option = word.partition("=")[0].replace("_", "-") if is_option else option
         names.append(option in _NAMES)
-        option = "" if "=" in word and word.startswith("-") else option
+        has_value = "=" in word if is_option else option != "--served-model-name"
+        option = "" if has_value else option
     return names
 
 
@@ -134,7 +139,7 @@ class Mounts:
         for name, value in [*environment.items()]:
             parts = value.split(":")
             are_paths = all(part.startswith("/") for part in parts) and not re.search(r"[,\s]", value)
-            if name == "PATH" or name.endswith(("_PREFIX", "_ALIAS")) or not are_paths:
+            if name in ("PATH", *NAME_VARIABLES) or not are_paths:
                 continue
             missing = [part for part in parts if not self._is_of_host_or_mounted(part)]
             for part in missing:

@@ -112,7 +112,7 @@ def quadlet_draft(text: str, name: str, source: str) -> Draft:
                 _add_setting(container, setting, environment)
     image = values.get("Image")
     if not image or not image.value:
-        sections = {setting.section for setting in settings}
+        sections = {setting.section for setting in unit_settings}
         other = next((name for name in ("Pod", "Kube", "Build", "Volume", "Network") if name in sections), "")
         fault = f"it is Quadlet's file of a {other.lower()}" if other else "it has no Image="
         raise UsageError(f"{fault}; give the file of an engine's container, X.container")

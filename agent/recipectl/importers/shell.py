@@ -13,6 +13,7 @@ from recipectl.importers.programs import runs_engine
 from recipectl.importers.shell_branches import merge
 from recipectl.importers.shell_commands import SimpleCommands
 from recipectl.importers.shell_conditions import Conditions, is_negative, is_test, literals
+from recipectl.importers.shell_functions import function_of
 from recipectl.importers.shell_programs import (
     holds_engine,
     of_scheduler,
@@ -157,13 +158,14 @@ class _Shell(SimpleCommands):
             self.scope.forget({*names}, reason, node.line)
         nodes = [*(node.Cond or ()), *(node.Do or ()), *filter(None, (node.Stmt, node.Body))]
         waits = [*self.waits]
+        first = len(self.commands)
         after = self._apart(nodes, f"it is {reason} (line {node.line}); write it out")
         if after.arguments != self.scope.arguments and node.Type != "FuncDecl":
             self.scope.arguments = None  # only the shell knows
         self.scope.lost += after.lost[len(self.scope.lost) :]
         if node.Type == "FuncDecl":
-            self.functions[node.Name.Value] = node.Body
-            self.effects = {}  # of functions that may call this one
+            calls = [command.words[0] for command in self.commands[first:] if command.words]
+            self.functions[node.Name.Value] = function_of(self.scope, after, calls)
             self.waits = waits
         else:
             changed = {
@@ -185,7 +187,7 @@ class _Shell(SimpleCommands):
             # What only another branch sets is not mixed into what the first one sets.
             unset = new if first_sets and not is_first else set()
             self.lost += merge(self.scope, after, line, wins=wins, unset=unset)
-            self.scope.set_names |= after.set_names
+            self.scope.set_names |= after.set_names | after.unset_names
             self.scope.lost += after.lost[len(self.scope.lost) :]
 
     def _run_known(self, branches: list[list[Node]], taken: int, remarks: list[str], line: int) -> bool:
@@ -208,6 +210,7 @@ class _Shell(SimpleCommands):
         if taken == len(branches):
             self.lost += remarks
         after.set_names |= self.scope.set_names
+        after.unset_names |= self.scope.unset_names
         self.scope = after
         for name in others - after.variables.keys():
             remark = f"line {line}: `{name}` is not set here: the script's caller may set it"

@@ -100,7 +100,8 @@ class Builtins(Assignments, ABC):
         self.scope.has_other_patterns |= bool({"nocasematch", "extglob"} & {*words})
 
     def _run_unset(self, words: list[str], line: int) -> None:
-        for name, bracket, _ in (word.partition("[") for word in words[1:]):
+        names = [word for word in words[1:] if not word.startswith("-")]
+        for name, bracket, _ in (word.partition("[") for word in names if "-f" not in words):
             if bracket:
                 self.scope.forget([name], "by `unset` of an element", line)
                 continue

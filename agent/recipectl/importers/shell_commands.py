@@ -1,7 +1,7 @@
 """The simple commands of a shell: assignments, builtins, and the programs that it runs."""
 
 import re
-from abc import ABC, abstractmethod
+from abc import ABC
 from collections.abc import Iterable
 from copy import deepcopy
 
@@ -12,7 +12,7 @@ from recipectl.importers.draft import UNKNOWN_VALUE, host_variable
 from recipectl.importers.lines import by_line
 from recipectl.importers.programs import runs_engine
 from recipectl.importers.shell_builtins import Builtins
-from recipectl.importers.shell_functions import Function, function_of
+from recipectl.importers.shell_functions import Function, with_called
 from recipectl.importers.shell_programs import (
     changes_a_process,
     files_of_tee,
@@ -23,11 +23,12 @@ from recipectl.importers.shell_programs import (
     sets_gpus_up,
 )
 from recipectl.importers.shell_scope import Scope, Variable
-from recipectl.importers.shell_syntax import Node, statements
+from recipectl.importers.shell_syntax import Node
 from recipectl.importers.shell_words import Words
 from recipectl.importers.unwrapping import unwrapped
 
 # A pause after them waits for the end of what ran before, as a unit does.
+_ENDS = re.compile(r"(-- )?(pkill|pgrep|kill|killall|echo|printf|grep)\b")
 _KILLERS = ("kill", "pkill", "killall", "fuser")
 
 
@@ -45,10 +46,9 @@ class SimpleCommands(Builtins, ABC):
     def __init__(self, scope: Scope) -> None:
         super().__init__(scope)
         self.condition: int | None = None  # the line of the test that decides about this command
-        self.functions: dict[str, Node] = {}
+        self.functions: dict[str, Function] = {}
         self.waits: list[str] = []  # what the next engine has waited for
         self.follows_kill = False
-        self.effects: dict[str, Function] = {}  # of the functions that were called
         self.in_background: Command | None = None  # the last program that was started with `&`
 
     def call(self, node: Node) -> None:
@@ -85,8 +85,8 @@ class SimpleCommands(Builtins, ABC):
             self._lose(words, node.line)
         elif _is_parameter(node.Args[0], "0") and "0" not in self.scope.variables:
             self.lost.append(f"{place}: `$0`, which starts this script again")
-        elif words[:1] == ["trap"]:
-            self._read_trap(words, node.line)
+        elif words[0] == "trap" and holds_engine(text := " ".join(words[1:])) and not _ENDS.match(text):
+            self.commands.append(refused(node.line, "the text of `trap` runs an engine; write it out"))
         elif sets_gpus_up(words):
             self.lost.append(f"{place}: `{' '.join(words)}`, which sets the GPUs up; do that at boot")
         elif changes_a_process(words) and _is_parameter(node.Args[-1], "$", "BASHPID"):
@@ -100,37 +100,9 @@ class SimpleCommands(Builtins, ABC):
             return False
         return True
 
-    def _read_trap(self, words: list[str], line: int) -> None:
-        """Refuse the engines that the text of a `trap` runs."""
-        text = words[1] if len(words) > 2 and UNKNOWN_VALUE not in words[1] else ""
-        first, lost = len(self.commands), [*self.lost]
-        script = statements("\n" * (line - 1) + text + "\n")
-        nodes = [statement for statement in script if isinstance(statement, Node)]
-        self._apart(nodes, "it is in a `trap`; write it out")
-        self.lost = lost
-        engines = (each for each in self.commands[first:] if runs_engine(unwrapped(each).words or [""]))
-        self.commands[first:] = engines
-
-    @abstractmethod
-    def _apart(self, nodes: list[Node] | None, reason: str = "", condition: int | None = None) -> Scope:
-        """Run statements with a copy of the variables; the copy as it is afterwards."""
-
-    def _function(self, name: str) -> Function:
-        """What a call of a function changes; its body may call functions that came after it."""
-        if name in self.effects:
-            return self.effects[name]
-        self.effects[name] = Function(set(), set(), ())  # where it calls itself
-        first, lost = len(self.commands), [*self.lost]
-        after = self._apart([self.functions[name]])
-        del self.commands[first:]
-        self.lost = lost
-        self.scope.lost += [text for text in after.lost if text not in self.scope.lost]
-        self.effects[name] = function_of(self.scope, after)
-        return self.effects[name]
-
     def _call_function(self, words: list[str], line: int) -> None:
         """A function's variables are unknown afterwards; what else it changes, or runs, is named."""
-        function = self._function(words[0])
+        function = with_called(words[0], self.functions)
         self.scope.forget(function.variables, f"in the function `{words[0]}`", line)
         self.scope.exported_names |= function.exported
         if function.effects:

@@ -1,5 +1,6 @@
 """What a call of a script's own function changes."""
 
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from recipectl.importers.shell_scope import Scope
@@ -21,10 +22,29 @@ class Function(NamedTuple):
     variables: set[str]
     exported: set[str]
     effects: tuple[str, ...]
+    calls: frozenset[str] = frozenset()  # programs that it runs, which may be functions that come later
 
 
-def function_of(before: Scope, after: Scope) -> Function:
-    """What the commands of a function change, whatever the values are before a call."""
-    changed = after.set_names | after.unset_names
+def function_of(before: Scope, after: Scope, calls: Iterable[str] = ()) -> Function:
+    """What the commands of a function change."""
+    changed = {name for name, variable in after.variables.items() if before.variables.get(name) != variable}
+    changed |= after.set_names | after.unset_names  # what it sets may have another value at a call
     effects = (text for name, text in _EFFECTS.items() if getattr(after, name) != getattr(before, name))
-    return Function(changed, after.exported_names, tuple(effects))
+    return Function(changed, after.exported_names, tuple(effects), frozenset(calls))
+
+
+def with_called(name: str, functions: Mapping[str, Function]) -> Function:
+    """What a call of a function changes, with all that it calls."""
+    names: set[str] = set()
+    remaining = [name]
+    while remaining:
+        called = remaining.pop()
+        if called in functions and called not in names:
+            names.add(called)
+            remaining += functions[called].calls
+    every = [functions[called] for called in sorted(names)]
+    return Function(
+        variables={variable for function in every for variable in function.variables},
+        exported={variable for function in every for variable in function.exported},
+        effects=tuple(dict.fromkeys(effect for function in every for effect in function.effects)),
+    )

@@ -93,7 +93,7 @@ class Store:
         with failures_named("read", self.folder):
             return {str(path): path.read_text(errors="replace") for path in paths}
 
-    def reason_not_ours(self, name: str) -> str | None:
+    def reason_not_ours(self, name: str, remedy: str = "move it away or rename the recipe") -> str | None:
         """Why recipectl must not write a unit of this name; None when it may."""
         path = self.folder / name
         if not os.path.lexists(path):
@@ -101,7 +101,7 @@ class Store:
         if os.path.realpath(path) == "/dev/null":
             return f"{path} is masked; run `systemctl unmask {name}`"
         if path.is_symlink() or (path.exists() and self.read(name) is None):
-            return f"{path} was not written by recipectl; move it away or rename the recipe"
+            return f"{path} was not written by recipectl; {remedy}"
         return None
 
     def lock(self, report_wait: Callable[[Path], None]) -> IO[str]:
