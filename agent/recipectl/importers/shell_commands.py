@@ -28,8 +28,9 @@ from recipectl.importers.shell_words import Words
 from recipectl.importers.unwrapping import unwrapped
 
 # A pause after them waits for the end of what ran before, as a unit does.
-_ENDS = re.compile(r"(-- )?(pkill|pgrep|kill|killall|echo|printf|grep)\b")
 _KILLERS = ("kill", "pkill", "killall", "fuser")
+# The text of a `trap` that begins so runs no engine, whatever it names.
+_ENDS = re.compile(r"(-- )?(pkill|pgrep|kill|killall|echo|printf|grep)\b")
 
 
 def _is_parameter(word: Node, *names: str) -> bool:
