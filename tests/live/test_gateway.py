@@ -344,6 +344,7 @@ def test_what_is_wrong_with_one_model_leaves_its_way_and_the_others_in_force() -
 
 
 def test_a_gateway_without_a_right_recipe_is_started_once_and_answers() -> None:
+    Path("/etc/recipectl/recipes").mkdir(parents=True, exist_ok=True)
     host_file()
     applied = recipectl("apply")
     assert applied.returncode == 0, applied.stderr
@@ -841,6 +842,7 @@ def test_a_gateway_converges_is_sandboxed_and_goes() -> None:
     ).stdout
     assert float(exposure.rpartition("models-gateway.service: ")[2].split()[0]) <= 2.5
     HOST_FILE.unlink()
+    assert "run `recipectl apply` without names, which ends it" in recipectl("apply", "alpha").stderr
     assert "removed models-gateway.service" in recipectl("apply").stdout
     assert (show_gateway("LoadState"), list(Path("/etc/recipectl/gateway").glob("*"))) == ("not-found", [])
     assert show("alpha", "ActiveState") == "active"

@@ -78,8 +78,12 @@ def decide(
     restart: bool,
 ) -> Change:
     """The gateway to all models that are installed when an apply of `models` ends."""
-    ends = prune and result.gateway is None and GATEWAY in current.installed
-    if result.gateway is None and not ends:
+    is_left = result.gateway is None and GATEWAY in current.installed
+    if is_left and not prune:
+        fault = "the host file has no `gateway:` any more, and the gateway that runs may lead nowhere"
+        sentence = f"{fault}; run `recipectl apply` without names, which ends it"
+        return Change(problems=(on_host("unit", sentence, severity="warning"),))
+    if result.gateway is None and not is_left:
         return Change()
     from recipectl.converge.plan import must_skip
     from recipectl.gateway import converge
