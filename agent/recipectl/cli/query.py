@@ -86,8 +86,8 @@ def status_(place: Place, recipes: tuple[str, ...], as_json: bool) -> int:
         unknown = [service for service in services if service not in existing]
         services = tuple(service for service in services if service in existing) if recipes else existing
     detailed = bool(recipes) or as_json
-    names = [UnitNames.of_service(service) for service in services]
-    sockets = [of.socket for of in names] + [of.queue_socket for of in names]
+    all_names = [UnitNames.of_service(service) for service in services]
+    sockets = [names.socket for names in all_names] + [names.queue_socket for names in all_names]
     with Manager(user=place.user, host=place.remote) as manager:
         if detailed:
             states, socket_states = manager.states(services), manager.states(sockets, brief=True)

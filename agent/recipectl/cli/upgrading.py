@@ -80,9 +80,8 @@ class OtherVerbs:
         try:
             return queue_job(self.place, manager, verb, state, with_socket=False)
         except SocketError as error:
-            if (
-                socket_state(manager, service).load_state == "loaded"
-            ):  # on demand, it would be stopped as unneeded
+            is_on_demand = socket_state(manager, service).load_state == "loaded"
+            if is_on_demand:  # systemd would stop it as unneeded
                 raise
             say(str(error), err=True)
             return manager.queue(verb, service)

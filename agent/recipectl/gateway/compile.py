@@ -115,7 +115,6 @@ def _require_free_port(place: Place, settings: GatewaySettings) -> None:
         return  # it has what it needs
     for holder in holders:
         names = UnitNames.of_service(holder.unit)
-        is_held = any(Path(place.unit_folder, unit).exists() for unit in (names.socket, names.queue_socket))
         if holder.unit == GATEWAY or (holder.unit == "init.scope" and _is_of_model(place, port)):
             continue
         if not (holder.unit.startswith("model-") and holder.unit.endswith(".service")):
@@ -123,7 +122,7 @@ def _require_free_port(place: Place, settings: GatewaySettings) -> None:
                 fault = f"{settings.listen} of `gateway.listen` is taken by {holder}"
                 remedy = "end that, or choose another address"
                 raise RecipectlError(f"{fault}; {remedy}; the gateway in force stays")
-        elif is_held:
+        elif any(Path(place.unit_folder, unit).exists() for unit in (names.socket, names.queue_socket)):
             fault = f"`gateway.listen` is {settings.listen}, and the engine of `{names.recipe}`"
             raise UsageError(
                 f"{fault} listens at that port; choose another", "gateway", "listen", kind="port"

@@ -157,4 +157,4 @@ def _put_back(before: Present, manager: Manager, has_ended: Callable[[], bool], 
         return False
     if restart:
         manager.job("Restart", GATEWAY)
-    return host.wait_until_loaded(before.loaded or "", has_ended, since_sec) is None
+    return host.wait_until_loaded(before.loaded, has_ended, since_sec) is None

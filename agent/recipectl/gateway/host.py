@@ -74,8 +74,10 @@ def wait_until_loaded(digest: str, has_ended: Callable[[], bool], since_sec: flo
     while (loaded_digest := loaded()) != digest:
         if has_ended():
             return "models-gateway.service does not stay up"
-        is_refused = time.monotonic() > look and refusal(since_sec)
-        look += _LOOK_SEC if time.monotonic() > look else 0
+        is_refused = False
+        if time.monotonic() > look:
+            look += _LOOK_SEC
+            is_refused = bool(refusal(since_sec))
         if is_refused or time.monotonic() > end:
             state = f"has still configuration {loaded_digest}" if loaded_digest else "does not answer"
             return f"models-gateway.service {state}"

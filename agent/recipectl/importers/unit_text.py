@@ -91,6 +91,12 @@ class PlacedSetting(NamedTuple):
     place: str
 
 
+def _refuse_template(text: str, place: str) -> None:
+    """UsageError for a text that a template has still to fill in."""
+    if template := _TEMPLATE.search(text):
+        raise UsageError(f"{place}: fill in `{redacted(template[0])}`")
+
+
 def placed_settings(text: str, lost: list[str], drop_in: str = "") -> list[PlacedSetting]:
     """The settings of a unit file in its order; `drop_in` is the path of a file that changes the unit.
 
@@ -99,17 +105,15 @@ def placed_settings(text: str, lost: list[str], drop_in: str = "") -> list[Place
     ending = f" of {drop_in}" if drop_in else ""
     text = text.removeprefix("\ufeff")  # systemd skips it, too
     for line, words in lines_without_setting(text):
-        if template := _TEMPLATE.search(words):
-            raise UsageError(f"line {line}{ending}: fill in `{redacted(template[0])}`")
+        _refuse_template(words, f"line {line}{ending}")
         fault = (
             f"`{redacted(words)}` is no setting, and systemd ignores it; does the line before lack a `\\`?"
         )
         lost.append(placed(fault, f"line {line}{ending}"))
     settings = []
     for line, setting in settings_with_lines(text):
-        template = None if setting.name.startswith("Exec") else _TEMPLATE.search(setting.value)
-        if template:
-            raise UsageError(f"line {line}{ending}: fill in `{redacted(template[0])}`")
+        if not setting.name.startswith("Exec"):
+            _refuse_template(setting.value, f"line {line}{ending}")
         if not re.search(r"\s#", setting.value) or _OF_TEXT.match(setting.name):
             settings.append(PlacedSetting(*setting, f"line {line}{ending}"))
             continue

@@ -184,7 +184,7 @@ class Reader:
             return None
         return Written(value, text) if isinstance(value, float) else value
 
-    def _check_that_it_says_something(self, node: Any, path: KeyPath) -> None:
+    def _check_switch(self, node: Any, path: KeyPath) -> None:
         """A key that switches something on needs a value: without one, nobody can tell what is meant."""
         is_switch = path in _SWITCHES or (path[0] == "gateway" and len(path) == 2)
         if is_switch and isinstance(node, yaml.ScalarNode) and node.tag.endswith(":null") and not node.value:
@@ -212,7 +212,7 @@ class Reader:
                 continue
             first_nodes[key] = key_node
             self.key_positions[(*path, key)] = position
-            self._check_that_it_says_something(value_node, (*path, key))
+            self._check_switch(value_node, (*path, key))
             result[key] = self.value(value_node, (*path, key))
         return result
 
