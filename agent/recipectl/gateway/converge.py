@@ -122,14 +122,17 @@ def finish(
     # The plan has queued a start: this job joins it, and at a boot it may wait for the network.
     # A gateway that could not listen waits for its next attempt: systemd cannot reload it then.
     is_up = manager.states((GATEWAY,))[0].active_state == "active"
-    since_sec = time.time()
-    result = manager.job("Reload" if "reload service" in verbs and is_up else "Start", GATEWAY)
+    reloads = "reload service" in verbs and is_up
+    since_sec, workers = time.time(), host.accepting_workers() if reloads else set()
+    result = manager.job("Reload" if reloads else "Start", GATEWAY)
     failure = f"{GATEWAY} did not start or reload (its job was {result})"
 
     def has_ended() -> bool:
         return manager.states((GATEWAY,))[0].waits_to_restart
 
-    if result != "done" or (failure := host.wait_until_loaded(gateway.digest, has_ended, since_sec) or ""):
+    if result == "done":
+        failure = host.wait_until_loaded(gateway.digest, has_ended, since_sec, workers) or ""
+    if failure:
         failure += _cause(gateway, since_sec)
         if before.files and _put_back(before, manager, has_ended, restart="reload service" not in verbs):
             failure += "; it goes on with its earlier configuration"
@@ -151,10 +154,9 @@ def _cause(gateway: Gateway, since_sec: float) -> str:
 
 def _put_back(before: Present, manager: Manager, has_ended: Callable[[], bool], *, restart: bool) -> bool:
     """Let nginx serve its earlier files again; whether it does."""
-    since_sec = time.time()
+    since_sec, workers = time.time(), host.accepting_workers()
     write_whole({Path(FOLDER, name): text for name, text in before.files.items()}, durable=True)
     if not before.loaded:
         return False
-    if restart:
-        manager.job("Restart", GATEWAY)
-    return host.wait_until_loaded(before.loaded, has_ended, since_sec) is None
+    manager.job("Restart" if restart else "Reload", GATEWAY)
+    return host.wait_until_loaded(before.loaded, has_ended, since_sec, workers) is None

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ from recipectl import gateway_keys
 from recipectl.errors import RecipectlError, UsageError
 from recipectl.files import failures_named, read_bounded
 from recipectl.gateway.configuration import LOADED, USER, Gateway, Nginx, Paths, configuration
+from recipectl.machine import processes
 from recipectl.systemd.unitfile import GATEWAY
 from recipectl.text import printable
 
@@ -30,6 +31,7 @@ _MODULES = ("/usr/lib/nginx/modules", "/usr/lib64/nginx/modules", "/usr/local/li
 _MODULE = "ngx_http_js_module.so"
 _LONGEST_RELOAD_SEC = 30
 _LOOK_SEC = 1
+_WORKER = "nginx: worker process"
 # PrivateTmp= and ProtectHome= of its unit.
 _HIDDEN = ("/home/", "/root/", "/run/user/", "/tmp/", "/var/tmp/")  # noqa: S108  (compared)
 _UNUSED_ID = 65533  # Debian gives it to nobody
@@ -64,14 +66,28 @@ def loaded() -> str | None:
     return None
 
 
-def wait_until_loaded(digest: str, has_ended: Callable[[], bool], since_sec: float) -> str | None:
-    """Wait until the running nginx has a configuration; else a sentence. The old workers may still answer.
+def accepting_workers() -> set[int]:
+    """The processes of the gateway that accept requests.
+
+    At a reload nginx starts new workers before it tells the old ones to end. Each of these changes its title
+    when it accepts no more (ngx_worker_process_cycle in nginx's ngx_process_cycle.c).
+    """
+    folder = processes.cgroup_folder(GATEWAY)
+    pids = processes.members(folder) if folder else []
+    found = filter(None, map(processes.read_process, pids))
+    return {process.pid for process in found if (process.argv or ("",))[0] == _WORKER}
+
+
+def wait_until_loaded(
+    digest: str, has_ended: Callable[[], bool], since_sec: float, earlier_workers: Collection[int] = ()
+) -> str | None:
+    """Wait until all that accepts requests has a configuration; else a sentence.
 
     It ends as soon as nginx has refused one since `since_sec`, in seconds since the epoch.
     """
     end = time.monotonic() + _LONGEST_RELOAD_SEC
     look = time.monotonic() + _LOOK_SEC
-    while (loaded_digest := loaded()) != digest:
+    while (loaded_digest := loaded()) != digest or accepting_workers() & {*earlier_workers}:
         if has_ended():
             return "models-gateway.service does not stay up"
         is_refused = False
@@ -80,6 +96,8 @@ def wait_until_loaded(digest: str, has_ended: Callable[[], bool], since_sec: flo
             is_refused = bool(refusal(since_sec))
         if is_refused or time.monotonic() > end:
             state = f"has still configuration {loaded_digest}" if loaded_digest else "does not answer"
+            if loaded_digest == digest:
+                state = "has still a worker with its earlier configuration"
             return f"models-gateway.service {state}"
         time.sleep(0.02)
     return None

@@ -98,10 +98,14 @@ def cgroup_folder(unit: str) -> Path | None:
 
 def has_processes(folder: Path) -> bool:
     """True while a process is in a control group."""
-    try:
-        return bool((folder / "cgroup.procs").read_text())
-    except OSError:
-        return False
+    return bool(members(folder))
+
+
+def members(folder: Path) -> list[int]:
+    """The processes in a control group, of its own, without those of the groups below it."""
+    with contextlib.suppress(OSError):  # it is gone
+        return [int(pid) for pid in (folder / "cgroup.procs").read_text().split()]
+    return []
 
 
 def ending(units: Iterable[str]) -> str | None:
