@@ -704,6 +704,26 @@ def test_an_apply_ends_once_every_worker_has_the_new_configuration() -> None:
     assert all("new" in models() for _ in range(20))
 
 
+def test_ports_that_move_in_a_circle_are_moved_by_one_apply() -> None:
+    subprocess.run(["cp", "-a", f"{ROOT}/.build/haproxy/usr/.", "/usr"], check=True)
+    subprocess.run(["ldconfig"], check=True)
+    for ports in ((18301, 18302, 18303, 18304), (18302, 18303, 18304, 18301)):
+        host_file(listen=f"127.0.0.1:{ports[0]}")
+        recipe("alpha", port=ports[1], autostart=True, queue=True)
+        recipe("beta", port=ports[2], autostart=True, queue=True)
+        recipe("gamma", port=ports[3], on_demand={"idle": "10min"})
+        applied = recipectl("apply")
+        assert applied.returncode == 0, applied.stderr
+        assert recipectl("wait", "alpha", "beta").returncode == 0
+    assert recipectl("apply").stdout == ""
+    for name in ("alpha", "beta", "gamma"):
+        body = json.dumps({"model": name, "prompt": "Once", "max_tokens": 1}).encode()
+        headers = {"Content-Type": "application/json"}
+        request = urllib.request.Request("http://127.0.0.1:18302/v1/completions", body, headers)
+        with urllib.request.urlopen(request, timeout=100) as answer:
+            assert answer.status == 200
+
+
 def test_a_masked_gateway_stops_no_model() -> None:
     host_file()
     systemctl("mask", "models-gateway.service")

@@ -196,6 +196,7 @@ def carry_out(decision: Decision, store: Store, manager: Manager, *, as_json: bo
         partial(decision.gateway.write_files, report),
         partial(apply.apply, decided, store, manager, report),
         partial(decision.gateway.finish, manager, report),
+        partial(apply.wait_for_sockets, decided, manager),
     )
     failures: list[RecipectlError] = []
     with moving_line(lambda: f"applying: {count} of {len(decided.actions)} done"):

@@ -21,7 +21,8 @@ def apply(
     Stop what goes, write what changed, enable, reload once, then stop, restart and start models.
 
     Every step can be repeated: after an interruption, the next plan has the steps that remain. Models load
-    after this returns. A failure of one unit stops no other; HostError has all of them at the end.
+    and sockets listen after this returns. A failure of one unit stops no other; HostError has all of them at
+    the end.
     """
     work = _Work(plan, store, manager, report)
     create_accounts(plan.of("create group"), plan.of("create user"))
@@ -46,7 +47,6 @@ def apply(
     work.each("stop", work.stop)
     work.each("restart", work.restart)
     work.each("start", lambda unit: manager.start_without_waiting("Start", unit))
-    work.check_sockets()
     if not work.failures:  # after one, a unit that stays may still need its helper
         work.each("remove helper", lambda path: remove(Path(path)))
     if work.failures:
@@ -99,7 +99,9 @@ class _Work:
 
     def restart(self, unit: str) -> str | None:
         if is_queue(unit):  # before the restart of its model, which answers its last requests
-            return _failure(unit, self.manager.job("Restart", unit), "could not be restarted")
+            result = self.manager.job("Restart", unit)
+            # Another socket may have its port yet: `wait_for_sockets` tells.
+            return None if unit.endswith(".socket") else _failure(unit, result, "could not be restarted")
         self.manager.start_without_waiting("Restart", unit)
         return None
 
@@ -114,13 +116,18 @@ class _Work:
         self.store.remove(unit)
         return None
 
-    def check_sockets(self) -> None:
-        """Wait for the sockets: a client must be able to connect when apply returns."""
-        for action in self.actions:
-            if action.verb not in ("restart", "start") or not action.unit.endswith(".socket"):
-                continue
-            if failure := _failure(action.unit, self.manager.job("Start", action.unit), "cannot listen"):
-                self.failures.append(f"{failure}; another process may hold its port")
+
+def wait_for_sockets(plan: Plan, manager: Manager) -> None:
+    """Wait until clients can connect to what a plan has started; HostError with what cannot listen.
+
+    A port may be free only when the others, and the gateway, have moved to theirs.
+    """
+    waiting = [unit for unit in plan.of("restart", "start") if unit.endswith(".socket")]
+    waiting = [unit for unit in waiting if manager.job("Start", unit) != "done"]
+    results = ((unit, manager.job("Start", unit)) for unit in waiting)
+    failures = filter(None, (_failure(unit, result, "cannot listen") for unit, result in results))
+    if problems := [on_host("unit", f"{failure}; another process may hold its port") for failure in failures]:
+        raise HostError(problems)
 
 
 def _failure(unit: str, result: str, fault: str) -> str | None:

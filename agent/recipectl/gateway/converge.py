@@ -123,6 +123,7 @@ def finish(
     # A gateway that could not listen waits for its next attempt: systemd cannot reload it then.
     is_up = manager.states((GATEWAY,))[0].active_state == "active"
     reloads = "reload service" in verbs and is_up
+    _wait_for_the_port(gateway, manager)
     since_sec, workers = time.time(), host.accepting_workers() if reloads else set()
     result = manager.job("Reload" if reloads else "Start", GATEWAY)
     failure = f"{GATEWAY} did not start or reload (its job was {result})"
@@ -140,6 +141,18 @@ def finish(
     for action in actions:
         if action.verb == "reload service":
             report(action)
+
+
+def _wait_for_the_port(gateway: Gateway, manager: Manager) -> None:
+    """Wait while a model that had the gateway's port until now ends."""
+    address, port = gateway.settings.address
+
+    def is_ending() -> bool:
+        units = [holder.unit for holder in sockets.holders(port, address) if holder.unit]
+        return any(state.active_state == "deactivating" for state in manager.states(units))
+
+    while is_ending():
+        time.sleep(0.1)
 
 
 def _cause(gateway: Gateway, since_sec: float) -> str:
