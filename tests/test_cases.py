@@ -221,7 +221,7 @@ INLINE = {
     "a variable of AMD's libraries": ("command", "HSA_OVERRIDE_GFX_VERSION=11.0.0 llama-server -m /x.gguf\n", ["accelerator: rocm"], []),
     "a limit under a condition": (
         "command", "if [ -n \"$BIG\" ]; then ulimit -n 65535; else ulimit -n 1024; fi\nvllm serve a/b\n",
-        ["LimitNOFILE: '65535'"], ["line 1: `LimitNOFILE=1024` under a condition; here it is 65535"]),
+        ["LimitNOFILE: '1024'"], ["line 1: `BIG` is not set here: the script's caller may set it", "line 1: `LimitNOFILE=65535` under a condition; here it is 1024"]),
     "engines in a substitution": (
         "command", 'vllm serve a/b\nCID=$(docker run -d vllm/vllm-openai --model c/d)\ndocker logs -f "`vllm serve e/f`"\nD=$(date)\n', ["model_path: a/b"],
         ["line 2: it is in a substitution; write it out", "line 3: it is in a substitution"]),
@@ -243,7 +243,7 @@ INLINE = {
         "unit", "[Service]\nUser=u\nRestart=always\nGroup=models\nSupplementaryGroups=\nCPUAffinity=4\nExecStart=/usr/bin/taskset -c 0 /v/bin/vllm serve a/b\n",
         ["SupplementaryGroups: models"], ["line 6: CPUAffinity=4, which the command replaces"]),
     "arguments besides the caller's": ("command", 'set -- "$@" --port 8001\nvllm serve a/b "$@"\n', ["port: 8001"], ["line 1: `$@`, the arguments of the script"]),
-    "arguments under a condition": ("command", 'if [ -n "$Z" ]; then set -- --port 1; fi\nvllm serve a/b "$@"\n', ["port: 1"], ["line 1: `$@` is set under a condition; here it is"]),
+    "arguments under a condition": ("command", 'if [ -n "$Z" ]; then set -- --port 1; fi\nvllm serve a/b "$@"\n', ["model_path: a/b\n"], ["line 1: `$@` is set under a condition; here it is not"]),
     "limits that a container does not have": (
         "command", "docker run --gpus all -p 8000:8000 --pids-limit -1 -m 0 vllm/vllm-openai --model a/b\n", ["  TasksMax: infinity\n"], []),
     "who ran a container": ("command", "sudo -u llm podman run --gpus all -p 8000:8000 vllm/vllm-openai --model a/b\n", ["model_path: a/b"], ["the user `llm`, who ran the container"]),
@@ -289,7 +289,7 @@ INLINE = {
         ["model_path: a/b"], ["line 1: the service `w`: `command:` has an item without a value"]),
     "`set -a` under a condition": (
         "command", "if [ -n \"$X\" ]; then set -a; fi\nVLLM_X=1\nvllm serve a/b\n",
-        ["VLLM_X: '1'"], ["line 1: `set -a` under a condition; here it counts"]),
+        ["model_path: a/b\n"], ["line 1: `set -a` under a condition; here it does not count"]),
     "a percent sign in a Quadlet file": (
         "quadlet", "[Unit]\nDescription=100%%n\n[Container]\nImage=vllm/vllm-openai\nPublishPort=8000:8000\nExec=--model a/b\n", ["description: 100%n"], []),
     "the topology of the GPUs": ("command", "nvidia-smi topo -m\nvllm serve a/b\n", ["model_path: a/b"], []),
@@ -366,7 +366,7 @@ INLINE = {
     "a fallback for a program that is looked for": (
         "command", "P=$(which python3.11)\n[ -z \"$P\" ] && P=/opt/v/bin/python\n$P -m sglang.launch_server --model-path a/b\n", [], ["line 2: `P` is set under a condition"]),
     "a variable that only another branch sets": (
-        "command", "T=${T:-1}\nif [ \"$T\" -gt 1 ]; then X=\"--tensor-parallel-size $T\"; fi\nvllm serve a/b $X\n", ["model_path: a/b\n"], ["line 2: `X` is not set here: the script's caller may set it"]),
+        "command", "T=${T:-1}\nif [ \"$T\" -gt 1 ]; then X=\"--tensor-parallel-size $T\"; fi\nvllm serve a/b $X\n", ["model_path: a/b\n"], ["line 2: `X` is `--tensor-parallel-size 1` under a condition, which does not hold here"]),
     "an engine that the script does not run": (
         "command", "M=a\nif [ $M = a ]; then vllm serve A/A; else vllm serve B/B; fi\n", ["model_path: A/A", "model_path: B/B"], ["b: not carried over: line 2: as it is, the script does not run it"]),
     "patterns that shopt changes": ("command", "shopt -s nocasematch\nX=ABC\n[[ $X == abc ]] && M=a/a || M=b/b\nvllm serve $M\n", [], ["line 3: `M` is set under a condition"]),
@@ -490,7 +490,7 @@ INLINE = {
         "command", "sudo -n nvidia-smi -pl 300\nsudo nvidia-smi -q\nvllm serve a/b\n", ["model_path: a/b"], ["line 1: `sudo -n nvidia-smi -pl 300`, which sets the GPUs up"]),
     "engines by other modules": (
         "command", "python3 -m vllm.entrypoints.api_server --port 1\npython3 -m sglang_router.launch_server --model-path a/b\npython -m sglang.bench_serving --model a/b\nvllm serve a/b\n",
-        ["model_path: a/b"], ["line 1: `python3 …` runs an engine", "line 2: `python3 …` runs an engine", "line 3: `python …`, which is not read"]),
+        ["model_path: a/b"], ["line 1: `vllm.entrypoints.api_server` is vLLM's demo server", "line 2: `python3 …` runs an engine", "line 3: `python …`, which is not read"]),
     "a unit, a Compose file and a script that a script writes": (
         "command", "cat >/etc/systemd/system/v.service <<E\n[Service]\nExecStart=/v/bin/vllm serve a/b\nE\nsudo tee /x.sh >/dev/null <<'E'\nvllm serve a/b\nE\n"
         "cat >c.yml <<E\nservices: {v: {\nimage: vllm/vllm-openai}}\nE\ncat <<E\nusage: vllm serve M\nE\nvllm serve c/d\n", ["model_path: c/d"],
@@ -622,7 +622,7 @@ INLINE = {
     "an engine that is piped": ("command", "echo 'vllm serve a/b' | sudo bash\necho 'vllm serve a/b' | cat\nvllm serve c/d\n", ["model_path: c/d"], ["runs the text that is piped to it; write it as a command"]),
     "what llama-swap says and how it stops": ("llama-swap", "sendLoadingState: true\nmodels:\n  a: {cmd: llama-server -m /a.gguf --port 9999, cmdStop: 'kill -9 ${PID}'}\n  b: {cmd: llama-server -m /b.gguf --port 9998, cmdStop: 'kill ${PID}'}\n", ["port: 9999"], ["line 1: `sendLoadingState:`, a setting of the proxy", "a: not carried over: line 3: `cmdStop`"]),
     "two models at one port": ("llama-swap", "models:\n  a: {cmd: llama-server -m /a.gguf --port 9999}\n  b: {cmd: llama-server -m /b.gguf --port 9999}\n", ["port: 9999", "port: 5802"], ["line 3: port 9999, which `a` has, too"]),
-    "what is calculated": ("command", "P=8080\nQ=$((P+1))\nvllm serve a/b --port $Q\n", ["port: ${B_Q}"], ["line 2: `Q` is set from `$((…))`, which recipectl does not calculate"]),
+    "what is calculated": ("command", "P=8080\nQ=$((P+1)) R=$(( -7 / 2 + (${C:-64} % 10) * 3 ))\nS=$(( $(nproc) * 2 ))\nvllm serve a/b --port $Q --max-num-seqs $R --seed $S\n", ["port: 8081", "max_num_seqs: 9", "seed: \"${B_S}\""], ["line 2: `${C}` has its default value here, `64`", "line 3: `S` is set from `$((…))` of numbers that are not known"]),
     "a folder above the script's": ("command", 'R="$(cd "$(dirname "${BASH_SOURCE[0]}")/../no-such" && pwd)"\nvllm serve $R/m\n', ["/no-such/m\n"], []),
     "a short name of SGLang": ("vllm-studio", '{"id":"x","model_path":"a/b","backend":"sglang","extra_args":{"tp":2}}', ["extra_args:\n  tp: 2"], []),
     "what only clears up": (
@@ -700,6 +700,47 @@ INLINE = {
         ["line 2: `prlimit --pid $! --nofile=9`; see `service:`\n# Not carried over: line 2: `taskset -cp 0-3 $!`; see", "model_path: c/d\nenv_vars:\n  VLLM_TORCH_PROFILER_DIR: gs://b/x\n"], []),
     "tests that a shell cannot read": (
         "command", "X=\nif [ ! \"$X\" =rod ]; then A=1; else A=2; fi\n\"$X\" ] && B=4\nvllm serve a/b --seed $A --port ${B:-8009}\n", ["seed: 2", "port: 8009"], []),
+    "a limit of a value that is not known": (
+        "command", 'N=$(nproc)\n[ "$N" -lt 1 ] && N=1\nT=${T:-4}\nif [[ $T -gt $N ]]; then T=$N; fi\nvllm serve a/b --max-num-seqs $N --tensor-parallel-size $T\n',
+        ["max_num_seqs: ${B_N}\n", "tensor_parallel_size: 4\n"], ["line 2: `N` is set under a condition; its value here is `${N}`"]),
+    "conditions on what the caller could set": (
+        "command", 'L=8192; [ "$QUICK" = 1 ] && L=1024\nif [[ "$MODE" == "eval" ]]; then P=(--enforce-eager); else P=(--seed 1); fi\n[ -n "$LORA" ] && P+=(--enable-lora)\n'
+        'case "$1" in small) T=1;; large) T=2;; esac\nif [ "$HOME" = /x ]; then E=1; fi\nvllm serve a/b --max-model-len $L "${P[@]}" --tensor-parallel-size $T --port 100$E\n',
+        ["max_model_len: 8192\n", "seed: 1\n", "tensor_parallel_size: 1\n", "port: 1001\n"],
+        ["line 1: `QUICK` is not set here: the script's caller may set it", "line 1: `L` is `1024` under a condition, which does not hold here", "line 2: `P` is `--enforce-eager` under a condition",
+         "line 3: `P` is `… --enable-lora` under a condition", "line 4: `T` is set under a condition; its value here is `1`"]),
+    "engines of which a script runs one": (
+        "command", 'if [ "$#" -gt 1 ]; then\nexec llama-server "$@"\nfi\nif [[ $ISL -eq 1024 ]]; then\nvllm serve a/b --port 1 --seed 1\nelse\nvllm serve a/b --port 1 --seed 2\nfi\n',
+        ["# ── b-2.yaml", "# The script ran only one of them.\nconflicts: [b]"], ["line 1: `$#` is 0 here", "line 4: as it is, the script does not run it", "line 2: `llama-server`: the command names no model"]),
+    "what a unit of Docker's client has": (
+        "unit", "[Service]\nUser=svc\nGroup=docker\nEnvironmentFile=/etc/none\nExecStartPre=/usr/bin/docker pull vllm/vllm-openai\nExecStop=docker stop -t 60 v\n"
+        "ExecStart=docker run --name v --gpus all -v kc:/cache -v /d/hf/:/root/.cache/huggingface/ -v /t:/root/.triton/cache -e VLLM_API_KEY=${VLLM_API_KEY} -e TORCHINDUCTOR_CACHE_DIR=/cache/i -p 8000:8000 vllm/vllm-openai --model a/b\n",
+        ["HF_HOME: /d/hf\n", "TRITON_CACHE_DIR: /t\n", "TimeoutStopSec: '60'"],
+        ["line 2: User=svc of Docker's client", "line 3: Group=docker of Docker's client", "line 5: ExecStartPre=/usr/bin/docker pull", "it ran as the image's user", "`VLLM_API_KEY`, which may be in /etc/none",
+         "`TORCHINDUCTOR_CACHE_DIR=/cache/i`, a path of a volume"]),
+    "placeholders in a unit": ("unit", "[Service]\nUser=u\nExecStart=/v/bin/vllm serve a/b --port @PORT@\n", [], ["line 3: fill in `@PORT@`"]),
+    "a placeholder in a mount": ("unit", "[Service]\nExecStart=docker run -v /home/<user>/hf:/root/.cache/huggingface vllm/vllm-openai --model a/b\n", [], ["line 2: fill in `<user>`"]),
+    "a script that a unit's shell sources": ("unit", "[Service]\nExecStart=bash -lc 'source /none/run.sh 0.0.0.0'\n", [], ["run `recipectl import command /none/run.sh` if it is a script"]),
+    "what stands before an engine": (
+        "command", "#SBATCH --output=/x.log\n#SBATCH --container-mounts=/a:/w\npip install vllm==0.8.5\nrm -rf /c\npython3 -m vllm.entrypoints.cli.main bench serve --model a/x\nexport HF_TOKEN=$(cat /t)\nexport HUGGING_FACE_HUB_TOKEN=$HF_TOKEN\n"
+        "MODEL_KEY=qwen2.5-coder-32b CUDA_VISIBLE_DEVICES=-1 vllm serve a/b\n", ["gpus: none", "MODEL_KEY: qwen2.5-coder-32b", "# Not carried over: line 3: `pip install vllm==0.8.5`", "# Not carried over: line 4: `rm -rf /c`"],
+        ["line 1: `#SBATCH --output=/x.log`", "its paths are those of a container", "line 5: `python3 …`, which is not read", "`HUGGING_FACE_HUB_TOKEN`, an earlier name of HF_TOKEN"]),
+    "services in networks of their own, and others": (
+        "compose", 'services:\n  a: {image: "vllm/vllm-openai:v1", command: --model a/b, runtime: habana}\n  b: {image: "vllm/vllm-openai:v1", command: --model a/c}\n  c: {image: "$IMG", command: "$SPEC --port 8080"}\n'
+        '  d: {build: ., entrypoint: /usr/local/bin/llama-swap}\n  e: {image: "ghcr.io/ggml-org/llama.cpp:server", command: ["-m /m/e.gguf", "--embedding"]}\n',
+        ["port: 8001"], ["line 2: the runtime `habana`", "b: not carried over: line 3: port 8000, which `a` has, too", "line 4: the service `c`: the image `${IMG}` does not tell its engine",
+                         "line 5: the service `d`: llama-swap starts its models; run", "line 6: the service `e`: `-m /m/e.gguf` is one word"]),
+    "words of a build of llama.cpp's own": (
+        "llama-swap", "captureBuffer: 15\nhooks: {on_startup: {preload: [x, a]}}\nmodels:\n  a:\n    cmd: /opt/ik/ik-llama-server -m /a.gguf -ngld 9 --flash-attn\n    aliases: [n]\n    env: [HIP_VISIBLE_DEVICES=-1]\n"
+        "  b:\n    cmd: llama-server -m /b.gguf -fa\n    aliases: [n]\n  c:\n    cmd: docker run -v <ROOT>/v:/m vllm/vllm-openai --model /m/x\n",
+        ["args: [-ngld, '9', --flash-attn]", "gpus: none", "flash-attn: 'on'"],
+        ["line 1: `captureBuffer:`, a setting of the proxy", "line 2: `x` of `hooks.on_startup.preload`, which is no model", "line 10: the name `n` of a and b, which llama-swap refuses", "line 12: model `c`: fill in `<ROOT>`"]),
+    "a key that Quadlet does not know": ("quadlet", "[Container]\nImage=ghcr.io/ggml-org/llama.cpp:server\nEeec=llama-server -hf a/b\n", [], ["`Eeec=` (line 3) is no key of [Container]"]),
+    "what VLLM Studio's present release passes": (
+        "vllm-studio", '[{"id": "a", "model_path": "/m/GLM-5.1", "backend": "sglang", "tool_call_parser": "glm45", "dtype": "half"},\n{"id": "b", "model_path": "/m/MiniMax-M2", "tp": 2},\n{"id": "c", "model_path": "/m/c.gguf", "backend": "llamacpp", "max_num_seqs": 256}]',
+        ["tool_call_parser: glm45", "# Earlier releases of VLLM Studio did not pass it to SGLang.\ndtype: half", "# VLLM Studio ran one model at a time, at one port.\nconflicts: [a]", "conflicts: [a, b]", "# Only some releases of VLLM Studio pass it"],
+        ["line 1: `--enable-metrics`, which VLLM Studio's present release passes", "`reasoning_parser`: VLLM Studio's present release passes `glm45` for this name, earlier ones nothing",
+         "line 2: `tool_call_parser`: VLLM Studio's present release passes `minimax-m2`", "line 2: `--enable-expert-parallel`"]),
     "functions whose effect depends on a value": (
         "command", 'f(){ if test -n "$X"; then unset PORT; fi; }\ng(){ if [ "$MODE" = prod ]; then M=x; fi; }\nh(){ N=x; [ -n "$2" ] && i; }; i(){ h; }\n'
         "PORT=5; M=y; N=z; MODE=dev; f; g; MODE=prod; g; h a; N=z; i\nvllm serve a --port $PORT\nvllm serve $M\nvllm serve $N\nvllm serve a/b\n", ["model_path: a/b"],

@@ -258,8 +258,8 @@ LOST = {
     "a default, even before another command": ("M=${M:-/m}\nvllm serve $M", "line 1: `${M}` has its default value here, `/m`"),
     "a condition": ("M=/a\nif [ -d /b ]; then M=/b; fi\nvllm serve $M", "`M` is set under a condition; its value here is `/b`"),
     "a secret flag": ("python3 -m sglang.launch_server --model-path /m --api-key sk-abcdefghijklmnop", "the secret of `--api-key`"),
-    "one under a condition, without another value": ('if [ "$D" = 1 ]; then E=--enforce-eager; fi; vllm serve /m $E', "`E` is set under a condition; its value here is `--enforce-eager`"),
-    "one after a test": ('[ "$D" = 1 ] && E=--enforce-eager; vllm serve /m $E', "`E` is set under a condition"),
+    "one under a condition, without another value": ('if [ "$D" = 1 ]; then E=--enforce-eager; fi; vllm serve /m $E', "`E` is `--enforce-eager` under a condition, which does not hold here"),
+    "one after a test": ('[ "$D" = 1 ] && E=--enforce-eager; vllm serve /m $E', "`E` is `--enforce-eager` under a condition"),
     "what else a container runs": ('docker run x/vllm bash -c "pip install x && vllm serve /m"', "`pip install x` in the container"),
     "no GPUs": ("docker run vllm/vllm-openai --model /m", "the container was given no GPUs"),
 }  # fmt: skip
@@ -675,7 +675,7 @@ def test_what_no_engine_takes_is_named_and_a_default_does_not_contradict_extra_a
 
 
 @pytest.mark.parametrize(("wrapper", "told"), [
-    ("/usr/bin/tini -s --", ""), ("gosu app", "see `user:`"), ("strace -f -o /tmp/x", "for a similar setting"),
+    ("/usr/bin/tini -s --", ""), ("gosu app", "see `user:`"), ("strace -f -o /tmp/x", "the engine runs without it"),
     ("/sbin/ip netns exec vpn", "the engine uses the network of this host"),
     ("op run --env-file=/etc/x --", "put what it gives into `secrets:`"),
 ])  # fmt: skip

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shlex
 from pathlib import Path
 
 import click
@@ -25,26 +24,16 @@ from recipectl.importers import (
     llama_swap,
     quadlet,
     running,
+    scripts,
     shell,
-    shell_inline,
     systemd_unit,
     vllm_recipes,
     vllm_studio,
 )
-from recipectl.importers.command import (
-    Command,
-    NoEngineError,
-    OtherProgramError,
-    command_from_words,
-    program_shown,
-)
-from recipectl.importers.draft import AS_IT_RUNS, Draft, redacted
-from recipectl.importers.from_command import draft_from_command
+from recipectl.importers.command import Command, command_from_words
+from recipectl.importers.draft import AS_IT_RUNS, Draft
 from recipectl.importers.lines import errors_at, place_of, placed
 from recipectl.importers.shapes import mapping
-from recipectl.importers.shell_programs import has_effect, hidden_engine, may_run_engine, what_it_is
-from recipectl.importers.unwrapping import unwrapped
-from recipectl.importers.variables import keep_cache
 from recipectl.place import Place
 from recipectl.systemd.store import Store
 
@@ -71,42 +60,16 @@ def import_() -> None:
 @_OUTPUT
 def command_(words: tuple[str, ...], folder: Path | None) -> int:
     """A shell script's engine commands, or one after `--`."""
-    drafts: list[Draft] = []
-    not_carried_over: list[str] = []
-    refusals: list[str] = []
-    lost_before_engine: list[str] = []  # what the script lost at commands of other programs
-    for command in (inner for outer in _commands(words) for inner in shell_inline.opened(outer)):
-        program_words = unwrapped(command).words
-        if program_words and not command.refusal and not has_effect(program_words):
-            lost_before_engine += command.lost_before
-            continue
-        try:
-            if not may_run_engine(program_words):
-                raise NoEngineError(shlex.join(command.words))
-            drafts.append(_draft(command))
-            lost = (*lost_before_engine, *drafts[-1].not_carried_over)
-            drafts[-1].not_carried_over = [*dict.fromkeys(lost)]
-            lost_before_engine = []
-        except NoEngineError as error:
-            lost_before_engine += command.lost_before
-            if not isinstance(error, OtherProgramError) and (refusal := hidden_engine(program_words)):
-                refusals.append(placed(refusal, command.place))
-                continue
-            other = program_words or command.words
-            sentence = f"`{redacted(program_shown(other))}`, {what_it_is(other)}"
-            not_carried_over.append(placed(sentence, command.place))
-        except UsageError as error:
-            lost_before_engine += command.lost_before
-            refusals.append(placed(str(error), command.place))
-    if not drafts and not refusals:
-        _refuse_other(words[0], not_carried_over)
-    if drafts:
-        let_share_gpus(drafts)
-        output(drafts, folder, [*not_carried_over, *lost_before_engine])
+    imported = scripts.imported(_commands(words))
+    if not imported.drafts and not imported.refusals:
+        _refuse_other(words[0], imported.not_carried_over)
+    if imported.drafts:
+        let_share_gpus(imported.drafts)
+        output(imported.drafts, folder, imported.not_carried_over)
     file = words[0] if len(words) == 1 and _is_file(words[0]) else ""
-    for refusal in refusals:
+    for refusal in imported.refusals:
         click.echo(placed(refusal, file), err=True)
-    return 2 if refusals else 0
+    return 2 if imported.refusals else 0
 
 
 def _refuse_other(source: str, not_carried_over: list[str]) -> None:
@@ -139,6 +102,7 @@ def vllm_studio_(source: str, folder: Path | None) -> int:
             parts = (source, place_of(node, *keys), f"recipe {name}" if name else "")
             click.echo(placed(str(error), ": ".join(filter(None, parts))), err=True)
             status = error.status
+    vllm_studio.set_conflicts(drafts)
     return output(drafts, folder) or status
 
 
@@ -271,15 +235,6 @@ def process_(pid: int | None, port: int | None, folder: Path | None) -> int:
     if (pid is None) == (port is None):
         raise UsageError("give a PID or --port: one of them")
     return output([running.draft(pid or running.pid_on_port(port or 0), port)], folder)
-
-
-def _draft(command: Command) -> Draft:
-    """The recipe of a command. The cache of another user, or of one without a network, is kept or named."""
-    draft = draft_from_command(command)
-    user = draft.fields.get("user", "")
-    if user or "HF_HUB_OFFLINE" in draft.fields.get("env_vars", {}):
-        keep_cache(draft, user, None if user else "")
-    return draft
 
 
 def _commands(words: tuple[str, ...]) -> list[Command]:

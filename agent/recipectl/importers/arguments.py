@@ -30,6 +30,7 @@ class _Arguments:
     """The keys of a recipe that give an engine its options."""
 
     backend: str
+    has_binary: bool  # the program stays that of the command
     fields: dict[str, Any] = field(default_factory=dict)
     extra_args: dict[str, Any] = field(default_factory=dict)
     args: list[str] = field(default_factory=list)
@@ -37,8 +38,13 @@ class _Arguments:
 
     def add(self, option: GivenOption) -> None:
         """Add an option to a field, else to `extra_args`, else as it is to `args`."""
-        if not option.values and "on" in (shipped_options(self.backend).choices(option.flag) or ()):
+        is_bare = not option.values and "on" in (shipped_options(self.backend).choices(option.flag) or ())
+        if is_bare:
             self.notes.append(f"`{option.name}` alone, which means `on` in older releases")
+        if _is_renamed(option) or (is_bare and self.has_binary):
+            self.args += option.raw
+            return
+        if is_bare:
             option = replace(option, values=("on",), raw=(*option.raw, "on"))
         key = self._field(option)
         flag = ENGINES[self.backend].flags[key] if key else None
@@ -65,11 +71,16 @@ class _Arguments:
         return None
 
 
+def _is_renamed(option: GivenOption) -> bool:
+    """Whether an option is written by a name of before llama.cpp's `--spec-…`."""
+    return option.flag.startswith("--spec-") and option.name != option.flag
+
+
 def set_arguments(draft: Draft, backend: str, options: list[GivenOption], stray_words: list[str]) -> None:
     """Set the keys of a draft that give the engine its options; what they lose is named."""
     options = _last_of_each(backend, _with_all_names(options))
     nodes, node_options = nodes_value(backend, options)
-    arguments = _Arguments(backend)
+    arguments = _Arguments(backend, has_binary="binary" in draft.fields)
     ordered = _kept_in_order(backend, options)
     for option in options:
         values = option.values or tuple(filter(None, (option.raw[0].partition("=")[2],)))

@@ -17,12 +17,18 @@ _MODEL_WORDS = re.compile(
 )
 # Programs whose arguments are shown: what is secret in them is hidden in any sentence (`redacted`).
 _WITHOUT_SECRETS = re.compile(
-    r"((docker|podman|nerdctl) (stop|kill|rm|pause)|systemctl|kill|pkill|killall|modprobe|sysctl|mount|umount"
-    r"|swapoff|chmod|chown|cp|mv|ln|ip|ethtool|nvidia-smi|pip3? install|apt(-get)? install) "
+    r"((docker|podman|nerdctl) (stop|kill|rm|pause)|rm|systemctl|kill|pkill|killall|modprobe|sysctl|mount"
+    r"|umount|swapoff|chmod|chown|cp|mv|ln|ip|ethtool|nvidia-smi|pip3? install|apt(-get)? install) "
+)
+# What somebody must fill in, wherever it stands: `__PORT__`, `@PORT@`, `/home/<user>/x`.
+PLACEHOLDER = re.compile(
+    r"__[A-Z][A-Z0-9_]*[A-Z0-9]__|@[A-Z][A-Z0-9_]+@|(?<=/)<\w[\w .-]*>|^<\w[\w .-]*>(?=/)"
 )
 ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)\Z", re.S)
 
 
+# Where the value of a variable was that a command takes from its environment.
+OF_CALLER = "which the caller had"
 # What is said of a login shell, and of an interactive one.
 READS_PROFILE = "such a shell reads files of its user (~/.profile, ~/.bashrc), which may set variables"
 
@@ -61,6 +67,8 @@ class Command:
     substituted: frozenset[str] = frozenset()  # variables of the host for what a substitution gives
     refusal: str = ""
     condition: int | None = None  # the line of the test that decides whether it runs
+    branches: dict[int, int] = field(default_factory=dict)  # line of an `if`, `case` or `||` -> its part
+    is_skipped: bool = False  # the script does not run it, as it is
 
     def stand_at(self, place: str) -> None:
         """Put a place in front of its own, and of those of what it lost: it stands within something else."""
@@ -87,6 +95,7 @@ def template_in(words: Sequence[str]) -> str | None:
     text = " ".join(words)
     is_split = any(word.endswith(("{{", "{%")) for word in words)
     match = re.search(r"\{[{%].{0,60}?([}%]\}|\Z)", text if is_split else "".join(words[:1]))
+    match = match or next(filter(None, map(PLACEHOLDER.search, words)), None)
     return match[0] if match else None
 
 

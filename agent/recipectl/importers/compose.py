@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from recipectl.engines.registry import ENGINES
 from recipectl.errors import RecipectlError, UsageError
 from recipectl.importers import go_yaml
 from recipectl.importers.command import Command, NoEngineError, script_in
@@ -20,7 +21,7 @@ from recipectl.importers.container_options import Container
 from recipectl.importers.containers import engine_command
 from recipectl.importers.draft import STAYS_DOWN, Draft, host_variable
 from recipectl.importers.from_command import draft_from_command, model_name
-from recipectl.importers.lines import at, errors_at, node_of, place_of
+from recipectl.importers.lines import at, errors_at, node_of, place_of, placed
 from recipectl.importers.mounts import Mounts
 from recipectl.importers.secret_names import is_likely_secret
 from recipectl.importers.shapes import mapping, refuse_private, sequence
@@ -77,14 +78,31 @@ def compose_drafts(text: str, source: str) -> tuple[list[Draft], list[str]]:
         left_out.append(f"COMPOSE_FILE={files} of {folder / '.env'}, which may name further files; {_WHOLE}")
     with errors_at(source):
         mounted = sources(data, folder, variables, left_out)
+    places = []
     for name, service in services.items():
         try:
             drafts.append(_service_draft(str(name), service, root, folder, source, mounted, variables))
+            places.append(place_of(root, "services", str(name)))
         except UsageError as error:
             fault = "runs no engine" if isinstance(error, NoEngineError) else str(error)
             place = place_of(root, "services", str(name), *map(str, error.key or ["image"]))
             left_out.append(f"{place}: the service `{name}`: {fault}")
+    _give_own_ports(drafts, places)
     return drafts, left_out
+
+
+def _give_own_ports(drafts: list[Draft], places: list[str]) -> None:
+    """Give a recipe another port than those before it: each container had a network of its own."""
+    ports = [draft.fields.get("port", ENGINES[draft.fields["backend"]].port) for draft in drafts]
+    holders: dict[int, str] = {}
+    for draft, port, place in zip(drafts, ports, places, strict=True):
+        own_port = port
+        while own_port in holders or (own_port != port and own_port in ports):
+            own_port += 1
+        if own_port != port:
+            draft.set("port", own_port)
+            draft.not_carried_over.append(placed(f"port {port}, which `{holders[port]}` has, too", place))
+        holders[own_port] = draft.name
 
 
 def _service_draft(

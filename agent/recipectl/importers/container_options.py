@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 
 from recipectl.compiler.secrets import looks_secret
 from recipectl.errors import RecipectlError
-from recipectl.importers.command import assignment
+from recipectl.importers.command import OF_CALLER, assignment
 from recipectl.importers.container_gpus import csv_fields, gpus_of_option, set_gpu_variable
+from recipectl.importers.container_ports import published
 from recipectl.importers.draft import VARIABLE_ALONE, VARIABLE_START
 from recipectl.importers.lines import placed
 from recipectl.importers.mounts import Mounts
@@ -72,13 +73,13 @@ class Container:
         self.places[value.partition("=")[0]] = self.place
         pair = assignment(value)
         if pair and VARIABLE_ALONE.fullmatch(pair[1]) and looks_secret(pair[0], "x"):
-            self.secrets[pair[0]] = "which the caller had"
+            self.secrets[pair[0]] = OF_CALLER
         elif pair:
             self.environment |= [pair]
         elif value in self.caller_environment:
             self.environment[value] = self.caller_environment[value]
         elif looks_secret(value, "x"):
-            self.secrets[value] = "which the caller had"
+            self.secrets[value] = OF_CALLER
         else:
             self.leave_out(f"the variable `{value}` of the caller; set it in `env_vars:`")
 
@@ -125,33 +126,24 @@ class Container:
         self.mounts.add(target, source, self.place, is_read_only=bool(is_read_only))
 
     def add_port(self, value: str) -> None:
-        if ranges := re.fullmatch(r"(.*:)?([0-9]+)-([0-9]+):([0-9]+)-([0-9]+)(/.*)?", value):
-            address, kind = ranges[1] or "", ranges[6] or ""
-            first, last, inside = (int(ranges[number]) for number in (2, 3, 4))
-            for number in range(min(last - first, 1000) + 1):
-                self.add_port(f"{address}{first + number}:{inside + number}{kind}")
-            return
-        if alone := re.fullmatch("([0-9]+)-[0-9]+(/.*)?", value):
+        """Add what `--publish` says, which may be a range."""
+        ports, is_first_of_range = published(value)
+        if is_first_of_range:
             self.leave_out(f"the published range {value}: its first port counts")
-            value = alone[1]
-        if port_range := re.fullmatch(r"((?:.*:)?[0-9]+)-[0-9]+:([0-9]+(?:/.*)?)", value):
-            self.leave_out(f"the published range {value}: its first port counts")
-            value = f"{port_range[1]}:{port_range[2]}"
-        address, host_port, container_port = ["", "", *value.rsplit(":", 2)][-3:]
-        container_port = container_port.split("/")[0]
-        for text in filter(None, (host_port, container_port)):
-            if not text.isdecimal() and VARIABLE_START not in text:
-                self.leave_out(f"the published port `{value}`, which is no number")
-                return
-        if not host_port:
-            self.leave_out(
-                f"the published port {value} was any free one of the host; it is {container_port} here"
-            )
-        if container_port in self.ports:
-            self.leave_out(f"the published port {value}: a model has one address")
-            return
-        self.ports[container_port] = (address.strip("[]"), host_port or container_port)
-        self.places[container_port] = self.place
+        for port in ports:
+            address, host_port, inner = ["", "", *port.rsplit(":", 2)][-3:]
+            inner = inner.split("/")[0]
+            numbers = filter(None, (host_port, inner))
+            if any(not text.isdecimal() and VARIABLE_START not in text for text in numbers):
+                self.leave_out(f"the published port `{port}`, which is no number")
+                continue
+            if not host_port:
+                self.leave_out(f"the published port {port} was any free one of the host; it is {inner} here")
+            if inner in self.ports:
+                self.leave_out(f"the published port {port}: a model has one address")
+                continue
+            self.ports[inner] = (address.strip("[]"), host_port or inner)
+            self.places[inner] = self.place
 
     def add_gpus(self, value: str) -> None:
         """Add what `--gpus` says."""
@@ -238,6 +230,11 @@ class Container:
         self.network = value
         self.places["network"] = self.place
 
+    def set_runtime(self, value: str) -> None:
+        self.runtime = value
+        if value not in ("", "nvidia", "amd", "runc", "crun", "io.containerd.runc.v2"):
+            self.leave_out(f"the runtime `{value}`, whose devices and engine this host may not have")
+
     def set_pod(self, value: str) -> None:
         self.is_in_pod = True
         self.leave_out(f"the pod `{value}`, which published its ports; see `host:` and `port:`")
@@ -295,6 +292,6 @@ _HANDLERS: Mapping[str, Callable[[Container, str], None]] = {
     "--restart": Container.set_restart,
     "--secret": Container.add_secret,
     "--label": Container.add_label,
-    "--runtime": lambda container, value: setattr(container, "runtime", value),
+    "--runtime": Container.set_runtime,
     "--workdir": lambda container, value: setattr(container, "folder", value),
 }

@@ -166,19 +166,19 @@ def _refuse_unknown(image: str, words: list[str]) -> None:
     inner = unwrapped(Command({}, words)).words
     if inner and program(inner):
         return
-    if "llama-swap" in image:
-        fault = f"the image `{image}` starts its models itself"
+    if "llama-swap" in image or program_name(words).startswith("llama-swap"):
+        fault = f"the image `{image}` starts its models itself" if image else "llama-swap starts its models"
         raise UsageError(f"{fault}; run `recipectl import llama-swap` with its configuration")
     if _OTHER.match(" ".join((program_name(words), *words[1:]))):
         raise OtherProgramError(f"`{program_shown(words)}` in the image `{image}` runs no engine")
     is_unknown = not image or VARIABLE_START in _without_tag(image)
-    tells_nothing = is_unknown and (not words or words[0].startswith("-"))
+    tells_nothing = is_unknown and (not words or words[0].startswith(("-", VARIABLE_START)))
     is_other = not re.search("vllm|sglang|(?<!o)llama(?!-swap)", _without_tag(image))
     if is_other and not tells_nothing and not is_given_model([*words, ""]):
         raise NoEngineError(f"the image `{image}` runs no known engine (vllm, sglang, llama-server)")
     shown = f"the image `{image}`" if image else "the image that is built"
     fault = f"{shown} does not tell its engine; if it runs one, write its program as the entrypoint"
-    if words and not words[0].startswith("-"):
+    if words and not words[0].startswith(("-", VARIABLE_START)):
         what = "is a script" if words[0].endswith(".sh") else "does not show its engine"
         fault = f"`{program_shown(words)}` of {shown} {what}; write the engine's command instead"
     raise UsageError(f"{fault}, {AS_IT_RUNS}")

@@ -13,7 +13,7 @@ from recipectl.engines import flags
 from recipectl.engines.options import shipped_options
 from recipectl.errors import UsageError
 from recipectl.importers.arguments import SECRET_FLAG, set_arguments
-from recipectl.importers.command import Command, NoEngineError, template_in
+from recipectl.importers.command import OF_CALLER, PLACEHOLDER, Command, NoEngineError, template_in
 from recipectl.importers.containers import command_in_container
 from recipectl.importers.draft import (
     VARIABLE_END,
@@ -39,6 +39,9 @@ _PATH_OPTION = re.compile(
 )
 # Variables of folders, beside those of libraries.
 _FOLDERS = ("HF_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "VLLM_CACHE_ROOT", "TRITON_CACHE_DIR")
+_TWO_WORDS = re.compile(
+    r"(-m|-hf|-c|-ngl|--(model|model-path|host|port|hf-repo|served-model-name|alias)) +\S"
+)
 _TEMPLATE = re.compile(r"\{\{ *[\w.-]+ *(\|[^}]*)?\}\}|^\{\{\Z")
 _PLACEHOLDER = re.compile(
     r"^<([A-Z][A-Z0-9_ .-]*|[A-Za-z]\w*[ _.-][\w .-]*|model|path|port|host|name)>$|^[^%]*\{\{ *[\w.-]+ *\}\}"
@@ -100,6 +103,8 @@ def _draft(command: Command, name: str | None, origin: str) -> Draft:
             f"`{options_shown}` of the interpreter; python(1) has variables for them"
         )
     for variable, source in command.secrets.items():
+        if command.unread_files and source == OF_CALLER:
+            source = f"which may be in {command.unread_files[0]}"
         set_secret(draft, variable, source)
         sentence = f"the value of `{variable}`, {source}: write it into its file"
         draft.not_carried_over.append(placed(sentence, command.places.get(variable, "")))
@@ -113,7 +118,7 @@ def _draft(command: Command, name: str | None, origin: str) -> Draft:
 
 def _refuse_template(command: Command) -> None:
     """UsageError for a command, or a variable of its environment, that a template has still to fill in."""
-    values = (_TEMPLATE.search(value) for value in command.environment.values())
+    values = (_TEMPLATE.search(value) or PLACEHOLDER.search(value) for value in command.environment.values())
     template = template_in(command.words) or next((match[0] for match in values if match), None)
     if template:
         raise UsageError(f"fill in `{redacted(template)}`")
@@ -157,6 +162,8 @@ def _arguments(engine: Program, command: Command, draft: Draft, notes: list[str]
     relative = [word for before, word in pairwise(("", *arguments)) if _is_file(before, word)]
     arguments = [_absolute(word, command, relative) for word in arguments]
     for before, word in pairwise(("", *arguments)):
+        if _TWO_WORDS.match(word):
+            raise UsageError(f"`{redacted(word)}` is one word, which no engine reads; make it two")
         if _PLACEHOLDER.search(word):
             is_secret = SECRET_FLAG.search(before) or SECRET_FLAG.search(word.partition("=")[0])
             raise UsageError(f"fill in {'the key of the API' if is_secret else f'`{redacted(word)}`'}")

@@ -29,6 +29,8 @@ _Map = Mapping[str, Any]
 # Keys for the proxy in front of the models; units have no proxy.
 _PROXY_KEYS = (
     "peers", "profiles", "selectors", "upstream", "store", "performance", "sendLoadingState", "unloadTimeout",
+    "logLevel", "logTimeFormat", "logToStdout", "logRequests", "includeAliasesInList", "metricsMaxInMemory",
+    "captureBuffer", "ui",
 )  # fmt: skip
 _MODEL_PROXY_KEYS = """
     cmdStop proxy filters metadata concurrencyLimit timeouts capabilities compat unlisted useModelName
@@ -36,8 +38,7 @@ _MODEL_PROXY_KEYS = """
     """.split()  # noqa: SIM905  (a list one can read)
 _KEYS = {
     *_PROXY_KEYS, "apiKeys", "models", "groups", "macros", "startPort", "healthCheckTimeout", "hooks",
-    "globalTTL", "routing", "matrix", "logLevel", "logTimeFormat", "logToStdout", "logRequests",
-    "includeAliasesInList", "metricsMaxInMemory", "captureBuffer", "ui",
+    "globalTTL", "routing", "matrix",
 }  # fmt: skip
 # The keys with macros that are read here; each model has macros of its own.
 _READ_WITH_MACROS = ("groups", "routing", "matrix", "hooks", "healthCheckTimeout", "globalTTL", "startPort")
@@ -98,6 +99,8 @@ def imported(config: _Map, source: str, root: Any = None) -> Imported:
         port = _set_own_port(draft, holders, port, place_of(root, "models", str(name), "cmd"))
         draft.name = unique_name(draft.name, {other.name for other in by_model.values()})
         by_model[str(name)] = draft
+    aliases = {name: {name, *_aliases(models[name])} for name in by_model}
+    not_carried_over += _of_several_models(aliases, preloaded - {*models}, root)
     set_conflicts(by_model, groups)
     names = {
         alias: draft.name
@@ -109,6 +112,22 @@ def imported(config: _Map, source: str, root: Any = None) -> Imported:
     not_carried_over += [_OTHER_MACHINES] if by_model else []
     gateway = {"listen": _LISTEN} | ({"names": names} if names else {})
     return Imported(list(by_model.values()), gateway, not_carried_over)
+
+
+def _of_several_models(aliases: Mapping[str, set[str]], preloaded: set[str], root: Any) -> Iterator[str]:
+    """What must be said of names that several models have, and of preloaded names that none has."""
+    holders: dict[str, list[str]] = {}
+    for name, own_names in aliases.items():
+        for alias in sorted(own_names):
+            holders.setdefault(alias, []).append(name)
+    for alias, names in holders.items():
+        if len(names) > 1:
+            fault = f"the name `{alias}` of {' and '.join(names)}, which llama-swap refuses"
+            places = place_of(root, "models", names[-1], "aliases")
+            yield placed(f"{fault}; leave it to one of them", places)
+    for name in sorted(preloaded - holders.keys()):
+        fault = f"`{name}` of `hooks.on_startup.preload`, which is no model here"
+        yield placed(fault, place_of(root, "hooks", "on_startup", "preload"))
 
 
 def _what_runs(model: _Map) -> str:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
+from recipectl.errors import UsageError
+from recipectl.importers.command import PLACEHOLDER
 from recipectl.importers.draft import VARIABLE_START, host_variable
 from recipectl.importers.lines import placed
 
@@ -16,6 +18,14 @@ _NOT_OF_ENGINE = re.compile(r"/(dev|proc|sys|run(?!/secrets/)|etc/(localtime|tim
 # Options whose values look like paths, and are names of models, or prefixes of URLs.
 _NAMES = ("--served-model-name", "--alias", "-a", "--root-path", "--api-prefix", "--url-prefix")
 
+
+# The end of a cache's path in a container -> the variable of its folder, and that folder below it.
+_OTHER_CACHES = {
+    "/.triton": ("TRITON_CACHE_DIR", "/cache"), "/.triton/cache": ("TRITON_CACHE_DIR", ""),
+    "/torchinductor_root": ("TORCHINDUCTOR_CACHE_DIR", ""), "/.cache/torch": ("TORCH_HOME", ""),
+    "/.cache/torch_extensions": ("TORCH_EXTENSIONS_DIR", ""), "/.cache/outlines": ("OUTLINES_CACHE_DIR", ""),
+    "/.nv": ("CUDA_CACHE_PATH", "/ComputeCache"), "/.nv/ComputeCache": ("CUDA_CACHE_PATH", ""),
+}  # fmt: skip
 
 NAME_VARIABLES = ("LLAMA_ARG_API_PREFIX", "LLAMA_ARG_ALIAS")
 
@@ -46,6 +56,9 @@ class Mounts:
 
     def add(self, target: str, source: str, place: str, *, is_read_only: bool = False) -> None:
         """Add one mount; `place` is where the original has it."""
+        if placeholder := PLACEHOLDER.search(source):
+            raise UsageError(f"fill in `{placeholder[0]}`")
+        target = target.rstrip("/") or target
         if is_read_only:
             self.read_only.add(target)
         if source.endswith(".volume"):  # of Quadlet
@@ -72,14 +85,19 @@ class Mounts:
             caches["LLAMA_CACHE"] = "/llama.cpp"
         if "VLLM_USE_MODELSCOPE" in environment and not model.startswith("/"):
             caches["MODELSCOPE_CACHE"] = "/modelscope"
+        self._keep_other_caches(environment)
         for target, source in self._of_folders():
-            if target.endswith("/.triton"):
-                environment.setdefault("TRITON_CACHE_DIR", f"{source.rstrip('/')}/cache")
             for name, folder in caches.items():
                 if target.endswith(f"/.cache{folder}"):
                     environment.setdefault(name, source.rstrip("/"))
                 elif target.endswith("/.cache") and name in ("HF_HOME", "LLAMA_CACHE", "MODELSCOPE_CACHE"):
                     environment.setdefault(name, source.rstrip("/") + folder)
+
+    def _keep_other_caches(self, environment: dict[str, str]) -> None:
+        for target, source in self._of_folders():
+            for ending, (name, below) in _OTHER_CACHES.items():
+                if target.endswith(ending):
+                    environment.setdefault(name, source.rstrip("/") + below)
 
     def _of_folders(self) -> list[tuple[str, str]]:
         """The mounts of folders of the host; the others are volumes."""
@@ -121,8 +139,7 @@ class Mounts:
     def own_paths(self, words: list[str], lost: list[str]) -> list[str]:
         """The words with the program's name alone where its file is the image's; such paths are named."""
         sources = [f"{source.rstrip('/')}/" for _, source in self.pairs if source]
-        of_volumes = {target for target, _ in self.pairs} - {target for target, _ in self._of_folders()}
-        volumes = tuple(f"{target.rstrip('/')}/" for target in of_volumes if target)
+        volumes = self._volumes()
         kept = []
         names = _names_in(words)
         for index, word in enumerate(words):
@@ -134,6 +151,11 @@ class Mounts:
             kept.append(word)
         return kept
 
+    def _volumes(self) -> tuple[str, ...]:
+        """Where volumes are in the container, each with a slash behind it."""
+        folders = {target for target, _ in self._of_folders()}
+        return tuple(f"{target.rstrip('/')}/" for target, _ in self.pairs if target and target not in folders)
+
     def own_variables(self, environment: dict[str, str], lost: list[str], places: Mapping[str, str]) -> None:
         """Remove the variables that are paths of the image, which this host does not have; name them."""
         for name, value in [*environment.items()]:
@@ -144,7 +166,8 @@ class Mounts:
             missing = [part for part in parts if not self._is_of_host_or_mounted(part)]
             for part in missing:
                 shown = part if part == value else f"…{part}…"
-                sentence = f"`{name}={shown}`, a path of the image that this host does not have"
+                place = "a volume" if f"{part}/".startswith(self._volumes()) else "the image"
+                sentence = f"`{name}={shown}`, a path of {place} that this host does not have"
                 lost.append(placed(sentence, places.get(name, "")))
             if missing and not name.startswith("LLAMA_ARG_"):  # an option, which may be the model
                 environment[name] = ":".join(part for part in parts if part not in missing)

@@ -86,6 +86,8 @@ def _python_program(interpreter: str, words: list[str]) -> Program | None:
     if module not in _MODULES:
         return program(words) if program_name(words) in ("vllm", "sglang", "llama-server") else None
     arguments = words[2:]
+    if module == "vllm.entrypoints.cli.main" and arguments and arguments[0] != "serve":
+        return None  # as `vllm bench`
     serves = module == "vllm.entrypoints.cli.main" and arguments[:1] == ["serve"]
     return Program(
         _MODULES[module],

@@ -42,6 +42,33 @@ _QUADLET_QUIET = frozenset(
 )
 
 
+# podman-systemd.unit(5); those above belong to them.
+_OTHER_KEYS = frozenset(
+    """
+    AddCapability AddHost AppArmor AutoUpdate CgroupsMode ContainersConfModule DNS DNSOption DNSSearch
+    EnvironmentHost ExposeHostPort GIDMap GlobalArgs Group HealthInterval HealthLogDestination
+    HealthMaxLogCount HealthMaxLogSize HealthOnFailure HealthRetries HealthStartPeriod HealthStartupCmd
+    HealthStartupInterval HealthStartupRetries HealthStartupSuccess HealthStartupTimeout HealthTimeout
+    HttpProxy IP IP6 LogOpt Mask ReadOnlyTmpfs ReloadCmd ReloadSignal RemapGid RemapUid RemapUidSize
+    RemapUsers Retry RetryDelay Rootfs SeccompProfile SecurityLabelFileType SecurityLabelLevel
+    SecurityLabelNested SecurityLabelType ServiceName StartWithPod StopTimeout SubGIDMap SubUIDMap Sysctl
+    UIDMap Unmask UserNS VolatileTmp
+    """.split()  # noqa: SIM905  (a list one can read)
+)
+
+
+def _recipe(command: Command, name: str, origin: str, settings: Sequence[PlacedSetting]) -> Draft:
+    """The recipe of a container's command; UsageError, also for a key that Podman does not know."""
+    try:
+        return draft_from_command(command, model_name(name), origin)
+    except UsageError as error:
+        known = {*_QUADLET_OPTIONS, *_QUADLET_QUIET, *_OTHER_KEYS}
+        if key := next((key for key in settings if key.name not in known), None):
+            fault = f"{error}; `{key.name}=` ({key.place}) is no key of [Container]"
+            raise UsageError(f"{fault}: correct it") from error
+        raise
+
+
 def _add_setting(container: Container, setting: PlacedSetting, environment: Mapping[str, str]) -> None:
     """Add what one setting of [Container] means."""
     key, value = setting.name, setting.value
@@ -134,7 +161,7 @@ def quadlet_draft(text: str, name: str, source: str) -> Draft:
             if image_name.endswith(".image"):
                 image_name = _settings_beside(file, image_name, "Image").get("Image", image_name)
             command, notes = engine_command(outer, container, image_name, arguments)
-        draft = draft_from_command(command, model_name(name), "\n".join((f"From {source}.", *notes)))
+        draft = _recipe(command, name, "\n".join((f"From {source}.", *notes)), settings)
     around = [setting for setting in unit_settings if setting.section in ("Unit", "Service", "Install")]
     waits = "Notify" in values and values["Notify"].value == "healthy"
     set_keys(draft, around, name, waits=waits)

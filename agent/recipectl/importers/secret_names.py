@@ -13,7 +13,9 @@ _ALWAYS = re.compile(
     r"((SECRET|MASTER|API|ACCESS|PRIVATE|ENCRYPTION|SIGNING|SESSION)_?KEY|AUTHKEY|(^|_)(JWT|BEARER|DSN))\Z",
     re.I,
 )
-_PLAIN_NAME = re.compile(r"((PUBLIC|CACHE|SORT|PARTITION|HASH|PRIMARY|FOREIGN)_?KEY|BYPASS|COMPASS)\Z", re.I)
+_PLAIN_NAME = re.compile(
+    r"((PUBLIC|CACHE|MODEL|SORT|PARTITION|HASH|PRIMARY|FOREIGN)_?KEY|BYPASS|COMPASS)\Z", re.I
+)
 _HOOK = re.compile(
     r"https?://(hooks\.slack\.com/services/|[^/@\s]+@)|/bot\d+:[\w-]+|\btskey-\w|\bAccountKey=\S"
 )

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from copy import deepcopy
 from typing import ClassVar
 
 from recipectl.errors import UsageError
@@ -10,16 +9,16 @@ from recipectl.importers import shell_redirections
 from recipectl.importers.command import READS_PROFILE, Command, refused
 from recipectl.importers.draft import AS_IT_RUNS, PRIVATE
 from recipectl.importers.programs import runs_engine
-from recipectl.importers.shell_branches import merge
 from recipectl.importers.shell_commands import SimpleCommands
-from recipectl.importers.shell_conditions import Conditions, is_negative, is_test, literals
+from recipectl.importers.shell_conditions import literals
+from recipectl.importers.shell_control import ControlFlow
 from recipectl.importers.shell_functions import function_of
 from recipectl.importers.shell_programs import (
     holds_engine,
     of_scheduler,
 )
 from recipectl.importers.shell_scope import Scope, Variable
-from recipectl.importers.shell_syntax import Fault, Node, from_the_left, statements
+from recipectl.importers.shell_syntax import Fault, Node, statements
 from recipectl.importers.shell_words import Words
 from recipectl.importers.unwrapping import unwrapped
 
@@ -71,8 +70,8 @@ def commands(
     return shell.commands
 
 
-class _Shell(SimpleCommands):
-    """Follows the control flow of a script."""
+class _Shell(ControlFlow):
+    """Follows the statements of a script."""
 
     def run(self, script: Iterable[Node | Fault]) -> None:
         for statement in script:
@@ -131,23 +130,6 @@ class _Shell(SimpleCommands):
             if "<<" in substitution.Source:
                 self._refuse_text(substitution.Source, substitution.line)
 
-    def _apart(self, nodes: list[Node] | None, reason: str = "", condition: int | None = None) -> Scope:
-        """Run statements with a copy of the variables; the copy as it is afterwards.
-
-        A `reason` refuses all their commands. `condition` is the line of the test that decides about them.
-        """
-        first = len(self.commands)
-        before = self.scope, self.condition
-        self.scope, self.condition = deepcopy(self.scope), condition or self.condition
-        self.scope.unset_names, self.scope.set_names = set(), set()
-        self.scope.ended = None
-        self.run(nodes or ())
-        after = self.scope
-        self.scope, self.condition = before
-        for command in self.commands[first:] if reason else ():
-            command.refuse(command.place, reason)
-        return after
-
     def _opaque(self, node: Node) -> None:
         """A loop, a function or another part that only a shell can run; its variables are unknown then."""
         reason = f"in {_OPAQUE.get(node.Type, 'a part that only a shell can run')}"
@@ -159,7 +141,9 @@ class _Shell(SimpleCommands):
         nodes = [*(node.Cond or ()), *(node.Do or ()), *filter(None, (node.Stmt, node.Body))]
         waits = [*self.waits]
         first = len(self.commands)
+        is_within, self.scope.is_repeated = self.scope.is_repeated, True
         after = self._apart(nodes, f"it is {reason} (line {node.line}); write it out")
+        self.scope.is_repeated = is_within
         if after.arguments != self.scope.arguments and node.Type != "FuncDecl":
             self.scope.arguments = None  # only the shell knows
         self.scope.lost += after.lost[len(self.scope.lost) :]
@@ -175,124 +159,15 @@ class _Shell(SimpleCommands):
             if self.waits != waits:
                 self.waits = [*waits, f"line {node.line}: a loop that waits, after which it started"]
 
-    def _branches(self, branches: list[list[Node]], line: int, *, is_presumed: bool = False) -> None:
-        """Parts that run under a condition, the first one presumably; the others add what is unknown else."""
-        first_sets = False
-        for nodes in branches:
-            after = self._apart(nodes, condition=line)
-            is_first = nodes is branches[0]
-            wins = is_presumed and is_first and after.ended is None
-            new = after.variables.keys() - self.scope.variables.keys()
-            first_sets |= is_first and bool(new)
-            # What only another branch sets is not mixed into what the first one sets.
-            unset = new if first_sets and not is_first else set()
-            self.lost += merge(self.scope, after, line, wins=wins, unset=unset)
-            self.scope.set_names |= after.set_names | after.unset_names
-            self.scope.lost += after.lost[len(self.scope.lost) :]
-
-    def _run_known(self, branches: list[list[Node]], taken: int, remarks: list[str], line: int) -> bool:
-        """Run the one of several parts that a shell runs; the programs of the others run under a condition.
-
-        False, with nothing done, where the script would end for a value that its caller may give.
-        """
-        first, lost, after = len(self.commands), [*self.lost], self.scope
-        others: set[str] = set()  # variables of the parts that do not run
-        for number, nodes in enumerate(branches):
-            if number != taken:
-                others |= self._not_taken(nodes, line)
-                continue
-            self.lost += remarks
-            after = self._apart(nodes)
-            if remarks and after.ended is not None:
-                del self.commands[first:]
-                self.lost = lost
-                return False
-        if taken == len(branches):
-            self.lost += remarks
-        after.set_names |= self.scope.set_names
-        after.unset_names |= self.scope.unset_names
-        self.scope = after
-        for name in others - after.variables.keys():
-            remark = f"line {line}: `{name}` is not set here: the script's caller may set it"
-            after.variables[name] = Variable(remarks=(remark,))
-        return True
-
-    def _not_taken(self, nodes: list[Node], line: int) -> set[str]:
-        """Read a part that does not run, for its programs; the names of the variables that it would set."""
-        first = len(self.commands)
-        before = self.lost, dict(self.functions), {*self._substituted}, [*self.waits]
-        self.lost = []
-        names = {*self._apart(nodes, condition=line).variables}
-        self.lost, self.functions, self._substituted, self.waits = before
-        for command in self.commands[first:]:
-            command.not_carried_over.append(f"line {line}: as it is, the script does not run it")
-        return names
-
-    def _if(self, node: Node) -> None:
-        branches: list[list[Node]] = []
-        conditions = Conditions(self.scope)
-        taken: int | None = None
-        is_known = True
-        tests: list[Node] = []
-        known_false = 0  # branches before the first whose condition is not known
-        clause: Node | None = node
-        while clause is not None:
-            for condition in clause.Cond or ():
-                self._statement(condition)
-            if is_known and taken is None:
-                holds = conditions.holds(clause.Cond[-1]) if clause.Cond else True
-                is_known = holds is not None
-                known_false = len(branches)
-                taken = len(branches) if holds else None
-            branches.append(clause.Then)
-            tests += (clause.Cond or [])[-1:]
-            clause = clause.Else
-        taken = len(branches) if taken is None else taken
-        if is_known and self._run_known(branches, taken, conditions.remarks, node.line):
-            return
-        first = 0 if is_known else known_false
-        for nodes in branches[:first]:
-            self._not_taken(nodes, node.line)
-        self._branches(branches[first:], node.line, is_presumed=not is_negative(tests[first]))
-
-    def _case(self, node: Node) -> None:
-        branches = [item.Stmts or [] for item in node.Items or ()]
-        conditions = Conditions(self.scope)
-        taken = conditions.branch(node)
-        if taken is None or not self._run_known(branches, taken, conditions.remarks, node.line):
-            self._branches(branches, node.line)
-
-    def _binary(self, node: Node) -> None:
-        if node.Op in ("|", "|&"):
-            first = len(self.commands)
-            self._apart([node.X])
-            writers = self.commands[first:]
-            self._apart([node.Y])
-            self._check_pipe(node.X, node.Y, writers)
-            return
-        node = from_the_left(node)
-        conditions = Conditions(self.scope)
-        holds = conditions.holds(node.X)
-        self._statement(node.X)
-        if node.Op == "&&" and not is_test(node.X) and holds is not False:
-            self._statement(node.Y)
-        elif holds is not None and self._run_known(
-            [[node.Y]], int(holds == (node.Op == "||")), conditions.remarks, node.line
-        ):
-            return
-        else:
-            is_presumed = node.Op == "&&" and not is_negative(node.X)
-            self._branches([[node.Y]], node.line, is_presumed=is_presumed)
-
     _STATEMENTS: ClassVar[Mapping[str, Callable[["_Shell", Node], object]]] = {
         "CallExpr": SimpleCommands.call,
         "TestClause": lambda shell, node: shell.scope.forget(
             node.assigned_names(), "by arithmetic", node.line
         ),
         "DeclClause": SimpleCommands.declare,
-        "BinaryCmd": _binary,
-        "IfClause": _if,
-        "CaseClause": _case,
+        "BinaryCmd": ControlFlow._binary,
+        "IfClause": ControlFlow._if,
+        "CaseClause": ControlFlow._case,
         "TimeClause": lambda shell, node: shell.run([node.Stmt] if node.Stmt else ()),
         "Block": lambda shell, node: shell.run(node.Stmts),
         "Subshell": lambda shell, node: shell._apart(node.Stmts),

@@ -16,7 +16,7 @@ def _source_of(remarks: Iterable[str]) -> str:
     """What gives a variable its value, by what was said of the parts of the value."""
     text = "\n".join(remarks)
     if "$((" in text:
-        return "`$((…))`, which recipectl does not calculate"
+        return "`$((…))` of numbers that are not known"
     if re.search("` is set (in|by|with) ", text):
         return "what only a running shell knows"
     return "a substitution, which recipectl does not run"

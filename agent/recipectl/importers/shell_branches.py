@@ -1,22 +1,47 @@
 """What the part of a script that runs under a condition adds to the variables and settings after it."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 
 from recipectl.importers.secret_names import is_likely_secret
-from recipectl.importers.shell_scope import Scope, Variable
+from recipectl.importers.shell_scope import Scope, Variable, is_known
 
 
-def merge(scope: Scope, after: Scope, line: int, *, wins: bool, unset: set[str]) -> list[str]:
+def merge(
+    scope: Scope,
+    after: Scope,
+    line: int,
+    *,
+    wins: bool,
+    unset: Collection[str] = (),
+    tested: Collection[str] = (),
+) -> list[str]:
     """Add to a scope what it was after a part under a condition; what must be said of that.
 
-    The part's values win, or only add what is unknown else. The names in `unset` stay without a value.
+    The part's values win, or only add what is unknown else. The names in `unset` stay without a value. Those
+    in `tested` keep theirs: a test of a value that is not known may say no.
     """
-    _merge_variables(scope, after, line, wins=wins, unset=unset)
-    return [*_exports(scope, after, line, unset, wins=wins), *_settings(scope, after, line, wins=wins)]
+    _merge_variables(scope, after, line, wins=wins, unset=unset, tested=tested)
+    sentences = _exports(scope, after, line, unset, wins=wins)
+    scope.exported_names |= after.exported_names - {*unset}
+    return [*sentences, *_settings(scope, after, line, wins=wins, adds=True)]
 
 
-def _merge_variables(scope: Scope, after: Scope, line: int, *, wins: bool, unset: set[str]) -> None:
+def name_not_run(scope: Scope, other: Scope, line: int) -> list[str]:
+    """What must be said of a part that does not run: what it would change in a scope."""
+    for name, variable in other.variables.items():
+        known = scope.variables.get(name, Variable())
+        if known != variable:
+            shown = _shown(name, variable.text, known.text)
+            remark = f"line {line}: `{name}` is `{shown}` under a condition, which does not hold here"
+            scope.variables[name] = replace(known, remarks=(*known.remarks, remark))
+    sentences = _exports(scope, other, line, other.exported_names, wins=False)
+    return [*sentences, *_settings(scope, other, line, wins=False, adds=False)]
+
+
+def _merge_variables(
+    scope: Scope, after: Scope, line: int, *, wins: bool, unset: Collection[str], tested: Collection[str]
+) -> None:
     for name in scope.variables.keys() - after.variables.keys():  # `unset`
         remark = f"line {line}: `{name}` is unset under a condition"
         before = scope.variables[name]
@@ -25,26 +50,36 @@ def _merge_variables(scope: Scope, after: Scope, line: int, *, wins: bool, unset
         known = scope.variables.get(name)
         if known == variable:
             continue
-        kept = Variable() if name in unset else variable if wins or known is None else known
-        start = known.text if known else ""
-        added = kept.text.removeprefix(start)
-        shown = f"… {added.strip()}" if start and added and added != kept.text else kept.text
-        shown = "…" if is_likely_secret(name, kept.text) else shown
+        replaces = (
+            wins and name not in tested and (known is None or is_known(variable) or not is_known(known))
+        )
+        kept = Variable() if name in unset else variable if replaces or known is None else known
+        shown = _shown(name, kept.text, known.text if known else "")
         remark = f"line {line}: `{name}` is set under a condition; its value here is `{shown}`"
         scope.variables[name] = replace(kept, remarks=(*kept.remarks, remark))
 
 
-def _exports(scope: Scope, after: Scope, line: int, unset: set[str], *, wins: bool) -> Iterator[str]:
-    for name in sorted(after.exported_names & unset - scope.exported_names):
-        yield f"line {line}: `{name}` is exported under a condition; here it is not set"
-    scope.exported_names |= after.exported_names - unset
+def _shown(name: str, text: str, before: str) -> str:
+    """A value for a sentence; of one that begins with the value before it, what it adds."""
+    added = text.removeprefix(before)
+    shown = f"… {added.strip()}" if before and added and added != text else text
+    return "…" if is_likely_secret(name, text) else shown
+
+
+def _exports(scope: Scope, after: Scope, line: int, unset: Collection[str], *, wins: bool) -> list[str]:
+    sentences = []
+    for name in sorted(after.exported_names & {*unset} - scope.exported_names):
+        kept = "exported" if name in scope.variables and scope.variables[name].text else "set"
+        sentences.append(f"line {line}: `{name}` is exported under a condition; here it is not {kept}")
     if after.exports_all != scope.exports_all:
         option = "set -a" if after.exports_all else "set +a"
-        yield f"line {line}: `{option}` under a condition; here it {'counts' if wins else 'does not count'}"
+        here = "counts" if wins else "does not count"
+        sentences.append(f"line {line}: `{option}` under a condition; here it {here}")
         scope.exports_all = after.exports_all if wins else scope.exports_all
+    return sentences
 
 
-def _settings(scope: Scope, after: Scope, line: int, *, wins: bool) -> Iterator[str]:
+def _settings(scope: Scope, after: Scope, line: int, *, wins: bool, adds: bool) -> Iterator[str]:
     for setting, value in after.service.items() - scope.service.items():
         if wins:
             scope.service[setting] = value
@@ -57,7 +92,8 @@ def _settings(scope: Scope, after: Scope, line: int, *, wins: bool) -> Iterator[
     for place in ("venv", "conda_environment", "folder"):
         known_place, new = getattr(scope, place), getattr(after, place)
         if known_place != new:
-            kept_place = new if wins else known_place or new
+            kept_place = new if wins else known_place or (new if adds else None)
             setattr(scope, place, kept_place)
-            here = "and here" if kept_place == new else f"here it is `{kept_place}`"
-            yield f"line {line}: `{new}` is used under a condition; {here}"
+            here = ", and here" if kept_place == new else f"; here it is `{kept_place}`"
+            here = here if kept_place else ", and not here"
+            yield f"line {line}: `{new}` is used under a condition{here}"

@@ -86,9 +86,10 @@ class Builtins(Assignments, ABC):
             self.run(statements("\n" * (line - 1) + text + "\n"))
             self.in_eval = False
             return
-        self._lose(words, line)
-        if re.search("vllm|sglang|llama", " ".join(words)) or VARIABLE_ALONE.fullmatch(text):
+        if VARIABLE_ALONE.fullmatch(text) or re.search("vllm|sglang|llama", text):
             self.commands.append(refused(line, "`eval` runs what only a shell knows; write the command"))
+        else:
+            self._lose(words, line)
 
     def _run_limit(self, words: list[str], line: int) -> None:
         """`ulimit` and `umask`: settings of the unit."""

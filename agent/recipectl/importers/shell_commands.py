@@ -7,7 +7,7 @@ from copy import deepcopy
 
 from recipectl.compiler.secrets import looks_secret
 from recipectl.importers.arguments import without_secrets
-from recipectl.importers.command import Command, program_shown, refused
+from recipectl.importers.command import OF_CALLER, Command, program_shown, refused
 from recipectl.importers.draft import UNKNOWN_VALUE, host_variable
 from recipectl.importers.lines import by_line
 from recipectl.importers.programs import runs_engine
@@ -133,9 +133,7 @@ class SimpleCommands(Builtins, ABC):
         unknown = {name for name, value in environment.items() if UNKNOWN_VALUE in value}  # as of a loop
         environment |= {name: host_variable(name) for name in unknown}
         own_path = scope.variables.get("PATH", Variable()).value or None
-        secrets = {
-            name: "which the caller had" for name in names - variables.keys() if looks_secret(name, "x")
-        }
+        secrets = {name: OF_CALLER for name in names - variables.keys() if looks_secret(name, "x")}
         lost = [*remarks, *(remark for variable in variables.values() for remark in variable.remarks)]
         if self.waits and runs_engine(unwrapped(Command({}, list(words))).words):
             lost += self.waits

@@ -37,6 +37,8 @@ class Conditions:
         """The exit status of a statement: True for 0."""
         node: Node | None = statement.Cmd
         result: bool | None = None
+        if self.scope.is_repeated:
+            return None
         if any(Words(self.scope).value(item.Word) != "/dev/null" for item in statement.Redirs or ()):
             return None  # the shell may not open it
         if any(statement.texts("CmdSubst")):
@@ -56,7 +58,7 @@ class Conditions:
 
     def branch(self, case: Node) -> int | None:
         """The number of the part of `case` that runs; that after the last one where none does."""
-        text = self._value(case.Word)
+        text = None if self.scope.is_repeated else self._value(case.Word)
         items = case.Items or ()
         for number, item in enumerate(items):
             for pattern in item.Patterns:
@@ -85,7 +87,7 @@ class Conditions:
         if name not in ("[", "test"):
             is_nothing = Words(self.scope).fields(node.Args[:1]) == [""]
             return False if is_nothing else _CONSTANTS.get(name)  # no program has an empty name
-        words = Words(self.scope)
+        words = Words(self.scope, is_test=True)
         texts = words.fields(node.Args[1:])
         self.remarks += words.remarks
         if name == "[" and texts[-1:] != ["]"]:
@@ -130,7 +132,7 @@ class Conditions:
 
     def _value(self, word: Node) -> str | None:
         """The text of a word without splitting; None where it is not known."""
-        words = Words(self.scope)
+        words = Words(self.scope, is_test=True)
         text = words.value(word)
         self.remarks += words.remarks
         return text if _is_known(text) else None
@@ -161,7 +163,7 @@ def _of_words(texts: list[str]) -> bool | None:
         case [first, "=" | "==" | "!=" as option, second]:
             return (first == second) == (option != "!=")
         case [first, option, second] if option in _NUMBERS:
-            return _compared(first, option, second)
+            return _compared(first, option, second) if first and second else False  # no numbers
         case ["-n" | "-z" as option, text]:
             return _is_set(text) if option == "-n" else _negated(_is_set(text))
         case ["!", *rest] if len(rest) < 4:
@@ -194,6 +196,8 @@ def _is_found(text: str | None, pattern: str | None, *, is_quoted: bool) -> bool
 
 
 def _compared(first: str | None, option: str, second: str | None) -> bool | None:
+    """Whether a comparison of numbers holds, where an empty text is 0, as in `[[ … ]]` and `((…))`."""
+    first, second = ("0" if text == "" else text for text in (first, second))
     numbers = [int(text) for text in (first, second) if text and re.fullmatch("-?(0|[1-9][0-9]{0,17})", text)]
     return _NUMBERS[option](*numbers) if option in _NUMBERS and len(numbers) == 2 else None
 

@@ -24,16 +24,15 @@ _WITHOUT_EFFECT_HERE = re.compile(
     r"https?://(localhost|127\.0\.0\.1)\S*\Z"
 )
 _ASKS_ENGINE = re.compile(r"-h|--help(=.*)?|--version|--list-devices")
+DEMO_SERVER = "`vllm.entrypoints.api_server` is vLLM's demo server, without OpenAI's API; write `vllm serve`"
 _SCHEDULER = re.compile(r"#(SBATCH|PBS|BSUB)\s")
-_NAMES_AND_LOGS = {
-    "SBATCH": r"-[Joe]|--(job-name|output|error|mail-\w+|comment)\b", "PBS": "-[Noejm]", "BSUB": "-[JoeuN]",
-}  # fmt: skip
 _SMI_QUERY = re.compile(
     r"-(q|L|i|l|lms|x|d|f|h|-query.*|-list.*|-format.*|-id.*|-loop.*|-help|-version)(=|\Z)"
 )
 _RUNS_ENGINE = re.compile(
     r"\b(vllm|sglang)( --)? serve (?!-h |--help)\S|\b(vllm|sglang)\b[^\n]{0,400} -- serve "
-    r"|\b(vllm\.entrypoints|sglang serve|sglang\.launch_server|vllm serve)\b[^\n]{0,400} --model"
+    r"|\b(vllm\.entrypoints(?!\.cli\.main (?!serve))|sglang serve|sglang\.launch_server|vllm serve)\b"
+    r"[^\n]{0,400} --model"
     r"|\bxargs\b[^\n]{0,400} (vllm serve|llama-server|sglang serve) "
     r"|-m (vllm\.entrypoints\.(openai\.)?api_server|sglang(\.srt\.entrypoints\.http_server|\.cli\.main serve"
     r"|_router\.launch_server))\b"
@@ -58,6 +57,8 @@ _LIMITS = {
 
 def has_effect(words: list[str]) -> bool:
     """False for a program that changes nothing of what an engine is given."""
+    if words[0] == "rm" and any(re.match("-[a-zA-Z]*[rR]|--recursive", word) for word in words):
+        return True
     is_without = words[0] in _WITHOUT_EFFECT or _WITHOUT_EFFECT_HERE.match(" ".join(words))
     return not is_without and not (any(map(_ASKS_ENGINE.fullmatch, words)) and program(words))
 
@@ -68,16 +69,14 @@ def is_of_kernel(file: str) -> bool:
 
 
 def of_scheduler(text: str) -> list[str]:
-    """What comments of a script tell Slurm, PBS or LSF, but for the names of the job and its logs."""
+    """What comments of a script tell Slurm, PBS or LSF."""
     read = []
     for number, line in enumerate(text.splitlines(), 1):
-        match = _SCHEDULER.match(line)
-        options = [word for word in line.split()[1:] if word.startswith("-")] if match else []
-        quiet = _NAMES_AND_LOGS[match[1]] if match else ""
-        if any(not re.match(quiet, option) for option in options):
-            read.append(
-                f"line {number}: `{line.strip()}`, which the scheduler reads; see `gpus:` and `service:`"
-            )
+        if _SCHEDULER.match(line):
+            remedy = "see `gpus:` and `service:`"
+            if "--container" in line:
+                remedy = "its paths are those of a container: give this host's, and its engine"
+            read.append(f"line {number}: `{line.strip()}`, which the scheduler reads; {remedy}")
     return read
 
 
@@ -151,11 +150,18 @@ def holds_engine(text: str) -> bool:
     return bool(_RUNS_ENGINE.search(f"{text} "))
 
 
+def is_demo_server(words: list[str]) -> bool:
+    """Whether a command runs the server of vLLM's first releases."""
+    return "vllm.entrypoints.api_server" in words
+
+
 def hidden_engine(words: list[str]) -> str | None:
     """Why a program that starts an engine is not imported; None for one that starts none."""
     if "compose" in " ".join(words[:2]) and {"up", "run", "start"} & {*words}:
         fault = f"`{program_shown(words)}` runs containers"
         return f"{fault}; run `recipectl import compose` with its file"
+    if is_demo_server(words):
+        return DEMO_SERVER
     if program_name(words) in _ASKS or not holds_engine(" ".join(words)):
         return None
     fault = f"`{redacted(program_shown(words))}` runs an engine in a way that cannot be read"

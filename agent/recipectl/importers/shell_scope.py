@@ -1,9 +1,21 @@
 """The variables of a shell, and what else a subshell gets from its parent."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from recipectl.importers.draft import UNKNOWN_VALUE
+from recipectl.importers.draft import UNKNOWN_VALUE, VARIABLE_START
+
+# What engines, and the hub's and S3's libraries in them, read from the environment of the script's caller.
+READ_BY_ENGINES = re.compile(
+    r"HF_TOKEN|HUGGING_FACE_HUB_TOKEN|(VLLM|LLAMA|SGLANG)_API_KEY|AWS_(ACCESS_KEY_ID|SECRET_ACCESS_KEY|SESSION_TOKEN)"
+)
+# What a session, a shell, a scheduler or a launcher of several processes sets.
+_OF_SESSION = re.compile(
+    r"HOME|USER|LOGNAME|(OLD)?PWD|PATH|SHELL|HOST(NAME|TYPE)|OSTYPE|MACHTYPE|E?UID|LANG|LC_\w+|TERM|TMPDIR|DISPLAY"
+    r"|BASH\w*|ZSH_\w+|PPID|SHLVL|RANDOM|SECONDS|LINENO|FUNCNAME|PIPESTATUS|IFS|OPTIND|OPTARG|REPLY|XDG_\w+|SUDO_\w+"
+    r"|(SLURM|PBS|LSB|OMPI|PMIX?)_\w+|(LOCAL_|NODE_)?RANK|WORLD_SIZE|MASTER_(ADDR|PORT)|LD_LIBRARY_PATH|0"
+)
 
 
 @dataclass(frozen=True)
@@ -38,6 +50,7 @@ class Scope:
     ended: int | None = None  # the line that ends the shell
     script_folder: str | None = None  # where the script's file is
     is_zsh: bool = False
+    is_repeated: bool = False  # in a loop or a function: its values are those of another time
     has_other_patterns: bool = False  # `shopt -s nocasematch` or `extglob`
     conda_folder: str | None = None
     conda_environment: str | None = None
@@ -50,3 +63,15 @@ class Scope:
             self.set_names.add(name)
             remark = f"line {line}: `{name}` is set {reason}"
             self.variables[name] = Variable(UNKNOWN_VALUE, remarks=(remark,))
+
+
+def is_known(variable: Variable) -> bool:
+    """Whether nothing of a value is for the host, or a running shell, to tell."""
+    return UNKNOWN_VALUE not in variable.text and VARIABLE_START not in variable.text
+
+
+def is_of_caller(name: str) -> bool:
+    """Whether a parameter has a value only where the caller of the script gives it one."""
+    is_argument = name in ("#", "@", "*") or name.isdigit()
+    is_set = _OF_SESSION.fullmatch(name) or READ_BY_ENGINES.fullmatch(name) or name in "?-$!"
+    return is_argument or not is_set

@@ -39,6 +39,12 @@ class Node:
                         yield str(child.Value)
                     yield from child.texts(kind)
 
+    def parameters(self) -> Iterator[str]:
+        """The names of the variables and arguments that this node reads, `$(( NAME ))` among them."""
+        for kind in ("ParamExp", "ArithmExp", "ArithmCmd"):
+            for part in self.outermost(kind):
+                yield from [str(part.Param.Value)] if part.Param else part.texts("Lit")
+
     def assigned_names(self) -> Iterator[str]:
         """The names that arithmetic in this node sets, outside `$(…)`: `$((PORT++))`, `${A[i += 1]}`."""
         sets = self.Op in ("++", "--") or ((self.Op or "").endswith("=") and self.Op not in _COMPARISONS)

@@ -1,6 +1,5 @@
 """The words of a shell's command: quotes, variables, arrays and defaults, as bash expands them."""
 
-import os
 import re
 
 from recipectl.compiler.secrets import has_secret
@@ -8,8 +7,10 @@ from recipectl.errors import UsageError
 from recipectl.importers.command import ASSIGNMENT
 from recipectl.importers.draft import UNKNOWN_VALUE, VARIABLE_START, host_variable
 from recipectl.importers.secret_names import is_likely_secret
+from recipectl.importers.shell_arithmetic import result
 from recipectl.importers.shell_quotes import ansi_text
-from recipectl.importers.shell_scope import Scope, Variable
+from recipectl.importers.shell_scope import READ_BY_ENGINES, Scope, Variable, is_of_caller
+from recipectl.importers.shell_substitutions import known_text
 from recipectl.importers.shell_syntax import Node
 
 # Private characters, which no script may have: the end of a field, and the place of a quoted text.
@@ -19,29 +20,18 @@ MAX_VALUE = 128 * 1024  # of a word that is executed (execve(2), MAX_ARG_STRLEN)
 _PATTERN = re.compile(r"[*?[]")
 _SUBSTITUTION = "recipectl does not run substitutions"
 _BRACES = re.compile(r"\{[^{}\s]*(,|\.\.)[^{}\s]*\}")
-_FILE = r"\$(?:0|\{0\}|BASH_SOURCE|\{BASH_SOURCE(?:\[0\])?\})"
-# Substitutions are compared without quotes.
-_DIRNAME = rf"dirname (?:-- )?(?:{_FILE}|\$\( ?(?:realpath|readlink -f) (?:-- )?{_FILE} ?\))"
-_OWN_FOLDER = re.compile(
-    rf"pwd(?: -P)?|{_DIRNAME}"
-    rf"|cd (?:-P )?(?:-- )?\$\( ?{_DIRNAME} ?\)(?P<below>(?:/\.\.)*(?:/\w[\w.-]*)*)/?"
-    r"(?: ?&?> ?/dev/null(?: 2>&1)?)? ?(?:&&|;) ?pwd(?: -P)?"
-)
-# What engines, and the hub's and S3's libraries in them, read from the environment of the script's caller.
-_READ_BY_ENGINES = re.compile(
-    r"HF_TOKEN|HUGGING_FACE_HUB_TOKEN|(VLLM|LLAMA|SGLANG)_API_KEY|AWS_(ACCESS_KEY_ID|SECRET_ACCESS_KEY|SESSION_TOKEN)"
-)
-_WHICH = re.compile(r"(?:which|command -v|type -[pP]) (vllm|sglang|llama-server|python[0-9.]*)")
 
 
 class Words:
     """Expands words with the variables of a scope; `remarks` collects what must be said of the result.
 
-    What only a running shell knows becomes UNKNOWN_VALUE, with the reason in `remarks`.
+    What only a running shell knows becomes UNKNOWN_VALUE, with the reason in `remarks`. In a test, what the
+    script's caller could set is not set.
     """
 
-    def __init__(self, scope: Scope) -> None:
+    def __init__(self, scope: Scope, *, is_test: bool = False) -> None:
         self.scope = scope
+        self.is_test = is_test
         self.remarks: list[str] = []
         self.reasons: list[str] = []  # why a value is unknown
         self.is_quoted = False  # within double quotes
@@ -115,7 +105,7 @@ class Words:
             case "CmdSubst":
                 return self._split(part, self._substitution(part), splits=splits)
             case "ArithmExp":
-                return self.unknown(part, "recipectl does not calculate `$((…))`")
+                return self._arithmetic(part)
             case _:
                 return self.unknown(part, _SUBSTITUTION)
 
@@ -140,24 +130,19 @@ class Words:
         return re.sub(r"[ \t\n]+", _FIELD_END, text)
 
     def _substitution(self, node: Node) -> str:
-        """The script's own folder, as scripts find it; it is the folder that most are started from."""
-        text = re.sub(r"[\"']|^\$\(|\)$|^`|`$", "", node.Source)
-        text = " ".join(text.split())
-        scope = self.scope
-        if re.fullmatch(r"`\s*#[^`]*`", node.Source):
-            return ""  # a comment between continued lines
-        if "\n" in node.Source.strip() or re.search(r"[\"']\s+\$", node.Source):
-            return self.unknown(node, _SUBSTITUTION)
-        if text in ("pwd", "pwd -P") and scope.folder:
-            return scope.folder
-        own = _OWN_FOLDER.fullmatch(text)
-        if scope.script_folder and own and not (".." in text and VARIABLE_START in scope.script_folder):
-            return os.path.normpath(f"{scope.script_folder}{own['below'] or ''}")
-        if engine := _WHICH.fullmatch(text):
-            return engine[1]  # PATH decides, as it does for the word alone
+        text = known_text(node.Source, self.scope)
+        if text is not None:
+            return text
         program = re.match(r"(?:\$\(|`)?\s*([\w./[-]+)", node.Source)
         shown = f"`$({program[1]} …)`: " if program and not has_secret(program[1]) else ""
         return self.unknown(node, f"{shown}{_SUBSTITUTION}")
+
+    def _arithmetic(self, node: Node) -> str:
+        number = result(node.X, self._number)
+        return self.unknown(node, "a number in `$((…))` is not known") if number is None else str(number)
+
+    def _number(self, word: Node) -> str:
+        return _plain(self._text(word, splits=False, is_assignment=False))
 
     def unknown(self, node: Node, reason: str) -> str:
         """The value that stands for what only a running shell knows."""
@@ -177,7 +162,7 @@ class Words:
         is_part = node.Slice and not is_some_arguments
         if any((node.Excl, node.Length, is_part, node.Repl, node.Names, node.NestedParam)):
             return self.unknown(node, f"the value of `${{{name}}}` here is for a shell to find")
-        variable = self.scope.variables.get(name) or self._argument(name)
+        variable = self.scope.variables.get(name) or self._argument(name) or self._untold(node, name)
         if name == "PWD" and (folder := self.scope.folder or self.scope.script_folder):
             variable = Variable(folder)
         self.remarks += variable.remarks if variable else ()
@@ -221,6 +206,16 @@ class Words:
         number = int(name) if re.fullmatch("[1-9][0-9]{0,5}", name) else 0
         return Variable(arguments[number - 1]) if 0 < number <= len(arguments) else None
 
+    def _untold(self, node: Node, name: str) -> Variable | None:
+        """The value in a test of what the script's caller could give."""
+        if not self.is_test or node.Exp or not is_of_caller(name):
+            return None
+        shown = name if name.isidentifier() else f"${name}"
+        value = "0" if name == "#" else ""
+        what = "is 0" if value else "is not set"
+        self._remark(node, f"`{shown}` {what} here: the script's caller may set it")
+        return Variable(value)
+
     def _is_missing(self, name: str) -> bool:
         """Whether the script is known to get fewer arguments."""
         return self.scope.arguments is not None and bool(re.fullmatch("[1-9][0-9]{0,5}", name))
@@ -228,7 +223,7 @@ class Words:
     def _note_secret(self, node: Node, name: str) -> None:
         """Each program from here on has a secret that the caller's environment gives to the script."""
         is_known = self.scope.exported_names | self.scope.not_of_caller
-        if _READ_BY_ENGINES.fullmatch(name) and name not in is_known:
+        if READ_BY_ENGINES.fullmatch(name) and name not in is_known:
             self.scope.exported_names.add(name)
             self.scope.places[name] = f"line {node.line}"
 

@@ -20,10 +20,11 @@ from recipectl.importers.draft import (
 )
 from recipectl.importers.from_command import draft_from_command, model_name
 from recipectl.importers.lines import at, errors_at, placed
-from recipectl.importers.programs import program_name, runs_engine
+from recipectl.importers.programs import program_name, runs_container, runs_engine
 from recipectl.importers.secret_names import is_likely_secret
 from recipectl.importers.shell import commands
 from recipectl.importers.shell_inline import engine_of, inline_commands, opened, opened_engine
+from recipectl.importers.shell_programs import DEMO_SERVER, is_demo_server
 from recipectl.importers.unit_keys import is_ignored, set_keys
 from recipectl.importers.unit_text import (
     PlacedSetting,
@@ -78,11 +79,15 @@ def draft(text: str, name: str, source: str, drop_ins: Mapping[str, str] = Mappi
         result = draft_from_command(command, model_name(name.replace("@", "-")), f"From {source}.")
     result.not_carried_over += lost
     own_user = result.fields.get("user", "root")  # of `sudo -u` in ExecStart=
-    set_keys(result, unit_settings, name)
+    is_of_docker = "docker" in program_name(command.words) and runs_container(command.words)
+    set_keys(result, unit_settings, name, is_of_docker=is_of_docker)
     settings = {setting.name: setting.value for setting in unit_settings if not is_ignored(setting)}
     if own_user != "root":
         result.fields["user"] = settings["User"] = own_user
-    _name_what_systemd_gave(result, settings, has_user=is_of_user(unit_settings, source))
+    if is_of_docker:
+        result.not_carried_over.append("it ran as the image's user, often root; see `user:`")
+    else:
+        _name_what_systemd_gave(result, settings, has_user=is_of_user(unit_settings, source))
     return result
 
 
@@ -209,7 +214,7 @@ def _command(
     if ":" not in prefix:  # systemd does not expand variables after this prefix
         words = [part for word in words for part in expanded(word, environment)]
     if script_in(words[:5]) is not None:
-        return _engine_of(inline_commands(words, environment, folder))
+        return _engine_of(inline_commands(words, environment, folder), text=script_in(words[:5]) or "")
     path = environment.get("PATH")
     variables = {variable: value for variable, value in environment.items() if variable != "PATH"}
     command = Command(variables, words, path=path, script_folder=folder, is_of_unit=True)
@@ -234,9 +239,11 @@ def _own_script(words: list[str]) -> tuple[str, str]:
     if "compose" in " ".join(words[:2]):
         fault = f"`{redacted(program_shown(words))}` runs containers"
         raise UsageError(f"{fault}; run `recipectl import compose` with its file")
-    if program_name(words) == "llama-swap":
+    if program_name(words).startswith("llama-swap"):
         fault = f"`{redacted(words[0])}` starts its models itself"
         raise UsageError(f"{fault}; run `recipectl import llama-swap` with its configuration")
+    if is_demo_server(words):
+        raise UsageError(DEMO_SERVER)
     if program_name(words) in _NO_SCRIPTS:
         fault = f"`{redacted(program_shown(words))}` does not show its engine"
         raise UsageError(f"{fault}; give the engine's command, {AS_IT_RUNS}")
@@ -253,14 +260,16 @@ def _own_script(words: list[str]) -> tuple[str, str]:
     raise UsageError(f"{fault}; if it is a script, run {command}, {AS_IT_RUNS}")
 
 
-def _engine_of(script: list[Command], file: str = "") -> Command:
-    """The engine's command in the shell of a unit, or in the `file` that it runs; UsageError without one."""
+def _engine_of(script: list[Command], file: str = "", text: str = "") -> Command:
+    """The engine in the `text` of a unit's shell, or in the `file` that it runs; UsageError without one."""
     script = [inner for command in script for inner in opened(command)]
     engine = engine_of(script, "of its shell")
     if engine is None:
         fault = "the shell of its ExecStart= does not run a known engine"
         programs = [unwrapped(command).words for command in script]
+        sourced = re.search(r"(?:^|[\s;&])(?:source|\.)\s+(/\S+)", text)
         file = next((words[0] for words in programs if words and words[0].startswith("/")), "")
+        file = file or (sourced[1] if sourced else "")
         remedy = f"run `recipectl import command {redacted(file)}` if it is a script" if file else ""
         raise UsageError(f"{fault}; {remedy or 'name the engine there'}, {AS_IT_RUNS}")
     if file:

@@ -37,6 +37,7 @@ _DEFAULT_VALUES = {
 }
 _CONTAINER_ENGINE = re.compile(r"(docker|containerd|podman)\.(service|socket)")
 _TIDIES_CONTAINERS = re.compile(r"[-+!@:]*(\S*/)?(docker|podman) (rm|stop|kill|pull)\b")
+_OF_CLIENT = ("User", "Group", "SupplementaryGroups")
 _AT_BOOT = {"multi-user.target", "default.target", "graphical.target", "network-online.target"}
 # systemd still takes these of [Unit] in [Service].
 _IN_SERVICE_TOO = ("StartLimitBurst", "StartLimitAction", "FailureAction", "RebootArgument")
@@ -44,10 +45,18 @@ _EARLIER_NAMES = {"StartLimitInterval": "StartLimitIntervalSec", "MemoryLimit": 
 _COMPILED_LIMIT_NOFILE = 1048576
 
 
-def set_keys(draft: Draft, unit_settings: Sequence[PlacedSetting], name: str, *, waits: bool = False) -> None:
+def set_keys(
+    draft: Draft,
+    unit_settings: Sequence[PlacedSetting],
+    name: str,
+    *,
+    waits: bool = False,
+    is_of_docker: bool = False,
+) -> None:
     """Set the fields for the settings of a service; settings without a field go to `service:`.
 
-    `waits` is true for a unit that is started only once its engine is ready.
+    `waits` is true for a unit that is started only once its engine is ready. The service of a container of
+    Docker runs Docker's client, not the engine.
     """
     service: dict[str, list[str]] = {}
     users = [setting.value for setting in unit_settings if setting.name == "User"]
@@ -62,8 +71,8 @@ def set_keys(draft: Draft, unit_settings: Sequence[PlacedSetting], name: str, *,
     parts.sort(key=lambda part: part.name == "Group")
     places = {setting.name: setting.place for setting in parts}
     for setting in parts:
-        if is_container and setting.name.startswith("Exec") and _TIDIES_CONTAINERS.match(setting.value):
-            continue  # a unit has none
+        if is_container and _take_of_container(draft, service, setting, is_of_docker=is_of_docker):
+            continue
         if setting.name == "Group" and setting.value in users[-1:]:
             continue  # the unit has the group of its user
         with at(setting.place, draft.not_carried_over):
@@ -87,6 +96,24 @@ def set_keys(draft: Draft, unit_settings: Sequence[PlacedSetting], name: str, *,
     kept = {key: texts[0] if len(texts) == 1 else texts for key, texts in service.items()} | own
     if kept:
         draft.set("service", kept)
+
+
+def _take_of_container(
+    draft: Draft, service: dict[str, list[str]], setting: PlacedSetting, *, is_of_docker: bool
+) -> bool:
+    """Whether a setting belongs to a container, or to its client; what it means for the engine is taken."""
+    if is_of_docker and setting.name in _OF_CLIENT and setting.value:
+        fault = f"{setting.name}={setting.value} of Docker's client; the engine ran in the container"
+        draft.not_carried_over.append(placed(f"{fault}, see `user:`", setting.place))
+        return True
+    if not (setting.name.startswith("Exec") and _TIDIES_CONTAINERS.match(setting.value)):
+        return False
+    if limit := re.search(r" stop .*?(?:-t|--time|--timeout)[ =]([0-9]{1,6})\b", setting.value):
+        service.setdefault("TimeoutStopSec", [limit[1]])
+    elif re.search(r"\bpull\b", setting.value):
+        fault = f"{setting.name}={setting.value}: each start pulled the image"
+        draft.not_carried_over.append(placed(f"{fault}; here a version stays", setting.place))
+    return True
 
 
 def _parts(setting: PlacedSetting, *, is_container: bool) -> list[PlacedSetting]:

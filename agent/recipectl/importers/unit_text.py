@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from recipectl.errors import UsageError
+from recipectl.importers.command import PLACEHOLDER
 from recipectl.importers.draft import host_variable, redacted
 from recipectl.importers.lines import placed
 from recipectl.systemd import quoting
@@ -93,7 +94,7 @@ class PlacedSetting(NamedTuple):
 
 def _refuse_template(text: str, place: str) -> None:
     """UsageError for a text that a template has still to fill in."""
-    if template := _TEMPLATE.search(text):
+    if template := _TEMPLATE.search(text) or PLACEHOLDER.search(text):
         raise UsageError(f"{place}: fill in `{redacted(template[0])}`")
 
 

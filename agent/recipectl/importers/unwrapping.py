@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from recipectl.compiler.secrets import looks_secret
-from recipectl.importers.command import READS_PROFILE, Command, assignment, script_in
+from recipectl.importers.command import OF_CALLER, READS_PROFILE, Command, assignment, script_in
 from recipectl.importers.draft import host_variable
 from recipectl.importers.programs import program_name, runs_engine
 from recipectl.importers.sessions import Session, session_of
@@ -43,6 +43,7 @@ _REMEDIES = dict.fromkeys(("uv", "uvx", "poetry", "pipx", "pipenv", "hatch", "pd
     ),
     **dict.fromkeys(("op", "doppler"), "put what it gives into `secrets:`"),
     **dict.fromkeys(("gosu", "su-exec"), "see `user:`"),
+    **dict.fromkeys(("nsys", "strace", "catchsegv"), "the engine runs without it"),
     "ip": "the engine uses the network of this host",
     **dict.fromkeys(("stdbuf", "unbuffer"), "the journal has each line at once"),
     "timeout": "see `RuntimeMaxSec` of `service:`",
@@ -63,7 +64,7 @@ _ELSEWHERE = ("docker", "podman", "nerdctl", "ssh", "kubectl", "srun")
 # Without options, these wrappers do nothing that a unit does not do.
 _NEEDLESS_WRAPPERS = ("exec", "nohup", "time", "setsid", "command")
 # With options too.
-_NEEDLESS_INITS = ("tini", "dumb-init", "catchsegv")
+_NEEDLESS_INITS = ("tini", "dumb-init")
 # The first word that is no option is the program.
 _DIRECT_WRAPPERS = (*_NEEDLESS_WRAPPERS, "sudo", "doas", "stdbuf", "unbuffer", "chronic")
 
@@ -221,7 +222,7 @@ def _add_variable(command: Command, word: str, of_caller: Mapping[str, str]) -> 
     elif word in of_caller:
         command.environment[word] = of_caller[word]
     elif looks_secret(word, "x"):
-        command.secrets[word] = "which the caller had"
+        command.secrets[word] = OF_CALLER
     else:
         command.not_carried_over.append(f"the variable `{word}` of the caller; set it in `env_vars:`")
 

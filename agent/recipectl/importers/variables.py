@@ -76,6 +76,8 @@ def _set_gpus(draft: Draft, variables: dict[str, str]) -> None:
     if not has_rocm and rocm_variable in variables:
         return
     gpus = [device.strip() for device in variables[name].split(",") if device.strip()]
+    if "-1" in gpus:  # CUDA and HIP see the GPUs before it alone
+        gpus = gpus[: gpus.index("-1")]
     if not all(is_device(gpu) for gpu in gpus) or len({*gpus}) < len(gpus):
         return
     draft.set("gpus", [int(gpu) if gpu.isdigit() else gpu for gpu in gpus] or "none")
@@ -110,7 +112,8 @@ def move_secrets(draft: Draft) -> None:
     """Move what looks like a secret from `env_vars:` to `secrets:`, and drop what systemd cannot carry."""
     variables: dict[str, str] = draft.fields["env_vars"]
     if all(name in variables for name in _HF_TOKENS):
-        variables.pop(_HF_TOKENS[1])  # an earlier name of the same token
+        variables.pop(_HF_TOKENS[1])
+        draft.not_carried_over.append(f"`{_HF_TOKENS[1]}`, an earlier name of {_HF_TOKENS[0]}, which wins")
     for name, value in list(variables.items()):
         if is_likely_secret(name, value):
             set_secret(draft, name, variables.pop(name))

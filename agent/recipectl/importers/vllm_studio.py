@@ -8,7 +8,8 @@ from recipectl.engines import vllm
 from recipectl.engines.argv import INFERRED
 from recipectl.engines.registry import ENGINES
 from recipectl.errors import UsageError
-from recipectl.importers.draft import Draft
+from recipectl.importers import vllm_studio_present
+from recipectl.importers.draft import Draft, unique_name
 from recipectl.importers.from_command import model_name
 from recipectl.importers.lines import keys_of, place_of
 from recipectl.importers.shapes import mapping, refuse_private
@@ -27,7 +28,7 @@ _DEFAULTS: dict[str, Any] = {
 }
 _ABOVE_ZERO = ("max_num_seqs", "gpu_memory_utilization")
 _WITHOUT_ONE = ("tensor_parallel_size", "pipeline_parallel_size")  # 1 is not passed
-_VLLM_ONLY = ("tool_call_parser", "reasoning_parser", "enable_auto_tool_choice", "dtype")
+_NOT_TO_SGLANG = "Earlier releases of VLLM Studio did not pass it to SGLang."
 _GPU_KEYS = ("visible_devices", "cuda_visible_devices", "hip_visible_devices", "rocr_visible_devices")
 
 
@@ -76,6 +77,17 @@ def draft(studio_recipe: Any, source: str, node: Any = None) -> Draft:
     _set_environment(result, settings, extra_args)
     set_extra_args(result, extra_args, backend)
     return result
+
+
+def set_conflicts(drafts: list[Draft]) -> None:
+    """Let recipes at one port stop each other: VLLM Studio ran one model at a time."""
+    by_port: dict[object, list[str]] = {}
+    for draft in drafts:
+        draft.name = unique_name(draft.name, {name for names in by_port.values() for name in names})
+        others = by_port.setdefault(draft.fields.get("port"), [])
+        if others:
+            draft.set("conflicts", [*others], "VLLM Studio ran one model at a time, at one port.")
+        others.append(draft.name)
 
 
 def _places(node: Any) -> dict[str, str]:
@@ -195,20 +207,31 @@ def _is_passed(draft: Draft, field: str, value: Any, backend: str) -> bool:
     if value == "" or has_no_length or is_too_small:
         draft.lose(f"`{field}: {value}`, which no engine accepts", field)
         return False
-    if backend == "sglang" and field in _VLLM_ONLY:
-        draft.lose(f"`{field}: {value}`, which VLLM Studio did not pass to SGLang", field)
-        return False
+    if backend == "sglang" and field == "dtype":
+        draft.comments[field] = _NOT_TO_SGLANG
+    if backend == "llamacpp" and field == "max_num_seqs":
+        draft.comments[field] = (
+            "Only some releases of VLLM Studio pass it; the context is shared by so many requests."
+        )
     return True
 
 
 def _set_parsers(draft: Draft, settings: Mapping[str, Any], backend: str) -> None:
-    """Set the parsers of vLLM, also those that VLLM Studio inferred from the model's name."""
-    if backend != "vllm":
-        for key in filter(settings.get, INFERRED):
-            draft.lose(f"`{key}: {settings[key]}`, which VLLM Studio did not pass to {backend}", key)
-        return
+    """Set the parsers, also those of vLLM that VLLM Studio inferred from the model's name."""
     # VLLM Studio looked at the whole of this.
     model = str(settings.get("served_model_name") or settings["model_path"]).replace("/", "-")
+    for key in filter(settings.get, INFERRED if backend != "vllm" else ()):
+        if backend == "sglang":
+            draft.set(key, settings[key], _NOT_TO_SGLANG)
+        else:
+            draft.lose(f"`{key}: {settings[key]}`, which VLLM Studio did not pass to {backend}", key)
+    if backend == "vllm":
+        _set_parsers_of_vllm(draft, settings, model)
+    if backend != "llamacpp":
+        vllm_studio_present.name_differences(draft, settings, backend, model)
+
+
+def _set_parsers_of_vllm(draft: Draft, settings: Mapping[str, Any], model: str) -> None:
     for key in INFERRED:
         if value := settings.get(key):
             draft.set(key, value)

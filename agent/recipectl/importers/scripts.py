@@ -1,0 +1,92 @@
+"""The recipes of the engines that a script runs, and what is said of its other commands."""
+
+import shlex
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from recipectl.errors import UsageError
+from recipectl.importers import shell_inline
+from recipectl.importers.command import Command, NoEngineError, OtherProgramError, program_shown
+from recipectl.importers.draft import Draft, redacted, unique_name
+from recipectl.importers.from_command import draft_from_command
+from recipectl.importers.lines import placed
+from recipectl.importers.shell_programs import has_effect, hidden_engine, may_run_engine, what_it_is
+from recipectl.importers.unwrapping import unwrapped
+from recipectl.importers.variables import keep_cache
+
+
+class Imported(NamedTuple):
+    """The recipes of a script, what none of them has, and why engines of it are refused."""
+
+    drafts: list[Draft]
+    not_carried_over: list[str]
+    refusals: list[str]
+
+
+def imported(commands: Iterable[Command]) -> Imported:
+    """The recipes of the engines among commands."""
+    result = Imported([], [], [])
+    branches: list[Mapping[int, int]] = []  # of each recipe's command
+    lost: list[str] = []  # what the script lost at commands of other programs, until the next engine
+    for command in (inner for outer in commands for inner in shell_inline.opened(outer)):
+        words = unwrapped(command).words
+        if words and not command.refusal and not has_effect(words):
+            lost += command.lost_before
+            continue
+        try:
+            if not may_run_engine(words):
+                raise NoEngineError(shlex.join(command.words))
+            draft = _draft(command)
+        except UsageError as error:
+            lost += command.lost_before
+            _note_left_out(command, words or command.words, error, lost, result.refusals)
+            continue
+        draft.not_carried_over = [*dict.fromkeys((*lost, *draft.not_carried_over))]
+        lost = []
+        result.drafts.append(draft)
+        branches.append(command.branches)
+    result.not_carried_over.extend(lost)
+    _set_alternatives(result.drafts, branches)
+    return result
+
+
+def _draft(command: Command) -> Draft:
+    """The recipe of a command. The cache of another user, or of one without a network, is kept or named."""
+    draft = draft_from_command(command)
+    user = draft.fields.get("user", "")
+    if user or "HF_HUB_OFFLINE" in draft.fields.get("env_vars", {}):
+        keep_cache(draft, user, None if user else "")
+    return draft
+
+
+def _note_left_out(
+    command: Command, words: list[str], error: UsageError, lost: list[str], refusals: list[str]
+) -> None:
+    """Note what another program is, which the next engine lacks, or why an engine is refused."""
+    if isinstance(error, NoEngineError):
+        refusal = None if isinstance(error, OtherProgramError) else hidden_engine(words)
+        sentence = f"`{redacted(program_shown(words))}`, {what_it_is(words)}"
+    else:
+        refusal = str(error)
+        sentence = f"`{redacted(program_shown(words or ['a command']))}`: {refusal}"
+    if refusal and command.is_skipped:
+        sentence += "; as it is, the script does not run it"
+    if refusal and not command.is_skipped:
+        refusals.append(placed(refusal, command.place))
+    else:
+        lost.append(placed(sentence, command.place))
+
+
+def _set_alternatives(drafts: list[Draft], branches: list[Mapping[int, int]]) -> None:
+    """Let recipes of which the script ran only one stop each other; `branches` are line -> part, of each."""
+    names: list[str] = []
+    for number, draft in enumerate(drafts):
+        draft.name = unique_name(draft.name, names)
+        others = [
+            name
+            for name, parts in zip(names, branches, strict=False)
+            if any(parts.get(line, part) != part for line, part in branches[number].items())
+        ]
+        if others:
+            draft.set("conflicts", others, "The script ran only one of them.")
+        names.append(draft.name)
