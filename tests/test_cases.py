@@ -741,6 +741,8 @@ INLINE = {
         ["tool_call_parser: glm45", "# Earlier releases of VLLM Studio did not pass it to SGLang.\ndtype: half", "# VLLM Studio ran one model at a time, at one port.\nconflicts: [a]", "conflicts: [a, b]", "# Only some releases of VLLM Studio pass it"],
         ["line 1: `--enable-metrics`, which VLLM Studio's present release passes", "`reasoning_parser`: VLLM Studio's present release passes `glm45` for this name, earlier ones nothing",
          "line 2: `tool_call_parser`: VLLM Studio's present release passes `minimax-m2`", "line 2: `--enable-expert-parallel`"]),
+    "a variable that several branches export": (
+        "command", 'case "$(cat /x)" in\na) A=1;;\nb) export H=0;;\nc) export H="${H:-0}";;\n*) exit 1;;\nesac\nvllm serve a/b\n', ["model_path: a/b\n"], ["line 1: `H` is exported under a condition; here it is not set"]),
     "functions whose effect depends on a value": (
         "command", 'f(){ if test -n "$X"; then unset PORT; fi; }\ng(){ if [ "$MODE" = prod ]; then M=x; fi; }\nh(){ N=x; [ -n "$2" ] && i; }; i(){ h; }\n'
         "PORT=5; M=y; N=z; MODE=dev; f; g; MODE=prod; g; h a; N=z; i\nvllm serve a --port $PORT\nvllm serve $M\nvllm serve $N\nvllm serve a/b\n", ["model_path: a/b"],

@@ -438,8 +438,8 @@ def test_a_printed_command_is_imported_as_it_was(
 OFFERS = {
     "a strategy": ({"strategy": "single_node_dep"}, "the recipe does not offer `single_node_dep`; it offers single_node_tp: give one"),
     "hardware of a variant": ({"variant": "amd"}, "variant `amd` does not offer `h200`; it offers mi300x: give one with --hardware"),
-    "hardware that is unsupported": ({"hardware": "h100"}, "the recipe does not offer `h100` with single_node_tp; it names h200: give one"),
-    "hardware for few": ({"hardware": "spark"}, "the recipe does not offer `spark` with single_node_tp; it names h200: give one"),
+    "hardware that is unsupported": ({"hardware": "h100"}, "the recipe does not offer `h100` with single_node_tp; it offers h200, mi300x: give one"),
+    "hardware for few": ({"hardware": "spark"}, "the recipe does not offer `spark` with single_node_tp; it offers h200, mi300x: give one"),
 }  # fmt: skip
 OFFICIAL = {
     "model": {"model_id": "org/m", "min_vllm_version": "0.11.0"},

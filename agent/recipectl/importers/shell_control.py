@@ -44,17 +44,17 @@ class ControlFlow(SimpleCommands, ABC):
         tested: Collection[str] = (),
     ) -> None:
         """Parts that run under a condition, the first one presumably; the others add what is unknown else."""
-        first_sets = False
+        before, of_first = {*self.scope.variables}, set[str]()
         for number, nodes in enumerate(branches):
             first = len(self.commands)
             after = self._apart(nodes, condition=line)
             self._note_branch(first, line, number)
             is_first = nodes is branches[0]
             wins = is_presumed and is_first and after.ended is None
-            new = after.variables.keys() - self.scope.variables.keys()
-            first_sets |= is_first and bool(new)
+            new = after.variables.keys() - before
+            of_first = new if is_first else of_first
             # What only another branch sets is not mixed into what the first one sets.
-            unset = new if first_sets and not is_first else set()
+            unset = new - of_first if of_first and not is_first else set()
             self.lost += merge(self.scope, after, line, wins=wins, unset=unset, tested=tested)
             self.scope.set_names |= after.set_names | after.unset_names
             self.scope.lost += after.lost[len(self.scope.lost) :]

@@ -121,7 +121,7 @@ def _select(recipe: _Map, taxonomy: _Map, strategies: _Map, choice: Choice) -> _
     )
 
 
-def _check_offered(recipe: _Map, variant: _Map, profile: _Map, choice: Choice) -> None:
+def _check_offered(recipe: _Map, variant: _Map, profiles: _Map, choice: Choice) -> None:
     """UsageError for a combination that vLLM's site does not offer, with what it offers."""
     strategy, hardware = choice.strategy or DEFAULT_STRATEGY, choice.hardware
     compatible = recipe.get("compatible_strategies") or ()
@@ -133,12 +133,18 @@ def _check_offered(recipe: _Map, variant: _Map, profile: _Map, choice: Choice) -
     if supported and hardware not in supported:
         fault = f"variant `{choice.variant}` does not offer `{hardware}`"
         raise UsageError(f"{fault}; it offers {', '.join(supported)}: give one with --hardware")
+    if not _is_offered(recipe, profiles, hardware, strategy):
+        offered = [name for name in profiles if _is_offered(recipe, profiles, name, strategy)]
+        fault = f"the recipe does not offer `{hardware}` with {strategy}"
+        raise UsageError(f"{fault}; it offers {', '.join(offered) or 'none'}: give one with --hardware")
+
+
+def _is_offered(recipe: _Map, profiles: _Map, hardware: str, strategy: str) -> bool:
+    """Whether vLLM's site offers a profile for a recipe; restricted ones only where the recipe names them."""
     known = _map(recipe, "meta", "hardware")
     states = (known.get(hardware), _map(recipe, "strategy_hardware", strategy).get(hardware))
-    if "unsupported" in states or (profile.get("restricted") and hardware not in known):
-        offered = ", ".join(name for name, state in known.items() if state != "unsupported")
-        fault = f"the recipe does not offer `{hardware}` with {strategy}"
-        raise UsageError(f"{fault}; it names {offered or 'no hardware'}: give one with --hardware")
+    is_restricted = _map(profiles, hardware).get("restricted") and hardware not in known
+    return not ("unsupported" in states or is_restricted)
 
 
 def _parallel_size(selection: _Selection) -> int:
@@ -264,7 +270,7 @@ def draft(recipe: _Map, taxonomy: _Map, strategies: _Map, choice: Choice, source
         raise UsageError("recipes of vllm-omni cannot be imported: it is another engine; see its own command")
     argv, environment = official_command(recipe, taxonomy, strategies, choice)
     variant = _map(recipe, "variants", choice.variant)
-    _check_offered(recipe, variant, _map(taxonomy, "hardware_profiles", choice.hardware), choice)
+    _check_offered(recipe, variant, _map(taxonomy, "hardware_profiles"), choice)
     command = Command(
         environment={name: _with_site_variable(value) for name, value in environment.items()},
         words=[_with_site_variable(word) for word in argv],
