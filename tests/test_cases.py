@@ -320,7 +320,9 @@ INLINE = {
     "the place of a substitution": (
         "command", "llama-server -m /a.gguf \\\n --threads $(nproc)\nvllm serve a/b\n", ["model_path: a/b"], ["a.txt: line 2: `$(nproc …)`: recipectl does not run substitutions"]),
     "a program that a loop sets": (
-        "command", "B=llama-server\nwhile [ $# -gt 0 ]; do B=\"$2\"; shift; done\nexec \"$B\" -m /a.gguf\n", [], ["`B` is set in a loop"]),
+        "command", "B=llama-server\nwhile [ $# -gt 0 ]; do B=\"$2\"; shift; done\nexec \"$B\" -m /a.gguf\n", ["model_path: /a.gguf"], ["line 2: `$#` is 0 here", "line 2: `B` is `${ARG2}` under a condition, which does not hold here"]),
+    "a program that another loop sets": (
+        "command", "B=llama-server\nwhile read l; do B=$l; done </x\nexec \"$B\" -m /a.gguf\n", [], ["`B` is set in a loop"]),
     "systemd's variables in a Quadlet file": (
         "quadlet", "[Container]\nImage=vllm/vllm-openai:v0.11.0\nExec=--model ${M} --port ${P} --gpu-memory-utilization $G\nAddDevice=nvidia.com/gpu=all\nPublishPort=${P}:${P}\n[Service]\nEnvironment=M=a/b P=8010\n",
         ["model_path: a/b\nport: 8010\ngpu_memory_utilization: ${G}"], ["the image `vllm/vllm-openai:v0.11.0`: install its version"]),
@@ -711,7 +713,7 @@ INLINE = {
          "line 3: `P` is `… --enable-lora` under a condition", "line 4: `T` is set under a condition; its value here is `1`"]),
     "engines of which a script runs one": (
         "command", 'if [ "$#" -gt 1 ]; then\nexec llama-server "$@"\nfi\nif [[ $ISL -eq 1024 ]]; then\nvllm serve a/b --port 1 --seed 1\nelse\nvllm serve a/b --port 1 --seed 2\nfi\n',
-        ["# ── b-2.yaml", "# The script ran only one of them.\nconflicts: [b]"], ["line 1: `$#` is 0 here", "line 4: as it is, the script does not run it", "line 2: `llama-server`: the command names no model"]),
+        ["# ── b-2.yaml", "# The script ran only one of them.\nconflicts: [b]"], ["line 1: `$#` is 0 here", "line 4: as it is, the script does not run it", "line 2: the command names no model"]),
     "what a unit of Docker's client has": (
         "unit", "[Service]\nUser=svc\nGroup=docker\nEnvironmentFile=/etc/none\nExecStartPre=/usr/bin/docker pull vllm/vllm-openai\nExecStop=docker stop -t 60 v\n"
         "ExecStart=docker run --name v --gpus all -v kc:/cache -v /d/hf/:/root/.cache/huggingface/ -v /t:/root/.triton/cache -e VLLM_API_KEY=${VLLM_API_KEY} -e TORCHINDUCTOR_CACHE_DIR=/cache/i -p 8000:8000 vllm/vllm-openai --model a/b\n",
@@ -743,6 +745,33 @@ INLINE = {
          "line 2: `tool_call_parser`: VLLM Studio's present release passes `minimax-m2`", "line 2: `--enable-expert-parallel`"]),
     "a variable that several branches export": (
         "command", 'case "$(cat /x)" in\na) A=1;;\nb) export H=0;;\nc) export H="${H:-0}";;\n*) exit 1;;\nesac\nvllm serve a/b\n', ["model_path: a/b\n"], ["line 1: `H` is exported under a condition; here it is not set"]),
+    "arguments that are known": (
+        "command", 'set -- a b; if [ $# -gt 1 ]; then M=$2; else M=r; fi\nbash -c \'if [ $# = 2 ]; then vllm serve x/$1 --seed $#; fi\' n y z\nfor i in "$@"; do N=$i; done\nvllm serve x/$M --port 1\n', ["model_path: x/b", "model_path: x/y", "seed: 2"], []),
+    "what stays unset": (
+        "command", 'if [ -n "$X" ]; then A=(--seed 1); export FOO=/a; fi; A+=(--port 9)\n[ -n "$X" ] && F=1; [ -f /no ] || F=2; export FOO\n{ [ -n "$X" ] && G=1; } || G=3\nvllm serve a/b "${A[@]}" --max-num-seqs $F --max-model-len $G ${H+--x} ${A2-}\n',
+        ["port: 9", "max_num_seqs: 2", "max_model_len: 3"], ["line 1: `A` is `--seed 1` under a condition, which does not hold here", "line 1: `FOO` is exported under a condition, which does not hold here", "line 3: `G` is `1` under a condition"]),
+    "what a file may set": (
+        "command", 'source ./nope.env\n[ -n "$LORA" ] && E=--enable-lora\nvllm serve a/b $E\n', ["enable-lora: true"], ["line 1: `source ./nope.env`"]),
+    "alternatives with defaults": (
+        "command", 'case "${X:-}" in a) export FOO=1;; b) export FOO=2;; esac\nY=${Y:-none}; if [ "$Y" = a ]; then F="--seed 1"; elif [ "$Y" = b ]; then F="--seed 2"; fi\nvllm serve a/b $F\n', ["model_path: a/b\n"],
+        ["line 1: `FOO` is `1` under a condition, which does not hold here", "line 2: `F` is `--seed 2` under a condition"]),
+    "what a script cannot do without": (
+        "command", '[ -z "$1" ] && exit 1\nM=${2:?}\nif [ "$1" = big ]; then TP=8; else TP=1; fi\n[ "$Z" = 1 ] || exit 0\nvllm serve "$M" --tensor-parallel-size $TP\n', ["tensor_parallel_size: 8"],
+        ["line 1: the script may end there, for want of `$1`", "line 3: `TP` is set under a condition; its value here is `8`", "line 4: the script may end there, for want of `Z`"]),
+    "secrets in a part that does not run": (
+        "command", 'if [ -n "$V" ]; then K=hunter2; CR=hunter3; fi\nexport VLLM_API_KEY="$CR"\nMY_MODEL_KEY=hunter4 vllm serve a/b --hf-token "$K"\n', ["model_path: a/b"], ["line 1: `K` is `…` under a condition, which does not hold here", "line 1: `CR` is `…` under a condition"]),
+    "what a part that does not run does": (
+        "command", 'export HF_HOME=/a\nif [ -n "$V" ]; then nvidia-smi -pl 300; unset HF_HOME; PATH=/x/bin:$PATH; echo 1 >/proc/sys/vm/x; docker compose up; sysctl -w a=1; fi\nif [ -n "$Y" ]; then F=1; elif [ -f /no ]; then F=2; else F=3; fi\nvllm serve a/b --seed $F\n',
+        ["seed: 2", "HF_HOME: /a"], ["line 2: `nvidia-smi -pl 300`, which sets the GPUs up; do that at boot; as it is, the script does not run it", "line 2: `HF_HOME` is unset under a condition, which does not hold here",
+        "line 2: `PATH` is", "what is written to /proc/sys/vm/x; do that at boot; as it is", "run `recipectl import compose` with its file; as it is, the script does not run it", "`sysctl -w a=1`, which runs no engine; as it is", "line 3: `F` is `1` under a condition, which does not hold here"]),
+    "engines of which one runs": (
+        "command", 'if [ -f /x ]; then vllm serve a/a & else vllm serve a/c & fi; if [ -f /y ]; then :; else vllm serve a/b --port 8001 & fi\nif [ -f /z ]; then exec vllm serve a/d --port 5; fi\n[ -f /w ] && vllm serve a/e --port 5 || vllm serve a/f --port 5\n',
+        ["model_path: a/c\n# The script ran only one of them.\nconflicts: [a]", "model_path: a/b\nport: 8001\n\n", "model_path: a/e\nport: 5\n# The script ran only one of them.\nconflicts: [d]", "conflicts: [d, e]"], []),
+    "no placeholders": (
+        "unit", '[Unit]\nDescription=see __README__ <b>\n[Service]\nUser=u\nRestart=always\nEnvironment=CXXFLAGS=-D__AVX512F__\nExecStart=/v/bin/llama-server -m /a.gguf --chat-template-kwargs \'{"a":"__X_Y__"}\' --system-prompt "-c 5 is a/<think>"\n', ["CXXFLAGS: -D__AVX512F__"], []),
+    "the limit of a stop, twice": ("unit", "[Service]\nExecStart=/usr/bin/sudo docker run --name v --gpus all -p 8000:8000 vllm/vllm-openai --model a/b\nUser=svc\nGroup=docker\nExecStop=docker stop -t 30 v\nTimeoutStopSec=45\n", ["TimeoutStopSec: '45'"], ["line 3: User=svc of Docker's client"]),
+    "services at one port": ("compose", 'services:\n  a: {image: vllm/vllm-openai, command: --model a/a, ports: ["${P}:8000"]}\n  b: {image: vllm/vllm-openai, command: --model a/b, ports: ["${P}:8000"]}\n  c: {image: vllm/vllm-openai, command: --model a/c, ports: ["127.0.0.2:9:8000"]}\n  d: {image: vllm/vllm-openai, command: --model a/d, ports: ["127.0.0.3:9:8000"]}\n', ["port: ${P}", "host: 127.0.0.3\nport: 9\n"], []),
+    "tests with an error": ("command", 'if [ ! "$X" -gt 1 ]; then M=q; else M=r; fi\nif [ -n "$*" ]; then N=1; else N=2; fi\nif (( Y > 0 )); then :; fi\nvllm serve a/$M --seed $N\n', ["model_path: a/r", "seed: 2"], ["line 3: `Y` is not set here"]),
     "functions whose effect depends on a value": (
         "command", 'f(){ if test -n "$X"; then unset PORT; fi; }\ng(){ if [ "$MODE" = prod ]; then M=x; fi; }\nh(){ N=x; [ -n "$2" ] && i; }; i(){ h; }\n'
         "PORT=5; M=y; N=z; MODE=dev; f; g; MODE=prod; g; h a; N=z; i\nvllm serve a --port $PORT\nvllm serve $M\nvllm serve $N\nvllm serve a/b\n", ["model_path: a/b"],
@@ -810,7 +839,7 @@ INLINE = {
     "what eval runs, and further arguments": (
         "command", 'M="${1:-a/b}"\nvllm serve "$M" "${@:2}"\nCMD="vllm serve c/d --served-model-name \'x y\'"\neval "$CMD"\nexport X=1\nexport -n X\nvllm serve e/f\n',
         ["model_path: a/b", "served_model_name: x y", "model_path: e/f\n"], ["line 2: `$@`, the arguments of the script"]),
-    "a value that a loop reads": ("command", "while getopts m: o; do M=$OPTARG; done\nN=$M-x\nvllm serve a/b --seed $N\n", ["seed: \"${B_N}\""], ["line 2: `N` is set from what only a running shell knows"]),
+    "a value that a loop reads": ("command", "while getopts m: o; do M=$OPTARG; done\nN=$M-x\nvllm serve a/b --seed $N\n", ["args: [--seed, -x]"], ["line 1: `$#` is 0 here", "line 1: `M` is `${OPTARG}` under a condition"]),
     "secrets in other words": ("unit", "[Service]\nUser=ai\nRestart=always\nEnvironment=MYPASS=SeCr3tVaLu3\nExecStartPre=/usr/bin/aws configure set aws_secret_access_key SeCr3tVaLu4\nExecStart=/v/bin/vllm serve a/b\n", ["MYPASS: /etc/recipectl/secrets/MYPASS"], ["aws_secret_access_key …"]),
     "a placeholder": ("command", "vllm serve a/b --port '<PORT>'\nvllm serve c/d\n", ["model_path: c/d"], ["line 1: fill in `<PORT>`"]),
 }  # fmt: skip

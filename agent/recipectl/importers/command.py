@@ -20,9 +20,10 @@ _WITHOUT_SECRETS = re.compile(
     r"((docker|podman|nerdctl) (stop|kill|rm|pause)|rm|systemctl|kill|pkill|killall|modprobe|sysctl|mount"
     r"|umount|swapoff|chmod|chown|cp|mv|ln|ip|ethtool|nvidia-smi|pip3? install|apt(-get)? install) "
 )
-# What somebody must fill in, wherever it stands: `__PORT__`, `@PORT@`, `/home/<user>/x`.
-PLACEHOLDER = re.compile(
-    r"__[A-Z][A-Z0-9_]*[A-Z0-9]__|@[A-Z][A-Z0-9_]+@|(?<=/)<\w[\w .-]*>|^<\w[\w .-]*>(?=/)"
+# A name that stands alone, or is a part of a path or a list; text of a prompt or JSON has none.
+_PLACEHOLDER = re.compile(
+    r"(?<![^\s=:/])(__[A-Z][A-Z0-9_]*[A-Z0-9]__|@[A-Z][A-Z0-9_]+@)(?![^\s:/])"
+    r"|(?<![^=:])(<\w[\w .-]*>)(?=/)|(?<![^\s=:\"'])[/~](?:[^\s\"'<>{}]*/)?(<\w[\w .-]*>)"
 )
 ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)\Z", re.S)
 
@@ -67,7 +68,7 @@ class Command:
     substituted: frozenset[str] = frozenset()  # variables of the host for what a substitution gives
     refusal: str = ""
     condition: int | None = None  # the line of the test that decides whether it runs
-    branches: dict[int, int] = field(default_factory=dict)  # line of an `if`, `case` or `||` -> its part
+    branches: dict[int, int] = field(default_factory=dict)  # statement of a script -> its part
     is_skipped: bool = False  # the script does not run it, as it is
 
     def stand_at(self, place: str) -> None:
@@ -95,8 +96,13 @@ def template_in(words: Sequence[str]) -> str | None:
     text = " ".join(words)
     is_split = any(word.endswith(("{{", "{%")) for word in words)
     match = re.search(r"\{[{%].{0,60}?([}%]\}|\Z)", text if is_split else "".join(words[:1]))
-    match = match or next(filter(None, map(PLACEHOLDER.search, words)), None)
-    return match[0] if match else None
+    return match[0] if match else next(filter(None, map(placeholder_in, words)), None)
+
+
+def placeholder_in(text: str) -> str | None:
+    """What somebody must fill in: `__PORT__`, `@PORT@`, `<user>` of `/home/<user>/x`; None without one."""
+    match = _PLACEHOLDER.search(text)
+    return next(filter(None, match.groups()), None) if match else None
 
 
 def is_given_model(words: Sequence[str]) -> bool:

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -87,17 +87,25 @@ def compose_drafts(text: str, source: str) -> tuple[list[Draft], list[str]]:
             fault = "runs no engine" if isinstance(error, NoEngineError) else str(error)
             place = place_of(root, "services", str(name), *map(str, error.key or ["image"]))
             left_out.append(f"{place}: the service `{name}`: {fault}")
-    _give_own_ports(drafts, places)
+    movable = {model_name(str(name)) for name, service in services.items() if _is_unpublished(service)}
+    _give_own_ports(drafts, places, movable)
     return drafts, left_out
 
 
-def _give_own_ports(drafts: list[Draft], places: list[str]) -> None:
-    """Give a recipe another port than those before it: each container had a network of its own."""
+def _is_unpublished(service: Any) -> bool:
+    """Whether nobody but other containers knows the port of a service."""
+    return isinstance(service, dict) and not service.get("ports") and service.get("network_mode") != "host"
+
+
+def _give_own_ports(drafts: list[Draft], places: list[str], movable: Collection[str]) -> None:
+    """Give a recipe in `movable`, of a container with its own network, a port that none before it has."""
     ports = [draft.fields.get("port", ENGINES[draft.fields["backend"]].port) for draft in drafts]
-    holders: dict[int, str] = {}
+    holders: dict[object, str] = {}
     for draft, port, place in zip(drafts, ports, places, strict=True):
         own_port = port
-        while own_port in holders or (own_port != port and own_port in ports):
+        while draft.name in movable and isinstance(own_port, int) and own_port < 65535:
+            if own_port not in holders and (own_port == port or own_port not in ports):
+                break
             own_port += 1
         if own_port != port:
             draft.set("port", own_port)

@@ -13,7 +13,7 @@ from recipectl.engines import flags
 from recipectl.engines.options import shipped_options
 from recipectl.errors import UsageError
 from recipectl.importers.arguments import SECRET_FLAG, set_arguments
-from recipectl.importers.command import OF_CALLER, PLACEHOLDER, Command, NoEngineError, template_in
+from recipectl.importers.command import OF_CALLER, Command, NoEngineError, placeholder_in, template_in
 from recipectl.importers.containers import command_in_container
 from recipectl.importers.draft import (
     VARIABLE_END,
@@ -118,9 +118,10 @@ def _draft(command: Command, name: str | None, origin: str) -> Draft:
 
 def _refuse_template(command: Command) -> None:
     """UsageError for a command, or a variable of its environment, that a template has still to fill in."""
-    values = (_TEMPLATE.search(value) or PLACEHOLDER.search(value) for value in command.environment.values())
-    template = template_in(command.words) or next((match[0] for match in values if match), None)
-    if template:
+    values = command.environment.values()
+    matches = filter(None, map(_TEMPLATE.search, values))
+    template = template_in(command.words) or next((match[0] for match in matches), None)
+    if template := template or next(filter(None, map(placeholder_in, values)), None):
         raise UsageError(f"fill in `{redacted(template)}`")
 
 
@@ -162,7 +163,7 @@ def _arguments(engine: Program, command: Command, draft: Draft, notes: list[str]
     relative = [word for before, word in pairwise(("", *arguments)) if _is_file(before, word)]
     arguments = [_absolute(word, command, relative) for word in arguments]
     for before, word in pairwise(("", *arguments)):
-        if _TWO_WORDS.match(word):
+        if _TWO_WORDS.match(word) and not before.startswith("-"):
             raise UsageError(f"`{redacted(word)}` is one word, which no engine reads; make it two")
         if _PLACEHOLDER.search(word):
             is_secret = SECRET_FLAG.search(before) or SECRET_FLAG.search(word.partition("=")[0])

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from recipectl.errors import UsageError
-from recipectl.importers.command import PLACEHOLDER
+from recipectl.importers.command import placeholder_in
 from recipectl.importers.draft import VARIABLE_START, host_variable
 from recipectl.importers.lines import placed
 
@@ -56,8 +56,8 @@ class Mounts:
 
     def add(self, target: str, source: str, place: str, *, is_read_only: bool = False) -> None:
         """Add one mount; `place` is where the original has it."""
-        if placeholder := PLACEHOLDER.search(source):
-            raise UsageError(f"fill in `{placeholder[0]}`")
+        if placeholder := placeholder_in(source):
+            raise UsageError(f"fill in `{placeholder}`")
         target = target.rstrip("/") or target
         if is_read_only:
             self.read_only.add(target)

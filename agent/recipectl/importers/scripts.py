@@ -69,8 +69,8 @@ def _note_left_out(
     else:
         refusal = str(error)
         sentence = f"`{redacted(program_shown(words or ['a command']))}`: {refusal}"
-    if refusal and command.is_skipped:
-        sentence += "; as it is, the script does not run it"
+    if command.is_skipped:
+        sentence = f"{refusal or sentence}; as it is, the script does not run it"
     if refusal and not command.is_skipped:
         refusals.append(placed(refusal, command.place))
     else:
@@ -78,7 +78,7 @@ def _note_left_out(
 
 
 def _set_alternatives(drafts: list[Draft], branches: list[Mapping[int, int]]) -> None:
-    """Let recipes of which the script ran only one stop each other; `branches` are line -> part, of each."""
+    """Let recipes of which the script ran only one stop each other; `branches` are statement -> part."""
     names: list[str] = []
     for number, draft in enumerate(drafts):
         draft.name = unique_name(draft.name, names)

@@ -14,7 +14,7 @@ _ALWAYS = re.compile(
     re.I,
 )
 _PLAIN_NAME = re.compile(
-    r"((PUBLIC|CACHE|MODEL|SORT|PARTITION|HASH|PRIMARY|FOREIGN)_?KEY|BYPASS|COMPASS)\Z", re.I
+    r"((PUBLIC|CACHE|\AMODEL|SORT|PARTITION|HASH|PRIMARY|FOREIGN)_?KEY|BYPASS|COMPASS)\Z", re.I
 )
 _HOOK = re.compile(
     r"https?://(hooks\.slack\.com/services/|[^/@\s]+@)|/bot\d+:[\w-]+|\btskey-\w|\bAccountKey=\S"

@@ -132,6 +132,8 @@ class _Shell(ControlFlow):
 
     def _opaque(self, node: Node) -> None:
         """A loop, a function or another part that only a shell can run; its variables are unknown then."""
+        if self._does_not_loop(node):
+            return
         reason = f"in {_OPAQUE.get(node.Type, 'a part that only a shell can run')}"
         if node.Loop and node.Loop.Name:
             self.scope.forget([node.Loop.Name.Value], reason, node.line)
@@ -147,6 +149,7 @@ class _Shell(ControlFlow):
         if after.arguments != self.scope.arguments and node.Type != "FuncDecl":
             self.scope.arguments = None  # only the shell knows
         self.scope.lost += after.lost[len(self.scope.lost) :]
+        self.scope.has_unknown_variables |= after.has_unknown_variables and node.Type != "FuncDecl"
         if node.Type == "FuncDecl":
             calls = [command.words[0] for command in self.commands[first:] if command.words]
             self.functions[node.Name.Value] = function_of(self.scope, after, calls)

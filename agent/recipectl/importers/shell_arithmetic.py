@@ -43,7 +43,7 @@ def _of_word(word: Node, value_of: Callable[[Node], str]) -> int | None:
     """A number, a variable by its name or with `$`, or what a `${NAME:-8}` gives."""
     part, *others = word.Parts
     if not others and part.Type == "Lit" and re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", part.Value):
-        variable = Node({"Type": "ParamExp", "Param": Node({"Value": part.Value}), "Pos": part.ValuePos})
+        variable = Node({"Type": "ParamExp", "Param": Node({"Value": part.Value}), "Pos": part.Pos})
         word = Node({"Parts": [variable]})
     text = value_of(word)
     # A number that begins with 0 is octal.

@@ -7,6 +7,7 @@ from dataclasses import replace
 from recipectl.importers.command import ASSIGNMENT, program_shown
 from recipectl.importers.draft import UNKNOWN_VALUE, host_variable
 from recipectl.importers.secret_names import is_likely_secret
+from recipectl.importers.shell_branches import without_values
 from recipectl.importers.shell_scope import Scope, Variable
 from recipectl.importers.shell_syntax import Node
 from recipectl.importers.shell_words import MAX_VALUE, Words, too_long
@@ -71,7 +72,7 @@ class Assignments:
         self.scope.exported_names.add(name)
         if name not in self.scope.variables and is_likely_secret(name, "x" * 20):
             self.scope.places[name] = f"line {line}"
-        elif name not in self.scope.variables:
+        elif name not in self.scope.variables and name not in self.scope.without_value:
             self.lose_from_here(f"line {line}: the variable `{name}` of the caller; set it in `env_vars:`")
 
     def _expanded(self, node: Node) -> Variable:
@@ -84,7 +85,11 @@ class Assignments:
 
     def _assign(self, node: Node, added: Variable) -> None:
         name = node.Name.Value
-        before = self.scope.variables.get(name, Variable(host_variable(name)))
+        if node.Value and is_likely_secret(name, "x" * 20):
+            self.lost = without_values(self.lost, {*node.Value.parameters()})
+        is_empty = name in self.scope.without_value
+        unknown = Variable(elements=()) if node.Array else Variable("" if is_empty else host_variable(name))
+        before = self.scope.variables.get(name, unknown)
         elements = (node.Array.Elems or ()) if node.Array else ()
         if node.Index or (node.Array and node.Array.Glued) or any(element.Index for element in elements):
             self.scope.forget([name], "with an index", node.line)
@@ -126,6 +131,7 @@ class Assignments:
     def _lose(self, words: list[str], line: int) -> None:
         shown = program_shown(words) if words[0] in ("eval", "alias") else " ".join(words)
         effect = "replace programs" if words[0] == "alias" else "set variables"
+        self.scope.has_unknown_variables |= words[0] != "alias"
         self.lose_from_here(f"line {line}: `{shown}`, which may {effect}")
 
     def lose_from_here(self, sentence: str) -> None:

@@ -1,10 +1,13 @@
 """What the part of a script that runs under a condition adds to the variables and settings after it."""
 
-from collections.abc import Collection, Iterator
+import re
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 
 from recipectl.importers.secret_names import is_likely_secret
-from recipectl.importers.shell_scope import Scope, Variable, is_known
+from recipectl.importers.shell_scope import Scope, is_known
+
+_NOT_HERE = "under a condition, which does not hold here"
 
 
 def merge(
@@ -24,19 +27,37 @@ def merge(
     _merge_variables(scope, after, line, wins=wins, unset=unset, tested=tested)
     sentences = _exports(scope, after, line, unset, wins=wins)
     scope.exported_names |= after.exported_names - {*unset}
+    scope.has_unknown_variables |= after.has_unknown_variables
+    scope.required |= after.required
     return [*sentences, *_settings(scope, after, line, wins=wins, adds=True)]
 
 
 def name_not_run(scope: Scope, other: Scope, line: int) -> list[str]:
     """What must be said of a part that does not run: what it would change in a scope."""
+    sentences = []
     for name, variable in other.variables.items():
-        known = scope.variables.get(name, Variable())
+        known = scope.variables.get(name)
+        if known is None:
+            scope.without_value.setdefault(name, "")
         if known != variable:
-            shown = _shown(name, variable.text, known.text)
-            remark = f"line {line}: `{name}` is `{shown}` under a condition, which does not hold here"
-            scope.variables[name] = replace(known, remarks=(*known.remarks, remark))
-    sentences = _exports(scope, other, line, other.exported_names, wins=False)
-    return [*sentences, *_settings(scope, other, line, wins=False, adds=False)]
+            shown = _shown(name, variable.text, known.text if known else "")
+            sentences.append(f"line {line}: `{name}` is `{shown}` {_NOT_HERE}")
+    for name in sorted(scope.variables.keys() - other.variables.keys()):
+        sentences.append(f"line {line}: `{name}` is unset {_NOT_HERE}")
+    for name in sorted(other.exported_names - scope.exported_names):
+        sentences.append(f"line {line}: `{name}` is exported {_NOT_HERE}")
+    return [
+        *sentences,
+        *_options(scope, other, line, wins=False),
+        *_settings(scope, other, line, wins=False, adds=False),
+    ]
+
+
+def without_values(sentences: Iterable[str], names: Collection[str]) -> list[str]:
+    """What is said of variables, without the values of those that give an engine a secret."""
+    hidden = "|".join(map(re.escape, names)) or "(?!)"
+    pattern = re.compile(rf"(line \d+: `(?:{hidden})` is )`.*` ({_NOT_HERE})", re.S)
+    return [pattern.sub(r"\1`…` \2", sentence) for sentence in sentences]
 
 
 def _merge_variables(
@@ -50,10 +71,11 @@ def _merge_variables(
         known = scope.variables.get(name)
         if known == variable:
             continue
-        replaces = (
-            wins and name not in tested and (known is None or is_known(variable) or not is_known(known))
-        )
-        kept = Variable() if name in unset else variable if replaces or known is None else known
+        if name in unset:
+            scope.without_value[name] = f"line {line}: `{name}` is set under a condition, and not here"
+            continue
+        replaces = name not in tested and (known is None or is_known(variable) or not is_known(known))
+        kept = variable if known is None or (wins and replaces) else known
         shown = _shown(name, kept.text, known.text if known else "")
         remark = f"line {line}: `{name}` is set under a condition; its value here is `{shown}`"
         scope.variables[name] = replace(kept, remarks=(*kept.remarks, remark))
@@ -66,17 +88,17 @@ def _shown(name: str, text: str, before: str) -> str:
     return "…" if is_likely_secret(name, text) else shown
 
 
-def _exports(scope: Scope, after: Scope, line: int, unset: Collection[str], *, wins: bool) -> list[str]:
-    sentences = []
+def _exports(scope: Scope, after: Scope, line: int, unset: Collection[str], *, wins: bool) -> Iterator[str]:
     for name in sorted(after.exported_names & {*unset} - scope.exported_names):
-        kept = "exported" if name in scope.variables and scope.variables[name].text else "set"
-        sentences.append(f"line {line}: `{name}` is exported under a condition; here it is not {kept}")
+        yield f"line {line}: `{name}` is exported under a condition; here it is not set"
+    yield from _options(scope, after, line, wins=wins)
+
+
+def _options(scope: Scope, after: Scope, line: int, *, wins: bool) -> Iterator[str]:
     if after.exports_all != scope.exports_all:
         option = "set -a" if after.exports_all else "set +a"
-        here = "counts" if wins else "does not count"
-        sentences.append(f"line {line}: `{option}` under a condition; here it {here}")
+        yield f"line {line}: `{option}` under a condition; here it {'counts' if wins else 'does not count'}"
         scope.exports_all = after.exports_all if wins else scope.exports_all
-    return sentences
 
 
 def _settings(scope: Scope, after: Scope, line: int, *, wins: bool, adds: bool) -> Iterator[str]:

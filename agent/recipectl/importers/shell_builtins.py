@@ -44,6 +44,7 @@ class Builtins(Assignments, ABC):
             fault = "give its `bin/python` as `python_path:`" if is_venv else "it may set variables"
             if not file.endswith("/etc/profile.d/conda.sh"):  # `conda activate` says it
                 self.lose_from_here(f"line {line}: `{' '.join(words)}`; {fault}")
+                self.scope.has_unknown_variables |= not is_venv
         elif file.endswith("/etc/profile.d/conda.sh"):
             self.scope.conda_folder = self._from_folder(file.removesuffix("/etc/profile.d/conda.sh"))
         elif file == "activate" and len(words) > 2:  # of an earlier conda

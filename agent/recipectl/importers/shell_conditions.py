@@ -32,6 +32,7 @@ class Conditions:
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
         self.remarks: list[str] = []
+        self.untold: set[str] = set()  # what they take for unset, and the script's caller could set
 
     def holds(self, statement: Node) -> bool | None:
         """The exit status of a statement: True for 0."""
@@ -55,6 +56,15 @@ class Conditions:
         elif node and node.Type == "DeclClause" and node.Variant.Value == "export":
             result = True
         return _negated(result) if statement.Negated else result
+
+    def has_words(self, items: list[Node]) -> bool | None:
+        """Whether the words of a `for` are any; False for `"$@"` of a script without arguments."""
+        if self.scope.is_repeated or any(text for item in items for text in item.texts("CmdSubst")):
+            return None
+        words = Words(self.scope, is_test=True)
+        fields = words.fields(items)
+        self._take_remarks(words)
+        return bool(fields) if all(map(_is_known, fields)) else None
 
     def branch(self, case: Node) -> int | None:
         """The number of the part of `case` that runs; that after the last one where none does."""
@@ -84,12 +94,15 @@ class Conditions:
             return True
         parts = node.Args[0].Parts
         name = str(parts[0].Value) if len(parts) == 1 else ""
+        if name == "getopts":
+            number = Node({"Type": "ParamExp", "Param": Node({"Value": "#"}), "Pos": node.Pos})
+            return False if self._value(Node({"Parts": [number]})) == "0" else None
         if name not in ("[", "test"):
             is_nothing = Words(self.scope).fields(node.Args[:1]) == [""]
             return False if is_nothing else _CONSTANTS.get(name)  # no program has an empty name
         words = Words(self.scope, is_test=True)
         texts = words.fields(node.Args[1:])
-        self.remarks += words.remarks
+        self._take_remarks(words)
         if name == "[" and texts[-1:] != ["]"]:
             return False
         return _of_words(texts[:-1] if name == "[" else texts)
@@ -126,7 +139,7 @@ class Conditions:
             return None
         part, *others = node.Parts
         if not others and part.Type == "Lit" and re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", part.Value):
-            variable = Node({"Type": "ParamExp", "Param": Node({"Value": part.Value})})
+            variable = Node({"Type": "ParamExp", "Param": Node({"Value": part.Value}), "Pos": part.Pos})
             node = Node({"Parts": [variable]})
         return self._value(node)
 
@@ -134,8 +147,12 @@ class Conditions:
         """The text of a word without splitting; None where it is not known."""
         words = Words(self.scope, is_test=True)
         text = words.value(word)
-        self.remarks += words.remarks
+        self._take_remarks(words)
         return text if _is_known(text) else None
+
+    def _take_remarks(self, words: Words) -> None:
+        self.remarks += words.remarks
+        self.untold |= words.untold
 
     def _matches(self, text: str, pattern: Node) -> bool | None:
         """Whether a text matches a shell's pattern with `*` and `?`; None for one with more."""
@@ -163,16 +180,21 @@ def _of_words(texts: list[str]) -> bool | None:
         case [first, "=" | "==" | "!=" as option, second]:
             return (first == second) == (option != "!=")
         case [first, option, second] if option in _NUMBERS:
-            return _compared(first, option, second) if first and second else False  # no numbers
+            return False if _has_no_numbers(texts) else _compared(first, option, second)
         case ["-n" | "-z" as option, text]:
             return _is_set(text) if option == "-n" else _negated(_is_set(text))
         case ["!", *rest] if len(rest) < 4:
-            is_error = len(rest) > 1 and _is_malformed(rest)
+            is_error = len(rest) > 1 and (_is_malformed(rest) or _has_no_numbers(rest))
             return False if is_error else _negated(_of_words(rest))
         case _ if _is_malformed(texts):
             return False  # test cannot read them: its exit status is 2
         case _:
             return None
+
+
+def _has_no_numbers(texts: list[str]) -> bool:
+    """Whether `test` compares an empty text as a number, which is an error."""
+    return len(texts) == 3 and texts[1] in _NUMBERS and "" in (texts[0], texts[2])
 
 
 def _is_malformed(texts: list[str]) -> bool:

@@ -3,16 +3,29 @@
 from abc import ABC, abstractmethod
 from collections.abc import Collection
 from copy import deepcopy
+from itertools import count
 
 from recipectl.importers.shell_branches import merge, name_not_run
 from recipectl.importers.shell_commands import SimpleCommands
 from recipectl.importers.shell_conditions import Conditions, is_negative, is_test
-from recipectl.importers.shell_scope import Scope, Variable
+from recipectl.importers.shell_scope import Scope
 from recipectl.importers.shell_syntax import Node, from_the_left
+
+_ELSE = -1  # the number of what runs instead of any part
+_NOT_RUN = "as it is, the script does not run it"
+
+
+def _not_run(text: str) -> str:
+    """What is lost, as a part loses it that does not run."""
+    return text if _NOT_RUN in text else f"{text}; {_NOT_RUN}"
 
 
 class ControlFlow(SimpleCommands, ABC):
     """Decides which parts run, as far as their conditions are known."""
+
+    def __init__(self, scope: Scope) -> None:
+        super().__init__(scope)
+        self._statements = count(1)  # a number for each statement of several parts
 
     @abstractmethod
     def _statement(self, statement: Node) -> None:
@@ -42,13 +55,13 @@ class ControlFlow(SimpleCommands, ABC):
         *,
         is_presumed: bool = False,
         tested: Collection[str] = (),
+        statement: int | None = None,
     ) -> None:
         """Parts that run under a condition, the first one presumably; the others add what is unknown else."""
+        statement = statement or next(self._statements)
         before, of_first = {*self.scope.variables}, set[str]()
         for number, nodes in enumerate(branches):
-            first = len(self.commands)
-            after = self._apart(nodes, condition=line)
-            self._note_branch(first, line, number)
+            after = self._part(nodes, statement, number, condition=line)
             is_first = nodes is branches[0]
             wins = is_presumed and is_first and after.ended is None
             new = after.variables.keys() - before
@@ -59,56 +72,86 @@ class ControlFlow(SimpleCommands, ABC):
             self.scope.set_names |= after.set_names | after.unset_names
             self.scope.lost += after.lost[len(self.scope.lost) :]
 
-    def _run_known(self, branches: list[list[Node]], taken: int, remarks: list[str], line: int) -> bool:
+    def _part(self, nodes: list[Node], statement: int, number: int, condition: int | None = None) -> Scope:
+        """Run one of several parts of a statement, of which one runs; the scope as it is afterwards."""
+        outer = self.scope.alternatives
+        self.scope.alternatives = {**outer, statement: number}
+        after = self._apart(nodes, condition=condition)
+        # What follows a part that ends the script runs instead of it.
+        self.scope.alternatives = outer if after.ended is None else {**outer, statement: _ELSE}
+        return after
+
+    def _run_known(
+        self,
+        branches: list[list[Node]],
+        taken: int,
+        conditions: Conditions,
+        line: int,
+        statement: int | None = None,
+    ) -> bool:
         """Run the one of several parts that a shell runs; the programs of the others run under a condition.
 
         False, with nothing done, where the script needs a value that its caller may give: it would end, or
         choose none of several parts that set a variable.
         """
+        statement = statement or next(self._statements)
         first, lost, after = len(self.commands), [*self.lost], self.scope
-        others: list[Scope] = []  # after the parts that do not run
+        others: list[tuple[Scope, list[str]]] = []  # after the parts that do not run, and what they lose
         for number, nodes in enumerate(branches):
-            first_of_branch = len(self.commands)
             if number == taken:
-                self.lost += remarks
-                after = self._apart(nodes)
+                self.lost += conditions.remarks
+                after = self._part(nodes, statement, number)
             else:
-                others.append(self._not_taken(nodes, line))
-            self._note_branch(first_of_branch, line, number)
-        new = {name for other in others for name in other.variables} - after.variables.keys()
-        chooses_none = taken == len(branches) > 1 and bool(new)
-        if remarks and (after.ended is not None or chooses_none):
+                others.append(self._not_taken(nodes, statement, number, line))
+        new = {name for other, _ in others for name in other.variables} - after.variables.keys()
+        chooses_none = taken == len(branches) > 1 and bool(new) and bool(conditions.untold)
+        if conditions.remarks and (after.ended is not None or chooses_none):
             del self.commands[first:]
             self.lost = lost
+            self._note_required(conditions, line, ends=after.ended is not None)
             return False
         if taken == len(branches):
-            self.lost += remarks
+            self.lost += conditions.remarks
         after.set_names |= self.scope.set_names
         after.unset_names |= self.scope.unset_names
+        after.alternatives = self.scope.alternatives
         self.scope = after
-        for other in others if remarks else ():
-            self.lost += name_not_run(after, other, line)
-        for name in new - after.variables.keys():
+        self._name_not_run(others, conditions, line)
+        for name in new - self.scope.variables.keys() - self.scope.without_value.keys():
             remark = f"line {line}: `{name}` is not set here: the script's caller may set it"
-            after.variables[name] = Variable(remarks=(remark,))
+            self.scope.without_value[name] = remark
         return True
 
-    def _note_branch(self, first: int, line: int, number: int) -> None:
-        """Note in which part of a statement commands are, of which only one part runs."""
-        for command in self.commands[first:]:
-            command.branches.setdefault(line, number)
+    def _note_required(self, conditions: Conditions, line: int, *, ends: bool) -> None:
+        """Note what the script needs: what its tests ask for is there, whatever they decide."""
+        self.scope.required |= conditions.untold
+        if ends and conditions.untold:
+            names = ", ".join(
+                f"`{name if name.isidentifier() else f'${name}'}`" for name in sorted(conditions.untold)
+            )
+            self.lose_from_here(f"line {line}: the script may end there, for want of {names}")
 
-    def _not_taken(self, nodes: list[Node], line: int) -> Scope:
-        """Read a part that does not run, for its programs; the scope as it would be after it."""
+    def _name_not_run(self, others: list[tuple[Scope, list[str]]], conditions: Conditions, line: int) -> None:
+        """Name what parts would do that do not run because nobody gives the script a value."""
+        for other, lost in others if conditions.remarks else ():
+            self.lost += name_not_run(self.scope, other, line)
+            self.lost += map(_not_run, lost)
+
+    def _not_taken(
+        self, nodes: list[Node], statement: int, number: int, line: int
+    ) -> tuple[Scope, list[str]]:
+        """Read a part that does not run, for its programs; the scope after it, and what it would lose."""
         first = len(self.commands)
         before = self.lost, dict(self.functions), {*self._substituted}, [*self.waits]
         self.lost = []
-        after = self._apart(nodes, condition=line)
+        after = self._part(nodes, statement, number, condition=line)
+        lost = self.lost
         self.lost, self.functions, self._substituted, self.waits = before
         for command in self.commands[first:]:
-            command.not_carried_over.append(f"line {line}: as it is, the script does not run it")
+            command.not_carried_over.append(f"line {line}: {_NOT_RUN}")
+            command.lost_before = [*map(_not_run, command.lost_before)]
             command.is_skipped = True
-        return after
+        return after, lost
 
     def _if(self, node: Node) -> None:
         branches: list[list[Node]] = []
@@ -130,21 +173,29 @@ class ControlFlow(SimpleCommands, ABC):
             tests += (clause.Cond or [])[-1:]
             clause = clause.Else
         taken = len(branches) if taken is None else taken
-        if is_known and self._run_known(branches, taken, conditions.remarks, node.line):
+        if is_known and self._run_known(branches, taken, conditions, node.line):
             return
         first = 0 if is_known else known_false
-        for nodes in branches[:first]:
-            self._not_taken(nodes, node.line)
+        statement = next(self._statements)
+        others = [
+            self._not_taken(nodes, statement, -number, node.line)
+            for number, nodes in enumerate(branches[:first], start=2)
+        ]
+        if others:
+            self.lost += conditions.remarks
+            self._name_not_run(others, conditions, node.line)
         tested = {name for test in tests for name in test.parameters()}
         is_presumed = not is_negative(tests[first])
-        self._branches(branches[first:], node.line, is_presumed=is_presumed, tested=tested)
+        self._branches(
+            branches[first:], node.line, is_presumed=is_presumed, tested=tested, statement=statement
+        )
 
     def _case(self, node: Node) -> None:
         branches = [item.Stmts or [] for item in node.Items or ()]
         conditions = Conditions(self.scope)
         taken = conditions.branch(node)
-        if taken is None or not self._run_known(branches, taken, conditions.remarks, node.line):
-            self._branches(branches, node.line)
+        if taken is None or not self._run_known(branches, taken, conditions, node.line):
+            self._branches(branches, node.line, tested={*node.Word.parameters()})
 
     def _binary(self, node: Node) -> None:
         if node.Op in ("|", "|&"):
@@ -157,17 +208,34 @@ class ControlFlow(SimpleCommands, ABC):
         node = from_the_left(node)
         conditions = Conditions(self.scope)
         holds = conditions.holds(node.X)
-        first = len(self.commands)
-        self._statement(node.X)
+        statement = next(self._statements)
+        outer = self.scope.alternatives
         if node.Op == "||":
-            self._note_branch(first, node.line, -1)
+            self.scope.alternatives = {**outer, statement: _ELSE}
+        self._statement(node.X)
+        self.scope.alternatives = outer
         if node.Op == "&&" and not is_test(node.X) and holds is not False:
             self._statement(node.Y)
         elif holds is not None and self._run_known(
-            [[node.Y]], int(holds == (node.Op == "||")), conditions.remarks, node.line
+            [[node.Y]], int(holds == (node.Op == "||")), conditions, node.line, statement
         ):
             return
         else:
             is_presumed = node.Op == "&&" and not is_negative(node.X)
             tested = {*node.X.parameters()}
-            self._branches([[node.Y]], node.line, is_presumed=is_presumed, tested=tested)
+            self._branches([[node.Y]], node.line, is_presumed=is_presumed, tested=tested, statement=statement)
+
+    def _does_not_loop(self, node: Node) -> bool:
+        """Whether a loop does nothing, for its script gets no arguments; if so, that is named."""
+        conditions = Conditions(self.scope)
+        if node.Type == "WhileClause" and not node.Until and node.Cond:
+            holds = conditions.holds(node.Cond[-1])
+        elif node.Type == "ForClause" and node.Loop and node.Loop.Items:
+            holds = conditions.has_words(node.Loop.Items)
+        else:
+            return False
+        return (
+            holds is False
+            and bool(conditions.untold)
+            and self._run_known([node.Do], 1, conditions, node.line)
+        )

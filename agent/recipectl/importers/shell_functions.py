@@ -12,6 +12,7 @@ _EFFECTS = {
     "conda_environment": "conda's environment",
     "service": "limits",
     "exports_all": "`set -a`",
+    "has_unknown_variables": "variables that a file or a program sets",
     "ended": "whether the script goes on",
 }
 
@@ -23,6 +24,7 @@ class Function(NamedTuple):
     exported: set[str]
     effects: tuple[str, ...]
     calls: frozenset[str] = frozenset()  # programs that it runs, which may be functions that come later
+    sets_unknown_variables: bool = False
 
 
 def function_of(before: Scope, after: Scope, calls: Iterable[str] = ()) -> Function:
@@ -30,7 +32,13 @@ def function_of(before: Scope, after: Scope, calls: Iterable[str] = ()) -> Funct
     changed = {name for name, variable in after.variables.items() if before.variables.get(name) != variable}
     changed |= after.set_names | after.unset_names  # what it sets may have another value at a call
     effects = (text for name, text in _EFFECTS.items() if getattr(after, name) != getattr(before, name))
-    return Function(changed, after.exported_names, tuple(effects), frozenset(calls))
+    return Function(
+        variables=changed,
+        exported=after.exported_names,
+        effects=tuple(effects),
+        calls=frozenset(calls),
+        sets_unknown_variables=after.has_unknown_variables,
+    )
 
 
 def with_called(name: str, functions: Mapping[str, Function]) -> Function:
@@ -47,4 +55,5 @@ def with_called(name: str, functions: Mapping[str, Function]) -> Function:
         variables={variable for function in every for variable in function.variables},
         exported={variable for function in every for variable in function.exported},
         effects=tuple(dict.fromkeys(effect for function in every for effect in function.effects)),
+        sets_unknown_variables=any(function.sets_unknown_variables for function in every),
     )

@@ -13,7 +13,7 @@ READ_BY_ENGINES = re.compile(
 # What a session, a shell, a scheduler or a launcher of several processes sets.
 _OF_SESSION = re.compile(
     r"HOME|USER|LOGNAME|(OLD)?PWD|PATH|SHELL|HOST(NAME|TYPE)|OSTYPE|MACHTYPE|E?UID|LANG|LC_\w+|TERM|TMPDIR|DISPLAY"
-    r"|BASH\w*|ZSH_\w+|PPID|SHLVL|RANDOM|SECONDS|LINENO|FUNCNAME|PIPESTATUS|IFS|OPTIND|OPTARG|REPLY|XDG_\w+|SUDO_\w+"
+    r"|VIRTUAL_ENV|CONDA_(PREFIX|DEFAULT_ENV)|BASH\w*|ZSH_\w+|PPID|SHLVL|RANDOM|SECONDS|LINENO|FUNCNAME|PIPESTATUS|IFS|OPTIND|OPTARG|REPLY|XDG_\w+|SUDO_\w+"
     r"|(SLURM|PBS|LSB|OMPI|PMIX?)_\w+|(LOCAL_|NODE_)?RANK|WORLD_SIZE|MASTER_(ADDR|PORT)|LD_LIBRARY_PATH|0"
 )
 
@@ -38,6 +38,12 @@ class Scope:
     variables: dict[str, Variable] = field(default_factory=dict)
     exported_names: set[str] = field(default_factory=set)
     readonly_names: set[str] = field(default_factory=set)
+    without_value: dict[str, str] = field(
+        default_factory=dict
+    )  # names that no part sets -> what to say of it
+    required: set[str] = field(default_factory=set)  # what the script cannot do without
+    has_unknown_variables: bool = False  # set by a file or a program that is not read
+    alternatives: dict[int, int] = field(default_factory=dict)  # statement -> the part that runs now
     unset_names: set[str] = field(default_factory=set)
     set_names: set[str] = field(default_factory=set)  # since this scope began
     not_of_caller: set[str] = field(default_factory=set)  # what `unset` has removed
@@ -72,6 +78,5 @@ def is_known(variable: Variable) -> bool:
 
 def is_of_caller(name: str) -> bool:
     """Whether a parameter has a value only where the caller of the script gives it one."""
-    is_argument = name in ("#", "@", "*") or name.isdigit()
     is_set = _OF_SESSION.fullmatch(name) or READ_BY_ENGINES.fullmatch(name) or name in "?-$!"
-    return is_argument or not is_set
+    return name in ("#", "@", "*") or not is_set

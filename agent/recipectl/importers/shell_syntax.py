@@ -65,6 +65,15 @@ class Node:
                     yield from child.outermost(kind)
 
 
+def all_elements(node: Node) -> str:
+    """`@` or `*` of `${NAME[@]}`, `$@` and the like; "" of any other expansion."""
+    if node.Type != "ParamExp":
+        return ""
+    index = node.Index.Parts[0].Value if node.Index and node.Index.Parts else None
+    text = index if node.Index else node.Param.Value
+    return text if text in ("@", "*") else ""
+
+
 def from_the_left(node: Node) -> Node:
     """`A && B && C` as `A && { B && C; }`: what A decides about is one part."""
     while node.Op == "&&" and node.X.Cmd and (node.X.Cmd.Type, node.X.Cmd.Op) == ("BinaryCmd", "&&"):

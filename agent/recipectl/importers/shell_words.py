@@ -11,7 +11,7 @@ from recipectl.importers.shell_arithmetic import result
 from recipectl.importers.shell_quotes import ansi_text
 from recipectl.importers.shell_scope import READ_BY_ENGINES, Scope, Variable, is_of_caller
 from recipectl.importers.shell_substitutions import known_text
-from recipectl.importers.shell_syntax import Node
+from recipectl.importers.shell_syntax import Node, all_elements
 
 # Private characters, which no script may have: the end of a field, and the place of a quoted text.
 _FIELD_END = "\ue003"
@@ -32,6 +32,7 @@ class Words:
     def __init__(self, scope: Scope, *, is_test: bool = False) -> None:
         self.scope = scope
         self.is_test = is_test
+        self.untold: set[str] = set()  # what a test takes for unset, and the caller could set
         self.remarks: list[str] = []
         self.reasons: list[str] = []  # why a value is unknown
         self.is_quoted = False  # within double quotes
@@ -117,7 +118,7 @@ class Words:
             is_text = part.Type == "Lit"
             text += re.sub(r'\\(["\\$`])', r"\1", part.Value) if is_text else self._part(part, splits=False)
         self.is_quoted = was_quoted
-        if not text and len(parts) == 1 and _all_elements(parts[0]):
+        if not text and len(parts) == 1 and all_elements(parts[0]) == "@":
             return ""  # an array without elements is no word
         return _QUOTED + text.replace(_FIELD_END, f"{_QUOTED}{_FIELD_END}{_QUOTED}")
 
@@ -169,7 +170,7 @@ class Words:
         if variable and UNKNOWN_VALUE in variable.text:
             # Not in front: the place of a refusal is the command's own.
             self.reasons += (re.sub(r"^(line \d+): (.*)", r"\2 (\1)", text) for text in variable.remarks)
-        elements = _all_elements(node)
+        elements = all_elements(node)
         if elements and variable and variable.elements is not None and not node.Exp:
             return (" " if elements == "*" and not splits else _FIELD_END).join(
                 self._split(node, element, splits=splits) for element in variable.elements
@@ -199,8 +200,11 @@ class Words:
         return "".join(texts)
 
     def _argument(self, name: str) -> Variable | None:
-        """An argument that the script is known to be given, or all of them."""
+        """An argument that the script is known to be given, all of them, or their number."""
         arguments = (self.scope.arguments or ())[self.scope.shifted :]
+        if name == "#" and self.scope.arguments is not None:
+            is_known = not any(UNKNOWN_VALUE in word or VARIABLE_START in word for word in arguments)
+            return Variable(str(len(arguments)) if is_known else UNKNOWN_VALUE)
         if name in ("@", "*") and self.scope.arguments is not None:
             return Variable(elements=arguments)
         number = int(name) if re.fullmatch("[1-9][0-9]{0,5}", name) else 0
@@ -208,8 +212,16 @@ class Words:
 
     def _untold(self, node: Node, name: str) -> Variable | None:
         """The value in a test of what the script's caller could give."""
-        if not self.is_test or node.Exp or not is_of_caller(name):
+        scope = self.scope
+        if scope.without_value.get(name):
+            self.remarks.append(scope.without_value[name])
+        if not self.is_test or node.Exp:
             return None
+        if self._is_missing(name) or name in scope.not_of_caller:
+            return Variable("")
+        if scope.has_unknown_variables or name in scope.required or not is_of_caller(name):
+            return None
+        self.untold.add(name)
         shown = name if name.isidentifier() else f"${name}"
         value = "0" if name == "#" else ""
         what = "is 0" if value else "is not set"
@@ -217,8 +229,9 @@ class Words:
         return Variable(value)
 
     def _is_missing(self, name: str) -> bool:
-        """Whether the script is known to get fewer arguments."""
-        return self.scope.arguments is not None and bool(re.fullmatch("[1-9][0-9]{0,5}", name))
+        """Whether the script is known to get fewer arguments, or not to set a variable."""
+        is_argument = self.scope.arguments is not None and bool(re.fullmatch("[1-9][0-9]{0,5}", name))
+        return is_argument or name in self.scope.without_value
 
     def _note_secret(self, node: Node, name: str) -> None:
         """Each program from here on has a secret that the caller's environment gives to the script."""
@@ -258,6 +271,7 @@ class Words:
             case "-" | "=" | "?" if variable is not None:
                 return self._split(node, variable.value, splits=splits)
             case "?":
+                self.scope.required.add(name)
                 return self._from_caller(node, name)
             case "+" if variable is not None and VARIABLE_START not in variable.value:
                 return self._operand(word, splits=splits) if is_set else ""
@@ -279,12 +293,3 @@ def _plain(text: str) -> str:
 
 def _unescaped(text: str, replacement: str) -> str:
     return re.sub(r"\\(.)", replacement, text, flags=re.S)
-
-
-def _all_elements(node: Node) -> str:
-    """`@` or `*` of `${NAME[@]}`, `$@` and the like; "" of any other expansion."""
-    if node.Type != "ParamExp":
-        return ""
-    index = node.Index.Parts[0].Value if node.Index and node.Index.Parts else None
-    text = index if node.Index else node.Param.Value
-    return text if text in ("@", "*") else ""

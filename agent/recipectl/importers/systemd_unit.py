@@ -79,7 +79,8 @@ def draft(text: str, name: str, source: str, drop_ins: Mapping[str, str] = Mappi
         result = draft_from_command(command, model_name(name.replace("@", "-")), f"From {source}.")
     result.not_carried_over += lost
     own_user = result.fields.get("user", "root")  # of `sudo -u` in ExecStart=
-    is_of_docker = "docker" in program_name(command.words) and runs_container(command.words)
+    client = unwrapped(command).words
+    is_of_docker = "docker" in program_name(client) and runs_container(client)
     set_keys(result, unit_settings, name, is_of_docker=is_of_docker)
     settings = {setting.name: setting.value for setting in unit_settings if not is_ignored(setting)}
     if own_user != "root":

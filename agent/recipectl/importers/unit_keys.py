@@ -71,7 +71,8 @@ def set_keys(
     parts.sort(key=lambda part: part.name == "Group")
     places = {setting.name: setting.place for setting in parts}
     for setting in parts:
-        if is_container and _take_of_container(draft, service, setting, is_of_docker=is_of_docker):
+        own_service = {} if "TimeoutStopSec" in places else service
+        if is_container and _take_of_container(draft, own_service, setting, is_of_docker=is_of_docker):
             continue
         if setting.name == "Group" and setting.value in users[-1:]:
             continue  # the unit has the group of its user

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from recipectl.errors import UsageError
-from recipectl.importers.command import PLACEHOLDER
+from recipectl.importers.command import placeholder_in
 from recipectl.importers.draft import host_variable, redacted
 from recipectl.importers.lines import placed
 from recipectl.systemd import quoting
@@ -92,10 +92,12 @@ class PlacedSetting(NamedTuple):
     place: str
 
 
-def _refuse_template(text: str, place: str) -> None:
-    """UsageError for a text that a template has still to fill in."""
-    if template := _TEMPLATE.search(text) or PLACEHOLDER.search(text):
-        raise UsageError(f"{place}: fill in `{redacted(template[0])}`")
+def _refuse_template(text: str, place: str, name: str = "") -> None:
+    """UsageError for the value of a setting, or another text, that a template has still to fill in."""
+    is_prose = name in ("Description", "Documentation")
+    match = _TEMPLATE.search(text)
+    if template := match[0] if match else None if is_prose else placeholder_in(text):
+        raise UsageError(f"{place}: fill in `{redacted(template)}`")
 
 
 def placed_settings(text: str, lost: list[str], drop_in: str = "") -> list[PlacedSetting]:
@@ -114,7 +116,7 @@ def placed_settings(text: str, lost: list[str], drop_in: str = "") -> list[Place
     settings = []
     for line, setting in settings_with_lines(text):
         if not setting.name.startswith("Exec"):
-            _refuse_template(setting.value, f"line {line}{ending}")
+            _refuse_template(setting.value, f"line {line}{ending}", setting.name)
         if not re.search(r"\s#", setting.value) or _OF_TEXT.match(setting.name):
             settings.append(PlacedSetting(*setting, f"line {line}{ending}"))
             continue
