@@ -180,7 +180,8 @@ function decoded(text) {
 function model_of(name, up) {
     const route = names[':' + name];
     const runs = up['invocation:model-' + route.recipe + '.service'];
-    const state = runs ? 'up' : route.on_demand ? 'asleep' : 'down';
+    const listens = !route.shown_by || up['invocation:' + route.shown_by];
+    const state = !listens ? 'down' : runs ? 'up' : route.on_demand ? 'asleep' : 'down';
     return {id: name, object: 'model', created: 0, owned_by: 'recipectl', recipe: route.recipe, state: state};
 }
 

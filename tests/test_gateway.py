@@ -10,7 +10,7 @@ from recipectl.engines.registry import ENGINES
 from recipectl.errors import UsageError
 from recipectl.gateway import compile
 from recipectl.gateway.configuration import Nginx, render
-from recipectl.gateway.routes import Target, routes, target_of_unit
+from recipectl.gateway.routes import Target, routes, target_of
 from recipectl.machine.installation import Installation
 from recipectl.recipe.hostfile import Gateway as HostGateway
 from recipectl.systemd.unitfile import InstalledUnit
@@ -59,7 +59,7 @@ def test_a_name_of_the_host_file_that_hides_a_recipe_is_told() -> None:
 def test_a_wrong_recipe_leaves_the_names_and_the_key_of_its_unit_in_force() -> None:
     facts = 'Recipe=a\nEndpoint=http://127.0.0.1:1\nModel=x\nServed=x "y z"\nApiKey=/etc/key\n'
     unit = InstalledUnit("model-a.service", f"[Unit]\n\n[X-Recipectl]\n{facts}")
-    found = target_of_unit(unit, ())
+    found = target_of(unit, ())
     assert found is not None
     assert (found.names, found.key_file) == (("x", "y z"), "/etc/key")
 

@@ -704,6 +704,89 @@ def test_an_apply_ends_once_every_worker_has_the_new_configuration() -> None:
     assert all("new" in models() for _ in range(20))
 
 
+def test_a_recipe_that_is_not_applied_leads_where_its_model_runs() -> None:
+    host_file()
+    two_models()
+    recipe("queued", port=18204, autostart=True, queue=True)
+    subprocess.run(["cp", "-a", f"{ROOT}/.build/haproxy/usr/.", "/usr"], check=True)
+    subprocess.run(["ldconfig"], check=True)
+    assert recipectl("apply").returncode == 0
+    assert recipectl("wait", "alpha", "queued").returncode == 0
+    assert recipectl("apply").stdout == ""
+    # The recipes change, and are not applied: to another's port, to other names.
+    recipe("alpha", port=18301, autostart=True, served_model_name="new")
+    recipe("queued", port=18304, autostart=True, queue=True)
+    recipe("beta", port=18202, on_demand={"idle": "20min"})
+    with socket.create_server(("127.0.0.1", 18301)) as stranger:
+        stranger.settimeout(0.2)
+        for words in (("apply", "beta"), ("apply", "--no-restart")):
+            assert recipectl(*words).returncode == 0
+            for name in ("org/alpha", "alpha", "queued"):
+                assert ask(name)[0] == 200, (words, name)
+            assert re.search(r"^gateway +ok$", recipectl("doctor").stdout, re.M)
+            with pytest.raises(TimeoutError):
+                stranger.accept()
+    left = recipectl("apply", "--no-restart").stderr
+    assert "left for later: model-alpha.service must be restarted" in left
+    # A recipe that is renamed, while its model runs.
+    file = next(Path("/etc/recipectl/recipes").glob("alpha.*"))
+    file.rename(file.with_stem("omega"))
+    assert recipectl("apply", "--no-restart").returncode == 0
+    assert ask("alpha")[0] == 200
+    assert recipectl("remove", "beta").returncode == 0
+    assert ask("alpha")[0] == 200
+
+
+def test_the_sites_files_beside_the_gateways_are_left_alone() -> None:
+    folder = Path("/etc/recipectl/gateway")
+    folder.mkdir(parents=True, exist_ok=True)
+    private(folder / "keys", "ann sk-ann\n")
+    (folder / "NOTES").write_text("mine")
+    host_file(keys=str(folder / "keys"))
+    recipe("alpha", port=18201)
+    assert recipectl("apply").returncode == 0
+    HOST_FILE.unlink()
+    assert recipectl("apply").returncode == 0
+    assert sorted(path.name for path in folder.iterdir()) == ["NOTES", "keys"]
+    assert (folder / "keys").stat().st_mode & 0o777 == 0o600
+    for name in ("NOTES", "keys"):
+        (folder / name).unlink()
+    host_file()
+    assert recipectl("apply").returncode == 0
+    HOST_FILE.unlink()
+    assert recipectl("apply").returncode == 0
+    assert not folder.exists()
+
+
+def test_what_is_wrong_with_a_gateway_that_does_not_run() -> None:
+    host_file(listen="127.0.0.1:8202")
+    recipe("beta", port=18202, on_demand={"idle": "10min"})
+    applied = recipectl("apply")
+    assert (applied.returncode, "8202" in applied.stderr) == (2, True), applied
+    host_file()
+    assert recipectl("apply").returncode == 0
+    host_file(listen="127.0.0.1:8202")
+    applied = recipectl("apply")
+    assert (applied.returncode, "`beta` listens at that port; choose another" in applied.stderr) == (
+        2,
+        True,
+    ), applied
+    assert models() == {"beta": "asleep"} | models()
+    systemctl("stop", "model-beta.socket")
+    assert models()["beta"] == "down"
+    host_file(keys="/dev/null")
+    assert "/dev/null is no regular file; correct `keys:`" in recipectl("apply").stderr
+    host_file(include="/etc")
+    assert "/etc is no regular file; correct `include:`" in recipectl("apply").stderr
+    systemctl("disable", "--now", "models-gateway.service")
+    host_file()
+    told = recipectl("doctor").stdout
+    assert "run `systemctl enable --now models-gateway`, or remove `gateway:`" in told
+    Path("/etc/recipectl/site.conf").write_text("nonsense;\n")
+    host_file(include="/etc/recipectl/site.conf")
+    assert "correct `gateway:`, no gateway runs until then" in recipectl("apply").stderr
+
+
 def test_ports_that_move_in_a_circle_are_moved_by_one_apply() -> None:
     subprocess.run(["cp", "-a", f"{ROOT}/.build/haproxy/usr/.", "/usr"], check=True)
     subprocess.run(["ldconfig"], check=True)

@@ -265,7 +265,8 @@ def check_gateway(subject: Subject) -> Iterator[Problem]:
     if reason := subject.store.reason_not_ours(GATEWAY):
         yield on_host("unit", reason)
     elif compiled:
-        sentences = gateway.differences(compiled, Path(FOLDER), installed)
+        is_enabled = GATEWAY in subject.store.enabled()
+        sentences = gateway.differences(compiled, Path(FOLDER), installed, is_enabled=is_enabled)
         yield from (on_host("unit", sentence) for sentence in sentences)
     if unit := installed.get(GATEWAY):
         with Manager(user=False) as manager:

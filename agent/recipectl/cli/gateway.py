@@ -85,7 +85,7 @@ def decide(
         return Change(problems=(on_host("unit", sentence, severity="warning"),))
     if result.gateway is None and not is_left:
         return Change()
-    from recipectl.converge.plan import must_skip
+    from recipectl.converge.plan import family_is_up, must_skip
     from recipectl.gateway import converge
     from recipectl.gateway.compile import compiled
     from recipectl.gateway.compile import targets as gateway_targets
@@ -101,7 +101,11 @@ def decide(
         result.models,
         current.installed,
         applied={model.name for model in models if restart or not must_skip(model, current)},
-        gone={current.installed[unit].recipe for unit in current.gone},
+        gone={
+            current.installed[unit].recipe
+            for unit in current.gone
+            if restart or not family_is_up(unit, current)
+        },
     )
     gateway, problems = compiled(place, result.gateway, targets, test=True)
     if gateway is None:
@@ -115,8 +119,8 @@ def decide(
     return Change(gateway=gateway, actions=actions, problems=problems, left=left, before=state)
 
 
-def refresh(place: Place, manager: Manager) -> None:
-    """Let the gateway lead to what is installed; what is wrong with it is said, and stops nothing."""
+def refresh(place: Place, manager: Manager) -> int:
+    """Let the gateway lead to what is installed; what is wrong with it is said, and in the exit status."""
     from recipectl.compiler.cache import compile_place
     from recipectl.converge import holds
     from recipectl.converge.survey import survey
@@ -124,7 +128,7 @@ def refresh(place: Place, manager: Manager) -> None:
     try:
         result = compile_place(place, held=holds.held(place))
         if result.gateway is None:
-            return
+            return 0
         current = survey((), result.models, place, manager, prune=False)
         change = decide(place, result, (), current, prune=False, restart=False)
         report_problems(change.problems)
@@ -132,8 +136,11 @@ def refresh(place: Place, manager: Manager) -> None:
             click.echo(f"{GATEWAY} must be restarted; run `recipectl apply`", err=True)
         change.write_files(lambda _: None)
         change.finish(manager, lambda _: None)
+        return 1 if change.status else 0
     except RecipectlError as error:
-        click.echo(f"the gateway may lead to what is gone: {error}", err=True)
+        remedy = "then run `recipectl apply`"
+        click.echo(f"the gateway may lead to what is gone: {error}; {remedy}", err=True)
+        return 1
 
 
 def of_place(place: Place) -> tuple[Gateway | None, tuple[Problem, ...]]:

@@ -42,6 +42,7 @@ def remove_(place: Place, recipes: tuple[str, ...]) -> int:
             gone |= {unit: "removed" for unit in UnitNames.of_service(service).every if unit in installed}
         states = {state.name: state for state in manager.states([*gone], brief=True)}
         current = Survey(installed=installed, states=states, gone=gone)
+        status = 0
         try:
             apply.apply(plan.decide((), (), current), store, manager)
         finally:  # also where the unit of another model stays
@@ -49,7 +50,7 @@ def remove_(place: Place, recipes: tuple[str, ...]) -> int:
                 if store.read(service) is None:
                     remove(records.path(place, UnitNames.of_service(service).recipe))
             if GATEWAY in installed:
-                gateway.refresh(place, manager)
+                status = gateway.refresh(place, manager)
     for unit in (unit for unit in services if unit in gone):
         say(f"{'stopped and removed' if current.is_up(unit) else 'removed'} {unit}")
-    return 0
+    return status

@@ -30,7 +30,7 @@ def decide(
     `all_models` are those of the host, where `models` are only some. The survey is new for every plan,
     so the plan after an interrupted apply has what is left.
     """
-    gone = {unit: why for unit, why in survey.gone.items() if restart or not _family_is_up(unit, survey)}
+    gone = {unit: why for unit, why in survey.gone.items() if restart or not family_is_up(unit, survey)}
     kept = [model for model in models if restart or not must_skip(model, survey)]
     units = [*shared, *(unit for model in kept for unit in model.units)]
     changed = tuple(unit for unit in units if _text(unit.name, survey) != unit.text)
@@ -99,7 +99,7 @@ def _superfluous_units(model: CompiledModel, survey: Survey) -> list[Action]:
     return [Action("remove", name, "the recipe no longer needs it") for name in names]
 
 
-def _family_is_up(unit: str, survey: Survey) -> bool:
+def family_is_up(unit: str, survey: Survey) -> bool:
     """True if a unit of the same recipe runs (sockets and their queues do not count)."""
     installed = survey.installed.get(unit)
     names = UnitNames(installed.recipe if installed else "")
@@ -112,7 +112,17 @@ def must_skip(model: CompiledModel, survey: Survey) -> bool:
     names = model.unit_names
     changed = texts.get(names.proxy) != _text(names.proxy, survey)
     changed |= any(listens_otherwise(model, name, survey) for name in (names.socket, names.queue_socket))
+    changed |= names.reachable in texts and _is_asked_otherwise(model, survey)
     return changed and is_busy(model, survey)
+
+
+def _is_asked_otherwise(model: CompiledModel, survey: Survey) -> bool:
+    """True if the gateway would ask a model elsewhere, or for other names, than its unit says now."""
+    unit = survey.installed.get(model.unit_names.service)
+    if unit is None:
+        return False
+    has_other_names = bool(unit.served) and tuple(unit.served) != model.served
+    return has_other_names or (unit.endpoint, unit.key_file) != (model.url, model.key_file)
 
 
 def _links(model: CompiledModel, survey: Survey) -> list[Action]:
@@ -203,7 +213,7 @@ def _gateway_jobs(model: Situation) -> list[Action]:
     # Between two crashes, the start of a unit that is bound to it is a start of the model: it would count
     # against the start limit. The next start of the model starts this unit as well.
     listens = listener and listener.active_state in RUNNING and not listener.waits_to_restart
-    if not listens or model.survey.is_up(own) or own not in {unit.name for unit in model.model.units}:
+    if not listens or model.survey.is_coming_up(own) or own not in {unit.name for unit in model.model.units}:
         return []
     return [Action("start", own, "the host file has `gateway:`")]
 
@@ -212,7 +222,7 @@ def _watch_jobs(model: Situation) -> list[Action]:
     watch = model.names.watch
     if not (model.model.watched and model.running):
         return []
-    if not model.survey.is_up(watch):
+    if not model.survey.is_coming_up(watch):
         return [Action("start", watch, "the model runs, and its recipe has `watch:`")]
     if watch in model.written:
         return [Action("restart", watch, "its unit changed")]

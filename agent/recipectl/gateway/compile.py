@@ -15,7 +15,7 @@ from recipectl.compiler.relations import same_address
 from recipectl.errors import Problem, RecipectlError, UsageError, on_host
 from recipectl.gateway import certificate, host
 from recipectl.gateway.configuration import FOLDER, Gateway, render
-from recipectl.gateway.routes import Routes, Target, routes, target_of, target_of_unit
+from recipectl.gateway.routes import Routes, Target, routes, target_of
 from recipectl.machine import sockets
 from recipectl.machine.installation import current_installation
 from recipectl.place import Place
@@ -40,20 +40,19 @@ def targets(
     applied: Collection[str] = (),
     gone: Collection[str] = (),
 ) -> Iterator[Target]:
-    """What clients can ask: models that are installed or `applied`, and units whose recipe is wrong.
+    """What clients can ask: models as an apply writes them, and the others as their units are installed.
 
-    `applied` and `gone` name the recipes whose units an apply writes, and removes.
+    `applied` and `gone` name the recipes whose units an apply writes, and removes. A recipe that was changed,
+    and is not applied, leads where its model runs.
     """
-    compiled = set()
-    for model in models:
-        compiled.add(model.name)
-        units = {unit.name for unit in model.units} if model.name in applied else installed
-        if model.unit_names.service in units and (target := target_of(model, units)):
+    for model in (model for model in models if model.name in applied):
+        units = {unit.name: InstalledUnit(unit.name, unit.text) for unit in model.units}
+        if target := target_of(units[model.unit_names.service], units):
             yield target
     for unit in installed.values():
         names = UnitNames(unit.recipe)
-        stays = unit.recipe and unit.name == names.service and unit.recipe not in compiled | {*gone}
-        if stays and (target := target_of_unit(unit, installed)):
+        stays = unit.recipe and unit.name == names.service and unit.recipe not in {*applied, *gone}
+        if stays and (target := target_of(unit, installed)):
             yield target
 
 
@@ -94,19 +93,22 @@ def compiled(
 
 
 def _require_own_port(settings: GatewaySettings, targets: Iterable[Target]) -> None:
-    """UsageError where a model has the port of the gateway already."""
+    """UsageError where a model, or its engine behind a socket, has the port of the gateway already."""
     address, port = settings.address
     for target in targets:
-        if urlsplit(target.url).port == port and same_address(target.host, address):
-            fault = f"`gateway.listen` is {settings.listen}, and `{target.recipe}` listens at that port"
-            raise UsageError(f"{fault}; choose another", "gateway", "listen", kind="port")
+        listeners = {f"`{target.recipe}`": (target.host, urlsplit(target.url).port)}
+        if target.engine:
+            listeners[f"the engine of `{target.recipe}`"] = target.engine
+        for shown, (own_host, own_port) in listeners.items():
+            if own_port == port and same_address(own_host, address):
+                fault = f"`gateway.listen` is {settings.listen}, and {shown} listens at that port"
+                raise UsageError(f"{fault}; choose another", "gateway", "listen", kind="port")
 
 
 def _require_free_port(place: Place, settings: GatewaySettings) -> None:
-    """An error where the port is taken: nginx tests no port, and would not start again.
+    """RecipectlError where another program has the port, while a gateway is in force that goes on.
 
-    RecipectlError for another program, while a gateway is in force that goes on; UsageError for an engine
-    behind a socket, which keeps that port.
+    nginx tests no port, and would not start again. A model that has it gives it up.
     """
     address, port = settings.address
     holders = sockets.holders(port, address)
@@ -114,19 +116,12 @@ def _require_free_port(place: Place, settings: GatewaySettings) -> None:
     if any((address, port) in sockets.listening(holder.pid or 0) for holder in own):
         return  # it has what it needs
     for holder in holders:
-        names = UnitNames.of_service(holder.unit)
-        if holder.unit == GATEWAY or (holder.unit == "init.scope" and _is_of_model(place, port)):
-            continue
-        if not (holder.unit.startswith("model-") and holder.unit.endswith(".service")):
-            if host.loaded() is not None:
-                fault = f"{settings.listen} of `gateway.listen` is taken by {holder}"
-                remedy = "end that, or choose another address"
-                raise RecipectlError(f"{fault}; {remedy}; the gateway in force stays")
-        elif any(Path(place.unit_folder, unit).exists() for unit in (names.socket, names.queue_socket)):
-            fault = f"`gateway.listen` is {settings.listen}, and the engine of `{names.recipe}`"
-            raise UsageError(
-                f"{fault} listens at that port; choose another", "gateway", "listen", kind="port"
-            )
+        is_model = holder.unit.startswith("model-") and holder.unit.endswith(".service")
+        is_socket = holder.unit == "init.scope" and _is_of_model(place, port)
+        if holder.unit != GATEWAY and not is_model and not is_socket and host.loaded() is not None:
+            fault = f"{settings.listen} of `gateway.listen` is taken by {holder}"
+            remedy = "end that, or choose another address"
+            raise RecipectlError(f"{fault}; {remedy}; the gateway in force stays")
 
 
 def _is_of_model(place: Place, port: int) -> bool:
@@ -146,7 +141,9 @@ def _warnings(settings: GatewaySettings, all_routes: Routes) -> Iterator[UsageEr
     if settings.keys is None and not ip_address(settings.address[0]).is_loopback:
         fault = f"everybody who reaches {settings.listen} can use all models"
         yield UsageError(f"{fault}; name a file of `keys:`", "gateway", "listen", kind="secret")
-    for name, recipes in all_routes.ambiguous.items():
+    # Nobody asks for the path of a file: engines have it for a name where a recipe gives them none.
+    names = {name: some for name, some in all_routes.ambiguous.items() if not name.startswith("/")}
+    for name, recipes in names.items():
         fault = f"`{name}` is served by {' and '.join(recipes)}, and leads to none of them"
         yield UsageError(f"{fault}; ask for a recipe, or decide in `names:`", "gateway", kind="relation")
 
@@ -160,7 +157,9 @@ def _hidden(settings: GatewaySettings, targets: Iterable[Target]) -> Iterator[Us
             yield UsageError(f"{fault}; choose another name", "gateway", "names", name, kind="relation")
 
 
-def differences(gateway: Gateway, folder: Path, installed: Mapping[str, InstalledUnit]) -> Iterator[str]:
+def differences(
+    gateway: Gateway, folder: Path, installed: Mapping[str, InstalledUnit], *, is_enabled: bool
+) -> Iterator[str]:
     """How what the gateway serves differs from what the recipes say."""
     unit = installed.get(gateway.unit.name)
     if unit is None:
@@ -169,7 +168,10 @@ def differences(gateway: Gateway, folder: Path, installed: Mapping[str, Installe
     if unit.text != gateway.unit.text or host.installed(folder) != dict(gateway.files):
         yield "the files of the gateway are not what the recipes say; run `recipectl apply`"
     loaded_digest = host.loaded()
-    if loaded_digest is None:
+    if not is_enabled:
+        remedy = "run `systemctl enable --now models-gateway`, or remove `gateway:`"
+        yield f"models-gateway.service is disabled, and does not start at boot; {remedy}"
+    elif loaded_digest is None:
         yield "models-gateway.service does not answer; see `systemctl status models-gateway`"
-    elif loaded_digest != gateway.digest:
+    if loaded_digest not in (None, gateway.digest):
         yield f"nginx has loaded configuration {loaded_digest}, not {gateway.digest}; run `recipectl apply`"

@@ -20,6 +20,7 @@ USER = "models-gateway"
 FOLDER = "/etc/recipectl/gateway"
 RUN = "/run/models-gateway"
 LOADED = f"{RUN}/loaded"  # the socket where nginx says which configuration it has
+FILES = ("nginx.conf", "names.json", "ambiguous.json", "gateway.js")  # in FOLDER: all others are the site's
 _HEADERS = {
     "Host": "$http_host", "Upgrade": "$gateway_upgrade", "Connection": "$gateway_connection",
     "X-Request-ID": "$request_id", "X-Forwarded-For": "$proxy_add_x_forwarded_for",

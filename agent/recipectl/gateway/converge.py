@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -112,10 +113,7 @@ def finish(
 
     HostError if it does not: where it served `before`, it does so again.
     """
-    for action in actions:
-        if action.verb == "remove file":
-            remove(Path(action.unit))
-            report(action)
+    _remove_files(actions, report, with_folder=gateway is None)
     verbs = {action.verb for action in actions if action.unit == GATEWAY}
     if gateway is None or not verbs & {"reload service", "start", "restart"}:
         return
@@ -141,6 +139,16 @@ def finish(
     for action in actions:
         if action.verb == "reload service":
             report(action)
+
+
+def _remove_files(actions: Sequence[Action], report: Callable[[Action], None], *, with_folder: bool) -> None:
+    for action in actions:
+        if action.verb == "remove file":
+            remove(Path(action.unit))
+            report(action)
+    if with_folder:
+        with suppress(OSError):  # the site has files there
+            Path(FOLDER).rmdir()
 
 
 def _wait_for_the_port(gateway: Gateway, manager: Manager) -> None:

@@ -6,6 +6,7 @@ import errno
 import os
 import pwd
 import socket
+import stat
 import subprocess
 import tempfile
 import time
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING
 from recipectl import gateway_keys
 from recipectl.errors import RecipectlError, UsageError
 from recipectl.files import failures_named, read_bounded
-from recipectl.gateway.configuration import LOADED, USER, Gateway, Nginx, Paths, configuration
+from recipectl.gateway.configuration import FILES, LOADED, USER, Gateway, Nginx, Paths, configuration
 from recipectl.machine import processes
 from recipectl.systemd.unitfile import GATEWAY
 from recipectl.text import printable
@@ -78,6 +79,11 @@ def accepting_workers() -> set[int]:
     return {process.pid for process in found if (process.argv or ("",))[0] == _WORKER}
 
 
+def what_is_in_force() -> str:
+    """What goes on where a new configuration is wrong, as the end of a sentence."""
+    return "the one in force stays" if loaded() is not None else "no gateway runs until then"
+
+
 def wait_until_loaded(
     digest: str, has_ended: Callable[[], bool], since_sec: float, earlier_workers: Collection[int] = ()
 ) -> str | None:
@@ -130,7 +136,7 @@ def test(gateway: Gateway, nginx: Nginx, source: str, content: Content) -> None:
     except (OSError, subprocess.TimeoutExpired) as error:
         reason = error.strerror if isinstance(error, OSError) else "it did not answer within 60 s"
         fault = f"nginx could not read the gateway's new configuration ({reason})"
-        raise RecipectlError(f"{fault}; run `recipectl apply` again, the one in force stays") from error
+        raise RecipectlError(f"{fault}; run `recipectl apply` again, {what_is_in_force()}") from error
 
 
 def _test(gateway: Gateway, nginx: Nginx, source: str, content: Content) -> None:
@@ -183,7 +189,7 @@ def _test(gateway: Gateway, nginx: Nginx, source: str, content: Content) -> None
                     f"{fault}; bring it up, or choose another", "gateway", "listen", kind="network"
                 )
             fault = f"nginx refuses the gateway's new configuration: {message}"
-            raise UsageError(f"{fault}; correct `gateway:`, the one in force stays", "gateway")
+            raise UsageError(f"{fault}; correct `gateway:`, {what_is_in_force()}", "gateway")
 
 
 def _certificate(settings: GatewaySettings) -> dict[str, bytes]:
@@ -193,6 +199,7 @@ def _certificate(settings: GatewaySettings) -> dict[str, bytes]:
         if not (path := getattr(settings, name)):
             continue
         try:
+            _require_regular(path, "tls", name)
             contents[name] = read_bounded(path)
             is_open = name == "key" and Path(path).stat().st_mode & 0o007
         except OSError as error:
@@ -218,6 +225,7 @@ def require_readable(folder: Path) -> None:
 
 def _keys(path: str, content: Callable[[Path], bytes]) -> dict[str, str]:
     try:
+        _require_regular(path, "keys")
         if path.endswith(".cred"):
             return _sealed_keys(path)
         mode = Path(path).stat().st_mode
@@ -254,9 +262,16 @@ def included(path: str | None, content: Callable[[Path], bytes]) -> bytes:
             f"{fault}; move it, for example to /etc/recipectl", "gateway", "include", kind="file"
         )
     try:
+        _require_regular(path, "include")
         return content(Path(path))
     except OSError as error:
         raise _unreadable(path, error, "include") from error
+
+
+def _require_regular(path: str, *key: str) -> None:
+    """UsageError for a folder, a device or a pipe; OSError where nothing is there."""
+    if not stat.S_ISREG(Path(path).stat().st_mode):
+        raise UsageError(f"{path} is no regular file; correct `{key[0]}:`", "gateway", *key, kind="file")
 
 
 def _unreadable(path: str, error: OSError, *key: str) -> UsageError:
@@ -272,9 +287,10 @@ def _unreadable(path: str, error: OSError, *key: str) -> UsageError:
 
 
 def installed(folder: Path) -> dict[str, str]:
-    """Name -> text of the gateway's files as they are."""
+    """Name -> text of the gateway's own files as they are."""
     if not folder.is_dir():
         return {}
     with failures_named("read", folder):
-        files = (path for path in sorted(folder.iterdir()) if path.is_file() and not path.is_symlink())
+        paths = (folder / name for name in FILES)
+        files = (path for path in paths if path.is_file() and not path.is_symlink())
         return {path.name: read_bounded(path, 16 * 1024 * 1024).decode(errors="replace") for path in files}

@@ -5,7 +5,6 @@ from ipaddress import ip_address
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from recipectl.compiler.model import CompiledModel
 from recipectl.errors import UsageError
 from recipectl.systemd.unitfile import InstalledUnit, UnitNames
 from recipectl.text import did_you_mean
@@ -20,6 +19,7 @@ class Target(NamedTuple):
     on_demand: bool
     key_file: str | None = None  # of the engine's own API
     host: str = ""  # where it listens; empty for every address
+    engine: tuple[str, int] | None = None  # where the engine itself listens, behind a socket
     shown_by: str = ""  # the unit that is up while requests may go there; empty if they always may
 
 
@@ -44,32 +44,22 @@ class Routes(NamedTuple):
     errors: tuple[UsageError, ...]
 
 
-def target_of(model: CompiledModel, units: Collection[str]) -> Target | None:
-    """The target of a compiled model, None for one that answers no requests; `units` are installed."""
-    if model.url is None:
-        return None
-    names = model.unit_names
-    return Target(
-        recipe=model.name,
-        url=model.url,
-        names=model.served,
-        on_demand=model.on_demand,
-        key_file=model.key_file,
-        host=model.host,
-        shown_by=_shown_by(names, units, is_held=model.on_demand or model.queued),
-    )
-
-
-def target_of_unit(unit: InstalledUnit, installed: Collection[str]) -> Target | None:
-    """The target of a unit as it is installed, while its recipe is wrong."""
+def target_of(unit: InstalledUnit, units: Collection[str]) -> Target | None:
+    """The target of a model by its service, None for one that answers no requests; `units` are beside it."""
     if unit.endpoint is None:
         return None
     names, served = UnitNames(unit.recipe), unit.served or (unit.model or unit.recipe,)
-    on_demand, queued = names.socket in installed, names.queue_socket in installed
+    on_demand, queued = names.socket in units, names.queue_socket in units
     return Target(
-        unit.recipe, unit.endpoint, served, on_demand, key_file=unit.key_file, host=unit.host or "",
-        shown_by=_shown_by(names, installed, is_held=on_demand or queued),
-    )  # fmt: skip
+        recipe=unit.recipe,
+        url=unit.endpoint,
+        names=served,
+        on_demand=on_demand,
+        key_file=unit.key_file,
+        host=unit.host or "",
+        engine=unit.listen,
+        shown_by=_shown_by(names, units, is_held=on_demand or queued),
+    )
 
 
 def _shown_by(names: UnitNames, units: Collection[str], *, is_held: bool) -> str:

@@ -44,7 +44,11 @@ def _known_keys(model: type[BaseModel], path: tuple[str | int, ...]) -> list[str
     if len(path) == 1:
         return [*model.model_fields]
     field = model.model_fields.get(str(path[0]))
-    return [name for part in _parts(field.annotation) for name in part.model_fields] if field else []
+    parts = _parts(field.annotation) if field else []
+    deeper = [] if isinstance(path[1], int) else path[1:]
+    if len(deeper) > 1:
+        return [name for part in parts for name in _known_keys(part, tuple(deeper))]
+    return [name for part in parts for name in part.model_fields]
 
 
 def _parts(annotation: Any) -> list[type[BaseModel]]:
@@ -59,7 +63,8 @@ def _unknown_key(model: type[BaseModel], path: tuple[str | int, ...]) -> str:
     key = display(".".join(map(str, path)))
     if len(path) > 1:
         hint = did_you_mean(str(path[-1]), known, f"it takes {', '.join(known)}")
-        return f"`{key}` is not a key of `{path[0]}`; {hint}"
+        outer = display(".".join(map(str, path[:-1])))
+        return f"`{key}` is not a key of `{outer}`; {hint}"
     if model is Recipe:
         hint = did_you_mean(str(path[-1]), known, "put an engine's own flag under `extra_args:`")
         return f"`{key}` is not a key of a recipe; {hint}"

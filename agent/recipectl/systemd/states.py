@@ -51,6 +51,7 @@ class UnitState:
     start_limit_burst: int = 0
     failed_command: FailedCommand | None = None  # the ExecStartPre= that kept the main process from its start
     failed_checks: tuple[FailedCheck, ...] = ()
+    has_job: bool = False  # a start or a stop of it waits
 
     @property
     def waits_to_restart(self) -> bool:
