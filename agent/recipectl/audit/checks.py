@@ -265,8 +265,7 @@ def check_gateway(subject: Subject) -> Iterator[Problem]:
     if reason := subject.store.reason_not_ours(GATEWAY):
         yield on_host("unit", reason)
     elif compiled:
-        is_enabled = GATEWAY in subject.store.enabled()
-        sentences = gateway.differences(compiled, Path(FOLDER), installed, is_enabled=is_enabled)
+        sentences = gateway.differences(compiled, Path(FOLDER), installed, subject.store.enabled())
         yield from (on_host("unit", sentence) for sentence in sentences)
     if unit := installed.get(GATEWAY):
         with Manager(user=False) as manager:

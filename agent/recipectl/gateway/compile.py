@@ -158,7 +158,7 @@ def _hidden(settings: GatewaySettings, targets: Iterable[Target]) -> Iterator[Us
 
 
 def differences(
-    gateway: Gateway, folder: Path, installed: Mapping[str, InstalledUnit], *, is_enabled: bool
+    gateway: Gateway, folder: Path, installed: Mapping[str, InstalledUnit], enabled: Collection[str]
 ) -> Iterator[str]:
     """How what the gateway serves differs from what the recipes say."""
     unit = installed.get(gateway.unit.name)
@@ -168,7 +168,7 @@ def differences(
     if unit.text != gateway.unit.text or host.installed(folder) != dict(gateway.files):
         yield "the files of the gateway are not what the recipes say; run `recipectl apply`"
     loaded_digest = host.loaded()
-    if not is_enabled:
+    if unit.name not in enabled:
         remedy = "run `systemctl enable --now models-gateway`, or remove `gateway:`"
         yield f"models-gateway.service is disabled, and does not start at boot; {remedy}"
     elif loaded_digest is None:
