@@ -15,7 +15,7 @@ class State:
     started_digest: str | None = None
     main_pid: int = 0
     waits_to_restart: bool = False
-    has_job: bool = False
+    job: str = ""
 
 
 def model(

@@ -735,6 +735,11 @@ def test_a_recipe_that_is_not_applied_leads_where_its_model_runs() -> None:
     assert ask("alpha")[0] == 200
     assert recipectl("remove", "beta").returncode == 0
     assert ask("alpha")[0] == 200
+    # An on-demand recipe that is gone, while its model sleeps, needs no restart of anything.
+    recipe("beta", port=18202, on_demand={"idle": "10min"})
+    assert recipectl("apply", "beta").returncode == 0
+    next(Path("/etc/recipectl/recipes").glob("beta.*")).unlink()
+    assert "removed model-beta.socket" in recipectl("apply", "--no-restart").stdout
 
 
 def test_the_sites_files_beside_the_gateways_are_left_alone() -> None:

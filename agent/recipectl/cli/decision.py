@@ -192,12 +192,12 @@ def carry_out(decision: Decision, store: Store, manager: Manager, *, as_json: bo
     if not decided:
         return None
     # nginx finds its files when its unit starts.
-    steps = [
+    steps = (
         partial(decision.gateway.write_files, report),
         partial(apply.apply, decided, store, manager, report),
         partial(decision.gateway.finish, manager, report),
         partial(apply.wait_for_sockets, decided, manager),
-    ]
+    )
     failures: list[RecipectlError] = []
     with moving_line(lambda: f"applying: {count} of {len(decided.actions)} done"):
         for step in steps:
@@ -205,10 +205,9 @@ def carry_out(decision: Decision, store: Store, manager: Manager, *, as_json: bo
                 step()
             except RecipectlError as error:
                 failures.append(error)
-                if step.func is apply.apply and not isinstance(error, HostError):
+                if step is steps[0] or (step.func is apply.apply and not isinstance(error, HostError)):
+                    decision.gateway.put_files_back()
                     break  # no unit was changed
-                if step is steps[0]:
-                    steps.pop(2)  # nginx goes on with its earlier files
     for name in decided.of("remove"):  # a recipe that gets this name later is another model
         names = UnitNames.of_service(name)
         if name == names.service and not is_companion(name) and store.read(name) is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -58,6 +59,14 @@ class Change(NamedTuple):
             from recipectl.gateway import converge
 
             converge.write_files(self.actions, self.gateway, report)
+
+    def put_files_back(self) -> None:
+        """Have the files again as they were, where no unit was changed: nginx may start again at any time."""
+        if self.gateway and self.before:
+            from recipectl.gateway import converge
+
+            with contextlib.suppress(RecipectlError):  # the disk is full: what is there stays
+                converge.put_files_back(self.before)
 
     def finish(self, manager: Manager, report: Callable[[Action], None]) -> None:
         """Reload nginx where that is due."""
@@ -136,7 +145,7 @@ def refresh(place: Place, manager: Manager) -> int:
             click.echo(f"{GATEWAY} must be restarted; run `recipectl apply`", err=True)
         change.write_files(lambda _: None)
         change.finish(manager, lambda _: None)
-        return 1 if change.status else 0
+        return 1 if change.status or change.left else 0
     except RecipectlError as error:
         remedy = "then run `recipectl apply`"
         click.echo(f"the gateway may lead to what is gone: {error}; {remedy}", err=True)

@@ -100,19 +100,19 @@ def _superfluous_units(model: CompiledModel, survey: Survey) -> list[Action]:
 
 
 def family_is_up(unit: str, survey: Survey) -> bool:
-    """True if a unit of the same recipe runs (sockets and their queues do not count)."""
+    """True if a unit of the same recipe runs (what listens for it, and what shows that, do not count)."""
     installed = survey.installed.get(unit)
     names = UnitNames(installed.recipe if installed else "")
     return any(survey.is_up(name) for name in names.every if name not in names.listening)
 
 
 def must_skip(model: CompiledModel, survey: Survey) -> bool:
-    """True if `--no-restart` must skip this model: it is busy, and what listens for its clients changed."""
+    """True if `--no-restart` must skip this model: it is busy, and its clients would find it otherwise."""
     texts = {unit.name: unit.text for unit in model.units}
     names = model.unit_names
     changed = texts.get(names.proxy) != _text(names.proxy, survey)
     changed |= any(listens_otherwise(model, name, survey) for name in (names.socket, names.queue_socket))
-    changed |= names.reachable in texts and _is_asked_otherwise(model, survey)
+    changed |= _is_asked_otherwise(model, survey)
     return changed and is_busy(model, survey)
 
 
@@ -121,8 +121,9 @@ def _is_asked_otherwise(model: CompiledModel, survey: Survey) -> bool:
     unit = survey.installed.get(model.unit_names.service)
     if unit is None:
         return False
-    has_other_names = bool(unit.served) and tuple(unit.served) != model.served
-    return has_other_names or (unit.endpoint, unit.key_file) != (model.url, model.key_file)
+    # The unit of an earlier release does not say its names and its key.
+    facts = (tuple(unit.served), unit.key_file) if unit.served else (model.served, model.key_file)
+    return (unit.endpoint, *facts) != (model.url, model.served, model.key_file)
 
 
 def _links(model: CompiledModel, survey: Survey) -> list[Action]:

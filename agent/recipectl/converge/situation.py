@@ -112,7 +112,8 @@ class Situation:
     def will_start(self) -> bool:
         """True if the model must be up and is not; it is not started where that would stop a running one."""
         stops_others = any(self.is_model_up(rival) for rival in self.neighbours.stopped)
-        return not self.running and self.model.autostart is True and not stops_others
+        is_coming = self.survey.is_coming_up(self.names.service)
+        return not is_coming and self.model.autostart is True and not stops_others
 
     @property
     def socket_missing(self) -> bool:

@@ -31,8 +31,8 @@ class Survey:
         return unit in self.states and self.states[unit].active_state in RUNNING
 
     def is_coming_up(self, unit: str) -> bool:
-        """True if a unit runs, or a job of it waits, as that of a helper does while its model loads."""
-        return self.is_up(unit) or (unit in self.states and self.states[unit].has_job)
+        """True if a unit runs, or its start waits, as that of a helper does while its model loads."""
+        return self.is_up(unit) or (unit in self.states and self.states[unit].job in ("start", "restart"))
 
     def failed(self, unit: str) -> bool:
         """True if a unit has failed."""

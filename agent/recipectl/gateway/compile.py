@@ -45,14 +45,20 @@ def targets(
     `applied` and `gone` name the recipes whose units an apply writes, and removes. A recipe that was changed,
     and is not applied, leads where its model runs.
     """
-    for model in (model for model in models if model.name in applied):
+    services = {}
+    for model in models:
         units = {unit.name: InstalledUnit(unit.name, unit.text) for unit in model.units}
-        if target := target_of(units[model.unit_names.service], units):
+        services[model.name] = service = units[model.unit_names.service]
+        if model.name in applied and (target := target_of(service, units)):
             yield target
     for unit in installed.values():
         names = UnitNames(unit.recipe)
-        stays = unit.recipe and unit.name == names.service and unit.recipe not in {*applied, *gone}
-        if stays and (target := target_of(unit, installed)):
+        if not unit.recipe or unit.name != names.service or unit.recipe in {*applied, *gone}:
+            continue
+        now = services.get(unit.recipe)
+        # The unit of an earlier release does not say its names and its key.
+        lacks_names = now is not None and not unit.served and now.endpoint == unit.endpoint
+        if target := target_of(now if now and lacks_names else unit, installed):
             yield target
 
 
@@ -108,7 +114,7 @@ def _require_own_port(settings: GatewaySettings, targets: Iterable[Target]) -> N
 def _require_free_port(place: Place, settings: GatewaySettings) -> None:
     """RecipectlError where another program has the port, while a gateway is in force that goes on.
 
-    nginx tests no port, and would not start again. A model that has it gives it up.
+    nginx tests no port, and would not start again. A model that has it may be about to give it up.
     """
     address, port = settings.address
     holders = sockets.holders(port, address)

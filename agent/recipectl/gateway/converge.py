@@ -22,6 +22,7 @@ from recipectl.systemd.unitfile import GATEWAY
 _FILES_CHANGED = "what it serves changed"
 _EDITED = "it was edited by hand"
 _LISTEN = re.compile(r"^ *listen [^ ;]+:([0-9]+)[^;]*;", re.M)
+_LONGEST_STOP_SEC = 300
 _NO_LONGER = "the host file has no `gateway:` any more"
 
 
@@ -48,15 +49,14 @@ def decide(gateway: Gateway, survey: Survey, state: Present, *, due: Action | No
     is_stale = bool(actions) or state.loaded != gateway.digest
     if access.identity(USER, Disk())[0] < 0:
         actions.insert(0, Action("create user", USER, "a unit runs as this user"))
-    surplus = sorted(state.files.keys() - gateway.files.keys())
-    actions += [Action("remove file", f"{FOLDER}/{name}", "it is not used") for name in surplus]
     is_new = GATEWAY not in survey.installed
     if is_new:
         actions.append(Action("enable", GATEWAY, "the host file has `gateway:`"))
     if survey.is_up(GATEWAY):
         refresh = due or (Action("reload service", GATEWAY, changed) if is_stale else None)
         return (*actions, *filter(None, (refresh,)))
-    if is_new or GATEWAY in survey.enabled:  # else an operator has disabled it
+    is_wanted = is_new or GATEWAY in survey.enabled  # else an operator has disabled it
+    if is_wanted and not survey.is_coming_up(GATEWAY):
         failed = ", and it has failed" if survey.failed(GATEWAY) else ""
         actions.append(Action("start", GATEWAY, f"the host file has `gateway:`{failed}"))
     return tuple(actions)
@@ -102,6 +102,14 @@ def write_files(actions: Sequence[Action], gateway: Gateway, report: Callable[[A
         report(action)
 
 
+def put_files_back(before: Present) -> None:
+    """Write the files as they were, each whole or not at all."""
+    files = {
+        name: text for name, text in before.files.items() if host.installed(Path(FOLDER)).get(name) != text
+    }
+    write_whole({Path(FOLDER, name): text for name, text in files.items()}, durable=True)
+
+
 def finish(
     actions: Sequence[Action],
     gateway: Gateway | None,
@@ -133,7 +141,13 @@ def finish(
         failure = host.wait_until_loaded(gateway.digest, has_ended, since_sec, workers) or ""
     if failure:
         failure += _cause(gateway, since_sec)
-        if before.files and _put_back(before, manager, has_ended, restart="reload service" not in verbs):
+        # A worker that is stuck is no reason to undo what nginx has loaded.
+        is_loaded = host.loaded() == gateway.digest
+        if (
+            before.files
+            and not is_loaded
+            and _put_back(before, manager, has_ended, restart="reload service" not in verbs)
+        ):
             failure += "; it goes on with its earlier configuration"
         raise HostError([on_host("unit", f"{failure}; see `journalctl -u models-gateway`")])
     for action in actions:
@@ -152,14 +166,16 @@ def _remove_files(actions: Sequence[Action], report: Callable[[Action], None], *
 
 
 def _wait_for_the_port(gateway: Gateway, manager: Manager) -> None:
-    """Wait while a model that had the gateway's port until now ends."""
+    """Wait while a model that had the gateway's port until now ends, or is about to."""
     address, port = gateway.settings.address
+    end = time.monotonic() + _LONGEST_STOP_SEC
 
     def is_ending() -> bool:
         units = [holder.unit for holder in sockets.holders(port, address) if holder.unit]
-        return any(state.active_state == "deactivating" for state in manager.states(units))
+        states = manager.states([unit for unit in units if unit.startswith("model-")])
+        return any(state.active_state == "deactivating" or state.job for state in states)
 
-    while is_ending():
+    while is_ending() and time.monotonic() < end:
         time.sleep(0.1)
 
 
@@ -174,9 +190,10 @@ def _cause(gateway: Gateway, since_sec: float) -> str:
 
 
 def _put_back(before: Present, manager: Manager, has_ended: Callable[[], bool], *, restart: bool) -> bool:
-    """Let nginx serve its earlier files again; whether it does."""
+    """Let nginx have its earlier configuration again, with the routes of now; whether it does."""
     since_sec, workers = time.time(), host.accepting_workers()
-    write_whole({Path(FOLDER, name): text for name, text in before.files.items()}, durable=True)
+    files = {Path(FOLDER, name): text for name, text in before.files.items() if name == "nginx.conf"}
+    write_whole(files, durable=True)
     if not before.loaded:
         return False
     manager.job("Restart" if restart else "Reload", GATEWAY)

@@ -223,7 +223,7 @@ class Manager:
         words = (row.name, row.load_state, row.active_state, row.sub_state)
         name, load, active, sub = (word.decode() for word in words)
         if active == "inactive" and (brief or load == "not-found"):
-            return UnitState(name, load, active, sub, has_job=row.job_id != 0)
+            return UnitState(name, load, active, sub, job=row.job_type.decode())
         fields = {
             item.field: item.convert(self._property(row.path, item.interface, item.name, item.type))
             for item in properties(active, brief=brief)
@@ -233,7 +233,7 @@ class Manager:
             fields["failed_checks"] = CONDITIONS.convert(
                 self._property(row.path, CONDITIONS.interface, CONDITIONS.name, CONDITIONS.type)
             )
-        return UnitState(name, load, active, sub, has_job=row.job_id != 0, **fields)
+        return UnitState(name, load, active, sub, job=row.job_type.decode(), **fields)
 
     def _row(self, unit: str) -> UnitRow:
         rows = self._call(f"describe {unit}", b"ListUnitsByNames", b"as", [unit.encode()])

@@ -51,7 +51,7 @@ class UnitState:
     start_limit_burst: int = 0
     failed_command: FailedCommand | None = None  # the ExecStartPre= that kept the main process from its start
     failed_checks: tuple[FailedCheck, ...] = ()
-    has_job: bool = False  # a start or a stop of it waits
+    job: str = ""  # that waits, or is run: start, restart, stop
 
     @property
     def waits_to_restart(self) -> bool:

@@ -68,8 +68,8 @@ class UnitNames:
 
     @property
     def listening(self) -> tuple[str, ...]:
-        """What listens for clients while nothing of the model runs."""
-        return (self.socket, self.queue_socket, self.queue)
+        """What listens for clients while nothing of the model runs, and what shows that to the gateway."""
+        return (self.socket, self.queue_socket, self.queue, self.reachable)
 
     def listener(self, *, on_demand: bool, queued: bool) -> str:
         """The unit that listens for clients: the socket, if the model has one, else its service."""
