@@ -772,6 +772,21 @@ INLINE = {
     "the limit of a stop, twice": ("unit", "[Service]\nExecStart=/usr/bin/sudo docker run --name v --gpus all -p 8000:8000 vllm/vllm-openai --model a/b\nUser=svc\nGroup=docker\nExecStop=docker stop -t 30 v\nTimeoutStopSec=45\n", ["TimeoutStopSec: '45'"], ["line 3: User=svc of Docker's client"]),
     "services at one port": ("compose", 'services:\n  a: {image: vllm/vllm-openai, command: --model a/a, ports: ["${P}:8000"]}\n  b: {image: vllm/vllm-openai, command: --model a/b, ports: ["${P}:8000"]}\n  c: {image: vllm/vllm-openai, command: --model a/c, ports: ["127.0.0.2:9:8000"]}\n  d: {image: vllm/vllm-openai, command: --model a/d, ports: ["127.0.0.3:9:8000"]}\n', ["port: ${P}", "host: 127.0.0.3\nport: 9\n"], []),
     "tests with an error": ("command", 'if [ ! "$X" -gt 1 ]; then M=q; else M=r; fi\nif [ -n "$*" ]; then N=1; else N=2; fi\nif (( Y > 0 )); then :; fi\nvllm serve a/$M --seed $N\n', ["model_path: a/r", "seed: 2"], ["line 3: `Y` is not set here"]),
+    "secrets that a part would set": (
+        "command", 'if [ "$MODE" = prod ]; then P=hunter2pw; C=u:hunter3; export VLLM_API_KEY=$P; else P=other4pw; fi\nARGS=(--api-key "$P")\nvllm serve a/b "${ARGS[@]}"\n', ["VLLM_API_KEY: /etc/recipectl/secrets/VLLM_API_KEY"],
+        ["line 1: `P` is `…` under a condition, which does not hold here", "line 1: `C` is `…` under a condition"]),
+    "variables of the session": ("command", 'if [ -n "$ALT" ]; then HOME=/data; fi\nvllm serve $HOME/m\n', ["model_path: \"${HOME}/m\""], ["line 1: `HOME` is `/data` under a condition"]),
+    "guards": (
+        "command", 'MODEL=""\nwhile [[ $# -gt 0 ]]; do case "$1" in --model) MODEL="$2"; shift 2;; *) shift;; esac; done\nif [[ -z "$MODEL" ]]; then echo "--model required"; exit 1; fi\ndie() { exit 1; }\n[ -n "$MODE" ] || die\n'
+        'if [ "$MODE" = fast ]; then E="--seed 1"; else E="--seed 2"; fi\nif [ $# -lt 1 ]; then exit 1; fi\nif [ "$1" = big ]; then N=1; else N=2; fi\nvllm serve "$MODEL" $E --port $N\n', ['model_path: "${MODEL}"', "seed: 1", "port: 1"],
+        ["line 3: the script may end there, for want of `MODEL`", "line 5: the script may end there, for want of `MODE`", "line 7: the script may end there, for want of `$#`"]),
+    "an engine that ends its script": (
+        "command", 'if [ "${MODE:-serve}" = serve ]; then exec vllm serve a/c --port 1; fi\nexec vllm serve a/d --port 2\n', ["model_path: a/c", "model_path: a/d\nport: 2\n# The script ran only one of them.\nconflicts: [c]"],
+        ["c: not carried over: line 1: `${MODE}` has its default value here", "d: not carried over: line 2: as it is, the script does not run it"]),
+    "copies of arguments, and loops over none": (
+        "command", 'MODEL=$1; PORT=$2; D=false; E=()\n[ -z "$PORT" ] && PORT=8000\n[ -n "$MODEL" ] || MODEL=a/c\nif $D; then S=1; else S=2; fi\nif [ ${#E[@]} -eq 0 ]; then E=(--max-num-seqs 3); fi\nfor arg; do S=9; done\nuntil [ $# -eq 0 ]; do S=8; done\n'
+        'while [ -n "${1:-}" ]; do S=7; shift; done\nwhile (( "$#" )); do S=6; shift; done\nwhile [[ $# > 0 ]]; do S=5; shift; done\nvllm serve $MODEL --port $PORT --seed $S "${E[@]}"\n', ["model_path: a/c\nport: 8000\nmax_num_seqs: 3\nextra_args:\n  seed: 2\n"], ["line 3: `MODEL` is not set here"]),
+    "a venv under a condition": ("command", 'if [ -n "${CONDA_PREFIX:-}" ]; then echo x; else source /opt/v/bin/activate; fi\nvllm serve a/b\n', ["venv_path: /opt/v"], ["line 1: `/opt/v` is not used under a condition; here it is"]),
     "functions whose effect depends on a value": (
         "command", 'f(){ if test -n "$X"; then unset PORT; fi; }\ng(){ if [ "$MODE" = prod ]; then M=x; fi; }\nh(){ N=x; [ -n "$2" ] && i; }; i(){ h; }\n'
         "PORT=5; M=y; N=z; MODE=dev; f; g; MODE=prod; g; h a; N=z; i\nvllm serve a --port $PORT\nvllm serve $M\nvllm serve $N\nvllm serve a/b\n", ["model_path: a/b"],

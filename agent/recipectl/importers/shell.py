@@ -77,10 +77,18 @@ class _Shell(ControlFlow):
         for statement in script:
             if isinstance(statement, Fault):
                 self.commands.append(refused(statement.line, statement.reason))
+            elif self.scope.is_over:
+                self._skip(statement)
             elif self.scope.ended is not None:
                 self._apart([statement], f"line {self.scope.ended} ends the script before it; move it")
             else:
                 self._statement(statement)
+
+    def _skip(self, statement: Node) -> None:
+        """Read a statement that an engine before it keeps from running."""
+        self.scope.is_over = False
+        self._not_taken([statement], next(self._statements), 0, statement.line)
+        self.scope.is_over = True
 
     def _statement(self, statement: Node) -> None:
         node = statement.Cmd

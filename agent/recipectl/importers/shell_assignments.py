@@ -7,7 +7,6 @@ from dataclasses import replace
 from recipectl.importers.command import ASSIGNMENT, program_shown
 from recipectl.importers.draft import UNKNOWN_VALUE, host_variable
 from recipectl.importers.secret_names import is_likely_secret
-from recipectl.importers.shell_branches import without_values
 from recipectl.importers.shell_scope import Scope, Variable
 from recipectl.importers.shell_syntax import Node
 from recipectl.importers.shell_words import MAX_VALUE, Words, too_long
@@ -85,8 +84,6 @@ class Assignments:
 
     def _assign(self, node: Node, added: Variable) -> None:
         name = node.Name.Value
-        if node.Value and is_likely_secret(name, "x" * 20):
-            self.lost = without_values(self.lost, {*node.Value.parameters()})
         is_empty = name in self.scope.without_value
         unknown = Variable(elements=()) if node.Array else Variable("" if is_empty else host_variable(name))
         before = self.scope.variables.get(name, unknown)

@@ -1,13 +1,18 @@
 """What the part of a script that runs under a condition adds to the variables and settings after it."""
 
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 
+from recipectl.importers.draft import VARIABLE_ALONE
 from recipectl.importers.secret_names import is_likely_secret
 from recipectl.importers.shell_scope import Scope, is_known
 
 _NOT_HERE = "under a condition, which does not hold here"
+# Values that are shown without being used: options, paths, names of models, short numbers, host variables.
+_PLAIN = re.compile(
+    rf"(… )?(-[^@]*|/[^\s@]*|[\w.-]+/[\w./-]+|[0-9]{{0,6}}(\.[0-9]+)?|true|false|{VARIABLE_ALONE.pattern})"
+)
 
 
 def merge(
@@ -37,27 +42,20 @@ def name_not_run(scope: Scope, other: Scope, line: int) -> list[str]:
     sentences = []
     for name, variable in other.variables.items():
         known = scope.variables.get(name)
+        scope.set_elsewhere.add(name)
         if known is None:
-            scope.without_value.setdefault(name, "")
-        if known != variable:
+            scope.leave_unset(name, "")
+        if known is None or known.text != variable.text:
             shown = _shown(name, variable.text, known.text if known else "")
+            # It may be a secret, whatever the name says: nobody uses it here, so nothing tells.
+            shown = shown if _PLAIN.fullmatch(shown) else "…"
             sentences.append(f"line {line}: `{name}` is `{shown}` {_NOT_HERE}")
-    for name in sorted(scope.variables.keys() - other.variables.keys()):
+    for name in sorted(other.unset_names & scope.variables.keys()):
         sentences.append(f"line {line}: `{name}` is unset {_NOT_HERE}")
     for name in sorted(other.exported_names - scope.exported_names):
         sentences.append(f"line {line}: `{name}` is exported {_NOT_HERE}")
-    return [
-        *sentences,
-        *_options(scope, other, line, wins=False),
-        *_settings(scope, other, line, wins=False, adds=False),
-    ]
-
-
-def without_values(sentences: Iterable[str], names: Collection[str]) -> list[str]:
-    """What is said of variables, without the values of those that give an engine a secret."""
-    hidden = "|".join(map(re.escape, names)) or "(?!)"
-    pattern = re.compile(rf"(line \d+: `(?:{hidden})` is )`.*` ({_NOT_HERE})", re.S)
-    return [pattern.sub(r"\1`…` \2", sentence) for sentence in sentences]
+    sentences += _options(scope, other, line, wins=False)
+    return [*sentences, *_settings(scope, other, line, wins=False, adds=False)]
 
 
 def _merge_variables(
@@ -72,7 +70,7 @@ def _merge_variables(
         if known == variable:
             continue
         if name in unset:
-            scope.without_value[name] = f"line {line}: `{name}` is set under a condition, and not here"
+            scope.leave_unset(name, f"line {line}: `{name}` is set under a condition, and not here")
             continue
         replaces = name not in tested and (known is None or is_known(variable) or not is_known(known))
         kept = variable if known is None or (wins and replaces) else known
@@ -113,7 +111,9 @@ def _settings(scope: Scope, after: Scope, line: int, *, wins: bool, adds: bool) 
             scope.arguments, scope.shifted = after.arguments, after.shifted
     for place in ("venv", "conda_environment", "folder"):
         known_place, new = getattr(scope, place), getattr(after, place)
-        if known_place != new:
+        if known_place != new and new is None:
+            yield f"line {line}: `{known_place}` is not used under a condition; here it is"
+        elif known_place != new:
             kept_place = new if wins else known_place or (new if adds else None)
             setattr(scope, place, kept_place)
             here = ", and here" if kept_place == new else f"; here it is `{kept_place}`"

@@ -133,6 +133,7 @@ class Builtins(Assignments, ABC):
 
     def _run_exit(self, words: list[str], line: int) -> None:
         self.scope.ended = line
+        self.scope.ends_script |= words[0] == "exit"
 
     def _from_folder(self, path: str) -> str:
         """A path relative to the script's current folder, as far as that folder is known."""

@@ -4,15 +4,13 @@ import re
 from abc import ABC
 from collections.abc import Iterable
 from copy import deepcopy
-from itertools import pairwise
 
 from recipectl.compiler.secrets import looks_secret
-from recipectl.importers.arguments import SECRET_FLAG, without_secrets
+from recipectl.importers.arguments import without_secrets
 from recipectl.importers.command import OF_CALLER, Command, program_shown, refused
 from recipectl.importers.draft import UNKNOWN_VALUE, host_variable
 from recipectl.importers.lines import by_line
 from recipectl.importers.programs import runs_engine
-from recipectl.importers.shell_branches import without_values
 from recipectl.importers.shell_builtins import Builtins
 from recipectl.importers.shell_functions import Function, with_called
 from recipectl.importers.shell_programs import (
@@ -41,17 +39,6 @@ def _is_parameter(word: Node, *names: str) -> bool:
     parts = (parts[0].Parts or []) if len(parts) == 1 and parts[0].Type == "DblQuoted" else parts
     is_variable = len(parts) == 1 and parts[0].Type == "ParamExp"
     return is_variable and parts[0].Param.Value in names
-
-
-def _secret_sources(node: Node) -> set[str]:
-    """The variables that give a command the value of an option that is a secret."""
-    names: set[str] = set()
-    words = [Node({}), *(node.Args or ())]
-    for before, word in pairwise(words):
-        first, second = (str(each.Parts[0].Value or "") if each.Parts else "" for each in (before, word))
-        if SECRET_FLAG.search(first) or SECRET_FLAG.search(second.partition("=")[0]):
-            names |= {*word.parameters()}
-    return names
 
 
 class SimpleCommands(Builtins, ABC):
@@ -87,7 +74,6 @@ class SimpleCommands(Builtins, ABC):
             self.is_assigned = bool(node.Assigns)
             self.BUILTINS[name](self, fields, node.line)
         elif name and not self._changes_another(node, fields) and has_effect(fields):
-            self.lost = without_values(self.lost, _secret_sources(node))
             names = inner.exported_names | {item.Name.Value for item in node.Assigns or ()}
             self._add_command(fields, inner, names, words.remarks, words.reasons, node.line)
 
@@ -121,6 +107,8 @@ class SimpleCommands(Builtins, ABC):
         self.scope.forget(function.variables, f"in the function `{words[0]}`", line)
         self.scope.exported_names |= function.exported
         self.scope.has_unknown_variables |= function.sets_unknown_variables
+        if function.ends:
+            self.scope.ended = line
         if function.effects:
             effects = ", ".join(function.effects)
             self.lose_from_here(f"line {line}: the function `{words[0]}`, which changes {effects}")

@@ -14,6 +14,7 @@ _NUMBERS: Mapping[str, Callable[[int, int], bool]] = {
     "-eq": operator.eq, "-ne": operator.ne, "-gt": operator.gt,
     "-ge": operator.ge, "-lt": operator.lt, "-le": operator.le,
 }  # fmt: skip
+_ORDERS = {"<": "-lt", ">": "-gt"}  # of texts, which are those of numbers for one digit
 _ARITHMETIC = {"==": "-eq", "!=": "-ne", ">": "-gt", ">=": "-ge", "<": "-lt", "<=": "-le"}  # of `((…))`
 # Programs that scripts run for their exit status.
 _TESTS = frozenset("[ test grep pgrep which type hash command diff cmp false mountpoint curl nc".split())  # noqa: SIM905
@@ -32,6 +33,7 @@ class Conditions:
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
         self.remarks: list[str] = []
+        self.empty: set[str] = set()  # variables that they find empty
         self.untold: set[str] = set()  # what they take for unset, and the script's caller could set
 
     def holds(self, statement: Node) -> bool | None:
@@ -49,6 +51,8 @@ class Conditions:
         elif node and node.Type == "ArithmCmd" and node.X and node.X.Type == "BinaryArithm":
             option = _ARITHMETIC.get(str(node.X.Op), "")
             result = _compared(self._number(node.X.X), option, self._number(node.X.Y))
+        elif node and node.Type == "ArithmCmd" and node.X and node.X.Type == "Word":
+            result = _compared(self._number(node.X), "-ne", "0")
         elif node and node.Type == "BinaryCmd" and node.Op in ("&&", "||"):
             result = self._combined(node, self.holds)
         elif node and node.Type == "CallExpr":
@@ -93,13 +97,15 @@ class Conditions:
         if not node.Args:
             return True
         parts = node.Args[0].Parts
-        name = str(parts[0].Value) if len(parts) == 1 else ""
+        name = str(parts[0].Value or "") if len(parts) == 1 else ""
         if name == "getopts":
             number = Node({"Type": "ParamExp", "Param": Node({"Value": "#"}), "Pos": node.Pos})
             return False if self._value(Node({"Parts": [number]})) == "0" else None
         if name not in ("[", "test"):
+            text = self._value(node.Args[0]) if len(node.Args) == 1 else None
             is_nothing = Words(self.scope).fields(node.Args[:1]) == [""]
-            return False if is_nothing else _CONSTANTS.get(name)  # no program has an empty name
+            # No program has an empty name.
+            return False if is_nothing else _CONSTANTS.get(name or text or "")
         words = Words(self.scope, is_test=True)
         texts = words.fields(node.Args[1:])
         self._take_remarks(words)
@@ -123,8 +129,11 @@ class Conditions:
                 text = self._value(node.X)
                 matches = None if text is None else self._matches(text, node.Y)
                 return _negated(matches) if option == "!=" else matches
-            case "BinaryTest", option if option in _NUMBERS:
-                return _compared(self._value(node.X), str(option), self._value(node.Y))
+            case "BinaryTest", option if option in _NUMBERS or option in _ORDERS:
+                texts = self._value(node.X), self._value(node.Y)
+                if option in _ORDERS and not all(text and re.fullmatch("[0-9]", text) for text in texts):
+                    return None  # the locale decides
+                return _compared(texts[0], _ORDERS.get(str(option), str(option)), texts[1])
             case "BinaryTest", "=~":
                 is_quoted = any(part.Type in ("SglQuoted", "DblQuoted") for part in node.Y.Parts or ())
                 return _is_found(self._value(node.X), self._value(node.Y), is_quoted=is_quoted)
@@ -153,6 +162,7 @@ class Conditions:
     def _take_remarks(self, words: Words) -> None:
         self.remarks += words.remarks
         self.untold |= words.untold
+        self.empty |= words.empty
 
     def _matches(self, text: str, pattern: Node) -> bool | None:
         """Whether a text matches a shell's pattern with `*` and `?`; None for one with more."""

@@ -5,11 +5,14 @@ from collections.abc import Collection
 from copy import deepcopy
 from itertools import count
 
+from recipectl.importers.draft import host_variable
+from recipectl.importers.programs import runs_engine
 from recipectl.importers.shell_branches import merge, name_not_run
 from recipectl.importers.shell_commands import SimpleCommands
 from recipectl.importers.shell_conditions import Conditions, is_negative, is_test
-from recipectl.importers.shell_scope import Scope
-from recipectl.importers.shell_syntax import Node, from_the_left
+from recipectl.importers.shell_scope import Scope, Variable
+from recipectl.importers.shell_syntax import Node, arguments_at, from_the_left
+from recipectl.importers.unwrapping import unwrapped
 
 _ELSE = -1  # the number of what runs instead of any part
 _NOT_RUN = "as it is, the script does not run it"
@@ -95,21 +98,27 @@ class ControlFlow(SimpleCommands, ABC):
         choose none of several parts that set a variable.
         """
         statement = statement or next(self._statements)
-        first, lost, after = len(self.commands), [*self.lost], self.scope
+        first, lost, after, runs = len(self.commands), [*self.lost], self.scope, False
         others: list[tuple[Scope, list[str]]] = []  # after the parts that do not run, and what they lose
         for number, nodes in enumerate(branches):
             if number == taken:
                 self.lost += conditions.remarks
+                first_of_part = len(self.commands)
                 after = self._part(nodes, statement, number)
+                runs = self._run_engine(first_of_part)
             else:
                 others.append(self._not_taken(nodes, statement, number, line))
         new = {name for other, _ in others for name in other.variables} - after.variables.keys()
         chooses_none = taken == len(branches) > 1 and bool(new) and bool(conditions.untold)
-        if conditions.remarks and (after.ended is not None or chooses_none):
+        is_guess = bool(conditions.remarks or conditions.empty & self.scope.set_elsewhere)
+        ends = after.ended is not None and taken < len(branches)
+        if is_guess and ((ends and not runs) or chooses_none):
             del self.commands[first:]
             self.lost = lost
-            self._note_required(conditions, line, ends=after.ended is not None)
+            self._note_required(conditions, line, ends=ends)
             return False
+        if is_guess and ends:
+            after.ended, after.is_over = None, True
         if taken == len(branches):
             self.lost += conditions.remarks
         after.set_names |= self.scope.set_names
@@ -117,18 +126,24 @@ class ControlFlow(SimpleCommands, ABC):
         after.alternatives = self.scope.alternatives
         self.scope = after
         self._name_not_run(others, conditions, line)
-        for name in new - self.scope.variables.keys() - self.scope.without_value.keys():
+        for name in new - self.scope.variables.keys():
             remark = f"line {line}: `{name}` is not set here: the script's caller may set it"
-            self.scope.without_value[name] = remark
+            self.scope.leave_unset(name, remark)
         return True
+
+    def _run_engine(self, first: int) -> bool:
+        """Whether commands from a number on run an engine."""
+        return any(runs_engine(unwrapped(command).words or [""]) for command in self.commands[first:])
 
     def _note_required(self, conditions: Conditions, line: int, *, ends: bool) -> None:
         """Note what the script needs: what its tests ask for is there, whatever they decide."""
         self.scope.required |= conditions.untold
-        if ends and conditions.untold:
-            names = ", ".join(
-                f"`{name if name.isidentifier() else f'${name}'}`" for name in sorted(conditions.untold)
-            )
+        for name in conditions.empty if ends else ():  # the script goes on with what its caller gives
+            self.scope.variables[name] = Variable(host_variable(name))
+        if ends:
+            wanted = sorted(conditions.untold | conditions.empty)
+            names = ", ".join(f"`{name}`" if name.isidentifier() else f"`${name}`" for name in wanted)
+            names = names or "a value"
             self.lose_from_here(f"line {line}: the script may end there, for want of {names}")
 
     def _name_not_run(self, others: list[tuple[Scope, list[str]]], conditions: Conditions, line: int) -> None:
@@ -228,14 +243,15 @@ class ControlFlow(SimpleCommands, ABC):
     def _does_not_loop(self, node: Node) -> bool:
         """Whether a loop does nothing, for its script gets no arguments; if so, that is named."""
         conditions = Conditions(self.scope)
-        if node.Type == "WhileClause" and not node.Until and node.Cond:
+        if node.Type == "WhileClause" and node.Cond:
             holds = conditions.holds(node.Cond[-1])
-        elif node.Type == "ForClause" and node.Loop and node.Loop.Items:
-            holds = conditions.has_words(node.Loop.Items)
+            holds = None if holds is None else holds != bool(node.Until)
+        elif node.Type == "ForClause" and node.Loop and node.Loop.Type == "WordIter":
+            holds = conditions.has_words(node.Loop.Items or [arguments_at(node)])
         else:
             return False
         return (
             holds is False
-            and bool(conditions.untold)
+            and bool(conditions.remarks)
             and self._run_known([node.Do], 1, conditions, node.line)
         )

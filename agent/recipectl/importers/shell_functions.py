@@ -13,7 +13,6 @@ _EFFECTS = {
     "service": "limits",
     "exports_all": "`set -a`",
     "has_unknown_variables": "variables that a file or a program sets",
-    "ended": "whether the script goes on",
 }
 
 
@@ -25,6 +24,7 @@ class Function(NamedTuple):
     effects: tuple[str, ...]
     calls: frozenset[str] = frozenset()  # programs that it runs, which may be functions that come later
     sets_unknown_variables: bool = False
+    ends: bool = False  # the script
 
 
 def function_of(before: Scope, after: Scope, calls: Iterable[str] = ()) -> Function:
@@ -38,6 +38,7 @@ def function_of(before: Scope, after: Scope, calls: Iterable[str] = ()) -> Funct
         effects=tuple(effects),
         calls=frozenset(calls),
         sets_unknown_variables=after.has_unknown_variables,
+        ends=after.ends_script,
     )
 
 
@@ -56,4 +57,5 @@ def with_called(name: str, functions: Mapping[str, Function]) -> Function:
         exported={variable for function in every for variable in function.exported},
         effects=tuple(dict.fromkeys(effect for function in every for effect in function.effects)),
         sets_unknown_variables=any(function.sets_unknown_variables for function in every),
+        ends=any(function.ends for function in every),
     )

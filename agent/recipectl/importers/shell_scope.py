@@ -43,6 +43,10 @@ class Scope:
     )  # names that no part sets -> what to say of it
     required: set[str] = field(default_factory=set)  # what the script cannot do without
     has_unknown_variables: bool = False  # set by a file or a program that is not read
+    set_elsewhere: set[str] = field(default_factory=set)  # in parts that do not run
+    of_caller: dict[str, str] = field(default_factory=dict)  # host variable -> what the caller gives
+    ends_script: bool = False  # by `exit`, which also ends it from within a function
+    is_over: bool = False  # an engine has run that the script does not outlive
     alternatives: dict[int, int] = field(default_factory=dict)  # statement -> the part that runs now
     unset_names: set[str] = field(default_factory=set)
     set_names: set[str] = field(default_factory=set)  # since this scope began
@@ -62,6 +66,11 @@ class Scope:
     conda_environment: str | None = None
     places: dict[str, str] = field(default_factory=dict)  # of PATH, `cd` and the caller's secrets
     lost: list[str] = field(default_factory=list)  # what each program from here on lacks
+
+    def leave_unset(self, name: str, remark: str) -> None:
+        """Note that the script leaves a variable unset that a caller could set; what must be said of it."""
+        if is_of_caller(name):
+            self.without_value.setdefault(name, remark)
 
     def forget(self, names: Iterable[str], reason: str, line: int) -> None:
         """Variables whose value only a running shell knows from here on."""

@@ -65,6 +65,14 @@ class Node:
                     yield from child.outermost(kind)
 
 
+def arguments_at(node: Node) -> Node:
+    """The word `"$@"` at the place of a node, which a `for` without `in` goes through."""
+    expansion = Node({"Type": "ParamExp", "Param": Node({"Value": "@"}), "Pos": node.Pos})
+    return Node(
+        {"Parts": [Node({"Type": "DblQuoted", "Parts": [expansion], "Pos": node.Pos})], "Pos": node.Pos}
+    )
+
+
 def all_elements(node: Node) -> str:
     """`@` or `*` of `${NAME[@]}`, `$@` and the like; "" of any other expansion."""
     if node.Type != "ParamExp":

@@ -8,8 +8,9 @@ from recipectl.importers.command import ASSIGNMENT
 from recipectl.importers.draft import UNKNOWN_VALUE, VARIABLE_START, host_variable
 from recipectl.importers.secret_names import is_likely_secret
 from recipectl.importers.shell_arithmetic import result
+from recipectl.importers.shell_parameters import Parameters
 from recipectl.importers.shell_quotes import ansi_text
-from recipectl.importers.shell_scope import READ_BY_ENGINES, Scope, Variable, is_of_caller
+from recipectl.importers.shell_scope import Scope, Variable
 from recipectl.importers.shell_substitutions import known_text
 from recipectl.importers.shell_syntax import Node, all_elements
 
@@ -22,18 +23,14 @@ _SUBSTITUTION = "recipectl does not run substitutions"
 _BRACES = re.compile(r"\{[^{}\s]*(,|\.\.)[^{}\s]*\}")
 
 
-class Words:
+class Words(Parameters):
     """Expands words with the variables of a scope; `remarks` collects what must be said of the result.
 
-    What only a running shell knows becomes UNKNOWN_VALUE, with the reason in `remarks`. In a test, what the
-    script's caller could set is not set.
+    What only a running shell knows becomes UNKNOWN_VALUE, with the reason in `remarks`.
     """
 
     def __init__(self, scope: Scope, *, is_test: bool = False) -> None:
-        self.scope = scope
-        self.is_test = is_test
-        self.untold: set[str] = set()  # what a test takes for unset, and the caller could set
-        self.remarks: list[str] = []
+        super().__init__(scope, is_test=is_test)
         self.reasons: list[str] = []  # why a value is unknown
         self.is_quoted = False  # within double quotes
         self.is_value = False  # within the value of an assignment
@@ -151,9 +148,6 @@ class Words:
         self.reasons.append(f"line {node.line}: {reason}")
         return UNKNOWN_VALUE
 
-    def _remark(self, node: Node, text: str) -> None:
-        self.remarks.append(f"line {node.line}: {text}")
-
     def _parameter(self, node: Node, *, splits: bool) -> str:
         """The value of `$NAME`, `${NAME}`, `${NAME[@]}` or `${NAME:-default}`."""
         name = str(node.Param.Value)
@@ -162,11 +156,10 @@ class Words:
         is_some_arguments = is_rest and node.Slice and not node.Slice.Length
         is_part = node.Slice and not is_some_arguments
         if any((node.Excl, node.Length, is_part, node.Repl, node.Names, node.NestedParam)):
-            return self.unknown(node, f"the value of `${{{name}}}` here is for a shell to find")
-        variable = self.scope.variables.get(name) or self._argument(name) or self._untold(node, name)
-        if name == "PWD" and (folder := self.scope.folder or self.scope.script_folder):
-            variable = Variable(folder)
-        self.remarks += variable.remarks if variable else ()
+            return self._count(node, name) or self.unknown(
+                node, f"the value of `${{{name}}}` here is for a shell to find"
+            )
+        variable = self._known(node, name)
         if variable and UNKNOWN_VALUE in variable.text:
             # Not in front: the place of a refusal is the command's own.
             self.reasons += (re.sub(r"^(line \d+): (.*)", r"\2 (\1)", text) for text in variable.remarks)
@@ -198,55 +191,6 @@ class Words:
             is_split = splits and part.Type == "Lit"
             texts.append(re.sub(r"[ \t\n]+", _FIELD_END, text) if is_split else text)
         return "".join(texts)
-
-    def _argument(self, name: str) -> Variable | None:
-        """An argument that the script is known to be given, all of them, or their number."""
-        arguments = (self.scope.arguments or ())[self.scope.shifted :]
-        if name == "#" and self.scope.arguments is not None:
-            is_known = not any(UNKNOWN_VALUE in word or VARIABLE_START in word for word in arguments)
-            return Variable(str(len(arguments)) if is_known else UNKNOWN_VALUE)
-        if name in ("@", "*") and self.scope.arguments is not None:
-            return Variable(elements=arguments)
-        number = int(name) if re.fullmatch("[1-9][0-9]{0,5}", name) else 0
-        return Variable(arguments[number - 1]) if 0 < number <= len(arguments) else None
-
-    def _untold(self, node: Node, name: str) -> Variable | None:
-        """The value in a test of what the script's caller could give."""
-        scope = self.scope
-        if scope.without_value.get(name):
-            self.remarks.append(scope.without_value[name])
-        if not self.is_test or node.Exp:
-            return None
-        if self._is_missing(name) or name in scope.not_of_caller:
-            return Variable("")
-        if scope.has_unknown_variables or name in scope.required or not is_of_caller(name):
-            return None
-        self.untold.add(name)
-        shown = name if name.isidentifier() else f"${name}"
-        value = "0" if name == "#" else ""
-        what = "is 0" if value else "is not set"
-        self._remark(node, f"`{shown}` {what} here: the script's caller may set it")
-        return Variable(value)
-
-    def _is_missing(self, name: str) -> bool:
-        """Whether the script is known to get fewer arguments, or not to set a variable."""
-        is_argument = self.scope.arguments is not None and bool(re.fullmatch("[1-9][0-9]{0,5}", name))
-        return is_argument or name in self.scope.without_value
-
-    def _note_secret(self, node: Node, name: str) -> None:
-        """Each program from here on has a secret that the caller's environment gives to the script."""
-        is_known = self.scope.exported_names | self.scope.not_of_caller
-        if READ_BY_ENGINES.fullmatch(name) and name not in is_known:
-            self.scope.exported_names.add(name)
-            self.scope.places[name] = f"line {node.line}"
-
-    def _from_caller(self, node: Node, name: str) -> str:
-        """What the caller gives to the script: an argument, or a variable of its environment."""
-        self._note_secret(node, name)
-        is_argument = re.fullmatch("[0-9]{1,6}", name)
-        if self._is_missing(name):
-            return ""
-        return host_variable(f"ARG{int(name) + self.scope.shifted}" if is_argument else name)
 
     def _with_operator(self, node: Node, name: str, variable: Variable | None, *, splits: bool) -> str:
         """`${NAME:-default}`, `${NAME:=default}`, `${NAME:?…}`, and `${NAME:+…}` of what the script sets."""

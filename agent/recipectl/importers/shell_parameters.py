@@ -1,0 +1,108 @@
+"""The values of a shell's variables and arguments: those of the script, and those of its caller."""
+
+import re
+
+from recipectl.importers.draft import UNKNOWN_VALUE, VARIABLE_ALONE, VARIABLE_START, host_variable
+from recipectl.importers.shell_scope import READ_BY_ENGINES, Scope, Variable, is_of_caller
+from recipectl.importers.shell_syntax import Node, all_elements
+
+
+class Parameters:
+    """Finds parameters in a scope; `remarks` collects what must be said of them.
+
+    In a test, what the script's caller could give is not given.
+    """
+
+    def __init__(self, scope: Scope, *, is_test: bool = False) -> None:
+        self.scope = scope
+        self.is_test = is_test
+        self.empty: set[str] = set()  # variables that a test finds empty
+        self.untold: set[str] = set()  # what a test takes for unset, and the caller could set
+        self.remarks: list[str] = []
+
+    def _remark(self, node: Node, text: str) -> None:
+        self.remarks.append(f"line {node.line}: {text}")
+
+    def _known(self, node: Node, name: str) -> Variable | None:
+        """The value of a parameter, as far as it is known."""
+        variable = self.scope.variables.get(name) or self._argument(name) or self._untold(node, name)
+        if variable and self.is_test:
+            variable = self._tested(node, name, variable)
+        if name == "PWD" and (folder := self.scope.folder or self.scope.script_folder):
+            variable = Variable(folder)
+        self.remarks += variable.remarks if variable else ()
+        return variable
+
+    def _argument(self, name: str) -> Variable | None:
+        """An argument that the script is known to be given, all of them, or their number."""
+        arguments = (self.scope.arguments or ())[self.scope.shifted :]
+        if name == "#" and self.scope.arguments is not None:
+            is_known = not any(UNKNOWN_VALUE in word or VARIABLE_START in word for word in arguments)
+            return Variable(str(len(arguments)) if is_known else UNKNOWN_VALUE)
+        if name in ("@", "*") and self.scope.arguments is not None:
+            return Variable(elements=arguments)
+        number = int(name) if re.fullmatch("[1-9][0-9]{0,5}", name) else 0
+        return Variable(arguments[number - 1]) if 0 < number <= len(arguments) else None
+
+    def _untold(self, node: Node, name: str) -> Variable | None:
+        """The value in a test of what the script's caller could give."""
+        scope = self.scope
+        if scope.without_value.get(name):
+            self.remarks.append(scope.without_value[name])
+        if not self.is_test or node.Exp:
+            return None
+        if self._is_missing(name) or name in scope.not_of_caller:
+            return Variable("")
+        if self._is_needed(name):
+            return None
+        self.untold.add(name)
+        shown = name if name.isidentifier() else f"${name}"
+        value = "0" if name == "#" else ""
+        what = "is 0" if value else "is not set"
+        self._remark(node, f"`{shown}` {what} here: the script's caller may set it")
+        return Variable(value)
+
+    def _tested(self, node: Node, name: str, variable: Variable) -> Variable:
+        """A variable in a test; a copy of what only the caller gives is empty."""
+        copied = VARIABLE_ALONE.fullmatch(variable.text) and self.scope.of_caller.get(variable.text)
+        if copied and not self._is_needed(copied):
+            self.untold.add(copied)
+            self._remark(node, f"`{name}` is not set here: the script's caller may set it")
+            return Variable("")
+        if not variable.text:
+            self.empty.add(name)
+        return variable
+
+    def _is_needed(self, name: str) -> bool:
+        """Whether nobody can tell what a parameter of the caller is, or the script cannot do without it."""
+        required = self.scope.required
+        is_needed = name in required or (name.isdigit() and "#" in required)
+        return is_needed or self.scope.has_unknown_variables or not is_of_caller(name)
+
+    def _count(self, node: Node, name: str) -> str:
+        """The number of elements of an array, `${#NAME[@]}`; empty where it is not known."""
+        variable = self.scope.variables.get(name)
+        elements = variable.elements if variable and all_elements(node) else None
+        return "" if elements is None else str(len(elements))
+
+    def _is_missing(self, name: str) -> bool:
+        """Whether the script is known to get fewer arguments, or not to set a variable."""
+        is_argument = self.scope.arguments is not None and bool(re.fullmatch("[1-9][0-9]{0,5}", name))
+        return is_argument or name in self.scope.without_value
+
+    def _note_secret(self, node: Node, name: str) -> None:
+        """Each program from here on has a secret that the caller's environment gives to the script."""
+        is_known = self.scope.exported_names | self.scope.not_of_caller
+        if READ_BY_ENGINES.fullmatch(name) and name not in is_known:
+            self.scope.exported_names.add(name)
+            self.scope.places[name] = f"line {node.line}"
+
+    def _from_caller(self, node: Node, name: str) -> str:
+        """What the caller gives to the script: an argument, or a variable of its environment."""
+        self._note_secret(node, name)
+        is_argument = re.fullmatch("[0-9]{1,6}", name)
+        if self._is_missing(name):
+            return ""
+        text = host_variable(f"ARG{int(name) + self.scope.shifted}" if is_argument else name)
+        self.scope.of_caller[text] = name
+        return text
