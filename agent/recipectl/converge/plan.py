@@ -117,13 +117,14 @@ def must_skip(model: CompiledModel, survey: Survey) -> bool:
 
 
 def _is_asked_otherwise(model: CompiledModel, survey: Survey) -> bool:
-    """True if the gateway would ask a model elsewhere, or for other names, than its unit says now."""
+    """True if clients would find a model elsewhere, or the gateway by other names, than its unit says now."""
     unit = survey.installed.get(model.unit_names.service)
-    if unit is None:
-        return False
+    if unit is None or unit.endpoint != model.url:
+        return unit is not None
+    has_gateway = model.unit_names.reachable in {each.name for each in model.units}
     # The unit of an earlier release does not say its names and its key.
     facts = (tuple(unit.served), unit.key_file) if unit.served else (model.served, model.key_file)
-    return (unit.endpoint, *facts) != (model.url, model.served, model.key_file)
+    return has_gateway and facts != (model.served, model.key_file)
 
 
 def _links(model: CompiledModel, survey: Survey) -> list[Action]:

@@ -20,7 +20,8 @@ _NOT_RUN = "as it is, the script does not run it"
 
 def _not_run(text: str) -> str:
     """What is lost, as a part loses it that does not run."""
-    return text if _NOT_RUN in text else f"{text}; {_NOT_RUN}"
+    says_so = _NOT_RUN in text or "does not hold here" in text or "is not set here" in text
+    return text if says_so else f"{text}; {_NOT_RUN}"
 
 
 class ControlFlow(SimpleCommands, ABC):
