@@ -757,7 +757,7 @@ INLINE = {
         ["line 1: `FOO` is `1` under a condition, which does not hold here", "line 2: `F` is `--seed 2` under a condition"]),
     "what a script cannot do without": (
         "command", '[ -z "$1" ] && exit 1\nM=${2:?}\nif [ "$1" = big ]; then TP=8; else TP=1; fi\n[ "$Z" = 1 ] || exit 0\nvllm serve "$M" --tensor-parallel-size $TP\n', ["tensor_parallel_size: 8"],
-        ["line 1: the script may end there, for want of `$1`", "line 3: `TP` is set under a condition; its value here is `8`", "line 4: the script may end there, for want of `Z`"]),
+        ["line 1: without `$1` the script ends there", "line 3: `TP` is set under a condition; its value here is `8`", "line 4: without `Z` the script ends there"]),
     "secrets in a part that does not run": (
         "command", 'if [ -n "$V" ]; then K=hunter2; CR=hunter3; fi\nexport VLLM_API_KEY="$CR"\nMY_MODEL_KEY=hunter4 vllm serve a/b --hf-token "$K"\n', ["model_path: a/b"], ["line 1: `K` is `…` under a condition, which does not hold here", "line 1: `CR` is `…` under a condition"]),
     "what a part that does not run does": (
@@ -779,7 +779,7 @@ INLINE = {
     "guards": (
         "command", 'MODEL=""\nwhile [[ $# -gt 0 ]]; do case "$1" in --model) MODEL="$2"; shift 2;; *) shift;; esac; done\nif [[ -z "$MODEL" ]]; then echo "--model required"; exit 1; fi\ndie() { exit 1; }\n[ -n "$MODE" ] || die\n'
         'if [ "$MODE" = fast ]; then E="--seed 1"; else E="--seed 2"; fi\nif [ $# -lt 1 ]; then exit 1; fi\nif [ "$1" = big ]; then N=1; else N=2; fi\nvllm serve "$MODEL" $E --port $N\n', ['model_path: "${MODEL}"', "seed: 1", "port: 1"],
-        ["line 3: the script may end there, for want of `MODEL`", "line 5: the script may end there, for want of `MODE`", "line 7: the script may end there, for want of `$#`"]),
+        ["line 3: without `MODEL` the script ends there", "line 5: without `MODE` the script ends there", "line 7: without `$#` the script ends there"]),
     "an engine that ends its script": (
         "command", 'if [ "${MODE:-serve}" = serve ]; then exec vllm serve a/c --port 1; fi\nexec vllm serve a/d --port 2\n', ["model_path: a/c", "model_path: a/d\nport: 2\n# The script ran only one of them.\nconflicts: [c]"],
         ["c: not carried over: line 1: `${MODE}` has its default value here", "d: not carried over: line 2: as it is, the script does not run it"]),

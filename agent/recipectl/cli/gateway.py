@@ -94,7 +94,7 @@ def decide(
         return Change(problems=(on_host("unit", sentence, severity="warning"),))
     if result.gateway is None and not is_left:
         return Change()
-    from recipectl.converge.plan import family_is_up, must_skip
+    from recipectl.converge.plan import must_skip, removed_units
     from recipectl.gateway import converge
     from recipectl.gateway.compile import compiled
     from recipectl.gateway.compile import targets as gateway_targets
@@ -110,11 +110,7 @@ def decide(
         result.models,
         current.installed,
         applied={model.name for model in models if restart or not must_skip(model, current)},
-        gone={
-            current.installed[unit].recipe
-            for unit in current.gone
-            if restart or not family_is_up(unit, current)
-        },
+        gone={current.installed[unit].recipe for unit in removed_units(current, restart=restart)},
     )
     gateway, problems = compiled(place, result.gateway, targets, test=True)
     if gateway is None:

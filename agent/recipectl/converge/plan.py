@@ -30,7 +30,7 @@ def decide(
     `all_models` are those of the host, where `models` are only some. The survey is new for every plan,
     so the plan after an interrupted apply has what is left.
     """
-    gone = {unit: why for unit, why in survey.gone.items() if restart or not family_is_up(unit, survey)}
+    gone = removed_units(survey, restart=restart)
     kept = [model for model in models if restart or not must_skip(model, survey)]
     units = [*shared, *(unit for model in kept for unit in model.units)]
     changed = tuple(unit for unit in units if _text(unit.name, survey) != unit.text)
@@ -99,7 +99,12 @@ def _superfluous_units(model: CompiledModel, survey: Survey) -> list[Action]:
     return [Action("remove", name, "the recipe no longer needs it") for name in names]
 
 
-def family_is_up(unit: str, survey: Survey) -> bool:
+def removed_units(survey: Survey, *, restart: bool) -> dict[str, str]:
+    """The units that are removed, each with the reason; without `restart` none of a model that runs."""
+    return {unit: why for unit, why in survey.gone.items() if restart or not _family_is_up(unit, survey)}
+
+
+def _family_is_up(unit: str, survey: Survey) -> bool:
     """True if a unit of the same recipe runs (what listens for it, and what shows that, do not count)."""
     installed = survey.installed.get(unit)
     names = UnitNames(installed.recipe if installed else "")

@@ -123,8 +123,8 @@ def _of_several_models(aliases: Mapping[str, set[str]], preloaded: set[str], roo
     for alias, names in holders.items():
         if len(names) > 1:
             fault = f"the name `{alias}` of {' and '.join(names)}, which llama-swap refuses"
-            places = place_of(root, "models", names[-1], "aliases")
-            yield placed(f"{fault}; leave it to one of them", places)
+            place = place_of(root, "models", names[-1], "aliases")
+            yield placed(f"{fault}; leave it to one of them", place)
     for name in sorted(preloaded - holders.keys()):
         fault = f"`{name}` of `hooks.on_startup.preload`, which is no model here"
         yield placed(fault, place_of(root, "hooks", "on_startup", "preload"))

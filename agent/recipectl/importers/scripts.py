@@ -85,7 +85,7 @@ def _set_alternatives(drafts: list[Draft], branches: list[Mapping[int, int]]) ->
         others = [
             name
             for name, parts in zip(names, branches, strict=False)
-            if any(parts.get(line, part) != part for line, part in branches[number].items())
+            if any(parts.get(statement, part) != part for statement, part in branches[number].items())
         ]
         if others:
             draft.set("conflicts", others, "The script ran only one of them.")

@@ -87,7 +87,7 @@ class _Shell(ControlFlow):
     def _skip(self, statement: Node) -> None:
         """Read a statement that an engine before it keeps from running."""
         self.scope.is_over = False
-        self._not_taken([statement], next(self._statements), 0, statement.line)
+        self._not_taken([statement], next(self._numbers), 0, statement.line)
         self.scope.is_over = True
 
     def _statement(self, statement: Node) -> None:

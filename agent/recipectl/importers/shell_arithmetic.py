@@ -4,7 +4,7 @@ import operator
 import re
 from collections.abc import Callable, Mapping
 
-from recipectl.importers.shell_syntax import Node
+from recipectl.importers.shell_syntax import Node, word_of_arithmetic
 
 _OPERATORS: Mapping[str, Callable[[int, int], int]] = {
     "+": operator.add,
@@ -41,11 +41,7 @@ def result(node: Node, value_of: Callable[[Node], str]) -> int | None:
 
 def _of_word(word: Node, value_of: Callable[[Node], str]) -> int | None:
     """A number, a variable by its name or with `$`, or what a `${NAME:-8}` gives."""
-    part, *others = word.Parts
-    if not others and part.Type == "Lit" and re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", part.Value):
-        variable = Node({"Type": "ParamExp", "Param": Node({"Value": part.Value}), "Pos": part.Pos})
-        word = Node({"Parts": [variable]})
-    text = value_of(word)
+    text = value_of(word_of_arithmetic(word))
     # A number that begins with 0 is octal.
     return int(text) if re.fullmatch("-?(0|[1-9][0-9]{0,17})", text) else None
 

@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 
 from recipectl.importers.draft import UNKNOWN_VALUE, VARIABLE_START
 from recipectl.importers.shell_scope import Scope
-from recipectl.importers.shell_syntax import Node
+from recipectl.importers.shell_syntax import Node, word_of, word_of_arithmetic
 from recipectl.importers.shell_words import Words
 
 _NUMBERS: Mapping[str, Callable[[int, int], bool]] = {
@@ -99,8 +99,7 @@ class Conditions:
         parts = node.Args[0].Parts
         name = str(parts[0].Value or "") if len(parts) == 1 else ""
         if name == "getopts":
-            number = Node({"Type": "ParamExp", "Param": Node({"Value": "#"}), "Pos": node.Pos})
-            return False if self._value(Node({"Parts": [number]})) == "0" else None
+            return False if self._value(word_of("#", node)) == "0" else None
         if name not in ("[", "test"):
             text = self._value(node.Args[0]) if len(node.Args) == 1 else None
             is_nothing = Words(self.scope).fields(node.Args[:1]) == [""]
@@ -146,11 +145,7 @@ class Conditions:
         """The text of one number or variable in `((…))`; None for anything else."""
         if node.Type != "Word":
             return None
-        part, *others = node.Parts
-        if not others and part.Type == "Lit" and re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", part.Value):
-            variable = Node({"Type": "ParamExp", "Param": Node({"Value": part.Value}), "Pos": part.Pos})
-            node = Node({"Parts": [variable]})
-        return self._value(node)
+        return self._value(word_of_arithmetic(node))
 
     def _value(self, word: Node) -> str | None:
         """The text of a word without splitting; None where it is not known."""

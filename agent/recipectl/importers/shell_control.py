@@ -29,7 +29,7 @@ class ControlFlow(SimpleCommands, ABC):
 
     def __init__(self, scope: Scope) -> None:
         super().__init__(scope)
-        self._statements = count(1)  # a number for each statement of several parts
+        self._numbers = count(1)  # a number for each statement of several parts
 
     @abstractmethod
     def _statement(self, statement: Node) -> None:
@@ -62,7 +62,7 @@ class ControlFlow(SimpleCommands, ABC):
         statement: int | None = None,
     ) -> None:
         """Parts that run under a condition, the first one presumably; the others add what is unknown else."""
-        statement = statement or next(self._statements)
+        statement = statement or next(self._numbers)
         before, of_first = {*self.scope.variables}, set[str]()
         for number, nodes in enumerate(branches):
             after = self._part(nodes, statement, number, condition=line)
@@ -98,7 +98,7 @@ class ControlFlow(SimpleCommands, ABC):
         False, with nothing done, where the script needs a value that its caller may give: it would end, or
         choose none of several parts that set a variable.
         """
-        statement = statement or next(self._statements)
+        statement = statement or next(self._numbers)
         first, lost, after, runs = len(self.commands), [*self.lost], self.scope, False
         others: list[tuple[Scope, list[str]]] = []  # after the parts that do not run, and what they lose
         for number, nodes in enumerate(branches):
@@ -145,7 +145,7 @@ class ControlFlow(SimpleCommands, ABC):
             wanted = sorted(conditions.untold | conditions.empty)
             names = ", ".join(f"`{name}`" if name.isidentifier() else f"`${name}`" for name in wanted)
             names = names or "a value"
-            self.lose_from_here(f"line {line}: the script may end there, for want of {names}")
+            self.lose_from_here(f"line {line}: without {names} the script ends there")
 
     def _name_not_run(self, others: list[tuple[Scope, list[str]]], conditions: Conditions, line: int) -> None:
         """Name what parts would do that do not run because nobody gives the script a value."""
@@ -192,7 +192,7 @@ class ControlFlow(SimpleCommands, ABC):
         if is_known and self._run_known(branches, taken, conditions, node.line):
             return
         first = 0 if is_known else known_false
-        statement = next(self._statements)
+        statement = next(self._numbers)
         others = [
             self._not_taken(nodes, statement, -number, node.line)
             for number, nodes in enumerate(branches[:first], start=2)
@@ -224,7 +224,7 @@ class ControlFlow(SimpleCommands, ABC):
         node = from_the_left(node)
         conditions = Conditions(self.scope)
         holds = conditions.holds(node.X)
-        statement = next(self._statements)
+        statement = next(self._numbers)
         outer = self.scope.alternatives
         if node.Op == "||":
             self.scope.alternatives = {**outer, statement: _ELSE}

@@ -38,9 +38,8 @@ class Scope:
     variables: dict[str, Variable] = field(default_factory=dict)
     exported_names: set[str] = field(default_factory=set)
     readonly_names: set[str] = field(default_factory=set)
-    without_value: dict[str, str] = field(
-        default_factory=dict
-    )  # names that no part sets -> what to say of it
+    # Names that the script leaves unset -> what to say of each.
+    without_value: dict[str, str] = field(default_factory=dict)
     required: set[str] = field(default_factory=set)  # what the script cannot do without
     has_unknown_variables: bool = False  # set by a file or a program that is not read
     set_elsewhere: set[str] = field(default_factory=set)  # in parts that do not run

@@ -65,12 +65,23 @@ class Node:
                     yield from child.outermost(kind)
 
 
+def word_of(parameter: str, node: Node) -> Node:
+    """The word `$NAME` of a parameter, at the place of a node."""
+    expansion = Node({"Type": "ParamExp", "Param": Node({"Value": parameter}), "Pos": node.Pos})
+    return Node({"Type": "Word", "Parts": [expansion], "Pos": node.Pos})
+
+
 def arguments_at(node: Node) -> Node:
     """The word `"$@"` at the place of a node, which a `for` without `in` goes through."""
-    expansion = Node({"Type": "ParamExp", "Param": Node({"Value": "@"}), "Pos": node.Pos})
-    return Node(
-        {"Parts": [Node({"Type": "DblQuoted", "Parts": [expansion], "Pos": node.Pos})], "Pos": node.Pos}
-    )
+    quoted = Node({"Type": "DblQuoted", "Parts": word_of("@", node).Parts, "Pos": node.Pos})
+    return Node({"Parts": [quoted], "Pos": node.Pos})
+
+
+def word_of_arithmetic(word: Node) -> Node:
+    """A word of arithmetic, where a name alone stands for the variable: `NAME` is `$NAME`."""
+    part, *others = word.Parts
+    is_name = not others and part.Type == "Lit" and re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", part.Value)
+    return word_of(part.Value, part) if is_name else word
 
 
 def all_elements(node: Node) -> str:

@@ -71,6 +71,7 @@ def set_keys(
     parts.sort(key=lambda part: part.name == "Group")
     places = {setting.name: setting.place for setting in parts}
     for setting in parts:
+        # The unit's own limit wins over that of `docker stop`.
         own_service = {} if "TimeoutStopSec" in places else service
         if is_container and _take_of_container(draft, own_service, setting, is_of_docker=is_of_docker):
             continue
