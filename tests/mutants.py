@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -80,26 +81,33 @@ def mutants() -> Iterator[tuple[str, int]]:
         yield from ((module, number) for number in range(counter.count + 1))
 
 
-def survives(folder: Path, module: str, number: int) -> tuple[bool, str]:
+def fails(folder: Path, limit_sec: float | None = None) -> bool:
+    """Whether a pure test of a copy fails, or does not end within `limit_sec`."""
+    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
+    quick = ["--ignore=tests/test_imports.py", "--deselect=tests/test_layers.py"]
+    end = time.monotonic() + limit_sec if limit_sec else None
+    for words in (quick, ["tests/test_imports.py"]):
+        command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *words]
+        left_sec = end - time.monotonic() if end else None
+        try:
+            run = subprocess.run(
+                command, cwd=folder, capture_output=True, env=environment, timeout=left_sec, check=False
+            )
+        except subprocess.TimeoutExpired:
+            return True
+        if run.returncode:
+            return True
+    return False
+
+
+def survives(folder: Path, module: str, number: int, limit_sec: float) -> tuple[bool, str]:
     """Whether no pure test fails with a mutant, and the mutant in words."""
     path = folder / f"agent/recipectl/{module}.py"
     original = path.read_text()
     replace = Replace(number)
     path.write_text(ast.unparse(ast.fix_missing_locations(replace.visit(ast.parse(original)))))
-    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
-    quick = ["--ignore=tests/test_imports.py", "--deselect=tests/test_layers.py"]
     try:
-        for words in (quick, ["tests/test_imports.py"]):
-            command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *words]
-            try:
-                run = subprocess.run(
-                    command, cwd=folder, capture_output=True, env=environment, timeout=120, check=False
-                )
-            except subprocess.TimeoutExpired:
-                return False, replace.text
-            if run.returncode:
-                return False, replace.text
-        return True, replace.text
+        return not fails(folder, limit_sec), replace.text
     finally:
         path.write_text(original)
 
@@ -117,11 +125,15 @@ def main() -> int:
             (folder / ".build").mkdir()
             (folder / ".build/corpus").symlink_to(ROOT / ".build/corpus")
             folders.put(folder)
+        start = time.monotonic()
+        if fails(folder):
+            sys.exit("the tests fail without a change; run `make pure`")
+        limit_sec = 4 * (time.monotonic() - start)  # a mutant that does not end is killed
 
         def run(mutant: tuple[str, int]) -> bool:
             folder = folders.get()
             try:
-                survived, text = survives(folder, *mutant)
+                survived, text = survives(folder, *mutant, limit_sec)
             finally:
                 folders.put(folder)
             if survived:
