@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import click
@@ -15,6 +15,7 @@ from recipectl.cli.options import (
     report_problems,
     warn,
 )
+from recipectl.cli.terminal import table
 from recipectl.converge.values import Action, Survey
 from recipectl.errors import Problem, RecipectlError, UsageError, on_host
 from recipectl.systemd.store import Store
@@ -23,11 +24,10 @@ from recipectl.systemd.unitfile import GATEWAY, Unit
 if TYPE_CHECKING:  # jinja2 and pydantic: not for a host without a gateway
     from recipectl.compiler.model import CompiledModel, CompileResult
     from recipectl.gateway.configuration import Gateway
-    from recipectl.gateway.converge import Present
     from recipectl.place import Place
     from recipectl.systemd.dbus import Manager
 
-_ROW = "{:<32}  {:<24}  {}"
+    Report = Callable[[Action], None]
 
 
 def exit_status(problems: Sequence[Problem]) -> int:
@@ -36,45 +36,24 @@ def exit_status(problems: Sequence[Problem]) -> int:
     return max((2 if problem.file else 1 for problem in errors), default=0)
 
 
-class Change(NamedTuple):
-    """What an apply does to the gateway, besides what it does to all units."""
+def _nothing(*_: object) -> None:
+    """A step of an apply that has nothing to do."""
 
-    gateway: Gateway | None = None
+
+class Change(NamedTuple):
+    """What an apply does to the gateway, besides what it does to all units; its steps in their order."""
+
     actions: tuple[Action, ...] = ()
     problems: tuple[Problem, ...] = ()
     left: tuple[Action, ...] = ()  # what --no-restart leaves for later
-    before: Present | None = None  # the gateway as it is
-
-    @property
-    def units(self) -> tuple[Unit, ...]:
-        return (self.gateway.unit,) if self.gateway else ()
+    units: tuple[Unit, ...] = ()
+    write_files: Callable[[Report], None] = _nothing  # before the unit starts
+    put_files_back: Callable[[], None] = _nothing  # where no unit was changed
+    finish: Callable[[Manager, Report], None] = _nothing  # reload nginx where that is due
 
     @property
     def status(self) -> int:
         return exit_status(self.problems)
-
-    def write_files(self, report: Callable[[Action], None]) -> None:
-        """Write the files, before the unit starts."""
-        if self.gateway:
-            from recipectl.gateway import converge
-
-            converge.write_files(self.actions, self.gateway, report)
-
-    def put_files_back(self) -> None:
-        """Have the files again as they were, where no unit was changed: nginx may start again at any time."""
-        if self.gateway and self.before:
-            from recipectl.gateway import converge
-
-            with contextlib.suppress(RecipectlError):  # the disk is full: what is there stays
-                converge.put_files_back(self.before)
-
-    def finish(self, manager: Manager, report: Callable[[Action], None]) -> None:
-        """Reload nginx where that is due."""
-        if self.actions:
-            from recipectl.gateway import converge
-
-            before = self.before or converge.Present({}, None)
-            converge.finish(self.actions, self.gateway, before, manager, report)
 
 
 def decide(
@@ -105,7 +84,8 @@ def decide(
         return Change(problems=(on_host("unit", reason),))
     state = converge.present()
     if result.gateway is None:
-        return Change(None, converge.removal(current, state))
+        actions = converge.removal(current, state)
+        return Change(actions, finish=partial(converge.finish, actions, None, state))
     targets = gateway_targets(
         result.models,
         current.installed,
@@ -121,7 +101,15 @@ def decide(
         # nginx would ask for keys that it was never given, for example.
         return Change(problems=problems, left=left)
     actions = converge.decide(gateway, current, state, due=None if left else due)
-    return Change(gateway=gateway, actions=actions, problems=problems, left=left, before=state)
+    return Change(
+        actions,
+        problems,
+        left,
+        units=(gateway.unit,),
+        write_files=partial(converge.write_files, actions, gateway),
+        put_files_back=partial(converge.put_files_back, state),
+        finish=partial(converge.finish, actions, gateway, state),
+    )
 
 
 def refresh(place: Place, manager: Manager) -> int:
@@ -139,8 +127,8 @@ def refresh(place: Place, manager: Manager) -> int:
         report_problems(change.problems)
         if change.left:
             click.echo(f"{GATEWAY} must be restarted; run `recipectl apply`", err=True)
-        change.write_files(lambda _: None)
-        change.finish(manager, lambda _: None)
+        change.write_files(_nothing)
+        change.finish(manager, _nothing)
         return 1 if change.status or change.left else 0
     except RecipectlError as error:
         remedy = "then run `recipectl apply`"
@@ -200,9 +188,7 @@ def gateway_(place: Place, as_json: bool) -> int:
     click.echo(url + ("" if settings.keys else "  (no key is asked for)"))
     if not answers:
         warn(f"the gateway does not answer; see `systemctl status {GATEWAY}`")
-    click.echo(_ROW.format("NAME", "RECIPE", "URL"))
-    for row in rows:
-        click.echo(
-            _ROW.format(row["name"], row["recipe"], f"{row['url']}{'  on demand' * bool(row['on_demand'])}")
-        )
+    targets = ((route.name, route.target) for route in gateway.routes.by_name.values())
+    cells = [(name, to.recipe, to.url + ("  on demand" if to.on_demand else "")) for name, to in targets]
+    table(cells, ["NAME", "RECIPE", "URL"])
     return exit_status(problems)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from recipectl.converge.values import Action, Survey
-from recipectl.errors import HostError, on_host
+from recipectl.errors import HostError, RecipectlError, on_host
 from recipectl.files import failures_named, remove, write_whole
 from recipectl.gateway import host
 from recipectl.gateway.configuration import FOLDER, USER, Gateway
@@ -103,11 +103,11 @@ def write_files(actions: Sequence[Action], gateway: Gateway, report: Callable[[A
 
 
 def put_files_back(before: Present) -> None:
-    """Write the files as they were, each whole or not at all."""
-    files = {
-        name: text for name, text in before.files.items() if host.installed(Path(FOLDER)).get(name) != text
-    }
-    write_whole({Path(FOLDER, name): text for name, text in files.items()}, durable=True)
+    """Write the files as they were, each whole or not at all: nginx may start again at any time."""
+    with suppress(RecipectlError):  # the disk is full: what is there stays
+        now = host.installed(Path(FOLDER))
+        files = {Path(FOLDER, name): text for name, text in before.files.items() if now.get(name) != text}
+        write_whole(files, durable=True)
 
 
 def finish(
