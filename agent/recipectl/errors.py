@@ -85,19 +85,6 @@ class MultipleUsageError(UsageError):
         return tuple(problem for error in self.errors for problem in error.problems)
 
 
-class FileError(UsageError):
-    """A file beside the recipe, such as its lock, must change."""
-
-    def __init__(self, file: str, sentence: str, *, kind: str) -> None:
-        super().__init__(f"{file}: {sentence}", kind=kind)
-        self._problem = Problem(file=file, kind=kind, sentence=sentence)
-
-    @property
-    def problems(self) -> tuple[Problem, ...]:
-        """The error as a value, with its file."""
-        return (self._problem,)
-
-
 class RuntimeNotFoundError(UsageError):
     """No interpreter or executable on this host fits the recipe."""
 
@@ -136,4 +123,4 @@ class HostError(_ProblemsError):
 
 
 class RecipeError(_ProblemsError, UsageError):
-    """Everything that is wrong in one recipe or host file."""
+    """Everything that is wrong in a recipe, a host file, or a file beside them such as a lock."""

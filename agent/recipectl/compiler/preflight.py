@@ -14,7 +14,7 @@ from recipectl.compiler.model import ResolvedRecipe, Variable
 from recipectl.engines import flags
 from recipectl.engines.options import flag_of, shipped_options
 from recipectl.engines.registry import ENGINES
-from recipectl.errors import FileError, UsageError
+from recipectl.errors import RecipeError, UsageError, on_host
 from recipectl.machine import access, lockfile
 from recipectl.machine.disk import Disk
 from recipectl.machine.distributions import ENGINE_DISTRIBUTIONS, lock_of, satisfies
@@ -258,7 +258,7 @@ def read_lock(path: Path, content: Content) -> lockfile.Lock:
         is_text = isinstance(error, json.JSONDecodeError | UnicodeDecodeError)
         reason = "it is not JSON" if is_text else getattr(error, "strerror", None) or str(error)
         sentence = f"it cannot be read as a lock ({reason}); remove it, and run `recipectl lock` again"
-        raise FileError(str(path), sentence, kind="lock") from error
+        raise RecipeError((on_host("lock", sentence, file=str(path)),)) from error
 
 
 def check_lock(

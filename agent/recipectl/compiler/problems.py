@@ -1,6 +1,6 @@
 """Errors become problems at the place of their key."""
 
-from recipectl.errors import FileError, MultipleUsageError, Problem, RecipeError, UsageError
+from recipectl.errors import MultipleUsageError, Problem, RecipeError, UsageError
 from recipectl.recipe.positions import KeyPath, Position, Positions, nearest_position
 
 
@@ -17,7 +17,7 @@ class ProblemCollector:
         for error in errors:
             if isinstance(error, MultipleUsageError):
                 self.add(*error.errors)
-            elif isinstance(error, FileError):
+            elif isinstance(error, RecipeError):
                 self.problems += error.problems
             else:
                 self.problems.append(self.placed(error))
