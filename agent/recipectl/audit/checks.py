@@ -37,10 +37,7 @@ class Subject:
 
     @cached_property
     def result(self) -> CompileResult:
-        held = holds.held(self.place)
-        result = compile_place(self.place, with_resolved=True, held=held)
-        reasons = {name: (problem,) for name, problem in held.items()}
-        return result._replace(failures=result.failures | reasons)
+        return compile_place(self.place, with_resolved=True, held=holds.held(self.place))
 
     @cached_property
     def settings(self) -> HostSettings:

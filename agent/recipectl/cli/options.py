@@ -109,10 +109,7 @@ def select(
     from recipectl.compiler.cache import compile_place
 
     files = [search.file_of(name) for name in names if search.is_file(name)]
-    result = compile_place(place, files, with_resolved=with_resolved, applied=applied, held=held or ())
-    if held:
-        reasons = {name: (held[name],) for name in recipe_names(place) if name in held}
-        result = result._replace(failures=result.failures | reasons)
+    result = compile_place(place, files, with_resolved=with_resolved, applied=applied, held=held)
     selection = choose(result, names, place)
     report_problems(selection.problems)
     return selection

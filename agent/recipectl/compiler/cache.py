@@ -29,17 +29,18 @@ def compile_place(
     *,
     with_resolved: bool = False,
     applied: Collection[str] | None = None,
-    held: Collection[str] = (),
+    held: Mapping[str, Problem] | None = None,
 ) -> CompileResult:
     """The units of all recipes of a place, and of some files.
 
     An unchanged host comes from the cache. With `with_resolved` it is compiled, and the result has its steps.
     `applied` are the recipes that an apply is about to write, None for all of them: what other units claim as
-    they are installed counts too. The recipes of `held` are left out: their units count as they are.
+    they are installed counts too. The recipes of `held` are left out: their units count as they are, and the
+    reasons are among the failures.
     """
     content = content_for(place.owners)  # the cache's key and the compiler see the same bytes
     sources = search.sources(place.recipe_folders, tuple(files))
-    recipes = {source.name for source in sources}
+    recipes, held = {source.name for source in sources}, held or {}
     sources = tuple(source for source in sources if source.name not in held)
     host_files = search.host_files(place.bases)
     installation = current_installation(place)
@@ -60,7 +61,8 @@ def compile_place(
         whole = applied is None
         result = compile_recipes(sources, settings, installation, disk, claims, whole=whole)
         keep(cache_file, wanted_key, result, disk.fingerprints, claims, disk.answers)
-    return result
+    left_out = {name: (problem,) for name, problem in held.items() if name in recipes}
+    return result._replace(failures=result.failures | left_out)
 
 
 def _installed_claims(
