@@ -80,8 +80,7 @@ def upgrade_(
         return run(place, model, back=back)
     if to == "":
         raise click.UsageError("--to is empty; name a requirement or a path, or leave it out")
-    if model not in recipe_names(place):
-        raise no_such_recipe(model, place)
+    _require_recipe(model, place)
     # A dry run does not let an interrupted upgrade go back either.
     previous = records.read(place, model) if dry_run else last_record(place, model)
     # A path's links stay: a venv is named by them.
@@ -94,6 +93,11 @@ def upgrade_(
     if dry_run:
         return preview(place, record)
     return _begin(place, record, no_block=no_block)
+
+
+def _require_recipe(model: str, place: Place) -> None:
+    if model not in recipe_names(place):
+        raise no_such_recipe(model, place)
 
 
 def _is_there_already(place: Place, record: Record) -> bool:
@@ -158,8 +162,7 @@ def rollback_(place: Place, recipe: str, no_block: bool) -> int:
     """Take the last upgrade of a model back; a second rollback takes back the upgrade before that."""
     place.require_local()
     model = model_name_of(recipe, place)
-    if model not in recipe_names(place):
-        raise no_such_recipe(model, place)
+    _require_recipe(model, place)
     previous = last_record(place, model)
     if previous is None or not previous.history:
         raise UsageError(f"`{model}` has no upgrade to go back from", kind="unit")
@@ -175,8 +178,7 @@ def _show_status(place: Place, recipe: str | None, *, as_json: bool) -> int:
     names = [name for name in records.names(place) if name in recipe_names(place)]
     if recipe is not None:
         model = model_name_of(recipe, place)
-        if model not in (*names, *recipe_names(place)):
-            raise no_such_recipe(model, place)
+        _require_recipe(model, place)
         names = [name for name in names if name == model]
     selected = [record for name in names if (record := records.read(place, name))]
     if as_json:

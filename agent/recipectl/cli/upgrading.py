@@ -51,45 +51,36 @@ _NOT_BACK_YET = 4  # systemd runs the unit again
 _ENDED_POLLS = 20  # so often in a row, a unit that ended has left a record that is not over
 
 
-class OtherVerbs:
-    """The verbs that an upgrade uses (upgrades/steps has what each is for)."""
+def _make_runtime(place: Place, to: str, resolved: ResolvedRecipe) -> Path:
+    """The runtime at a path, or the venv of a requirement, made like that of the recipe."""
+    return known_runtime(place, to, resolved) or ensure_venv(place, _request(to, resolved))
 
-    def __init__(self, place: Place) -> None:
-        self.place = place
 
-    def make_runtime(self, to: str, resolved: ResolvedRecipe) -> Path:
-        """The runtime at a path, or the venv of a requirement, made like that of the recipe."""
-        return known_runtime(self.place, to, resolved) or ensure_venv(self.place, _request(to, resolved))
+def _apply(place: Place, model: str, store: Store, manager: Manager) -> None:
+    """Apply one recipe; HostError with what went wrong."""
+    held = {name: why for name, why in holds.held(place).items() if name != model}
+    decision = decide(place, (model,), manager, held=held, alone=True)
+    failure = carry_out(decision, store, manager, as_json=False) if decision.status == 0 else None
+    errors = [problem for problem in decision.problems if problem.is_error]
+    if failure or decision.status:
+        raise failure or HostError(errors)
 
-    def apply(self, model: str, store: Store, manager: Manager) -> None:
-        """Apply one recipe; HostError with what went wrong."""
-        held = {name: why for name, why in holds.held(self.place).items() if name != model}
-        decision = decide(self.place, (model,), manager, held=held, alone=True)
-        failure = carry_out(decision, store, manager, as_json=False) if decision.status == 0 else None
-        errors = [problem for problem in decision.problems if problem.is_error]
-        if failure or decision.status:
-            raise failure or HostError(errors)
 
-    def refresh_gateway(self, manager: Manager) -> None:
-        """Let the gateway lead to what is installed."""
-        gateway.refresh(self.place, manager)
+def _start(place: Place, manager: Manager, verb: str, service: str) -> bytes:
+    """Queue the job of a model. That its queue cannot listen is said, and it starts."""
+    state = existing(manager, service, place)
+    try:
+        return queue_job(place, manager, verb, state, with_socket=False)
+    except SocketError as error:
+        is_on_demand = socket_state(manager, service).load_state == "loaded"
+        if is_on_demand:  # systemd would stop it as unneeded
+            raise
+        say(str(error), err=True)
+        return manager.queue(verb, service)
 
-    def start(self, manager: Manager, verb: str, service: str) -> bytes:
-        """Queue the job of a model. That its queue cannot listen is said, and it starts."""
-        state = existing(manager, service, self.place)
-        try:
-            return queue_job(self.place, manager, verb, state, with_socket=False)
-        except SocketError as error:
-            is_on_demand = socket_state(manager, service).load_state == "loaded"
-            if is_on_demand:  # systemd would stop it as unneeded
-                raise
-            say(str(error), err=True)
-            return manager.queue(verb, service)
 
-    def reason(self, manager: Manager, service: str, result: str) -> str:
-        """Why a model did not start."""
-        why = start_failure(self.place, manager.states((service,))[0], result)
-        return f"{service} did not start: {why}"
+def _reason(place: Place, manager: Manager, service: str, result: str) -> str:
+    return f"{service} did not start: {start_failure(place, manager.states((service,))[0], result)}"
 
 
 def known_runtime(place: Place, to: str, resolved: ResolvedRecipe) -> Path | None:
@@ -185,16 +176,21 @@ def run(place: Place, model: str, *, back: bool) -> int:
     from recipectl.upgrades.back import go_back
     from recipectl.upgrades.progress import Progress
     from recipectl.upgrades.run import run as run_upgrade
-    from recipectl.upgrades.steps import JobKeeper
+    from recipectl.upgrades.steps import JobKeeper, Verbs
 
     record = records.read(place, model)
     if record is None:
         return 0
     os.umask(0o022)
+    verbs = Verbs(
+        make_runtime=_make_runtime,
+        apply=_apply,
+        refresh_gateway=gateway.refresh,
+        start=_start,
+        reason=_reason,
+    )
     with JobKeeper(user=place.user) as manager:
-        upgrade = Progress(
-            place=place, record=record, manager=manager, verbs=OtherVerbs(place), tell=click.echo
-        )
+        upgrade = Progress(place=place, record=record, manager=manager, verbs=verbs, tell=click.echo)
         # A reboot has taken the file: what was asked for before it is not begun after it.
         is_first = manager.states((unit_of(model),))[0].restarts == 0
         is_new = record.step == "requested" and is_first and _environment(place, model).exists()

@@ -37,7 +37,7 @@ def go_back(upgrade: Progress, failure: str) -> Record:
             attempt(lambda: _undo_edits(upgrade, edits_kept))
             attempt(lambda: steps.restore_files(before.files))
             attempt(lambda: steps.restore_units(upgrade.place, upgrade.manager, record.model, before))
-        upgrade.verbs.refresh_gateway(upgrade.manager)
+        upgrade.verbs.refresh_gateway(upgrade.place, upgrade.manager)
         clauses: list[str] = []
         attempt(lambda: clauses.append(_serve_again(upgrade, before)))
         failure += "".join(clauses)
@@ -72,11 +72,12 @@ def _serve_again(upgrade: Progress, before: Before) -> str:
     if not _serves_already(upgrade):
         result = ""
         for _ in range(_ATTEMPTS):
-            result = manager.result(upgrade.verbs.start(manager, "Restart", service))
+            result = manager.result(upgrade.verbs.start(upgrade.place, manager, "Restart", service))
             if result == "done" and upgrade.is_active():
                 break
         else:
-            return f"; and the old engine does not serve: {upgrade.verbs.reason(manager, service, result)}"
+            reason = upgrade.verbs.reason(upgrade.place, manager, service, result)
+            return f"; and the old engine does not serve: {reason}"
         upgrade.keep(f"{service} serves again, with {upgrade.record.began_with}")
     clause = steps.start_dependents(manager, upgrade.record.model, before, upgrade.keep)
     return f"; and {clause}" if clause else ""

@@ -56,7 +56,7 @@ def _with_new_runtime(
     venv = Path(runtime.venv) if runtime.venv else None
     if venv and os.path.lexists(lock_of(venv)) and own_venv_lock(venv) is None:
         upgrade.say(f"{lock_of(venv)} is not used: `recipectl venv create` as root has not made it")
-    new = upgrade.verbs.make_runtime(upgrade.record.to, before.resolved)
+    new = upgrade.verbs.make_runtime(upgrade.place, upgrade.record.to, before.resolved)
     upgrade.say(f"{new} is there")
     candidate = with_runtime(upgrade.place, source, before, new)
     if candidate.why_drop_in:

@@ -44,7 +44,7 @@ def _switch(upgrade: Progress, compiled: Compiled | None, source: Source) -> Non
             _write_edits(upgrade, source)
             if compiled and upgrade.record.kind == "runtime":
                 steps.renew_lock(compiled.resolved, source)
-            upgrade.verbs.apply(upgrade.record.model, upgrade.store, upgrade.manager)
+            upgrade.verbs.apply(upgrade.place, upgrade.record.model, upgrade.store, upgrade.manager)
 
 
 def _refuse_to_stop_others(upgrade: Progress, before: Before) -> None:
@@ -94,7 +94,7 @@ def _undo_last(upgrade: Progress) -> None:
                 f"{fault}; edit the recipe instead, and run `recipectl upgrade` again", kind="unit"
             )
         steps.restore_units(upgrade.place, upgrade.manager, upgrade.record.model, entry.before)
-        upgrade.verbs.refresh_gateway(upgrade.manager)
+        upgrade.verbs.refresh_gateway(upgrade.place, upgrade.manager)
         if upgrade.record.before and service in upgrade.record.before.up:
             upgrade.manager.start_without_waiting("Restart", service)
         return
@@ -104,7 +104,7 @@ def _undo_last(upgrade: Progress) -> None:
         upgrade.say(edits.in_words(edits.reversed_edit(edit)))
     for sentence in steps.restore_files(entry.before.files, unless=entry.after.files):
         upgrade.say(sentence)
-    upgrade.verbs.apply(upgrade.record.model, upgrade.store, upgrade.manager)
+    upgrade.verbs.apply(upgrade.place, upgrade.record.model, upgrade.store, upgrade.manager)
 
 
 def _start(upgrade: Progress) -> None:
@@ -114,9 +114,10 @@ def _start(upgrade: Progress) -> None:
     job = upgrade.manager.jobs.pop(service, None)
     if job is None and upgrade.is_active():
         return  # its unit means the same: nothing was stopped
-    result = upgrade.manager.result(job or upgrade.verbs.start(upgrade.manager, "Start", service))
+    job = job or upgrade.verbs.start(upgrade.place, upgrade.manager, "Start", service)
+    result = upgrade.manager.result(job)
     if result != "done" or not upgrade.is_active():
-        raise JobError(upgrade.verbs.reason(upgrade.manager, service, result))
+        raise JobError(upgrade.verbs.reason(upgrade.place, upgrade.manager, service, result))
     upgrade.say(f"{service} is ready after {time.time() - since_sec:.1f} s")
 
 

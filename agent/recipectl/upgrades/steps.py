@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from recipectl.compiler import pipeline
 from recipectl.compiler.model import ResolvedRecipe
@@ -25,23 +25,14 @@ from recipectl.systemd.store import Store
 from recipectl.systemd.unitfile import Unit, UnitNames
 
 
-class Verbs(Protocol):
-    """What an upgrade has other verbs do."""
+class Verbs(NamedTuple):
+    """What an upgrade has other verbs do: functions of cli, which is above this room."""
 
-    def make_runtime(self, to: str, resolved: ResolvedRecipe) -> Path:
-        """The runtime at a path, or the venv of a requirement, made like that of the recipe."""
-
-    def apply(self, model: str, store: Store, manager: Manager) -> None:
-        """Apply one recipe, with the lock of the store held."""
-
-    def refresh_gateway(self, manager: Manager) -> None:
-        """Let the gateway lead to what is installed now."""
-
-    def start(self, manager: Manager, verb: str, service: str) -> bytes:
-        """Queue the Start or Restart of a model, on demand or not."""
-
-    def reason(self, manager: Manager, service: str, result: str) -> str:
-        """Why a model did not start, in one sentence."""
+    make_runtime: Callable[[Place, str, ResolvedRecipe], Path]
+    apply: Callable[[Place, str, Store, Manager], None]  # one recipe, with the lock of the store held
+    refresh_gateway: Callable[[Place, Manager], object]
+    start: Callable[[Place, Manager, str, str], bytes]  # queues the Start or Restart of a service
+    reason: Callable[[Place, Manager, str, str], str]  # why a service did not start, by its job's result
 
 
 class JobKeeper(Manager):
