@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable
+from itertools import islice
 
 from recipectl.text import nearest
 
@@ -50,7 +51,7 @@ def in_order(words: list[str]) -> list[str]:
         elif word in _FLAGS or word.startswith("--host="):
             front.append(word)
         elif word in _WITH_VALUE:
-            front += [word, *_first(rest)]
+            front += [word, *islice(rest, 1)]
         elif word == "--json" and not verb_words:
             as_json = True
         else:
@@ -61,10 +62,6 @@ def in_order(words: list[str]) -> list[str]:
         return [*front, *verb_words[1:], "--help"]
     verb = 2 if verb_words[:1] and verb_words[0] in _GROUPS else 1
     return [*front, *verb_words[:verb], *(["--json"] if as_json else []), *verb_words[verb:]]
-
-
-def _first(rest: Iterable[str]) -> list[str]:
-    return [word for word in [next(iter(rest), None)] if word is not None]
 
 
 def unknown_verb(words: list[str], verbs: Iterable[str], *, user: bool) -> str:

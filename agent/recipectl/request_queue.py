@@ -95,11 +95,15 @@ def run_queue(options: argparse.Namespace) -> int:
         return 1
 
 
+def error_json(status: int, code: str, message: str) -> str:
+    """An error in OpenAI's form."""
+    kind = "invalid_request_error" if status < 500 else "server_error"
+    return json.dumps({"error": {"message": message, "type": kind, "param": None, "code": code}})
+
+
 def _answer(status: int, code: str, message: str) -> str:
     """An HTTP answer with an error in OpenAI's form."""
-    kind = "invalid_request_error" if status < 500 else "server_error"
-    error = {"message": message, "type": kind, "param": None, "code": code}
-    body = json.dumps({"error": error}) + "\n"
+    body = error_json(status, code, message) + "\n"
     head = (
         f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", "Content-Type: application/json",
         f"Content-Length: {len(body.encode())}", "Cache-Control: no-cache", "Connection: close",

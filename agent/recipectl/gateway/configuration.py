@@ -12,6 +12,7 @@ from recipectl.compiler.unit_text import rendered, templates
 from recipectl.gateway.routes import Routes
 from recipectl.gateway_keys import ENGINE_PREFIX
 from recipectl.machine.installation import Installation
+from recipectl.request_queue import error_json
 from recipectl.systemd import quoting
 from recipectl.systemd.unitfile import DIGEST_FIELD, GATEWAY, Unit, sealed
 from recipectl.text import digest_of
@@ -150,19 +151,13 @@ def configuration(
         headers={name: value for name, value in headers.items() if name.lower() not in of_site},
         include=[settings.include] if settings.include else [],
         digest=digest,
-        refusals={status: _error(status, *words) for status, words in _REFUSALS.items()},
+        refusals={status: error_json(status, *words) + r"\n" for status, words in _REFUSALS.items()},
         unread_refusals=[
-            (statuses, path, status, _error(status, *words))
+            (statuses, path, status, error_json(status, *words) + r"\n")
             for statuses, path, status, *words in _UNREAD_REFUSALS
         ],
         **(paths._asdict() | ({} if settings.certificate else {"certificate": "", "key": ""})),
     )  # fmt: skip
-
-
-def _error(status: int, code: str, message: str) -> str:
-    """An error in OpenAI's form, for nginx's single quotes."""
-    kind = "invalid_request_error" if status < 500 else "server_error"
-    return json.dumps({"error": {"message": message, "type": kind, "param": None, "code": code}}) + r"\n"
 
 
 def credentials(settings: GatewaySettings, routes: Routes) -> list[Credential]:

@@ -10,8 +10,8 @@ import stat
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Collection
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -198,12 +198,9 @@ def _certificate(settings: GatewaySettings) -> dict[str, bytes]:
     for name in ("certificate", "key"):
         if not (path := getattr(settings, name)):
             continue
-        try:
-            _require_regular(path, "tls", name)
+        with _reading(path, "tls", name):
             contents[name] = read_bounded(path)
             is_open = name == "key" and Path(path).stat().st_mode & 0o007
-        except OSError as error:
-            raise _unreadable(path, error, "tls", name) from error
         if name == "key" and b"ENCRYPTED" in contents[name]:
             fault = f"{path} has a passphrase, and nobody types it at a boot"
             remedy = "write it without one (`openssl pkey -in KEY -out NEW`)"
@@ -225,15 +222,12 @@ def require_readable(folder: Path) -> None:
 
 def _keys(path: str, content: Callable[[Path], bytes]) -> dict[str, str]:
     try:
-        _require_regular(path, "keys")
-        if path.endswith(".cred"):
-            return _sealed_keys(path)
-        mode = Path(path).stat().st_mode
-        if mode & 0o077:
-            raise UsageError(f"others may read {path}; set mode 0600", "gateway", "keys", kind="secret")
-        return gateway_keys.parse(content(Path(path)))
-    except OSError as error:
-        raise _unreadable(path, error, "keys") from error
+        with _reading(path, "keys"):
+            if path.endswith(".cred"):
+                return _sealed_keys(path)
+            if Path(path).stat().st_mode & 0o077:
+                raise UsageError(f"others may read {path}; set mode 0600", "gateway", "keys", kind="secret")
+            return gateway_keys.parse(content(Path(path)))
     except ValueError as error:
         raise UsageError(f"{path} is wrong: {error}; correct it", "gateway", "keys", kind="value") from error
 
@@ -261,29 +255,22 @@ def included(path: str | None, content: Callable[[Path], bytes]) -> bytes:
         raise UsageError(
             f"{fault}; move it, for example to /etc/recipectl", "gateway", "include", kind="file"
         )
-    try:
-        _require_regular(path, "include")
+    with _reading(path, "include"):
         return content(Path(path))
+
+
+@contextmanager
+def _reading(path: str, *key: str) -> Iterator[None]:
+    """Read a file that `gateway:` names; UsageError where it is none, or cannot be read."""
+    remedies = {errno.EPERM: "let root alone own and change it", errno.EACCES: "run this as root"}
+    try:
+        if not stat.S_ISREG(Path(path).stat().st_mode):
+            raise UsageError(f"{path} is no regular file; correct `{key[0]}:`", "gateway", *key, kind="file")
+        yield
     except OSError as error:
-        raise _unreadable(path, error, "include") from error
-
-
-def _require_regular(path: str, *key: str) -> None:
-    """UsageError for a folder, a device or a pipe; OSError where nothing is there."""
-    if not stat.S_ISREG(Path(path).stat().st_mode):
-        raise UsageError(f"{path} is no regular file; correct `{key[0]}:`", "gateway", *key, kind="file")
-
-
-def _unreadable(path: str, error: OSError, *key: str) -> UsageError:
-    """The error for a file that `gateway:` names."""
-    fault = f"{path} cannot be read: {error.strerror or error}"
-    if error.errno == errno.EPERM:  # others can change it
-        remedy = "let root alone own and change it"
-    elif error.errno == errno.EACCES:
-        remedy = "run this as root"
-    else:
-        remedy = f"create it, or correct `{key[0]}:`"
-    return UsageError(f"{fault}; {remedy}", "gateway", *key, kind="file")
+        remedy = remedies.get(error.errno or 0, f"create it, or correct `{key[0]}:`")
+        fault = f"{path} cannot be read: {error.strerror or error}"
+        raise UsageError(f"{fault}; {remedy}", "gateway", *key, kind="file") from error
 
 
 def installed(folder: Path) -> dict[str, str]:
