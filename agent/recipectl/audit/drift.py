@@ -10,7 +10,7 @@ from recipectl.compiler import secrets
 from recipectl.engines.registry import ENGINES
 from recipectl.machine.processes import Process
 from recipectl.systemd import quoting
-from recipectl.systemd.unitfile import DIGEST_FIELD, InstalledUnit, UnitNames, parse_settings
+from recipectl.systemd.unitfile import DIGEST_FIELD, InstalledUnit, parse_settings
 from recipectl.text import display
 
 Where = Literal["recipe", "unit", "drop-in", "loaded", "running", "runtime", "answers", "port"]
@@ -210,22 +210,24 @@ def of_loaded(
 
 
 def of_process(
-    unit: str,
+    name: str,
     process: Process,
     loaded: ServiceCommand,
     *,
     replaced_interpreter: str | None,
     started_digest: str | None,
     unit_digest: str | None,
+    rotated: Sequence[str],
     secret: Sequence[str] | None = (),
     user: bool = False,
 ) -> Iterator[Difference]:
     """How a process differs from what is loaded; `replaced_interpreter` is the file that should run.
 
-    Without `secret`, nobody knows which of its variables come from files.
+    `rotated` are files of secrets that were changed under it: it still has the old ones. Without `secret`,
+    nobody knows which of its variables come from files.
     """
     pid = process.pid
-    restart = f"recipectl restart {UnitNames.of_service(unit).recipe}"
+    restart = f"recipectl restart {name}"
     if secret is not None and (names := foreign_variables(process, loaded, secret, user=user)):
         fault = f"process {pid} has variables that no unit gives it ({', '.join(names)})"
         cause = (
@@ -241,21 +243,15 @@ def of_process(
     elif replaced_interpreter:
         fault = f"process {pid} runs {process.executable} instead of {replaced_interpreter}"
         yield Difference("running", fault, "its interpreter was replaced", restart)
-
-
-def of_secrets(unit: str, rotated: Sequence[str]) -> Iterator[Difference]:
-    """Secrets that were changed under a running engine: it still has the old ones."""
-    restart = f"recipectl restart {UnitNames.of_service(unit).recipe}"
     for file in rotated:
         fault = f"{file} was changed after the process had started"
         yield Difference("running", fault, "a secret was rotated", restart)
 
 
-def of_silence(unit: str) -> Difference:
+def of_silence(name: str) -> Difference:
     """An engine that was ready, and does not answer."""
-    recipe = UnitNames.of_service(unit).recipe
     fault = "the engine does not answer, though its process exists"
-    remedy = f"recipectl logs {recipe}; recipectl restart {recipe}"
+    remedy = f"recipectl logs {name}; recipectl restart {name}"
     return Difference("answers", fault, "it hangs, or is very busy", remedy)
 
 
@@ -267,10 +263,10 @@ def of_lock(recipe: str, clauses: Sequence[str]) -> Iterator[Difference]:
 
 
 def of_version(
-    unit: str, answered: str | None, installed: str | None, *, installed_after_start: bool
+    name: str, answered: str | None, installed: str | None, *, installed_after_start: bool
 ) -> Iterator[Difference]:
     """How the version that the engine answers differs from the installed one."""
-    restart = f"recipectl restart {UnitNames.of_service(unit).recipe}"
+    restart = f"recipectl restart {name}"
     cause = "the venv was changed under a running engine"
     version = public_version(answered)
     if version and installed and re.match(r"[0-9]+\.", version) and version != public_version(installed):

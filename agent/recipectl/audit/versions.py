@@ -1,6 +1,6 @@
 """Each model compared from its recipe to the answer of its engine: the rows of `recipectl versions`."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,13 +47,10 @@ class _Evidence:
     model: CompiledModel | None  # None: its recipe is wrong, or gone
     resolved: ResolvedRecipe | None
     problems: tuple[Problem, ...]
+    unit: InstalledUnit | None
     state: UnitState
     loaded: ServiceCommand | None
     process: Process | None
-
-    @property
-    def service(self) -> str:
-        return UnitNames(self.name).service
 
     @property
     def version(self) -> str | None:
@@ -63,21 +60,20 @@ class _Evidence:
 
 def compare(place: Place, result: CompileResult, names: Sequence[str]) -> list[Row]:
     """The rows of some models by name; without names, of every recipe and every unit."""
-    store = Store(place.unit_folder)
-    installed = store.installed()
+    installed = Store(place.unit_folder).installed()
     if not names:
         recipes = {unit.recipe for unit in installed.values() if unit.recipe}
         names = sorted({*(model.name for model in result.models), *result.failures, *recipes})
-    all_evidence = _gather(place, result, names)
-    comparison = _Comparison(place, store, installed)
+    all_evidence = _gather(place, result, installed, names)
     with ThreadPoolExecutor(_QUESTIONS_AT_ONCE) as pool:
-        answers = pool.map(comparison.ask, all_evidence)
-        return [
-            comparison.row(evidence, answer) for evidence, answer in zip(all_evidence, answers, strict=True)
-        ]
+        answers = pool.map(_ask, all_evidence)
+        pairs = zip(all_evidence, answers, strict=True)
+        return [_row(evidence, answer, place, installed) for evidence, answer in pairs]
 
 
-def _gather(place: Place, result: CompileResult, names: Sequence[str]) -> list[_Evidence]:
+def _gather(
+    place: Place, result: CompileResult, installed: Mapping[str, InstalledUnit], names: Sequence[str]
+) -> list[_Evidence]:
     models = {model.name: model for model in result.models}
     with Manager(user=place.user) as manager:
         states = manager.states([UnitNames(name).service for name in names])
@@ -92,6 +88,7 @@ def _gather(place: Place, result: CompileResult, names: Sequence[str]) -> list[_
             model=models.get(name),
             resolved=result.resolved.get(name),
             problems=result.failures.get(name, ()),
+            unit=installed.get(state.name),
             state=state,
             loaded=loaded.get(state.name),
             process=processes.read_process(state.main_pid) if state.main_pid else None,
@@ -100,113 +97,111 @@ def _gather(place: Place, result: CompileResult, names: Sequence[str]) -> list[_
     ]
 
 
-@dataclass(frozen=True)
-class _Comparison:
-    """What all rows are compared with."""
+def _ask(evidence: _Evidence) -> Served | None:
+    """What the engine tells; None when it is not asked."""
+    return ask(evidence.unit) if evidence.unit and evidence.state.active_state == "active" else None
 
-    place: Place
-    store: Store
-    installed: dict[str, InstalledUnit]
 
-    def ask(self, evidence: _Evidence) -> Served | None:
-        """What the engine tells; None when it is not asked."""
-        unit = self.installed.get(evidence.service)
-        return ask(unit) if unit and evidence.state.active_state == "active" else None
+def _row(
+    evidence: _Evidence, answer: Served | None, place: Place, installed: Mapping[str, InstalledUnit]
+) -> Row:
+    """One model compared."""
+    differences = _differences(evidence, answer, place, installed)
+    where = {difference.where for difference in differences}
+    unit, process = evidence.unit, evidence.process
+    loaded = "no" if not evidence.loaded else "differs" if where & {"loaded", "drop-in"} else "same"
+    return Row(
+        name=evidence.name,
+        recipe=evidence.version,
+        unit=unit.engine_version if unit else None,
+        loaded=loaded,
+        running=_running_word(evidence, differs=bool(where & {"running", "runtime"})),
+        answers=answer.version or None if answer else None,
+        pid=process.pid if process else None,
+        executable=process.executable if process else None,
+        argv=process.argv if process else None,
+        differences=tuple(differences),
+    )
 
-    def row(self, evidence: _Evidence, answer: Served | None) -> Row:
-        """One model compared."""
-        differences = self._differences(evidence, answer)
-        where = {difference.where for difference in differences}
-        unit = self.installed.get(evidence.service)
-        process = evidence.process
-        loaded = "no" if not evidence.loaded else "differs" if where & {"loaded", "drop-in"} else "same"
-        return Row(
-            name=evidence.name,
-            recipe=evidence.version,
-            unit=unit.engine_version if unit else None,
-            loaded=loaded,
-            running=_running_word(evidence, differs=bool(where & {"running", "runtime"})),
-            answers=answer.version or None if answer else None,
-            pid=process.pid if process else None,
-            executable=process.executable if process else None,
-            argv=process.argv if process else None,
-            differences=tuple(differences),
-        )
 
-    def _differences(self, evidence: _Evidence, answer: Served | None) -> list[Difference]:
-        differences = [
-            *self._of_recipe(evidence),
-            *self._of_process(evidence, answer),
-            *self._of_loaded(evidence),
-        ]
-        explained = any(difference.where in ("unit", "running") for difference in differences)
-        silent = answer is not None and not answer.answers
-        if evidence.process and silent and not explained:
-            differences.append(drift.of_silence(evidence.service))
-        return [*differences, *_of_port(evidence)]
+def _differences(
+    evidence: _Evidence, answer: Served | None, place: Place, installed: Mapping[str, InstalledUnit]
+) -> list[Difference]:
+    differences = [
+        *_of_recipe(evidence, place, installed),
+        *_of_process(evidence, answer, place),
+        *_of_loaded(evidence, place),
+    ]
+    explained = any(difference.where in ("unit", "running") for difference in differences)
+    silent = answer is not None and not answer.answers
+    if evidence.process and silent and not explained:
+        differences.append(drift.of_silence(evidence.name))
+    return [*differences, *_of_port(evidence)]
 
-    def _of_recipe(self, evidence: _Evidence) -> Iterator[Difference]:
-        """The recipe as it is now against its units on disk."""
-        for problem in evidence.problems:
-            if not problem.is_error:  # only a recipe that is held is a warning here
-                remedy = f"recipectl upgrade --status {evidence.name}"
-                yield Difference("unit", "the recipe is held", problem.sentence, remedy)
-            elif problem.kind == "lock":
-                remedy = f"recipectl lock --check {evidence.name} compares them again"
-                cause = "the runtime was changed since it was locked"
-                yield Difference("runtime", problem.sentence, cause, remedy)
-            else:
-                yield Difference("recipe", str(problem), "the recipe is wrong", "correct it")
-        if evidence.problems:
-            return
-        if evidence.model is None or evidence.resolved is None:
-            yield Difference("recipe", "the recipe is gone", "its file was removed", "recipectl apply")
-            return
-        if reason := self.store.reason_not_ours(evidence.service):
-            remedy = f"then recipectl apply {evidence.name}"
-            yield Difference("unit", "the recipe has no unit", reason, remedy)
-            return
-        unit = self.installed.get(evidence.service)
-        yield from drift.of_unit(
-            evidence.name,
-            {unit.name: unit.text for unit in evidence.model.units},
-            self.installed,
-            unit.engine_version if unit else None,
-            evidence.version or "unknown",
-        )
 
-    def _of_process(self, evidence: _Evidence, answer: Served | None) -> Iterator[Difference]:
-        """The process against what systemd has loaded, and against what is installed now."""
-        process, resolved, unit = evidence.process, evidence.resolved, self.installed.get(evidence.service)
-        if process is None or evidence.loaded is None:
-            return
-        yield from drift.of_process(
-            evidence.service,
-            process,
-            evidence.loaded,
-            replaced_interpreter=_replaced_interpreter(process, resolved),
-            started_digest=started_digest(evidence.service, self.place.runtime_folder, user=self.place.user),
-            unit_digest=unit.digest if unit else None,
-            secret=tuple(resolved.recipe.secrets) if resolved else None,
-            user=self.place.user,
-        )
-        rotated = processes.rotated_secrets(process.pid, unit.secret_files if unit else ())
-        yield from drift.of_secrets(evidence.service, rotated)
-        newest_sec = _newest_install_sec(resolved) if resolved else None
-        late = bool(newest_sec and process.started_sec and newest_sec > process.started_sec + 1)
-        yield from drift.of_version(
-            evidence.service, answer and answer.version, evidence.version, installed_after_start=late
-        )
-        if unit and answer:
-            yield from drift.of_model(unit, answer.models, answer.path)
-        if resolved:
-            yield from drift.of_lock(evidence.name, resolved.lock_differences)
+def _of_recipe(
+    evidence: _Evidence, place: Place, installed: Mapping[str, InstalledUnit]
+) -> Iterator[Difference]:
+    """The recipe as it is now against its units on disk."""
+    for problem in evidence.problems:
+        if not problem.is_error:  # only a recipe that is held is a warning here
+            remedy = f"recipectl upgrade --status {evidence.name}"
+            yield Difference("unit", "the recipe is held", problem.sentence, remedy)
+        elif problem.kind == "lock":
+            remedy = f"recipectl lock --check {evidence.name} compares them again"
+            cause = "the runtime was changed since it was locked"
+            yield Difference("runtime", problem.sentence, cause, remedy)
+        else:
+            yield Difference("recipe", str(problem), "the recipe is wrong", "correct it")
+    if evidence.problems:
+        return
+    if evidence.model is None or evidence.resolved is None:
+        yield Difference("recipe", "the recipe is gone", "its file was removed", "recipectl apply")
+        return
+    if reason := Store(place.unit_folder).reason_not_ours(evidence.state.name):
+        remedy = f"then recipectl apply {evidence.name}"
+        yield Difference("unit", "the recipe has no unit", reason, remedy)
+        return
+    yield from drift.of_unit(
+        evidence.name,
+        {unit.name: unit.text for unit in evidence.model.units},
+        installed,
+        evidence.unit.engine_version if evidence.unit else None,
+        evidence.version or "unknown",
+    )
 
-    def _of_loaded(self, evidence: _Evidence) -> Iterator[Difference]:
-        unit = self.installed.get(evidence.service)
-        if evidence.loaded and unit:
-            drop_ins = self.store.drop_ins(unit.name)
-            yield from drift.of_loaded(unit, drop_ins, evidence.loaded, self.place.runtime_folder)
+
+def _of_process(evidence: _Evidence, answer: Served | None, place: Place) -> Iterator[Difference]:
+    """The process against what systemd has loaded, and against what is installed now."""
+    process, resolved, unit = evidence.process, evidence.resolved, evidence.unit
+    if process is None or evidence.loaded is None:
+        return
+    yield from drift.of_process(
+        evidence.name,
+        process,
+        evidence.loaded,
+        replaced_interpreter=_replaced_interpreter(process, resolved),
+        started_digest=started_digest(evidence.state.name, place.runtime_folder, user=place.user),
+        unit_digest=unit.digest if unit else None,
+        secret=tuple(resolved.recipe.secrets) if resolved else None,
+        rotated=processes.rotated_secrets(process.pid, unit.secret_files if unit else ()),
+        user=place.user,
+    )
+    newest_sec = _newest_install_sec(resolved) if resolved else None
+    late = bool(newest_sec and process.started_sec and newest_sec > process.started_sec + 1)
+    yield from drift.of_version(
+        evidence.name, answer and answer.version, evidence.version, installed_after_start=late
+    )
+    if unit and answer:
+        yield from drift.of_model(unit, answer.models, answer.path)
+    if resolved:
+        yield from drift.of_lock(evidence.name, resolved.lock_differences)
+
+
+def _of_loaded(evidence: _Evidence, place: Place) -> Iterator[Difference]:
+    if evidence.loaded and evidence.unit:
+        drop_ins = Store(place.unit_folder).drop_ins(evidence.unit.name)
+        yield from drift.of_loaded(evidence.unit, drop_ins, evidence.loaded, place.runtime_folder)
 
 
 def _running_word(evidence: _Evidence, *, differs: bool) -> str:

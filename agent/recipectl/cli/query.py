@@ -155,7 +155,7 @@ def _wrong_answers(unit: InstalledUnit) -> list[str]:
     if answer is None:
         return []
     if not answer.answers:
-        return [drift.of_silence(unit.name).what]
+        return [drift.of_silence(unit.recipe).what]
     return [difference.what for difference in drift.of_model(unit, answer.models, answer.path)]
 
 
