@@ -123,7 +123,8 @@ def main() -> int:
                 ROOT, folder, symlinks=True, ignore=shutil.ignore_patterns(".venv", ".build", ".git")
             )
             (folder / ".build").mkdir()
-            (folder / ".build/corpus").symlink_to(ROOT / ".build/corpus")
+            for path in (ROOT / ".build").iterdir():
+                (folder / ".build" / path.name).symlink_to(path)
             folders.put(folder)
         start = time.monotonic()
         if fails(folder):
