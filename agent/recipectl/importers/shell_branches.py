@@ -72,7 +72,9 @@ def _merge_variables(
         if name in unset:
             scope.leave_unset(name, f"line {line}: `{name}` is set under a condition, and not here")
             continue
-        replaces = name not in tested and (known is None or is_known(variable) or not is_known(known))
+        replaces = name not in tested and (
+            known is None or is_known(variable.text) or not is_known(known.text)
+        )
         kept = variable if known is None or (wins and replaces) else known
         shown = _shown(name, kept.text, known.text if known else "")
         remark = f"line {line}: `{name}` is set under a condition; its value here is `{shown}`"

@@ -5,8 +5,7 @@ import re
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 
-from recipectl.importers.draft import UNKNOWN_VALUE, VARIABLE_START
-from recipectl.importers.shell_scope import Scope
+from recipectl.importers.shell_scope import Scope, is_known
 from recipectl.importers.shell_syntax import Node, word_of, word_of_arithmetic
 from recipectl.importers.shell_words import Words
 
@@ -32,9 +31,8 @@ class Conditions:
 
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
-        self.remarks: list[str] = []
-        self.empty: set[str] = set()  # variables that they find empty
-        self.untold: set[str] = set()  # what they take for unset, and the script's caller could set
+        self.words = words = Words(scope, is_test=True)
+        self.remarks, self.empty, self.untold = words.remarks, words.empty, words.untold
 
     def holds(self, statement: Node) -> bool | None:
         """The exit status of a statement: True for 0."""
@@ -65,10 +63,8 @@ class Conditions:
         """Whether the words of a `for` are any; False for `"$@"` of a script without arguments."""
         if self.scope.is_repeated or any(text for item in items for text in item.texts("CmdSubst")):
             return None
-        words = Words(self.scope, is_test=True)
-        fields = words.fields(items)
-        self._take_remarks(words)
-        return bool(fields) if all(map(_is_known, fields)) else None
+        fields = self.words.fields(items)
+        return bool(fields) if all(map(is_known, fields)) else None
 
     def branch(self, case: Node) -> int | None:
         """The number of the part of `case` that runs; that after the last one where none does."""
@@ -105,9 +101,7 @@ class Conditions:
             is_nothing = Words(self.scope).fields(node.Args[:1]) == [""]
             # No program has an empty name.
             return False if is_nothing else _CONSTANTS.get(name or text or "")
-        words = Words(self.scope, is_test=True)
-        texts = words.fields(node.Args[1:])
-        self._take_remarks(words)
+        texts = self.words.fields(node.Args[1:])
         if name == "[" and texts[-1:] != ["]"]:
             return False
         return _of_words(texts[:-1] if name == "[" else texts)
@@ -149,15 +143,8 @@ class Conditions:
 
     def _value(self, word: Node) -> str | None:
         """The text of a word without splitting; None where it is not known."""
-        words = Words(self.scope, is_test=True)
-        text = words.value(word)
-        self._take_remarks(words)
-        return text if _is_known(text) else None
-
-    def _take_remarks(self, words: Words) -> None:
-        self.remarks += words.remarks
-        self.untold |= words.untold
-        self.empty |= words.empty
+        text = self.words.value(word)
+        return text if is_known(text) else None
 
     def _matches(self, text: str, pattern: Node) -> bool | None:
         """Whether a text matches a shell's pattern with `*` and `?`; None for one with more."""
@@ -175,7 +162,7 @@ class Conditions:
 
 def _of_words(texts: list[str]) -> bool | None:
     """What `test` says of its words."""
-    if not all(map(_is_known, texts)):
+    if not all(map(is_known, texts)):
         return None
     match texts:
         case []:
@@ -231,10 +218,6 @@ def _compared(first: str | None, option: str, second: str | None) -> bool | None
 
 def _negated(result: bool | None) -> bool | None:
     return None if result is None else not result
-
-
-def _is_known(text: str) -> bool:
-    return UNKNOWN_VALUE not in text and VARIABLE_START not in text
 
 
 def literals(command: Node) -> list[str]:

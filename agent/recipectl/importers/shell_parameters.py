@@ -2,8 +2,8 @@
 
 import re
 
-from recipectl.importers.draft import UNKNOWN_VALUE, VARIABLE_ALONE, VARIABLE_START, host_variable
-from recipectl.importers.shell_scope import READ_BY_ENGINES, Scope, Variable, is_of_caller
+from recipectl.importers.draft import UNKNOWN_VALUE, VARIABLE_ALONE, host_variable
+from recipectl.importers.shell_scope import READ_BY_ENGINES, Scope, Variable, is_known, is_of_caller
 from recipectl.importers.shell_syntax import Node, all_elements
 
 
@@ -37,8 +37,7 @@ class Parameters:
         """An argument that the script is known to be given, all of them, or their number."""
         arguments = (self.scope.arguments or ())[self.scope.shifted :]
         if name == "#" and self.scope.arguments is not None:
-            is_known = not any(UNKNOWN_VALUE in word or VARIABLE_START in word for word in arguments)
-            return Variable(str(len(arguments)) if is_known else UNKNOWN_VALUE)
+            return Variable(str(len(arguments)) if all(map(is_known, arguments)) else UNKNOWN_VALUE)
         if name in ("@", "*") and self.scope.arguments is not None:
             return Variable(elements=arguments)
         number = int(name) if re.fullmatch("[1-9][0-9]{0,5}", name) else 0
@@ -92,8 +91,8 @@ class Parameters:
 
     def _note_secret(self, node: Node, name: str) -> None:
         """Each program from here on has a secret that the caller's environment gives to the script."""
-        is_known = self.scope.exported_names | self.scope.not_of_caller
-        if READ_BY_ENGINES.fullmatch(name) and name not in is_known:
+        known_names = self.scope.exported_names | self.scope.not_of_caller
+        if READ_BY_ENGINES.fullmatch(name) and name not in known_names:
             self.scope.exported_names.add(name)
             self.scope.places[name] = f"line {node.line}"
 

@@ -79,9 +79,9 @@ class Scope:
             self.variables[name] = Variable(UNKNOWN_VALUE, remarks=(remark,))
 
 
-def is_known(variable: Variable) -> bool:
+def is_known(text: str) -> bool:
     """Whether nothing of a value is for the host, or a running shell, to tell."""
-    return UNKNOWN_VALUE not in variable.text and VARIABLE_START not in variable.text
+    return UNKNOWN_VALUE not in text and VARIABLE_START not in text
 
 
 def is_of_caller(name: str) -> bool:

@@ -202,6 +202,7 @@ class Words(Parameters):
         match operator.strip(":"):
             case "-" | "=" if not is_set:
                 default = self._operand(word, splits=splits)
+                count = len(self.remarks)
                 if variable is None and not self._is_missing(name):
                     shown = _plain(default.replace(_FIELD_END, " "))
                     shown = "…" if is_likely_secret(name, shown) else shown
@@ -209,7 +210,7 @@ class Words(Parameters):
                     self._remark(node, f"`${{{name}}}` {value}")
                 if "=" in operator:
                     value = _plain(default.replace(_FIELD_END, " "))
-                    self.scope.variables[name] = Variable(value, remarks=tuple(self.remarks[-1:]))
+                    self.scope.variables[name] = Variable(value, remarks=tuple(self.remarks[count:]))
                     self.scope.set_names.add(name)
                 return default
             case "-" | "=" | "?" if variable is not None:
