@@ -30,14 +30,20 @@ class Node:
     def line(self) -> int:
         return int(self.Pos.Line)
 
+    @property
+    def children(self) -> Iterator["Node"]:
+        """The nodes right below this one."""
+        for value in self.__dict__.values():
+            yield from (
+                item for item in (value if isinstance(value, list) else [value]) if isinstance(item, Node)
+            )
+
     def texts(self, kind: str) -> Iterator[str]:
         """The values of all nodes of a kind within this node."""
-        for value in self.__dict__.values():
-            for child in value if isinstance(value, list) else [value]:
-                if isinstance(child, Node):
-                    if child.Type == kind:
-                        yield str(child.Value)
-                    yield from child.texts(kind)
+        for child in self.children:
+            if child.Type == kind:
+                yield str(child.Value)
+            yield from child.texts(kind)
 
     def parameters(self) -> Iterator[str]:
         """The names of the variables and arguments that this node reads, `$(( NAME ))` among them."""
@@ -50,19 +56,13 @@ class Node:
         sets = self.Op in ("++", "--") or ((self.Op or "").endswith("=") and self.Op not in _COMPARISONS)
         if self.Type in ("UnaryArithm", "BinaryArithm") and self.X and sets:
             yield from self.X.texts("Lit")
-        for value in self.__dict__.values() if self.Type not in ("CmdSubst", "ProcSubst") else ():
-            for child in value if isinstance(value, list) else [value]:
-                if isinstance(child, Node):
-                    yield from child.assigned_names()
+        for child in self.children if self.Type not in ("CmdSubst", "ProcSubst") else ():
+            yield from child.assigned_names()
 
     def outermost(self, kind: str) -> Iterator["Node"]:
         """The nodes of a kind within this node, without those within one another."""
-        for value in self.__dict__.values():
-            for child in value if isinstance(value, list) else [value]:
-                if isinstance(child, Node) and child.Type == kind:
-                    yield child
-                elif isinstance(child, Node):
-                    yield from child.outermost(kind)
+        for child in self.children:
+            yield from [child] if child.Type == kind else child.outermost(kind)
 
 
 def word_of(parameter: str, node: Node) -> Node:
