@@ -30,7 +30,10 @@ def merge(
     in `tested` keep theirs: a test of a value that is not known may say no.
     """
     _merge_variables(scope, after, line, wins=wins, unset=unset, tested=tested)
-    sentences = _exports(scope, after, line, unset, wins=wins)
+    sentences = [
+        f"line {line}: `{name}` is exported under a condition; here it is not set"
+        for name in sorted(after.exported_names & {*unset} - scope.exported_names)
+    ]
     scope.exported_names |= after.exported_names - {*unset}
     scope.has_unknown_variables |= after.has_unknown_variables
     scope.required |= after.required
@@ -54,7 +57,6 @@ def name_not_run(scope: Scope, other: Scope, line: int) -> list[str]:
         sentences.append(f"line {line}: `{name}` is unset {_NOT_HERE}")
     for name in sorted(other.exported_names - scope.exported_names):
         sentences.append(f"line {line}: `{name}` is exported {_NOT_HERE}")
-    sentences += _options(scope, other, line, wins=False)
     return [*sentences, *_settings(scope, other, line, wins=False, adds=False)]
 
 
@@ -88,20 +90,11 @@ def _shown(name: str, text: str, before: str) -> str:
     return "…" if is_likely_secret(name, text) else shown
 
 
-def _exports(scope: Scope, after: Scope, line: int, unset: Collection[str], *, wins: bool) -> Iterator[str]:
-    for name in sorted(after.exported_names & {*unset} - scope.exported_names):
-        yield f"line {line}: `{name}` is exported under a condition; here it is not set"
-    yield from _options(scope, after, line, wins=wins)
-
-
-def _options(scope: Scope, after: Scope, line: int, *, wins: bool) -> Iterator[str]:
+def _settings(scope: Scope, after: Scope, line: int, *, wins: bool, adds: bool) -> Iterator[str]:
     if after.exports_all != scope.exports_all:
         option = "set -a" if after.exports_all else "set +a"
         yield f"line {line}: `{option}` under a condition; here it {'counts' if wins else 'does not count'}"
         scope.exports_all = after.exports_all if wins else scope.exports_all
-
-
-def _settings(scope: Scope, after: Scope, line: int, *, wins: bool, adds: bool) -> Iterator[str]:
     for setting, value in after.service.items() - scope.service.items():
         if wins:
             scope.service[setting] = value
