@@ -117,7 +117,7 @@ def test_names_keep_what_clients_ask_for_and_paths_of_a_config_file_are_the_host
 def test_words_of_yaml_count_in_the_groups_of_llama_swap(value: str, conflicts: object) -> None:
     models = "".join(f"  {name}: {{cmd: 'llama-server -m /{name}.gguf --port ${{PORT}}'}}\n" for name in "ab")
     text = f"models:\n{models}groups: {{g: {{swap: {value}, members: [a, b]}}}}\n"
-    data, root = go_yaml.load(text)
+    data, root = go_yaml.document(text, "compose.yml")
     if conflicts == "error":
         with pytest.raises(UsageError, match=r"`groups.g.swap` is 'maybe'; give `true` or `false`"):
             llama_swap.imported(data, "config.yaml", root)
@@ -233,7 +233,7 @@ def test_another_stop_than_ours_is_named(command: str) -> None:
 
 
 def _swap(stop: str) -> tuple[dict[str, object], str, object]:
-    config, root = go_yaml.load(SWAP.replace("STOP", stop))
+    config, root = go_yaml.document(SWAP.replace("STOP", stop), "config.yaml")
     return config, "config.yaml", root
 
 

@@ -46,18 +46,16 @@ def _tagged(loader: Any, tag: str, node: Any) -> Any:
 GoLoader.add_multi_constructor("!", _tagged)
 
 
-def load(text: str) -> tuple[Any, Any]:
-    """The value and the root node of a YAML document; yaml.YAMLError for a text that go-yaml refuses."""
-    value, root = yaml.load(text, GoLoader), yaml.compose(text, GoLoader)  # noqa: S506  (it is a safe loader)
-    _refuse_repeated_keys(root, set())
-    return value, root
-
-
 def _size(node: Any, known: dict[int, int]) -> int:
-    """How many values a node has when each alias is written out; one that contains itself is endless."""
+    """How many values a node has when each alias is written out; one that contains itself is endless.
+
+    yaml.MarkedYAMLError for a key that a mapping has twice, which go-yaml refuses.
+    """
     if id(node) in known:
         return known[id(node)]
     known[id(node)] = _MAX_NODES
+    if isinstance(node, yaml.MappingNode):
+        _refuse_repeated_keys(node)
     children = node.value if isinstance(node, yaml.CollectionNode) else ()
     flat = (part for child in children for part in (child if isinstance(child, tuple) else (child,)))
     known[id(node)] = min(1 + sum(_size(child, known) for child in flat), _MAX_NODES + 1)
@@ -65,9 +63,9 @@ def _size(node: Any, known: dict[int, int]) -> int:
 
 
 def document(text: str, source: str) -> tuple[Any, Any]:
-    """As `load`; RecipeError, with the place in `source`, for what is no YAML, or is too large."""
+    """The value and the root node of a YAML document; RecipeError for what is no YAML, or is too large."""
     try:
-        value, root = load(text)
+        value, root = yaml.load(text, GoLoader), yaml.compose(text, GoLoader)  # noqa: S506  (it is a safe loader)
         size = _size(root, {})
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise RecipeError((syntax_problem(error, text, source),)) from error
@@ -76,20 +74,11 @@ def document(text: str, source: str) -> tuple[Any, Any]:
     return value, root
 
 
-def _refuse_repeated_keys(node: Any, known: set[int]) -> None:
-    """yaml.MarkedYAMLError for a key that a mapping has twice; a node that is used again is read once."""
-    if id(node) in known or not isinstance(node, yaml.CollectionNode):
-        return
-    known.add(id(node))
-    if isinstance(node, yaml.SequenceNode):
-        for child in node.value:
-            _refuse_repeated_keys(child, known)
-        return
+def _refuse_repeated_keys(node: yaml.MappingNode) -> None:
     lines: dict[str, int] = {}
-    for key, child in node.value:
+    for key, _ in node.value:
         if isinstance(key, yaml.ScalarNode) and key.value != "<<":
             if key.value in lines:
                 fault = f"`{key.value}` is given twice, first on line {lines[key.value]}"
                 raise yaml.MarkedYAMLError(problem=fault, problem_mark=key.start_mark)
             lines[key.value] = key.start_mark.line + 1
-        _refuse_repeated_keys(child, known)
