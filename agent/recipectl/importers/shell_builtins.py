@@ -1,17 +1,23 @@
 """The builtins of a shell that change what follows them."""
 
+import contextlib
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from typing import ClassVar
 
+from recipectl.errors import RecipectlError
 from recipectl.importers.command import Command, refused
 from recipectl.importers.draft import UNKNOWN_VALUE, VARIABLE_ALONE, VARIABLE_START, host_variable
+from recipectl.importers.lines import at
 from recipectl.importers.shell_assignments import Assignments
 from recipectl.importers.shell_programs import holds_engine, limits
 from recipectl.importers.shell_scope import Scope, Variable
-from recipectl.importers.shell_sources import text_of, variables_of
 from recipectl.importers.shell_syntax import Fault, Node, statements
+from recipectl.importers.shell_words import Words
+from recipectl.importers.variables import read_variables
+
+_NEED_A_SHELL = ("ParamExp", "CmdSubst", "ArithmExp", "ProcSubst", "ExtGlob")
 
 
 class Builtins(Assignments, ABC):
@@ -56,15 +62,24 @@ class Builtins(Assignments, ABC):
         elif file.endswith("/bin/activate"):
             self.scope.venv = self._from_folder(file.removesuffix("/bin/activate"))
         else:
-            variables = variables_of(self._from_folder(file), f"line {line}", self.lost)
-            for name, (value, is_exported) in (variables or {}).items():
-                self._set(name, Variable(value), line)
-                self.scope.exported_names |= {name} if is_exported else set()
-            if variables is None and holds_engine(text_of(self._from_folder(file))):
-                remedy = f"run `recipectl import command {file}`"
-                self.commands.append(refused(line, f"`{' '.join(words)}` starts an engine; {remedy}"))
-            elif variables is None:
-                self._lose(words, line)
+            self._source_variables(words, line)
+
+    def _source_variables(self, words: list[str], line: int) -> None:
+        """`source FILE` of a file that is read: its variables, if it does nothing else, such as `.env`."""
+        text, variables = "", None
+        with contextlib.suppress(OSError, RecipectlError, IndexError):
+            with at(f"line {line}", self.lost):
+                text = read_variables(self._from_folder(words[1]), self.lost)
+            variables = _variables_of(text)
+        for item, is_exported in variables or ():
+            # The values are those of a new shell: nothing in them needs this one.
+            self._set(item.Name.Value, Variable(Words(Scope()).value(item.Value)), line)
+            self.scope.exported_names |= {item.Name.Value} if is_exported else set()
+        if variables is None and holds_engine(text):
+            remedy = f"run `recipectl import command {words[1]}`"
+            self.commands.append(refused(line, f"`{' '.join(words)}` starts an engine; {remedy}"))
+        elif variables is None:
+            self._lose(words, line)
 
     def _run_conda(self, words: list[str], line: int) -> None:
         """`conda activate NAME`: an environment in the folder that conda was loaded from, or at a path."""
@@ -159,3 +174,28 @@ class Builtins(Assignments, ABC):
         "shift": _run_shift,
         **dict.fromkeys(("cd", "pushd", "popd"), _run_cd),
     }
+
+
+def _variables_of(text: str) -> list[tuple[Node, bool]] | None:
+    """The assignments of a file of variables, and if each exports its variable; None where it does more."""
+    variables: list[tuple[Node, bool]] = []
+    for node in statements(text.replace("\r\n", "\n") + "\n"):
+        if isinstance(node, Fault) or not (items := _assignments(node)):
+            return None
+        variables += ((item, node.Cmd.Type == "DeclClause") for item in items)
+    return variables
+
+
+def _assignments(node: Node) -> list[Node]:
+    """The assignments of a statement; none where a part of it needs a running shell."""
+    command = node.Cmd
+    if not command or node.Redirs or node.Background or any(any(node.texts(kind)) for kind in _NEED_A_SHELL):
+        return []
+    if command.Type == "DeclClause" and command.Variant.Value == "export":
+        items = command.Args or []
+    else:
+        items = (command.Assigns or []) if command.Type == "CallExpr" and not command.Args else []
+    is_plain = all(
+        item.Name and not (item.Naked or item.Append or item.Index or item.Array) for item in items
+    )
+    return items if is_plain else []
