@@ -46,8 +46,11 @@ class _Arguments:
             return
         if is_bare:
             option = replace(option, values=("on",), raw=(*option.raw, "on"))
-        key = self._field(option)
-        flag = ENGINES[self.backend].flags[key] if key else None
+        aliases, flags = shipped_options(self.backend).aliases, ENGINES[self.backend].flags
+        key = next(
+            (key for key, flag in flags.items() if flag and aliases.get(flag, flag) == option.flag), None
+        )
+        flag = flags[key] if key else None
         if key and flag and key not in self.fields:
             value = field_value(self.backend, key, flag, option)
             if value is not None:
@@ -61,14 +64,6 @@ class _Arguments:
             self.extra_args[pair[0]] += pair[1]
         else:
             self.args += option.raw
-
-    def _field(self, option: GivenOption) -> str | None:
-        """The field for an option; None when it is in no field."""
-        aliases = shipped_options(self.backend).aliases
-        for key, flag in ENGINES[self.backend].flags.items():
-            if flag and aliases.get(flag, flag) == option.flag:
-                return key
-        return None
 
 
 def _is_renamed(option: GivenOption) -> bool:

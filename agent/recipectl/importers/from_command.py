@@ -128,9 +128,8 @@ def _refuse_template(command: Command) -> None:
 def _with_folders(name: str, command: Command) -> str:
     """The value of a variable; a list of folders begins at the folder of the command."""
     value = command.environment[name]
-    if value.startswith(("./", "../")) or value in (".", ".."):
-        return _join(_folder(command), value)
-    if name in (*_FOLDERS, *sandbox.CACHES, *sandbox.WRITTEN) and re.match(r"\w(?!.*://)", value):
+    is_folder = name in (*_FOLDERS, *sandbox.CACHES, *sandbox.WRITTEN) and re.match(r"\w(?!.*://)", value)
+    if is_folder or value.startswith(("./", "../")) or value in (".", ".."):
         return _join(_folder(command), value)
     if name not in ("PYTHONPATH", "LD_LIBRARY_PATH"):
         return value
@@ -219,9 +218,7 @@ def _absolute(word: str, command: Command, files: list[str]) -> str:
     """A word with a path that begins at the folder, `./x` or `--flag=../x`, or a file where that is known."""
     option, equals, path = word.partition("=") if word.startswith("-") else ("", "", word)
     is_known_file = word in files and (command.folder or command.script_folder or path.endswith(".gguf"))
-    if is_known_file and not path.startswith(("./", "../")):
-        return f"{option}{equals}{_join(_folder(command), path)}"
-    if path in (".", ".."):
+    if path in (".", "..") or (is_known_file and not path.startswith(("./", "../"))):
         return f"{option}{equals}{_join(_folder(command), path)}"
     # Also within a list, a pair or JSON: `a=./lora/a`.
     folder = _folder(command).rstrip("/").replace("\\", r"\\")
