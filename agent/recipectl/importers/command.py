@@ -1,12 +1,14 @@
 """One command as it was given to a shell, a unit or a process: the values that importers pass on."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
+from typing import Protocol
 
+from recipectl.compiler.secrets import looks_secret
 from recipectl.errors import UsageError
-from recipectl.importers.draft import AS_IT_RUNS
+from recipectl.importers.draft import AS_IT_RUNS, VARIABLE_ALONE
 from recipectl.importers.lines import placed
 
 SHELLS = ("sh", "bash", "dash", "zsh")
@@ -129,6 +131,26 @@ def assignment(word: str) -> tuple[str, str] | None:
     """(name, value) of `NAME=value`; None for any other word."""
     match = ASSIGNMENT.match(word)
     return (match[1], match[2]) if match else None
+
+
+class _Environment(Protocol):
+    """What a wrapper or a container gives to an engine."""
+
+    environment: dict[str, str]
+    secrets: dict[str, str]
+    not_carried_over: list[str]
+
+
+def add_variable(word: str, of_caller: Mapping[str, str], target: _Environment) -> None:
+    """Add `NAME=value`, or `NAME` with the value that its caller has (docker-run(1), systemd-run(1))."""
+    pair = assignment(word)
+    name = pair[0] if pair else word
+    if looks_secret(name, "x") and (VARIABLE_ALONE.fullmatch(pair[1]) if pair else word not in of_caller):
+        target.secrets[name] = OF_CALLER
+    elif pair or word in of_caller:
+        target.environment[name] = pair[1] if pair else of_caller[word]
+    else:
+        target.not_carried_over.append(f"the variable `{word}` of the caller; set it in `env_vars:`")
 
 
 def script_in(words: list[str]) -> str | None:

@@ -7,12 +7,11 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from recipectl.compiler.secrets import looks_secret
 from recipectl.errors import RecipectlError
-from recipectl.importers.command import OF_CALLER, assignment
+from recipectl.importers.command import add_variable, assignment
 from recipectl.importers.container_gpus import csv_fields, gpus_of_option, set_gpu_variable
 from recipectl.importers.container_ports import published
-from recipectl.importers.draft import VARIABLE_ALONE, VARIABLE_START
+from recipectl.importers.draft import VARIABLE_START
 from recipectl.importers.lines import placed
 from recipectl.importers.mounts import Mounts
 from recipectl.importers.variables import read_variables
@@ -71,17 +70,7 @@ class Container:
 
     def add_variable(self, value: str) -> None:
         self.places[value.partition("=")[0]] = self.place
-        pair = assignment(value)
-        if pair and VARIABLE_ALONE.fullmatch(pair[1]) and looks_secret(pair[0], "x"):
-            self.secrets[pair[0]] = OF_CALLER
-        elif pair:
-            self.environment |= [pair]
-        elif value in self.caller_environment:
-            self.environment[value] = self.caller_environment[value]
-        elif looks_secret(value, "x"):
-            self.secrets[value] = OF_CALLER
-        else:
-            self.leave_out(f"the variable `{value}` of the caller; set it in `env_vars:`")
+        add_variable(value, self.caller_environment, self)
 
     def add_environment_file(self, value: str) -> None:
         """Add the variables of a file, as `docker run` reads it: each line as it is; the last file wins."""

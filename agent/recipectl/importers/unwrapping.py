@@ -4,11 +4,9 @@ import contextlib
 import pwd
 import re
 import shlex
-from collections.abc import Mapping
-from dataclasses import replace
+from copy import deepcopy
 
-from recipectl.compiler.secrets import looks_secret
-from recipectl.importers.command import OF_CALLER, READS_PROFILE, Command, assignment, script_in
+from recipectl.importers.command import READS_PROFILE, Command, add_variable, assignment, script_in
 from recipectl.importers.draft import host_variable
 from recipectl.importers.programs import program_name, runs_engine
 from recipectl.importers.sessions import Session, session_of
@@ -71,13 +69,7 @@ _DIRECT_WRAPPERS = (*_NEEDLESS_WRAPPERS, "sudo", "doas", "stdbuf", "unbuffer", "
 
 def unwrapped(command: Command) -> Command:
     """The command without `env`, `sudo`, `nohup` and the like; their effect is kept, or not carried over."""
-    inner = replace(
-        command,
-        environment=dict(command.environment),
-        words=list(command.words),
-        not_carried_over=list(command.not_carried_over),
-        service=dict(command.service),
-    )
+    inner = deepcopy(command)
     while inner.words and not runs_engine(inner.words):
         if not _remove_wrapper(inner):
             break
@@ -215,18 +207,6 @@ def _added(unit_settings: list[tuple[str, str]], command: Command, program: str)
     return rest
 
 
-def _add_variable(command: Command, word: str, of_caller: Mapping[str, str]) -> None:
-    """Add `NAME=value`, or `NAME` with the value that its caller has (systemd-run(1))."""
-    if pair := assignment(word):
-        command.environment |= [pair]
-    elif word in of_caller:
-        command.environment[word] = of_caller[word]
-    elif looks_secret(word, "x"):
-        command.secrets[word] = OF_CALLER
-    else:
-        command.not_carried_over.append(f"the variable `{word}` of the caller; set it in `env_vars:`")
-
-
 def _take_settings(command: Command, wrapper: list[str]) -> None:
     """Keep what a wrapper means as settings of the unit; name the rest."""
     unit_settings, rest = settings(wrapper)
@@ -238,7 +218,7 @@ def _take_settings(command: Command, wrapper: list[str]) -> None:
     for name, value in unit_settings:
         if name == "Environment":
             for word in quoting.split(value):
-                _add_variable(command, word, of_caller)
+                add_variable(word, of_caller, command)
         elif name == "User":
             command.user = value
         elif name == "WorkingDirectory":
