@@ -51,15 +51,12 @@ def with_own_folders(settings: list["PlacedSetting"], source: str) -> list["Plac
     )
     if not is_of_user(settings, source):
         # They are those of the manager, whatever User= says.
-        return _replaced(settings, {"%h": "/root", "%u": "root", "%U": "0"} if is_of_system else {})
-    names = {"t": "RUNTIME_DIR", "S": "STATE_HOME", "C": "CACHE_HOME", "E": "CONFIG_HOME"}
-    values = {f"%{letter}": host_variable(f"XDG_{name}") for letter, name in names.items()}
-    values["%L"] = f"{values['%S']}/log"
+        values = {"%h": "/root", "%u": "root", "%U": "0"} if is_of_system else {}
+    else:
+        names = {"t": "RUNTIME_DIR", "S": "STATE_HOME", "C": "CACHE_HOME", "E": "CONFIG_HOME"}
+        values = {f"%{letter}": host_variable(f"XDG_{name}") for letter, name in names.items()}
+        values["%L"] = f"{values['%S']}/log"
 
-    return _replaced(settings, values)
-
-
-def _replaced(settings: list["PlacedSetting"], values: Mapping[str, str]) -> list["PlacedSetting"]:
     def value(match: re.Match[str]) -> str:
         return values.get(match[0], match[0])
 
