@@ -17,16 +17,12 @@ from recipectl.regular import open_regular
 
 # What llama-server reads from its environment (`--help`); the other variables are left to it.
 _VARIABLES = {
-    f"LLAMA_ARG_{name}": flag
-    for name, flag in {
-        "MODEL": "--model", "MODEL_URL": "--model-url", "HF_REPO": "--hf-repo", "HF_FILE": "--hf-file",
-        "DOCKER_REPO": "--docker-repo", "ALIAS": "--alias", "HOST": "--host", "PORT": "--port",
-        "CTX_SIZE": "--ctx-size", "N_PARALLEL": "--parallel", "ENDPOINT_METRICS": "--metrics",
-        "MODELS_DIR": "--models-dir", "MODELS_PRESET": "--models-preset", "API_PREFIX": "--api-prefix",
-        "API_KEY_FILE": "--api-key-file", "SSL_KEY_FILE": "--ssl-key-file",
-        "SSL_CERT_FILE": "--ssl-cert-file",
-    }.items()
-}  # fmt: skip
+    f"LLAMA_ARG_{flag.upper().replace('-', '_')}": f"--{flag}"
+    for flag in (
+        "model", "model-url", "hf-repo", "hf-file", "docker-repo", "alias", "host", "port", "ctx-size",
+        "models-dir", "models-preset", "api-prefix", "api-key-file", "ssl-key-file", "ssl-cert-file",
+    )
+} | {"LLAMA_ARG_N_PARALLEL": "--parallel", "LLAMA_ARG_ENDPOINT_METRICS": "--metrics"}  # fmt: skip
 
 
 def expanded(
