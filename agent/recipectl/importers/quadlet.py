@@ -10,10 +10,11 @@ from recipectl.importers.command import Command
 from recipectl.importers.container_options import Container
 from recipectl.importers.container_words import read_options
 from recipectl.importers.containers import engine_command
-from recipectl.importers.draft import PRIVATE, Draft
+from recipectl.importers.draft import Draft
 from recipectl.importers.from_command import draft_from_command, model_name
 from recipectl.importers.lines import at, errors_at
 from recipectl.importers.mounts import Mounts
+from recipectl.importers.shapes import refuse_private
 from recipectl.importers.systemd_unit import environment_of
 from recipectl.importers.unit_keys import set_keys
 from recipectl.importers.unit_text import (
@@ -110,8 +111,7 @@ def _volumes_beside(file: Path, mounts: Sequence[str]) -> dict[str, str]:
 
 def quadlet_draft(text: str, name: str, source: str) -> Draft:
     """The recipe of a Quadlet file, `name` without `.container`; UsageError when it runs no engine."""
-    if PRIVATE.search(text):
-        raise UsageError("it has characters of Unicode's private area; remove them")
+    refuse_private(text)
     lost: list[str] = []
     unit_settings = with_own_folders(placed_settings(text, lost), source)
     # Podman's command is the ExecStart= of a service: systemd replaces variables in it.

@@ -12,7 +12,6 @@ from recipectl.errors import RecipectlError, UsageError
 from recipectl.importers.command import SHELLS, Command, program_shown, script_in, template_in
 from recipectl.importers.draft import (
     AS_IT_RUNS,
-    PRIVATE,
     VARIABLE_START,
     Draft,
     host_variable,
@@ -22,6 +21,7 @@ from recipectl.importers.from_command import draft_from_command, model_name
 from recipectl.importers.lines import at, errors_at, placed
 from recipectl.importers.programs import program_name, runs_container, runs_engine
 from recipectl.importers.secret_names import is_likely_secret
+from recipectl.importers.shapes import refuse_private
 from recipectl.importers.shell import commands
 from recipectl.importers.shell_inline import engine_of, inline_commands, opened, opened_engine
 from recipectl.importers.shell_programs import DEMO_SERVER, is_demo_server
@@ -52,8 +52,7 @@ def draft(text: str, name: str, source: str, drop_ins: Mapping[str, str] = Mappi
 
     `drop_ins` are the paths and texts of the files that change it, in their order.
     """
-    if any(PRIVATE.search(content) for content in (text, *drop_ins.values())):
-        raise UsageError("it has characters of Unicode's private area; remove them")
+    refuse_private([text, *drop_ins.values()])
     lost: list[str] = []
     unit_settings = placed_settings(text, lost)
     unit_settings += [setting for file in drop_ins for setting in placed_settings(drop_ins[file], lost, file)]
