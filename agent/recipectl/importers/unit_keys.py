@@ -161,10 +161,7 @@ def _set_field(draft: Draft, setting: PlacedSetting, name: str) -> bool:
     match (setting.section, setting.name, setting.value):
         case ("Unit", "Description", value):
             text = without_specifiers(value, name, [])
-            draft.fields = {
-                "description": text,
-                **{k: v for k, v in draft.fields.items() if k != "description"},
-            }
+            draft.fields = {"description": text} | draft.fields | {"description": text}
         case (_, "TimeoutStartSec", value):
             _set_start_timeout(draft, value)
         case (_, "User", ""):  # an empty value removes those before it
