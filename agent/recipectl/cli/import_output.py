@@ -13,14 +13,11 @@ from recipectl.place import Place
 from recipectl.recipe import search
 
 
-def output_of_several(drafts: list[Draft], not_carried_over: list[str], folder: Path | None) -> int:
-    """As `output`; the status is 2 when nothing was imported."""
-    output(drafts, folder, not_carried_over)
-    return 0 if drafts else 2
-
-
 def output(drafts: Iterable[Draft], folder: Path | None, not_carried_over: Iterable[str] = ()) -> int:
-    """Print recipes, or write each to a file; what is not carried over goes to standard error."""
+    """Print recipes, or write each to a file; what is not carried over goes to standard error.
+
+    The status is 2 when nothing was imported.
+    """
     recipes = _named(drafts)
     for name, draft in recipes.items():
         text = render(draft)
@@ -41,7 +38,7 @@ def output(drafts: Iterable[Draft], folder: Path | None, not_carried_over: Itera
             click.echo(f"{name}: define under `vars:` of the host file: {variables}{folder_is}", err=True)
     for item in not_carried_over:
         click.echo(f"not carried over: {redacted(item)}", err=True)
-    return 0
+    return 0 if recipes else 2
 
 
 def let_share_gpus(drafts: Collection[Draft]) -> None:

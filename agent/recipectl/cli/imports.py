@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from recipectl.cli.import_output import let_share_gpus, output, output_host_file, output_of_several
+from recipectl.cli.import_output import let_share_gpus, output, output_host_file
 from recipectl.cli.import_sources import (
     database_recipes,
     document_of,
@@ -162,7 +162,7 @@ def llama_swap_(place: Place, source: Path, folder: Path | None) -> int:
     config, root = document_of(source)
     with errors_at(str(source)):
         imported = llama_swap.imported(config, str(source), root)
-    status = output_of_several(imported.drafts, imported.not_carried_over, folder)
+    status = output(imported.drafts, folder, imported.not_carried_over)
     if imported.drafts:
         output_host_file({"gateway": imported.gateway}, place, folder)
     return status
@@ -204,7 +204,7 @@ def compose_(source: str, folder: Path | None) -> int:
     """The engines among the services of a Compose file."""
     drafts, left_out = compose.compose_drafts(text_of(source), source)
     let_share_gpus(drafts)
-    return output_of_several(drafts, left_out, folder)
+    return output(drafts, folder, left_out)
 
 
 @import_.command("quadlet")
