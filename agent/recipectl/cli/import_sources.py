@@ -11,10 +11,10 @@ from typing import Any
 import click
 import yaml
 
-from recipectl.errors import RecipeError, UsageError
+from recipectl.errors import UsageError
 from recipectl.files import MAX_BYTES, read_bounded
 from recipectl.importers import go_yaml, vllm_studio
-from recipectl.recipe.yamlsyntax import Loader, read_text, syntax_problem
+from recipectl.recipe.yamlsyntax import Loader, read_text
 from recipectl.regular import open_regular
 
 
@@ -81,20 +81,6 @@ def database_recipes(path: Path) -> list[Any]:
 def document_of(path: Path) -> tuple[dict[str, Any], Any]:
     """The mapping of a YAML file, and its root node, which knows the lines; UsageError for another file."""
     data, root = go_yaml.document(read_text(path), str(path))
-    return _mapping(data, path), root
-
-
-def _mapping(data: Any, path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise UsageError(f"{path}: must be a mapping; give the tool's own file")
-    return data
-
-
-def mapping_of(path: Path) -> dict[str, Any]:
-    """The mapping of a YAML file; UsageError for another file."""
-    text = read_text(path)
-    try:
-        data = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506  (it is safe)
-    except (yaml.YAMLError, RecursionError) as error:
-        raise RecipeError((syntax_problem(error, text, str(path)),)) from error
-    return _mapping(data, path)
+    return data, root

@@ -12,7 +12,6 @@ from recipectl.cli.import_sources import (
     document_of,
     is_sqlite,
     json_recipes,
-    mapping_of,
     text_of,
 )
 from recipectl.cli.names import complete_engine, complete_file
@@ -130,13 +129,15 @@ def vllm_recipe_(
     FILE is in a checkout of vllm-project/recipes. The recipe runs the command that their site shows for one
     node.
     """
-    recipe = mapping_of(source)
+    recipe, _ = document_of(source)
     folders = source.absolute().parents
     checkout = next((folder for folder in folders if (folder / "taxonomy.yaml").exists()), None)
     if checkout is None:
         raise UsageError(f"no taxonomy.yaml in a folder above {source}; give the file in its checkout")
-    strategies = {path.stem: mapping_of(path) for path in sorted((checkout / "strategies").glob("*.yaml"))}
-    taxonomy = mapping_of(checkout / "taxonomy.yaml")
+    strategies = {
+        path.stem: document_of(path)[0] for path in sorted((checkout / "strategies").glob("*.yaml"))
+    }
+    taxonomy, _ = document_of(checkout / "taxonomy.yaml")
     if wrong := next((mode for mode in modes if not all(mode.partition("=")[::2])), None):
         raise UsageError(f"--mode is `{wrong}`; give FEATURE=MODE")
     if no_features and features:
