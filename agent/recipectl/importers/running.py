@@ -62,8 +62,9 @@ def _draft(process: processes.Process, port: int | None) -> Draft:
     words, environment = list(process.argv or ()), dict(process.environment or {})
     folder = _link(process.pid, "cwd")
     contained = not os.path.samefile(f"/proc/{process.pid}/root", "/")  # noqa: PTH121  (pathlib follows it elsewhere)
-    words = _with_interpreter(words, environment)
-    words = [*words[:1], *_absolute_words(words, folder, process.pid)]
+    # The process found its program in the PATH that it was given.
+    path_of_program = shutil.which(words[0], path=environment.get("PATH", ":".join(DEFAULT_PATH)))
+    words = [path_of_program or words[0], *_absolute_words(words, folder, process.pid)]
     foreign: list[str] = []
     if contained:
         words = [_of_host(word, process.pid, foreign) for word in words]
@@ -145,12 +146,6 @@ def _link(pid: int | str, name: str) -> str:
     with contextlib.suppress(OSError):
         return os.readlink(f"/proc/{pid}/{name}")  # noqa: PTH115  (it may end in ` (deleted)`)
     return "/"
-
-
-def _with_interpreter(words: list[str], environment: dict[str, str]) -> list[str]:
-    """The words with the program's path: the process found it in the PATH that it was given."""
-    path = environment.get("PATH", ":".join(DEFAULT_PATH))
-    return [shutil.which(words[0], path=path) or words[0], *words[1:]]
 
 
 _MODEL_WORDS = ("serve", "-m", "--model", "--model-path")
