@@ -101,6 +101,9 @@ def test_a_rival_that_runs_is_not_evicted_by_autostart() -> None:
     ) == [("start", A.service)]
     busy = survey(first, rival, enabled=(A.service,), b=UP)
     assert jobs(decide((first,), (), busy, all_models=(first, rival))) == []
+    # Its start waits until this one has stopped.
+    waiting = survey(first, rival, enabled=(A.service,), service=State("deactivating"), b=State(job="start"))
+    assert jobs(decide((first,), (), waiting, all_models=(first, rival))) == []
 
 
 def test_a_rival_of_what_a_model_requires_counts_too() -> None:
@@ -337,6 +340,12 @@ def test_a_queue_whose_socket_was_stopped_listens_again() -> None:
 def test_the_way_to_a_model_that_is_ready_is_opened() -> None:
     host = survey(queued(), service=UP, queue_socket=UP)
     assert jobs(decide((queued(),), (), host)) == [("start", A.queue_open)]
+    for states in (
+        {"service": replace(UP, job="stop"), "queue_open": State("deactivating")},  # it drains
+        {"queue_open": State("activating")},
+        {"queue_open": State(job="start")},
+    ):
+        assert jobs(decide((queued(),), (), survey(queued(), **RUNNING_QUEUE | states))) == []
 
 
 def test_haproxy_starts_anew_only_while_the_model_answers_what_is_in_it() -> None:

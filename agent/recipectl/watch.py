@@ -75,12 +75,12 @@ def _engine_of(series: bytes) -> bytes:
 
 
 def _number(text: bytes) -> float:
-    """A number of requests; 0 for what is none, as NaN."""
+    """A number of requests; 0 for what is none, as NaN, or less than none."""
     try:
         number = float(text)
     except ValueError:
         return 0
-    return number if math.isfinite(number) else 0
+    return max(number, 0) if math.isfinite(number) else 0
 
 
 def _model_user() -> int | None:

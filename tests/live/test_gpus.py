@@ -239,6 +239,26 @@ def test_a_request_waits_until_a_busy_rival_is_idle_and_then_evicts_it() -> None
     assert ask(18201) == "slow"
 
 
+def test_a_stop_of_a_model_whose_request_waits_evicts_nobody() -> None:
+    for index, name in enumerate("ab"):
+        demand = {"idle": "1min", "patience": "10min"}
+        slow(name, port=18201 + index, gpus=["0"], on_demand=demand, env_vars={"LOAD_SEC": "0.2"})
+    recipectl("apply")
+    assert ask(18201) == "slow"
+    with socket.create_connection(("127.0.0.1", 18201)):
+        time.sleep(0.3)
+        with socket.create_connection(("127.0.0.1", 18202)) as waiting:
+            waiting.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            end = time.monotonic() + 60
+            while "waiting at most" not in journal("model-b-proxy.service") and time.monotonic() < end:
+                time.sleep(0.1)
+            stops = [recipectl("stop", *words, "b") for words in ((), ("--socket",))]
+            assert [stop.returncode for stop in stops] == [0, 0], stops
+            assert (show("a", "ActiveState"), show("b", "ActiveState")) == ("active", "inactive")
+            assert show("b-proxy", "ActiveState") == "inactive"
+            assert show("b-proxy", "Result") in ("success", "exec-condition")
+
+
 def test_an_operators_stop_does_not_wait_for_connections() -> None:
     for index, name in enumerate("ab"):
         slow(name, port=18201 + index, gpus=["0"], on_demand={"idle": "1min"}, env_vars={"LOAD_SEC": "0.2"})

@@ -256,6 +256,16 @@ http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--por
     with urllib.request.urlopen(f"http://127.0.0.1:{PORT}/", timeout=60) as answer:
         assert answer.status == 200
     assert "requests still run after 3 s, and are cut" in journal("model-alpha-queue-open.service")
+    # An apply does not end the stop of a model whose queue drains.
+    with urllib.request.urlopen(request, timeout=300) as stream:
+        assert stream.readline() == b"data: {}\n"
+        assert recipectl("stop", "--no-block", "alpha").returncode == 0
+        until("alpha-queue-open", "ActiveState", "deactivating")
+        state, applied = json.loads(recipectl("status", "--json", "alpha").stdout), recipectl("apply")
+    until("alpha", "ActiveState", "inactive")
+    assert [row["state"] for row in state] == ["stopping"]
+    assert (applied.returncode, applied.stdout) == (0, "")
+    assert recipectl("start", "alpha").returncode == 0
     with slow:
         head, body = slow.makefile("rb").read().split(b"\r\n\r\n")
     assert (head.split()[1], json.loads(body)["error"]["code"]) == (b"408", "request_timeout")
@@ -273,6 +283,17 @@ def test_a_queued_model_that_has_failed_calls_the_hosts_hook() -> None:
     Path("/etc/recipectl/host.yaml").unlink()
     assert {*calls} == {"model-alpha.service"}
     assert len(calls) == 1 or systemd_version() >= 257
+
+
+def test_a_queued_model_is_given_up_after_as_many_starts_as_any_other() -> None:
+    fails = script(Path("/opt/fails"), "print('one more load', flush=True)\nraise SystemExit(1)")
+    recipe("alpha", port=PORT, queue=True, binary=fails, service={"RestartSec": "100ms"})
+    assert recipectl("apply").returncode == 0
+    assert recipectl("start", "alpha").returncode == 1
+    until("alpha", "SubState", "failed")
+    time.sleep(1)  # it would have started again
+    assert journal("model-alpha.service").count("one more load") == 4
+    assert "systemd has given up after 4 starts (start limit)" in recipectl("status", "alpha").stdout
 
 
 def test_a_model_that_runs_gets_a_queue_and_loses_it_again() -> None:

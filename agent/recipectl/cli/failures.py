@@ -14,7 +14,7 @@ from recipectl.cli.beside import missing_hosts
 from recipectl.machine import sockets
 from recipectl.systemd.states import FailedCheck
 from recipectl.systemd.store import Store
-from recipectl.systemd.unitfile import UnitNames
+from recipectl.systemd.unitfile import UnitNames, counted_per_start
 
 if TYPE_CHECKING:
     from recipectl.place import Place
@@ -147,13 +147,13 @@ def how_it_ended(state: UnitState, unit: InstalledUnit | None = None) -> str:
     return f"ended with result {state.result}"
 
 
-def _gave_up(state: UnitState) -> str:
+def _gave_up(state: UnitState, unit: InstalledUnit | None) -> str:
     """A clause about the start limit: before 254, only the count tells it."""
-    reached = 0 < state.start_limit_burst <= state.restarts
+    wanted = " ".join(unit.setting("Wants") if unit else ()).split()
+    most = state.start_limit_burst // counted_per_start(UnitNames.of_service(state.name), wanted)
+    reached = 0 < most <= state.restarts
     if state.result == "start-limit-hit" or (state.active_state == "failed" and reached):
-        return (
-            f"; systemd has given up after {state.start_limit_burst or state.restarts} starts (start limit)"
-        )
+        return f"; systemd has given up after {most or state.restarts} starts (start limit)"
     return ""
 
 
@@ -192,7 +192,7 @@ def _sentence(state: UnitState, unit: InstalledUnit | None) -> str | None:
         "loading": f"it is loading{before}",
         "restarting": f"{ended}; systemd starts it again (crash {state.crashes + 1})",
         "stopping": "it is being stopped",
-        "failed": f"{ended}{_gave_up(state)}",
+        "failed": f"{ended}{_gave_up(state, unit)}",
         "stopped": _stopped(state, unit),
     }
     return words.get(state.word, f"its unit is {state.active_state}")
@@ -272,7 +272,7 @@ def start_failure(place: Place, state: UnitState, result: str) -> str:
     elif result == "dependency" and state.result == "success":
         reason = "a unit that it requires failed"
     else:
-        reason = f"the engine {how_it_ended(state, unit)}{_gave_up(state)}"
+        reason = f"the engine {how_it_ended(state, unit)}{_gave_up(state, unit)}"
     taken = _port_holder(unit, state.name)
     return f"{reason}; {taken}" if taken else reason
 

@@ -57,7 +57,8 @@ def proxy_values(
     return {
         "pass_requests": helper.pass_requests(resolved.endpoint, on_demand.idle, names.service),
         "sandbox": [] if installation.user else sandbox.helper_lines(user or "", limited=False),
-        "wait": [*wait, start],
+        "wait": wait,
+        "start": start,
         "timeout_start_sec": (on_demand.patience if idle else 0) + recipe.ready.timeout_sec + 60,
     }
 

@@ -16,7 +16,7 @@ from recipectl.errors import UsageError
 from recipectl.machine.installation import Installation
 from recipectl.recipe.hostfile import HostSettings
 from recipectl.systemd import quoting
-from recipectl.systemd.unitfile import DIGEST_FIELD, Unit, UnitNames
+from recipectl.systemd.unitfile import DIGEST_FIELD, Unit, UnitNames, counted_per_start
 from recipectl.text import digest_of
 
 _NO_PLAIN_HTTP = ("--uds", "--ssl-certfile", "--ssl-cert-file")
@@ -201,6 +201,12 @@ def _service_values(
     endpoint = resolved.client_endpoint
     behind_gateway = _is_behind_gateway(resolved, settings, installation)
     description = recipe.description or f"Model {recipe.name} ({recipe.backend})"
+    wanted = [
+        *([names.queue_socket, names.queue_open] if recipe.queue else []),
+        *([names.reachable] if behind_gateway and not recipe.front else []),
+        *([names.watch] if recipe.watch else []),
+        *([names.tie] if resolved.member else []),
+    ]
     return {
         "description": quoting.text(description),
         "mounts": " ".join(quoting.word(path) for path in _needed_paths(resolved)),
@@ -213,14 +219,11 @@ def _service_values(
         # Conflicts= stands on both sides: the other unit may be older than this recipe.
         "conflicts": [UnitNames(other).service for other in relations.rivals],
         "start_limit_interval_sec": lifetimes.start_limit_interval_sec(resolved),
-        "start_limit_burst": lifetimes.STARTS_BEFORE_LIMIT,
+        "start_limit_burst": lifetimes.STARTS_BEFORE_LIMIT * counted_per_start(names, wanted),
         "on_failure": [settings.on_failure] if settings.on_failure else [],
         "lifetime": [
             *(["StopWhenUnneeded=yes"] if recipe.on_demand else []),
-            *([f"Wants={names.queue_socket} {names.queue_open}"] if recipe.queue else []),
-            *([f"Wants={names.reachable}"] if behind_gateway and not recipe.front else []),
-            *([f"Wants={names.watch}"] if recipe.watch else []),
-            *([f"Wants={names.tie}"] if resolved.member else []),
+            *([f"Wants={' '.join(wanted)}"] if wanted else []),
         ],
         "unit_passed": service_settings.lines(recipe, "Unit"),
         "pre": helper.before_start(resolved, relations, settings),

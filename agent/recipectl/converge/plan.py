@@ -206,10 +206,13 @@ def _queue_jobs(model: Situation) -> list[Action]:
 
     A restart of HAProxy is put off while the model loads: the requests that wait would be lost.
     """
-    names, state = model.names, model.survey.states[model.names.service].active_state
-    if model.queue_changed and not model.socket_moved and state != "activating":
+    names, state = model.names, model.survey.states[model.names.service]
+    if model.queue_changed and not model.socket_moved and state.active_state != "activating":
         return [Action("restart", names.queue, "its configuration changed")]
-    if state == "active" and not model.changed and not model.survey.is_up(names.queue_open):
+    # While the queue drains, somebody stops the model, or starts a rival of it: a start would cancel that.
+    is_open = model.survey.is_coming_up(names.queue_open)
+    is_ready = state.active_state == "active" and state.job not in ("stop", "restart")
+    if is_ready and not model.changed and not is_open:
         return [Action("start", names.queue_open, "the model is ready, and no request reaches it")]
     return []
 

@@ -110,8 +110,9 @@ class Situation:
 
     @property
     def will_start(self) -> bool:
-        """True if the model must be up and is not; it is not started where that would stop a running one."""
-        stops_others = any(self.is_model_up(rival) for rival in self.neighbours.stopped)
+        """True if the model must be up and is not; it is not started where that would stop another."""
+        rivals = (UnitNames(rival).service for rival in self.neighbours.stopped)
+        stops_others = any(self.survey.is_coming_up(rival) for rival in rivals)  # a start may wait for a stop
         is_coming = self.survey.is_coming_up(self.names.service)
         return not is_coming and self.model.autostart is True and not stops_others
 

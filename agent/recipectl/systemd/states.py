@@ -65,7 +65,12 @@ class UnitState:
 
     @property
     def word(self) -> str:
-        """One word for people: loading, ready, restarting, stopping, stopped, or systemd's own."""
+        """One word for people: loading, ready, restarting, stopping, stopped, or systemd's own.
+
+        A stop waits while a queue drains: the model runs, and takes no new requests.
+        """
+        if self.active_state == "active" and self.job in ("stop", "restart"):
+            return "stopping" if self.job == "stop" else "restarting"
         if self.active_state == "activating":
             return "restarting" if self.waits_to_restart else "loading"
         words = {"active": "ready", "deactivating": "stopping", "inactive": "stopped"}

@@ -1,7 +1,7 @@
 """A unit as text: its name, its settings, and what it says about its recipe."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import cached_property
 from typing import NamedTuple
 
@@ -202,6 +202,16 @@ class InstalledUnit:
     def setting(self, name: str) -> tuple[str, ...]:
         """The values of a setting of the unit, in its order."""
         return tuple(setting.value for setting in self._settings if setting.name == name)
+
+
+def counted_per_start(names: UnitNames, wanted: Collection[str]) -> int:
+    """How often systemd counts a start of a model for StartLimitBurst=; `wanted` are the units of its Wants=.
+
+    Each start of a model counts twice if it wants a unit that is bound to it: when the model waits for its
+    restart, systemd starts what it wants, and with that asks for the model once more
+    (retroactively_start_dependencies() in its source).
+    """
+    return 2 if {names.queue_open, names.reachable} & {*wanted} else 1
 
 
 def _pair(line: str) -> tuple[str, str, str]:
