@@ -668,6 +668,19 @@ INLINE = {
         ["model_path: a/b\n"], ["line 5: UnsetEnvironment=FOO"]),
     "a program that starts an engine": ("command", "start-stop-daemon --start --exec /opt/v/bin/vllm -- serve a/b\nvllm serve c/d\n", ["model_path: c/d"], ["line 1: `start-stop-daemon …` runs an engine in a way that cannot be read"]),
     "a user in the wrong section": ("unit", "[Unit]\nUser=foo\n[Service]\nRestart=always\nExecStart=/v/bin/vllm serve a/b\n", ["model_path: a/b"], ["line 2: User=foo in [Unit], where systemd ignores it", "it ran as root"]),
+    "devices, mounts and folders with variables in them": (
+        "command", "docker run -d --gpus \"\\\"device=$G\\\"\" --restart always -p 8001:8000 --mount type=bind,source=\"$HOME/m\",target=/m --user \"$(id -u):$(id -g)\" vllm/vllm-openai --model /m/x\nexport PATH=\"$HOME/.local/bin:$PATH\"\nnice -n $N numactl --cpunodebind=$NODE --membind=$NODE vllm serve a/b\nnice -$N vllm serve c/d\n",
+        ["model_path: \"${HOME}/m/x\"", "CUDA_VISIBLE_DEVICES: \"${G}\"", "model_path: a/b\n\n", "model_path: c/d\n"],
+        ["line 1: `--user ${UID}:${GID}` of the container", "line 2: `PATH` with ${HOME}/.local/bin", "line 3: `nice -n ${N}`", "line 3: `numactl --cpunodebind=${NODE} --membind=${NODE}`", "line 4: `nice -${N}`"]),
+    "console scripts and their interpreters": (
+        "command", "/usr/bin/python3 -I /home/u/.local/bin/vllm serve a/b\n/opt/v/bin/python3 /opt/v/bin/vllm serve c/d\n",
+        ["python_path: /usr/bin/python3\n", "python_path: /opt/v/bin/python\n"], ["line 1: `-I` of the interpreter"]),
+    "variables that sudo passes on": (
+        "command", "export A=1 B=2\nsudo --preserve-env=A,C,HF_TOKEN /opt/v/bin/vllm serve a/b\n",
+        ["HF_TOKEN: /etc/recipectl/secrets/HF_TOKEN"], ["line 2: the variable `C` of the caller", "line 2: `B`, which `sudo` without -E may not have passed on"]),
+    "a key that the command gives, and an empty one of the caller": (
+        "command", "export VLLM_API_KEY=${VLLM_API_KEY:-}\nvllm serve a/b --api-key SeCr3tVaLu3x\n",
+        ["model_path: a/b\nsecrets:\n"], []),
     "engines in other sessions": (
         "command", "export A=1 HF_TOKEN\ntmux -L x new-session -d -s a -e B=2 -c /srv 'CUDA_VISIBLE_DEVICES=1 vllm serve a/b'\nscreen -dmS x vllm serve c/d\nsu - ai -c 'vllm serve e/f'\n"
         "su ai -s /bin/bash -c 'vllm serve g/h'\nuv run -m vllm.entrypoints.openai.api_server --model i/j\nsu -g video ai -c 'vllm serve k/l'\ntmux attach\n",

@@ -30,7 +30,7 @@ from recipectl.importers import (
     vllm_studio,
 )
 from recipectl.importers.command import Command, command_from_words
-from recipectl.importers.draft import AS_IT_RUNS, Draft
+from recipectl.importers.draft import AS_IT_RUNS, Draft, redacted
 from recipectl.importers.lines import errors_at, place_of, placed
 from recipectl.importers.shapes import mapping
 from recipectl.place import Place
@@ -73,7 +73,7 @@ def command_(words: tuple[str, ...], folder: Path | None) -> int:
 
 def _refuse_other(source: str, not_carried_over: list[str]) -> None:
     for text in not_carried_over:
-        click.echo(placed(text, source), err=True)
+        click.echo(placed(redacted(text), source), err=True)
     fault = f"{source} runs no engine (vllm, sglang, llama-server)"
     raise UsageError(f"{fault}; give an engine's command, {AS_IT_RUNS}")
 

@@ -6,8 +6,8 @@ import csv
 def csv_fields(value: str) -> list[str]:
     """The fields of an option that Docker reads as CSV."""
     try:
-        return next(csv.reader([value]), []) if value.isprintable() else [value]
-    except csv.Error:  # too long
+        return next(csv.reader([value]), [])
+    except csv.Error:  # too long, or of several lines
         return [value]
 
 

@@ -102,18 +102,25 @@ def _draft(command: Command, name: str | None, origin: str) -> Draft:
         draft.not_carried_over.append(
             f"`{options_shown}` of the interpreter; python(1) has variables for them"
         )
-    for variable, source in command.secrets.items():
-        if command.unread_files and source == OF_CALLER:
-            source = f"which may be in {command.unread_files[0]}"
-        set_secret(draft, variable, source)
-        sentence = f"the value of `{variable}`, {source}: write it into its file"
-        draft.not_carried_over.append(placed(sentence, command.places.get(variable, "")))
+    _set_secrets(draft, command)
     draft.hide_secrets()
     _set_service(draft, command)
     draft.name = name or model_name(str(draft.fields.get("served_model_name") or model))
     for variable in command.substituted:
         draft.rename_variable(variable, f"{re.sub('[^A-Z0-9]', '_', draft.name.upper())}_{variable}")
     return draft
+
+
+def _set_secrets(draft: Draft, command: Command) -> None:
+    """Set the secrets whose values the command does not have itself."""
+    for variable, source in command.secrets.items():
+        if variable in draft.secrets:  # a word of the command gives it, and wins
+            continue
+        if command.unread_files and source == OF_CALLER:
+            source = f"which may be in {command.unread_files[0]}"
+        set_secret(draft, variable, source)
+        sentence = f"the value of `{variable}`, {source}: write it into its file"
+        draft.not_carried_over.append(placed(sentence, command.places.get(variable, "")))
 
 
 def _refuse_template(command: Command) -> None:
@@ -234,7 +241,7 @@ def _set_runtime(draft: Draft, engine: Program, command: Command) -> None:
     path_folders = [
         folder
         for folder in (command.path or "").split(":")
-        if folder.startswith("/") and folder not in DEFAULT_PATH and VARIABLE_START not in folder
+        if folder.startswith(("/", VARIABLE_START)) and folder not in (*DEFAULT_PATH, host_variable("PATH"))
     ]
     fields = engine.runtime_fields
     if not fields and command.conda_environment:

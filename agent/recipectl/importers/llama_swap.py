@@ -133,6 +133,8 @@ def _of_several_models(aliases: Mapping[str, set[str]], preloaded: set[str], roo
 def _what_runs(model: _Map) -> str:
     """What is said of a model whose command is no engine that can be read."""
     words = unwrapped(_command(_joined_lines(with_macros(model["cmd"], model["macros"])), {})).words
+    if not words:
+        return "`cmd`, which runs no program"
     return hidden_engine(words) or f"`{redacted(program_shown(words))}`, {what_it_is(words)}"
 
 

@@ -84,7 +84,7 @@ def _python_program(interpreter: str, words: list[str]) -> Program | None:
         words = words[length:]
     module = words[1] if words[:1] == ["-m"] and len(words) > 1 else ""
     if module not in _MODULES:
-        return program(words) if program_name(words) in ("vllm", "sglang", "llama-server") else None
+        return _console_script(interpreter, words, options)
     arguments = words[2:]
     if module == "vllm.entrypoints.cli.main" and arguments and arguments[0] != "serve":
         return None  # as `vllm bench`
@@ -96,6 +96,16 @@ def _python_program(interpreter: str, words: list[str]) -> Program | None:
         has_positional_model=serves,
         interpreter_options=options,
     )
+
+
+def _console_script(interpreter: str, words: list[str], options: tuple[str, ...]) -> Program | None:
+    """The engine of a console script, and the interpreter that runs it (`pip install --user`: elsewhere)."""
+    engine = program(words) if program_name(words) in ("vllm", "sglang", "llama-server") else None
+    if engine and engine.backend != "llamacpp":
+        engine.interpreter_options = options
+        if "/" in interpreter and PurePosixPath(interpreter).parent != PurePosixPath(words[0]).parent:
+            engine.runtime_fields = {"python_path": interpreter}
+    return engine
 
 
 def runs_container(words: list[str]) -> bool:

@@ -60,7 +60,7 @@ def draft(pid: int, port: int | None = None) -> Draft:
 
 def _draft(process: processes.Process, port: int | None) -> Draft:
     words, environment = list(process.argv or ()), dict(process.environment or {})
-    folder = _link(process.pid, "cwd")
+    folder, deleted, _ = _link(process.pid, "cwd").partition(" (deleted)")  # proc_pid_cwd(5)
     contained = not os.path.samefile(f"/proc/{process.pid}/root", "/")  # noqa: PTH121  (pathlib follows it elsewhere)
     # The process found its program in the PATH that it was given.
     path_of_program = shutil.which(words[0], path=environment.get("PATH", ":".join(DEFAULT_PATH)))
@@ -97,7 +97,8 @@ def _draft(process: processes.Process, port: int | None) -> Draft:
         result.not_carried_over.append("a network of its own; the engine will use the network of this host")
     if folder not in ("/", environment.get("HOME")):
         result.not_carried_over.append(
-            f"the working directory {folder}; relative paths are absolute now, except in JSON and lists"
+            f"the working directory {folder}{deleted}; "
+            "relative paths are absolute now, except in JSON and lists"
         )
     for word in foreign:
         result.not_carried_over.append(f"`{word}`, a path of its container that this host does not have")

@@ -28,6 +28,7 @@ def imported(commands: Iterable[Command]) -> Imported:
     result = Imported([], [], [])
     branches: list[Mapping[int, int]] = []  # of each recipe's command
     lost: list[str] = []  # what the script lost at commands of other programs, until the next engine
+    programs: list[str] = []  # those that are left out
     for command in (inner for outer in commands for inner in shell_inline.opened(outer)):
         words = unwrapped(command).words
         if words and not command.refusal and not has_effect(words):
@@ -39,13 +40,16 @@ def imported(commands: Iterable[Command]) -> Imported:
             draft = _draft(command)
         except UsageError as error:
             lost += command.lost_before
+            count = len(lost)
             _note_left_out(command, words or command.words, error, lost, result.refusals)
+            programs += lost[count:]
             continue
         draft.not_carried_over = [*dict.fromkeys((*lost, *draft.not_carried_over))]
         lost = []
         result.drafts.append(draft)
         branches.append(command.branches)
-    result.not_carried_over.extend(lost)
+    # Where no engine runs, nothing is lost: a program may start one.
+    result.not_carried_over.extend(lost if result.drafts or result.refusals else programs)
     _set_alternatives(result.drafts, branches)
     return result
 

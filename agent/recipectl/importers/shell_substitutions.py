@@ -3,7 +3,7 @@
 import os
 import re
 
-from recipectl.importers.draft import VARIABLE_START
+from recipectl.importers.draft import VARIABLE_START, host_variable
 from recipectl.importers.shell_scope import Scope
 
 _FILE = r"\$(?:0|\{0\}|BASH_SOURCE|\{BASH_SOURCE(?:\[0\])?\})"
@@ -15,6 +15,8 @@ _OWN_FOLDER = re.compile(
     r"(?: ?&?> ?/dev/null(?: 2>&1)?)? ?(?:&&|;) ?pwd(?: -P)?"
 )
 _WHICH = re.compile(r"(?:which|command -v|type -[pP]) (vllm|sglang|llama-server|python[0-9.]*)")
+
+_OWN_IDS = {"id -u": host_variable("UID"), "id -g": host_variable("GID")}  # for docker's --user
 
 
 def known_text(source: str, scope: Scope) -> str | None:
@@ -30,5 +32,6 @@ def known_text(source: str, scope: Scope) -> str | None:
     own = _OWN_FOLDER.fullmatch(text)
     if scope.script_folder and own and not (".." in text and VARIABLE_START in scope.script_folder):
         return os.path.normpath(f"{scope.script_folder}{own['below'] or ''}")
-    engine = _WHICH.fullmatch(text)
-    return engine[1] if engine else None  # PATH decides, as it does for the word alone
+    if engine := _WHICH.fullmatch(text):
+        return engine[1]  # PATH decides, as it does for the word alone
+    return _OWN_IDS.get(text)

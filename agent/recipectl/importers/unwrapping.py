@@ -157,6 +157,18 @@ def _user_of_id(user: str) -> str:
     return user
 
 
+def _pass_on(command: Command, lists: list[str]) -> None:
+    """Add and name variables as `sudo` without -E does; `lists` are the values of --preserve-env."""
+    kept = {name for names in lists for name in names.split(",")} - {""}
+    for name in sorted(kept - command.environment.keys()):
+        add_variable(name, {}, command)
+    dropped = sorted(command.environment.keys() - kept)
+    if dropped and "" not in lists:
+        variables = ", ".join(f"`{name}`" for name in dropped)
+        fault = f"{variables}, which `sudo` without -E may not have passed on"
+        command.not_carried_over.append(f"{fault}; remove what the engine did not have")
+
+
 def _take_sudo(command: Command, wrapper: list[str]) -> None:
     """The user, group and folder that `sudo -u USER -g GROUP -D FOLDER` gives."""
     options = [(option, value) for option, value, _ in options_of(wrapper[1:])]
@@ -166,11 +178,8 @@ def _take_sudo(command: Command, wrapper: list[str]) -> None:
     ]
     names = {option for option, _ in options}
     command.user = command.user if names & {"-g", "--group"} else "root"
-    keeps = "-E" in names or ("--preserve-env", "") in options
-    if program_name(wrapper) == "sudo" and command.environment and not keeps:
-        variables = ", ".join(f"`{name}`" for name in sorted(command.environment))
-        fault = f"{variables}, which `sudo` without -E may not have passed on"
-        command.not_carried_over.append(f"{fault}; remove what the engine did not have")
+    if program_name(wrapper) == "sudo" and "-E" not in names:
+        _pass_on(command, [value for option, value in options if option == "--preserve-env"])
     for option, value in options:
         if option in ("-u", "--user"):
             command.user = _user_of_id(value)

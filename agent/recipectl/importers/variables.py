@@ -115,7 +115,9 @@ def move_secrets(draft: Draft) -> None:
         variables.pop(_HF_TOKENS[1])
         draft.not_carried_over.append(f"`{_HF_TOKENS[1]}`, an earlier name of {_HF_TOKENS[0]}, which wins")
     for name, value in list(variables.items()):
-        if is_likely_secret(name, value):
+        if name in draft.secrets:  # a word of the command gives it, and wins
+            variables.pop(name)
+        elif is_likely_secret(name, value):
             set_secret(draft, name, variables.pop(name))
         elif not VARIABLE.fullmatch(name):
             draft.not_carried_over.append(f"the variable `{name}`, which systemd cannot carry")

@@ -41,13 +41,14 @@ def settings(wrapper: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
             ("-n", option[1:], text) if re.fullmatch("-[0-9]+", option) else (option, value, text)
             for option, value, text in options
         ]
-    if program == "nice" and not any(option in ("-n", "--adjustment") for option, *_ in options):
+    if program == "nice" and all(option in ("", "--") for option, *_ in options):
         unit_settings.append(("Nice", "10"))  # nice(1)
     memory = {value for option, value, _ in options if option in _NUMA_POLICIES}
+    masks = all(re.fullmatch(r"[0-9,-]+", value) for value in memory)
     for option, value, written in options:
-        if program == "numactl" and option in _NUMA_POLICIES and re.fullmatch(r"[0-9,-]+", value):
+        if program == "numactl" and option in _NUMA_POLICIES and masks:
             unit_settings += [("NUMAPolicy", _NUMA_POLICIES[option]), ("NUMAMask", value)]
-        elif program == "numactl" and option in ("-N", "--cpunodebind") and memory == {value}:
+        elif program == "numactl" and option in ("-N", "--cpunodebind") and memory == {value} and masks:
             unit_settings.append(("CPUAffinity", "numa"))
         elif pair := _setting(program, option, value):
             unit_settings.append(pair)
@@ -113,6 +114,8 @@ def _setting(program: str, option: str, value: str) -> tuple[str, str] | None:
         case "CPUAffinity":
             processors = _cpus(value)
             return ("CPUAffinity", processors) if processors else None
+        case "Nice":
+            return ("Nice", value) if re.fullmatch("-?[0-9]{1,9}", value) else None
         case "Slice":
             return "Slice", value if value.endswith(".slice") else f"{value}.slice"
         case "IOSchedulingClass":

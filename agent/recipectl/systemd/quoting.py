@@ -1,6 +1,7 @@
 """systemd's quoting rules (systemd.syntax(7), systemd.service(5); tried on systemd 247, 252, 257 and 262)."""
 
 import re
+import sys
 from collections.abc import Iterator
 from functools import lru_cache
 
@@ -116,7 +117,7 @@ _PIECE = re.compile(
 
 def _unescaped(piece: re.Match[str]) -> str:
     if code := piece["hex"] or piece["bmp"] or piece["full"]:
-        return chr(int(code, 16))
+        return chr(int(code, 16)) if int(code, 16) <= sys.maxunicode else piece[0]
     if piece["octal"]:
         return chr(int(piece["octal"], 8))
     # systemd keeps the backslash of an escape that it does not know (extract-word.c).
