@@ -6,7 +6,7 @@ import pytest
 from models import State, model
 
 from recipectl.compiler.model import CompiledModel
-from recipectl.converge.plan import decide, without_a_model
+from recipectl.converge.plan import decide, must_skip, without_a_model
 from recipectl.converge.values import Action, Plan, Survey
 from recipectl.errors import Problem
 from recipectl.systemd.unitfile import InstalledUnit, Unit, UnitNames
@@ -402,3 +402,20 @@ def test_a_socket_with_other_dependencies_alone_is_not_skipped() -> None:
     installed = f"{target.units[1].text}".replace("[Unit]\n", "[Unit]\nWants=model-a-reachable.service\n")
     host = without(survey(target, service=UP, socket=UP, proxy=UP), A.socket, installed)
     assert {action.unit for action in decide([target], [], host, restart=False).actions} == {A.socket}
+
+
+@pytest.mark.parametrize(("units", "is_skipped"), [((A.service,), False), ((A.service, A.reachable), True)])
+def test_other_names_wait_for_a_restart_where_a_gateway_routes_by_them(
+    units: tuple[str, ...], is_skipped: bool
+) -> None:
+    facts = "[Unit]\n[X-Recipectl]\nRecipe=a\nEndpoint=http://127.0.0.1:1\nServed="
+    before, after = (
+        model(
+            "a",
+            units=tuple(Unit(unit, facts + name) for unit in units),
+            url="http://127.0.0.1:1",
+            served=(name,),
+        )
+        for name in ("old", "new")
+    )
+    assert must_skip(after, survey(before, service=UP)) is is_skipped

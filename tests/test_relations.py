@@ -189,6 +189,8 @@ def test_coming_after_one_that_it_evicts_is_refused() -> None:
 def test_an_on_demand_engine_listens_behind_its_socket() -> None:
     recipe = Recipe.model_validate({"name": "a", "model_path": "/m", "port": 8001, "on_demand": {}})
     assert loopback_address(recipe) == ("127.0.0.1", 28001)
+    other = Recipe.model_validate({"name": "a", "model_path": "/m", "port": 13000, "on_demand": {}})
+    assert loopback_address(other) == ("127.0.0.1", 3000)
 
 
 @pytest.mark.parametrize("public", [1, 8000, 12767, 12768, 18201, 41000, 42768, 65535])

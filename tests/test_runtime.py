@@ -1,6 +1,7 @@
 """The order in which an interpreter is chosen is a contract."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import make_venv
@@ -175,6 +176,27 @@ def test_sglang_takes_the_host_files_python(tmp_path: Path) -> None:
         "-m",
         "sglang.launch_server",
     )
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ({"sglang_python": "python3"}, "sglang_python"),
+        (
+            {"environment": {"VLLM_STUDIO_SGLANG_PYTHON": "python3"}},
+            "environment.VLLM_STUDIO_SGLANG_PYTHON",
+        ),
+    ],
+)
+def test_a_python_of_the_host_file_that_is_no_path_is_refused(settings: dict[str, Any], name: str) -> None:
+    with pytest.raises(RuntimeNotFoundError, match=f"correct `{name}:` of the host file"):
+        resolve(recipe(backend="sglang"), HostSettings(path=(), **settings))
+
+
+def test_vllm_on_the_hosts_path_takes_the_model_without_a_flag(tmp_path: Path) -> None:
+    venv = make_venv(tmp_path / "v", "vllm", engine="vllm")
+    result = resolve(recipe(), HostSettings(path=(f"{venv}/bin",)))
+    assert (result.command, result.positional_model) == ((f"{venv}/bin/vllm", "serve"), True)
 
 
 def test_llamacpp_takes_python_paths_sibling(tmp_path: Path) -> None:
