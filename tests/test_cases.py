@@ -675,6 +675,9 @@ INLINE = {
     "console scripts and their interpreters": (
         "command", "/usr/bin/python3 -I /home/u/.local/bin/vllm serve a/b\n/opt/v/bin/python3 /opt/v/bin/vllm serve c/d\n",
         ["python_path: /usr/bin/python3\n", "python_path: /opt/v/bin/python\n"], ["line 1: `-I` of the interpreter"]),
+    "a known program in a folder that is not known": (
+        "command", "$HOME/llama.cpp/build/bin/llama-bench -m x.gguf\n$HOME/bin/llama-server -m /a.gguf\n$BIN/$NAME -m /b.gguf\n",
+        ["model_path: /a.gguf"], ["line 1: `${HOME}/llama.cpp/build/bin/llama-bench …`", "line 3: `${BIN}/${NAME}` is not known here"]),
     "variables that sudo passes on": (
         "command", "export A=1 B=2\nsudo --preserve-env=A,C,HF_TOKEN /opt/v/bin/vllm serve a/b\n",
         ["HF_TOKEN: /etc/recipectl/secrets/HF_TOKEN"], ["line 2: the variable `C` of the caller", "line 2: `B`, which `sudo` without -E may not have passed on"]),
@@ -871,6 +874,16 @@ INLINE = {
     "secrets in other words": ("unit", "[Service]\nUser=ai\nRestart=always\nEnvironment=MYPASS=SeCr3tVaLu3\nExecStartPre=/usr/bin/aws configure set aws_secret_access_key SeCr3tVaLu4\nExecStart=/v/bin/vllm serve a/b\n", ["MYPASS: /etc/recipectl/secrets/MYPASS"], ["aws_secret_access_key …"]),
     "a placeholder": ("command", "vllm serve a/b --port '<PORT>'\nvllm serve c/d\n", ["model_path: c/d"], ["line 1: fill in `<PORT>`"]),
 }  # fmt: skip
+
+
+def test_a_file_of_options_that_the_script_writes_is_not_read_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("model: /old\nport: 1\n")
+    script = tmp_path / "a.sh"
+    read = "vllm serve --config c.yaml\n"
+    script.write_text(f"{read}cat >c.yaml <<Y\nmodel: a/b\nY\n{read}")
+    result = imported("command", script)
+    assert ("model_path: /old\n" in result.stdout, result.stdout.count("model_path")) == (True, 1)
+    assert f"line 5: the script writes {tmp_path}/c.yaml itself, so what is in it" in result.stderr
 
 
 @pytest.mark.parametrize("case", INLINE)

@@ -65,6 +65,7 @@ class Command:
     service: dict[str, str] = field(default_factory=dict)  # settings of its unit
     secrets: dict[str, str] = field(default_factory=dict)  # variable -> where its value was kept
     unread_files: list[str] = field(default_factory=list)  # files of variables that are not here
+    written_files: frozenset[str] = frozenset()  # by the script, before the command
     has_rocm: bool = False  # of a container with AMD's GPUs
     places: dict[str, str] = field(default_factory=dict)  # PATH, `cd` or a secret -> where it stands
     substituted: frozenset[str] = frozenset()  # variables of the host for what a substitution gives

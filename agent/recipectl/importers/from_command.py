@@ -16,6 +16,7 @@ from recipectl.importers.arguments import SECRET_FLAG, set_arguments
 from recipectl.importers.command import OF_CALLER, Command, NoEngineError, placeholder_in, template_in
 from recipectl.importers.containers import command_in_container
 from recipectl.importers.draft import (
+    AS_IT_RUNS,
     VARIABLE_END,
     VARIABLE_START,
     Draft,
@@ -25,7 +26,7 @@ from recipectl.importers.draft import (
 from recipectl.importers.lines import at, placed
 from recipectl.importers.named_model import take_model
 from recipectl.importers.option_sources import expanded, of_environment
-from recipectl.importers.programs import Program, program
+from recipectl.importers.programs import Program, program, program_name
 from recipectl.importers.unwrapping import unwrapped
 from recipectl.importers.variables import set_environment, set_secret
 from recipectl.machine.distributions import ENGINE_SCRIPTS
@@ -152,7 +153,7 @@ def _engine(command: Command) -> Program:
     engine = program(command.words)
     if engine is not None:
         return engine
-    if command.words and VARIABLE_START in command.words[0]:
+    if VARIABLE_START in program_name(command.words):
         fault = f"`{redacted(command.words[0])}` is not known here, so neither is its engine"
         raise UsageError(f"{fault}; write the program's path")
     start = redacted(" ".join(redacted_words(command.words)[:3]))
@@ -161,9 +162,11 @@ def _engine(command: Command) -> Program:
 
 def _arguments(engine: Program, command: Command, draft: Draft, notes: list[str]) -> list[str]:
     """The engine's arguments with those of its files and variables; UsageError for a placeholder."""
-    arguments, config_file = expanded(
-        engine.backend, engine.arguments, command.folder or command.script_folder, command.reader
-    )
+    folder = command.folder or command.script_folder
+    arguments, config_file = expanded(engine.backend, engine.arguments, folder, command.reader)
+    if config_file and config_file in {str(Path(folder or "", file)) for file in command.written_files}:
+        fault = f"the script writes {config_file} itself, so what is in it now does not count"
+        raise UsageError(f"{fault}; write its options as flags, {AS_IT_RUNS}")
     if config_file:
         notes.append(f"The options of {config_file} are written out here.")
     relative = [word for before, word in pairwise(("", *arguments)) if _is_file(before, word)]

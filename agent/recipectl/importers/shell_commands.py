@@ -160,6 +160,7 @@ class SimpleCommands(Builtins, ABC):
                 service=dict(scope.service),
                 secrets=secrets,
                 places=dict(scope.places),
+                written_files=scope.written_files,
                 substituted=frozenset(self._substituted | unknown),
             )
         )
@@ -178,6 +179,7 @@ class SimpleCommands(Builtins, ABC):
                 self.lost.append(f"line {line}: what is written to {file}; do that at boot")
             elif not re.search(r"^/dev/|\.(log|pid)\Z", file):
                 self.lost.append(f"line {line}: the file `{file}`, which it writes")
+                self.scope.written_files |= {file}
 
     def _check_pipe(self, writer: Node, reader: Node, writers: list[Command]) -> None:
         """Name the files that a pipe's last program writes: `| tee -a FILE`, `| ts >>FILE`."""

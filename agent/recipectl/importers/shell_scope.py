@@ -64,6 +64,7 @@ class Scope:
     conda_folder: str | None = None
     conda_environment: str | None = None
     places: dict[str, str] = field(default_factory=dict)  # of PATH, `cd` and the caller's secrets
+    written_files: frozenset[str] = frozenset()
     lost: list[str] = field(default_factory=list)  # what each program from here on lacks
 
     def leave_unset(self, name: str, remark: str) -> None:
