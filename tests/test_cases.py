@@ -678,6 +678,8 @@ INLINE = {
     "a known program in a folder that is not known": (
         "command", "$HOME/llama.cpp/build/bin/llama-bench -m x.gguf\n$HOME/bin/llama-server -m /a.gguf\n$BIN/$NAME -m /b.gguf\n",
         ["model_path: /a.gguf"], ["line 1: `${HOME}/llama.cpp/build/bin/llama-bench …`", "line 3: `${BIN}/${NAME}` is not known here"]),
+    "a command of assignments alone": ("llama-swap", "models:\n  a:\n    cmd: A=x\n  b:\n    cmd: /l/llama-server -m /b.gguf --port ${PORT}\n", ["model_path: /b.gguf"], ["`cmd`, which runs no program"]),
+    "a character that does not exist": ("unit", "[Service]\nRestart=always\nUser=ai\nExecStart=/v/bin/vllm serve a/b --x \\UFFFFFFFF\n", ["model_path: a/b"], []),
     "variables that sudo passes on": (
         "command", "export A=1 B=2\nsudo --preserve-env=A,C,HF_TOKEN /opt/v/bin/vllm serve a/b\n",
         ["HF_TOKEN: /etc/recipectl/secrets/HF_TOKEN"], ["line 2: the variable `C` of the caller", "line 2: `B`, which `sudo` without -E may not have passed on"]),

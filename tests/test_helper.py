@@ -234,6 +234,7 @@ http_requests_total{{handler="/tokenize"}} {tokens}
         ((3, 5, 0.1, 7), (3, 5, 0.2, 8), set()),  # a long prefill: the cache fills
         ((3, 5, 0.1, 7), (3, 6, 0.1, 7), {b"1"}),
         ((3, 5, 0.1, 7), ("NaN", 5, 0.1, 8), set()),  # it has no requests
+        ((3, 5, 0.1, 7), (-1, 5, 0.1, 8), set()),
         ((3, 5, 0.1, 7), ("1e-05", 5, 0.1, 8), {b"0"}),
     ],
 )

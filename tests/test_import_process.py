@@ -96,6 +96,16 @@ def test_names_stay_and_relative_paths_become_absolute(start: Start, tmp_path: P
     assert f"the working directory {tmp_path}; relative paths" in told
 
 
+def test_a_folder_that_was_deleted_is_named_and_in_no_path(start: Start, tmp_path: Path) -> None:
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    pid = start("serve", "./m", before=("env", "-C", str(folder)))
+    folder.rmdir()
+    draft, told = drawn(pid)
+    assert draft.fields["model_path"] == f"{folder}/m"
+    assert f"the working directory {folder} (deleted); relative paths" in told
+
+
 def test_what_binds_a_process_becomes_settings(start: Start) -> None:
     prefix = (
         "prlimit",

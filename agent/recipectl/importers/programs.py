@@ -99,7 +99,10 @@ def _python_program(interpreter: str, words: list[str]) -> Program | None:
 
 
 def _console_script(interpreter: str, words: list[str], options: tuple[str, ...]) -> Program | None:
-    """The engine of a console script, and the interpreter that runs it (`pip install --user`: elsewhere)."""
+    """The engine of a console script.
+
+    The interpreter that runs it may be in another folder, as after `pip install --user`.
+    """
     engine = program(words) if program_name(words) in ("vllm", "sglang", "llama-server") else None
     if engine and engine.backend != "llamacpp":
         engine.interpreter_options = options

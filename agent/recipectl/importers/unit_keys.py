@@ -161,7 +161,8 @@ def _set_field(draft: Draft, setting: PlacedSetting, name: str) -> bool:
     match (setting.section, setting.name, setting.value):
         case ("Unit", "Description", value):
             text = without_specifiers(value, name, [])
-            draft.fields = {"description": text} | draft.fields | {"description": text}
+            draft.fields.pop("description", None)
+            draft.fields = {"description": text} | draft.fields  # it is the first key of a recipe
         case (_, "TimeoutStartSec", value):
             _set_start_timeout(draft, value)
         case (_, "User", ""):  # an empty value removes those before it

@@ -44,11 +44,11 @@ def settings(wrapper: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
     if program == "nice" and all(option in ("", "--") for option, *_ in options):
         unit_settings.append(("Nice", "10"))  # nice(1)
     memory = {value for option, value, _ in options if option in _NUMA_POLICIES}
-    masks = all(re.fullmatch(r"[0-9,-]+", value) for value in memory)
+    are_masks = all(re.fullmatch(r"[0-9,-]+", value) for value in memory)
     for option, value, written in options:
-        if program == "numactl" and option in _NUMA_POLICIES and masks:
+        if program == "numactl" and option in _NUMA_POLICIES and are_masks:
             unit_settings += [("NUMAPolicy", _NUMA_POLICIES[option]), ("NUMAMask", value)]
-        elif program == "numactl" and option in ("-N", "--cpunodebind") and memory == {value} and masks:
+        elif program == "numactl" and option in ("-N", "--cpunodebind") and memory == {value} and are_masks:
             unit_settings.append(("CPUAffinity", "numa"))
         elif pair := _setting(program, option, value):
             unit_settings.append(pair)
