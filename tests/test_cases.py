@@ -185,10 +185,10 @@ INLINE = {
         ["served_model_name: m,m:high,m-low"], []),
     "a function that runs its words": (
         "command", 'run() { echo "$@"; "$@"; }\nvllm serve a/b --port 1 &\nrun vllm serve c/d --port 2\n',
-        ["model_path: a/b"], ["line 3: the function `run` runs its words; write the command without it"]),
+        ["model_path: a/b", "model_path: c/d\nport: 2\n"], []),
     "what a function changes": (
         "command", "prep() { cd /a; source /opt/v/bin/activate; ulimit -n 9; unset HF_HOME; }\nexport HF_HOME=/d\nprep\nvllm serve /m\n",
-        ["model_path: /m"], ["line 3: the function `prep`, which changes the folder, the venv, limits", "line 3: `HF_HOME` is set in the function `prep`"]),
+        ["venv_path: /opt/v\nmodel_path: /m\n", "LimitNOFILE: '9'"], ["line 1: `cd /a`: the command's paths begin there"]),
     "scripts beside an engine": (
         "command", "vllm serve a/b &\nbash serve_b.sh\nmake serve\n",
         ["model_path: a/b"], ["line 2: `bash …`, which is not read", "line 3: `make serve`, which is not read"]),
@@ -230,7 +230,7 @@ INLINE = {
         ["line 1: what is written to /proc/sys/vm/drop_caches", "line 2: the file `/x/t.jinja`, which it writes"]),
     "arguments that a script gives itself": ("command", 'set -- a/b --port 8001\nvllm serve "$@"\n', ["model_path: a/b\nport: 8001"], []),
     "arguments of a substitution": ("command", 'set -- $(cat f)\nvllm serve a/b "$@"\nvllm serve c/d\n', ["model_path: c/d"], ["line 2: only a shell knows its words"]),
-    "`set -a` of a function": ("command", "f() { set -a; }\nf\nA=1\nvllm serve a/b\n", ["model_path: a/b"], ["line 2: the function `f`, which changes `set -a`"]),
+    "`set -a` of a function": ("command", "f() { set -a; }\nf\nA=1\nvllm serve a/b\n", ["model_path: a/b\nenv_vars:\n  A: '1'\n"], []),
     "the key of llama-server's TLS": ("command", "LLAMA_ARG_SSL_KEY_FILE=/k llama-server -m /m/a.gguf\n", ["ssl-key-file: /k"], []),
     "no limit of processors": ("command", "docker run --gpus all -p 8000:8000 --cpus 0 vllm/vllm-openai --model a/b\n", ["port: 8000\n"], []),
     "readers of the output": (
@@ -478,7 +478,7 @@ INLINE = {
         ["model_path: a/b"], ["line 4: `thinking_mode: true`", "line 6: `docker_image", "line 8: recipe y: `backend: tabby` is no engine"]),
     "conda from a substitution": (
         "command", 'source "$(conda info --base)/etc/profile.d/conda.sh"\nconda activate x\nvllm serve a/b\nsource $(poetry env info --path)/bin/activate\nvllm serve c/d\n',
-        ["model_path: a/b", "model_path: c/d"], ["line 2: `conda activate x`; give its `bin/python`", "line 4: `source $(…)/bin/activate`; give its `bin/python`"]),
+        ["model_path: a/b", "model_path: c/d"], ["line 2: `conda activate x`; give its `bin/python`", "line 4: `source …/bin/activate`; give its `bin/python`"]),
     "what comes after the last engine": ("command", "vllm serve a/b &\n. /opt/second.sh\n", ["model_path: a/b"], ["line 2: `. /opt/second.sh`"]),
     "a shell behind nohup and sudo": (
         "command", "nohup sh -c 'CUDA_VISIBLE_DEVICES=1 vllm serve a/b' &\nsudo -u ai bash -c 'source /v/bin/activate; vllm serve c/d'\n",
@@ -510,7 +510,7 @@ INLINE = {
     "branches that are not mixed": (
         "command", 'case "$1" in\n s) M=a/b ;;\n l) M=c/d; E=--enforce-eager; export VLLM_X=1 ;;\nesac\nvllm serve $M $E\n',
         ["model_path: a/b\n"], ["`VLLM_X` is exported under a condition; here it is not set"]),
-    "a folder that only a shell knows": ("command", 'cd "$(git rev-parse --show-toplevel)"\nvllm serve ./m\n', ['model_path: "${FOLDER}/m"'], ["line 1: `cd $(…)`"]),
+    "a folder that only a shell knows": ("command", 'cd "$(git rev-parse --show-toplevel)"\nvllm serve ./m\n', ['model_path: "${FOLDER}/m"'], ["line 1: `cd …`"]),
     "the lines of PATH and cd": (
         "command", "export PATH=/opt/cuda/bin:$PATH\ncd /opt/x\n\nvllm serve a/b\n", ["model_path: a/b"], ["line 1: `PATH` with /opt/cuda/bin", "line 2: `cd /opt/x`"]),
     "options of the interpreter": (
@@ -712,9 +712,8 @@ INLINE = {
     "adapters of which one has a scale": ("command", "llama-server -m /a.gguf --lora-scaled /x 0.5 --lora /y\n", ["args: [--lora-scaled, /x, '0.5', --lora, /y]"], []),
     "other processes": ("command", "vllm serve a/b & taskset -pc 0-7 $!\nsudo renice -n 5 \"$$\"\nvllm serve c/d\n", ["model_path: c/d"], ["d: not carried over: line 2: `sudo renice -n 5 $$`", "b: not carried over: line 1: `taskset -pc 0-7 $!`; see `service:`"]),
     "a function that is called again and again": (
-        "command", 'M=org/old\nlog() { echo x; }\nchoose() { M=org/new; }\n' + "log a\n" * 1001 + 'choose\nvllm serve "$M"\nvllm serve a/b\n', ["model_path: a/b"],
-        ["line 1006: `M` is set in the function `choose`"]),
-    "a function that sets what is set already": ("command", "f() { X=1; }\nX=1\nf\nX=2\nf\nvllm serve a/b --seed $X\nvllm serve c/d\n", ["model_path: c/d"], ["line 6: `X` is set in the function `f`"]),
+        "command", 'M=org/old\nlog() { echo x; }\nchoose() { M=org/new; }\n' + "log a\n" * 1001 + 'choose\nvllm serve "$M"\nvllm serve a/b\n', ["model_path: org/new\n", "model_path: a/b"], []),
+    "a function that sets what is set already": ("command", "f() { X=1; }\nX=1\nf\nX=2\nf\nvllm serve a/b --seed $X\nvllm serve c/d\n", ["model_path: a/b\nextra_args:\n  seed: 1\n", "model_path: c/d"], []),
     "what ends engines, and programs behind them": (
         "command", "trap 'pkill -f \"vllm serve org/x\"' EXIT\nvllm serve a/b & prlimit --pid $! --nofile=9; taskset -cp 0-3 \"$!\"\nunset HF_TOKEN; echo ${HF_TOKEN:-none}\nVLLM_TORCH_PROFILER_DIR=gs://b/x vllm serve c/d\n",
         ["line 2: `prlimit --pid $! --nofile=9`; see `service:`\n# Not carried over: line 2: `taskset -cp 0-3 $!`; see", "model_path: c/d\nenv_vars:\n  VLLM_TORCH_PROFILER_DIR: gs://b/x\n"], []),
@@ -807,8 +806,8 @@ INLINE = {
     "a venv under a condition": ("command", 'if [ -n "${CONDA_PREFIX:-}" ]; then echo x; else source /opt/v/bin/activate; fi\nvllm serve a/b\n', ["venv_path: /opt/v"], ["line 1: `/opt/v` is not used under a condition; here it is"]),
     "functions whose effect depends on a value": (
         "command", 'f(){ if test -n "$X"; then unset PORT; fi; }\ng(){ if [ "$MODE" = prod ]; then M=x; fi; }\nh(){ N=x; [ -n "$2" ] && i; }; i(){ h; }\n'
-        "PORT=5; M=y; N=z; MODE=dev; f; g; MODE=prod; g; h a; N=z; i\nvllm serve a --port $PORT\nvllm serve $M\nvllm serve $N\nvllm serve a/b\n", ["model_path: a/b"],
-        ["line 5: `PORT` is set in the function `f`", "line 6: `M` is set in the function `g`", "line 7: `N` is set in the function `i`"]),
+        "PORT=5; M=y; N=z; MODE=dev; f; g; MODE=prod; g; h a; N=z; i\nvllm serve a --port $PORT\nvllm serve $M\nvllm serve $N\nvllm serve a/b\n", ["model_path: a\nport: 5\n", "model_path: x\n", "model_path: a/b"],
+        ["a: not carried over: line 1: `PORT` is unset under a condition, which does not hold here"]),
     "a prefix before the model": ("command", "docker run -d --restart always --gpus all -p 8000:8000 -v /srv/m:/models vllm/vllm-openai --root-path /api /models/llama\n", ["model_path: /srv/m/llama\n", "root-path: /api", "served_model_name: /models/llama"], []),
     "other programs of an image, and ranges of ports": (
         "command", "docker run --entrypoint hf vllm/vllm-openai download x\nunset -f HF_TOKEN; echo $HF_TOKEN\ndocker run -d --restart always --gpus all -p 8000-8001 -e CONDA_PREFIX=/opt/none vllm/vllm-openai --model a/b\n", ["model_path: a/b\nport: 8000\n"],
@@ -832,12 +831,49 @@ INLINE = {
         "command", ': "${HF_TOKEN:?set it}"\n[[ -z "$VLLM_API_KEY" ]] && { echo no; exit 1; }\nvllm serve a/b\n', ["HF_TOKEN: /etc/recipectl/secrets/HF_TOKEN", "VLLM_API_KEY: /etc/"],
         ["line 1: the value of `HF_TOKEN`, which the caller had", "line 2: the value of `VLLM_API_KEY`"]),
     "functions before those that they call": (
-        "command", "main() {\n  setup\n}\nsetup() { export A=0; source /v/bin/activate; cd /srv; }\nmain \"$@\"\nvllm serve a/b\n", ['A: "${B_A}"'],
-        ["line 5: the function `main`, which changes the folder, the venv", "line 5: `A` is set in the function `main`"]),
-    "functions that call each other": ("command", "a() { b; b; }\nb() { a; export X=1; a; }\na\nvllm serve a/b\n", ['X: "${B_X}"'], ["line 3: `X` is set in the function `a`"]),
+        "command", "main() {\n  setup\n}\nsetup() { export A=0; source /v/bin/activate; cd /srv; }\nmain \"$@\"\nvllm serve a/b\n", ["venv_path: /v\nmodel_path: a/b\nenv_vars:\n  A: '0'\n"], ["line 4: `cd /srv`"]),
+    "functions that call each other": ("command", "a() { b; b; }\nb() { a; export X=1; a; }\na\nvllm serve a/b\n", ["X: '1'"], ["line 2: the function `a`, which calls itself here"]),
+    "settings of a unit that later ones replace": (
+        "unit", "[Unit]\nAfter=a.service\nAfter=\nAfter=b.service\n[Service]\nExecStart=|/v/bin/vllm serve a/b\nUser=llm\nRestart=no\nRestart=always\nKillSignal=SIGINT\nKillSignal=SIGTERM\n"
+        "TasksMax=512\nTasksMax=infinity\nLimitNOFILE=4096\nLimitMEMLOCK=8G\nGroup=a\nGroup=\n",
+        ["user: llm\nservice:\n  After: [a.service, b.service]\n  LimitNOFILE: '4096'\n  LimitMEMLOCK: 8G\n"], ["line 6: the prefix `|` of ExecStart=: it ran in the login shell"]),
+    "what binds a client of containers alone": (
+        "unit", "[Service]\nExecStart=/usr/bin/docker run --gpus all -p 8000:8000 -v ./m:/m vllm/vllm-openai --model /m/a\nWorkingDirectory=/opt/llm\nMemoryMax=2G\nPrivateNetwork=yes\nRestart=always\nTimeoutStopSec=30\n",
+        ["model_path: /opt/llm/m/a\n", "service:\n  TimeoutStopSec: '30'\n"], ["line 4: MemoryMax=2G of Docker's client", "line 5: PrivateNetwork=yes of Docker's client"]),
+    "a container in a group of its own": (
+        "unit", "[Service]\nExecStart=/usr/bin/podman run --gpus all -p 8000:8000 vllm/vllm-openai --model a/b\nUser=llm\nMemoryMax=2G\nNice=3\nRestart=always\n", ["user: llm\nservice:\n  Nice: '3'\n"], ["line 4: MemoryMax=2G of Podman's client"]),
+    "all GPUs, and the node of one": (
+        "command", "docker run -d --restart always --gpus all --device /dev/nvidia0 --device /dev/nvidiactl -p 8000:8000/tcp -p 9000:9000/udp -v /cache vllm/vllm-openai --model a/b --download-dir /cache/hf\n"
+        "docker run -d --restart always --device /dev/nvidia1 -p 8001:8000 vllm/vllm-openai --model c/d\n",
+        ["# It had all GPUs", "model_path: a/b\nport: 8000\n", "model_path: c/d\nport: 8001\ngpus: [1]\n"],
+        ["line 1: the published port 9000:9000/udp: engines listen with TCP alone", "`/cache/hf`, a path of a volume that this host does not have", "line 1: the volume `/cache` at /cache"]),
+    "a local Docker, and any free port": (
+        "command", "export DOCKER_HOST=unix:///run/user/1000/docker.sock\ndocker --context default run -P --gpus all --oom-kill-disable -v /srv/models:/srv/models -w /srv/models ghcr.io/ggml-org/llama.cpp:server-cuda -m ./a.gguf\n",
+        ["model_path: /srv/models/a.gguf\n", "WorkingDirectory: /srv/models\n"], ["line 2: `-P`: its port was any free one of the host", "line 2: `--oom-kill-disable` of the container"]),
+    "a model that is named twice, and names of recipectl": (
+        "command", "llama-server -m /m.gguf -m /z.gguf\nvllm serve a/b --model c/d --tags x --venv-path /q\n",
+        ["model_path: /z.gguf\n", "model_path: a/b\n# As written: no key gives exactly these words.\nargs: [--tags, x, --venv-path, /q]"], ["line 2: `--model c/d`, which counts for nothing beside `a/b`"]),
+    "the folder of what systemd starts": ("command", "cd /srv/llm\nsystemd-run --unit=v /v/bin/vllm serve a/b --chat-template ./t.jinja\nsystemd-run -d /v/bin/vllm serve c/d --chat-template ./t.jinja\n", ["chat-template: /t.jinja\n", "chat-template: /srv/llm/t.jinja\n"], []),
+    "what a shell reads, and a program that nobody knows": (
+        "command", "exec $(which x) run\n", [], ["line 1: `… run`, whose program only a shell knows"]),
+    "a file for a placeholder": ("command", "vllm serve a/b < /etc/answers\nvllm serve c/d --chat-template '{{ bos_token }}x'\n", ["chat-template: '{{ bos_token }}x'"], ["line 1: it reads `</etc/answers`; remove that"]),
+    "mounts of Compose in their long form": (
+        "compose", "services:\n  v:\n    image: vllm/vllm-openai\n    gpus: all\n    restart: always\n    command: --model /m/a\n    ports: [{target: 8000, published: 8000, protocol: udp}]\n    deploy: {labels: {a: b}}\n"
+        "    volumes:\n      - {type: bind, source: models, target: /m}\n      - {type: volume, source: hf, target: /x, volume: {subpath: y}}\n", ["/models/a\n"],
+        ["line 7: the published port 8000:8000/udp", "line 8: `deploy:` of the service: labels", "line 11: `subpath: y` of the volume `hf`"]),
+    "a function for several engines": (
+        "command",
+        "serve() {\n  case $1 in\n    a) vllm serve org/a --port $2 ;;\n    b)\n      vllm serve org/b --port $2 ;;\n    *) vllm serve org/c ;;\n  esac\n}\n"
+        "serve a 8001 &\nserve b 8002 &\nserve b 8003\n",
+        ["model_path: org/a\nport: 8001\n", "model_path: org/b\nport: 8002\n", "model_path: org/b\nport: 8003\n"],
+        ["c: not carried over: line 2: as it is, the script does not run it"]),
+    "a function that is declared under a condition": (
+        "command", "if [ -d /x ]; then f() { vllm serve a/b; }; fi\nf\n", [], ["line 1: it is in a function that is declared under a condition (line 1); write it out"]),
+    "a function that ends": (
+        "command", "f() {\n  vllm serve $1; return\n  vllm serve c/d\n}\nf a/b\n", ["model_path: a/b"], ["line 3: line 2 ends the function before it; move it"]),
     "a lock, and this script again": (
-        "command", "exec 9>/var/lock/x 2>&1\n$0 stop\nvllm serve a/b\ntrap 'vllm serve c/d' EXIT\nvllm() { /v/bin/vllm \"$@\"; }\nvllm serve e/f\n", ["# Not carried over: line 2: `$0`, which starts this script again\n# The"],
-        ["line 4: the text of `trap` runs an engine; write it out", "line 6: the function `vllm` runs its words"]),
+        "command", "exec 9>/var/lock/x 2>&1\n$0 stop\nvllm serve a/b\ntrap 'vllm serve c/d' EXIT\nvllm() { /v/bin/vllm \"$@\"; }\nvllm serve e/f\n", ["# Not carried over: line 2: `$0`, which starts this script again\n# The", "python_path: /v/bin/python\nmodel_path: e/f\n"],
+        ["line 4: the text of `trap` runs an engine; write it out"]),
     "templates in other places": (
         "command", "M=\"{{\"\nvllm serve $M\nHF_HOME={{hf}} vllm serve a/b\nllama-server -m {{ model | quote }} -c 4\ndocker run --gpus all vllm/vllm-openai:{{ tag }} --model c/d\nvllm serve e/f\n", ["model_path: e/f"],
         ["line 2: fill in `{{", "line 3: fill in `{{hf}}`", "line 4: fill in `{{ model", "line 5: fill in `{{ tag }}`"]),
@@ -864,7 +900,7 @@ INLINE = {
     "a prefix that is no file": ("command", "cd /srv\nvllm serve a/b --root-path llm --ssl-certfile c.pem\n", ["root-path: llm", "ssl-certfile: /srv/c.pem"], []),
     "texts that other shells run": (
         "command", "sudo -u ai bash <<'X'\nvllm serve a/b\nX\nsu - ai <<X\nvllm serve a/b\nX\nat now <<< 'vllm serve a/b'\nvllm serve c/d\nsudo -S vllm serve e/f <<< 'Zx9SECRET'\n", ["model_path: c/d"],
-        ["line 1: `bash …` runs an engine", "line 4: `su …` runs an engine", "line 7: `at …` runs an engine", "line 9: it has `<<<…`; remove that"]),
+        ["line 1: `bash …` runs an engine", "line 4: `su …` runs an engine", "line 7: `at …` runs an engine", "line 9: it reads `<<<…`; remove that"]),
     "a loop over a file": ("command", "while read -r m; do\nvllm serve $m\ndone < models.txt\nvllm serve a/b\n", ["model_path: a/b"], ["line 2: it is in a loop (line 1)"]),
     "scripts beside a script": ("command", "module load cuda/12.4\n./none.sh --port 1\nbash run.sh\nvllm serve a/b\n", ["# Not carried over: line 1: `module load cuda/12.4`, which may set variables"], ["line 2: `./none.sh …`, which is not read; if it starts an engine, run `recipectl import command ./none.sh`"]),
     "nothing but a script": ("command", "exec ./run.sh --port 1\n", [], ["line 1: `./run.sh …`, which is not read; if it starts an engine"]),
@@ -1034,3 +1070,15 @@ def test_a_file_of_variables_that_others_cannot_read_is_named(tmp_path: Path) ->
         (tmp_path / name).write_text(text)
         result = imported(verb, tmp_path / name)
         assert re.search(f"line [0-9]+: the mode 0600 of {variables}", result.stderr), (verb, result.stderr)
+
+
+def test_specifiers_of_a_unit_are_replaced_after_its_words_are_unquoted(tmp_path: Path) -> None:
+    path = tmp_path / r"v@Qwen-Qwen3\x2d8B.service"
+    path.write_text(
+        "[Service]\nUser=llm\nRestart=always\nWorkingDirectory=/srv/%I\n"
+        "ExecStart=/v/bin/vllm serve ./m --config-format %i --served-model-name %I\n"
+    )
+    (recipe,) = recipes(imported("unit", path))
+    assert recipe["model_path"] == "/srv/Qwen/Qwen3-8B/m"
+    assert recipe["served_model_name"] == "Qwen/Qwen3-8B"
+    assert recipe["extra_args"] == {"config-format": r"Qwen-Qwen3\x2d8B"}

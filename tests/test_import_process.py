@@ -106,6 +106,29 @@ def test_a_folder_that_was_deleted_is_named_and_in_no_path(start: Start, tmp_pat
     assert f"the working directory {folder} (deleted); relative paths" in told
 
 
+def test_the_program_of_a_process_is_the_one_that_runs(tmp_path: Path) -> None:
+    """Its first word is llama-server, which PATH has, too; what runs is a shell by another name."""
+    for folder, name in (("path", "llama-server"), ("real", "llama-server-cuda")):
+        (tmp_path / folder).mkdir()
+        shutil.copy("/bin/bash", tmp_path / folder / name)
+    model = tmp_path / "m.gguf"
+    model.write_text("echo ready; read -r line\n")  # `bash -m FILE`
+    with subprocess.Popen(
+        ["llama-server", "-m", str(model), "--port", "1"],
+        executable=tmp_path / "real/llama-server-cuda",
+        env={"PATH": f"{tmp_path}/path:/usr/bin:/bin"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        draft, _ = drawn(process.pid)
+        process.kill()
+    assert draft.fields["binary"] == f"{tmp_path}/real/llama-server-cuda"
+    assert draft.fields["model_path"] == str(model)
+
+
 def test_what_binds_a_process_becomes_settings(start: Start) -> None:
     prefix = (
         "prlimit",

@@ -371,7 +371,7 @@ REFUSED = {
     "vllm serve --port <PORT>": "line 1: fill in `<PORT>`",
     "vllm serve --port <PORT> \\\n --served-model-name x": "line 1: fill in `<PORT>`",
     "vllm serve /m --x {a,b}": "line 1: `{a,b}` has braces that a shell expands",
-    "run() { vllm serve /m; }; run": "line 1: it is in a function (line 1)",
+    "run() { vllm serve /m; }": "line 1: it is in a function (line 1)",
     "for i in 0 1; do\n vllm serve /m --port 800$i &\ndone": "line 2: it is in a loop (line 1)",
     "while true; do vllm serve /m; done": "line 1: it is in a loop (line 1)",
     "port=$((8000+1)); vllm serve /m; exit\nvllm serve /n": "line 2: line 1 ends the script before it",
@@ -904,6 +904,7 @@ def test_what_a_unit_waits_for_and_writes_to_is_carried_over() -> None:
         "StandardOutput=append:/var/log/m\nKillSignal=SIGINT\nLimitNOFILE=65536\n"
     )
     expected = {"After": "data.mount", "StandardOutput": "append:/var/log/m", "KillSignal": "SIGINT"}
+    expected |= {"LimitNOFILE": "65536"}
     assert systemd_unit.draft(text, "m", "m.service").fields["service"] == expected
 
 

@@ -113,6 +113,18 @@ SCRIPTS = [
     "f() { export CUDA_VISIBLE_DEVICES=1; }\nf\nvllm serve /m",
     "export A=1; if true; then unset A; fi; vllm serve /m; printf -v P '%s' 8; vllm serve /n --port $P",
     "A=(a b); IFS=,; vllm serve /m --x \"${A[*]}\"",
+    "main() {\n  local m=${1:-/m} p\n  p=8000\n  serve \"$m\" \"$p\" --x &\n  serve \"$@\"\n}\n"
+    "serve() { vllm serve \"$1\" --port \"$2\" \"${@:3}\"; }\nmain \"$@\"\nwait",
+    "run() { echo \"+ $*\" >&2; \"$@\"; }\nrun vllm serve /m --x 'a b'\nA=1 run vllm serve /n\nrun eval vllm serve /o",
+    "P=1; f() { local P=2 Q; export P; Q=$1; shift; vllm serve /m --port $P --x \"$Q\" \"$@\"; }\nf a b 'c d'; f\n"
+    "vllm serve /n --port $P --x \"$Q\"",
+    "f() { [ -z \"$1\" ] && return 1; vllm serve \"$1\"; }\nf; f /a; f /b || vllm serve /c; exit\nf /d",
+    "f() {\n  case \"$1\" in a) echo /a ;; esac\n  cd /srv; export A=1; M=/m\n}\nf b\nvllm serve $M --x $A\n(f; exit); vllm serve /n",
+    "g() { declare X=2; declare -g Y=3; h; }\nh() { vllm serve /m --x $X --y \"$Y\"; }\nX=1; g; h; X=5 g",
+    "die() { echo \"$1\"; exit 1; }\nM=/m; [ -n \"$M\" ] || die no; vllm serve $M; die end\nvllm serve /n",
+    "f() (cd /a; export B=1; exec vllm serve ./m)\nf; vllm serve /n; set -- 1 2; f() { vllm serve /o --x $# $1; }\nf 3; vllm serve $1",
+    "f() { vllm serve $1 --port $2; }\nf $(date) 80; f \"$@\"; f /a \"$@\"; X=; f $X /b",
+    "f() { local m=$1; vllm serve $m --x \"${@:2}\" ${*:3}; A=\"${@:2}\"; vllm serve \"$A\" ${@: -1}; }\nf /m \"a b\" c\nvllm serve \"${@:2}\"",
     "N=${M##*/}; K=${#N}; L=${M/a/b}; vllm serve /m --served-model-name \"$N\" `date` $(date)",
 ]  # fmt: skip
 # Conditions on values that the script itself sets: nothing need be said of them.
@@ -130,6 +142,10 @@ CONDITIONS = [
     'N=5; case $N in [0-9]) A=1 ;; esac; [[ 10 -eq 10 ]] && B=2; vllm serve /m --y ${B}',
     'set -eao pipefail; A=1; (set +a; B=2); C=3; set +ae; D=4; vllm serve /m --x $D',
     'set -o allexport; A=1; set +o allexport; B=1; set -- -a; C=1; vllm serve /m --x $B',
+    'f() { local M=$1; if [ $# -gt 1 ]; then vllm serve $M --port $2; else vllm serve $M; fi; }; f /a; f /b 80; f "/c d" "" 3',
+    'run() { "$@"; }; g() { local A=(--x "$1"); run vllm serve /m "${A[@]}"; }; A=1; g "a b"; vllm serve /n $A',
+    'f() { export A=$1; if [ $1 = 2 ]; then return; fi; vllm serve /m; }; B=1 f 1; f 2; vllm serve /n; f 3',
+    'M=org/a.b-7B.gguf; N=${M##*/}; O=${N%.gguf} P=${M%%.*}; vllm serve $M --x ${M#*.} "$O" ${P%/?} "${N#z*}" ${N%%*} ${M##o?g}',
     'if true; then A=1; fi; false && A=2; : || A=3; vllm serve /m --x "$A"; [ 1 = 2 ] || exit; vllm serve /n',
 ]  # fmt: skip
 _INSERTED = [

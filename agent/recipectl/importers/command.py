@@ -69,6 +69,7 @@ class Command:
     has_rocm: bool = False  # of a container with AMD's GPUs
     places: dict[str, str] = field(default_factory=dict)  # PATH, `cd` or a secret -> where it stands
     substituted: frozenset[str] = frozenset()  # variables of the host for what a substitution gives
+    column: int = 0  # where it begins on its line of a script
     refusal: str = ""
     condition: int | None = None  # the line of the test that decides whether it runs
     branches: dict[int, int] = field(default_factory=dict)  # statement of a script -> its part

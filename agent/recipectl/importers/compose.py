@@ -253,6 +253,10 @@ def _texts(key: str, value: Any, folder: Path, lost: list[str]) -> Iterator[str]
         if isinstance(item, dict) and item.get("type") == "tmpfs":
             continue  # a folder of the container alone
         text = _item_text(key, item) if isinstance(item, dict) else str(item)
+        if isinstance(item, dict) and key == "volumes":
+            text = f"./{text}" if item.get("type") == "bind" and re.match("[^/~.$]", text) else text
+            if subpath := mapping(item.get("volume"), "volume").get("subpath"):
+                lost.append(f"`subpath: {subpath}` of the volume `{item.get('source')}`")
         if key in ("volumes", "env_file"):
             text = re.sub(r"^~(?=/)", host_variable("HOME"), text)
             text = str(folder / text) if text.startswith(".") or key == "env_file" else text
@@ -270,7 +274,7 @@ def _item_text(key: str, item: Mapping[str, Any]) -> str:
             address, published = item.get("host_ip"), item.get("published")
             parts = [published] if address is None and published is not None else []
             parts = parts if address is None else [address, "" if published is None else published]
-            return ":".join(map(str, (*parts, item.get("target"))))
+            return ":".join(map(str, (*parts, f"{item.get('target')}/{item.get('protocol', 'tcp')}")))
         case "volumes":
             return f"{item.get('source', '')}:{item.get('target', '')}{':ro' * bool(item.get('read_only'))}"
         case "gpus":

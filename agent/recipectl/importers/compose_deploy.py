@@ -48,7 +48,7 @@ def add_resources(container: Container, deploy: Any, written: str) -> None:
             container.add(option, str(limits[key]), written)
     if "memory" in reserved:
         container.add("--memory-reservation", str(reserved["memory"]), written)
-    known = ("resources", "labels", "restart_policy", "mode")
+    known = ("resources", "restart_policy", "mode")
     if others := [key for key in deploy or () if key not in known and (key, deploy[key]) != ("replicas", 1)]:
         container.leave_out(f"{written}: {', '.join(map(str, others))}")
 

@@ -45,6 +45,8 @@ def name_network(container: Container) -> None:
     elif container.ports and container.network not in _PLAIN_NETWORKS:
         fault = f"the network `{container.network}`, in which others reached the engine by its name"
         container.leave_out(fault, "network")
-    elif not container.ports and container.network != "host" and not container.is_in_pod:
+    elif container.network != "host" and not (
+        container.ports or container.is_in_pod or container.publishes_all
+    ):
         fault = "the container published no port: only its own networks reached the engine"
         container.leave_out(f"{fault}; see `host:`")

@@ -56,6 +56,7 @@ class Container:
     secrets: dict[str, str] = field(default_factory=dict)  # variable -> the container's secret
     all_gpus: bool = False
     gpus: list[str] = field(default_factory=list)  # those that the container sees
+    nodes: list[str] = field(default_factory=list)  # those of its `--device`, which are all without `--gpus`
     folder: str = ""  # in which its program starts
     place: str = ""  # of the option that is being added
     places: dict[str, str] = field(default_factory=dict)  # variable, port or `network` -> its place
@@ -65,6 +66,7 @@ class Container:
     labels: list[str] = field(default_factory=list)
     is_detached: bool = False
     is_in_pod: bool = False  # which publishes its ports
+    publishes_all: bool = False  # at ports that the container engine chooses
     has_gpus: bool = False  # the container was given GPUs, or their devices
     has_rocm: bool = False  # they are AMD's
 
@@ -98,8 +100,9 @@ class Container:
             self.leave_out(f"the secret `{name}`, a file of the container; see `secrets:`")
 
     def add_volume(self, value: str) -> None:
-        source, _, target = value.partition(":")
+        source, colon, target = value.partition(":")
         target, _, options = target.partition(":")
+        source, target = (source, target) if colon else ("", source)  # a volume without a name
         self.mounts.add(target, source, self.place, is_read_only="ro" in options.split(","))
 
     def add_mount(self, value: str) -> None:
@@ -111,6 +114,8 @@ class Container:
         if parts.get("type") == "image":
             self.leave_out(f"the image `{source}` at {target}; copy its files to this host, and name them")
             return
+        if subpath := parts.get("volume-subpath"):
+            self.leave_out(f"the folder `{subpath}` alone of the volume `{source}` at {target}")
         is_read_only = {"ro", "readonly"} & {name for name, value in parts.items() if value != "false"}
         self.mounts.add(target, source, self.place, is_read_only=bool(is_read_only))
 
@@ -121,7 +126,10 @@ class Container:
             self.leave_out(f"the published range {value}: its first port counts")
         for port in ports:
             address, host_port, inner = ["", "", *port.rsplit(":", 2)][-3:]
-            inner = inner.split("/")[0]
+            inner, _, protocol = inner.partition("/")
+            if protocol not in ("", "tcp"):
+                self.leave_out(f"the published port {port}: engines listen with TCP alone")
+                continue
             numbers = filter(None, (host_port, inner))
             if any(not text.isdecimal() and VARIABLE_START not in text for text in numbers):
                 self.leave_out(f"the published port `{port}`, which is no number")
@@ -161,7 +169,7 @@ class Container:
 
     def add_device(self, value: str) -> None:
         if node := re.fullmatch(r"/dev/nvidia([0-9]+)(:.*)?", value):
-            self.gpus.append(node[1])
+            self.nodes.append(node[1])
         elif value.startswith(("nvidia.com/gpu=", "amd.com/gpu=")):
             self._add_gpu(value)
         elif not value.startswith(("/dev/kfd", "/dev/dri", "/dev/nvidia")):
@@ -177,16 +185,18 @@ class Container:
         variable = self.environment.pop("NVIDIA_VISIBLE_DEVICES", "")
         variable = self.environment.pop("AMD_VISIBLE_DEVICES", "") if self.runtime == "amd" else variable
         self.has_rocm |= self.runtime == "amd"
+        self.gpus = [] if self.all_gpus else self.gpus
         if variable not in ("", "all") and (self.all_gpus or self.gpus):
             fault = f"NVIDIA_VISIBLE_DEVICES={variable}, which the container's own option overrides"
             self.leave_out(fault, "NVIDIA_VISIBLE_DEVICES")
             variable = "all"
-        self.all_gpus |= variable == "all"
+        # Images of engines say that they want all GPUs, which nvidia's runtime gives.
+        is_all = variable == "all" or (self.runtime == "nvidia" and not variable)
+        self.all_gpus |= is_all and not self.gpus
         if not (self.has_gpus or variable or self.runtime == "nvidia"):
             self.leave_out("the container was given no GPUs, and the recipe has all of them; see `gpus:`")
-        self.gpus = self.gpus or [
-            gpu for gpu in variable.split(",") if gpu not in ("", "all", "void", "none")
-        ]
+        of_variable = [gpu for gpu in variable.split(",") if gpu not in ("", "all", "void", "none")]
+        self.gpus = self.gpus or of_variable or ([] if self.all_gpus else self.nodes)
         name = "HIP_VISIBLE_DEVICES" if self.has_rocm else "CUDA_VISIBLE_DEVICES"
         if variable in ("none", "void"):
             self.environment[name] = ""

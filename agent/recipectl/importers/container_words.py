@@ -7,12 +7,12 @@ from recipectl.importers.draft import VARIABLE_ALONE
 
 _FLAGS = frozenset(
     """
-    --rm --init --detach --interactive --tty --read-only --oom-kill-disable --publish-all
-    --unsetenv-all --tls-verify --read-only-tmpfs
-    --no-healthcheck --sig-proxy --quiet --replace --rmi --no-hosts --no-hostname -d -i -t -q -P
+    --rm --init --detach --interactive --tty --read-only --unsetenv-all --tls-verify --read-only-tmpfs
+    --no-healthcheck --sig-proxy --quiet --replace --rmi --no-hosts --no-hostname -d -i -t -q
+    --disable-content-trust --http-proxy --passwd --use-api-socket --rootfs
     """.split()  # noqa: SIM905  (a list one can read)
 )
-_NAMED_FLAGS = ("--privileged", "--env-host")
+_NAMED_FLAGS = ("--privileged", "--env-host", "--oom-kill-disable")
 _SHORT_FLAGS = re.compile(r"-[ditqP]+\Z")
 _DETACHED = re.compile(r"-[itqP]*d")
 _JOINED_SHORT_FLAGS = re.compile(r"-[ditqP]+([a-zA-Z].*)\Z")
@@ -40,8 +40,11 @@ def read_options(words: list[str], container: Container) -> list[str]:
         words = words[1:]
         if name in _NAMED_FLAGS and value != "false":
             container.leave_out(f"`{name}` of the container")
+        if name == "--publish-all" or (_SHORT_FLAGS.match(name) and "P" in name):
+            container.publishes_all = True
+            container.leave_out(f"`{name}`: its port was any free one of the host; see `port:`")
         container.is_detached |= name == "--detach" or bool(_DETACHED.match(name))
-        if name in (*_FLAGS, *_NAMED_FLAGS) or _SHORT_FLAGS.match(name):
+        if name in (*_FLAGS, *_NAMED_FLAGS, "--publish-all") or _SHORT_FLAGS.match(name):
             continue
         if joined := _JOINED_SHORT_FLAGS.match(name):  # `-itv /m:/m`
             name = f"-{joined[1]}"

@@ -22,6 +22,7 @@ from recipectl.importers.mounts import NAME_VARIABLES, Mounts
 from recipectl.importers.programs import program, program_name, runs_container
 from recipectl.importers.shell_inline import engine_of, inline_commands
 from recipectl.importers.unwrapping import unwrapped
+from recipectl.importers.wrappers import options_of
 
 # The entrypoints of images: a pattern of the image's name and tag, and the words before the arguments.
 _ENTRYPOINTS = {
@@ -33,6 +34,8 @@ _ENTRYPOINTS = {
 }
 _STARTERS = ("tini", "dumb-init", "nvidia_entrypoint.sh")  # they run what follows
 _REMOTE = ("DOCKER_HOST", "CONTAINER_HOST", "DOCKER_CONTEXT")
+_REMOTE_OPTION = re.compile("-H|-c|--(host|context|url|connection)")
+_LOCAL = re.compile(r"(unix|fd)://|(default|rootless)?\Z")
 _DEFAULT_PORTS = ("8000", "30000", "8080")  # of vLLM, SGLang and llama.cpp
 _PROGRAMS = ("vllm", "python", "python3", "sglang", "llama-server", *SHELLS)
 
@@ -41,11 +44,12 @@ def command_in_container(command: Command) -> tuple[Command, list[str]] | None:
     """The command inside a container, and notes on the container; None when no container is run."""
     if not runs_container(command.words):
         return None
-    before_run = command.words[1 : command.words.index("run")]
-    remote = [word for word in before_run if re.match("-H|-c|--(host|context|url|connection)", word)]
-    remote += [name for name in _REMOTE if name in command.environment]
-    if remote:
-        raise UsageError(f"`{remote[0]}` runs the container on another host; import its command there")
+    options = options_of(command.words[1 : command.words.index("run")])
+    remote = [(option, value) for option, value, _ in options if _REMOTE_OPTION.fullmatch(option)]
+    remote += [(name, command.environment[name]) for name in _REMOTE if name in command.environment]
+    for name, value in remote:
+        if not _LOCAL.match(value):
+            raise UsageError(f"`{name}` runs the container on another host; import its command there")
     base = command.folder or command.script_folder or ""
     container = Container(
         command.environment,
@@ -75,9 +79,10 @@ def engine_command(
     name_network(container)
     name_addresses(container, words)
     folder = container.mounts.host_path(container.folder)
-    if folder != container.folder:
+    is_mounted = bool(folder) and container.mounts.has(container.folder)
+    if is_mounted:
         container.service.setdefault("WorkingDirectory", folder)
-    if container.folder and folder == container.folder:
+    elif folder:
         fault = f"the folder `{folder}` of the container, where the engine started"
         container.leave_out(fault, "folder")
     used = "\n".join([*words, *notes, *container.environment.values(), *container.service.values()])
@@ -100,7 +105,7 @@ def engine_command(
         venv=None,
         user=None,
         folder=None,
-        script_folder=folder if folder != container.folder else None,
+        script_folder=folder if is_mounted else None,
     )
     return engine_command, notes
 

@@ -114,7 +114,7 @@ def recipe_text(text: str) -> str:
 
 def redacted(text: str) -> str:
     """A draft's text for a comment or a message: one line, without secrets."""
-    line = text.replace(UNKNOWN_VALUE, "$(…)").replace("\n", " ")
+    line = text.replace(UNKNOWN_VALUE, "…").replace("\n", " ")
     line = re.sub(r"(://)[^/\s:@]*:[^/\s@]+@", r"\1…@", line)
     line = re.sub(r"(\s-u\s*[^\s:]+:|\b(?:login|mysql\w*|sshpass)\b[^`]*?\s-p\s*)[^\s`]+", r"\1…", line)
     line = re.sub(r"([?&](?:api_?key|key|token|secret|password)=)[^&\s`]+", r"\1…", line, flags=re.I)

@@ -16,7 +16,6 @@ from recipectl.importers.arguments import SECRET_FLAG, set_arguments
 from recipectl.importers.command import OF_CALLER, Command, NoEngineError, placeholder_in, template_in
 from recipectl.importers.containers import command_in_container
 from recipectl.importers.draft import (
-    AS_IT_RUNS,
     VARIABLE_END,
     VARIABLE_START,
     Draft,
@@ -163,10 +162,9 @@ def _engine(command: Command) -> Program:
 def _arguments(engine: Program, command: Command, draft: Draft, notes: list[str]) -> list[str]:
     """The engine's arguments with those of its files and variables; UsageError for a placeholder."""
     folder = command.folder or command.script_folder
-    arguments, config_file = expanded(engine.backend, engine.arguments, folder, command.reader)
-    if config_file and config_file in {str(Path(folder or "", file)) for file in command.written_files}:
-        fault = f"the script writes {config_file} itself, so what is in it now does not count"
-        raise UsageError(f"{fault}; write its options as flags, {AS_IT_RUNS}")
+    arguments, config_file = expanded(
+        engine.backend, engine.arguments, folder, command.reader, command.written_files
+    )
     if config_file:
         notes.append(f"The options of {config_file} are written out here.")
     relative = [word for before, word in pairwise(("", *arguments)) if _is_file(before, word)]
@@ -174,7 +172,8 @@ def _arguments(engine: Program, command: Command, draft: Draft, notes: list[str]
     for before, word in pairwise(("", *arguments)):
         if _TWO_WORDS.match(word) and not before.startswith("-"):
             raise UsageError(f"`{redacted(word)}` is one word, which no engine reads; make it two")
-        if _PLACEHOLDER.search(word):
+        # A chat template may be given as it is: it is one of Jinja itself.
+        if _PLACEHOLDER.search(word) and before != "--chat-template":
             is_secret = SECRET_FLAG.search(before) or SECRET_FLAG.search(word.partition("=")[0])
             raise UsageError(f"fill in {'the key of the API' if is_secret else f'`{redacted(word)}`'}")
     if not (command.folder or command.script_folder):
@@ -203,7 +202,7 @@ def _set_service(draft: Draft, command: Command) -> None:
         draft.not_carried_over.append(f"{name}={'…' if is_secret else settings[name]}")
     if allowed:
         draft.set("service", allowed)
-    if command.folder:
+    if command.folder and command.folder != "/":  # where systemd starts an engine, too
         sentence = (
             f"`cd {command.folder}`: the command's paths begin there, and the engine has a folder of its own"
         )

@@ -107,6 +107,10 @@ class Mounts:
             if target and source.startswith(("/", VARIABLE_START))
         ]
 
+    def has(self, path: str) -> bool:
+        """Whether a path of the container is in a folder of the host."""
+        return any(f"{path}/".startswith(f"{target.rstrip('/')}/") for target, _ in self._of_folders())
+
     def notes(self, used: str, lost: list[str]) -> list[str]:
         """Notes on the folders of the host; volumes, whose data is the container engine's, are named.
 

@@ -33,13 +33,18 @@ def take_model(
             raise UsageError(f"`{redacted(word)}` may hold the model and more; write its words here")
         if is_unknown:
             lost.append(f"`{redacted(word)}` is taken for the model; if it holds more, write its words here")
+        for option in [option for option in options if option.flag == "--model" and option.values]:
+            options.remove(option)
+            fault = f"`{redacted(' '.join(option.raw))}`, which counts for nothing beside"
+            lost.append(f"{fault} `{redacted(word)}`")
         return word
     facts = ENGINES[engine.backend]
     for flag in (facts.model_flag, "--model", facts.hub_flag):
-        for option in options:
-            if option.flag == flag and option.values:
-                options.remove(option)
-                return option.values[0]
+        named = [option for option in options if option.flag == flag and option.values]
+        for option in named:
+            options.remove(option)
+        if named:
+            return named[-1].values[0]  # engines take the last one
     raise UsageError(_no_model(facts, options, unread))
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import stat
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import yaml
 from recipectl.engines import flags
 from recipectl.engines.options import flag_of, shipped_options
 from recipectl.engines.registry import ENGINES
-from recipectl.errors import RecipectlError
+from recipectl.errors import RecipectlError, UsageError
+from recipectl.importers.draft import AS_IT_RUNS
 from recipectl.recipe.yamlsyntax import Loader, read_text
 from recipectl.regular import open_regular
 
@@ -26,12 +28,16 @@ _VARIABLES = {
 
 
 def expanded(
-    backend: str, arguments: list[str], folder: str | None, reader: int | None = None
+    backend: str,
+    arguments: list[str],
+    folder: str | None,
+    reader: int | None = None,
+    written_files: Collection[str] = (),
 ) -> tuple[list[str], str | None]:
     """The arguments with a file's flags instead of `--config`, and the file; unchanged when it is not here.
 
     A flag of the command line wins over the file's (`FlexibleArgumentParser` of vLLM, `ConfigArgumentMerger`
-    of SGLang).
+    of SGLang). UsageError for a file among those that the script itself writes.
     """
     known = shipped_options(backend)
     parsed, stray = flags.parse(backend, arguments, known)
@@ -39,6 +45,9 @@ def expanded(
     if config is None or len(config.values) != 1:
         return arguments, None
     path = Path(folder or "", config.values[0])
+    if path in {Path(folder or "", file) for file in written_files}:
+        fault = f"the script writes {path} itself, so what is in it now does not count"
+        raise UsageError(f"{fault}; write its options as flags, {AS_IT_RUNS}")
     try:
         with open_regular(path) as file:
             place = f"/proc/self/fd/{file.fileno()}"

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,8 @@ from recipectl.importers.draft import Draft
 from recipectl.machine import processes
 
 _DEFAULT_TASKS = 4096  # systemd gives each service 15 % of what the kernel takes, which is more
+_FILES_OF_V1 = ("memory.limit_in_bytes", "cpu.cfs_quota_us")  # -1 is no quota
+_UNLIMITED = 2**62  # bytes: the kernel shows the largest number of pages
 _DEFAULT_NOFILE = 1048576  # what a compiled unit may open at most
 # Row of /proc/PID/limits -> the setting, and the soft limit that services have by default.
 _LIMITS = {
@@ -29,24 +32,32 @@ def set_limits(draft: Draft, process: processes.Process) -> None:
     """Set what binds the process: its cgroup, its processors and memory nodes, its priority."""
     for name, value in [setting for read in _READERS for setting in read(process.pid)]:
         set_service(draft, name, value)
+    draft.not_carried_over += _unusual(process.pid)
     if more := int(processes.status(process.pid).get("CapAmb", "0"), 16):
         draft.not_carried_over.append(
             f"its capabilities, `capsh --decode={more:x}`; see AmbientCapabilities= in systemd.exec(5)"
         )
 
 
+def _cgroup_folder(pid: int) -> Path | None:
+    """The folder of the process's own control group; None for the root, and where none is mounted."""
+    path = processes.cgroup(pid).strip("/")
+    bases = (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified"))
+    return next((base / path for base in bases if path and (base / path / "cgroup.procs").exists()), None)
+
+
 def _cgroup_limits(pid: int) -> Iterator[tuple[str, str]]:
     """The limits of the process's own control group, as settings of systemd.resource-control(5)."""
-    path = processes.cgroup(pid)
-    folder = next((base / path.strip("/") for base in (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified"))
-                   if (base / path.strip("/") / "cgroup.procs").exists()), None)  # fmt: skip
-    if path == "/" or folder is None:
+    folder = _cgroup_folder(pid)
+    if folder is None:
         return
     files = {"memory.max": "MemoryMax", "memory.high": "MemoryHigh", "memory.swap.max": "MemorySwapMax",
-             "cpuset.cpus": "AllowedCPUs", "cpuset.mems": "AllowedMemoryNodes"}  # fmt: skip
+             "cpuset.cpus": "AllowedCPUs", "cpuset.mems": "AllowedMemoryNodes", "memory.low": "MemoryLow",
+             "memory.min": "MemoryMin", "cpu.weight": "CPUWeight", "io.weight": "IOWeight"}  # fmt: skip
     for file, name in files.items():
         with contextlib.suppress(OSError):
-            if (value := (folder / file).read_text().strip()) not in ("", "max"):
+            value = (folder / file).read_text().strip().removeprefix("default ")
+            if value not in ("", "max", "0") and (file.split(".")[1] != "weight" or value != "100"):
                 yield name, value
     with contextlib.suppress(OSError, ValueError):
         if (tasks := int((folder / "pids.max").read_text())) < _DEFAULT_TASKS:
@@ -57,14 +68,39 @@ def _cgroup_limits(pid: int) -> Iterator[tuple[str, str]]:
             yield "CPUQuota", f"{round(100 * int(quota) / int(period))}%"
 
 
+def _unusual(pid: int) -> Iterator[str]:
+    """What no setting of `service:` is made from."""
+    with contextlib.suppress(OSError, ValueError):  # root alone may read it
+        if personality := int(Path(f"/proc/{pid}/personality").read_text(), 16):
+            yield f"its personality is {personality:#x} (setarch(8)); see Personality= in systemd.exec(5)"
+    groups = [line.split(":") for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines()]
+    for _, names, path in groups:
+        for file in _FILES_OF_V1:
+            with contextlib.suppress(OSError, ValueError):
+                limit = int(Path(f"/sys/fs/cgroup/{names}{path}", file).read_text())
+                if 0 <= limit < _UNLIMITED:
+                    yield f"{file} of {path} (cgroup v1) is {limit}, which bound it; see `service:`"
+    folder = _cgroup_folder(pid)
+    for parent in folder.parents if folder else ():
+        for file in ("memory.max", "memory.high", "cpu.max"):
+            with contextlib.suppress(OSError):
+                value = (parent / file).read_text().strip()
+                if not value.startswith("max"):
+                    yield f"{file} of {parent.name} is {value}, which bound it, too; see `service:`"
+
+
 def _placement(pid: int) -> Iterator[tuple[str, str]]:
     """Affinity, NUMA policy and priority, where they are not those of every process."""
     processors = os.sched_getaffinity(pid)
     if processors != os.sched_getaffinity(1):
         yield "CPUAffinity", " ".join(map(str, sorted(processors)))
     with contextlib.suppress(OSError, IndexError):
-        policy, _, nodes = Path(f"/proc/{pid}/numa_maps").read_text().split(maxsplit=2)[1].partition(":")
+        # `prefer (many):0-1` and `weighted interleave:0-1` have a blank (mempolicy.c, mpol_to_str).
+        text = Path(f"/proc/{pid}/numa_maps").read_text().split("\n", 1)[0]
+        written = re.match(r"\S+ (prefer \(many\)|weighted interleave|\w+)(?:=\w+)?(?::(\S+))?", text)
+        policy, nodes = written.groups() if written else ("", None)
         names = {"bind": "bind", "interleave": "interleave", "prefer": "preferred", "local": "local"}
+        names |= {"prefer (many)": "preferred", "weighted interleave": "interleave"}
         if policy in names:
             yield "NUMAPolicy", names[policy]
             if nodes:

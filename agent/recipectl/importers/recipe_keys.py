@@ -17,7 +17,7 @@ from recipectl.engines.registry import ENGINES
 from recipectl.errors import UsageError
 from recipectl.importers.draft import VARIABLE_ALONE, UnquotedText
 from recipectl.recipe.parts import Nodes
-from recipectl.recipe.schema import Recipe
+from recipectl.recipe.schema import INTERNAL, Recipe
 from recipectl.recipe.yamlfile import Written
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)("")
@@ -83,6 +83,8 @@ def extra_arg(backend: str, option: GivenOption) -> tuple[str, Any] | None:
     has_engine_name = option.negated or not {"_", "."} & {*option.name}
     words = (option.flag if has_engine_name else option.name, *option.values)
     for pair in candidates:
+        if pair[0].lstrip("-").replace("-", "_") in INTERNAL:
+            continue  # no engine gets it
         with contextlib.suppress(UsageError):  # `on` without quotes, for an option with choices
             if option_words(backend, *pair) == words:
                 return pair

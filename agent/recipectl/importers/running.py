@@ -66,6 +66,9 @@ def _draft(process: processes.Process, port: int | None) -> Draft:
     path_of_program = shutil.which(words[0], path=environment.get("PATH", ":".join(DEFAULT_PATH)))
     words = [path_of_program or words[0], *_absolute_words(words, folder, process.pid)]
     foreign: list[str] = []
+    lost: list[str] = []
+    if not contained:
+        words[0] = _own_program(words[0], process.pid, lost)
     if contained:
         words = [_of_host(word, process.pid, foreign) for word in words]
     kept = {
@@ -90,15 +93,14 @@ def _draft(process: processes.Process, port: int | None) -> Draft:
     _set_identity(result, process, environment, contained=contained)
     set_limits(result, process)
     _set_address(result, process.pid, port)
+    result.not_carried_over += lost
     result.not_carried_over += [
         f"`{name}`, a file of its unit's credentials; see `secrets:`" for name in credentials
     ]
-    if _link(process.pid, "ns/net") != _link("self", "ns/net"):
-        result.not_carried_over.append("a network of its own; the engine will use the network of this host")
+    result.not_carried_over += _own_namespaces(process, contained=contained)
     if folder not in ("/", environment.get("HOME")):
         result.not_carried_over.append(
-            f"the working directory {folder}{deleted}; "
-            "relative paths are absolute now, except in JSON and lists"
+            f"the working directory {folder}{deleted}; relative paths are absolute now, except in lists"
         )
     for word in foreign:
         result.not_carried_over.append(f"`{word}`, a path of its container that this host does not have")
@@ -106,6 +108,31 @@ def _draft(process: processes.Process, port: int | None) -> Draft:
         if any(str(result.fields.get(key, "")).startswith(os.path.dirname(word)) for word in foreign):  # noqa: PTH120
             del result.fields[key]  # it is named above
     return result
+
+
+def _own_namespaces(process: processes.Process, *, contained: bool) -> Iterator[str]:
+    """What a process sees that others of this host do not."""
+    if _link(process.pid, "ns/net") != _link("self", "ns/net"):
+        yield "a network of its own; the engine will use the network of this host"
+    is_of_unit = process.unit.endswith(".service")  # whose sandbox has mounts of its own
+    if not (contained or is_of_unit) and _link(process.pid, "ns/mnt") != _link("self", "ns/mnt"):
+        yield "mounts of its own; files at its paths may be others on this host"
+
+
+def _own_program(path: str, pid: int, lost: list[str]) -> str:
+    """The path of the program that a process runs: its first word may name any other (execve(2))."""
+    program_file, deleted, _ = _link(pid, "exe").partition(" (deleted)")
+    if deleted:
+        lost.append(f"its program {program_file} was deleted or replaced since it started")
+        return path
+    if program_file == "/" or os.path.realpath(path) == program_file:
+        return path
+    if re.match("python[0-9.]*\\Z", os.path.basename(program_file)):  # noqa: PTH119
+        lost.append(
+            f"its interpreter is {program_file}, which its first word does not name; see `python_path:`"
+        )
+        return path
+    return program_file
 
 
 def _engine(pid: int) -> processes.Process:
@@ -117,6 +144,8 @@ def _engine(pid: int) -> processes.Process:
     while current and current.pid > 1:
         if processes.status(current.pid)["State"].startswith("Z"):
             raise UsageError(f"process {current.pid} has ended; give the PID of an engine that runs")
+        if current.pid == pid and current.executable is None and os.geteuid() == 0:
+            raise UsageError(f"process {pid} is one of the kernel's; give the PID of an engine")
         if current.unreadable:
             raise UsageError(f"process {current.pid} belongs to another user; run this as root")
         if current.argv and program(list(current.argv)):
@@ -128,7 +157,7 @@ def _engine(pid: int) -> processes.Process:
     shown = redacted(" ".join(redacted_words(first.argv or ())[:3])) or first.executable or "?"
     fault = f"process {pid} (`{shown}`) and its parents do not show an engine's command"
     others = " or ".join(str(process.pid) for process in below)
-    remedy = others or "of the process that started it"
+    remedy = others or ("of the process that started it" if pid > 1 else "of an engine")
     raise UsageError(f"{fault} (vllm, sglang, llama-server); give the PID {remedy}")
 
 

@@ -11,8 +11,7 @@ from recipectl.importers.draft import AS_IT_RUNS, PRIVATE
 from recipectl.importers.programs import runs_engine
 from recipectl.importers.shell_commands import SimpleCommands
 from recipectl.importers.shell_conditions import literals
-from recipectl.importers.shell_control import ControlFlow
-from recipectl.importers.shell_functions import function_of
+from recipectl.importers.shell_functions import Functions
 from recipectl.importers.shell_programs import (
     holds_engine,
     of_scheduler,
@@ -25,7 +24,6 @@ from recipectl.importers.unwrapping import unwrapped
 _OPAQUE = {
     "ForClause": "a loop",
     "WhileClause": "a loop",
-    "FuncDecl": "a function",
     "ArithmCmd": "arithmetic",
     "LetClause": "arithmetic",
 }
@@ -49,6 +47,9 @@ def commands(
         raise UsageError("the script has characters of Unicode's private area; remove them")
     if other := re.match(r"#!.*\b(fish|t?csh|python|perl|node)", text):
         raise UsageError(f"line 1: it is a script of {other[1]}, which is not read; {AS_IT_RUNS[3:]}")
+    if section := re.match(r"(?:\s*(?:[#;].*)?\n)*\[(Unit|Service|Container)\][ \t]*\n", text):
+        verb = "quadlet" if section[1] == "Container" else "unit"
+        raise UsageError(f"it is a unit of systemd; run `recipectl import {verb}` with it")
     is_zsh = is_zsh or bool(re.match(r"#!.*\bzsh\b", text))
     variables = {name: Variable(value) for name, value in (environment or {}).items()}
     exported_names = {*variables}
@@ -64,13 +65,30 @@ def commands(
         shell.run(statements(text.removeprefix("\ufeff").replace("\r\n", "\n") + "\n"))
     except RecursionError as error:
         raise UsageError(f"the script is nested too deeply; {AS_IT_RUNS[3:]}") from error
-    if shell.lost and shell.commands:  # after the last program
-        shell.commands[-1].not_carried_over += shell.lost
-        shell.commands[-1].lost_before += shell.lost
-    return shell.commands
+    shell.refuse_uncalled()
+    programs = _once(shell.commands)
+    if shell.lost and programs:  # after the last program
+        programs[-1].not_carried_over += shell.lost
+        programs[-1].lost_before += shell.lost
+    return programs
 
 
-class _Shell(ControlFlow):
+def _once(programs: list[Command]) -> list[Command]:
+    """Drop what one call of a function skips and another one runs, and refusals that repeat themselves."""
+    run = {(program.place, program.column) for program in programs if not program.is_skipped}
+    kept: dict[object, Command] = {}
+    for program in programs:
+        position = program.place, program.column
+        if program.refusal:
+            kept.setdefault((position, "" if program.column else program.refusal), program)
+        elif not program.is_skipped:
+            kept[id(program)] = program
+        elif position not in run:
+            kept.setdefault(position, program)
+    return [*kept.values()]
+
+
+class _Shell(Functions):
     """Follows the statements of a script."""
 
     def run(self, script: Iterable[Node | Fault]) -> None:
@@ -80,7 +98,8 @@ class _Shell(ControlFlow):
             elif self.scope.is_over:
                 self._skip(statement)
             elif self.scope.ended is not None:
-                self._apart([statement], f"line {self.scope.ended} ends the script before it; move it")
+                ended = "function" if self._running and not self.scope.ends_script else "script"
+                self._apart([statement], f"line {self.scope.ended} ends the {ended} before it; move it")
             else:
                 self._statement(statement)
 
@@ -139,7 +158,7 @@ class _Shell(ControlFlow):
                 self._refuse_text(substitution.Source, substitution.line)
 
     def _opaque(self, node: Node) -> None:
-        """A loop, a function or another part that only a shell can run; its variables are unknown then."""
+        """A loop or another part that only a shell can run; its variables are unknown then."""
         if self._does_not_loop(node):
             return
         reason = f"in {_OPAQUE.get(node.Type, 'a part that only a shell can run')}"
@@ -150,25 +169,20 @@ class _Shell(ControlFlow):
             self.scope.forget({*names}, reason, node.line)
         nodes = [*(node.Cond or ()), *(node.Do or ()), *filter(None, (node.Stmt, node.Body))]
         waits = [*self.waits]
-        first = len(self.commands)
+        self._refuse_part(nodes, reason, node.line)
+        if self.waits != waits:
+            self.waits = [*waits, f"line {node.line}: a loop that waits, after which it started"]
+
+    def _refuse_part(self, nodes: list[Node], reason: str, line: int) -> None:
         is_within, self.scope.is_repeated = self.scope.is_repeated, True
-        after = self._apart(nodes, f"it is {reason} (line {node.line}); write it out")
+        after = self._apart(nodes, f"it is {reason} (line {line}); write it out")
         self.scope.is_repeated = is_within
-        if after.arguments != self.scope.arguments and node.Type != "FuncDecl":
+        if after.arguments != self.scope.arguments:
             self.scope.arguments = None  # only the shell knows
         self.scope.lost += after.lost[len(self.scope.lost) :]
-        self.scope.has_unknown_variables |= after.has_unknown_variables and node.Type != "FuncDecl"
-        if node.Type == "FuncDecl":
-            calls = [command.words[0] for command in self.commands[first:] if command.words]
-            self.functions[node.Name.Value] = function_of(self.scope, after, calls)
-            self.waits = waits
-        else:
-            changed = {
-                name for name, value in after.variables.items() if self.scope.variables.get(name) != value
-            }
-            self.scope.forget(changed | after.unset_names, reason, node.line)
-            if self.waits != waits:
-                self.waits = [*waits, f"line {node.line}: a loop that waits, after which it started"]
+        self.scope.has_unknown_variables |= after.has_unknown_variables
+        changed = {name for name, value in after.variables.items() if self.scope.variables.get(name) != value}
+        self.scope.forget(changed | after.unset_names, reason, line)
 
     _STATEMENTS: ClassVar[Mapping[str, Callable[["_Shell", Node], object]]] = {
         "CallExpr": SimpleCommands.call,
@@ -176,9 +190,10 @@ class _Shell(ControlFlow):
             node.assigned_names(), "by arithmetic", node.line
         ),
         "DeclClause": SimpleCommands.declare,
-        "BinaryCmd": ControlFlow._binary,
-        "IfClause": ControlFlow._if,
-        "CaseClause": ControlFlow._case,
+        "FuncDecl": Functions._declare_function,
+        "BinaryCmd": Functions._binary,
+        "IfClause": Functions._if,
+        "CaseClause": Functions._case,
         "TimeClause": lambda shell, node: shell.run([node.Stmt] if node.Stmt else ()),
         "Block": lambda shell, node: shell.run(node.Stmts),
         "Subshell": lambda shell, node: shell._apart(node.Stmts),

@@ -1,6 +1,7 @@
 """What a shell sets: assignments, and `export`, `declare`, `readonly` and `local`."""
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -17,12 +18,12 @@ def _source_of(remarks: Iterable[str]) -> str:
     text = "\n".join(remarks)
     if "$((" in text:
         return "`$((…))` of numbers that are not known"
-    if re.search("` is set (in|by|with) ", text):
+    if re.search("` is set (in|by|with) |: the value of `", text):
         return "what only a running shell knows"
     return "a substitution, which recipectl does not run"
 
 
-class Assignments:
+class Assignments(ABC):
     """Sets the variables of a scope; `lost` is what the next command must name."""
 
     def __init__(self, scope: Scope) -> None:
@@ -30,9 +31,13 @@ class Assignments:
         self.lost: list[str] = []
         self._substituted: set[str] = set()
 
+    @abstractmethod
+    def _make_local(self, name: str) -> bool:
+        """Keep a variable of a function's caller; False in no function, and where this one has its own."""
+
     def declare(self, node: Node) -> None:
         """`export`, `declare`, `readonly`, `local`: variables with attributes."""
-        words, options = Words(self.scope), ""
+        words, options, has_names = Words(self.scope), "", False
         # A shell expands all words before it sets the first variable.
         expanded = [
             words.value(argument.Value) if argument.Naked else self._expanded(argument)
@@ -42,22 +47,36 @@ class Assignments:
             text = value if isinstance(value, str) else ""
             match = ASSIGNMENT.match(text)
             name = match[1] if match else argument.Name.Value if argument.Name else ""
-            if text.startswith("-"):
+            if text.startswith("-") and not has_names:
                 options += text[1:]
             elif not name:
                 self._lose([node.Variant.Value, text], node.line)
-            elif {*options} - {*"xrgap"}:
-                self._declare_other(node, options, name)
-            elif match:
-                self._set(name, Variable(match[2], remarks=tuple(words.remarks)), node.line)
-            elif isinstance(value, Variable):
-                self._assign(argument, value)
-            elif "a" in options and name not in self.scope.variables:
-                self._set(name, Variable(elements=()), node.line)
-            if name and "n" not in options and (node.Variant.Value == "export" or "x" in options):
-                self._export(name, node.line)
-            if name and (node.Variant.Value == "readonly" or "r" in options):
-                self.scope.readonly_names.add(name)
+            else:
+                given = Variable(match[2], remarks=tuple(words.remarks)) if match else value
+                self._declare_one(node, options, name, argument, given)
+                has_names = True
+
+    def _declare_one(
+        self, node: Node, options: str, name: str, argument: Node, value: str | Variable
+    ) -> None:
+        is_local = node.Variant.Value in ("local", "declare", "typeset") and "g" not in options
+        if is_local and self._make_local(name):
+            self.scope.variables.pop(name, None)
+            self.scope.not_of_caller.add(name)
+        if {"f", "F"} & {*options}:
+            return  # functions
+        if {*options} - {*"xrgap"}:
+            self._declare_other(node, options, name)
+        elif isinstance(value, Variable) and argument.Name and not argument.Naked:
+            self._assign(argument, value)
+        elif isinstance(value, Variable):
+            self._set(name, value, node.line)
+        elif "a" in options and name not in self.scope.variables:
+            self._set(name, Variable(elements=()), node.line)
+        if "n" not in options and (node.Variant.Value == "export" or "x" in options):
+            self._export(name, node.line)
+        if node.Variant.Value == "readonly" or "r" in options:
+            self.scope.readonly_names.add(name)
 
     def _declare_other(self, node: Node, options: str, name: str) -> None:
         """`export -n`; and integers, references and maps, which have no value here."""
@@ -98,6 +117,8 @@ class Assignments:
             added = replace(added, elements=(before.elements or ()) + added.elements)
         elif node.Append:
             added = replace(added, value=before.value + added.value)
+        elif before.elements is not None and not node.Array:  # a text becomes the first element
+            added = replace(added, value="", elements=(added.value, *before.elements[1:]))
         remarks = (*(before.remarks if node.Append else ()), *added.remarks)
         self._set(name, replace(added, remarks=remarks), node.line)
 

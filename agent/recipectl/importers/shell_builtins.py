@@ -38,9 +38,15 @@ class Builtins(Assignments, ABC):
         for sign in re.findall(r"(?:^| )([+-])(?:[a-z]*a[a-z]*|[a-z]*o allexport)(?= |\Z)", options):
             self.scope.exports_all = sign == "-"
         if not re.fullmatch(r"([+-]([aeuxvo]+( pipefail| allexport)?|-)( |\Z))*", options):
-            self._lose(words, line)
+            self._lose_option(words, line)
         if "--" in words:
             self.scope.arguments, self.scope.shifted = tuple(words[words.index("--") + 1 :]), 0
+
+    def _lose_option(self, words: list[str], line: int) -> None:
+        if all(word[:1] in ("-", "+") for word in words[1:]):
+            self.lose_from_here(f"line {line}: `{' '.join(words)}`, which changes what the shell does")
+        else:
+            self._lose(words, line)
 
     def _run_source(self, words: list[str], line: int) -> None:
         file = words[1] if len(words) > 1 else ""

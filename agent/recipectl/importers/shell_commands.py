@@ -1,7 +1,7 @@
 """The simple commands of a shell: assignments, builtins, and the programs that it runs."""
 
 import re
-from abc import ABC
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from copy import deepcopy
 
@@ -12,7 +12,6 @@ from recipectl.importers.draft import UNKNOWN_VALUE, host_variable
 from recipectl.importers.lines import by_line
 from recipectl.importers.programs import runs_engine
 from recipectl.importers.shell_builtins import Builtins
-from recipectl.importers.shell_functions import Function, with_called
 from recipectl.importers.shell_programs import (
     changes_a_process,
     files_of_tee,
@@ -22,8 +21,8 @@ from recipectl.importers.shell_programs import (
     runs_its_input,
     sets_gpus_up,
 )
-from recipectl.importers.shell_scope import Scope, Variable
-from recipectl.importers.shell_syntax import Node
+from recipectl.importers.shell_scope import Function, Scope, Variable
+from recipectl.importers.shell_syntax import Node, is_parameter
 from recipectl.importers.shell_words import Words
 from recipectl.importers.unwrapping import unwrapped
 
@@ -31,14 +30,6 @@ from recipectl.importers.unwrapping import unwrapped
 _KILLERS = ("kill", "pkill", "killall", "fuser")
 # The text of a `trap` that begins so runs no engine, whatever it names.
 _ENDS = re.compile(r"(-- )?(pkill|pgrep|kill|killall|echo|printf|grep)\b")
-
-
-def _is_parameter(word: Node, *names: str) -> bool:
-    """Whether a word is one of some parameters alone, `$$` or `"$!"`."""
-    parts = word.Parts or []
-    parts = (parts[0].Parts or []) if len(parts) == 1 and parts[0].Type == "DblQuoted" else parts
-    is_variable = len(parts) == 1 and parts[0].Type == "ParamExp"
-    return is_variable and parts[0].Param.Value in names
 
 
 class SimpleCommands(Builtins, ABC):
@@ -60,7 +51,10 @@ class SimpleCommands(Builtins, ABC):
         self.scope = deepcopy(outer) if fields else outer
         lost = [*self.lost]
         for item in node.Assigns or ():
-            self._assign(item, self._expanded(item))
+            added = self._expanded(item)
+            if fields and not item.Append:  # a variable of its own, whatever the script's is
+                self.scope.variables.pop(item.Name.Value, None)
+            self._assign(item, added)
         inner, self.scope = self.scope, outer
         self.lost = lost if fields else self.lost  # `IFS= read` changes nothing for others
         name = fields[0] if fields else ""
@@ -68,14 +62,14 @@ class SimpleCommands(Builtins, ABC):
             self.waits.append(f"line {node.line}: `{' '.join(fields)}`, after which it started")
         self.follows_kill = name in _KILLERS
         if name in self.functions:
-            self._call_function(fields, node.line)
+            self._call_function(node, words, fields, inner)
         elif name in self.BUILTINS and fields[1:2] != ["run"]:  # `conda run`
             self.lost += words.remarks if name in ("set", "eval") else []
             self.is_assigned = bool(node.Assigns)
             self.BUILTINS[name](self, fields, node.line)
         elif name and not self._changes_another(node, fields) and has_effect(fields):
             names = inner.exported_names | {item.Name.Value for item in node.Assigns or ()}
-            self._add_command(fields, inner, names, words.remarks, words.reasons, node.line)
+            self._add_command(fields, inner, names, words.remarks, words.reasons, node)
 
     def _changes_another(self, node: Node, words: list[str]) -> bool:
         """True for a command that is not a program of its own; what it changes is named."""
@@ -84,16 +78,16 @@ class SimpleCommands(Builtins, ABC):
             return True  # its redirections count
         if words[:2] == ["exec", "exec"]:
             self._lose(words, node.line)
-        elif _is_parameter(node.Args[0], "0") and "0" not in self.scope.variables:
+        elif is_parameter(node.Args[0], "0") and "0" not in self.scope.variables:
             self.lost.append(f"{place}: `$0`, which starts this script again")
         elif words[0] == "trap" and holds_engine(text := " ".join(words[1:])) and not _ENDS.match(text):
             self.commands.append(refused(node.line, "the text of `trap` runs an engine; write it out"))
         elif sets_gpus_up(words):
             self.lost.append(f"{place}: `{' '.join(words)}`, which sets the GPUs up; do that at boot")
-        elif changes_a_process(words) and _is_parameter(node.Args[-1], "$", "BASHPID"):
+        elif changes_a_process(words) and is_parameter(node.Args[-1], "$", "BASHPID"):
             shown = " ".join((*words[:-1], "$$"))
             self.lose_from_here(f"{place}: `{shown}`, for what follows; see `service:`")
-        elif changes_a_process(words) and any(_is_parameter(word, "!") for word in node.Args):
+        elif changes_a_process(words) and any(is_parameter(word, "!") for word in node.Args):
             shown = " ".join("$!" if UNKNOWN_VALUE in word else word for word in words)
             lost = self.in_background.not_carried_over if self.in_background else self.lost
             lost.append(f"{place}: `{shown}`; see `service:`")
@@ -101,20 +95,9 @@ class SimpleCommands(Builtins, ABC):
             return False
         return True
 
-    def _call_function(self, words: list[str], line: int) -> None:
-        """A function's variables are unknown afterwards; what else it changes, or runs, is named."""
-        function = with_called(words[0], self.functions)
-        self.scope.forget(function.variables, f"in the function `{words[0]}`", line)
-        self.scope.exported_names |= function.exported
-        self.scope.has_unknown_variables |= function.sets_unknown_variables
-        if function.ends:
-            self.scope.ended = line
-        if function.effects:
-            effects = ", ".join(function.effects)
-            self.lose_from_here(f"line {line}: the function `{words[0]}`, which changes {effects}")
-        if any(runs_engine(words[index:]) for index in range(len(words))):
-            reason = f"the function `{words[0]}` runs its words"
-            self.commands.append(refused(line, f"{reason}; write the command without it"))
+    @abstractmethod
+    def _call_function(self, node: Node, words: Words, fields: list[str], inner: Scope) -> None:
+        """Follow a function of the script; `inner` is the scope with the assignments before it."""
 
     def refuse_of_zsh(self, node: Node, commands: list[Command]) -> None:
         """Refuse what zsh expands in another way: it does not split `$NAME`, and `$ARRAY` is all of it."""
@@ -127,8 +110,9 @@ class SimpleCommands(Builtins, ABC):
                     command.refuse(f"line {node.line}", reason)
 
     def _add_command(
-        self, words: list[str], scope: Scope, names: set[str], remarks: list[str], why: list[str], line: int
+        self, words: list[str], scope: Scope, names: set[str], remarks: list[str], why: list[str], node: Node
     ) -> None:
+        line = node.line
         variables = {name: scope.variables[name] for name in sorted(names) if name in scope.variables}
         environment = {
             name: variable.value for name, variable in variables.items() if variable.elements is None
@@ -157,6 +141,7 @@ class SimpleCommands(Builtins, ABC):
                 branches=dict(self.scope.alternatives),
                 not_carried_over=by_line((*scope.lost, *self.lost, *lost)),
                 place=f"line {line}",
+                column=int(node.Pos.Col),
                 service=dict(scope.service),
                 secrets=secrets,
                 places=dict(scope.places),
@@ -168,7 +153,8 @@ class SimpleCommands(Builtins, ABC):
         if any(UNKNOWN_VALUE in word for word in without_secrets(words)):
             self.commands[-1].refuse_unknown(why)
         self.lost = []
-        self.scope.ended = line if words[0] == "exec" else self.scope.ended
+        if words[0] == "exec":
+            self.scope.ended, self.scope.ends_script = line, True
 
     # ── pipes and files
 

@@ -30,6 +30,7 @@ class ControlFlow(SimpleCommands, ABC):
     def __init__(self, scope: Scope) -> None:
         super().__init__(scope)
         self._numbers = count(1)  # a number for each statement of several parts
+        self._returning: set[int] = set()  # those that may return from a function
 
     @abstractmethod
     def _statement(self, statement: Node) -> None:
@@ -82,6 +83,8 @@ class ControlFlow(SimpleCommands, ABC):
         self.scope.alternatives = {**outer, statement: number}
         after = self._apart(nodes, condition=condition)
         # What follows a part that ends the script runs instead of it.
+        if after.ended is not None and not after.ends_script:
+            self._returning.add(statement)
         self.scope.alternatives = outer if after.ended is None else {**outer, statement: _ELSE}
         return after
 

@@ -35,13 +35,20 @@ class Parameters:
 
     def _argument(self, name: str) -> Variable | None:
         """An argument that the script is known to be given, all of them, or their number."""
-        arguments = (self.scope.arguments or ())[self.scope.shifted :]
-        if name == "#" and self.scope.arguments is not None:
-            return Variable(str(len(arguments)) if all(map(is_known, arguments)) else UNKNOWN_VALUE)
-        if name in ("@", "*") and self.scope.arguments is not None:
-            return Variable(elements=arguments)
+        every, remarks = self.scope.arguments, self.scope.arguments_remarks
+        if every is None:
+            return None
+        arguments = every[self.scope.shifted :]
+        is_open = UNKNOWN_VALUE in "".join(every)  # it may be any number of words
+        if name == "#":
+            return Variable(str(len(arguments)) if all(map(is_known, every)) else UNKNOWN_VALUE)
+        if name in ("@", "*"):
+            elements = (*arguments, UNKNOWN_VALUE) if is_open else arguments
+            return Variable(elements=elements, remarks=remarks)
         number = int(name) if re.fullmatch("[1-9][0-9]{0,5}", name) else 0
-        return Variable(arguments[number - 1]) if 0 < number <= len(arguments) else None
+        if number and UNKNOWN_VALUE in "".join(every[: self.scope.shifted + number]):
+            return Variable(UNKNOWN_VALUE, remarks=remarks)
+        return Variable(arguments[number - 1], remarks=remarks) if 0 < number <= len(arguments) else None
 
     def _untold(self, node: Node, name: str) -> Variable | None:
         """The value in a test of what the script's caller could give."""
@@ -100,7 +107,8 @@ class Parameters:
         """What the caller gives to the script: an argument, or a variable of its environment."""
         self._note_secret(node, name)
         is_argument = re.fullmatch("[0-9]{1,6}", name)
-        if self._is_missing(name):
+        is_unset = name in self.scope.not_of_caller and not self.scope.has_unknown_variables
+        if is_unset or self._is_missing(name):
             return ""
         text = host_variable(f"ARG{int(name) + self.scope.shifted}" if is_argument else name)
         self.scope.of_caller[text] = name

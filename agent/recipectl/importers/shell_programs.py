@@ -132,6 +132,8 @@ def limits(words: list[str]) -> dict[str, str]:
 
 def what_it_is(words: list[str]) -> str:
     """What is said of a program that is left out."""
+    if UNKNOWN_VALUE in words[0]:
+        return "whose program only a shell knows"
     program = words[1:2] if program_name(words) in SHELLS else words[:1]
     is_own = words[0].startswith(("./", "../", "~")) or ("/" in words[0] and not _OF_SYSTEM.match(words[0]))
     script = next((word for word in program if word.endswith((".sh", ".bash")) or is_own), "")

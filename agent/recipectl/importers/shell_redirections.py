@@ -39,7 +39,9 @@ def check(redirection: Node, word: str, commands: list[Command]) -> None:
     if word == "/dev/null" or (is_output and (not is_number or word in ("1", "2", "-"))):
         return
     shown = "<<<…" if operator == "<<<" else f"{operator}{word}"
-    remedy = f"fill in `<{word}>`" if operator == "<" else f"it has `{shown}`; remove that"
+    is_placeholder = operator == "<" and re.match(r"\w", word)
+    has = "reads" if operator.startswith("<") else "has"
+    remedy = f"fill in `<{word}>`" if is_placeholder else f"it {has} `{shown}`; remove that"
     for command in commands:
         if operator.startswith("<<") and runs_its_input(command.words):
             inputs = redirection.Hdoc.texts("Lit") if redirection.Hdoc else [word]

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from recipectl.importers.draft import UNKNOWN_VALUE, VARIABLE_START
+from recipectl.importers.shell_syntax import Node
 
 # What engines, and the hub's and S3's libraries in them, read from the environment of the script's caller.
 READ_BY_ENGINES = re.compile(
@@ -32,6 +33,15 @@ class Variable:
 
 
 @dataclass
+class Function:
+    """A function as it is declared; one under a condition may be another, or none, when it is called."""
+
+    node: Node
+    is_certain: bool
+    is_called: bool = False
+
+
+@dataclass
 class Scope:
     """What a subshell gets from its parent; a change in the subshell does not reach the parent."""
 
@@ -51,7 +61,8 @@ class Scope:
     set_names: set[str] = field(default_factory=set)  # since this scope began
     not_of_caller: set[str] = field(default_factory=set)  # what `unset` has removed
     exports_all: bool = False  # `set -a`
-    arguments: tuple[str, ...] | None = None  # of the script; None where only its caller knows them
+    arguments: tuple[str, ...] | None = None  # None where only the script's caller knows them
+    arguments_remarks: tuple[str, ...] = ()  # what must be said of them
     shifted: int = 0  # arguments that `shift` has taken
     folder: str | None = None
     venv: str | None = None
@@ -59,7 +70,7 @@ class Scope:
     ended: int | None = None  # the line that ends the shell
     script_folder: str | None = None  # where the script's file is
     is_zsh: bool = False
-    is_repeated: bool = False  # in a loop or a function: its values are those of another time
+    is_repeated: bool = False  # in a loop: its values are those of another time
     has_other_patterns: bool = False  # `shopt -s nocasematch` or `extglob`
     conda_folder: str | None = None
     conda_environment: str | None = None

@@ -84,6 +84,14 @@ def word_of_arithmetic(word: Node) -> Node:
     return word_of(part.Value, part) if is_name else word
 
 
+def is_parameter(word: Node, *names: str) -> bool:
+    """Whether a word is one of some parameters alone, `$$` or `"$!"`."""
+    parts = word.Parts or []
+    parts = (parts[0].Parts or []) if len(parts) == 1 and parts[0].Type == "DblQuoted" else parts
+    is_plain = len(parts) == 1 and parts[0].Type == "ParamExp" and not (parts[0].Exp or parts[0].Slice)
+    return is_plain and parts[0].Param.Value in names
+
+
 def all_elements(node: Node) -> str:
     """`@` or `*` of `${NAME[@]}`, `$@` and the like; "" of any other expansion."""
     if node.Type != "ParamExp":

@@ -1,6 +1,8 @@
 """The words of a shell's command: quotes, variables, arrays and defaults, as bash expands them."""
 
 import re
+from dataclasses import replace
+from fnmatch import fnmatchcase
 
 from recipectl.compiler.secrets import has_secret
 from recipectl.errors import UsageError
@@ -10,7 +12,7 @@ from recipectl.importers.secret_names import is_likely_secret
 from recipectl.importers.shell_arithmetic import result
 from recipectl.importers.shell_parameters import Parameters
 from recipectl.importers.shell_quotes import ansi_text
-from recipectl.importers.shell_scope import Scope, Variable
+from recipectl.importers.shell_scope import Scope, Variable, is_known
 from recipectl.importers.shell_substitutions import known_text
 from recipectl.importers.shell_syntax import Node, all_elements
 
@@ -151,15 +153,15 @@ class Words(Parameters):
     def _parameter(self, node: Node, *, splits: bool) -> str:
         """The value of `$NAME`, `${NAME}`, `${NAME[@]}` or `${NAME:-default}`."""
         name = str(node.Param.Value)
-        # `"${@:2}"` as a word of its own
-        is_rest = name in "@*" and self.scope.arguments is None and not self.is_value
-        is_some_arguments = is_rest and node.Slice and not node.Slice.Length
-        is_part = node.Slice and not is_some_arguments
+        first = self._first_of_slice(node) if node.Slice and name in "@*" else 0
+        is_part = node.Slice and not first
         if any((node.Excl, node.Length, is_part, node.Repl, node.Names, node.NestedParam)):
             return self._count(node, name) or self.unknown(
                 node, f"the value of `${{{name}}}` here is for a shell to find"
             )
         variable = self._known(node, name)
+        if variable and variable.elements and first and UNKNOWN_VALUE not in variable.text:
+            variable = replace(variable, elements=variable.elements[first - 1 :])
         if variable and UNKNOWN_VALUE in variable.text:
             # Not in front: the place of a refusal is the command's own.
             self.reasons += (re.sub(r"^(line \d+): (.*)", r"\2 (\1)", text) for text in variable.remarks)
@@ -177,11 +179,17 @@ class Words(Parameters):
                 return ""
             return self.unknown(node, f"the value of `${name}` here is for a shell to find")
         if node.Exp:
-            return self._with_operator(node, name, variable, splits=splits)
+            return self._with_operation(node, name, variable, splits=splits)
         if variable is None:
             return self._from_caller(node, name)
         value = variable.value if variable.elements is None else (*variable.elements, "")[0]
         return self._split(node, value, splits=splits)
+
+    def _first_of_slice(self, node: Node) -> int:
+        """The number of the first argument in `"${@:2}"`; 0 where it is not known, or not all of the rest."""
+        if node.Slice.Length or (self.scope.arguments is None and self.is_value):
+            return 0
+        return max(0, result(node.Slice.Offset, self._number) or 0)
 
     def _operand(self, word: Node, *, splits: bool) -> str:
         """The text after an operator, which is split at the blanks that are outside quotes."""
@@ -191,6 +199,12 @@ class Words(Parameters):
             is_split = splits and part.Type == "Lit"
             texts.append(re.sub(r"[ \t\n]+", _FIELD_END, text) if is_split else text)
         return "".join(texts)
+
+    def _with_operation(self, node: Node, name: str, variable: Variable | None, *, splits: bool) -> str:
+        rest = _without(variable, node)
+        if rest is None:
+            return self._with_operator(node, name, variable, splits=splits)
+        return self._split(node, rest, splits=splits)
 
     def _with_operator(self, node: Node, name: str, variable: Variable | None, *, splits: bool) -> str:
         """`${NAME:-default}`, `${NAME:=default}`, `${NAME:?…}`, and `${NAME:+…}` of what the script sets."""
@@ -238,3 +252,21 @@ def _plain(text: str) -> str:
 
 def _unescaped(text: str, replacement: str) -> str:
     return re.sub(r"\\(.)", replacement, text, flags=re.S)
+
+
+def _without(variable: Variable | None, node: Node) -> str | None:
+    """`${NAME##*/}` and the like: a known text without what a plain pattern matches; else None."""
+    operator = str(node.Exp.Op)
+    parts = node.Exp.Word.Parts if node.Exp.Word else []
+    pattern = "".join(str(part.Value) if part.Type == "Lit" else "[" for part in parts)
+    if operator not in ("#", "##", "%", "%%") or re.search(r"[\[\\~]", pattern):
+        return None
+    if variable is None or variable.elements is not None or not is_known(variable.value):
+        return None
+    text = variable.value
+    lengths = range(len(text), -1, -1) if len(operator) == 2 else range(len(text) + 1)
+    if operator.startswith("#"):
+        cuts = ((text[:length], text[length:]) for length in lengths)
+    else:
+        cuts = ((text[len(text) - length :], text[: len(text) - length]) for length in lengths)
+    return next((rest for part, rest in cuts if fnmatchcase(part, pattern)), text)

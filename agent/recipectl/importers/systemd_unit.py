@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from recipectl.errors import RecipectlError, UsageError
-from recipectl.importers.command import SHELLS, Command, program_shown, script_in, template_in
+from recipectl.importers.command import READS_PROFILE, SHELLS, Command, program_shown, script_in, template_in
 from recipectl.importers.draft import (
     AS_IT_RUNS,
     VARIABLE_START,
@@ -33,6 +33,7 @@ from recipectl.importers.unit_text import (
     placed_settings,
     with_own_folders,
     without_specifiers,
+    words_without_specifiers,
 )
 from recipectl.importers.unwrapping import unwrapped
 from recipectl.importers.variables import keep_cache, read_variables
@@ -80,7 +81,9 @@ def draft(text: str, name: str, source: str, drop_ins: Mapping[str, str] = Mappi
     own_user = result.fields.get("user", "root")  # of `sudo -u` in ExecStart=
     client = unwrapped(command).words
     is_of_docker = "docker" in program_name(client) and runs_container(client)
-    set_keys(result, unit_settings, name, is_of_docker=is_of_docker)
+    in_unit = any(word in ("--cgroups=split", "--cgroups=disabled") for word in client)
+    starter = "docker" if is_of_docker else "podman" if runs_container(client) and not in_unit else ""
+    set_keys(result, unit_settings, name, client=starter)
     settings = {setting.name: setting.value for setting in unit_settings if not is_ignored(setting)}
     if own_user != "root":
         result.fields["user"] = settings["User"] = own_user
@@ -130,14 +133,14 @@ def environment_of(
     environment: dict[str, str] = {}
     for setting in _without_removed(unit_settings, "Environment"):
         with at(setting.place, lost):
-            words = quoting.split(without_specifiers(setting.value, name, lost))
+            words = words_without_specifiers(setting.value, name, lost)
         pairs = [word.partition("=") for word in words]
-        environment |= {variable: text for variable, equals, text in pairs if equals}
+        environment |= {variable: text for variable, equals, text in pairs if variable and equals}
         folders = [part for variable, _, text in pairs if variable != "PATH" for part in text.split(":")]
         for folder in filter(_VARIABLE.fullmatch, folders):
             fault = f"`{folder}`, which systemd does not expand in Environment=, stays as it is"
             lost.append(placed(f"{fault}; remove it", setting.place))
-        if strays := [variable for variable, equals, _ in pairs if not equals]:
+        if strays := ["".join(pair) for pair in pairs if not (pair[0] and pair[1])]:
             shown = ", ".join(f"`{redacted(stray)}`" for stray in strays)
             fault = f"{shown} of Environment=, no assignment, which systemd ignores"
             lost.append(placed(fault, setting.place))
@@ -200,9 +203,11 @@ def _command(
     """The command of one ExecStart=; UsageError when its shell runs no engine."""
     command_line = line.lstrip("-@:+!|")
     prefix = line.removesuffix(command_line)
-    words = list(quoting.split(without_specifiers(command_line, name, lost)))
+    words = words_without_specifiers(command_line, name, lost)
     if {"+", "!"} & {*prefix}:
         lost.append(f"the prefix `{prefix}` of ExecStart=, which ran it with privileges")
+    if "|" in prefix:
+        lost.append(f"the prefix `|` of ExecStart=: it ran in the login shell of its user; {READS_PROFILE}")
     if "-" in prefix:
         lost.append("the prefix `-` of ExecStart=: systemd did not count a crash as a failure")
     if "@" in prefix:

@@ -16,7 +16,7 @@ from recipectl.systemd.directives import directives
 # Settings that every compiled unit has in its own way, or that the functions below read.
 _COMPILED = frozenset(
     """
-    Type Restart ExecStart NotifyAccess LimitMEMLOCK Description Documentation User Environment
+    Type Restart ExecStart NotifyAccess Description Documentation User Environment
     EnvironmentFile TimeoutStartSec
     """.split()  # noqa: SIM905  (a list one can read)
 )
@@ -34,15 +34,31 @@ _DEFAULT_VALUES = {
     "SendSIGKILL": frozenset(("yes", "true", "on", "1")),
     "RestartSec": frozenset(("10", "10s")),
     "TasksMax": frozenset(("infinity",)),
+    "LimitMEMLOCK": frozenset(("infinity", "infinity:infinity")),
+    "LimitNOFILE": frozenset(("1048576",)),
 }
+_ORDERS = ("After", "Before", "Wants")  # lists that an empty value does not end (systemd.unit(5))
+# Of these the last one counts, whatever those before it say.
+_ONCE = re.compile(
+    r"Type|User|Group|Restart(Sec)?|Timeout\w+|Kill(Signal|Mode)|SendSIG\w+|DynamicUser|TasksMax|Limit\w+|Nice"
+    r"|Memory\w+|CPU(Quota|Weight)|Standard(Output|Error)|OOM\w+|UMask|Slice|WorkingDirectory|StartLimit\w+"
+)
 _CONTAINER_ENGINE = re.compile(r"(docker|containerd|podman)\.(service|socket)")
 _TIDIES_CONTAINERS = re.compile(r"[-+!@:]*(\S*/)?(docker|podman) (rm|stop|kill|pull)\b")
-_OF_CLIENT = ("User", "Group", "SupplementaryGroups")
+# What a unit of Docker's client means for the engine too; its other settings bound the client alone.
+_NOT_OF_CLIENT = re.compile(
+    r"Exec\w+|Restart\w*|Start\w+|Timeout\w+|Type|Kill\w+|SendSIG\w+|RemainAfterExit|\w*Environment\w*|Standard\w+"
+    r"|Syslog\w+|Log\w+|Notify\w+|PIDFile|Watchdog\w+|Success\w+|Failure\w+|RuntimeMaxSec|GuessMainPID|Delegate"
+)
+# podman's container is in a control group of its own, but for `--cgroups=split`.
+_OF_CGROUP = re.compile(
+    r"Memory(?!Deny)\w+|CPU(Quota|Weight|Shares)\w*|Startup\w+|Tasks\w+|IO(Weight|Read|Write|Device)\w+|Allowed\w+"
+    r"|IPA\w+|Device\w+"
+)
 _AT_BOOT = {"multi-user.target", "default.target", "graphical.target", "network-online.target"}
 # systemd still takes these of [Unit] in [Service].
 _IN_SERVICE_TOO = ("StartLimitBurst", "StartLimitAction", "FailureAction", "RebootArgument")
 _EARLIER_NAMES = {"StartLimitInterval": "StartLimitIntervalSec", "MemoryLimit": "MemoryMax"}
-_COMPILED_LIMIT_NOFILE = 1048576
 
 
 def set_keys(
@@ -51,12 +67,12 @@ def set_keys(
     name: str,
     *,
     waits: bool = False,
-    is_of_docker: bool = False,
+    client: str = "",
 ) -> None:
     """Set the fields for the settings of a service; settings without a field go to `service:`.
 
-    `waits` is true for a unit that is started only once its engine is ready. The service of a container of
-    Docker runs Docker's client, not the engine.
+    `waits` is true for a unit that is started only once its engine is ready. `client` is the program of
+    a unit that starts a container outside itself: docker, or podman.
     """
     service: dict[str, list[str]] = {}
     users = [setting.value for setting in unit_settings if setting.name == "User"]
@@ -68,12 +84,14 @@ def set_keys(
     is_container = not starts or bool(re.search(r"(docker|podman|nerdctl)\b.* run ", starts[-1], re.S))
     # Group= last: it becomes one of SupplementaryGroups=, which an empty value does not remove.
     parts = [part for whole in unit_settings for part in _parts(whole, is_container=is_container)]
+    last = {part.name: part for part in parts}
+    parts = [part for part in parts if not _ONCE.fullmatch(part.name) or part is last[part.name]]
     parts.sort(key=lambda part: part.name == "Group")
     places = {setting.name: setting.place for setting in parts}
     for setting in parts:
         # The unit's own limit wins over that of `docker stop`.
         own_service = {} if "TimeoutStopSec" in places else service
-        if is_container and _take_of_container(draft, own_service, setting, is_of_docker=is_of_docker):
+        if is_container and _take_of_container(draft, own_service, setting, client):
             continue
         if setting.name == "Group" and setting.value in users[-1:]:
             continue  # the unit has the group of its user
@@ -101,12 +119,17 @@ def set_keys(
 
 
 def _take_of_container(
-    draft: Draft, service: dict[str, list[str]], setting: PlacedSetting, *, is_of_docker: bool
+    draft: Draft, service: dict[str, list[str]], setting: PlacedSetting, client: str
 ) -> bool:
     """Whether a setting belongs to a container, or to its client; what it means for the engine is taken."""
-    if is_of_docker and setting.name in _OF_CLIENT and setting.value:
-        fault = f"{setting.name}={setting.value} of Docker's client; the engine ran in the container"
-        draft.not_carried_over.append(placed(f"{fault}, see `user:`", setting.place))
+    of_docker = client == "docker" and not _NOT_OF_CLIENT.fullmatch(setting.name)
+    if setting.section == "Service" and (of_docker or (client and _OF_CGROUP.fullmatch(setting.name))):
+        fault = (
+            f"{setting.name}={setting.value} of {client.title()}'s client; the engine ran in the container"
+        )
+        key = "user" if setting.name in ("User", "Group", "SupplementaryGroups") else "service"
+        if setting.value and setting.name != "WorkingDirectory":
+            draft.not_carried_over.append(placed(f"{fault}, see `{key}:`", setting.place))
         return True
     if not (setting.name.startswith("Exec") and _TIDIES_CONTAINERS.match(setting.value)):
         return False
@@ -202,7 +225,6 @@ def _set_start_timeout(draft: Draft, value: str) -> None:
 def _add_to_service(draft: Draft, service: dict[str, list[str]], setting: PlacedSetting, name: str) -> None:
     section, key, value, _ = setting
     key = _EARLIER_NAMES.get(key, key)
-    is_low_limit = key == "LimitNOFILE" and value.isdigit() and int(value) <= _COMPILED_LIMIT_NOFILE
     if key == "Group" and value:
         draft.not_carried_over.append(
             f"Group={value}: the engine is in this group, and its files have the group of its user"
@@ -212,7 +234,7 @@ def _add_to_service(draft: Draft, service: dict[str, list[str]], setting: Placed
         value = " ".join(word for word in value.split() if word not in _DEFAULT_VALUES[key])
         if not value:
             return
-    elif key in _COMPILED or is_low_limit:
+    elif key in _COMPILED or (key in _ORDERS and not value):
         return
     if not value:
         service.pop(key, None)

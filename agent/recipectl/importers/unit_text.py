@@ -24,7 +24,7 @@ def without_specifiers(text: str, name: str, not_carried_over: list[str]) -> str
     values = {"%": "%", "n": f"{name}.service", "N": name, "p": prefix, "t": "/run", "S": "/var/lib"}
     values |= {"C": "/var/cache", "E": "/etc", "L": "/var/log", "T": "/tmp", "V": "/var/tmp"}  # noqa: S108  (read)
     values["i"] = instance or host_variable("INSTANCE")
-    values["I"] = instance.replace("-", "/") or host_variable("INSTANCE")
+    values["I"] = _unescaped(instance) or host_variable("INSTANCE")
     host_names = {"h": "HOME", "H": "HOSTNAME", "u": "USER", "U": "UID"}
     values |= {letter: host_variable(variable) for letter, variable in host_names.items()}
 
@@ -34,6 +34,17 @@ def without_specifiers(text: str, name: str, not_carried_over: list[str]) -> str
         return values.get(match[1], match[0])
 
     return re.sub(r"%([A-Za-z%])", value, text)
+
+
+def words_without_specifiers(text: str, name: str, not_carried_over: list[str]) -> list[str]:
+    """The words of a setting: systemd replaces specifiers after it has unquoted (load-fragment.c)."""
+    return [without_specifiers(word, name, not_carried_over) for word in quoting.split(text)]
+
+
+def _unescaped(instance: str) -> str:
+    """What systemd-escape(1) was given."""
+    text = re.sub(r"\\x([0-9a-f]{2})", lambda match: chr(int(match[1], 16)), instance.replace("-", "/"))
+    return text.encode("latin-1", "replace").decode(errors="replace") if "\\x" in instance else text
 
 
 def is_of_user(settings: Sequence["PlacedSetting"], source: str) -> bool:
@@ -114,9 +125,12 @@ def placed_settings(text: str, lost: list[str], drop_in: str = "") -> list[Place
     for line, setting in settings_with_lines(text):
         if not setting.name.startswith("Exec"):
             _refuse_template(setting.value, f"line {line}{ending}", setting.name)
-        if not re.search(r"\s#", setting.value) or _OF_TEXT.match(setting.name):
+        comment = re.search(r"\s([#;])", setting.value)
+        if not comment or _OF_TEXT.match(setting.name):
             settings.append(PlacedSetting(*setting, f"line {line}{ending}"))
             continue
-        fault = f"{setting.name}={redacted(setting.value)}: in systemd, `#` begins no comment there"
+        fault = (
+            f"{setting.name}={redacted(setting.value)}: in systemd, `{comment[1]}` begins no comment there"
+        )
         lost.append(placed(f"{fault}; write the comment above it", f"line {line}{ending}"))
     return settings

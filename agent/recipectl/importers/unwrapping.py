@@ -223,6 +223,9 @@ def _take_settings(command: Command, wrapper: list[str]) -> None:
     if program_name(wrapper) == "systemd-run" and "--scope" not in wrapper:
         # The service manager starts it: nothing of the caller is left.
         command.environment, command.secrets, command.service = {}, {}, {}
+        if not {"-d", "--same-dir"} & {*wrapper}:
+            command.folder = host_variable("HOME") if "--user" in wrapper else "/"
+            command.places.pop("cd", None)
     unit_settings = _added(unit_settings, command, program_name(wrapper))
     for name, value in unit_settings:
         if name == "Environment":
