@@ -13,7 +13,7 @@ import pytest
 
 from recipectl.fleet import check as checks
 from recipectl.fleet.inventory import FleetHost
-from recipectl.fleet.remote import Answer, Model
+from recipectl.fleet.remote import HostModels, Model
 from recipectl.fleet.versions import compare
 
 ROOT = Path(__file__).parents[1]
@@ -212,7 +212,7 @@ def test_the_name_of_a_hosts_model_begins_no_line(name: str) -> None:
 
 def deviations(*models: Model) -> list[str]:
     """What is told of hosts gpu1, gpu2 and so on, each with one model."""
-    answers = [Answer(f"gpu{index}", (each,)) for index, each in enumerate(models, 1)]
+    answers = [HostModels(f"gpu{index}", (each,)) for index, each in enumerate(models, 1)]
     return [str(deviation) for deviation in compare(answers).between]
 
 

@@ -26,12 +26,12 @@ HOUSE = {
                  "service_settings", "helper_commands", "companions", "lint", "lifetimes", "unit_text", "units", "secret_files", "model_config", "preflight", "pipeline", "cache"),
     "converge": ("values", "differences", "copies", "situation", "plan", "records", "holds", "survey", "apply"),
     "fleet": ("inventory", "between", "check", "remote", "versions"),
-    "gateway": ("routes", "configuration", "host", "certificate", "compile", "converge"),
+    "gateway": ("routes", "configuration", "engine_keys", "host", "certificate", "compile", "converge"),
     "audit": ("edits", "drift", "versions", "equipment", "checks"),
     "venvs": ("request", "uv", "verify", "verified", "create", "inventory"),
     "upgrades": ("target", "edits", "steps", "questions", "progress", "prepare", "back", "run"),
     "importers": (),
-    "cli": ("terminal", "names", "options", "explanation", "beside", "failures", "sockets", "jobs", "boot", "listing", "query", "gateway", "show", "decision", "converge", "removal", "fidelity", "doctor", "import_output", "import_sources", "imports", "edit", "venv", "upgrading", "preview", "upgrade", "setup", "fleet", "version"),
+    "cli": ("terminal", "names", "options", "explanation", "beside", "failures", "sockets", "jobs", "boot", "listing", "query", "gateway", "show", "decision", "converge", "removal", "fidelity", "doctor", "import_output", "import_sources", "imports", "edit", "venv", "upgrade_unit", "preview", "upgrade", "setup", "fleet", "version"),
 }  # fmt: skip
 ORDER = [name for room, files in HOUSE.items() for name in (room, *(f"{room}.{file}" for file in files))]
 # Programs of their own: they print, and exit.

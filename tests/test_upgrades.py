@@ -18,7 +18,7 @@ from recipectl.converge import holds, records
 from recipectl.converge.records import Before, Edit, Record
 from recipectl.engines import compare
 from recipectl.engines.argv import Word
-from recipectl.engines.ask import Answer
+from recipectl.engines.ask import EngineOptions
 from recipectl.engines.options import Option, Options
 from recipectl.errors import RecipectlError, UsageError
 from recipectl.place import Place
@@ -292,9 +292,9 @@ def test_a_record_without_a_recipe_holds_nothing(place: Place) -> None:
     assert holds.held(place) == {}
 
 
-def answer(flags: dict[str, str | None], *, asked: bool = True) -> Answer:
+def answer(flags: dict[str, str | None], *, asked: bool = True) -> EngineOptions:
     options = {name: Option("value", default=default) for name, default in flags.items()}
-    return Answer(Options("1", options), "its parser", asked)
+    return EngineOptions(Options("1", options), "its parser", asked)
 
 
 WORDS = [Word("--port", ("port",)), Word("8001", ("port",))]

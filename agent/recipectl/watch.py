@@ -159,19 +159,20 @@ class Watch:
             self.say_once(f"/metrics answers {answer.status}: only completions tell whether it works")
         return metrics_of(answer.body)
 
-    def completion(self) -> str | None:
-        """One token. An answer that is no failure of the server is well: not every model completes text."""
+    def completion(self, *, may_fail: bool) -> str | None:
+        """One token. A refusal is an answer: a server of embeddings refuses with 500 (llama.cpp)."""
         self.completion_due_sec = time.monotonic() + _COMPLETION_PAUSE_SEC
         body = {"model": self.options.model, "prompt": "a", "max_tokens": 1}
         status = self.engine.ask("/v1/completions", json.dumps(body)).status
         if status in (401, 403):
             self.say_once(f"a completion answers {status}: name the key's file in `secrets:`")
-        return "does not complete one token" if status is None or status >= 500 else None
+        is_well = status is not None and (status < 500 or may_fail)
+        return None if is_well else "does not complete one token"
 
-    def completes(self) -> str | None:
+    def completes(self, *, may_fail: bool = False) -> str | None:
         """`ask: completion`. An engine that is only slow has metrics that move."""
         before = self.metrics()
-        wrong = self.completion()
+        wrong = self.completion(may_fail=may_fail)
         after = self.metrics() if wrong else None
         return None if before and after and before.progress != after.progress else wrong
 
@@ -195,7 +196,7 @@ class Watch:
         due = self.failures or time.monotonic() >= self.completion_due_sec
         if not asking and (moved or not due):
             return None
-        wrong = self.completes()
+        wrong = self.completes(may_fail=True)
         self.answered = frozenset() if wrong else frozenset(clients_now)
         return wrong
 

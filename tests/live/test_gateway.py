@@ -2,8 +2,10 @@
 
 import concurrent.futures
 import contextlib
+import http.client
 import json
 import os
+import pwd
 import re
 import signal
 import socket
@@ -268,6 +270,27 @@ def test_a_key_is_asked_for_and_no_engine_sees_it() -> None:
         ) as stranger:  # its body is not waited for
             stranger.sendall(b"POST " + path + b" HTTP/1.1\r\nHost: x\r\nContent-Length: 50000000\r\n\r\n{")
             assert stranger.recv(4096).startswith(b"HTTP/1.1 401")
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", 8000, timeout=20)) as browser:
+
+        def status(method: str) -> int:
+            browser.request(method, "/v1/models")
+            with browser.getresponse() as answer:
+                answer.read()
+                return answer.status
+
+        assert status("OPTIONS") == 401
+        KEYS.with_name("site.conf").write_text("if ($request_method = OPTIONS) { return 204; }\n")
+        host_file(keys=str(KEYS), include=str(KEYS.with_name("site.conf")))
+        assert recipectl("apply").returncode == 0
+        browser.close()  # the reload closes it, too
+        assert (status("OPTIONS"), status("GET")) == (204, 401)
+    private(KEYS.with_name("swapped.keys"), "sk-abcdefghijklmnopqrst ann\n")
+    host_file(keys=str(KEYS.with_name("swapped.keys")))
+    refused = recipectl("apply").stderr
+    assert "is wrong: a line has a key where its name should be" in refused
+    assert "sk-abc" not in refused
+    host_file(keys=str(KEYS))
+    assert recipectl("apply").returncode == 0
     assert ask("alpha", headers={"Authorization": "Bearer SK-ANN"})[0] == 401
     assert ask("alpha", headers={"Authorization": "Bearer sk-ann"})[0] == 200
     assert ask("alpha", headers={"X-Api-Key": "sk-bob"})[0] == 200
@@ -304,6 +327,50 @@ def test_the_key_of_an_engine_is_added_and_a_wrong_file_of_keys_is_told() -> Non
     assert (wrong.returncode, "line 1 is not `name key`" in wrong.stderr) == (2, True), wrong.stderr
     assert ask("gamma", headers={"Authorization": "Bearer sk-ann"})[0] == 200
     KEYS.unlink(), secret.unlink()
+
+
+def test_a_model_with_a_key_of_its_own_comes_changes_and_goes_without_a_restart() -> None:
+    secret, other = Path("/etc/recipectl/gamma.env"), Path("/etc/recipectl/other.env")
+    (
+        private(KEYS, "ann sk-ann\n"),
+        private(secret, "LLAMA_API_KEY=sk-first\n"),
+        private(other, "LLAMA_API_KEY=sk-other\n"),
+    )
+    host_file(keys=str(KEYS))
+    recipe("alpha", port=18201, autostart=True)
+    assert recipectl("apply").returncode == 0
+    key = {"headers": {"Authorization": "Bearer sk-ann"}}
+    until_listening(8000)
+    started = show_gateway("ExecMainPID")
+    engines = Path("/run/models-gateway/engines.json")
+
+    def changes(**fields: object) -> tuple[int, str, str]:
+        recipe("gamma", port=18203, autostart=True, **fields)
+        done = recipectl("apply")
+        assert recipectl("wait", "alpha", "gamma").returncode == 0
+        return done.returncode, show_gateway("ExecMainPID"), json.loads(engines.read_text()).get(":gamma", "")
+
+    assert changes(secrets={"LLAMA_API_KEY": str(secret)}) == (0, started, "sk-first")
+    assert (ask("gamma", **key)[0], ask("alpha", **key)[0]) == (200, 200)
+    private(secret, "LLAMA_API_KEY=sk-second\n")
+    assert (
+        "other keys of engines' own APIs than their files; run `recipectl apply`"
+        in recipectl("doctor").stdout
+    )
+    assert changes(secrets={"LLAMA_API_KEY": str(secret)}) == (0, started, "sk-second")
+    assert changes(secrets={"LLAMA_API_KEY": str(other)}) == (0, started, "sk-other")
+    assert ask("gamma", **key)[0] == 200
+    status = engines.stat()
+    assert (status.st_mode & 0o777, status.st_uid) == (0o600, pwd.getpwnam("models-gateway").pw_uid)
+    assert recipectl("apply").stdout == ""
+    removed = recipectl("remove", "gamma")
+    assert (removed.returncode, removed.stderr, show_gateway("ExecMainPID")) == (0, "", started)
+    assert (ask("gamma", **key)[0], engines.read_text()) == (404, "{}")
+    Path("/etc/recipectl/recipes/gamma.json").unlink(missing_ok=True)
+    systemctl("restart", "models-gateway.service")
+    until_listening(8000)
+    assert ask("alpha", **key)[0] == 200
+    KEYS.unlink(), secret.unlink(), other.unlink()
 
 
 def test_what_is_wrong_with_one_model_leaves_its_way_and_the_others_in_force() -> None:
@@ -583,7 +650,8 @@ def test_what_needs_a_restart_of_the_gateway_waits_for_one() -> None:
     host_file(keys=str(KEYS))
     applied = recipectl("apply", "--no-restart")
     assert (applied.returncode, applied.stdout, applied.stderr) == (
-        0, "", "left for later: models-gateway.service must be restarted: its unit changed\n"
+        0, "", "left for later: models-gateway.service must be restarted: its unit changed; "
+        "new requests are refused until those that run have ended, a minute at most\n"
     ), applied  # fmt: skip
     assert json.loads(recipectl("diff", "--json", "--no-restart").stdout)["left"][0]["verb"] == "restart"
     assert ask("alpha")[0] == 200

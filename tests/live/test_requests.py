@@ -113,6 +113,39 @@ def test_a_crash_closes_its_own_clients_and_the_next_request_starts_it_again() -
     assert ask(18201) == "ok"
 
 
+def test_requests_that_wait_are_told_by_stop_and_by_status() -> None:
+    slow = script(Path("/opt/slow"), f"import time\ntime.sleep(3)\n{SERVER}")
+    recipe("a", port=18201, binary=slow, on_demand={"idle": "1min"})
+    recipe(
+        "b",
+        port=18202,
+        binary=script(Path("/opt/instant"), SERVER),
+        on_demand={"idle": "1min"},
+        conflicts=["a"],
+    )
+    recipectl("apply")
+    with socket.create_connection(("127.0.0.1", 18201), timeout=120) as waiting:
+        waiting.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        until("a", "ActiveState", "activating")
+        stopped = recipectl("stop", "a")
+        sentence = "requests that waited start model-a.service again; `recipectl stop --socket a` closes them"
+        assert (stopped.returncode, sentence in stopped.stderr) == (0, True), stopped.stderr
+        assert answered(waiting) in ("200", "closed")  # it came before the stop
+    assert ask(18201) == "ok"
+    with socket.create_connection(("127.0.0.1", 18201), timeout=120) as held:
+        held.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert held.recv(100).startswith(b"HTTP/1.1 200")
+        with socket.create_connection(("127.0.0.1", 18202), timeout=120) as waiting:
+            waiting.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            while systemctl("is-active", "model-b-proxy.service") != "activating":
+                pass
+            told = recipectl("status", "b")
+            assert "why:       a request waits until the models that conflict with it are idle" in told.stdout
+            recipectl("stop", "--socket", "b")
+            told = recipectl("status", "b")
+            assert "why:       its socket was stopped, so no request starts it" in told.stdout
+
+
 def test_stop_with_the_socket_is_a_stop_for_good() -> None:
     recipe("a", port=18201, binary=script(Path("/opt/instant"), SERVER), on_demand={"idle": "1min"})
     recipectl("apply")

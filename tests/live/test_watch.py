@@ -153,6 +153,35 @@ http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--por
     assert "does not complete one token (2 of 2)" in watching()
 
 
+def test_a_server_that_refuses_completions_does_not_hang() -> None:
+    """llama.cpp's server with a model of embeddings; its metrics and its answer of 500 have its shapes."""
+    embeddings = """
+import http.server, sys
+METRICS = b"llamacpp:requests_processing 0\\nllamacpp:requests_deferred 0\\nllamacpp:prompt_tokens_total 5\\n"
+REFUSAL = b'{"error":{"code":500,"message":"the current context does not logits computation. skipping","type":"server_error"}}'
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def log_message(self, *_): pass
+    def answer(self, status, body):
+        self.send_response(status); self.send_header("Content-Length", str(len(body))); self.end_headers(); self.wfile.write(body)
+    def do_GET(self): self.answer(200, METRICS if self.path == "/metrics" else b"ok")
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.answer(*(500, REFUSAL) if self.path == "/v1/completions" else (200, b"{}"))
+http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])), Handler).serve_forever()
+"""
+    watch = {"ask": "progress", "every": "1s", "timeout": "2s", "failures": 2}
+    recipe("hangs", binary=script(Path("/opt/embeddings"), embeddings), port=PORT, watch=watch)
+    recipectl("apply")
+    assert recipectl("start", "hangs").returncode == 0
+    pid = show("hangs", "MainPID")
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", PORT, timeout=60)) as client:
+        client.request("POST", "/v1/embeddings", "{}")
+        client.getresponse().read()
+        time.sleep(12)  # the client stays: the watch asks for a token at each look
+    assert (show("hangs", "MainPID"), "does not" in watching()) == (pid, False), watching()
+
+
 def test_a_watch_that_does_not_run_is_told_by_status() -> None:
     serve(extra_args={"metrics": True})
     systemctl("stop", "model-hangs-watch.service")

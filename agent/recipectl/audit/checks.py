@@ -266,7 +266,7 @@ def check_gateway(subject: Subject) -> Iterator[Problem]:
         yield from (on_host("unit", sentence) for sentence in sentences)
     if unit := installed.get(GATEWAY):
         with Manager(user=False) as manager:
-            pid = manager.states((GATEWAY,), brief=True)[0].main_pid
+            pid = manager.state(GATEWAY, brief=True).main_pid
         for file in processes.rotated_secrets(pid, unit.secret_files) if pid else ():
             sentence = "it was changed after the gateway had read it; run `recipectl apply`"
             yield on_host("secret", sentence, file=file)

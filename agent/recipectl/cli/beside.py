@@ -52,6 +52,20 @@ def missing_hosts(place: Place, model: str) -> list[str]:
     return [str(row["host"]) for row in rows if not row["connected"]]
 
 
+def waiting_requests(
+    manager: Manager, states: Sequence[UnitState], units: Sequence[InstalledUnit | None]
+) -> dict[str, str]:
+    """Service of a stopped model on demand -> what a request for it waits for, until its rivals are idle."""
+    proxy_of = {
+        UnitNames.of_service(state.name).proxy: state.name
+        for state, unit in zip(states, units, strict=True)
+        if unit and unit.setting("StopWhenUnneeded") and state.word == "stopped"
+    }
+    proxies = manager.states([*proxy_of], brief=True) if proxy_of else ()
+    reason = "a request waits until the models that conflict with it are idle"
+    return {proxy_of[proxy.name]: reason for proxy in proxies if proxy.active_state == "activating"}
+
+
 def not_running_beside(
     manager: Manager, states: Sequence[UnitState], units: Sequence[InstalledUnit | None]
 ) -> dict[str, list[str]]:

@@ -183,6 +183,8 @@ def _sentence(state: UnitState, unit: InstalledUnit | None) -> str | None:
         return "its unit is masked"
     if state.word == "ready":
         return None
+    if state.active_state == "active" and state.word == "restarting":
+        return "it is being restarted, once the requests that run have ended"
     if state.is_down and (check := _failed_check(state, unit)):
         return f"{check} of its unit is not met"
     again = f" after {state.restarts} crashes, the last time it {how_it_ended(state, unit)}"

@@ -14,7 +14,7 @@ from recipectl.errors import UsageError
 from recipectl.text import names_in_words, natural
 
 if TYPE_CHECKING:
-    from recipectl.fleet.remote import Answer
+    from recipectl.fleet.remote import HostModels
     from recipectl.fleet.versions import Comparison
     from recipectl.place import Place
 
@@ -71,7 +71,7 @@ def versions(inventory: Path, as_json: bool) -> int:
     hosts = variables_of(inventory)
     if not hosts:
         raise UsageError(f"{inventory} has no hosts; name some")
-    answers: list[Answer] = []
+    answers: list[HostModels] = []
     with moving_line(lambda: f"{len(answers)} of {len(hosts)} hosts have answered"):
         for answer in ask_all(hosts):
             insort(answers, answer, key=lambda answer: natural(answer.host))

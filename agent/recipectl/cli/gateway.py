@@ -126,7 +126,15 @@ def refresh(place: Place, manager: Manager) -> int:
         change = decide(place, result, (), current, prune=False, restart=False)
         report_problems(change.problems)
         if change.left:
-            click.echo(f"{GATEWAY} must be restarted; run `recipectl apply`", err=True)
+            others = sorted(
+                model.name for model in result.models if model.unit_names.service in current.installed
+            )
+            remedy = (
+                f"run `recipectl apply {others[0]}`"
+                if others
+                else "move its recipe away, and run `recipectl apply`"
+            )
+            click.echo(f"{GATEWAY} must be restarted; {remedy}", err=True)
         change.write_files(_nothing)
         change.finish(manager, _nothing)
         return 1 if change.status or change.left else 0

@@ -11,7 +11,7 @@ import click
 from recipectl.cli.beside import missing_hosts
 from recipectl.cli.failures import log_lines, reason_not_ready, why_not_started
 from recipectl.cli.names import complete_recipe, models_argument, not_applied, service_name
-from recipectl.cli.sockets import queue_job, stop_queues
+from recipectl.cli.sockets import after_stop, queue_job
 from recipectl.cli.terminal import moving_line, say
 from recipectl.converge import records
 from recipectl.engines import phases
@@ -32,7 +32,7 @@ _LONG_SEC = 10  # a load that takes longer is told at once
 
 def existing(manager: Manager, service: str, place: Place) -> UnitState:
     """The state of a unit that systemd can load; UsageError or JobError when it cannot."""
-    state = manager.states((service,))[0]
+    state = manager.state(service)
     if state.load_state == "not-found":
         raise not_applied(UnitNames.of_service(service).recipe, place)
     if state.load_state not in ("loaded", "masked"):
@@ -105,8 +105,8 @@ def run_jobs(
                 failures.append(on_host("unit", str(error)))
         for service, job in jobs.items() if block else ():
             failures += _waited_for(place, manager, verb, service, job, since_sec)
-        if with_socket:
-            failures += stop_queues(manager, services, block=block)
+        if verb == "Stop":
+            failures += after_stop(manager, states, with_socket=with_socket, block=block)
     if failures:
         raise HostError(failures)
     return 0
@@ -129,7 +129,7 @@ def _also_stopped(manager: Manager, verb: str, services: tuple[str, ...]) -> dic
     """The running models that a verb stops besides those that are named, each with its reason."""
     others: dict[str, str] = {}
     for service in services:
-        if verb == "Start" and manager.states((service,), brief=True)[0].active_state == "active":
+        if verb == "Start" and manager.state(service, brief=True).active_state == "active":
             continue
         rivals = manager.rivals(service) if verb != "Stop" else ()
         others |= dict.fromkeys(rivals, f"it and {service} stop each other")
@@ -156,13 +156,13 @@ def _failure(
 ) -> str | None:
     """A sentence about a job that did not end well; None when it did."""
     if verb == "Stop":
-        if result == "done" and manager.states((service,))[0].result == "timeout":
+        if result == "done" and manager.state(service).result == "timeout":
             click.echo(f"{service} did not stop within TimeoutStopSec=, and was killed", err=True)
         fault = f"{service} did not stop: its job was {result}"
         return None if result == "done" else f"{fault}; see `systemctl status {service}`"
-    if result == "done" and manager.states((service,), brief=True)[0].active_state == "active":
+    if result == "done" and manager.state(service, brief=True).active_state == "active":
         return None
-    return why_not_started(place, manager.states((service,))[0], result, since_sec)
+    return why_not_started(place, manager.state(service), result, since_sec)
 
 
 def _refuse_foreign_and_rivals(place: Place, manager: Manager, services: tuple[str, ...]) -> None:

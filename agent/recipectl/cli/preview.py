@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from recipectl.cli.failures import said_by
-from recipectl.cli.upgrading import known_runtime
+from recipectl.cli.upgrade_unit import known_runtime
 from recipectl.compiler.companions import canaries
 from recipectl.engines import compare
 from recipectl.engines.ask import options_of
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from recipectl.converge.records import Record
     from recipectl.machine.runtime import Runtime
     from recipectl.place import Place
-    from recipectl.upgrades.steps import Compiled
+    from recipectl.upgrades.steps import CompiledRecipe
 
 
 def preview(place: Place, record: Record) -> int:
@@ -51,7 +51,7 @@ def preview(place: Place, record: Record) -> int:
     return 0
 
 
-def _takes_flags(place: Place, compiled: Compiled, old: Runtime) -> bool:
+def _takes_flags(place: Place, compiled: CompiledRecipe, old: Runtime) -> bool:
     """Print what both parsers say, asked without privilege; False when the new one refuses a flag."""
     resolved = compiled.resolved
     if os.geteuid() == 0 or place.user:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from recipectl.cli.beside import not_running_beside, set_line, set_rows
+from recipectl.cli.beside import not_running_beside, set_line, set_rows, waiting_requests
 from recipectl.cli.failures import Reason, how_it_ended, reason_not_ready
 from recipectl.cli.listing import shown
 from recipectl.cli.names import (
@@ -96,6 +96,7 @@ def status_(place: Place, recipes: tuple[str, ...], as_json: bool) -> int:
             states, socket_states = both[: len(services)], both[len(services) :]
         units = [store.read(state.name) if store else None for state in states]
         beside = not_running_beside(manager, states, units) if detailed else {}
+        waiting = waiting_requests(manager, states, units) if recipes else {}
     enabled = store.enabled() if store else frozenset[str]()
     rows = []
     socket_states, queue_states = socket_states[: len(services)], socket_states[len(services) :]
@@ -103,10 +104,13 @@ def status_(place: Place, recipes: tuple[str, ...], as_json: bool) -> int:
         row = _row(state, unit, store, enabled)
         exists = socket.load_state != "unloaded" or (store and (store.folder / socket.name).exists())
         row["socket"] = socket.active_state if exists else None
+        row["queue"] = queue.active_state if queue.load_state == "loaded" else None
         row["state_shown"] = shown(state, queue if queue.active_state == "failed" else socket)
         details = _details(place, state, unit) if recipes else {}
         if details and state.word == "stopped" and row["socket"] == "inactive":
             details["reason"] = "its socket was stopped, so no request starts it"
+        if details and (reason := waiting.get(state.name)):
+            details["reason"] = reason
         row["beside"] = beside.get(state.name, [])
         rows.append(row | details)
     _print_rows(place, rows, as_json=as_json, detailed=bool(recipes))
@@ -198,6 +202,7 @@ def _print_details(row: Mapping[str, Any]) -> None:
         "restarts": row["restarts"],
         "memory": f"{memory_bytes / 2**20:.0f} MiB" if memory_bytes is not None else None,
         "on demand": _socket_in_words(row["socket"]),
+        "queue": _queue_in_words(row["queue"]),
         "at boot": "yes" if row["enabled"] else "no",
         "unit": row["unit_file"],
         "drop-ins": " ".join(row["drop_ins"]),
@@ -214,6 +219,11 @@ def _print_details(row: Mapping[str, Any]) -> None:
 def _socket_in_words(active_state: str | None) -> str | None:
     known = {None: None, "active": "its socket listens"}
     return known.get(active_state, f"its socket is {active_state}: no request starts it")
+
+
+def _queue_in_words(active_state: str | None) -> str | None:
+    known = {None: None, "active": "its socket listens: requests wait while the model is down"}
+    return known.get(active_state, f"its socket is {active_state}: no request waits")
 
 
 class _Logs(click.Command):

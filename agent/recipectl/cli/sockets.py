@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -17,13 +18,16 @@ if TYPE_CHECKING:
     from recipectl.systemd.states import UnitState
 
 
+_AT_ONCE_SEC = 0.5
+
+
 class SocketError(BusError):
     """The socket of a model cannot listen."""
 
 
 def socket_state(manager: Manager, service: str) -> UnitState:
     """The state of a model's socket; it is not loaded where the model is not on demand."""
-    return manager.states((UnitNames.of_service(service).socket,))[0]
+    return manager.state(UnitNames.of_service(service).socket)
 
 
 def queue_job(place: Place, manager: Manager, verb: str, state: UnitState, *, with_socket: bool) -> bytes:
@@ -33,7 +37,7 @@ def queue_job(place: Place, manager: Manager, verb: str, state: UnitState, *, wi
     on_demand = socket.load_state == "loaded"
     if verb == "Stop":
         if not on_demand:
-            socket = manager.states((UnitNames.of_service(service).queue_socket,))[0]
+            socket = manager.state(UnitNames.of_service(service).queue_socket)
         if socket.active_state == "active" and not with_socket:
             what = "starts again at the next request" if on_demand else "stops, and its requests wait"
             say(f"{service} {what}: its socket still listens (`--socket` stops it too)", err=True)
@@ -45,7 +49,7 @@ def queue_job(place: Place, manager: Manager, verb: str, state: UnitState, *, wi
     manager.reset_failed(service)  # starts by people do not count against the start limit
     if not on_demand:
         if verb == "Start" or state.active_state != "active":
-            queue_socket = manager.states((UnitNames.of_service(service).queue_socket,))[0]
+            queue_socket = manager.state(UnitNames.of_service(service).queue_socket)
             _require_socket(place, manager, queue_socket, service)
         # Before 257 a start waits for the end of RestartSec=, and a restart does not.
         return manager.queue("Restart" if state.waits_to_restart else verb, service)
@@ -55,7 +59,7 @@ def queue_job(place: Place, manager: Manager, verb: str, state: UnitState, *, wi
     # Alone, the model would be stopped as unneeded. The keep unit starts the model and its proxy at once;
     # alone, that proxy would wait until conflicting models are idle. Without one, the proxy binds the model.
     names = UnitNames.of_service(service)
-    has_keep = manager.states((names.keep,))[0].load_state == "loaded"
+    has_keep = manager.state(names.keep).load_state == "loaded"
     return manager.queue("Start", names.keep if has_keep else names.proxy)
 
 
@@ -81,7 +85,34 @@ def _holder(place: Place, socket: str) -> sockets.PortHolder | None:
     return sockets.holder(int(port), address.strip("[]")) if port.isdecimal() else None
 
 
-def stop_queues(manager: Manager, services: Sequence[str], *, block: bool) -> list[Problem]:
+def after_stop(
+    manager: Manager, states: Sequence[UnitState], *, with_socket: bool, block: bool
+) -> list[Problem]:
+    """Stop the queues of stopped models, or say which models start again; `states` are those before."""
+    if with_socket:
+        return _stop_queues(manager, [state.name for state in states], block=block)
+    # Requests can only wait for a model that is not up.
+    down = [state.name for state in states if block and state.active_state != "active"]
+    names = [UnitNames.of_service(service) for service in down]
+    sockets_now = manager.states([each.socket for each in names], brief=True)
+    for each, socket in zip(names, sockets_now, strict=True):
+        if socket.active_state == "active" and _starts_again(manager, each):
+            fault = f"requests that waited start {each.service} again"
+            say(f"{fault}; `recipectl stop --socket {each.recipe}` closes them", err=True)
+    return []
+
+
+def _starts_again(manager: Manager, names: UnitNames) -> bool:
+    """Whether systemd starts a model's proxy once more: it does so at once if a connection waits."""
+    end = time.monotonic() + _AT_ONCE_SEC
+    while time.monotonic() < end:
+        if manager.state(names.proxy, brief=True).active_state == "activating":
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def _stop_queues(manager: Manager, services: Sequence[str], *, block: bool) -> list[Problem]:
     """Stop the queues of stopped models: they have answered what ran, and what waits is closed."""
     failures = []
     for state in manager.states([UnitNames.of_service(service).queue_socket for service in services]):

@@ -25,7 +25,7 @@ from recipectl.cli.names import (
 from recipectl.cli.options import json_option, print_json, select
 from recipectl.cli.preview import preview
 from recipectl.cli.terminal import moving_line, say, table
-from recipectl.cli.upgrading import begin, follow, known_runtime, last_record, run, unit_of
+from recipectl.cli.upgrade_unit import begin, follow, known_runtime, last_record, run, unit_of
 from recipectl.converge import records
 from recipectl.errors import RecipectlError, UsageError
 from recipectl.machine.installation import refuse_if_others_can_write

@@ -16,7 +16,7 @@ from recipectl.text import digest_of
 # The tie of a set listens above the port of its engine: no two sets of a host share that one either.
 _TIE_ABOVE = 1000
 
-Answer = Callable[[str], str]  # machine/network.answer
+AskNetwork = Callable[[str], str]  # machine/network.answer
 
 
 class Member(NamedTuple):
@@ -41,7 +41,7 @@ class Member(NamedTuple):
         return tuple(dict.fromkeys(address for _, addresses in self.hosts for address in addresses))
 
 
-def place(recipe: Recipe, answer: Answer) -> tuple[Recipe, Member | None]:
+def place(recipe: Recipe, answer: AskNetwork) -> tuple[Recipe, Member | None]:
     """The recipe with this host's rank and the head's address; UsageError where one is not known."""
     nodes = recipe.nodes
     if nodes is None or not nodes.hosts:
@@ -137,7 +137,7 @@ def _is_short_of(host: str, full: set[str]) -> bool:
     return any(name.partition(".")[0] == host.lower() for name in full)
 
 
-def _own_addresses(nodes: Nodes, name: str, answer: Answer) -> tuple[str, ...]:
+def _own_addresses(nodes: Nodes, name: str, answer: AskNetwork) -> tuple[str, ...]:
     """The addresses by which the other hosts reach this one."""
     is_head = nodes.hosts is not None and name == nodes.hosts[0]
     head_addresses = (
@@ -164,14 +164,14 @@ def _own_addresses(nodes: Nodes, name: str, answer: Answer) -> tuple[str, ...]:
     return head_addresses or _looked_up(name, answer, remedy)
 
 
-def _addresses_of(nodes: Nodes, host: str, answer: Answer) -> tuple[str, ...]:
+def _addresses_of(nodes: Nodes, host: str, answer: AskNetwork) -> tuple[str, ...]:
     """The addresses of another host; that of the head may be in the recipe."""
     if nodes.hosts and host == nodes.hosts[0] and nodes.address:
         return _looked_up(nodes.address, answer, "correct `nodes.address`", "address")
     return _looked_up(host, answer, "enter it in DNS or /etc/hosts")
 
 
-def _looked_up(name: str, answer: Answer, remedy: str, key: str = "hosts") -> tuple[str, ...]:
+def _looked_up(name: str, answer: AskNetwork, remedy: str, key: str = "hosts") -> tuple[str, ...]:
     addresses = tuple(answer(f"address {name}").split())
     if not addresses:
         fault = f"`nodes.{key}`: the name service has no address of `{name}` that other hosts reach"

@@ -30,7 +30,7 @@ _NO_TABLE = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 TIMEOUT_SEC = 120  # the parsers of vLLM and SGLang take 6 s here, and more on a cold disk
 
 
-class Answer(NamedTuple):
+class EngineOptions(NamedTuple):
     """The options of an engine, where they come from in words, and whether the engine itself was asked."""
 
     options: Options
@@ -38,14 +38,14 @@ class Answer(NamedTuple):
     asked: bool
 
 
-def options_of(backend: str, runtime: Runtime, user: str, cache: Path | None) -> Answer:
+def options_of(backend: str, runtime: Runtime, user: str, cache: Path | None) -> EngineOptions:
     """The options of the installed engine; the shipped table when it cannot be asked."""
     program = runtime.command[0]
     file = cache / f"{backend}-{_runtime_digest(backend, runtime)}.json" if cache else None
     origin = f"the parser of {program}"
     with contextlib.suppress(OSError, *_NO_TABLE):
         if file:
-            return Answer(parse_table(read_own(file).decode()), f"{origin} (asked before)", asked=True)
+            return EngineOptions(parse_table(read_own(file).decode()), f"{origin} (asked before)", asked=True)
     try:
         ask = _ask_binary if ENGINES[backend].is_binary else _ask_python
         text = ask(backend, runtime, user)
@@ -54,12 +54,12 @@ def options_of(backend: str, runtime: Runtime, user: str, cache: Path | None) ->
         shipped = shipped_options(backend)
         table = " ".join(filter(None, (backend, shipped.version)))
         why = _reason(backend, runtime, error)
-        return Answer(shipped, f"recipectl's own table of {table}, because {why}", asked=False)
+        return EngineOptions(shipped, f"recipectl's own table of {table}, because {why}", asked=False)
     with contextlib.suppress(OSError, RecipectlError):  # without a cache, the engine is asked again
         if file:
             file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             write_whole({file: text})
-    return Answer(options, origin, asked=True)
+    return EngineOptions(options, origin, asked=True)
 
 
 def _reason(backend: str, runtime: Runtime, error: Exception) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from recipectl.engines.argv import Word
-from recipectl.engines.ask import Answer, options_of
+from recipectl.engines.ask import EngineOptions, options_of
 from recipectl.engines.flags import DeprecatedError, check_recipe
 from recipectl.engines.options import Options
 from recipectl.machine.runtime import Runtime
@@ -40,7 +40,11 @@ def as_json(
 
 
 def report(
-    backend: str, words: Sequence[Word], extra_args: Mapping[str, object], old: Answer, new: Answer
+    backend: str,
+    words: Sequence[Word],
+    extra_args: Mapping[str, object],
+    old: EngineOptions,
+    new: EngineOptions,
 ) -> tuple[list[str], bool | None]:
     """The lines of a comparison, and whether the new engine takes the recipe's words; None: nothing tells."""
     if not new.asked:

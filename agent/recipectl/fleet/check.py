@@ -96,7 +96,11 @@ class _Files:
         return self._once(key, lambda: _Read(*load_with_positions(paths, settings.vars), str(source.file)))
 
     def resolved(
-        self, source: search.Source, settings: HostSettings, host_file: Path | None, answer: members.Answer
+        self,
+        source: search.Source,
+        settings: HostSettings,
+        host_file: Path | None,
+        answer: members.AskNetwork,
     ) -> ResolvedRecipe:
         """The steps of a recipe that need no disk; RecipeError with all that is wrong."""
         read = self.recipe(source, settings)
@@ -112,7 +116,7 @@ class _Files:
         return self._once(key, lambda: _together(recipes, broken, settings))
 
 
-def _resolve(read: _Read, settings: HostSettings, answer: members.Answer) -> ResolvedRecipe:
+def _resolve(read: _Read, settings: HostSettings, answer: members.AskNetwork) -> ResolvedRecipe:
     problems = ProblemCollector(read.file, read.positions)
     resolved: ResolvedRecipe | None = None
     with problems:
@@ -150,7 +154,7 @@ def _in_file(problem: Problem, file: Path) -> Problem:
     return problem if problem.file else problem._replace(file=str(file))
 
 
-def _answers(host: FleetHost) -> members.Answer:
+def _answers(host: FleetHost) -> members.AskNetwork:
     """What the network of a host would answer, as far as the inventory tells; names stand for addresses."""
     names = _names_of(host)
 

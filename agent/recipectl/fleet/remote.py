@@ -57,7 +57,7 @@ class Distribution(BaseModel, frozen=True):
     record: Word
 
 
-class Lock(BaseModel, frozen=True):
+class RemoteLock(BaseModel, frozen=True):
     """What a runtime has, without its paths; machine.lockfile records it, within these limits."""
 
     interpreter_sha256: Word
@@ -68,7 +68,7 @@ class Lock(BaseModel, frozen=True):
     venv_lock: Word | None = None
 
 
-class Difference(BaseModel, frozen=True):
+class RemoteDifference(BaseModel, frozen=True):
     """How a host differs from its own recipe."""
 
     where: Word
@@ -86,13 +86,13 @@ class Model(BaseModel, frozen=True):
     name: Annotated[str, StringConstraints(pattern="^" + RECIPE_NAME.pattern.replace(r"\Z", "$"))]
     engine: Word | None  # nothing is known of a recipe that is wrong
     version: Word | None = Field(alias="recipe")
-    lock: Lock | None
+    lock: RemoteLock | None
     driver: Word | None
     gpu_models: Annotated[tuple[Word, ...], Field(max_length=64)]
-    differences: Annotated[tuple[Difference, ...], Field(max_length=100)]
+    differences: Annotated[tuple[RemoteDifference, ...], Field(max_length=100)]
 
 
-class Answer(NamedTuple):
+class HostModels(NamedTuple):
     """The models of a host, or why it does not tell them."""
 
     host: str
@@ -103,7 +103,7 @@ class Answer(NamedTuple):
 _MODELS = TypeAdapter(Annotated[tuple[Model, ...], Field(max_length=1000)])
 
 
-def ask_all(hosts: Mapping[str, Mapping[str, Any]]) -> Iterator[Answer]:
+def ask_all(hosts: Mapping[str, Mapping[str, Any]]) -> Iterator[HostModels]:
     """The answers of hosts as they come, each given with its variables; UsageError for one without sense."""
     commands = {name: _command(name, variables) for name, variables in hosts.items()}
     questions = _Questions()
@@ -198,7 +198,7 @@ def _require(host: str, variable: str, value: str, known: tuple[str, ...]) -> No
         raise UsageError(f"`{variable}` of {host} is {value}; only {', '.join(known)} can be asked")
 
 
-def _ask(host: str, command: list[str], questions: _Questions) -> Answer:
+def _ask(host: str, command: list[str], questions: _Questions) -> HostModels:
     try:
         with questions.start(command) as process:
             try:
@@ -206,23 +206,23 @@ def _ask(host: str, command: list[str], questions: _Questions) -> Answer:
             finally:
                 questions.forget(process)
     except subprocess.TimeoutExpired:
-        return Answer(host, fault=f"it did not answer within {_TIMEOUT_SEC} s")
+        return HostModels(host, fault=f"it did not answer within {_TIMEOUT_SEC} s")
     except (OSError, subprocess.SubprocessError) as error:
-        return Answer(host, fault=str(error))
+        return HostModels(host, fault=str(error))
     return _answer(host, output)
 
 
-def _answer(host: str, output: Output) -> Answer:
+def _answer(host: str, output: Output) -> HostModels:
     lines = output.stderr.decode(errors="replace").split("\n")
     reason = next((_one_line(line) for line in reversed(lines) if line.strip()), "")
     if output.status == _NOT_FOUND:
-        return Answer(host, fault=f"recipectl is not installed there ({reason})")
+        return HostModels(host, fault=f"recipectl is not installed there ({reason})")
     if output.status not in _DONE:
-        return Answer(host, fault=reason or f"status {output.status}")
+        return HostModels(host, fault=reason or f"status {output.status}")
     try:
         models = _MODELS.validate_json(output.stdout)
         if len({model.name for model in models}) == len(models):
-            return Answer(host, models)
+            return HostModels(host, models)
     except ValidationError:
         pass  # said below, as for a name that comes twice
-    return Answer(host, fault=_ANOTHER_RELEASE)
+    return HostModels(host, fault=_ANOTHER_RELEASE)

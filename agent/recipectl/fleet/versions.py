@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from recipectl.fleet.remote import Answer, Difference, Lock, Model
+from recipectl.fleet.remote import HostModels, Model, RemoteDifference, RemoteLock
 from recipectl.text import names_in_words
 
 _NONE = "none"
@@ -44,7 +44,7 @@ class OwnDifference(NamedTuple):
 
     host: str
     recipe: str
-    difference: Difference
+    difference: RemoteDifference
 
 
 @dataclass
@@ -63,7 +63,7 @@ class Comparison:
         return bool(self.between) or any(own.difference.where != "drop-in" for own in self.own)
 
 
-def compare(answers: Iterable[Answer]) -> Comparison:
+def compare(answers: Iterable[HostModels]) -> Comparison:
     """The variants of each recipe with their hosts, and everything that differs."""
     by_recipe: dict[str, dict[str, Model]] = {}
     comparison = Comparison()
@@ -98,7 +98,7 @@ def _engine(model: Model) -> str:
     return f"{model.engine} {model.version or 'of no known version'}" if model.engine else "unknown"
 
 
-def _digest(lock: Lock | None) -> str:
+def _digest(lock: RemoteLock | None) -> str:
     if lock is None:
         return "unknown"
     return hashlib.sha256(json.dumps(lock.model_dump(), sort_keys=True).encode()).hexdigest()[:8]

@@ -13,7 +13,7 @@ from recipectl.compiler.model import CompiledModel, GatewaySettings
 from recipectl.compiler.problems import ProblemCollector
 from recipectl.compiler.relations import same_address
 from recipectl.errors import Problem, RecipectlError, UsageError, on_host
-from recipectl.gateway import certificate, host
+from recipectl.gateway import certificate, engine_keys, host
 from recipectl.gateway.configuration import FOLDER, Gateway, render
 from recipectl.gateway.routes import Routes, Target, routes, target_of
 from recipectl.machine import sockets
@@ -26,7 +26,7 @@ from recipectl.systemd.store import Store
 from recipectl.systemd.unitfile import GATEWAY, InstalledUnit, UnitNames
 
 
-class Compiled(NamedTuple):
+class CompiledGateway(NamedTuple):
     """A gateway, None where something is wrong with it, and its problems."""
 
     gateway: Gateway | None
@@ -64,7 +64,7 @@ def targets(
 
 def compiled(
     place: Place, settings: GatewaySettings, targets: Iterable[Target], *, test: bool = False
-) -> Compiled:
+) -> CompiledGateway:
     """The gateway of some targets; with `test` nginx reads it, which root alone can ask for."""
     files = search.host_files(place.bases)
     source = str(files[0]) if files else "the host file"
@@ -73,7 +73,7 @@ def compiled(
     problems = ProblemCollector(source, positions)
     if place.user:
         problems.add(UsageError("`gateway:` needs the system's service manager; remove it", "gateway"))
-        return Compiled(None, tuple(problems.problems))
+        return CompiledGateway(None, tuple(problems.problems))
     targets = [*targets]
     all_routes = routes(targets, settings.names)
     problems.add(*all_routes.errors)
@@ -94,8 +94,8 @@ def compiled(
         problems.add(error)
         gateway = None
     except RecipectlError as error:
-        return Compiled(None, (*problems.problems, on_host("host", str(error)), *warnings))
-    return Compiled(gateway, (*problems.problems, *warnings))
+        return CompiledGateway(None, (*problems.problems, on_host("host", str(error)), *warnings))
+    return CompiledGateway(gateway, (*problems.problems, *warnings))
 
 
 def _require_own_port(settings: GatewaySettings, targets: Iterable[Target]) -> None:
@@ -179,5 +179,7 @@ def differences(
         yield f"models-gateway.service is disabled, and does not start at boot; {remedy}"
     elif loaded_digest is None:
         yield "models-gateway.service does not answer; see `systemctl status models-gateway`"
+    elif engine_keys.expected(gateway.engine_credentials) not in (None, engine_keys.present()):
+        yield "the gateway has other keys of engines' own APIs than their files; run `recipectl apply`"
     if loaded_digest not in (None, gateway.digest):
         yield f"nginx has loaded configuration {loaded_digest}, not {gateway.digest}; run `recipectl apply`"

@@ -85,6 +85,7 @@ class Gateway(NamedTuple):
     included: bytes  # the site's own lines
     unit: Unit
     unit_digest: str  # of what a process keeps from its start
+    engine_credentials: tuple[Credential, ...]  # the keys of engines, which a reload changes
 
 
 def render(
@@ -112,7 +113,12 @@ def render(
         included=included,
         unit=unit,
         unit_digest=unit_digest,
+        engine_credentials=tuple(filter(_is_of_engine, credentials(settings, routes))),
     )
+
+
+def _is_of_engine(credential: Credential) -> bool:
+    return credential.name.startswith(ENGINE_PREFIX)
 
 
 def data_files(routes: Routes) -> dict[str, str]:
@@ -180,9 +186,11 @@ def _unit(
     needed = credentials(settings, routes)
     secrets = [credential.setting for credential in needed]
     # Without its key a model refuses what comes through the gateway; the other models go on.
-    defaults = [f"SetCredential={each.name}:none" for each in needed if each.name.startswith(ENGINE_PREFIX)]
-    # The helper's path is no part of it: another release of recipectl restarts nothing.
-    digest = digest_of(json.dumps([lines, secrets, nginx.program]))
+    defaults = [f"SetCredential={each.name}:none" for each in filter(_is_of_engine, needed)]
+    # The helper's path is no part of it: another release of recipectl restarts nothing. Nor are the keys of
+    # engines, which an apply renews in the gateway that runs.
+    kept = [each.setting for each in needed if not _is_of_engine(each)]
+    digest = digest_of(json.dumps([lines, kept, nginx.program]))
     words = (nginx.program, "-e", "stderr", "-c", f"{FOLDER}/nginx.conf")
     text = rendered(
         "models-gateway.service.j2",

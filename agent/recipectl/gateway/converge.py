@@ -12,7 +12,7 @@ from typing import NamedTuple
 from recipectl.converge.values import Action, Survey
 from recipectl.errors import HostError, RecipectlError, on_host
 from recipectl.files import failures_named, remove, write_whole
-from recipectl.gateway import host
+from recipectl.gateway import engine_keys, host
 from recipectl.gateway.configuration import FOLDER, USER, Gateway
 from recipectl.machine import access, sockets
 from recipectl.machine.disk import Disk
@@ -23,19 +23,21 @@ _FILES_CHANGED = "what it serves changed"
 _EDITED = "it was edited by hand"
 _LISTEN = re.compile(r"^ *listen [^ ;]+:([0-9]+)[^;]*;", re.M)
 _LONGEST_STOP_SEC = 300
+_REFUSES = "new requests are refused until those that run have ended, a minute at most"
 _NO_LONGER = "the host file has no `gateway:` any more"
 
 
 class Present(NamedTuple):
-    """The gateway's files by name as they are, and the digest that the running nginx has loaded."""
+    """The gateway's files by name as they are, the digest that the running nginx has loaded, and its keys."""
 
     files: Mapping[str, str]
     loaded: str | None
+    engine_keys: str
 
 
 def present() -> Present:
     """The gateway as it is on this host."""
-    return Present(host.installed(Path(FOLDER)), host.loaded())
+    return Present(host.installed(Path(FOLDER)), host.loaded(), engine_keys.present())
 
 
 def decide(gateway: Gateway, survey: Survey, state: Present, *, due: Action | None) -> tuple[Action, ...]:
@@ -46,6 +48,10 @@ def decide(gateway: Gateway, survey: Survey, state: Present, *, due: Action | No
         for name, text in gateway.files.items()
         if state.files.get(name) != text
     ]
+    if survey.is_up(GATEWAY) and due is None:
+        keys = engine_keys.expected(gateway.engine_credentials)
+        if state.engine_keys and keys not in (None, state.engine_keys):
+            actions.append(Action("write file", engine_keys.FILE, "the keys of engines' own APIs changed"))
     is_stale = bool(actions) or state.loaded != gateway.digest
     if access.identity(USER, Disk())[0] < 0:
         actions.insert(0, Action("create user", USER, "a unit runs as this user"))
@@ -71,9 +77,9 @@ def removal(survey: Survey, state: Present) -> tuple[Action, ...]:
 def restart_that_is_due(gateway: Gateway, survey: Survey, state: Present) -> Action | None:
     """For what a reload does not change: a process gets its credentials and its sandbox at its start."""
     if reason := reason_to_restart(gateway, survey, state):
-        return Action("restart", GATEWAY, reason)
+        return Action("restart", GATEWAY, f"{reason}; {_REFUSES}")
     if GATEWAY in survey.rotated:
-        return Action("restart", GATEWAY, "a file of its keys or its certificate was changed")
+        return Action("restart", GATEWAY, f"a file of its keys or its certificate was changed; {_REFUSES}")
     return None
 
 
@@ -92,12 +98,15 @@ def reason_to_restart(gateway: Gateway, survey: Survey, state: Present) -> str:
 def write_files(actions: Sequence[Action], gateway: Gateway, report: Callable[[Action], None]) -> None:
     """Write the files, each whole or not at all. nginx goes on with what it has loaded."""
     written = [action for action in actions if action.verb == "write file"]
-    contents = {Path(action.unit): gateway.files[Path(action.unit).name] for action in written}
+    files = [Path(action.unit) for action in written if action.unit != engine_keys.FILE]
+    contents = {file: gateway.files[file.name] for file in files}
     if contents:
         with failures_named("written", Path(FOLDER)):
             Path(FOLDER).mkdir(parents=True, exist_ok=True)
             Path(FOLDER).chmod(0o755)  # nginx's user reads it, whatever root's umask is
     write_whole(contents, durable=True)
+    if len(files) < len(written):
+        engine_keys.write(engine_keys.expected(gateway.engine_credentials) or "{}")
     for action in written:
         report(action)
 
@@ -127,7 +136,7 @@ def finish(
         return
     # The plan has queued a start: this job joins it, and at a boot it may wait for the network.
     # A gateway that could not listen waits for its next attempt: systemd cannot reload it then.
-    is_up = manager.states((GATEWAY,))[0].active_state == "active"
+    is_up = manager.state(GATEWAY).active_state == "active"
     reloads = "reload service" in verbs and is_up
     _wait_for_the_port(gateway, manager)
     since_sec, workers = time.time(), host.accepting_workers() if reloads else set()
@@ -135,7 +144,7 @@ def finish(
     failure = f"{GATEWAY} did not start or reload (its job was {result})"
 
     def has_ended() -> bool:
-        return manager.states((GATEWAY,))[0].waits_to_restart
+        return manager.state(GATEWAY).waits_to_restart
 
     if result == "done":
         failure = host.wait_until_loaded(gateway.digest, has_ended, since_sec, workers) or ""

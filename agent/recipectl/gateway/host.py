@@ -19,7 +19,9 @@ from recipectl import gateway_keys
 from recipectl.errors import RecipectlError, UsageError
 from recipectl.files import failures_named, read_bounded
 from recipectl.gateway.configuration import FILES, LOADED, USER, Gateway, Nginx, Paths, configuration
+from recipectl.gateway.engine_keys import decrypted
 from recipectl.machine import processes
+from recipectl.recipe.schema import TOKEN
 from recipectl.systemd.unitfile import GATEWAY
 from recipectl.text import printable
 
@@ -227,22 +229,22 @@ def _keys(path: str, content: Callable[[Path], bytes]) -> dict[str, str]:
                 return _sealed_keys(path)
             if Path(path).stat().st_mode & 0o077:
                 raise UsageError(f"others may read {path}; set mode 0600", "gateway", "keys", kind="secret")
-            return gateway_keys.parse(content(Path(path)))
+            keys = gateway_keys.parse(content(Path(path)))
+            # The journal has the name of the key with each request.
+            if any(map(TOKEN.match, keys.values())):
+                raise ValueError("a line has a key where its name should be; write `name key`")
+            return keys
     except ValueError as error:
         raise UsageError(f"{path} is wrong: {error}; correct it", "gateway", "keys", kind="value") from error
 
 
 def _sealed_keys(path: str) -> dict[str, str]:
     """The keys in an encrypted file, as systemd would read it; ValueError where it cannot."""
-    words = ["systemd-creds", "decrypt", "--name=keys", path, "-"]
     try:
-        done = subprocess.run(words, capture_output=True, check=False, timeout=60)  # noqa: S603  (fixed words)
-        if done.returncode:
-            reason = printable(done.stderr.decode(errors="replace").strip())[:300]
-            raise ValueError(f"systemd cannot decrypt it ({reason})")
-        return gateway_keys.parse(done.stdout)
-    except OSError as error:
-        raise RecipectlError(f"systemd-creds cannot be run ({error.strerror}); install systemd") from error
+        content = decrypted(path, "keys")
+    except ValueError as error:
+        raise ValueError(f"systemd cannot decrypt it ({printable(str(error))[:300]})") from error
+    return gateway_keys.parse(content)
 
 
 def included(path: str | None, content: Callable[[Path], bytes]) -> bytes:

@@ -103,12 +103,7 @@ class Manager:
         return BusError("; ".join(filter(None, (f"{self._whose} did not {purpose}: {refusal}", remedy))))
 
     def _call(
-        self,
-        purpose: str,
-        method: bytes,
-        signature: bytes = b"",
-        *arguments: Any,
-        members_may: bool = False,
+        self, purpose: str, method: bytes, signature: bytes = b"", *arguments: Any, members_may: bool = False
     ) -> Any:
         def call(bus: Any) -> Any:
             from pystemd.dbuslib import apply_signature
@@ -218,6 +213,10 @@ class Manager:
             else UnitState(unit, missing, "inactive", "dead")
             for unit in units
         )
+
+    def state(self, unit: str, *, brief: bool = False) -> UnitState:
+        """As `states`, of one unit."""
+        return self.states((unit,), brief=brief)[0]
 
     def _state(self, row: UnitRow, *, brief: bool) -> UnitState:
         words = (row.name, row.load_state, row.active_state, row.sub_state)

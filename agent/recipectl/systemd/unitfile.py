@@ -37,6 +37,7 @@ Documentation=man:recipectl(1)
 """
 TARGET, SLICE = "models.target", "models.slice"
 GATEWAY = "models-gateway.service"
+_OF_ENGINES = "engine-"  # gateway_keys.ENGINE_PREFIX
 
 
 class UnitNames:
@@ -178,8 +179,10 @@ class InstalledUnit:
 
     @property
     def secret_files(self) -> tuple[str, ...]:
-        """The files of its secrets, which a process reads at its start."""
+        """The files of its secrets, which a process reads at its start: not those that an apply renews."""
         credentials = (*self.setting("LoadCredential"), *self.setting("LoadCredentialEncrypted"))
+        if self.name == GATEWAY:
+            credentials = tuple(value for value in credentials if not value.startswith(_OF_ENGINES))
         files = (*(value.partition(":")[2] for value in credentials), *self.setting("EnvironmentFile"))
         return tuple(file for file in files if file.startswith("/"))
 

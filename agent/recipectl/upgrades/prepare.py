@@ -16,10 +16,10 @@ from recipectl.recipe.search import Source
 from recipectl.systemd.unitfile import InstalledUnit
 from recipectl.upgrades import edits, questions, steps, target
 from recipectl.upgrades.progress import Progress
-from recipectl.upgrades.steps import Compiled
+from recipectl.upgrades.steps import CompiledRecipe
 
 
-def prepare(upgrade: Progress) -> tuple[Compiled | None, Source]:
+def prepare(upgrade: Progress) -> tuple[CompiledRecipe | None, Source]:
     """The recipe as it will be (None: only units are put back), and its files; the record has its edits.
 
     RecipectlError if it cannot be.
@@ -48,8 +48,8 @@ def prepare(upgrade: Progress) -> tuple[Compiled | None, Source]:
 
 
 def _with_new_runtime(
-    upgrade: Progress, before: Compiled, source: Source
-) -> tuple[Compiled, tuple[Edit, ...]]:
+    upgrade: Progress, before: CompiledRecipe, source: Source
+) -> tuple[CompiledRecipe, tuple[Edit, ...]]:
     """The recipe with another runtime, and the edits for it."""
     recipe, runtime = before.resolved.recipe, before.resolved.runtime
     target.require_named_runtime(recipe)
@@ -70,12 +70,12 @@ def _with_new_runtime(
 class WithRuntime(NamedTuple):
     """A recipe with another runtime, the edits that give it that, and why they are a drop-in, if they are."""
 
-    compiled: Compiled
+    compiled: CompiledRecipe
     edits: tuple[Edit, ...]
     why_drop_in: str
 
 
-def with_runtime(place: Place, source: Source, before: Compiled, new: Path) -> WithRuntime:
+def with_runtime(place: Place, source: Source, before: CompiledRecipe, new: Path) -> WithRuntime:
     """A recipe as it would be with another runtime; RecipectlError where it cannot have it."""
     values = target.values(before.resolved.recipe, before.resolved.runtime, new, Disk())
     changes, why_drop_in = edits.planned(place, source, values)
@@ -83,7 +83,7 @@ def with_runtime(place: Place, source: Source, before: Compiled, new: Path) -> W
     return WithRuntime(steps.compiled(place, source, texts, edits.new_files(changes)), changes, why_drop_in)
 
 
-def _without_last(upgrade: Progress, source: Source) -> Compiled:
+def _without_last(upgrade: Progress, source: Source) -> CompiledRecipe:
     """The recipe without its last upgrade; the runtime of now may be gone."""
     done = upgrade.last.edits
     for edit in done:
@@ -94,7 +94,7 @@ def _without_last(upgrade: Progress, source: Source) -> Compiled:
     return steps.compiled(upgrade.place, without, edits.overlay(without, reversed_edits))
 
 
-def _compare(upgrade: Progress, compiled: Compiled, old: Runtime) -> None:
+def _compare(upgrade: Progress, compiled: CompiledRecipe, old: Runtime) -> None:
     """Ask the parser of the new engine, without privilege."""
     unit = questions.compare_runtimes(compiled, old)
     answer = questions.run_for_now(upgrade.place, upgrade.manager, unit)

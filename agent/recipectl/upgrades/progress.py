@@ -68,4 +68,4 @@ class Progress:
 
     def is_active(self) -> bool:
         """True while the model is ready."""
-        return self.manager.states((self.names.service,), brief=True)[0].active_state == "active"
+        return self.manager.state(self.names.service, brief=True).active_state == "active"

@@ -15,10 +15,10 @@ from recipectl.place import Place
 from recipectl.systemd.dbus import Manager
 from recipectl.systemd.store import Store
 from recipectl.systemd.unitfile import Unit, UnitNames
-from recipectl.upgrades.steps import Compiled
+from recipectl.upgrades.steps import CompiledRecipe
 
 
-class Answer(NamedTuple):
+class Outcome(NamedTuple):
     """How a unit ended: which command failed (from 1; 0 for none) with which status, and when it began."""
 
     well: bool
@@ -36,7 +36,7 @@ class Answer(NamedTuple):
         return f"its canaries could not be asked (status {self.status})"
 
 
-def compare_runtimes(compiled: Compiled, old: Runtime) -> Unit:
+def compare_runtimes(compiled: CompiledRecipe, old: Runtime) -> Unit:
     """The unit that asks the parsers of two runtimes about a recipe's words."""
     resolved, settings, installation = compiled
     recipe = resolved.recipe
@@ -45,7 +45,7 @@ def compare_runtimes(compiled: Compiled, old: Runtime) -> Unit:
     return units.comparison(resolved, settings, installation, command)
 
 
-def run_for_now(place: Place, manager: Manager, unit: Unit) -> Answer:
+def run_for_now(place: Place, manager: Manager, unit: Unit) -> Outcome:
     """Run a unit that is there only while it runs."""
     store = _store(place)
     _end(store, manager, unit.name)  # one that a killed upgrade has left
@@ -75,19 +75,19 @@ def end(place: Place, manager: Manager, model: str) -> None:
     _end(_store(place), manager, names.canaries)
 
 
-def run(manager: Manager, unit: str) -> Answer:
+def run(manager: Manager, unit: str) -> Outcome:
     """Run an installed oneshot unit to its end; JobError when somebody cancels that."""
     since_sec = time.time()
     result = manager.result(manager.queue("Start", unit))
     if result == "canceled":
         raise JobError(f"somebody cancelled the start of {unit}")
     if result == "done":
-        return Answer(True, 0, 0, since_sec)
+        return Outcome(True, 0, 0, since_sec)
     failed = manager.failed_command(unit)
-    return Answer(False, failed.number if failed else 0, manager.states((unit,))[0].exit_status, since_sec)
+    return Outcome(False, failed.number if failed else 0, manager.state(unit).exit_status, since_sec)
 
 
-def ask_canaries(place: Place, manager: Manager, compiled: Compiled) -> Answer:
+def ask_canaries(place: Place, manager: Manager, compiled: CompiledRecipe) -> Outcome:
     """Is it the right model, and does it pass its canaries? By the unit of its recipe, where it has one."""
     name = UnitNames(compiled.resolved.name).canaries
     manager.job("Stop", name)  # its last answer may be the old engine's

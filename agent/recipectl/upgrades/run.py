@@ -16,7 +16,7 @@ from recipectl.upgrades import edits, questions, steps
 from recipectl.upgrades.back import go_back
 from recipectl.upgrades.prepare import prepare
 from recipectl.upgrades.progress import Progress
-from recipectl.upgrades.steps import Compiled
+from recipectl.upgrades.steps import CompiledRecipe
 
 
 def run(upgrade: Progress) -> Record:
@@ -31,7 +31,7 @@ def run(upgrade: Progress) -> Record:
     return _finish(upgrade, source, starts_by_itself=bool(compiled and compiled.resolved.recipe.autostart))
 
 
-def _switch(upgrade: Progress, compiled: Compiled | None, source: Source) -> None:
+def _switch(upgrade: Progress, compiled: CompiledRecipe | None, source: Source) -> None:
     """Write the recipe, its lock and its units; the jobs are waited for later."""
     with upgrade.store.lock(upgrade.tell_of_wait):
         before = steps.snapshot(upgrade.place, upgrade.manager, source)
@@ -121,11 +121,11 @@ def _start(upgrade: Progress) -> None:
     upgrade.say(f"{service} is ready after {time.time() - since_sec:.1f} s")
 
 
-def _ask(upgrade: Progress, compiled: Compiled | None) -> None:
+def _ask(upgrade: Progress, compiled: CompiledRecipe | None) -> None:
     """Ask whether it is the right model, and its canaries; of a rollback only whether it stays up."""
     upgrade.note("canaries")
     service, manager = upgrade.names.service, upgrade.manager
-    pid = manager.states((service,))[0].main_pid
+    pid = manager.state(service).main_pid
     if compiled and not upgrade.is_rollback:
         answer = questions.ask_canaries(upgrade.place, manager, compiled)
         _refuse_an_end(upgrade, pid)
@@ -140,7 +140,7 @@ def _ask(upgrade: Progress, compiled: Compiled | None) -> None:
 def _refuse_an_end(upgrade: Progress, pid: int) -> None:
     """JobError when the engine has ended since it was ready, or another process is in its place."""
     service = upgrade.names.service
-    if upgrade.manager.states((service,))[0].main_pid != pid or not upgrade.is_active():
+    if upgrade.manager.state(service).main_pid != pid or not upgrade.is_active():
         raise JobError(f"{service} ended, or was stopped, while it was asked")
 
 

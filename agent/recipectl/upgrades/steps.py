@@ -48,7 +48,7 @@ class JobKeeper(Manager):
         self.jobs[unit] = self.queue(verb, unit)
 
 
-class Compiled(NamedTuple):
+class CompiledRecipe(NamedTuple):
     """One recipe as it would be compiled, and the host that it is compiled for."""
 
     resolved: ResolvedRecipe
@@ -66,7 +66,7 @@ def source_of(place: Place, model: str) -> Source:
 
 def compiled(
     place: Place, source: Source, texts: Mapping[Path, bytes] | None = None, new: Iterable[Path] = ()
-) -> Compiled:
+) -> CompiledRecipe:
     """A recipe with other texts of its files and with `new` drop-ins, without its lock."""
     content = content_for(place.owners)
     changed = texts or {}
@@ -78,7 +78,7 @@ def compiled(
     settings, _ = load_host_settings(search.host_files(place.bases), content)
     installation = current_installation(place)
     changed_source = source._replace(lock=None, drop_ins=tuple(drop_ins))
-    return Compiled(
+    return CompiledRecipe(
         pipeline.resolve(changed_source, settings, installation, Disk(overlaid)), settings, installation
     )
 

@@ -80,7 +80,7 @@ def _start(place: Place, manager: Manager, verb: str, service: str) -> bytes:
 
 
 def _reason(place: Place, manager: Manager, service: str, result: str) -> str:
-    return f"{service} did not start: {start_failure(place, manager.states((service,))[0], result)}"
+    return f"{service} did not start: {start_failure(place, manager.state(service), result)}"
 
 
 def known_runtime(place: Place, to: str, resolved: ResolvedRecipe) -> Path | None:
@@ -192,7 +192,7 @@ def run(place: Place, model: str, *, back: bool) -> int:
     with JobKeeper(user=place.user) as manager:
         upgrade = Progress(place=place, record=record, manager=manager, verbs=verbs, tell=click.echo)
         # A reboot has taken the file: what was asked for before it is not begun after it.
-        is_first = manager.states((unit_of(model),))[0].restarts == 0
+        is_first = manager.state(unit_of(model)).restarts == 0
         is_new = record.step == "requested" and is_first and _environment(place, model).exists()
         try:
             if record.is_over:  # a kill came just before the end
@@ -223,7 +223,7 @@ def follow(place: Place, model: str) -> int:
             if record and not compared and record.step in _AFTER_FLAGS:
                 compared = True
                 _print_log(place, record, UnitNames(model).check)
-            gone = manager.states((unit_of(model),))[0].is_down
+            gone = manager.state(unit_of(model)).is_down
             ended = ended + 1 if gone else 0
     if record and not record.is_over:  # somebody cancelled the start of its unit, or has masked it
         run(place, model, back=True)
@@ -267,7 +267,7 @@ def last_record(place: Place, model: str) -> Record | None:
     if record is None or record.is_over:
         return record
     with Manager(user=place.user) as manager:
-        is_running = not manager.states((unit_of(model),))[0].is_down
+        is_running = not manager.state(unit_of(model)).is_down
     if is_running:
         fault = f"an upgrade of `{model}` is under way, at the step `{record.step}`"
         remedy = f"wait for its end, or end it with `systemctl stop {unit_of(model)}`, which goes back"
