@@ -133,6 +133,11 @@ def _parsed(output: bytes, count: int) -> list[list[Run]]:
         for item in records.split("\2\0")[:-1]:
             words, _, environment = item.partition("\1\0")
             pairs = [entry.partition("=") for entry in environment.split("\0") if entry]
-            kept = {key: value for key, _, value in pairs if key not in OF_SHELL}
+            # Nor does an engine read a shell's functions, which `set -a` exports.
+            kept = {
+                key: value
+                for key, _, value in pairs
+                if key not in OF_SHELL and not key.startswith("BASH_FUNC_")
+            }
             runs[int(name.partition(".")[0])].append(Run(tuple(words.split("\0")[:-1]), kept))
     return runs

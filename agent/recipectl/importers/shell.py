@@ -7,7 +7,7 @@ from typing import ClassVar
 from recipectl.errors import UsageError
 from recipectl.importers import shell_redirections
 from recipectl.importers.command import READS_PROFILE, Command, refused
-from recipectl.importers.draft import AS_IT_RUNS, PRIVATE
+from recipectl.importers.draft import AS_IT_RUNS, PRIVATE, UNKNOWN_VALUE
 from recipectl.importers.programs import runs_engine
 from recipectl.importers.shell_commands import SimpleCommands
 from recipectl.importers.shell_conditions import literals
@@ -21,6 +21,8 @@ from recipectl.importers.shell_syntax import Fault, Node, statements
 from recipectl.importers.shell_words import Words
 from recipectl.importers.unwrapping import unwrapped
 
+_SUBSTITUTIONS = ("CmdSubst", "ProcSubst")
+_PLACES = {"conda_environment": "environment of conda", "service": "limits"}
 _OPAQUE = {
     "ForClause": "a loop",
     "WhileClause": "a loop",
@@ -73,6 +75,13 @@ def commands(
     return programs
 
 
+def _substituting(node: Node) -> list[Node]:
+    """The parts of a statement itself, not of those within it, whose substitutions it runs."""
+    if node.Type in ("CallExpr", "DeclClause", "TestClause", "ArithmCmd", "LetClause"):
+        return [node]
+    return [part for part in (node.Loop, node.Word) if part]
+
+
 def _once(programs: list[Command]) -> list[Command]:
     """Drop what one call of a function skips and another one runs, and refusals that repeat themselves."""
     run = {(program.place, program.column) for program in programs if not program.is_skipped}
@@ -101,6 +110,8 @@ class _Shell(Functions):
                 ended = "function" if self._running and not self.scope.ends_script else "script"
                 self._apart([statement], f"line {self.scope.ended} ends the {ended} before it; move it")
             else:
+                if self.scope.returned and self.condition is None:
+                    self.condition = self.scope.returned[0]  # the function may have returned
                 self._statement(statement)
 
     def _skip(self, statement: Node) -> None:
@@ -117,7 +128,7 @@ class _Shell(Functions):
             self.in_background = self.commands[-1] if self.commands[first:] else None
         elif node:
             self._STATEMENTS.get(node.Type, _Shell._opaque)(self, node)
-        if node and node.Type in ("CallExpr", "DeclClause"):
+        if node:
             self._refuse_substituted(node)
             self.refuse_of_zsh(node, self.commands[first:])
         targets = [Words(self.scope).value(redirection.Word) for redirection in statement.Redirs or ()]
@@ -147,14 +158,17 @@ class _Shell(Functions):
 
     def _refuse_substituted(self, node: Node) -> None:
         """Refuse the engines that `$(…)` starts; what else it runs changes nothing for an engine."""
-        for substitution in node.outermost("CmdSubst"):
+        parts = _substituting(node)
+        for substitution in (
+            each for kind in _SUBSTITUTIONS for part in parts for each in part.outermost(kind)
+        ):
             first, lost = len(self.commands), [*self.lost]
             self._apart(substitution.Stmts, "it is in a substitution; write it out")
             self.lost = lost
             self.commands[first:] = [
                 command for command in self.commands[first:] if runs_engine(unwrapped(command).words or [""])
             ]
-            if "<<" in substitution.Source:
+            if "<<" in (substitution.Source or ""):
                 self._refuse_text(substitution.Source, substitution.line)
 
     def _opaque(self, node: Node) -> None:
@@ -177,9 +191,20 @@ class _Shell(Functions):
         is_within, self.scope.is_repeated = self.scope.is_repeated, True
         after = self._apart(nodes, f"it is {reason} (line {line}); write it out")
         self.scope.is_repeated = is_within
-        if after.arguments != self.scope.arguments:
-            self.scope.arguments = None  # only the shell knows
+        if (after.arguments, after.shifted) != (self.scope.arguments, self.scope.shifted):
+            # Only the shell knows; those of the script's caller are asked for.
+            self.scope.arguments = (UNKNOWN_VALUE,) if self.scope.locals else None
+        if after.ended is not None and not after.ends_script and self.scope.locals:
+            self.scope.returned = self.scope.returned or (line, after)
+        self.scope.returned = self.scope.returned or after.returned
         self.scope.lost += after.lost[len(self.scope.lost) :]
+        self.scope.functions |= after.functions
+        self.scope.exported_names |= after.exported_names
+        if self.scope.locals:
+            self.scope.locals[-1] = after.locals[-1] | self.scope.locals[-1]
+        places = ("folder", "venv", "conda_environment", "service")
+        for name in (name for name in places if getattr(after, name) != getattr(self.scope, name)):
+            self.lose_from_here(f"line {line}: the {_PLACES.get(name, name)} is set {reason}")
         self.scope.has_unknown_variables |= after.has_unknown_variables
         changed = {name for name, value in after.variables.items() if self.scope.variables.get(name) != value}
         self.scope.forget(changed | after.unset_names, reason, line)

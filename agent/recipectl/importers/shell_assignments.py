@@ -1,8 +1,7 @@
 """What a shell sets: assignments, and `export`, `declare`, `readonly` and `local`."""
 
 import re
-from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from recipectl.importers.command import ASSIGNMENT, program_shown
@@ -23,7 +22,7 @@ def _source_of(remarks: Iterable[str]) -> str:
     return "a substitution, which recipectl does not run"
 
 
-class Assignments(ABC):
+class Assignments:
     """Sets the variables of a scope; `lost` is what the next command must name."""
 
     def __init__(self, scope: Scope) -> None:
@@ -31,19 +30,16 @@ class Assignments(ABC):
         self.lost: list[str] = []
         self._substituted: set[str] = set()
 
-    @abstractmethod
-    def _make_local(self, name: str) -> bool:
-        """Keep a variable of a function's caller; False in no function, and where this one has its own."""
-
     def declare(self, node: Node) -> None:
         """`export`, `declare`, `readonly`, `local`: variables with attributes."""
         words, options, has_names = Words(self.scope), "", False
-        # A shell expands all words before it sets the first variable.
+        # A shell expands all words before it sets the first variable; it splits those that begin with none.
         expanded = [
-            words.value(argument.Value) if argument.Naked else self._expanded(argument)
+            (argument, value)
             for argument in node.Args or ()
+            for value in self._declared_words(argument, words)
         ]
-        for argument, value in zip(node.Args or (), expanded, strict=True):
+        for argument, value in expanded:
             text = value if isinstance(value, str) else ""
             match = ASSIGNMENT.match(text)
             name = match[1] if match else argument.Name.Value if argument.Name else ""
@@ -56,13 +52,19 @@ class Assignments(ABC):
                 self._declare_one(node, options, name, argument, given)
                 has_names = True
 
+    def _declared_words(self, argument: Node, words: Words) -> Sequence[str | Variable]:
+        if not argument.Naked:
+            return [self._expanded(argument)]
+        return words.fields([argument.Value]) if argument.Value else [""]
+
     def _declare_one(
         self, node: Node, options: str, name: str, argument: Node, value: str | Variable
     ) -> None:
-        is_local = node.Variant.Value in ("local", "declare", "typeset") and "g" not in options
-        if is_local and self._make_local(name):
-            self.scope.variables.pop(name, None)
-            self.scope.not_of_caller.add(name)
+        if name in self.scope.readonly_names:
+            self.lose_from_here(f"line {node.line}: `{name}` is read-only: it keeps its value")
+            return
+        if node.Variant.Value in ("local", "declare", "typeset"):
+            self._hide_from_caller(node, options, name)
         if {"f", "F"} & {*options}:
             return  # functions
         if {*options} - {*"xrgap"}:
@@ -78,6 +80,16 @@ class Assignments(ABC):
         if node.Variant.Value == "readonly" or "r" in options:
             self.scope.readonly_names.add(name)
 
+    def _hide_from_caller(self, node: Node, options: str, name: str) -> None:
+        """Begin a variable of a function's own; `-g` is for one of the script."""
+        if "g" not in options:
+            if self.scope.make_local(name):
+                self.scope.variables.pop(name, None)
+                self.scope.not_of_caller.add(name)
+        elif any(name in frame for frame in self.scope.locals):
+            fault = f"`{node.Variant.Value} -{options} {name}`, where a function has its own `{name}`"
+            self.lose_from_here(f"line {node.line}: {fault}")
+
     def _declare_other(self, node: Node, options: str, name: str) -> None:
         """`export -n`; and integers, references and maps, which have no value here."""
         if (node.Variant.Value, options) == ("export", "n"):
@@ -88,6 +100,9 @@ class Assignments(ABC):
 
     def _export(self, name: str, line: int) -> None:
         self.scope.exported_names.add(name)
+        for frame in self.scope.locals:
+            if name in frame and frame[name].is_prefixed:
+                del frame[name]  # bash keeps it
         if name not in self.scope.variables and is_likely_secret(name, "x" * 20):
             self.scope.places[name] = f"line {line}"
         elif name not in self.scope.variables and name not in self.scope.without_value:
@@ -103,7 +118,8 @@ class Assignments(ABC):
 
     def _assign(self, node: Node, added: Variable) -> None:
         name = node.Name.Value
-        is_empty = name in self.scope.without_value
+        is_unset = name in self.scope.not_of_caller and not self.scope.has_unknown_variables
+        is_empty = is_unset or name in self.scope.without_value
         unknown = Variable(elements=()) if node.Array else Variable("" if is_empty else host_variable(name))
         before = self.scope.variables.get(name, unknown)
         elements = (node.Array.Elems or ()) if node.Array else ()

@@ -123,15 +123,26 @@ class Builtins(Assignments, ABC):
         self.scope.has_other_patterns |= bool({"nocasematch", "extglob"} & {*words})
 
     def _run_unset(self, words: list[str], line: int) -> None:
-        names = [word for word in words[1:] if not word.startswith("-")]
-        for name, bracket, _ in (word.partition("[") for word in names if "-f" not in words):
+        for name, bracket, _ in (word.partition("[") for word in words[1:] if not word.startswith("-")):
             if bracket:
                 self.scope.forget([name], "by `unset` of an element", line)
-                continue
-            self.scope.variables.pop(name, None)
-            self.scope.exported_names.discard(name)
-            self.scope.unset_names.add(name)
-            self.scope.not_of_caller.add(name)
+            elif "-f" in words or (name in self.scope.functions and name not in self.scope.variables):
+                self.scope.functions.pop(name, None)
+            else:
+                self._unset_variable(name)
+
+    def _unset_variable(self, name: str) -> None:
+        """Remove a variable; that of a function's caller uncovers the one behind it (bash(1), unset)."""
+        frames = self.scope.locals
+        if frames and name not in frames[-1]:
+            for frame in reversed(frames[:-1]):
+                if name in frame:
+                    self.scope.restore(name, frame.pop(name))
+                    return
+        self.scope.variables.pop(name, None)
+        self.scope.exported_names.discard(name)
+        self.scope.unset_names.add(name)
+        self.scope.not_of_caller.add(name)
 
     def _run_cd(self, words: list[str], line: int) -> None:
         self.scope.places["cd"] = f"line {line}"
@@ -150,7 +161,12 @@ class Builtins(Assignments, ABC):
         self.scope.forget([word for word in words[1:] if word.isidentifier()], f"by `{words[0]}`", line)
 
     def _run_shift(self, words: list[str], line: int) -> None:
-        self.scope.shifted += int(words[1]) if words[1:] and re.fullmatch("[0-9]{1,6}", words[1]) else 1
+        count = "".join(words[1:2]) or "1"
+        arguments = self.scope.arguments
+        if not re.fullmatch("[0-9]{1,6}", count):
+            self.scope.arguments, self.scope.shifted = (UNKNOWN_VALUE,), 0
+        elif arguments is None or self.scope.shifted + int(count) <= len(arguments):
+            self.scope.shifted += int(count)  # else it fails, and shifts none
 
     def _run_exit(self, words: list[str], line: int) -> None:
         self.scope.ended = line

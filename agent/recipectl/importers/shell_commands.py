@@ -3,7 +3,6 @@
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from copy import deepcopy
 
 from recipectl.compiler.secrets import looks_secret
 from recipectl.importers.arguments import without_secrets
@@ -21,7 +20,7 @@ from recipectl.importers.shell_programs import (
     runs_its_input,
     sets_gpus_up,
 )
-from recipectl.importers.shell_scope import Function, Scope, Variable
+from recipectl.importers.shell_scope import Scope, Variable
 from recipectl.importers.shell_syntax import Node, is_parameter
 from recipectl.importers.shell_words import Words
 from recipectl.importers.unwrapping import unwrapped
@@ -38,7 +37,7 @@ class SimpleCommands(Builtins, ABC):
     def __init__(self, scope: Scope) -> None:
         super().__init__(scope)
         self.condition: int | None = None  # the line of the test that decides about this command
-        self.functions: dict[str, Function] = {}
+        self.trapped: set[str] = set()  # words of the texts of `trap`
         self.waits: list[str] = []  # what the next engine has waited for
         self.follows_kill = False
         self.in_background: Command | None = None  # the last program that was started with `&`
@@ -48,20 +47,24 @@ class SimpleCommands(Builtins, ABC):
         words = Words(self.scope)
         fields = words.fields(node.Args or [])
         outer = self.scope
-        self.scope = deepcopy(outer) if fields else outer
+        self.scope = outer.copied() if fields else outer
         lost = [*self.lost]
         for item in node.Assigns or ():
             added = self._expanded(item)
-            if fields and not item.Append:  # a variable of its own, whatever the script's is
-                self.scope.variables.pop(item.Name.Value, None)
+            if fields and not item.Append and item.Name.Value not in self.scope.readonly_names:
+                self.scope.variables.pop(item.Name.Value, None)  # it is one of its own
             self._assign(item, added)
         inner, self.scope = self.scope, outer
-        self.lost = lost if fields else self.lost  # `IFS= read` changes nothing for others
         name = fields[0] if fields else ""
+        is_function = name in self.scope.functions
+        if name in ("command", "builtin") and "".join(fields[1:2]) in self.BUILTINS:
+            name, fields = fields[1], fields[1:]
+        if fields and not is_function:
+            self.lost = lost  # `IFS= read` changes nothing for others
         if name == "sleep" and not self.follows_kill:
             self.waits.append(f"line {node.line}: `{' '.join(fields)}`, after which it started")
         self.follows_kill = name in _KILLERS
-        if name in self.functions:
+        if is_function:
             self._call_function(node, words, fields, inner)
         elif name in self.BUILTINS and fields[1:2] != ["run"]:  # `conda run`
             self.lost += words.remarks if name in ("set", "eval") else []
@@ -80,6 +83,10 @@ class SimpleCommands(Builtins, ABC):
             self._lose(words, node.line)
         elif is_parameter(node.Args[0], "0") and "0" not in self.scope.variables:
             self.lost.append(f"{place}: `$0`, which starts this script again")
+        elif (
+            words[0] == "trap" and words[1:2] and (names := {*words[1].split()} & self.scope.functions.keys())
+        ):
+            self.trapped |= names
         elif words[0] == "trap" and holds_engine(text := " ".join(words[1:])) and not _ENDS.match(text):
             self.commands.append(refused(node.line, "the text of `trap` runs an engine; write it out"))
         elif sets_gpus_up(words):
@@ -102,18 +109,19 @@ class SimpleCommands(Builtins, ABC):
     def refuse_of_zsh(self, node: Node, commands: list[Command]) -> None:
         """Refuse what zsh expands in another way: it does not split `$NAME`, and `$ARRAY` is all of it."""
         parts = [part for word in node.Args or () for part in word.Parts or () if part.Type == "ParamExp"]
-        for part in parts if self.scope.is_zsh else ():
-            variable = self.scope.variables.get(str(part.Param.Value))
+        for part in parts if self.scope.is_zsh and node.Type in ("CallExpr", "DeclClause") else ():
+            name = str(part.Param.Value)
+            variable = self.scope.variables.get(name) or Words(self.scope).argument(name)
             if variable and not part.Index and (variable.elements or len(variable.value.split()) != 1):
                 for command in commands:
-                    reason = f"zsh does not expand `${part.Param.Value}` as bash does; write its words out"
+                    reason = f"zsh does not expand `${name}` as bash does; write its words out"
                     command.refuse(f"line {node.line}", reason)
 
     def _add_command(
         self, words: list[str], scope: Scope, names: set[str], remarks: list[str], why: list[str], node: Node
     ) -> None:
         line = node.line
-        variables = {name: scope.variables[name] for name in sorted(names) if name in scope.variables}
+        variables = scope.of_environment(names)
         environment = {
             name: variable.value for name, variable in variables.items() if variable.elements is None
         }

@@ -16,7 +16,7 @@ _NUMBERS: Mapping[str, Callable[[int, int], bool]] = {
 _ORDERS = {"<": "-lt", ">": "-gt"}  # of texts, which are those of numbers for one digit
 _ARITHMETIC = {"==": "-eq", "!=": "-ne", ">": "-gt", ">=": "-ge", "<": "-lt", "<=": "-le"}  # of `((…))`
 # Programs that scripts run for their exit status.
-_TESTS = frozenset("[ test grep pgrep which type hash command diff cmp false mountpoint curl nc".split())  # noqa: SIM905
+TESTS = frozenset("[ test grep pgrep which type hash command diff cmp false mountpoint curl nc".split())  # noqa: SIM905
 _COMPARISONS = {"<", ">", "=", "==", "!=", "-nt", "-ot", "-ef", *_NUMBERS}
 _CONNECTIVES = {"!", "(", ")", "-a", "-o"}
 _PROGRAM = re.compile(r"vllm|sglang|llama-server|python[0-9.]*")
@@ -96,6 +96,8 @@ class Conditions:
         name = str(parts[0].Value or "") if len(parts) == 1 else ""
         if name == "getopts":
             return False if self._value(word_of("#", node)) == "0" else None
+        if name in self.scope.functions:
+            return None
         if name not in ("[", "test"):
             text = self._value(node.Args[0]) if len(node.Args) == 1 else None
             is_nothing = Words(self.scope).fields(node.Args[:1]) == [""]
@@ -231,7 +233,7 @@ def is_test(statement: Node) -> bool:
     if command and command.Type == "BinaryCmd" and command.Op == "&&":
         return is_test(command.X) or is_test(command.Y)
     is_simple = command and command.Type in ("CallExpr", "DeclClause")
-    return not is_simple or statement.Negated or bool(_TESTS & {*literals(command)[:1]})
+    return not is_simple or statement.Negated or bool(TESTS & {*literals(command)[:1]})
 
 
 def is_negative(statement: Node) -> bool:

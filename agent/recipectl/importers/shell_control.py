@@ -2,16 +2,16 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection
-from copy import deepcopy
 from itertools import count
 
 from recipectl.importers.draft import host_variable
 from recipectl.importers.programs import runs_engine
 from recipectl.importers.shell_branches import merge, name_not_run
 from recipectl.importers.shell_commands import SimpleCommands
-from recipectl.importers.shell_conditions import Conditions, is_negative, is_test
+from recipectl.importers.shell_conditions import TESTS, Conditions, is_negative, is_test
 from recipectl.importers.shell_scope import Scope, Variable
 from recipectl.importers.shell_syntax import Node, arguments_at, from_the_left
+from recipectl.importers.shell_words import Words
 from recipectl.importers.unwrapping import unwrapped
 
 _ELSE = -1  # the number of what runs instead of any part
@@ -43,7 +43,7 @@ class ControlFlow(SimpleCommands, ABC):
         """
         first = len(self.commands)
         before = self.scope, self.condition
-        self.scope, self.condition = deepcopy(self.scope), condition or self.condition
+        self.scope, self.condition = self.scope.copied(), condition or self.condition
         self.scope.unset_names, self.scope.set_names = set(), set()
         self.scope.ended = None
         self.run(nodes or ())
@@ -76,6 +76,10 @@ class ControlFlow(SimpleCommands, ABC):
             self.lost += merge(self.scope, after, line, wins=wins, unset=unset, tested=tested)
             self.scope.set_names |= after.set_names | after.unset_names
             self.scope.lost += after.lost[len(self.scope.lost) :]
+            self.scope.functions |= after.functions
+            if after.ended is not None and not after.ends_script and self.scope.locals:
+                self.scope.returned = self.scope.returned or (line, after)
+            self.scope.returned = self.scope.returned or after.returned
 
     def _part(self, nodes: list[Node], statement: int, number: int, condition: int | None = None) -> Scope:
         """Run one of several parts of a statement, of which one runs; the scope as it is afterwards."""
@@ -116,7 +120,8 @@ class ControlFlow(SimpleCommands, ABC):
         chooses_none = taken == len(branches) > 1 and bool(new) and bool(conditions.untold)
         is_guess = bool(conditions.remarks or conditions.empty & self.scope.set_elsewhere)
         ends = after.ended is not None and taken < len(branches)
-        if is_guess and ((ends and not runs) or chooses_none):
+        returns = ends and not after.ends_script and bool(self.scope.locals)
+        if is_guess and ((ends and not returns and not runs) or chooses_none):
             del self.commands[first:]
             self.lost = lost
             self._note_required(conditions, line, ends=ends)
@@ -161,11 +166,11 @@ class ControlFlow(SimpleCommands, ABC):
     ) -> tuple[Scope, list[str]]:
         """Read a part that does not run, for its programs; the scope after it, and what it would lose."""
         first = len(self.commands)
-        before = self.lost, dict(self.functions), {*self._substituted}, [*self.waits]
+        before = self.lost, {*self._substituted}, [*self.waits]
         self.lost = []
         after = self._part(nodes, statement, number, condition=line)
         lost = self.lost
-        self.lost, self.functions, self._substituted, self.waits = before
+        self.lost, self._substituted, self.waits = before
         for command in self.commands[first:]:
             command.not_carried_over.append(f"line {line}: {_NOT_RUN}")
             command.lost_before = [*map(_not_run, command.lost_before)]
@@ -181,8 +186,7 @@ class ControlFlow(SimpleCommands, ABC):
         known_false = 0  # branches before the first whose condition is not known
         clause: Node | None = node
         while clause is not None:
-            for condition in clause.Cond or ():
-                self._statement(condition)
+            self._test_of_branch(clause, node, is_reached=taken is None, is_certain=is_known)
             if is_known and taken is None:
                 holds = conditions.holds(clause.Cond[-1]) if clause.Cond else True
                 is_known = holds is not None
@@ -209,6 +213,14 @@ class ControlFlow(SimpleCommands, ABC):
             branches[first:], node.line, is_presumed=is_presumed, tested=tested, statement=statement
         )
 
+    def _test_of_branch(self, clause: Node, statement: Node, *, is_reached: bool, is_certain: bool) -> None:
+        """Follow the test of `if` or `elif`: a shell runs it only where no test before it holds."""
+        if clause is statement or (is_reached and is_certain):
+            for condition in clause.Cond or ():
+                self._statement(condition)
+        elif is_reached and clause.Cond:
+            self._branches([clause.Cond], statement.line)
+
     def _case(self, node: Node) -> None:
         branches = [item.Stmts or [] for item in node.Items or ()]
         conditions = Conditions(self.scope)
@@ -233,7 +245,7 @@ class ControlFlow(SimpleCommands, ABC):
             self.scope.alternatives = {**outer, statement: _ELSE}
         self._statement(node.X)
         self.scope.alternatives = outer
-        if node.Op == "&&" and not is_test(node.X) and holds is not False:
+        if node.Op == "&&" and not self._tests(node.X) and holds is not False:
             self._statement(node.Y)
         elif holds is not None and self._run_known(
             [[node.Y]], int(holds == (node.Op == "||")), conditions, node.line, statement
@@ -243,6 +255,12 @@ class ControlFlow(SimpleCommands, ABC):
             is_presumed = node.Op == "&&" and not is_negative(node.X)
             tested = {*node.X.parameters()}
             self._branches([[node.Y]], node.line, is_presumed=is_presumed, tested=tested, statement=statement)
+
+    def _tests(self, node: Node) -> bool:
+        """Whether a statement is run for its exit status: a test, or a function, which may be one."""
+        call = node.Cmd if node.Cmd and node.Cmd.Type == "CallExpr" else None
+        names = Words(self.scope).fields((call.Args or [])[:1])[:1] if call else []
+        return is_test(node) or any(name in TESTS or name in self.scope.functions for name in names)
 
     def _does_not_loop(self, node: Node) -> bool:
         """Whether a loop does nothing, for its script gets no arguments; if so, that is named."""
@@ -254,8 +272,4 @@ class ControlFlow(SimpleCommands, ABC):
             holds = conditions.has_words(node.Loop.Items or [arguments_at(node)])
         else:
             return False
-        return (
-            holds is False
-            and bool(conditions.remarks)
-            and self._run_known([node.Do], 1, conditions, node.line)
-        )
+        return holds is False and self._run_known([node.Do], 1, conditions, node.line)

@@ -25,7 +25,7 @@ class Parameters:
 
     def _known(self, node: Node, name: str) -> Variable | None:
         """The value of a parameter, as far as it is known."""
-        variable = self.scope.variables.get(name) or self._argument(name) or self._untold(node, name)
+        variable = self.scope.variables.get(name) or self.argument(name) or self._untold(node, name)
         if variable and self.is_test:
             variable = self._tested(node, name, variable)
         if name == "PWD" and (folder := self.scope.folder or self.scope.script_folder):
@@ -33,7 +33,7 @@ class Parameters:
         self.remarks += variable.remarks if variable else ()
         return variable
 
-    def _argument(self, name: str) -> Variable | None:
+    def argument(self, name: str) -> Variable | None:
         """An argument that the script is known to be given, all of them, or their number."""
         every, remarks = self.scope.arguments, self.scope.arguments_remarks
         if every is None:

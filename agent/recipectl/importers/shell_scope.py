@@ -1,8 +1,10 @@
 """The variables of a shell, and what else a subshell gets from its parent."""
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable
+from copy import copy
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from recipectl.importers.draft import UNKNOWN_VALUE, VARIABLE_START
 from recipectl.importers.shell_syntax import Node
@@ -41,6 +43,16 @@ class Function:
     is_called: bool = False
 
 
+class Before(NamedTuple):
+    """What a variable was before a function had one of its own by that name."""
+
+    variable: Variable | None
+    is_exported: bool
+    is_readonly: bool
+    is_not_of_caller: bool
+    is_prefixed: bool  # it has its value from `NAME=value function`
+
+
 @dataclass
 class Scope:
     """What a subshell gets from its parent; a change in the subshell does not reach the parent."""
@@ -54,6 +66,11 @@ class Scope:
     has_unknown_variables: bool = False  # set by a file or a program that is not read
     set_elsewhere: set[str] = field(default_factory=set)  # in parts that do not run
     of_caller: dict[str, str] = field(default_factory=dict)  # host variable -> what the caller gives
+    functions: dict[str, Function] = field(default_factory=dict)
+    locals: list[dict[str, Before]] = field(
+        default_factory=list
+    )  # of the functions that run, the last innermost
+    returned: "tuple[int, Scope] | None" = None  # where a function may have returned, and the scope then
     ends_script: bool = False  # by `exit`, which also ends it from within a function
     is_over: bool = False  # an engine has run that the script does not outlive
     alternatives: dict[int, int] = field(default_factory=dict)  # statement -> the part that runs now
@@ -77,6 +94,47 @@ class Scope:
     places: dict[str, str] = field(default_factory=dict)  # of PATH, `cd` and the caller's secrets
     written_files: frozenset[str] = frozenset()
     lost: list[str] = field(default_factory=list)  # what each program from here on lacks
+
+    def copied(self) -> "Scope":
+        """A copy for a subshell, or for a part that may not run."""
+        containers = (name for name, value in vars(self).items() if isinstance(value, dict | set | list))
+        copies = {name: copy(getattr(self, name)) for name in containers}
+        return replace(self, **copies | {"locals": [*map(copy, self.locals)]})
+
+    def make_local(self, name: str, *, is_prefixed: bool = False) -> bool:
+        """Keep a variable of a function's caller; False in no function, and where this one has its own."""
+        if not self.locals or name in self.locals[-1]:
+            return False
+        self.locals[-1][name] = Before(
+            variable=self.variables.get(name),
+            is_exported=name in self.exported_names,
+            is_readonly=name in self.readonly_names,
+            is_not_of_caller=name in self.not_of_caller,
+            is_prefixed=is_prefixed,
+        )
+        return True
+
+    def restore(self, name: str, before: Before) -> None:
+        """Let a variable be what it was before a function had its own."""
+        self.variables.pop(name, None)
+        if before.variable is not None:
+            self.variables[name] = before.variable
+        for names, is_member in (
+            (self.exported_names, before.is_exported),
+            (self.readonly_names, before.is_readonly),
+            (self.not_of_caller, before.is_not_of_caller),
+        ):
+            (names.add if is_member else names.discard)(name)
+
+    def of_environment(self, names: Collection[str]) -> dict[str, Variable]:
+        """The variables of some names; behind a local one without a value, bash passes on the caller's."""
+        result: dict[str, Variable] = {}
+        for frame in self.locals:
+            hidden = {name: before.variable for name, before in frame.items() if before.is_exported}
+            result |= {name: variable for name, variable in hidden.items() if variable is not None}
+        kept = {name: variable for name, variable in result.items() if name not in self.variables}
+        own = {name: self.variables[name] for name in names if name in self.variables}
+        return dict(sorted((kept | own).items()))
 
     def leave_unset(self, name: str, remark: str) -> None:
         """Note that the script leaves a variable unset that a caller could set; what must be said of it."""

@@ -26,6 +26,10 @@ class Node:
     def __getattr__(self, name: str) -> Any:
         return None
 
+    def without(self, field: str) -> "Node":
+        """This node without one of its fields."""
+        return Node({name: value for name, value in self.__dict__.items() if name != field})
+
     @property
     def line(self) -> int:
         return int(self.Pos.Line)

@@ -20,6 +20,7 @@ from recipectl.importers.shell_syntax import Node, all_elements
 _FIELD_END = "\ue003"
 _QUOTED = "\ue004"
 MAX_VALUE = 128 * 1024  # of a word that is executed (execve(2), MAX_ARG_STRLEN)
+_CUTS = ("#", "##", "%", "%%")
 _PATTERN = re.compile(r"[*?[]")
 _SUBSTITUTION = "recipectl does not run substitutions"
 _BRACES = re.compile(r"\{[^{}\s]*(,|\.\.)[^{}\s]*\}")
@@ -156,9 +157,8 @@ class Words(Parameters):
         first = self._first_of_slice(node) if node.Slice and name in "@*" else 0
         is_part = node.Slice and not first
         if any((node.Excl, node.Length, is_part, node.Repl, node.Names, node.NestedParam)):
-            return self._count(node, name) or self.unknown(
-                node, f"the value of `${{{name}}}` here is for a shell to find"
-            )
+            count = self._count(node, name) if node.Length else ""
+            return count or self.unknown(node, f"the value of `${{{name}}}` here is for a shell to find")
         variable = self._known(node, name)
         if variable and variable.elements and first and UNKNOWN_VALUE not in variable.text:
             variable = replace(variable, elements=variable.elements[first - 1 :])
@@ -167,9 +167,9 @@ class Words(Parameters):
             self.reasons += (re.sub(r"^(line \d+): (.*)", r"\2 (\1)", text) for text in variable.remarks)
         elements = all_elements(node)
         if elements and variable and variable.elements is not None and not node.Exp:
-            return (" " if elements == "*" and not splits else _FIELD_END).join(
-                self._split(node, element, splits=splits) for element in variable.elements
-            )
+            separator = " " if elements == "*" and not splits else _FIELD_END
+            text = separator.join(self._split(node, each, splits=splits) for each in variable.elements)
+            return text if splits or not variable.elements else _QUOTED + text  # one may be empty
         index = node.Index.Parts[0].Value if node.Index and node.Index.Parts else ""
         if variable and variable.elements and re.fullmatch("[0-9]{1,4}", index or "") and not node.Exp:
             return self._split(node, "".join(variable.elements[int(index) :][:1]), splits=splits)
@@ -202,9 +202,25 @@ class Words(Parameters):
 
     def _with_operation(self, node: Node, name: str, variable: Variable | None, *, splits: bool) -> str:
         rest = _without(variable, node)
-        if rest is None:
-            return self._with_operator(node, name, variable, splits=splits)
-        return self._split(node, rest, splits=splits)
+        operator = str(node.Exp.Op)
+        if variable is None and operator in _CUTS and self._is_missing(name):
+            rest = ""
+        if rest is not None:
+            return self._split(node, rest, splits=splits)
+        if variable and variable.elements is not None and operator.strip(":") in ("-", "="):
+            return self._elements_or_default(node, variable, splits=splits)
+        has_none = (variable.text == "" and operator == ":?") if variable else self._is_missing(name)
+        if operator.strip(":") == "?" and has_none:
+            return self.unknown(node, f"the script ends where `${{{name}{operator}…}}` has no value")
+        return self._with_operator(node, name, variable, splits=splits)
+
+    def _elements_or_default(self, node: Node, variable: Variable, *, splits: bool) -> str:
+        """`${NAME[@]:-default}` of an array."""
+        if not variable.elements:
+            return self._operand(node.Exp.Word or Node({}), splits=splits)
+        if all(variable.elements):
+            return self._parameter(node.without("Exp"), splits=splits)
+        return self.unknown(node, "an element of an array is empty")
 
     def _with_operator(self, node: Node, name: str, variable: Variable | None, *, splits: bool) -> str:
         """`${NAME:-default}`, `${NAME:=default}`, `${NAME:?…}`, and `${NAME:+…}` of what the script sets."""
@@ -259,7 +275,7 @@ def _without(variable: Variable | None, node: Node) -> str | None:
     operator = str(node.Exp.Op)
     parts = node.Exp.Word.Parts if node.Exp.Word else []
     pattern = "".join(str(part.Value) if part.Type == "Lit" else "[" for part in parts)
-    if operator not in ("#", "##", "%", "%%") or re.search(r"[\[\\~]", pattern):
+    if operator not in _CUTS or re.search(r"[\[\\~]", pattern):
         return None
     if variable is None or variable.elements is not None or not is_known(variable.value):
         return None
