@@ -395,9 +395,9 @@ def test_a_command_that_cannot_be_read_is_refused(text: str, sentence: str) -> N
 # ── show-command, and back
 
 
-# `{{` at the end of a word begins a template, which is refused.
+# `{{` at the end of a word begins a template, which is refused; `.` is a folder, which a host has to tell.
 _WORD = st.text(st.characters(exclude_categories=("Cs", "Cc", "Co", "Cn")), max_size=12).filter(
-    lambda word: not word.endswith(("{{", "{%"))
+    lambda word: not word.endswith(("{{", "{%")) and not re.match(r"\.\.?(/|\Z)", word)
 )
 _EXTRA = st.dictionaries(
     st.from_regex(r"zz[a-z]{3,8}(_[a-z]{2,5})?", fullmatch=True),

@@ -42,33 +42,36 @@ class Functions(ControlFlow, ABC):
             self.scope.has_unknown_variables = True
             self.lose_from_here(f"line {node.line}: the function `{fields[0]}`, which calls itself here")
             return
-        arguments = self._arguments(node.Args, fields)
-        outer = self.scope.arguments, self.scope.shifted, self.scope.arguments_remarks, self.scope.returned
-        alternatives, condition = self.scope.alternatives, self.condition
-        self.scope.returned = None
-        self.scope.locals.append({})
+        scope, condition = self.scope, self.condition
+        alternatives, returned = scope.alternatives, scope.returned
+        outer = scope.arguments, scope.shifted, scope.arguments_remarks
+        self._enter(node, words, self._arguments(node.Args, fields), inner)
         self._running.append(function)
-        for name in {item.Name.Value for item in node.Assigns or ()} & inner.variables.keys():
-            self.scope.make_local(name, is_prefixed=True)
-            self.scope.variables[name] = inner.variables[name]
-            self.scope.exported_names.add(name)
-        if arguments is not None:
-            self.scope.arguments, self.scope.shifted = arguments, 0
-            self.scope.arguments_remarks = tuple(words.remarks)
         if function.is_certain:
             self.run([function.node.Body])
         else:
             reason = "in a function that is declared under a condition"
             self._refuse_part([function.node.Body], reason, function.node.line)
         self._running.pop()
-        self.condition = condition
         self._return(alternatives)
-        for name, before in self.scope.locals.pop().items():
-            self.scope.restore(name, before)
-        self.scope.arguments, self.scope.shifted, self.scope.arguments_remarks, self.scope.returned = outer
+        self.condition, self.scope.returned = condition, returned
+        self.scope.arguments, self.scope.shifted, self.scope.arguments_remarks = outer
+
+    def _enter(self, node: Node, words: Words, arguments: tuple[str, ...] | None, inner: Scope) -> None:
+        """Begin a function, with the variables that stand before its call in `inner`."""
+        scope = self.scope
+        scope.returned = None
+        scope.locals.append({})
+        for name in {item.Name.Value for item in node.Assigns or ()} & inner.variables.keys():
+            scope.make_local(name, is_prefixed=True)
+            scope.variables[name] = inner.variables[name]
+            scope.exported_names.add(name)
+        if arguments is not None:
+            scope.arguments, scope.shifted = arguments, 0
+            scope.arguments_remarks = tuple(words.remarks)
 
     def _return(self, alternatives: dict[int, int]) -> None:
-        """What follows a call runs whichever `return` ends the function."""
+        """End a function: what follows its call runs whichever `return` has ended it."""
         if self.scope.returned:  # and what follows that `return` may not have run
             line, scope = self.scope.returned
             scope = scope.copied()
@@ -76,6 +79,8 @@ class Functions(ControlFlow, ABC):
             for name in ("lost", "functions", "locals", "ends_script", "ended", "is_over", "alternatives"):
                 setattr(scope, name, getattr(self.scope, name))
             self.scope = scope
+        for name, before in self.scope.locals.pop().items():
+            self.scope.restore(name, before)
         if self.scope.ends_script:
             return
         self.scope.ended, self.scope.is_over = None, False
