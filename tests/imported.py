@@ -52,7 +52,8 @@ def _spellings(engine: str, options: Options) -> list[list[str]]:
     """Each option of an engine in each of its spellings, with a value."""
     words = []
     for name, option in options.by_flag.items():
-        if name in ("--help", "--version", "--config"):
+        # The model is in all words already, and of two the last one counts.
+        if name in ("--help", "--version", "--config", ENGINES[engine].model_flag):
             continue
         names = [name, *option.aliases, *option.negations]
         if ENGINES[engine].takes_underscores:
