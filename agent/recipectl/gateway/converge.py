@@ -105,8 +105,9 @@ def write_files(actions: Sequence[Action], gateway: Gateway, report: Callable[[A
             Path(FOLDER).mkdir(parents=True, exist_ok=True)
             Path(FOLDER).chmod(0o755)  # nginx's user reads it, whatever root's umask is
     write_whole(contents, durable=True)
-    if len(files) < len(written):
-        engine_keys.write(engine_keys.expected(gateway.engine_credentials) or "{}")
+    keys = engine_keys.expected(gateway.engine_credentials) if len(files) < len(written) else None
+    if keys is not None:
+        engine_keys.write(keys)
     for action in written:
         report(action)
 

@@ -64,7 +64,10 @@ def write(text: str) -> None:
     temporary = Path(f"{FILE}.{os.urandom(6).hex()}")
     with failures_named("written", Path(FILE)), suppress(FileNotFoundError):
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            os.fchown(descriptor, uid, gid)
-            file.write(text)
-        temporary.rename(FILE)
+        try:
+            with os.fdopen(descriptor, "w") as file:
+                os.fchown(descriptor, uid, gid)
+                file.write(text)
+            temporary.rename(FILE)
+        finally:
+            temporary.unlink(missing_ok=True)  # where the disk is full

@@ -56,7 +56,9 @@ class Container:
     secrets: dict[str, str] = field(default_factory=dict)  # variable -> the container's secret
     all_gpus: bool = False
     gpus: list[str] = field(default_factory=list)  # those that the container sees
-    nodes: list[str] = field(default_factory=list)  # those of its `--device`, which are all without `--gpus`
+    nodes: list[str] = field(
+        default_factory=list
+    )  # those of `--device /dev/nvidia0`, where nothing else tells
     folder: str = ""  # in which its program starts
     place: str = ""  # of the option that is being added
     places: dict[str, str] = field(default_factory=dict)  # variable, port or `network` -> its place

@@ -22,7 +22,13 @@ from recipectl.importers.shell_words import Words
 from recipectl.importers.unwrapping import unwrapped
 
 _SUBSTITUTIONS = ("CmdSubst", "ProcSubst")
-_PLACES = {"conda_environment": "environment of conda", "service": "limits"}
+# A field of the scope -> what changes it.
+_CHANGES = {
+    "folder": "`cd`",
+    "venv": "a venv",
+    "conda_environment": "an environment of conda",
+    "service": "a limit",
+}
 _OPAQUE = {
     "ForClause": "a loop",
     "WhileClause": "a loop",
@@ -194,17 +200,15 @@ class _Shell(Functions):
         if (after.arguments, after.shifted) != (self.scope.arguments, self.scope.shifted):
             # Only the shell knows; those of the script's caller are asked for.
             self.scope.arguments = (UNKNOWN_VALUE,) if self.scope.locals else None
-        if after.ended is not None and not after.ends_script and self.scope.locals:
-            self.scope.returned = self.scope.returned or (line, after)
-        self.scope.returned = self.scope.returned or after.returned
+        self.scope.note_return(after, line)
         self.scope.lost += after.lost[len(self.scope.lost) :]
         self.scope.functions |= after.functions
         self.scope.exported_names |= after.exported_names
         if self.scope.locals:
             self.scope.locals[-1] = after.locals[-1] | self.scope.locals[-1]
-        places = ("folder", "venv", "conda_environment", "service")
-        for name in (name for name in places if getattr(after, name) != getattr(self.scope, name)):
-            self.lose_from_here(f"line {line}: the {_PLACES.get(name, name)} is set {reason}")
+        for name, change in _CHANGES.items():
+            if getattr(after, name) != getattr(self.scope, name):
+                self.lose_from_here(f"line {line}: {change} {reason}, which may count for what follows")
         self.scope.has_unknown_variables |= after.has_unknown_variables
         changed = {name for name, value in after.variables.items() if self.scope.variables.get(name) != value}
         self.scope.forget(changed | after.unset_names, reason, line)

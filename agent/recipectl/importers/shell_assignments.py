@@ -102,7 +102,7 @@ class Assignments:
         self.scope.exported_names.add(name)
         for frame in self.scope.locals:
             if name in frame and frame[name].is_prefixed:
-                del frame[name]  # bash keeps it
+                del frame[name]  # an exported one stays after the call
         if name not in self.scope.variables and is_likely_secret(name, "x" * 20):
             self.scope.places[name] = f"line {line}"
         elif name not in self.scope.variables and name not in self.scope.without_value:
@@ -118,8 +118,7 @@ class Assignments:
 
     def _assign(self, node: Node, added: Variable) -> None:
         name = node.Name.Value
-        is_unset = name in self.scope.not_of_caller and not self.scope.has_unknown_variables
-        is_empty = is_unset or name in self.scope.without_value
+        is_empty = self.scope.is_unset(name) or name in self.scope.without_value
         unknown = Variable(elements=()) if node.Array else Variable("" if is_empty else host_variable(name))
         before = self.scope.variables.get(name, unknown)
         elements = (node.Array.Elems or ()) if node.Array else ()

@@ -37,7 +37,7 @@ class SimpleCommands(Builtins, ABC):
     def __init__(self, scope: Scope) -> None:
         super().__init__(scope)
         self.condition: int | None = None  # the line of the test that decides about this command
-        self.trapped: set[str] = set()  # words of the texts of `trap`
+        self.trapped: set[str] = set()  # names of functions that a `trap` runs
         self.waits: list[str] = []  # what the next engine has waited for
         self.follows_kill = False
         self.in_background: Command | None = None  # the last program that was started with `&`
@@ -52,7 +52,7 @@ class SimpleCommands(Builtins, ABC):
         for item in node.Assigns or ():
             added = self._expanded(item)
             if fields and not item.Append and item.Name.Value not in self.scope.readonly_names:
-                self.scope.variables.pop(item.Name.Value, None)  # it is one of its own
+                self.scope.variables.pop(item.Name.Value, None)  # the program gets one of its own
             self._assign(item, added)
         inner, self.scope = self.scope, outer
         name = fields[0] if fields else ""

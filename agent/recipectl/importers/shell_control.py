@@ -77,9 +77,7 @@ class ControlFlow(SimpleCommands, ABC):
             self.scope.set_names |= after.set_names | after.unset_names
             self.scope.lost += after.lost[len(self.scope.lost) :]
             self.scope.functions |= after.functions
-            if after.ended is not None and not after.ends_script and self.scope.locals:
-                self.scope.returned = self.scope.returned or (line, after)
-            self.scope.returned = self.scope.returned or after.returned
+            self.scope.note_return(after, line)
 
     def _part(self, nodes: list[Node], statement: int, number: int, condition: int | None = None) -> Scope:
         """Run one of several parts of a statement, of which one runs; the scope as it is afterwards."""

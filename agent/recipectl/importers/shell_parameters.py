@@ -107,8 +107,7 @@ class Parameters:
         """What the caller gives to the script: an argument, or a variable of its environment."""
         self._note_secret(node, name)
         is_argument = re.fullmatch("[0-9]{1,6}", name)
-        is_unset = name in self.scope.not_of_caller and not self.scope.has_unknown_variables
-        if is_unset or self._is_missing(name):
+        if self.scope.is_unset(name) or self._is_missing(name):
             return ""
         text = host_variable(f"ARG{int(name) + self.scope.shifted}" if is_argument else name)
         self.scope.of_caller[text] = name

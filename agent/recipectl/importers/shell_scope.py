@@ -67,9 +67,8 @@ class Scope:
     set_elsewhere: set[str] = field(default_factory=set)  # in parts that do not run
     of_caller: dict[str, str] = field(default_factory=dict)  # host variable -> what the caller gives
     functions: dict[str, Function] = field(default_factory=dict)
-    locals: list[dict[str, Before]] = field(
-        default_factory=list
-    )  # of the functions that run, the last innermost
+    # What the variables of each function that runs hide; the innermost function is the last.
+    locals: list[dict[str, Before]] = field(default_factory=list)
     returned: "tuple[int, Scope] | None" = None  # where a function may have returned, and the scope then
     ends_script: bool = False  # by `exit`, which also ends it from within a function
     is_over: bool = False  # an engine has run that the script does not outlive
@@ -100,6 +99,16 @@ class Scope:
         containers = (name for name, value in vars(self).items() if isinstance(value, dict | set | list))
         copies = {name: copy(getattr(self, name)) for name in containers}
         return replace(self, **copies | {"locals": [*map(copy, self.locals)]})
+
+    def is_unset(self, name: str) -> bool:
+        """Whether the script itself has left a variable without a value."""
+        return name in self.not_of_caller and not self.has_unknown_variables
+
+    def note_return(self, after: "Scope", line: int) -> None:
+        """Note that a function may have returned in a part that has ended so; `after` is the scope there."""
+        if self.locals and after.ended is not None and not after.ends_script:
+            self.returned = self.returned or (line, after)
+        self.returned = self.returned or after.returned
 
     def make_local(self, name: str, *, is_prefixed: bool = False) -> bool:
         """Keep a variable of a function's caller; False in no function, and where this one has its own."""
