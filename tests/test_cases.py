@@ -273,6 +273,7 @@ INLINE = {
     "words as zsh has them": (
         "command", "#!/bin/zsh\nargs=(-m /m/a.gguf -ngl 99)\nP=8080\nllama-server $args --port $P\nA='--port 1 --seed 2'\nvllm serve a/b $A\nvllm serve c/d --port $P\n",
         ["model_path: c/d\nport: 8080\n"], ["line 4: zsh does not expand `$args` as bash does", "line 6: zsh does not expand `$A`"]),
+    "a unit for a script": ("command", "# x\n[Service]\nExecStart=/v/bin/vllm serve a/b\n", [], ["a.txt: it is a unit of systemd; run `recipectl import unit` with it"]),
     "another shell": ("command", "#!/usr/bin/env fish\nvllm serve a/b\n", [], ["line 1: it is a script of fish, which is not read"]),
     "engines in a text": (
         "command", "c=$(cat <<E\nvllm serve a/b --port 1\nE\n)\neval $c\nread -r -d '' D <<E\nvllm serve c/d\nE\n$D\nvllm serve e/f\n", ["model_path: e/f"],

@@ -245,7 +245,8 @@ def _commands(words: tuple[str, ...]) -> list[Command]:
     source = words[0]
     if source == "-" or _is_file(source):
         folder = None if source == "-" else str(Path(source).absolute().parent)
-        return shell.commands(text_of(source), folder=folder)
+        with errors_at("" if source == "-" else source):
+            return shell.commands(text_of(source), folder=folder)
     if not re.search(r"\s", source.strip()):
         fault = f"`{source}` is neither a file nor a command with arguments"
         raise UsageError(f"{fault}; give a file, `-`, or a whole command after `--`")
