@@ -322,7 +322,7 @@ def test_the_ports_of_two_sets_are_told_with_their_own_keys() -> None:
         )
         for name, port in (("a", 1), ("b", 2))
     ]
-    errors = relations.decide(claims).errors["a"]
+    errors = relations.relate(claims).errors["a"]
     assert [str(error) for error in errors] == [
         "`a` and `b` both use port 29501 and could run at once; change one `nodes.port:`",
         "`a` and `b` both use port 30501 and could run at once; change one `nodes.tie_port:`",

@@ -6,7 +6,7 @@ import pytest
 from models import State, model
 
 from recipectl.compiler.model import CompiledModel
-from recipectl.converge.plan import decide, must_skip, without_a_model
+from recipectl.converge.plan import make_plan, must_skip, without_a_model
 from recipectl.converge.values import Action, Plan, Survey
 from recipectl.errors import Problem
 from recipectl.systemd.unitfile import InstalledUnit, Unit, UnitNames
@@ -97,13 +97,13 @@ def test_what_runs_is_not_ended_for_a_model_that_is_missing(
 def test_a_rival_that_runs_is_not_evicted_by_autostart() -> None:
     first, rival = model("a", autostart=True, rivals=("b",)), model("b", rivals=("a",))
     assert jobs(
-        decide((first,), (), survey(first, rival, enabled=(A.service,)), all_models=(first, rival))
+        make_plan((first,), (), survey(first, rival, enabled=(A.service,)), all_models=(first, rival))
     ) == [("start", A.service)]
     busy = survey(first, rival, enabled=(A.service,), b=UP)
-    assert jobs(decide((first,), (), busy, all_models=(first, rival))) == []
+    assert jobs(make_plan((first,), (), busy, all_models=(first, rival))) == []
     # Its start waits until this one has stopped.
     waiting = survey(first, rival, enabled=(A.service,), service=State("deactivating"), b=State(job="start"))
-    assert jobs(decide((first,), (), waiting, all_models=(first, rival))) == []
+    assert jobs(make_plan((first,), (), waiting, all_models=(first, rival))) == []
 
 
 def test_a_rival_of_what_a_model_requires_counts_too() -> None:
@@ -113,18 +113,18 @@ def test_a_rival_of_what_a_model_requires_counts_too() -> None:
         model("b"),
     )
     host = survey(first, base, rival, enabled=(A.service,), b=UP)
-    assert jobs(decide((first,), (), host, all_models=(first, base, rival))) == []
+    assert jobs(make_plan((first,), (), host, all_models=(first, base, rival))) == []
 
 
 @pytest.mark.parametrize("state", ["active", "activating", "reloading"])
 def test_a_model_that_runs_or_loads_is_not_started_again(state: str) -> None:
     target = model("a", autostart=True)
-    assert jobs(decide((target,), (), survey(target, enabled=(A.service,), service=State(state)))) == []
+    assert jobs(make_plan((target,), (), survey(target, enabled=(A.service,), service=State(state)))) == []
 
 
 def test_a_failed_model_is_started_with_that_reason() -> None:
     target = model("a", autostart=True)
-    plan = decide((target,), (), survey(target, enabled=(A.service,), service=FAILED))
+    plan = make_plan((target,), (), survey(target, enabled=(A.service,), service=FAILED))
     assert plan.actions == (Action("start", A.service, "autostart: true, and it has failed"),)
 
 
@@ -135,31 +135,31 @@ def test_a_failed_model_is_started_with_that_reason() -> None:
 def test_a_link_is_as_autostart_says(autostart: bool | None, enabled: bool, verbs: list[str]) -> None:
     target = model("a", autostart=autostart)
     host = survey(target, enabled=(A.service,) if enabled else ())
-    assert [action.verb for action in decide((target,), (), host).actions] == verbs
+    assert [action.verb for action in make_plan((target,), (), host).actions] == verbs
 
 
 @pytest.mark.parametrize("restart", [True, False])
 def test_a_changed_model_is_restarted_unless_it_must_not(restart: bool) -> None:
     target = model("a")
-    plan = decide((target,), (), survey(target, service=OLD), restart=restart)
+    plan = make_plan((target,), (), survey(target, service=OLD), restart=restart)
     assert plan.actions == ((Action("restart", A.service, CHANGED),) if restart else ())
 
 
 @pytest.mark.parametrize("digest", [None, "0123456789ab"])
 def test_a_model_of_this_unit_or_of_an_unknown_one_is_left_alone(digest: str | None) -> None:
     target = model("a")
-    assert not decide((target,), (), survey(target, service=State("active", digest)))
+    assert not make_plan((target,), (), survey(target, service=State("active", digest)))
 
 
 def test_a_socket_that_an_operator_disabled_stays_so() -> None:
     target = on_demand()
-    assert jobs(decide((target,), (), survey(target))) == []
-    assert jobs(decide((target,), (), survey(target, enabled=(A.socket,)))) == [("start", A.socket)]
+    assert jobs(make_plan((target,), (), survey(target))) == []
+    assert jobs(make_plan((target,), (), survey(target, enabled=(A.socket,)))) == [("start", A.socket)]
 
 
 def test_after_an_interrupted_apply_the_socket_is_enabled() -> None:
     target = on_demand()
-    assert jobs(decide((target,), (), survey(target, reload_due=True))) == [
+    assert jobs(make_plan((target,), (), survey(target, reload_due=True))) == [
         ("reload", "systemd"), ("enable", A.socket), ("start", A.socket)
     ]  # fmt: skip
 
@@ -167,7 +167,7 @@ def test_after_an_interrupted_apply_the_socket_is_enabled() -> None:
 def test_a_new_socket_is_written_enabled_and_started() -> None:
     target = on_demand()
     host = without(survey(target), A.socket)
-    assert jobs(decide((target,), (), host)) == [
+    assert jobs(make_plan((target,), (), host)) == [
         ("write", A.socket),
         ("enable", A.socket),
         ("start", A.socket),
@@ -176,35 +176,35 @@ def test_a_new_socket_is_written_enabled_and_started() -> None:
 
 def test_a_failed_socket_is_started_with_that_reason() -> None:
     target = on_demand()
-    plan = decide((target,), (), survey(target, enabled=(A.socket,), socket=FAILED))
+    plan = make_plan((target,), (), survey(target, enabled=(A.socket,), socket=FAILED))
     assert plan.actions == (Action("start", A.socket, "on_demand, and it has failed"),)
 
 
 def test_a_changed_model_on_demand_stops_for_the_next_request() -> None:
     target = on_demand()
     host = survey(target, enabled=(A.socket,), socket=UP, proxy=UP, service=OLD)
-    assert decide((target,), (), host).actions == (
+    assert make_plan((target,), (), host).actions == (
         Action("stop", A.proxy, CHANGED), Action("stop", A.service, CHANGED)
     )  # fmt: skip
-    assert not decide((target,), (), host, restart=False)
+    assert not make_plan((target,), (), host, restart=False)
 
 
 def test_a_changed_model_on_demand_that_others_require_is_restarted() -> None:
     target, top = on_demand(), model("top", requires=("a",))
     host = survey(target, top, enabled=(A.socket,), socket=UP, service=OLD, top=UP)
-    assert jobs(decide((target,), (), host, all_models=(target, top))) == [("restart", A.service)]
+    assert jobs(make_plan((target,), (), host, all_models=(target, top))) == [("restart", A.service)]
 
 
 def test_a_socket_that_moved_is_restarted_after_its_proxy_stopped() -> None:
     target = on_demand()
     host = survey(target, enabled=(A.socket,), socket=UP, proxy=UP, service=UP)
     moved = without(host, A.socket, "older")
-    assert jobs(decide((target,), (), moved)) == [
+    assert jobs(make_plan((target,), (), moved)) == [
         ("write", A.socket), ("stop", A.proxy), ("stop", A.service), ("restart", A.socket)
     ]  # fmt: skip
-    assert not decide((target,), (), moved, restart=False)
+    assert not make_plan((target,), (), moved, restart=False)
     silent = replace(host, silent_sockets=(A.socket,))
-    plan = decide((target,), (), silent)
+    plan = make_plan((target,), (), silent)
     assert [action.reason for action in plan.actions] == [
         "its socket must be started", "its socket must be started", "it does not listen at its address"
     ]  # fmt: skip
@@ -213,30 +213,30 @@ def test_a_socket_that_moved_is_restarted_after_its_proxy_stopped() -> None:
 def test_a_changed_proxy_is_stopped_while_it_runs() -> None:
     target = on_demand()
     host = survey(target, enabled=(A.socket,), socket=UP, proxy=UP, service=UP)
-    assert jobs(decide((target,), (), without(host, A.proxy, "older"))) == [
+    assert jobs(make_plan((target,), (), without(host, A.proxy, "older"))) == [
         ("write", A.proxy), ("stop", A.proxy), ("stop", A.service)
     ]  # fmt: skip
     idle = survey(target, enabled=(A.socket,), socket=UP)
-    assert jobs(decide((target,), (), without(idle, A.proxy, "older"))) == [("write", A.proxy)]
+    assert jobs(make_plan((target,), (), without(idle, A.proxy, "older"))) == [("write", A.proxy)]
 
 
 def test_a_missing_socket_of_a_busy_model_waits_without_restarts() -> None:
     target = on_demand()
     host = survey(target, enabled=(A.socket,), service=UP)
-    assert jobs(decide((target,), (), host)) == [("stop", A.service), ("start", A.socket)]
-    assert not decide((target,), (), host, restart=False)
+    assert jobs(make_plan((target,), (), host)) == [("stop", A.service), ("start", A.socket)]
+    assert not make_plan((target,), (), host, restart=False)
 
 
 def test_a_model_that_becomes_on_demand_is_disabled_itself() -> None:
     target = on_demand()
     host = survey(target, enabled=(A.socket, A.service), socket=UP)
-    assert decide((target,), (), host).actions == (Action("disable", A.service, "it starts on demand"),)
+    assert make_plan((target,), (), host).actions == (Action("disable", A.service, "it starts on demand"),)
 
 
 def test_units_that_a_recipe_needs_no_longer_are_removed() -> None:
     before, target = on_demand(), model("a")
     host = survey(before, socket=UP)
-    removed = [unit for verb, unit in jobs(decide((target,), (), host)) if verb == "remove"]
+    removed = [unit for verb, unit in jobs(make_plan((target,), (), host)) if verb == "remove"]
     assert removed == [A.socket, A.proxy, A.keep]
 
 
@@ -246,9 +246,9 @@ def test_units_that_a_recipe_needs_no_longer_are_removed() -> None:
 def test_a_watch_runs_while_the_model_runs(watch: State, text: str, verbs: list[str]) -> None:
     target = watched()
     host = without(survey(target, service=UP, watch=watch), A.watch, text)
-    assert [action.verb for action in decide((target,), (), host).actions] == verbs
+    assert [action.verb for action in make_plan((target,), (), host).actions] == verbs
     stopped = without(survey(target, watch=watch), A.watch, "x")
-    assert not decide((target,), (), stopped)
+    assert not make_plan((target,), (), stopped)
 
 
 @pytest.mark.parametrize(
@@ -256,9 +256,9 @@ def test_a_watch_runs_while_the_model_runs(watch: State, text: str, verbs: list[
 )
 def test_what_runs_is_not_removed_without_restarts(state: dict[str, State], kept: bool) -> None:
     host = replace(survey(on_demand(), **state), gone={A.service: "gone", A.socket: "gone"})
-    verbs = [action.verb for action in decide((), (), host, restart=False).actions]
+    verbs = [action.verb for action in make_plan((), (), host, restart=False).actions]
     assert verbs == ([] if kept else ["remove", "remove"])
-    assert [action.verb for action in decide((), (), host).actions] == ["remove", "remove"]
+    assert [action.verb for action in make_plan((), (), host).actions] == ["remove", "remove"]
 
 
 def test_reasons_say_what_changed_in_a_unit() -> None:
@@ -266,24 +266,24 @@ def test_reasons_say_what_changed_in_a_unit() -> None:
     target = model("a", text=text)
     older = text.replace("/new", "/old").replace("A=1", "A=0")
     host = without(survey(target), A.service, older)
-    assert decide((target,), (), host).actions[0].reason == "ExecStart=, Environment= changed"
+    assert make_plan((target,), (), host).actions[0].reason == "ExecStart=, Environment= changed"
     noted = without(survey(target), A.service, text.replace("Recipe=a", "Recipe=a\nRule=x"))
-    assert "recipectl's own notes" in decide((target,), (), noted).actions[0].reason
-    assert decide((target,), (), without(survey(target), A.service)).actions[0].reason == "new"
+    assert "recipectl's own notes" in make_plan((target,), (), noted).actions[0].reason
+    assert make_plan((target,), (), without(survey(target), A.service)).actions[0].reason == "new"
     edited = without(survey(target), A.service, f"{older}Text=000000000000\n")
-    assert decide((target,), (), edited).actions[0].reason == "was edited by hand"
+    assert make_plan((target,), (), edited).actions[0].reason == "was edited by hand"
 
 
 def test_users_and_shared_units_come_first() -> None:
     target, shared = model("a"), (Unit("models.target", "x"),)
     host = replace(survey(target), missing_users=("llm",))
-    assert jobs(decide((target,), shared, host)) == [("create user", "llm"), ("write", "models.target")]
+    assert jobs(make_plan((target,), shared, host)) == [("create user", "llm"), ("write", "models.target")]
 
 
 def test_without_restarts_what_the_engine_does_not_notice_is_still_written() -> None:
     target = on_demand()
     host = survey(target, enabled=(A.socket,), socket=UP, proxy=UP, service=UP)
-    plan = decide((target,), (), without(host, A.service, "older"), restart=False)
+    plan = make_plan((target,), (), without(host, A.service, "older"), restart=False)
     assert jobs(plan) == [("write", A.service)]
 
 
@@ -291,7 +291,7 @@ def test_a_process_of_an_earlier_release_is_restarted_and_an_unknown_one_is_not(
     for digest, verbs in (("", ["restart"]), (None, []), ("0123456789ab", []), ("ffffffffffff", ["restart"])):
         target = model("a")
         host = survey(target, service=State("active", digest))
-        assert [action.verb for action in decide((target,), (), host).actions] == verbs
+        assert [action.verb for action in make_plan((target,), (), host).actions] == verbs
 
 
 def test_a_helper_is_written_before_units_and_kept_while_a_unit_names_it() -> None:
@@ -299,86 +299,89 @@ def test_a_helper_is_written_before_units_and_kept_while_a_unit_names_it() -> No
     older = "[Service]\nExecStartPre=/lib/old.pyz\n\n[X-Recipectl]\nRecipe=a\n"
     host = without(survey(target), A.service, older)
     host = replace(host, missing_helper="/lib/new.pyz", other_helpers=("/lib/old.pyz",))
-    assert jobs(decide((target,), (), host)) == [
+    assert jobs(make_plan((target,), (), host)) == [
         ("write helper", "/lib/new.pyz"), ("write", A.service), ("remove helper", "/lib/old.pyz"),
     ]  # fmt: skip
     kept = replace(
         host, installed=host.installed | {"model-b.service": InstalledUnit("model-b.service", older)}
     )
-    assert "remove helper" not in [verb for verb, _ in jobs(decide((target,), (), kept))]
+    assert "remove helper" not in [verb for verb, _ in jobs(make_plan((target,), (), kept))]
 
 
 def test_accounts_come_first() -> None:
     target = model("a", user="model-a")
     host = replace(survey(target), missing_users=("model-a",), missing_groups=("model-data",))
-    assert jobs(decide((target,), (), host)) == [("create group", "model-data"), ("create user", "model-a")]
+    assert jobs(make_plan((target,), (), host)) == [
+        ("create group", "model-data"),
+        ("create user", "model-a"),
+    ]
 
 
 RUNNING_QUEUE = {"service": UP, "queue_socket": UP, "queue": UP, "queue_open": UP}
 
 
 def test_a_model_with_a_queue_that_runs_needs_nothing() -> None:
-    assert jobs(decide((queued(),), (), survey(queued(), **RUNNING_QUEUE))) == []
-    assert jobs(decide((queued(),), (), survey(queued()))) == []
+    assert jobs(make_plan((queued(),), (), survey(queued(), **RUNNING_QUEUE))) == []
+    assert jobs(make_plan((queued(),), (), survey(queued()))) == []
 
 
 def test_a_new_queue_starts_with_the_restart_of_the_engine_that_holds_its_port() -> None:
     host = without(without(survey(queued(), service=OLD), A.queue_socket), A.queue)
-    assert jobs(decide((queued(),), (), host))[-2:] == [("start", A.queue_socket), ("restart", A.service)]
-    assert jobs(decide((queued(),), (), host, restart=False)) == []
+    assert jobs(make_plan((queued(),), (), host))[-2:] == [("start", A.queue_socket), ("restart", A.service)]
+    assert jobs(make_plan((queued(),), (), host, restart=False)) == []
 
 
 def test_a_queue_whose_socket_was_stopped_listens_again() -> None:
     host = survey(queued(), service=UP, queue_open=UP)
-    assert decide((queued(),), (), host).actions == (Action("start", A.queue_socket, "queue"),)
+    assert make_plan((queued(),), (), host).actions == (Action("start", A.queue_socket, "queue"),)
     starts = queued(autostart=True)
-    assert jobs(decide((starts,), (), survey(starts, enabled=(A.service,)))) == [
+    assert jobs(make_plan((starts,), (), survey(starts, enabled=(A.service,)))) == [
         ("start", A.queue_socket), ("start", A.service)
     ]  # fmt: skip
 
 
 def test_the_way_to_a_model_that_is_ready_is_opened() -> None:
     host = survey(queued(), service=UP, queue_socket=UP)
-    assert jobs(decide((queued(),), (), host)) == [("start", A.queue_open)]
+    assert jobs(make_plan((queued(),), (), host)) == [("start", A.queue_open)]
     for states in (
         {"service": replace(UP, job="stop"), "queue_open": State("deactivating")},  # it drains
         {"queue_open": State("activating")},
         {"queue_open": State(job="start")},
     ):
-        assert jobs(decide((queued(),), (), survey(queued(), **RUNNING_QUEUE | states))) == []
+        assert jobs(make_plan((queued(),), (), survey(queued(), **RUNNING_QUEUE | states))) == []
 
 
 def test_haproxy_starts_anew_only_while_the_model_answers_what_is_in_it() -> None:
     changed = RUNNING_QUEUE | {"queue": OLD}
-    assert jobs(decide((queued(),), (), survey(queued(), **changed))) == [("restart", A.queue)]
+    assert jobs(make_plan((queued(),), (), survey(queued(), **changed))) == [("restart", A.queue)]
     loading = changed | {"service": State("activating", "0123456789ab")}
-    assert jobs(decide((queued(),), (), survey(queued(), **loading))) == []
+    assert jobs(make_plan((queued(),), (), survey(queued(), **loading))) == []
     stopped = changed | {"service": DOWN, "queue_open": DOWN}
-    assert jobs(decide((queued(),), (), survey(queued(), **stopped))) == [("restart", A.queue)]
+    assert jobs(make_plan((queued(),), (), survey(queued(), **stopped))) == [("restart", A.queue)]
     both = changed | {"service": OLD}
-    assert jobs(decide((queued(),), (), survey(queued(), **both))) == [
+    assert jobs(make_plan((queued(),), (), survey(queued(), **both))) == [
         ("restart", A.queue), ("restart", A.service)
     ]  # fmt: skip
-    assert jobs(decide((queued(),), (), survey(queued(), **both), restart=False)) == []
+    assert jobs(make_plan((queued(),), (), survey(queued(), **both), restart=False)) == []
 
 
 def test_a_queue_that_moved_is_restarted_by_its_socket() -> None:
     comment = without(
         survey(queued(), **RUNNING_QUEUE), A.queue_socket, "# older\n[Socket]\nListenStream=1\n"
     )
-    assert jobs(decide((queued(),), (), comment)) == [("write", A.queue_socket)]
+    assert jobs(make_plan((queued(),), (), comment)) == [("write", A.queue_socket)]
     host = without(survey(queued(), **RUNNING_QUEUE), A.queue_socket, "older")
-    assert jobs(decide((queued(),), (), host)) == [("write", A.queue_socket), ("restart", A.queue_socket)]
-    assert jobs(decide((queued(),), (), host, restart=False)) == []
+    assert jobs(make_plan((queued(),), (), host)) == [("write", A.queue_socket), ("restart", A.queue_socket)]
+    assert jobs(make_plan((queued(),), (), host, restart=False)) == []
 
 
 def test_a_queue_that_is_no_longer_wanted_goes_before_the_engine_takes_its_port() -> None:
     host = survey(queued(), **RUNNING_QUEUE | {"service": OLD})
-    assert jobs(decide((model("a"),), (), host)) == [
+    assert jobs(make_plan((model("a"),), (), host)) == [
         ("write", A.service), ("remove", A.queue_socket), ("remove", A.queue_open), ("remove", A.queue),
         ("restart", A.service),
     ]  # fmt: skip
-    assert jobs(decide((model("a"),), (), host, restart=False)) == []
+    assert jobs(make_plan((model("a"),), (), host, restart=False)) == []
 
 
 @pytest.mark.parametrize(("listens", "shown", "verbs"), [
@@ -394,14 +397,14 @@ def test_the_gateway_is_shown_what_listens_already(
     target = target._replace(units=(*target.units, Unit(A.reachable, "x")))
     host = survey(target, enabled=(A.socket,), reachable=shown, **({listens: state} if listens else {}))
     for restart in (True, False):
-        assert jobs(decide([target], [], host, restart=restart)) == [(verb, A.reachable) for verb in verbs]
+        assert jobs(make_plan([target], [], host, restart=restart)) == [(verb, A.reachable) for verb in verbs]
 
 
 def test_a_socket_with_other_dependencies_alone_is_not_skipped() -> None:
     target = on_demand()
     installed = f"{target.units[1].text}".replace("[Unit]\n", "[Unit]\nWants=model-a-reachable.service\n")
     host = without(survey(target, service=UP, socket=UP, proxy=UP), A.socket, installed)
-    assert {action.unit for action in decide([target], [], host, restart=False).actions} == {A.socket}
+    assert {action.unit for action in make_plan([target], [], host, restart=False).actions} == {A.socket}
 
 
 @pytest.mark.parametrize(("units", "is_skipped"), [((A.service,), False), ((A.service, A.reachable), True)])

@@ -46,17 +46,17 @@ def on(name: str, *gpus: str, port: int = 0, **fields: Any) -> Claim:
 @pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0", "::"])
 def test_the_port_of_the_gateway_is_refused_to_all_but_its_holder(address: str) -> None:
     both = [on("a", "0", port=8000), on("b", "1")]
-    errors = relations.decide(both, gateway=(address, 8000)).errors
+    errors = relations.relate(both, gateway=(address, 8000)).errors
     assert {name: [str(error) for error in told] for name, told in errors.items()} == {
         "a": ["`a` would listen at port 8000, where the gateway of the host file listens; change `port:`, or "
               "`listen:` of the gateway"]
     }  # fmt: skip
-    assert relations.decide(both, holders=frozenset({("a", 8000)}), gateway=(address, 8000)).errors == {}
-    assert relations.decide(both, gateway=("192.0.2.1", 8000)).errors == {}
+    assert relations.relate(both, holders=frozenset({("a", 8000)}), gateway=(address, 8000)).errors == {}
+    assert relations.relate(both, gateway=("192.0.2.1", 8000)).errors == {}
 
 
 def test_two_on_one_gpu_evict_each_other() -> None:
-    decisions = relations.decide([on("a", "0", "1"), on("b", "1")])
+    decisions = relations.relate([on("a", "0", "1"), on("b", "1")])
     assert (
         decisions.relations["a"].rivals,
         decisions.relations["b"].rivals,
@@ -66,20 +66,20 @@ def test_two_on_one_gpu_evict_each_other() -> None:
 
 
 def test_all_meets_every_gpu_and_none_meets_no_other() -> None:
-    decisions = relations.decide([on("a", "all"), on("b", "1"), on("c", "none")])
+    decisions = relations.relate([on("a", "all"), on("b", "1"), on("c", "none")])
     assert (decisions.relations["a"].rivals, decisions.relations["c"].rivals) == (("b",), ())
 
 
 def test_an_index_is_the_uuid_that_the_host_file_says() -> None:
     settings = HostSettings(gpus=("GPU-aa", "GPU-bb"))
-    decisions = relations.decide(
+    decisions = relations.relate(
         [claim("a", settings, gpus=("1",), port=1), claim("b", settings, gpus=("GPU-bb",), port=2)]
     )
     assert decisions.relations["a"].rivals == ("b",)
 
 
 def test_ordered_ones_live_together_and_load_in_turn() -> None:
-    decisions = relations.decide([on("a", "0", gpu_sharing="ordered"), on("b", "0", gpu_sharing="free")])
+    decisions = relations.relate([on("a", "0", gpu_sharing="ordered"), on("b", "0", gpu_sharing="free")])
     assert (
         decisions.relations["a"].rivals,
         decisions.relations["a"].taking_turns,
@@ -88,7 +88,7 @@ def test_ordered_ones_live_together_and_load_in_turn() -> None:
 
 
 def test_two_that_both_start_at_boot_on_one_gpu_are_told() -> None:
-    decisions = relations.decide([on("a", "0", autostart=True), on("b", "0", autostart=True)])
+    decisions = relations.relate([on("a", "0", autostart=True), on("b", "0", autostart=True)])
     assert sentences(decisions, "a") == [
         "`a` and `b` both start at boot and share GPU 0; take `autostart` from one, "
         "or give both `gpu_sharing: ordered`"
@@ -96,7 +96,7 @@ def test_two_that_both_start_at_boot_on_one_gpu_are_told() -> None:
 
 
 def test_one_port_for_two_that_could_run_at_once_is_told() -> None:
-    decisions = relations.decide([claim("a", port=8001), claim("b", port=8001)])
+    decisions = relations.relate([claim("a", port=8001), claim("b", port=8001)])
     assert sentences(decisions, "b") == [
         "`b` and `a` both use port 8001 and could run at once; change one `port:`"
     ]
@@ -104,50 +104,50 @@ def test_one_port_for_two_that_could_run_at_once_is_told() -> None:
 
 def test_an_installed_model_keeps_its_port_from_a_newcomer() -> None:
     claims = [claim("a", port=8001), claim("b", port=8001)]
-    held = relations.decide(claims, holders=frozenset({("a", 8001)}))
+    held = relations.relate(claims, holders=frozenset({("a", 8001)}))
     assert {*held.errors} == {"b"}
-    assert {*relations.decide(claims, holders=frozenset({("a", 8001), ("b", 8001)})).errors} == {"a", "b"}
+    assert {*relations.relate(claims, holders=frozenset({("a", 8001), ("b", 8001)})).errors} == {"a", "b"}
 
 
 def test_rivals_may_have_one_port() -> None:
-    assert relations.decide([on("a", "0", port=1), on("b", "0", port=1)]).errors == {}
+    assert relations.relate([on("a", "0", port=1), on("b", "0", port=1)]).errors == {}
 
 
 def test_sockets_listen_beside_each_other_so_they_may_not() -> None:
     demand = {"idle": "15min"}
-    decisions = relations.decide(
+    decisions = relations.relate(
         [on("a", "0", port=1, on_demand=demand), on("b", "0", port=1, on_demand=demand)]
     )
     assert sorted(decisions.errors) == ["a", "b"]
 
 
 def test_a_recipe_comes_after_what_it_requires() -> None:
-    decisions = relations.decide([claim("a", port=1, requires=("z",)), claim("z", port=2)])
+    decisions = relations.relate([claim("a", port=1, requires=("z",)), claim("z", port=2)])
     assert (decisions.relations["a"].requires, decisions.relations["a"].after) == (("z",), ("z",))
 
 
 @pytest.mark.parametrize("key", ["after", "requires"])
 def test_a_name_that_is_no_recipe_is_told(key: str) -> None:
-    decisions = relations.decide([claim("a", **{key: ("nobody",)})])
+    decisions = relations.relate([claim("a", **{key: ("nobody",)})])
     assert sentences(decisions, "a") == [
         f"`{key}` names `nobody`, which is not another recipe of this host; correct it"
     ]
 
 
 def test_a_circle_is_told() -> None:
-    decisions = relations.decide([claim("a", port=1, after=("b",)), claim("b", port=2, after=("a",))])
+    decisions = relations.relate([claim("a", port=1, after=("b",)), claim("b", port=2, after=("a",))])
     assert "lead back to `a` itself" in sentences(decisions, "a")[0]
 
 
 def test_what_a_start_would_stop_is_spared_with_what_needs_it() -> None:
-    decisions = relations.decide(
+    decisions = relations.relate(
         [on("a", "0"), on("b", "0", on_demand={}), on("c", requires=("a",)), on("d", "1")]
     )
     assert decisions.relations["b"].stopped == (("a", 9097), ("c", 9099))
 
 
 def test_one_that_needs_another_on_its_gpu_does_not_evict_it() -> None:
-    decisions = relations.decide([on("a", "0", requires=("b",)), on("b", requires=("c",)), on("c", "0")])
+    decisions = relations.relate([on("a", "0", requires=("b",)), on("b", requires=("c",)), on("c", "0")])
     assert (decisions.errors, decisions.relations["a"].rivals, decisions.relations["a"].after) == (
         {},
         (),
@@ -157,7 +157,7 @@ def test_one_that_needs_another_on_its_gpu_does_not_evict_it() -> None:
 
 def test_the_order_of_loading_never_goes_against_what_a_recipe_needs() -> None:
     ordered = {"gpu_sharing": "ordered"}
-    decisions = relations.decide(
+    decisions = relations.relate(
         [on("a", "0", requires=("c",), **ordered), on("b", "0", **ordered), on("c", "0", **ordered)]
     )
     assert {name: relation.after for name, relation in decisions.relations.items()} == {
@@ -169,7 +169,7 @@ def test_the_order_of_loading_never_goes_against_what_a_recipe_needs() -> None:
 
 def test_what_boots_with_another_counts_as_booting() -> None:
     recipes = [on("a", autostart=True, requires=("b",)), on("b", "0"), on("c", "0", autostart=True)]
-    decisions = relations.decide(recipes)
+    decisions = relations.relate(recipes)
     assert (sorted(decisions.errors), "(`a` requires `b`)" in sentences(decisions, "a")[0]) == (
         ["a", "c"],
         True,
@@ -177,12 +177,12 @@ def test_what_boots_with_another_counts_as_booting() -> None:
 
 
 def test_one_that_needs_two_rivals_can_never_start() -> None:
-    decisions = relations.decide([on("a", requires=("b", "c")), on("b", "0"), on("c", "0")])
+    decisions = relations.relate([on("a", requires=("b", "c")), on("b", "0"), on("c", "0")])
     assert "its start needs `b` and `c`, which stop each other" in sentences(decisions, "a")[0]
 
 
 def test_coming_after_one_that_it_evicts_is_refused() -> None:
-    decisions = relations.decide([on("a", "0", after=("b",)), on("b", "0")])
+    decisions = relations.relate([on("a", "0", after=("b",)), on("b", "0")])
     assert "`after` names `b`, but a start of `a` stops it" in sentences(decisions, "a")[0]
 
 
@@ -209,12 +209,12 @@ def test_an_engine_port_that_is_the_port_is_refused() -> None:
 
 
 def test_what_a_required_one_would_stop_is_spared_too() -> None:
-    decisions = relations.decide([on("x", "0", on_demand={}, requires=("y",)), on("y", "1"), on("z", "1")])
+    decisions = relations.relate([on("x", "0", on_demand={}, requires=("y",)), on("y", "1"), on("z", "1")])
     assert decisions.relations["x"].stopped == (("z", 9122),)
 
 
 def test_a_typo_takes_no_other_out_that_conflicts_with_it() -> None:
-    decisions = relations.decide([on("a", conflicts=("b",))], frozenset({"b"}))
+    decisions = relations.relate([on("a", conflicts=("b",))], frozenset({"b"}))
     assert decisions.errors == {}
 
 
@@ -237,12 +237,12 @@ def test_two_spellings_of_gpus_cannot_be_compared(
 
 
 def test_gpus_of_two_makers_are_not_shared() -> None:
-    decisions = relations.decide([on("a", "0"), on("b", "0", accelerator="rocm")])
+    decisions = relations.relate([on("a", "0"), on("b", "0", accelerator="rocm")])
     assert decisions.relations["a"].rivals == ()
 
 
 def test_all_gpus_are_shared_with_those_of_one_maker() -> None:
-    decisions = relations.decide([on("a", "all"), on("b", "0", accelerator="rocm"), on("c", "all")])
+    decisions = relations.relate([on("a", "all"), on("b", "0", accelerator="rocm"), on("c", "all")])
     assert (decisions.relations["a"].rivals, decisions.relations["b"].rivals) == (("c",), ())
 
 
@@ -253,21 +253,21 @@ ADDRESSES = [("127.0.0.1", "127.0.0.1", True), ("127.0.0.1", "127.0.0.2", False)
 @pytest.mark.parametrize(("first", "second", "clash"), ADDRESSES)
 def test_a_port_is_one_for_each_address(first: str, second: str, clash: bool) -> None:
     claims = [claim("a")._replace(ports=((first, 1),)), claim("b")._replace(ports=((second, 1),))]
-    decisions = relations.decide(claims)
+    decisions = relations.relate(claims)
     assert sorted(decisions.errors) == (["a", "b"] if clash else [])
     if clash:
         assert {error.kind for error in decisions.errors["a"]} == {"port"}
 
 
 def test_conflicts_are_meant_both_ways_and_a_broken_one_is_no_mistake() -> None:
-    decisions = relations.decide([on("a", conflicts=("b", "c")), on("b")], frozenset({"c"}))
+    decisions = relations.relate([on("a", conflicts=("b", "c")), on("b")], frozenset({"c"}))
     assert (decisions.relations["b"].rivals, decisions.errors) == (("a",), {})
-    needed = relations.decide([on("a", requires=("c",))], frozenset({"c"}))
+    needed = relations.relate([on("a", requires=("c",))], frozenset({"c"}))
     assert sentences(needed, "a") == ["`requires` names `c`, which has errors; correct them first"]
 
 
 def test_a_recipe_cannot_need_itself() -> None:
-    decisions = relations.decide([on("a", requires=("a",))])
+    decisions = relations.relate([on("a", requires=("a",))])
     assert "`requires` names `a`, which is not another recipe of this host; correct it" in sentences(
         decisions, "a"
     )
@@ -305,7 +305,7 @@ def test_what_is_installed_counts_beside_a_recipe_and_instead_of_a_wrong_one() -
     wrong = on("a", "0")
     together = claims.with_installed([on("b", "0")], [wrong], settings)
     assert [(item.name, item.gpus) for item in together] == [("b", ("0",)), ("a", ("GPU-zero",))]
-    decided = relations.decide(claims.with_installed([on("b", "0")], [wrong], SETTINGS), frozenset("a"))
+    decided = relations.relate(claims.with_installed([on("b", "0")], [wrong], SETTINGS), frozenset("a"))
     assert decided.relations["b"].rivals == ("a",)
     moved = claims.with_installed(
         [on("a", "1", port=1, gpu_sharing="free")], [on("a", "0", port=2)], SETTINGS

@@ -9,7 +9,7 @@ from models import State, model
 
 from recipectl.compiler.model import CompiledModel
 from recipectl.converge.apply import apply
-from recipectl.converge.plan import decide
+from recipectl.converge.plan import make_plan
 from recipectl.converge.values import Plan, Survey
 from recipectl.errors import RecipectlError
 from recipectl.systemd.store import Store
@@ -49,7 +49,7 @@ DOWN = State()
 
 def planned(store: Store, model_: CompiledModel, state: State = DOWN, **options: bool) -> Plan:
     states, started = {QWEN.name: state}, {QWEN.name: state.started_digest}
-    return decide(
+    return make_plan(
         (model_,), (), Survey(store.installed(), states, store.enabled(), started=started), **options
     )
 
@@ -72,7 +72,7 @@ def test_a_removed_unit_is_stopped_before_its_file_goes(tmp_path: Path) -> None:
     store, manager = Store(tmp_path), RecordingManager()
     store.write(QWEN)
     survey = Survey(store.installed(), {}, gone={QWEN.name: "gone"})
-    apply(decide((), (), survey), store, manager)
+    apply(make_plan((), (), survey), store, manager)
     assert manager.verbs == ["Stop model-qwen.service", "disable model-qwen.service", "reload"]
 
 
@@ -96,7 +96,7 @@ def test_autostart_enables_and_starts_what_is_down(tmp_path: Path) -> None:
 def test_without_autostart_what_an_operator_enabled_stays_so(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.write(QWEN)
-    assert not decide((model(),), (), Survey(store.installed(), {QWEN.name: State()}, {QWEN.name}))
+    assert not make_plan((model(),), (), Survey(store.installed(), {QWEN.name: State()}, {QWEN.name}))
 
 
 def test_a_model_that_runs_something_older_is_restarted(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_a_model_that_others_need_is_restarted_even_when_it_is_applied_alone(tmp
         "model-top.service": State("active", "0123456789ab"),
     }
     there = Survey(store.installed(), up, started={unit: state.started_digest for unit, state in up.items()})
-    alone = decide((base,), (), there, all_models=(base, top))
+    alone = make_plan((base,), (), there, all_models=(base, top))
     assert (alone.of("restart"), alone.of("stop")) == (("model-base.service",), ())
 
 

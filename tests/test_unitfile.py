@@ -9,6 +9,7 @@ from recipectl.systemd.unitfile import (
     is_companion,
     is_queue,
     parse_settings,
+    recipe_of,
     sealed,
     shared_units,
 )
@@ -81,7 +82,7 @@ def test_a_unit_belongs_to_its_recipe() -> None:
         "model-a.b-c-reachable.service", "model-a.b-c-watch.timer", "model-a.b-c-watch.service", "model-a.b-c-hung.service",
             "model-a.b-c-canaries.service", "model-a.b-c-tie.service", "model-a.b-c-lost.service",
     )  # fmt: skip
-    assert UnitNames.of_service(names.service).recipe == "a.b-c"
+    assert recipe_of(names.service) == "a.b-c"
 
 
 @pytest.mark.parametrize(("user", "target"), [(True, "default.target"), (False, "multi-user.target")])

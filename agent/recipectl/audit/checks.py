@@ -45,7 +45,7 @@ class Subject:
 
     @cached_property
     def rows(self) -> list[versions.Row]:
-        return versions.compare(self.place, self.result, ())
+        return versions.version_rows(self.place, self.result, ())
 
     @property
     def warnings(self) -> Iterator[Problem]:

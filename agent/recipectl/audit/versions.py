@@ -58,7 +58,7 @@ class _Evidence:
         return self.resolved.runtime.engine_version if self.resolved else None
 
 
-def compare(place: Place, result: CompileResult, names: Sequence[str]) -> list[Row]:
+def version_rows(place: Place, result: CompileResult, names: Sequence[str]) -> list[Row]:
     """The rows of some models by name; without names, of every recipe and every unit."""
     installed = Store(place.unit_folder).installed()
     if not names:

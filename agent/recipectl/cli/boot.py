@@ -14,7 +14,7 @@ from recipectl.errors import JobError, RecipectlError, UsageError
 from recipectl.place import lingering_fault
 from recipectl.systemd.dbus import Manager
 from recipectl.systemd.store import Store
-from recipectl.systemd.unitfile import TARGET, UnitNames
+from recipectl.systemd.unitfile import TARGET, recipe_of
 
 if TYPE_CHECKING:
     from recipectl.place import Place
@@ -39,7 +39,7 @@ def _warn_of_autostart(place: Place, recipes: tuple[str, ...], *, enabled: bool)
     except RecipectlError:  # a wrong host file: the verbs that need it report it
         return
     for recipe in recipes:
-        model = models.get(UnitNames.of_service(service_name(recipe)).recipe)
+        model = models.get(recipe_of(service_name(recipe)))
         if model and model.autostart not in (None, enabled):
             verb = "disables" if enabled else "enables"
             fault = f"{model.file} says `autostart: {str(not enabled).lower()}`"
@@ -59,7 +59,7 @@ def enable_(place: Place, recipes: tuple[str, ...], now: bool) -> int:
             rivals = {*manager.rivals(unit)} if unit.endswith(".service") else set()
             for rival in sorted(rivals & {*enabled, *units}):
                 fault = f"{unit} and {rival} stop each other, so only one would run after a boot"
-                remedy = f"disable {UnitNames.of_service(rival).recipe} first"
+                remedy = f"disable {recipe_of(rival)} first"
                 raise UsageError(f"{fault}; {remedy}", kind="relation")
         manager.enable((*units, TARGET))
         manager.reload()

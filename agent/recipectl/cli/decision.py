@@ -100,11 +100,11 @@ def decide(
     at_boot = [*_faults_at_boot(place, models, current)]
     status = 2 if any(problem.is_error for problem in at_boot) else status
     problems += at_boot
-    change = gateway.decide(place, selection.result, models, current, prune=not recipes, restart=restart)
+    change = gateway.plan_change(place, selection.result, models, current, prune=not recipes, restart=restart)
     problems += (*unread, *change.problems)
     common = (*shared, *change.units) if models or change.units else ()
-    decided = plan.decide(models, common, current, all_models=all_models, restart=restart)
-    whole = decided if restart else plan.decide(models, common, current, all_models=all_models)
+    decided = plan.make_plan(models, common, current, all_models=all_models, restart=restart)
+    whole = decided if restart else plan.make_plan(models, common, current, all_models=all_models)
     left = [action for action in whole.actions if action not in decided.actions and action.verb in _JOBS]
     decided = Plan((*decided.actions, *change.actions), decided.units)
     report_problems(problems)

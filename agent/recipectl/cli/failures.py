@@ -14,7 +14,7 @@ from recipectl.cli.beside import missing_hosts
 from recipectl.machine import sockets
 from recipectl.systemd.states import FailedCheck
 from recipectl.systemd.store import Store
-from recipectl.systemd.unitfile import UnitNames, counted_per_start
+from recipectl.systemd.unitfile import UnitNames, counted_per_start, recipe_of
 
 if TYPE_CHECKING:
     from recipectl.place import Place
@@ -162,7 +162,7 @@ def reason_not_ready(place: Place, state: UnitState, unit: InstalledUnit | None)
     sentence = _sentence(state, unit)
     if sentence is None:
         return None
-    if state.word == "loading" and (missing := missing_hosts(place, UnitNames.of_service(state.name).recipe)):
+    if state.word == "loading" and (missing := missing_hosts(place, recipe_of(state.name))):
         sentence = f"it waits for {', '.join(missing)}"
     taken = _port_holder(unit, state.name) if state.active_state != "inactive" else None
     if taken:
@@ -227,7 +227,7 @@ def _is_missing(path: str) -> bool:
 
 def _next_command(place: Place, state: UnitState, unit: InstalledUnit | None, *, by_recipe: bool) -> str:
     """The command to go on with; `by_recipe` is True for what its recipe can mend."""
-    name = UnitNames.of_service(state.name).recipe
+    name = recipe_of(state.name)
     if state.load_state == "masked":
         return f"systemctl {'--user ' if place.user else ''}unmask {state.name}"
     if by_recipe:

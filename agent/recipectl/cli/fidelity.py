@@ -95,13 +95,13 @@ def _current_lock(place: Place, name: str, recipe: str) -> lockfile.Lock:
 @click.pass_obj
 def versions_(place: Place, recipes: tuple[str, ...], as_json: bool) -> int:
     """Compare recipe, unit, what systemd has loaded, the process and the engine's own answer."""
-    from recipectl.audit.versions import compare
+    from recipectl.audit.versions import version_rows
     from recipectl.converge import holds
 
     selection = select(place, recipes, with_resolved=True, held=holds.held(place))
     wrong = selection.result.failures.keys() & {*map(search.name_of, recipes)}
     names = {model.name for model in selection.models} | wrong
-    rows = compare(place, selection.result, sorted(names) if recipes else ())
+    rows = version_rows(place, selection.result, sorted(names) if recipes else ())
     for row in rows:
         if row.pid and (row.running == "unknown" or row.executable is None):
             warn(f"{row.name}: process {row.pid} cannot be read; run it as root to compare it")

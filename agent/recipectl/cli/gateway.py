@@ -56,7 +56,7 @@ class Change(NamedTuple):
         return exit_status(self.problems)
 
 
-def decide(
+def plan_change(
     place: Place,
     result: CompileResult,
     models: Sequence[CompiledModel],
@@ -100,7 +100,7 @@ def decide(
     if left and converge.reason_to_restart(gateway, current, state):
         # nginx would ask for keys that it was never given, for example.
         return Change(problems=problems, left=left)
-    actions = converge.decide(gateway, current, state, due=None if left else due)
+    actions = converge.gateway_actions(gateway, current, state, due=None if left else due)
     return Change(
         actions,
         problems,
@@ -123,7 +123,7 @@ def refresh(place: Place, manager: Manager) -> int:
         if result.gateway is None:
             return 0
         current = survey((), result.models, place, manager, prune=False)
-        change = decide(place, result, (), current, prune=False, restart=False)
+        change = plan_change(place, result, (), current, prune=False, restart=False)
         report_problems(change.problems)
         if change.left:
             others = sorted(

@@ -20,7 +20,7 @@ from recipectl.machine import loads
 from recipectl.recipe.spans import LONGEST_SEC, span_sec
 from recipectl.systemd.dbus import Manager
 from recipectl.systemd.store import Store
-from recipectl.systemd.unitfile import UnitNames
+from recipectl.systemd.unitfile import recipe_of
 
 if TYPE_CHECKING:
     from recipectl.place import Place
@@ -34,7 +34,7 @@ def existing(manager: Manager, service: str, place: Place) -> UnitState:
     """The state of a unit that systemd can load; UsageError or JobError when it cannot."""
     state = manager.state(service)
     if state.load_state == "not-found":
-        raise not_applied(UnitNames.of_service(service).recipe, place)
+        raise not_applied(recipe_of(service), place)
     if state.load_state not in ("loaded", "masked"):
         fault = f"systemd cannot load {service} ({state.load_state})"
         raise JobError(f"{fault}; see `systemctl status {service}`")
@@ -43,7 +43,7 @@ def existing(manager: Manager, service: str, place: Place) -> UnitState:
 
 def refuse_upgraded(place: Place, services: Iterable[str]) -> None:
     """UsageError for a model that is being upgraded: the way back would undo what a verb does."""
-    for name in () if place.remote else (UnitNames.of_service(service).recipe for service in services):
+    for name in () if place.remote else (recipe_of(service) for service in services):
         record = records.read(place, name)
         if record and not record.is_over:
             remedy = f"end that with `systemctl stop recipectl-upgrade@{name}.service`, which goes back"
@@ -57,7 +57,7 @@ class Load:
         self.place = place
         self.since_sec = since_sec  # an older line is about an earlier run
         self.service = service
-        self.name = UnitNames.of_service(service).recipe
+        self.name = recipe_of(service)
         # A model of another host has its folder there.
         load_sec = None if place.remote else loads.last_sec(self.name, place.runtime_folder, user=place.user)
         self.usually = f" (usually {load_sec:.0f} s)" if load_sec and load_sec >= 1 else ""

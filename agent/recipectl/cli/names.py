@@ -17,7 +17,7 @@ from recipectl.cli.terminal import say
 from recipectl.errors import RecipectlError, RecipeError, UsageError
 from recipectl.recipe import search
 from recipectl.systemd.store import Store
-from recipectl.systemd.unitfile import GATEWAY, UnitNames, is_companion
+from recipectl.systemd.unitfile import GATEWAY, UnitNames, is_companion, recipe_of
 from recipectl.text import did_you_mean, display
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def model_names(place: Place) -> list[str]:
             services = manager.model_services()
     else:
         services = Store(place.unit_folder).services()
-    return sorted(UnitNames.of_service(name).recipe for name in services if not is_companion(name))
+    return sorted(recipe_of(name) for name in services if not is_companion(name))
 
 
 def no_such_recipe(word: str, place: Place) -> UsageError:
@@ -88,7 +88,7 @@ def check_name(word: str) -> None:
 def service_name(word: str) -> str:
     """The service of a RECIPE argument: a name, a file, or the unit itself; UsageError for another word."""
     if word.startswith("model-") and word.endswith(".service"):
-        name = UnitNames.of_service(word).recipe
+        name = recipe_of(word)
     else:
         name = Path(word).name.removesuffix(".service")
         name = search.stem(Path(name)) if name.endswith(search.SUFFIXES) else name
@@ -103,7 +103,7 @@ def model_name_of(word: str, place: Place) -> str:
     if _PATTERN.search(word) and not search.is_file(word):
         raise UsageError(f"`{word}` is a pattern, and this verb takes one model; name it", kind="file")
     word = _known_name(word, place)
-    name = UnitNames.of_service(service_name(word)).recipe
+    name = recipe_of(service_name(word))
     own = search.recipe_files(place.recipe_folders).get(name) if search.is_file(word) else None
     if search.is_file(word) and search.file_of(word).absolute() != own:
         fault = f"{word} is not in a recipe folder"
@@ -119,7 +119,7 @@ def _check_is_of_model(file: str, place: Place) -> None:
     """UsageError for a file that is not the recipe of a model, whose name it has."""
     from recipectl.converge.copies import is_copy
 
-    name = UnitNames.of_service(service_name(file)).recipe
+    name = recipe_of(service_name(file))
     path = search.file_of(file)
     own = search.recipe_files(place.recipe_folders).get(name)
     if own and not is_copy(place, own, path) and os.path.realpath(path) != os.path.realpath(own):
@@ -134,7 +134,7 @@ def _check_is_of_model(file: str, place: Place) -> None:
 def _known_name(word: str, place: Place) -> str:
     """`a` for `a.yaml` without such a file, for `model-a` and its unit, if `a` is known; else the word."""
     is_file_name = word.endswith(search.SUFFIXES)
-    name = search.stem(Path(word)) if is_file_name else UnitNames.of_service(word).recipe
+    name = search.stem(Path(word)) if is_file_name else recipe_of(word)
     if name == word or "/" in word or (is_file_name and os.path.exists(word)):  # noqa: PTH110  (it may be too long)
         return word
     known = {*recipe_names(place), *model_names(place)}

@@ -27,7 +27,7 @@ from recipectl.command_line import unknown_option_of_logs
 from recipectl.errors import RecipectlError, UsageError
 from recipectl.systemd.dbus import Manager
 from recipectl.systemd.store import Store
-from recipectl.systemd.unitfile import UnitNames
+from recipectl.systemd.unitfile import UnitNames, recipe_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -115,7 +115,7 @@ def status_(place: Place, recipes: tuple[str, ...], as_json: bool) -> int:
         rows.append(row | details)
     _print_rows(place, rows, as_json=as_json, detailed=bool(recipes))
     for service in unknown:
-        click.echo(str(not_applied(UnitNames.of_service(service).recipe, place)), err=True)
+        click.echo(str(not_applied(recipe_of(service), place)), err=True)
     if unknown:
         return 2
     return 3 if recipes and any(state.word != "ready" for state in states) else 0
@@ -271,7 +271,7 @@ def logs_(ctx: click.Context, /, recipes: tuple[str, ...], **options: str | bool
     for service in services if not place.remote else ():
         # A recipe without units may have had some; UsageError for no recipe.
         if service not in Store(place.unit_folder).services():
-            recipe_file(UnitNames.of_service(service).recipe, place)
+            recipe_file(recipe_of(service), place)
     if options["lines"] is None and not (options["since"] or options["boot"] or options["grep"]):
         options["lines"] = "100"
     journal_options = (

@@ -16,7 +16,7 @@ from recipectl.converge.values import Survey
 from recipectl.files import remove
 from recipectl.systemd.dbus import Manager
 from recipectl.systemd.store import Store
-from recipectl.systemd.unitfile import GATEWAY, UnitNames
+from recipectl.systemd.unitfile import GATEWAY, UnitNames, recipe_of
 
 if TYPE_CHECKING:
     from recipectl.place import Place
@@ -34,7 +34,7 @@ def remove_(place: Place, recipes: tuple[str, ...]) -> int:
         installed = store.installed()
         gone: dict[str, str] = {}
         for service in services:
-            name = UnitNames.of_service(service).recipe
+            name = recipe_of(service)
             if service not in installed and name not in recipe_names(place):
                 raise not_applied(name, place)
             if service not in installed:
@@ -44,11 +44,11 @@ def remove_(place: Place, recipes: tuple[str, ...]) -> int:
         current = Survey(installed=installed, states=states, gone=gone)
         status = 0
         try:
-            apply.apply(plan.decide((), (), current), store, manager)
+            apply.apply(plan.make_plan((), (), current), store, manager)
         finally:  # also where the unit of another model stays
             for service in services:
                 if store.read(service) is None:
-                    remove(records.path(place, UnitNames.of_service(service).recipe))
+                    remove(records.path(place, recipe_of(service)))
             if GATEWAY in installed:
                 status = gateway.refresh(place, manager)
     for unit in (unit for unit in services if unit in gone):

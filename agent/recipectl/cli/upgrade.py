@@ -25,7 +25,7 @@ from recipectl.cli.names import (
 from recipectl.cli.options import json_option, print_json, select
 from recipectl.cli.preview import preview
 from recipectl.cli.terminal import moving_line, say, table
-from recipectl.cli.upgrade_unit import begin, follow, known_runtime, last_record, run, unit_of
+from recipectl.cli.upgrade_unit import begin, follow, known_runtime, last_record, run_as_unit, unit_of
 from recipectl.converge import records
 from recipectl.errors import RecipectlError, UsageError
 from recipectl.machine.installation import refuse_if_others_can_write
@@ -77,7 +77,7 @@ def upgrade_(
         )
     model = model_name_of(recipe, place)
     if is_unit or back:
-        return run(place, model, back=back)
+        return run_as_unit(place, model, back=back)
     if to == "":
         raise click.UsageError("--to is empty; name a requirement or a path, or leave it out")
     _require_recipe(model, place)
@@ -241,7 +241,7 @@ def _ask(place: Place, manager: Manager, service: str, *, alone: bool) -> int:
         click.echo(f"{names.recipe} is {state.word}, and is not asked; start it first", err=True)
         return 1 if alone else 0
     with moving_line(lambda: f"{names.recipe}: asking its canaries"):
-        answer = questions.run(manager, names.canaries)
+        answer = questions.run_unit(manager, names.canaries)
     if answer.well:
         say(f"{names.recipe} passes its canaries")
         return 0

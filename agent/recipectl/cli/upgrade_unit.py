@@ -171,11 +171,11 @@ def _environment(place: Place, model: str) -> Path:
     return Path(place.runtime_folder, f"recipectl/upgrade-{model}.env")
 
 
-def run(place: Place, model: str, *, back: bool) -> int:
+def run_as_unit(place: Place, model: str, *, back: bool) -> int:
     """The program of the unit: all steps, or the way back of what was interrupted."""
     from recipectl.upgrades.back import go_back
     from recipectl.upgrades.progress import Progress
-    from recipectl.upgrades.run import run as run_upgrade
+    from recipectl.upgrades.run import run_upgrade
     from recipectl.upgrades.steps import JobKeeper, Verbs
 
     record = records.read(place, model)
@@ -226,7 +226,7 @@ def follow(place: Place, model: str) -> int:
             gone = manager.state(unit_of(model)).is_down
             ended = ended + 1 if gone else 0
     if record and not record.is_over:  # somebody cancelled the start of its unit, or has masked it
-        run(place, model, back=True)
+        run_as_unit(place, model, back=True)
         record = records.read(place, model)
     if record is None or not record.is_over:
         fault = f"the upgrade of `{model}` has ended, and has not gone back"
@@ -273,7 +273,7 @@ def last_record(place: Place, model: str) -> Record | None:
         remedy = f"wait for its end, or end it with `systemctl stop {unit_of(model)}`, which goes back"
         raise UsageError(f"{fault}; {remedy}", kind="unit")
     say(f"an earlier upgrade of `{model}` was interrupted, and goes back first", err=True)
-    if run(place, model, back=True) == _NOT_BACK_YET:
+    if run_as_unit(place, model, back=True) == _NOT_BACK_YET:
         raise JobError(
             f"the earlier upgrade of `{model}` could not go back; correct what it says, and try again"
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from recipectl.systemd.unitfile import InstalledUnit, UnitNames
+from recipectl.systemd.unitfile import InstalledUnit, recipe_of
 
 if TYPE_CHECKING:  # with pydantic, which a plan does not need
     from recipectl.compiler.model import ResolvedRecipe
@@ -59,7 +59,7 @@ def claim_of_unit(unit: InstalledUnit, *, has_socket: bool) -> Claim:
     listens = [unit.listen] if unit.listen else []
     if unit.endpoint:
         listens = [unit.endpoint_address, *listens]
-    conflicts = (UnitNames.of_service(name).recipe for name in unit.setting("Conflicts"))
+    conflicts = (recipe_of(name) for name in unit.setting("Conflicts"))
     return Claim(
         name=unit.recipe,
         ports=tuple(dict.fromkeys(listens)),

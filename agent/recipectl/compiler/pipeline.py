@@ -179,7 +179,7 @@ def relate_and_render(
     own = [claim_of(resolved, settings) for resolved in by_name.values()]
     claims = with_installed(own, installed, settings)
     gateway = _gateway(settings)
-    decisions = relations.decide(claims, broken, holders, gateway.address if gateway else None)
+    decisions = relations.relate(claims, broken, holders, gateway.address if gateway else None)
     warn_of_gpus = gpus_cannot_be_compared(claims, settings)
     models: list[CompiledModel] = []
     failures: dict[str, tuple[Problem, ...]] = {}

@@ -45,7 +45,7 @@ def closure(start: Iterable[str], edges: Mapping[str, Iterable[str]]) -> set[str
     return reached
 
 
-def decide(
+def relate(
     claims: Iterable[Claim],
     broken: frozenset[str] = frozenset(),
     holders: frozenset[tuple[str, int]] = frozenset(),

@@ -16,7 +16,7 @@ from recipectl.errors import Problem
 from recipectl.systemd.unitfile import Unit, UnitNames
 
 
-def decide(
+def make_plan(
     models: Collection[CompiledModel],
     shared: Collection[Unit],
     survey: Survey,

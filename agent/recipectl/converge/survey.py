@@ -30,7 +30,7 @@ def survey(
     *,
     prune: bool,
 ) -> Survey:
-    """The host as `plan.decide` needs it; with `prune` also the units whose recipe is gone."""
+    """The host as `plan.make_plan` needs it; with `prune` also the units whose recipe is gone."""
     store = Store(place.unit_folder)
     installed = store.installed()
     gone = _gone(place, installed.values()) if prune else {}

@@ -177,7 +177,7 @@ def _together(
     gateway = settings.gateway
     address = GatewaySettings(listen=gateway.listen).address if gateway else None
     claims = with_installed([claim_of(each, settings) for each in resolved.values()], (), settings)
-    decisions = relations.decide(claims, broken, gateway=address)
+    decisions = relations.relate(claims, broken, gateway=address)
     problems = []
     for name, each in resolved.items():
         placed = ProblemCollector(each.file, each.positions).placed

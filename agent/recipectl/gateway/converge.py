@@ -40,7 +40,9 @@ def present() -> Present:
     return Present(host.installed(Path(FOLDER)), host.loaded(), engine_keys.present())
 
 
-def decide(gateway: Gateway, survey: Survey, state: Present, *, due: Action | None) -> tuple[Action, ...]:
+def gateway_actions(
+    gateway: Gateway, survey: Survey, state: Present, *, due: Action | None
+) -> tuple[Action, ...]:
     """The actions of the gateway; `due` is its restart. Its unit is written with all units, by their plan."""
     changed = _EDITED if state.loaded == gateway.digest else _FILES_CHANGED
     actions = [

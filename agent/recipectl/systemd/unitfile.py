@@ -79,12 +79,17 @@ class UnitNames:
     @classmethod
     def of_service(cls, unit: str) -> "UnitNames":
         """The names of the recipe that a service belongs to."""
-        return cls(unit.removeprefix("model-").removesuffix(".service"))
+        return cls(recipe_of(unit))
+
+
+def recipe_of(service: str) -> str:
+    """The name of the recipe that a service belongs to."""
+    return service.removeprefix("model-").removesuffix(".service")
 
 
 def is_companion(service: str) -> bool:
     """True for the name of a service beside that of a model."""
-    return UnitNames.of_service(service).recipe.endswith(RESERVED_ENDINGS)
+    return recipe_of(service).endswith(RESERVED_ENDINGS)
 
 
 def is_queue(unit: str) -> bool:

@@ -51,7 +51,7 @@ def run_for_now(place: Place, manager: Manager, unit: Unit) -> Outcome:
     _end(store, manager, unit.name)  # one that a killed upgrade has left
     try:
         store.write(unit)
-        return run(manager, unit.name)
+        return run_unit(manager, unit.name)
     finally:
         _end(store, manager, unit.name)
 
@@ -75,7 +75,7 @@ def end(place: Place, manager: Manager, model: str) -> None:
     _end(_store(place), manager, names.canaries)
 
 
-def run(manager: Manager, unit: str) -> Outcome:
+def run_unit(manager: Manager, unit: str) -> Outcome:
     """Run an installed oneshot unit to its end; JobError when somebody cancels that."""
     since_sec = time.time()
     result = manager.result(manager.queue("Start", unit))
@@ -92,5 +92,5 @@ def ask_canaries(place: Place, manager: Manager, compiled: CompiledRecipe) -> Ou
     name = UnitNames(compiled.resolved.name).canaries
     manager.job("Stop", name)  # its last answer may be the old engine's
     if Store(place.unit_folder).read(name):
-        return run(manager, name)
+        return run_unit(manager, name)
     return run_for_now(place, manager, units.questions(*compiled))

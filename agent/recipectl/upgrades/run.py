@@ -19,7 +19,7 @@ from recipectl.upgrades.progress import Progress
 from recipectl.upgrades.steps import CompiledRecipe
 
 
-def run(upgrade: Progress) -> Record:
+def run_upgrade(upgrade: Progress) -> Record:
     """All steps in their order, or the way back; returns the record at its end."""
     try:
         compiled, source = prepare(upgrade)
