@@ -12,6 +12,7 @@ import yaml
 from conftest import make_venv
 
 from recipectl.compiler import cache
+from recipectl.compiler.claims import Claim
 from recipectl.compiler.model import CompileResult, Problem
 from recipectl.compiler.pipeline import compile_recipes
 from recipectl.machine.disk import Disk
@@ -85,6 +86,22 @@ def test_an_engine_that_was_upgraded_is_not_remembered(write: Write, venv: Path,
     packages = venv / "lib/python3.11/site-packages"
     (packages / "vllm-0.32.0+cpu.dist-info").rename(packages / "vllm-0.33.0.dist-info")
     assert cache.recall(file, "key") is None
+
+
+def test_a_unit_that_held_a_port_and_is_gone_is_noticed_by_the_cache(
+    write: Write, venv: Path, tmp_path: Path
+) -> None:
+    write("r/a.json", text(venv, port=8001)), write("r/b.json", text(venv, port=8001))
+    held = Claim(
+        name="a", ports=(("127.0.0.1", 8001),), gpus=(), accelerator="", gpu_sharing="free", has_socket=False,
+        at_boot=False, after=(), requires=(), conflicts=(),
+    )  # fmt: skip
+    disk, file = Disk(), tmp_path / "cache.json"
+    result = compile_recipes(sources((tmp_path / "r",)), SETTINGS, INSTALLATION, disk, (held,))
+    assert list(result.failures) == ["b"]
+    cache.keep(file, "key", result, disk.fingerprints, (held,))
+    assert cache.recall(file, "key", (held,)) == result._replace(resolved={})
+    assert cache.recall(file, "key", ()) is None
 
 
 def test_a_second_file_of_a_name_is_noticed_by_the_cache(tmp_path: Path, write: Write) -> None:

@@ -246,7 +246,7 @@ _VERBS = {
         "--address --port --ask --path --body --model --key-file --every-sec --timeout-sec --failures units",
     ),
 }
-# Ask the caller's own manager; leave the end of a load to systemd; only what was said before.
+# Ask the caller's own manager; leave the end of a load to systemd; open a queue only if it was open before.
 _SWITCHES = ("--user", "--patient", "--kept")
 _TYPES: dict[str, Callable[[str], object]] = {
     "--port": int, "--ask-port": int, "--rank": int, "--patience-sec": int, "--idle-sec": int,
@@ -287,7 +287,7 @@ def main(words: list[str], stops: Sequence[int] = ()) -> int:
         else:
             parser.add_argument(name.rstrip("*"), nargs="*" if name.endswith("*") else "+")
     options = parser.parse_args(words[1:])
-    if verb in ("watch", "pass-requests", "tie"):  # systemd starts them again
+    if verb in ("watch", "pass-requests", "tie"):  # SIGTERM may end them: no unit counts that as a failure
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         if stops:
             signal.raise_signal(signal.SIGTERM)

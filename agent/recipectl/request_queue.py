@@ -175,7 +175,7 @@ def _say(text: str) -> None:
 
 
 def _mark(folder: Path) -> Path:
-    """The file that is there while requests may pass, or end: one of the words, and where the engine is."""
+    """The file that exists while the queue is open or closing. It has that word, and the engine's address."""
     return folder / "way"
 
 

@@ -1,4 +1,4 @@
-"""Words for messages: values as YAML spells them, and the nearest known name."""
+"""Texts: values as YAML spells them, the nearest known name, the order of names, digests."""
 
 import hashlib
 import re

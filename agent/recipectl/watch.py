@@ -127,7 +127,7 @@ class Engine:
 
 
 class Watch:
-    """One question after the other; each returns what is wrong, or None."""
+    """Asks one question after the other. A question returns what is wrong, or None."""
 
     def __init__(self, engine: Engine, options: argparse.Namespace) -> None:
         self.engine = engine

@@ -73,7 +73,7 @@ def not_running_beside(
     service_of: dict[str, str] = {}
     for state, unit in zip(states, units, strict=True):
         names = UnitNames.of_service(state.name)
-        for word in " ".join(unit.setting("Wants")).split() if unit and state.word == "ready" else ():
+        for word in unit.wants if unit and state.word == "ready" else ():
             if word in names.every:
                 service_of[word] = state.name
             if word == names.queue_socket:  # the queue itself starts with the first request

@@ -129,7 +129,7 @@ def how_it_ended(state: UnitState, unit: InstalledUnit | None = None) -> str:
     if state.exit_code in (_KILLED, _DUMPED):
         known = {number.value: number.name for number in signal.Signals}
         watch = UnitNames.of_service(state.name).watch
-        by_watch = state.exit_status == signal.SIGKILL and unit and watch in str(unit.setting("Wants"))
+        by_watch = state.exit_status == signal.SIGKILL and unit and watch in unit.wants
         asks = f" (by its watch? see `journalctl -u {watch}`)" if by_watch else ""
         return f"was killed by {known.get(state.exit_status, f'signal {state.exit_status}')}{asks}"
     if state.exit_code == _EXITED and state.exit_status in _SYSTEMD_STATUSES:
@@ -149,8 +149,8 @@ def how_it_ended(state: UnitState, unit: InstalledUnit | None = None) -> str:
 
 def _gave_up(state: UnitState, unit: InstalledUnit | None) -> str:
     """A clause about the start limit: before 254, only the count tells it."""
-    wanted = " ".join(unit.setting("Wants") if unit else ()).split()
-    most = state.start_limit_burst // counted_per_start(UnitNames.of_service(state.name), wanted)
+    names = UnitNames.of_service(state.name)
+    most = state.start_limit_burst // counted_per_start(names, unit.wants if unit else ())
     reached = 0 < most <= state.restarts
     if state.result == "start-limit-hit" or (state.active_state == "failed" and reached):
         return f"; systemd has given up after {most or state.restarts} starts (start limit)"

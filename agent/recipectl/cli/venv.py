@@ -14,7 +14,7 @@ from recipectl.cli.names import complete_file, complete_word
 from recipectl.cli.options import json_option, print_json, select, warn
 from recipectl.cli.terminal import moving_line, say, table
 from recipectl.errors import RecipectlError, UsageError
-from recipectl.text import did_you_mean, display, one_line
+from recipectl.text import did_you_mean, display, names_in_words, one_line
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -260,8 +260,7 @@ def remove_(place: Place, venvs: tuple[str, ...]) -> int:
     for path in paths:
         _require_removable(place, path)
         if clauses := users(path, place, used):
-            more = f" and {len(clauses) - 3} more" if len(clauses) > 3 else ""
-            fault = f"{path} is used by {', '.join(clauses[:3])}{more}"
+            fault = f"{path} is used by {names_in_words(clauses)}"
             raise UsageError(f"{fault}; let them use another venv first", kind="runtime")
     for path in paths:
         remove(path)

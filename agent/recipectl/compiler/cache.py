@@ -127,7 +127,7 @@ def recall(file: Path, wanted_key: str, claims: Sequence[Claim] = ()) -> Compile
             return None
         if any(network.answer(question) != before for question, before in data["answers"].items()):
             return None
-        if data["claims"] != _counted(claims, {model["name"] for model in data["models"]}):
+        if data["claims"] != _counted(claims, {model["name"] for model in data["models"]}, data["failures"]):
             return None
         failures = {name: _problems(problems) for name, problems in data["failures"].items()}
         gateway = GatewaySettings(**data["gateway"]) if data["gateway"] else None
@@ -150,9 +150,12 @@ def _problems(rows: Iterable[Iterable[Any]]) -> tuple[Problem, ...]:
     return tuple(Problem(*row) for row in rows)
 
 
-def _counted(claims: Iterable[Claim], models: Collection[str]) -> str:
-    """The claims of units whose recipe is wrong or elsewhere. The key covers all other claims already."""
-    return json.dumps([claim for claim in claims if claim.name not in models])
+def _counted(claims: Iterable[Claim], models: Collection[str], failures: Collection[str]) -> str:
+    """The claims that decided: those of units whose recipe is wrong or elsewhere.
+
+    Where something is wrong, all claims did: an installed unit keeps its port, and another recipe is refused.
+    """
+    return json.dumps([claim for claim in claims if failures or claim.name not in models])
 
 
 def keep(
@@ -168,7 +171,7 @@ def keep(
         "key": wanted_key,
         "fingerprints": fingerprints,
         "answers": answers or {},
-        "claims": _counted(claims, {model.name for model in result.models}),
+        "claims": _counted(claims, {model.name for model in result.models}, result.failures),
         "models": [model._asdict() for model in result.models],
         "failures": result.failures,
         "gateway": result.gateway and result.gateway._asdict(),

@@ -1,4 +1,4 @@
-"""The values of the units beside a model's service: its proxy, its queue, its watch, its killer. Pure."""
+"""The values of the units beside a model's service: proxy, queue, watch, tie, canaries, killers. Pure."""
 
 from recipectl.compiler import identity, sandbox, secrets
 from recipectl.compiler.helper_commands import HelperCommands

@@ -38,7 +38,7 @@ def _filled(word: str, values: Mapping[str, str]) -> str:
 
 @dataclass(frozen=True)
 class HelperCommands:
-    """The values of ExecStartPre=, ExecStartPost= and of the ExecStart= of a watch."""
+    """All command lines of units that run the helper or systemctl."""
 
     installation: Installation
 
@@ -137,7 +137,7 @@ class HelperCommands:
         )
 
     def wait_until_idle(self, stopped: tuple[tuple[str, int], ...], patience_sec: int) -> str:
-        """The ExecStartPre= of a proxy that waits for the models which a start would stop."""
+        """The ExecCondition= of a proxy that waits for the models which a start would stop."""
         units = [f"{UnitNames(other).service}={port}" for other, port in stopped]
         return self._helper("wait-until-idle", *self._manager, "--patience-sec", patience_sec, *units)
 

@@ -15,7 +15,7 @@ _FOLLOWER_STOP_SEC = 10  # it has no requests of its own to finish, and SGLang's
 def start_limit_interval_sec(resolved: ResolvedRecipe) -> int:
     """StartLimitIntervalSec=: longer than all loads and pauses before the limit; slow failures reach it.
 
-    No limit on demand, nor for a set: it starts again as often as one of its hosts is lost.
+    0, for no limit, for a model on demand and for a set, which starts again as often as a host is lost.
     """
     if resolved.recipe.on_demand or resolved.member:
         return 0

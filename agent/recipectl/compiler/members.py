@@ -82,7 +82,7 @@ def _digest(values: list[object]) -> str:
 
 
 def agreed(member: Member, recipe: Recipe, words: Iterable[Word]) -> Member:
-    """The member with the digest of what makes hosts one set, besides where files lie on each."""
+    """The member with the digest that all hosts of the set share. Paths may differ between hosts."""
     own = {"nodes", "host", "port", "queue", *(["model_path"] if recipe.model_path.startswith("/") else [])}
     agreed_words = [word.text for word in words if word.key and word.key[0] not in own]
     names = [name for name, _ in member.hosts]

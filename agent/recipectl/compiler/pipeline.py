@@ -47,8 +47,8 @@ def compile_recipes(
 ) -> CompileResult:
     """The units of some recipes together. A wrong recipe stops only those that require it.
 
-    `installed` are the claims of units that stay: they count instead of wrong recipes, and where not the
-    `whole` host is applied, also beside right ones.
+    `installed` are the claims of units that stay. They count instead of wrong recipes; if the `whole` host is
+    not applied, they count for right recipes too.
     """
     by_name: dict[str, ResolvedRecipe] = {}
     claims: Sequence[Claim] = ()
@@ -72,9 +72,8 @@ def compile_recipes(
 
 def resolve(source: Source, settings: HostSettings, installation: Installation, disk: Disk) -> ResolvedRecipe:
     """One recipe through the steps that need no other recipe; RecipeError with all its problems."""
-    if source.duplicate:
-        sentence = f"`{source.name}` is also {source.duplicate.name} in this folder; remove one of them"
-        problem = Problem(file=str(source.file), line=1, column=1, kind="file", sentence=sentence)
+    if source.fault:
+        problem = Problem(file=str(source.file), line=1, column=1, kind="file", sentence=source.fault)
         raise RecipeError((problem,))
     if target := _recipe_behind(source.file):
         sentence = f"it is a link to {target} in the same folder, a second model; copy the file, or remove it"

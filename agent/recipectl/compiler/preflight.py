@@ -221,7 +221,7 @@ def check_service_values(recipe: Recipe) -> Iterator[UsageError]:
 
 
 def model_faults(recipe: Recipe, disk: Disk) -> Iterator[UsageError]:
-    """Yield errors about a model that does not exist, or that llama.cpp cannot open: it takes one file."""
+    """Yield warnings about a model that does not exist, or that llama.cpp cannot open: it takes one file."""
     path = recipe.model_path
     is_llamacpp = recipe.backend == "llamacpp"
     if path.startswith("/") and not disk.fingerprint(path):

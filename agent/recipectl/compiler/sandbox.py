@@ -165,5 +165,5 @@ KILLER = [
     "PrivateNetwork=yes",
     "RestrictAddressFamilies=AF_UNIX",
 ]
-# For a unit that runs true(1), and then only shows that it is up. A private /tmp would exist as long.
+# For a unit that runs true(1), and then only shows that it is up. PrivateTmp= would keep a folder as long.
 MARKER = [line for line in KILLER if not line.startswith("PrivateTmp")]

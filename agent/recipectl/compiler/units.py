@@ -1,4 +1,4 @@
-"""The units of a model as text: one function for each kind of unit. Pure."""
+"""The units of a model as text. Pure."""
 
 import json
 from ipaddress import ip_address
@@ -177,7 +177,7 @@ def _started_with(resolved: ResolvedRecipe, settings: HostSettings, installation
 
 
 def _tied_with(resolved: ResolvedRecipe) -> Values:
-    """What all hosts of a set must agree on: a change of it starts the set again."""
+    """What ties a host to its set: a change of it starts the set again."""
     member = resolved.member
     return {"tied_with": [member.digest, str(member.tie_port), member.address, member.head]} if member else {}
 

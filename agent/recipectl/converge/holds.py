@@ -62,7 +62,7 @@ def digest(place: Place, name: str) -> str | None:
     from recipectl.recipe.load import load_with_positions
 
     content = content_for(place.owners)
-    source = next((each for each in search.sources(place.recipe_folders) if each.name == name), None)
+    source = search.source_of(name, place.recipe_folders)
     if source is None:
         return None
     try:

@@ -63,5 +63,5 @@ class Plan:
         return bool(self.actions)
 
     def of(self, *verbs: str) -> tuple[str, ...]:
-        """The units of some verbs."""
+        """What some verbs act on: units, users, groups or paths."""
         return tuple(action.unit for action in self.actions if action.verb in verbs)

@@ -16,7 +16,7 @@ from recipectl.engines.ask import EngineOptions, options_of
 from recipectl.engines.flags import DeprecatedError, check_recipe
 from recipectl.engines.options import Options
 from recipectl.machine.runtime import Runtime
-from recipectl.text import printable
+from recipectl.text import names_in_words, printable
 
 STATUSES = {True: 0, False: 3, None: 4}
 _MOST = 12  # names in a line
@@ -76,9 +76,8 @@ def _default(value: str | None) -> str:
 
 def _named(what: str, names: Iterable[str]) -> Iterator[str]:
     sorted_names = sorted(names)
-    more = f" and {len(sorted_names) - _MOST} more" if len(sorted_names) > _MOST else ""
     if sorted_names:
-        yield f"{what}: {', '.join(sorted_names[:_MOST])}{more}"
+        yield f"{what}: {names_in_words(sorted_names, _MOST)}"
 
 
 def _runtime(fields: dict[str, Any]) -> Runtime:

@@ -16,7 +16,6 @@ class Parallel(NamedTuple):
     tensor: int = 1
     pipeline: int = 1
     context: int = 1  # of prompts (prefill context parallelism)
-    data_local: int | None = None
     balancing: str = "internal"  # or hybrid, external: each host answers requests
     conflict: bool = False  # two ways at once
     executor: str | None = None
@@ -33,13 +32,11 @@ def parallel_of(recipe: Recipe) -> Parallel:
 
     external = values.keys() & {"--data-parallel-external-lb", "--data-parallel-rank"}
     hybrid = "--data-parallel-hybrid-lb" in values
-    local = values.get("--data-parallel-size-local", "")
     return Parallel(
         data=size("--data-parallel-size"),
         tensor=size("--tensor-parallel-size", recipe.tensor_parallel_size),
         pipeline=size("--pipeline-parallel-size", recipe.pipeline_parallel_size),
         context=size("--prefill-context-parallel-size"),
-        data_local=int(local) if local.isdigit() else None,
         balancing="external" if external else "hybrid" if hybrid else "internal",
         conflict=bool(external) and hybrid,
         executor=values.get("--distributed-executor-backend"),

@@ -139,9 +139,8 @@ def _one_host(host: FleetHost, settings: HostSettings, files: _Files, findings: 
         return {}
     for source in sources:
         try:
-            if source.duplicate:
-                fault = f"`{source.name}` is also {source.duplicate.name} in this folder"
-                raise UsageError(f"{fault}; remove one of them", kind="file")
+            if source.fault:
+                raise UsageError(source.fault, kind="file")
             recipes[source.name] = files.resolved(source, settings, host.host_file, _answers(host))
         except RecipectlError as error:
             broken.add(source.name)

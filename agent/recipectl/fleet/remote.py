@@ -104,7 +104,7 @@ _MODELS = TypeAdapter(Annotated[tuple[Model, ...], Field(max_length=1000)])
 
 
 def ask_all(hosts: Mapping[str, Mapping[str, Any]]) -> Iterator[HostModels]:
-    """The answers of hosts as they come, each given with its variables; UsageError for one without sense."""
+    """The answers of hosts, given by name and variables, as they come; UsageError for what ssh cannot use."""
     commands = {name: _command(name, variables) for name, variables in hosts.items()}
     questions = _Questions()
     pool = ThreadPoolExecutor(_AT_ONCE)

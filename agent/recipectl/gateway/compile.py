@@ -27,7 +27,7 @@ from recipectl.systemd.unitfile import GATEWAY, InstalledUnit, UnitNames
 
 
 class CompiledGateway(NamedTuple):
-    """A gateway, None where something is wrong with it, and its problems."""
+    """A gateway and its problems; None where it cannot be compiled."""
 
     gateway: Gateway | None
     problems: tuple[Problem, ...]

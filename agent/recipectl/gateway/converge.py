@@ -202,7 +202,7 @@ def _cause(gateway: Gateway, since_sec: float) -> str:
 
 
 def _put_back(before: Present, manager: Manager, has_ended: Callable[[], bool], *, restart: bool) -> bool:
-    """Let nginx have its earlier configuration again, with the routes of now; whether it does."""
+    """Put the earlier nginx.conf back, and keep the new routes. True if nginx loads it."""
     since_sec, workers = time.time(), host.accepting_workers()
     files = {Path(FOLDER, name): text for name, text in before.files.items() if name == "nginx.conf"}
     write_whole(files, durable=True)

@@ -1,1 +1,1 @@
-"""Recipes from what people have: a command, another tool's file, a unit. This room runs no command."""
+"""Recipes from what people have: a command, another tool's file, a unit. No command that it reads is run."""

@@ -30,7 +30,7 @@ _PLACEHOLDER = re.compile(
 ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)\Z", re.S)
 
 
-# Where the value of a variable was that a command takes from its environment.
+# Says of a variable that only the caller's environment had its value.
 OF_CALLER = "which the caller had"
 # What is said of a login shell, and of an interactive one.
 READS_PROFILE = "such a shell reads files of its user (~/.profile, ~/.bashrc), which may set variables"
@@ -56,7 +56,7 @@ class Command:
     script_folder: str | None = None  # from which most scripts are started
     path: str | None = None  # the value of PATH
     not_carried_over: list[str] = field(default_factory=list)
-    lost_before: list[str] = field(default_factory=list)  # those of them that other commands lost
+    lost_before: list[str] = field(default_factory=list)  # the losses among them of earlier commands
     place: str = ""  # `line 3`; empty for a command that came alone
     user: str | None = None
     autostart: bool = False

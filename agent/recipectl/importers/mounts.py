@@ -16,7 +16,11 @@ _NOT_OF_ENGINE = re.compile(r"/(dev|proc|sys|run(?!/secrets/)|etc/(localtime|tim
 
 
 # Options whose values look like paths, and are names of models, or prefixes of URLs.
-_NAMES = ("--served-model-name", "--alias", "-a", "--root-path", "--api-prefix", "--url-prefix")
+_NAMES = (
+    "--served-model-name", "--alias", "-a", "--root-path", "--fastapi-root-path", "--api-prefix",
+    "--url-prefix", "--uvicorn-access-log-exclude-prefixes",
+)  # fmt: skip
+_OF_SEVERAL_WORDS = ("--served-model-name", "--uvicorn-access-log-exclude-prefixes")
 
 
 # The end of a cache's path in a container -> the variable of its folder, and that folder below it.
@@ -30,14 +34,14 @@ _OTHER_CACHES = {
 NAME_VARIABLES = ("LLAMA_ARG_API_PREFIX", "LLAMA_ARG_ALIAS")
 
 
-def _names_in(words: list[str]) -> list[bool]:
+def names_in(words: list[str]) -> list[bool]:
     """Whether each word is a name, or the prefix of a URL."""
     option, names = "", []
     for word in words:
         is_option = word.startswith("-")
         option = word.partition("=")[0].replace("_", "-") if is_option else option
         names.append(option in _NAMES)
-        has_value = "=" in word if is_option else option != "--served-model-name"
+        has_value = "=" in word if is_option else option not in _OF_SEVERAL_WORDS
         option = "" if has_value else option
     return names
 
@@ -137,7 +141,7 @@ class Mounts:
         """The words with the paths of the host, but for names and prefixes of URLs."""
         return [
             word if is_name else self.host_path(word)
-            for word, is_name in zip(words, _names_in(words), strict=True)
+            for word, is_name in zip(words, names_in(words), strict=True)
         ]
 
     def own_paths(self, words: list[str], lost: list[str]) -> list[str]:
@@ -145,7 +149,7 @@ class Mounts:
         sources = [f"{source.rstrip('/')}/" for _, source in self.pairs if source]
         volumes = self._volumes()
         kept = []
-        names = _names_in(words)
+        names = names_in(words)
         for index, word in enumerate(words):
             path = word if word.startswith("/") else word.partition("=")[2]
             if path.startswith("/") and not names[index] and not f"{path}/".startswith(tuple(sources)):

@@ -1,4 +1,7 @@
-"""What binds a process that runs: its cgroup, limits, processors, priority and privileges, from /proc."""
+"""What binds a process that runs: its cgroup, limits, processors, priority and privileges.
+
+They come from /proc, /sys/fs/cgroup and `ionice`.
+"""
 
 import contextlib
 import os

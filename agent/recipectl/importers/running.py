@@ -15,6 +15,7 @@ from recipectl.errors import UsageError
 from recipectl.importers.command import Command
 from recipectl.importers.draft import Draft, redacted
 from recipectl.importers.from_command import draft_from_command
+from recipectl.importers.mounts import names_in
 from recipectl.importers.process_limits import set_limits, set_service
 from recipectl.importers.programs import program
 from recipectl.importers.variables import keep_cache
@@ -179,15 +180,12 @@ def _link(pid: int | str, name: str) -> str:
 
 
 _MODEL_WORDS = ("serve", "-m", "--model", "--model-path")
-_NAMES = ("--served-model-name", "--served_model_name", "--alias", "-a")  # no paths, whatever they look like
 
 
 def _absolute_words(words: list[str], folder: str, pid: int) -> Iterator[str]:
     """The words after the first, with absolute paths."""
-    flag = ""
-    for before, word in pairwise(words):
-        flag = word.partition("=")[0] if word.startswith("-") else flag
-        yield word if flag in _NAMES else _absolute(word, folder, pid, before)
+    for (before, word), is_name in zip(pairwise(words), names_in(words[1:]), strict=True):
+        yield word if is_name else _absolute(word, folder, pid, before)
 
 
 def _absolute(word: str, folder: str, pid: int, before: str = "") -> str:

@@ -62,7 +62,10 @@ class ControlFlow(SimpleCommands, ABC):
         tested: Collection[str] = (),
         statement: int | None = None,
     ) -> None:
-        """Parts that run under a condition, the first one presumably; the others add what is unknown else."""
+        """Parts that run under a condition, presumably the first one.
+
+        Of the others, only variables that have no known value count.
+        """
         statement = statement or next(self._numbers)
         before, of_first = {*self.scope.variables}, set[str]()
         for number, nodes in enumerate(branches):

@@ -142,7 +142,7 @@ def _take_of_container(
 
 
 def _parts(setting: PlacedSetting, *, is_container: bool) -> list[PlacedSetting]:
-    """A setting as those that it stands for; none for what belongs to containers; a unit has none."""
+    """The settings that a setting stands for; none for one that only a container's engine needs."""
     if setting.section.startswith("X-"):
         return []  # systemd ignores it
     if setting.name == "TimeoutSec":

@@ -1,4 +1,4 @@
-"""What this host's disk shows: executables, interpreters, distributions. Never runs a program."""
+"""What this host has on its disk, and what the network says of hosts. Never runs a program."""
 
 import os
 import re

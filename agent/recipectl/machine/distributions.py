@@ -18,12 +18,17 @@ ENGINE_DISTRIBUTIONS = {
 # The console script of each engine.
 ENGINE_SCRIPTS = {"vllm": "vllm", "sglang": "sglang", "llamacpp": "llama-server"}
 # In a venv that `recipectl venv create` has not finished: nothing is run from it.
-UNFINISHED = ".recipectl-unfinished"
+UNFINISHED = ".recipectl-unfinished"  # the mark of a venv that `venv create` has not finished
 
 
 def lock_of(venv: Path) -> Path:
     """The lock that a venv was made from, beside it."""
     return Path(f"{venv}.lock")
+
+
+def is_finished(venv: Path) -> bool:
+    """True for the folder of a venv that nothing is making any more."""
+    return (venv / "pyvenv.cfg").is_file() and not (venv / UNFINISHED).exists()
 
 
 def site_packages(venv: Path) -> list[Path]:

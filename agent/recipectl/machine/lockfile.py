@@ -27,8 +27,8 @@ _NUMERICS = re.compile(
 
 NO_DIGEST = "none"
 _MAX_BYTES = 512 * 1024 * 1024  # of an interpreter
-_MAX_RECORD_BYTES = 16 * 1024 * 1024  # that of torch, the longest, has 2
-MAX_VENV_LOCK_BYTES = 16 * 1024 * 1024  # that of vLLM has 0.4
+_MAX_RECORD_BYTES = 16 * 1024 * 1024  # the longest is that of torch: 2 MiB
+MAX_VENV_LOCK_BYTES = 16 * 1024 * 1024  # that of vLLM has 0.4 MiB
 VENV_LOCK_HEADER = (
     "# Made by `recipectl venv create`; `recipectl venv create --lock FILE` makes the same again.\n"
 )

@@ -1,4 +1,4 @@
-"""Who listens on a TCP port of this host, from /proc.
+"""Who listens on a TCP port of this host, from /proc, and what a server answers over HTTP.
 
 Standard library only: the helper of the units reads it too.
 """
@@ -74,7 +74,7 @@ def listening_users(port: int, host: str = "") -> set[int]:
 
 
 def reached_users(port: int, host: str) -> set[int]:
-    """The users at whose listeners a connection to an address arrives: those of its own family come first."""
+    """The users whose listeners get a connection to this address: those of its own family come first."""
     addresses = ("127.0.0.1", "::1") if host == "localhost" else (host,)
     users: set[int] = set()
     for address in addresses:

@@ -29,6 +29,13 @@ class Source(NamedTuple):
     lock: Path | None = None  # NAME.lock beside the file
     duplicate: Path | None = None  # another file of this name in the same folder
 
+    @property
+    def fault(self) -> str | None:
+        """What is wrong with the name: a second file has it."""
+        if not self.duplicate:
+            return None
+        return f"`{self.name}` is also {self.duplicate.name} in this folder; remove one of them"
+
 
 def lock_of(file: Path) -> Path:
     """The path of the lock of a recipe, whether it exists or not."""
@@ -128,7 +135,7 @@ def _visible(folder: Path) -> list[Path]:
 
 
 def _in_subfolder(folder: Path) -> list[tuple[Path, str]]:
-    """The first recipe below a folder in a recipe folder; drop-in folders are told by unread_drop_ins."""
+    """The first recipe below a folder in a recipe folder; `unread_drop_ins` reports drop-in folders."""
     if folder.suffix == ".d":
         return []
     for where, _, names in os.walk(folder):
@@ -200,6 +207,11 @@ def sources(folders: tuple[Path, ...], extra: tuple[Path, ...] = ()) -> tuple[So
         )
         result.append(source)
     return tuple(result)
+
+
+def source_of(name: str, folders: tuple[Path, ...]) -> Source | None:
+    """The recipe of a name in some folders; None where there is none."""
+    return next((source for source in sources(folders) if source.name == name), None)
 
 
 def _locks(folders: set[Path]) -> frozenset[Path]:

@@ -1,4 +1,4 @@
-"""systemd over D-Bus. The only module that imports pystemd; its bytes and exceptions stop here."""
+"""systemd over D-Bus. The only module that imports pystemd; its exceptions stop here."""
 
 import contextlib
 import re
@@ -11,6 +11,7 @@ from recipectl.errors import BusError
 from recipectl.systemd.refusal import Refusal
 from recipectl.systemd.states import CONDITIONS, FailedCommand, UnitRow, UnitState, failed_command, properties
 from recipectl.systemd.unitfile import is_companion
+from recipectl.text import names_in_words
 
 _SERVICE = b"org.freedesktop.systemd1"
 _PATH = b"/org/freedesktop/systemd1"
@@ -181,7 +182,7 @@ class Manager:
         self._call("reload its units", b"Reload")
 
     def reset_failed(self, unit: str) -> None:
-        """Forget a failure and the start limit's count; a unit that is not loaded has neither."""
+        """Forget a failure and the start limit's count. Errors are left to the request that follows."""
         with contextlib.suppress(BusError):
             self._call(f"reset {unit}", b"ResetFailedUnit", b"s", unit.encode(), members_may=True)
 
@@ -199,7 +200,7 @@ class Manager:
         """The state of each unit, loaded or not; `brief` asks once, for what a list shows."""
         if not units:
             return ()
-        purpose = f"give the state of {units[0]}" + (f" and {len(units) - 1} more" if len(units) > 1 else "")
+        purpose = f"give the state of {names_in_words(units, 1)}"
         if brief:
             # Only loaded units are listed; a unit that is not loaded is stopped.
             rows = self._call(purpose, b"ListUnitsByPatterns", b"asas", [], [b"model-*", b"models-*"])

@@ -1,4 +1,4 @@
-"""The unit files of recipectl on disk. The only module that writes units."""
+"""The unit files of recipectl on disk. The only module that writes units of models."""
 
 import contextlib
 import errno

@@ -211,6 +211,11 @@ class InstalledUnit:
         """The values of a setting of the unit, in its order."""
         return tuple(setting.value for setting in self._settings if setting.name == name)
 
+    @property
+    def wants(self) -> tuple[str, ...]:
+        """The units that systemd starts with this one."""
+        return tuple(" ".join(self.setting("Wants")).split())
+
 
 def counted_per_start(names: UnitNames, wanted: Collection[str]) -> int:
     """How often systemd counts a start of a model for StartLimitBurst=; `wanted` are the units of its Wants=.

@@ -58,7 +58,7 @@ class CompiledRecipe(NamedTuple):
 
 def source_of(place: Place, model: str) -> Source:
     """The files of a recipe; UsageError where there is none."""
-    source = next((each for each in search.sources(place.recipe_folders) if each.name == model), None)
+    source = search.source_of(model, place.recipe_folders)
     if source is None:
         raise UsageError(f"the recipe `{model}` is gone; put it back, or run `recipectl apply`", kind="file")
     return source

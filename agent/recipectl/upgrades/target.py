@@ -8,7 +8,7 @@ from packaging.specifiers import SpecifierSet
 from recipectl.engines.registry import ENGINES
 from recipectl.errors import UsageError
 from recipectl.machine.disk import Disk
-from recipectl.machine.distributions import ENGINE_DISTRIBUTIONS, UNFINISHED, satisfies
+from recipectl.machine.distributions import ENGINE_DISTRIBUTIONS, is_finished, satisfies
 from recipectl.machine.runtime import Runtime, venv_path
 from recipectl.recipe.positions import KeyPath
 from recipectl.recipe.schema import Recipe
@@ -55,8 +55,7 @@ def values(recipe: Recipe, runtime: Runtime, new: Path, disk: Disk) -> dict[KeyP
 
 def is_runtime(folder: Path, version: str, backend: str, disk: Disk) -> bool:
     """True if a folder is a finished venv with this version of an engine, whoever has made it."""
-    is_venv = (folder / "pyvenv.cfg").is_file() and not (folder / UNFINISHED).exists()
-    installed = disk.engine_version(folder / "bin/python", backend) if is_venv else None
+    installed = disk.engine_version(folder / "bin/python", backend) if is_finished(folder) else None
     return bool(installed and satisfies(installed, f"=={version}"))
 
 

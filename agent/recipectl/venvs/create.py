@@ -93,7 +93,7 @@ def _claimed(folder: Path) -> Iterator[int]:
         if not _lock(lock_fd, folder):
             raise RecipectlError(f"{folder} is being made by another process; wait until that ends")
         with failures_named("removed", folder):
-            _empty(folder)  # what an interrupted one has left
+            _empty(folder)  # files of an interrupted create
         yield lock_fd
     finally:
         os.close(lock_fd)

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from recipectl.errors import UsageError
 from recipectl.files import read_bounded
 from recipectl.machine import lockfile
-from recipectl.machine.distributions import UNFINISHED, lock_of
+from recipectl.machine.distributions import is_finished, lock_of
 from recipectl.text import display
 
 _REQUEST = "# request: "
@@ -175,8 +175,7 @@ def _parse(content: bytes, path: Path) -> tuple[str, Request | None]:
 
 def is_made(folder: Path, request: Request, lock: str) -> bool:
     """True for a finished venv that was made from this lock, or without one from the same request."""
-    is_there = (folder / "pyvenv.cfg").is_file() and not (folder / UNFINISHED).exists()
-    content = lockfile.own_venv_lock(folder) if is_there else None
+    content = lockfile.own_venv_lock(folder) if is_finished(folder) else None
     if content is None:
         return False
     known_lock, known_request = _parse(content, lock_of(folder))
