@@ -6,7 +6,7 @@ SUDO = $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 help:
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' Makefile | expand -t 14
 
-.PHONY: demo test test-vllm test-nodes test-upgrade test-sglang live-matrix setup setup-test lint pure live guide boots shards fmt golden mutants storm bench man deb dist
+.PHONY: demo test test-vllm test-nodes test-upgrade test-sglang live-matrix setup setup-test lint pure live guide boots shards vllm vllm-set sglang fmt golden mutants storm bench man deb dist
 demo: setup  ## a real small model: recipe, unit, start, question, answer, status, stop
 	@packaging/demo
 test: setup-test lint  ## all tests, with a real systemd
@@ -31,7 +31,10 @@ shards:
 	$(SUDO) $(PY) tests/live/unharmed.py "$(CURDIR)/$(PY)"
 test-vllm: setup-test  ## the tests with real vLLM
 	@packaging/setup-vllm
+	@$(MAKE) --no-print-directory -j2 --output-sync=target vllm vllm-set
+vllm:
 	$(SUDO) packaging/throwaway-systemd "$(CURDIR)/$(PY)" -m pytest -q -p no:cacheprovider -m vllm tests/live
+vllm-set:
 	$(SUDO) $(PY) -m pytest -q -p no:cacheprovider -m nodes -k "answers_over_two_hosts and TP" tests/live/test_vllm_nodes.py
 test-nodes: setup-test  ## one model on two hosts: real vLLM, each fault many times
 	@packaging/setup-vllm
@@ -42,6 +45,8 @@ test-upgrade: setup-test  ## upgrades between two real vLLM
 	$(SUDO) packaging/throwaway-systemd "$(CURDIR)/$(PY)" -m pytest -q -p no:cacheprovider -m upgrade tests/live
 test-sglang: setup-test  ## the tests with real SGLang
 	@packaging/setup-sglang
+	@$(MAKE) --no-print-directory sglang
+sglang:
 	$(SUDO) packaging/throwaway-systemd "$(CURDIR)/$(PY)" -m pytest -q -p no:cacheprovider -m sglang tests/live
 live-matrix:  ## the same on other releases of Debian
 	for suite in $(SUITES); do $(SUDO) packaging/matrix-root $$suite && \
