@@ -809,6 +809,7 @@ INLINE = {
         "command", 'f(){ if test -n "$X"; then unset PORT; fi; }\ng(){ if [ "$MODE" = prod ]; then M=x; fi; }\nh(){ N=x; [ -n "$2" ] && i; }; i(){ h; }\n'
         "PORT=5; M=y; N=z; MODE=dev; f; g; MODE=prod; g; h a; N=z; i\nvllm serve a --port $PORT\nvllm serve $M\nvllm serve $N\nvllm serve a/b\n", ["model_path: a\nport: 5\n", "model_path: x\n", "model_path: a/b"],
         ["a: not carried over: line 1: `PORT` is unset under a condition, which does not hold here"]),
+    "prefixes of SGLang": ("command", "docker run -d --gpus all -p 30000:30000 -v /srv/m:/models lmsysorg/sglang:latest python3 -m sglang.launch_server --model-path /models/q --host 0.0.0.0 --fastapi-root-path /models/x --uvicorn-access-log-exclude-prefixes /health /models/metrics\n", ["model_path: /srv/m/q\n", "fastapi-root-path: /models/x", "uvicorn-access-log-exclude-prefixes: [/health, /models/metrics]"], []),
     "a prefix before the model": ("command", "docker run -d --restart always --gpus all -p 8000:8000 -v /srv/m:/models vllm/vllm-openai --root-path /api /models/llama\n", ["model_path: /srv/m/llama\n", "root-path: /api", "served_model_name: /models/llama"], []),
     "other programs of an image, and ranges of ports": (
         "command", "docker run --entrypoint hf vllm/vllm-openai download x\nunset -f HF_TOKEN; echo $HF_TOKEN\ndocker run -d --restart always --gpus all -p 8000-8001 -e CONDA_PREFIX=/opt/none vllm/vllm-openai --model a/b\n", ["model_path: a/b\nport: 8000\n"],
