@@ -452,7 +452,7 @@ INLINE = {
     "options that come twice": (
         "command", "vllm serve a/b --port 8000 --max_model_len=8 --max-model-len 16 --enable-prefix-caching --no-enable-prefix-caching --port 8001\n",
         ["port: 8001", "max_model_len: 16", "enable-prefix-caching: false"], []),
-    "llama.cpp's options that come twice": ("command", "/l/llama-server -m /a.gguf -c 100 --host 1.1.1.1 --lora x --host 127.0.0.1 -c 200 --lora y\n", ["host: 127.0.0.1", "max_model_len: 200", "[--lora, x, --lora, y]"], []),
+    "llama.cpp's options that come twice": ("command", "/l/llama-server -m /a.gguf -c 100 --host 1.1.1.1 --lora /x --host 127.0.0.1 -c 200 --lora /y\n", ["host: 127.0.0.1", "max_model_len: 200", "[--lora, /x, --lora, /y]"], []),
     "options of two words": (
         "command", "/l/llama-server --control-vector-layer-range 10 20 -m /a.gguf --lora-scaled /b.gguf 0.5 --port 1\n",
         ["[--control-vector-layer-range, '10', '20', --lora-scaled, /b.gguf, '0.5']", "port: 1"], []),
@@ -627,7 +627,7 @@ INLINE = {
     "two models at one port": ("llama-swap", "models:\n  a: {cmd: llama-server -m /a.gguf --port 9999}\n  b: {cmd: llama-server -m /b.gguf --port 9999}\n", ["port: 9999", "port: 5802"], ["line 3: port 9999, which `a` has, too"]),
     "what is calculated": ("command", "P=8080\nQ=$((P+1)) R=$(( -7 / 2 + (${C:-64} % 10) * 3 ))\nS=$(( $(nproc) * 2 ))\nvllm serve a/b --port $Q --max-num-seqs $R --seed $S\n", ["port: 8081", "max_num_seqs: 9", "seed: \"${B_S}\""], ["line 2: `${C}` has its default value here, `64`", "line 3: `S` is set from `$((…))` of numbers that are not known"]),
     "a folder above the script's": ("command", 'R="$(cd "$(dirname "${BASH_SOURCE[0]}")/../no-such" && pwd)"\nvllm serve $R/m\n', ["/no-such/m\n"], []),
-    "a short name of SGLang": ("vllm-studio", '{"id":"x","model_path":"a/b","backend":"sglang","extra_args":{"tp":2}}', ["extra_args:\n  tp: 2"], []),
+    "a short name of SGLang": ("vllm-studio", '{"id":"x","model_path":"a/b","backend":"sglang","extra_args":{"tp":2}}', ["tensor_parallel_size: 2\n"], []),
     "what only clears up": (
         "command", "pgrep -f 'python -m vllm.entrypoints.openai.api_server --model x' | xargs -r kill -9\necho 'starting vllm serve a/b' | ssh log tee -a /x\nvllm serve a/b\necho 'vllm serve c/d' | ssh host\necho 'vllm serve e/f' | xargs -I{} bash -c '{}'\n",
         ["model_path: a/b"], ["line 4: `ssh host` runs the text", "line 5: `xargs …` runs the text"]),
@@ -707,7 +707,7 @@ INLINE = {
         "command", "tmux new -d vllm serve a/b \\; split-window htop\nFOO=2 eval 'vllm serve c/d'\nA='eval \"$A\"'; eval \"$A\"\nM=${X:-e/f}; C=\"vllm serve $M\"; eval \"$C\"\n. /v/bin/activate\nsu - ai -c 'vllm serve g/h'\n",
         ["model_path: e/f", "# The command names no venv: set `python_path:`, or the host's PATH decides.\nbackend: vllm\nmodel_path: g/h"],
         ["line 1: `tmux new …` runs an engine", "line 2: `eval` runs what only a shell knows", "line 4: `${X}` has its default value here"]),
-    "some of the arguments": ("command", 'M="${@:1:1}"\nvllm serve a/b --seed $M\nvllm serve c/d "${@:2:1}"\n', ['seed: "${B_M}"'], ["line 3: the value of `${@}` here is for a shell to find"]),
+    "some of the arguments": ("command", 'M="${@:1:1}"\nvllm serve a/b --seed $M\nvllm serve c/d "${@:2:1}"\n', ['seed: "${B_M}"'], ["line 3: the value of `${@:…}` is for a shell to find"]),
     "an image in a variable": ("command", "docker run -d --restart always --network host --gpus all $IMAGE ./llama-server -m /a.gguf\n", ["binary: "], []),
     "what a branch reads": ("command", "[ -f .env ] && . ./.env\nvllm serve a/b &\nvllm serve c/d &\nbash -lc 'vllm serve e/f & vllm serve g/h'\n", [], ["d: not carried over: line 1: `. ./.env`", "h: not carried over: line 4: `bash -lc`"]),
     "adapters of which one has a scale": ("command", "llama-server -m /a.gguf --lora-scaled /x 0.5 --lora /y\n", ["args: [--lora-scaled, /x, '0.5', --lora, /y]"], []),
@@ -809,6 +809,21 @@ INLINE = {
         "command", 'f(){ if test -n "$X"; then unset PORT; fi; }\ng(){ if [ "$MODE" = prod ]; then M=x; fi; }\nh(){ N=x; [ -n "$2" ] && i; }; i(){ h; }\n'
         "PORT=5; M=y; N=z; MODE=dev; f; g; MODE=prod; g; h a; N=z; i\nvllm serve a --port $PORT\nvllm serve $M\nvllm serve $N\nvllm serve a/b\n", ["model_path: a\nport: 5\n", "model_path: x\n", "model_path: a/b"],
         ["a: not carried over: line 1: `PORT` is unset under a condition, which does not hold here"]),
+    "a file of llama.cpp by any name": ("command", "cd /srv/llama\n/l/llama-server -m blobs/sha256-0f --mmproj p/x --port 1\n", ["model_path: /srv/llama/blobs/sha256-0f\n", "mmproj: /srv/llama/p/x"], []),
+    "a folder that cannot be a name of the hub": ("command", "cd /srv\nvllm serve q/ --tokenizer a/b/c\n", ["model_path: /srv/q/\n", "served_model_name: q/\n", "tokenizer: /srv/a/b/c"], []),
+    "what a shell replaces": ("command", "M=Qwen/Qwen3-8B\nT=${M##*/}\nvllm serve $M --served-model-name \"${M//\\//_}\" ${M,,} ${T^^} ${M/Qwen/Z}\n", ["[Qwen_Qwen3-8B, qwen/qwen3-8b, QWEN3-8B, Z/Qwen3-8B]"], []),
+    "what only a shell replaces": ("command", "M=a/b\nvllm serve ${M//[ab]/c}\nvllm serve ${M:0:1}\nvllm serve ${M/a/&}\n", [], ["line 2: the value of `${M/…}` is for a shell to find", "line 3: the value of `${M:…}` is", "line 4: the value of `${M/…}` is"]),
+    "parts of case that go on": (
+        "command", "set -Eeuo pipefail\nM=Q/Q-8B\na=(--port 1)\ncase $M in\nQ/*) a+=(--seed 1) ;;&\nz) a+=(--seed 9) ;;\n*8B) a+=(--max-num-seqs 8) ;&\nn) a+=(--dtype half) ;;\n*) a+=(--seed 3) ;;\nesac\nvllm serve $M \"${a[@]}\"\n",
+        ["port: 1\n", "max_num_seqs: 8\n", "dtype: half\n", "seed: 1\n"], []),
+    "an element of zsh": ("command", "#!/bin/zsh\nM=(Q/A Q/B)\nvllm serve ${M[1]} --port 1\n", [], ["line 3: zsh does not expand `$M` as bash does"]),
+    "an engine in a variable that only a shell knows": (
+        "command", "CMD=\"vllm serve Q/Q -tp $(nvidia-smi -L | wc -l)\"\n$CMD\ncmd=(vllm serve Q/B)\nfor f in x y; do cmd+=(--middleware $f); done\n\"${cmd[@]}\"\nvllm serve Q/A\n",
+        ["model_path: Q/A\n"], ["line 2: `$CMD` runs an engine with words that only a shell knows", "line 5: `$cmd` runs an engine"]),
+    "two lists of GPUs, and an alias": (
+        "vllm-studio", '[{"id":"q","backend":"sglang","model_path":"/m/q","tensor_parallel_size":4,"visible_devices":"0","extra_args":{"tp":8,"cuda_visible_devices":"0,1"}}]',
+        ["gpus: [0, 1]\n", "tensor_parallel_size: 8\n"], ["`visible_devices: 0`, a second list of GPUs", "`tensor_parallel_size: 4`, which `tp` of extra_args overrode"]),
+    "GPUs of podman in one word": ("command", "podman run --device nvidia.com/gpu=0,nvidia.com/gpu=1 -p 8000:8000 vllm/vllm-openai --model a/b\n", ["gpus: [0, 1]\n"], []),
     "prefixes of SGLang": ("command", "docker run -d --gpus all -p 30000:30000 -v /srv/m:/models lmsysorg/sglang:latest python3 -m sglang.launch_server --model-path /models/q --host 0.0.0.0 --fastapi-root-path /models/x --uvicorn-access-log-exclude-prefixes /health /models/metrics\n", ["model_path: /srv/m/q\n", "fastapi-root-path: /models/x", "uvicorn-access-log-exclude-prefixes: [/health, /models/metrics]"], []),
     "a prefix before the model": ("command", "docker run -d --restart always --gpus all -p 8000:8000 -v /srv/m:/models vllm/vllm-openai --root-path /api /models/llama\n", ["model_path: /srv/m/llama\n", "root-path: /api", "served_model_name: /models/llama"], []),
     "other programs of an image, and ranges of ports": (
@@ -1084,3 +1099,15 @@ def test_specifiers_of_a_unit_are_replaced_after_its_words_are_unquoted(tmp_path
     assert recipe["model_path"] == "/srv/Qwen/Qwen3-8B/m"
     assert recipe["served_model_name"] == "Qwen/Qwen3-8B"
     assert recipe["extra_args"] == {"config-format": r"Qwen-Qwen3\x2d8B"}
+
+
+def test_a_folder_beside_the_script_is_no_name_of_the_hub(tmp_path: Path) -> None:
+    (tmp_path / "models/q").mkdir(parents=True)
+    (tmp_path / "run.sh").write_text("vllm serve models/q --tokenizer org/t --lora-modules sql=models/q\n")
+    result = imported("command", tmp_path / "run.sh")
+    assert f"model_path: {tmp_path}/models/q\n" in result.stdout
+    assert f"sql={tmp_path}/models/q" in result.stdout
+    assert ("served_model_name: models/q" in result.stdout, "tokenizer: org/t" in result.stdout) == (
+        True,
+        True,
+    )

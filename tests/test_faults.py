@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from recipectl import helper, tie_state
+from recipectl import rivals, tie_state
 from recipectl.cli import failures, recipectl
 from recipectl.command_line import in_order
 from recipectl.converge import apply, copies
@@ -102,8 +102,8 @@ def test_notes_that_cannot_be_read_are_not_replaced(tmp_path: Path) -> None:
 
 
 def test_a_service_manager_that_does_not_answer_stops_nobodys_start() -> None:
-    options = argparse.Namespace(user=True, units=["a=1", "b=2"], patience_sec=0.1)
-    assert helper.wait_until_idle(options) == 0
+    options = argparse.Namespace(user=True, units=["a=1", "b=2"], patience_sec=0.1, at_once=False)
+    assert rivals.wait_until_idle(options) == 0
 
 
 IMPORTS = {

@@ -286,3 +286,21 @@ def test_a_whole_range_of_odd_ports_and_gpus_of_compose(tmp_path: Path) -> None:
 def test_an_official_recipe_in_another_form_is_refused(recipe: dict[str, object]) -> None:
     with pytest.raises(UsageError, match="as the official recipes have it; correct it"):
         check_shapes({"model": recipe, **recipe})
+
+
+def test_hosts_of_the_containers_network_and_variables_of_files_are_named_with_their_lines(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "p.env").write_text("HF_HOME=/root/.cache/hf\nU=redis://redis:6379\n")
+    _, lost = compose(
+        "    gpus: all\n    env_file: p.env\n    command: --model m --data-parallel-address head"
+        """ --kv-transfer-config '{"kv_connector":"P","kv_ip":"prefill"}'\n""",
+        tmp_path,
+    )
+    wanted = [
+        "line 7: `HF_HOME=/root/.cache/hf`, a path of the image",
+        "line 7: `redis` in U, a host of the container's network",
+        "line 8: `head` in --data-parallel-address, a host",
+        "line 8: `prefill` in --kv-transfer-config, a host",
+    ]
+    assert [text for text in wanted if text not in lost] == [], lost

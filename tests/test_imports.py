@@ -190,7 +190,7 @@ COMMANDS = {
     ),
     "a script in the script's folder": (
         "cd /srv/llm && source venv/bin/activate && vllm serve ./m",
-        {"backend": "vllm", "venv_path": "/srv/llm/venv", "model_path": "/srv/llm/m"},
+        {"backend": "vllm", "venv_path": "/srv/llm/venv", "model_path": "/srv/llm/m", "served_model_name": "./m"},
     ),
     "the host's own script": ("/usr/local/bin/vllm serve /m", {"backend": "vllm", "model_path": "/m"}),
     "words split as a shell splits them": (

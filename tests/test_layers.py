@@ -19,7 +19,7 @@ HOUSE = {
     "recipe": ("gpu_selection", "positions", "spans", "parts", "schema", "search", "trusted", "yamlsyntax", "yamlfile", "places", "load", "hostfile"),
     "place": (),
     "machine": ("distributions", "loads", "lockfile", "network", "disk", "access", "nvidia", "runtime", "processes", "sockets", "clients", "helperfile", "installation", "systemd_analyze"),
-    "gateway_keys": (), "proxy": (), "request_queue": (), "watch": (), "tie_state": (), "tie": (), "canary": (), "helper": (), "health": (),
+    "journal": (), "gateway_keys": (), "proxy": (), "request_queue": (), "rivals": (), "watch": (), "tie_state": (), "tie": (), "canary": (), "helper": (), "health": (),
     "engines": ("options", "parallel", "engine", "llamacpp", "sglang", "vllm", "registry", "endpoint", "argv", "flags", "phases",
                 "overlaps", "served", "parser_probe", "ask", "compare"),
     "compiler": ("members", "model", "identity", "gpus", "secrets", "environment", "problems", "claims", "relations", "sandbox",
@@ -38,8 +38,7 @@ ORDER = [name for room, files in HOUSE.items() for name in (room, *(f"{room}.{fi
 PROGRAMS = {
     "__main__",
     "helper",
-    "request_queue",
-    "watch",
+    "journal",
     "health",
     "engines.parser_probe",
     "engines.compare",

@@ -12,7 +12,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from recipectl.watch import Answer, Engine, key_of, say
+from recipectl.journal import say
+from recipectl.watch import Answer, Engine, key_of
 
 _MAX_TOKENS = 512  # of an answer to `ask`: a model that reasons writes much before it answers
 _CHAT, _COMPLETION = "/v1/chat/completions", "/v1/completions"

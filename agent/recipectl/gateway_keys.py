@@ -58,7 +58,7 @@ def as_objects(keys: dict[str, str], engines: dict[str, str]) -> dict[str, str]:
     """File name -> JSON for js_preload_object; `engines` are recipe -> key."""
     tables = {"keys.json": keys, "engines.json": engines}
     return {
-        file: json.dumps({f":{name}": value for name, value in table.items()})
+        file: json.dumps({f":{name}": table[name] for name in sorted(table)})
         for file, table in tables.items()
     }
 

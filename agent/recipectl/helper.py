@@ -15,7 +15,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
 
+from recipectl.journal import say
 from recipectl.machine import loads, processes, sockets
+from recipectl.rivals import unit_properties
 
 # The helper's signal to a load that ignores SIGTERM: it ends a process by default, and no engine handles it.
 # The units say SuccessExitStatus= for it: a SIGKILL that nobody asked for stays a failure.
@@ -23,23 +25,11 @@ _END_LOAD = signal.SIGRTMIN + 11
 _POLL_SEC = 0.05
 _SLOW_POLL_SEC = 0.2
 _LONGEST_SEC = 60  # for device nodes, and for the end of what ran before
-_LOADING = ("start-pre", "start", "start-post")
 
 
 def _error(text: str) -> int:
-    print(text, file=sys.stderr, flush=True)
+    say(text)
     return 1
-
-
-def _properties(options: argparse.Namespace, units: list[str], *names: str) -> list[dict[str, str]]:
-    """The properties of units, in the order of the units; none where systemctl does not answer."""
-    import subprocess  # two verbs need it
-
-    manager = ["--user"] if options.user else []
-    command = ["/usr/bin/systemctl", *manager, "show", "-p", ",".join(names), *units]  # PATH= is the engine's
-    text = subprocess.run(command, capture_output=True, text=True, check=False).stdout  # noqa: S603  (fixed words)
-    parts = text.split("\n\n") if text else [""] * len(units)
-    return [dict(line.split("=", 1) for line in part.splitlines() if "=" in line) for part in parts]
 
 
 def wait_until_free(options: argparse.Namespace) -> int:
@@ -85,11 +75,11 @@ def check_lock(options: argparse.Namespace) -> int:
     try:
         lock = lockfile.read_lock(Path(options.lock).read_bytes())
     except (OSError, ValueError) as error:
-        _error(f"{options.lock} cannot be read as a lock ({error}); run `recipectl lock` and apply again")
+        say(f"{options.lock} cannot be read as a lock ({error}); run `recipectl lock` and apply again")
         return int(refuse)
     clauses = lockfile.differences(lock, lockfile.record(options.interpreter, options.folder, options.names))
     for clause in clauses:
-        _error(f"the runtime differs from {options.lock}: {clause}")
+        say(f"the runtime differs from {options.lock}: {clause}")
     return int(bool(clauses) and refuse)
 
 
@@ -106,20 +96,9 @@ def wait_for_devices(options: argparse.Namespace) -> int:
     return 0
 
 
-def wait_for_loads(options: argparse.Namespace) -> int:
-    """Wait while a unit of the list loads; the limit is this unit's own TimeoutStartSec=."""
-    is_announced = False
-    while any(unit.get("SubState") in _LOADING for unit in _properties(options, options.units, "SubState")):
-        if not is_announced:
-            _error("waiting for another model on this GPU to finish loading")
-            is_announced = True
-        time.sleep(_SLOW_POLL_SEC)
-    return 0
-
-
 def _is_stopped(options: argparse.Namespace) -> bool:
     """True if systemd stops this unit; also when nothing tells it, as at shutdown."""
-    state = _properties(options, [processes.unit_of("self")], "ActiveState")[0].get("ActiveState")
+    state = unit_properties(options, [processes.unit_of("self")], "ActiveState")[0].get("ActiveState")
     return state in (None, "deactivating")
 
 
@@ -174,7 +153,7 @@ def wait_until_ready(options: argparse.Namespace) -> int:
             return 0
         if status not in (None, last_status):
             last_status = status
-            _error(f"{options.path} answers {status} so far")
+            say(f"{options.path} answers {status} so far")
         time.sleep(_POLL_SEC)
 
 
@@ -190,39 +169,14 @@ def _stranger(options: argparse.Namespace, engine: int) -> str | None:
     return str(sockets.holder(options.port, options.address))
 
 
-def wait_until_idle(options: argparse.Namespace) -> int:
-    """Wait until units that a start would stop are idle: not loading, and nobody is connected to their port.
-
-    After --patience-sec the start stops busy units.
-    """
-    ports = {unit: int(port) for unit, _, port in (word.rpartition("=") for word in options.units)}
-    end = time.monotonic() + options.patience_sec
-    is_announced = False
-    while time.monotonic() < end:
-        states = _properties(options, [*ports], "ActiveState", "SubState")
-        busy = [unit for unit, state in zip(ports, states, strict=True) if _is_busy(state, ports[unit])]
-        if not busy:
-            return 0
-        if not is_announced:
-            _error(f"waiting at most {options.patience_sec} s for idle: {', '.join(busy)}")
-            is_announced = True
-        time.sleep(_SLOW_POLL_SEC)
-    return 0
-
-
-def _is_busy(state: dict[str, str], port: int) -> bool:
-    connected = state.get("ActiveState") == "active" and sockets.inodes(port, sockets.ESTABLISHED)
-    return state.get("SubState") in _LOADING or bool(connected)
-
-
 # Verb -> (module of its function, its arguments). Each run imports one: a start of a model runs several.
 _VERBS = {
     "wait-until-free": ("helper", "--address --port units*"),
     "check-pins": ("helper", "--engine --compiled-for --python --interpreter --folder names"),
     "check-lock": ("helper", "--lock --policy --interpreter --folder names"),
     "wait-for-devices": ("helper", "--vendor paths"),
-    "wait-for-loads": ("helper", "units"),
-    "wait-until-idle": ("helper", "--patience-sec units"),
+    "wait-for-loads": ("rivals", "units"),
+    "wait-until-idle": ("rivals", "--patience-sec --at-once units"),
     "wait-until-ready": ("helper", "--address --port --path --last-signal --patient --note --tie"),
     "connect-once": ("proxy", "--address --port"),
     "pass-requests": ("proxy", "--address --port --idle-sec units"),
@@ -246,8 +200,9 @@ _VERBS = {
         "--address --port --ask --path --body --model --key-file --every-sec --timeout-sec --failures units",
     ),
 }
-# Ask the caller's own manager; leave the end of a load to systemd; open a queue only if it was open before.
-_SWITCHES = ("--user", "--patient", "--kept")
+# Ask the caller's own manager; leave the end of a load to systemd; open a queue only if it was open before;
+# wait for no model that was ready before.
+_SWITCHES = ("--user", "--patient", "--kept", "--at-once")
 _TYPES: dict[str, Callable[[str], object]] = {
     "--port": int, "--ask-port": int, "--rank": int, "--patience-sec": int, "--idle-sec": int,
     "--failures": int, "--wait-sec": int, "--drain-sec": int,

@@ -12,12 +12,12 @@ import json
 import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import Iterator
 from http import HTTPStatus
 from pathlib import Path
 
+from recipectl.journal import say
 from recipectl.machine import processes
 
 HAPROXY = "/usr/sbin/haproxy"
@@ -91,7 +91,7 @@ def run_queue(options: argparse.Namespace) -> int:
     try:
         return os.execv(HAPROXY, (HAPROXY, "-db", "-f", str(file)))  # noqa: S606  (the socket comes along)
     except OSError as error:
-        _say(f"{HAPROXY} cannot be run ({error.strerror}); install HAProxy (`apt install haproxy`)")
+        say(f"{HAPROXY} cannot be run ({error.strerror}); install HAProxy (`apt install haproxy`)")
         return 1
 
 
@@ -147,11 +147,11 @@ def close_queue(options: argparse.Namespace) -> int:
     is_announced = False
     while (running := _requests(folder)) and time.monotonic() < end:
         if not is_announced:
-            _say(f"waiting at most {options.drain_sec} s for the requests that run")
+            say(f"waiting at most {options.drain_sec} s for the requests that run")
             is_announced = True
         time.sleep(_POLL_SEC)
     if running:
-        _say(f"requests still run after {options.drain_sec} s, and are cut")
+        say(f"requests still run after {options.drain_sec} s, and are cut")
     _mark(folder).unlink(missing_ok=True)
     return 0
 
@@ -168,10 +168,6 @@ def end_queue(options: argparse.Namespace) -> int:
             os.kill(pid, 0)
             time.sleep(_POLL_SEC)
     return 0
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def _mark(folder: Path) -> Path:

@@ -14,8 +14,9 @@ import threading
 import time
 from typing import Any
 
+from recipectl.journal import say
 from recipectl.tie_state import Hosts, State, checked, shown
-from recipectl.watch import Engine, key_of, say
+from recipectl.watch import Engine, key_of
 
 # A peer that is gone without a word is noticed after 4 s (tcp(7)); 2 s without a link are survived.
 _KEEPALIVE = (

@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from recipectl.journal import say
 from recipectl.regular import open_regular
-from recipectl.watch import say
 
 _MAX_HOSTS = 4096
 _MAX_BYTES = 1 << 20  # of the file with the state

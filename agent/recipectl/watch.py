@@ -9,14 +9,15 @@ import json
 import math
 import os
 import re
-import sys
 import time
 from pathlib import Path
 from typing import NamedTuple
 
 from recipectl.gateway_keys import engine_key
+from recipectl.journal import say
 from recipectl.machine import clients, processes, sockets
 
+_REFUSALS = (401, 403, 429)  # of a server that works: for want of a key, or under load
 _HUNG_STATUS = 42  # the unit has RestartPreventExitStatus= for it
 _MAX_ANSWER_BYTES = 4 * 1024 * 1024
 _LOOK_AGAIN_SEC = 0.5
@@ -146,9 +147,15 @@ class Watch:
             say(text)
 
     def health(self) -> str | None:
-        """The question of a site, or the engine's health: 200 is well."""
-        answer = self.engine.ask(self.options.path, self.options.body or "")
-        return None if answer.status == 200 else f"does not answer {self.options.path}"
+        """The question of a site, or the engine's health: 200 is well. A refusal is no sign of a hang."""
+        path = self.options.path
+        status = self.engine.ask(path, self.options.body or "").status
+        if status in _REFUSALS:
+            needs_key = "" if status == 429 else ": name the key's file in `secrets:`"
+            self.say_once(f"{path} answers {status}{needs_key}")
+        if status == 200 or status in _REFUSALS:
+            return None
+        return f"answers {status} to {path}" if status else f"does not answer {path}"
 
     def metrics(self) -> Metrics | None:
         """The engine's metrics; None when nobody answers."""
@@ -156,7 +163,7 @@ class Watch:
         if answer.status is None:
             return None
         if answer.status != 200:
-            self.say_once(f"/metrics answers {answer.status}: only completions tell whether it works")
+            self.say_once(f"/metrics answers {answer.status}: a hang is found only while no client waits")
         return metrics_of(answer.body)
 
     def completion(self, *, may_fail: bool) -> str | None:
@@ -237,11 +244,6 @@ class Watch:
                 return None
         count = sum(first.requests[engine] for engine in stuck)
         return f"has {count:.0f} requests and made no token for {self.options.timeout_sec:g} s"
-
-
-def say(text: str) -> None:
-    """A line for the journal."""
-    print(text, file=sys.stderr, flush=True)
 
 
 def key_of(file: str | None) -> str:

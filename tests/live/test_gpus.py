@@ -172,6 +172,17 @@ def test_a_stop_while_it_waits_its_turn_is_no_failure() -> None:
     assert (show("a", "ActiveState"), show("a", "Result")) == ("inactive", "success")
 
 
+def test_a_stop_in_the_first_moments_of_a_start_is_no_failure() -> None:
+    """A helper whose Python still starts dies by the signal of the stop."""
+    slow("a", port=18201, gpus=["0"], env_vars={"LOAD_SEC": "5"})
+    recipectl("apply")
+    for delay_sec in (0, 0.01, 0.03, 0.1, 0.2):
+        systemctl("start", "--no-block", "model-a.service")
+        time.sleep(delay_sec)
+        systemctl("stop", "model-a.service")
+        assert (show("a", "ActiveState"), show("a", "Result")) == ("inactive", "success"), delay_sec
+
+
 def test_list_gpus_draws_who_owns_what() -> None:
     recipe("a", port=18201, gpus=["0"])
     recipe("b", port=18202, gpus=["0"])
@@ -250,7 +261,7 @@ def test_a_stop_of_a_model_whose_request_waits_evicts_nobody() -> None:
         with socket.create_connection(("127.0.0.1", 18202)) as waiting:
             waiting.sendall(b"GET / HTTP/1.0\r\n\r\n")
             end = time.monotonic() + 60
-            while "waiting at most" not in journal("model-b-proxy.service") and time.monotonic() < end:
+            while "waiting for idle" not in journal("model-b-proxy.service") and time.monotonic() < end:
                 time.sleep(0.1)
             stops = [recipectl("stop", *words, "b") for words in ((), ("--socket",))]
             assert [stop.returncode for stop in stops] == [0, 0], stops
@@ -603,3 +614,16 @@ def test_a_socket_moves_although_somebody_waits_behind_it() -> None:
         slow("b", port=18302, gpus=["0"], on_demand={"idle": "1min", "evict": "always"}, env_vars=load)
         assert recipectl("apply").returncode == 0
     assert ask(18302) == "slow"
+
+
+@pytest.mark.parametrize("evict", ["idle", "always"])
+def test_two_models_that_are_asked_at_once_are_both_answered(evict: str) -> None:
+    """A load is not ended by a request for the other, whose own load would be ended in its turn."""
+    demand = {"idle": "1min", "evict": evict, "patience": "2s"}
+    for index, name in enumerate("ab"):
+        slow(name, port=18201 + index, gpus=["0"], on_demand=demand, env_vars={"LOAD_SEC": "4"})
+    recipectl("apply")
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        answers = [pool.submit(ask, port) for port in (18201, 18202, 18201, 18202)]
+        assert [answer.result() for answer in answers] == ["slow"] * 4
+    assert {show(name, "NRestarts") for name in "ab"} == {"0"}

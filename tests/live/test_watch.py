@@ -130,7 +130,7 @@ def test_a_question_of_a_site_is_asked_with_its_body() -> None:
     recipectl("stop", "hangs")
     serve(watch={"path": "/no-such-path"})
     until("hangs", "NRestarts", "1", timeout_sec=300)
-    assert "model-hangs.service does not answer /no-such-path (2 of 2)" in watching()
+    assert "model-hangs.service answers 404 to /no-such-path (2 of 2)" in watching()
 
 
 def test_an_idle_engine_that_hangs_is_found_by_a_completion() -> None:

@@ -21,8 +21,8 @@ _ASKS_KERNEL = "RestrictAddressFamilies=AF_NETLINK"  # the kernel tells which cl
 
 
 def waits(recipe: Recipe, relations: Relations) -> bool:
-    """True if a request must wait until other models are idle."""
-    return bool(recipe.on_demand and recipe.on_demand.evict == "idle" and relations.stopped)
+    """True if a request may have to wait for other models."""
+    return bool(recipe.on_demand and relations.stopped)
 
 
 def user_in_front(recipe: Recipe, relations: Relations, installation: Installation) -> str | None:
@@ -49,8 +49,8 @@ def proxy_values(
     """The values of the proxy behind an on-demand model's socket."""
     names = UnitNames(resolved.name)
     user = user_in_front(recipe, relations, installation)
-    idle = waits(recipe, relations)
-    wait = [helper.wait_until_idle(relations.stopped, on_demand.patience)] if idle else []
+    rivals, at_once = relations.stopped, on_demand.evict == "always"
+    wait = [helper.wait_until_idle(rivals, on_demand.patience, at_once=at_once)] if rivals else []
     # As root, with fixed words: nothing of an engine is in this unit. If the engine does not start, the proxy
     # still takes the requests that wait, and closes them: otherwise they would start it again and again.
     start = ("-" if installation.user else "-+") + helper.systemctl("start", names.keep)
@@ -59,7 +59,8 @@ def proxy_values(
         "sandbox": [] if installation.user else sandbox.helper_lines(user or "", limited=False),
         "wait": wait,
         "start": start,
-        "timeout_start_sec": (on_demand.patience if idle else 0) + recipe.ready.timeout_sec + 60,
+        # What others load and answer has limits of its own.
+        "timeout_start": "infinity" if rivals else str(recipe.ready.timeout_sec + 60),
     }
 
 

@@ -136,10 +136,13 @@ class HelperCommands:
             *(f"{name}={','.join(addresses)}" for name, addresses in member.hosts),
         )
 
-    def wait_until_idle(self, stopped: tuple[tuple[str, int], ...], patience_sec: int) -> str:
+    def wait_until_idle(
+        self, stopped: tuple[tuple[str, int], ...], patience_sec: int, *, at_once: bool
+    ) -> str:
         """The ExecCondition= of a proxy that waits for the models which a start would stop."""
         units = [f"{UnitNames(other).service}={port}" for other, port in stopped]
-        return self._helper("wait-until-idle", *self._manager, "--patience-sec", patience_sec, *units)
+        limits = (*_option("--patience-sec", patience_sec), *(("--at-once",) if at_once else ()))
+        return self._helper("wait-until-idle", *self._manager, *limits, *units)
 
     def pass_requests(self, endpoint: Endpoint, idle_sec: int, service: str) -> str:
         """The ExecStart= of a proxy: systemd-socket-proxyd, until nobody has been connected for so long."""

@@ -21,6 +21,7 @@ from recipectl.systemd.unitfile import GATEWAY
 
 _FILES_CHANGED = "what it serves changed"
 _EDITED = "it was edited by hand"
+_KEYS_CHANGED = "the keys of engines' own APIs changed"
 _LISTEN = re.compile(r"^ *listen [^ ;]+:([0-9]+)[^;]*;", re.M)
 _LONGEST_STOP_SEC = 300
 _REFUSES = "new requests are refused until those that run have ended, a minute at most"
@@ -53,7 +54,7 @@ def gateway_actions(
     if survey.is_up(GATEWAY) and due is None:
         keys = engine_keys.expected(gateway.engine_credentials)
         if state.engine_keys and keys not in (None, state.engine_keys):
-            actions.append(Action("write file", engine_keys.FILE, "the keys of engines' own APIs changed"))
+            actions.append(Action("write file", engine_keys.FILE, _KEYS_CHANGED))
     is_stale = bool(actions) or state.loaded != gateway.digest
     if access.identity(USER, Disk())[0] < 0:
         actions.insert(0, Action("create user", USER, "a unit runs as this user"))
@@ -61,7 +62,9 @@ def gateway_actions(
     if is_new:
         actions.append(Action("enable", GATEWAY, "the host file has `gateway:`"))
     if survey.is_up(GATEWAY):
-        refresh = due or (Action("reload service", GATEWAY, changed) if is_stale else None)
+        only_keys = [action.unit for action in actions] == [engine_keys.FILE]
+        reason = _KEYS_CHANGED if only_keys else changed
+        refresh = due or (Action("reload service", GATEWAY, reason) if is_stale else None)
         return (*actions, *filter(None, (refresh,)))
     is_wanted = is_new or GATEWAY in survey.enabled  # else an operator has disabled it
     if is_wanted and not survey.is_coming_up(GATEWAY):

@@ -74,6 +74,7 @@ class Command:
     condition: int | None = None  # the line of the test that decides whether it runs
     branches: dict[int, int] = field(default_factory=dict)  # statement of a script -> its part
     is_skipped: bool = False  # the script does not run it, as it is
+    hides_engine: bool = False  # in a variable, with words that only a shell knows
 
     def stand_at(self, place: str) -> None:
         """Put a place in front of its own, and of those of what it lost: it stands within something else."""

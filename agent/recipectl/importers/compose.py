@@ -204,7 +204,9 @@ def _add_option(
             with contextlib.suppress(OSError, RecipectlError):
                 content = read_variables(text, lost)
         if content:
-            container.of_files |= dotenv(content, variables, lost)
+            of_file = dotenv(content, variables, lost)
+            container.of_files |= of_file
+            container.places = dict.fromkeys(of_file, container.place) | container.places
         else:
             shown = f"`{key}: {text}`" if key in ("ulimits", "group_add") else f"`{key}:` of the service"
             container.add(_COMPOSE_OPTIONS[key], text, shown)

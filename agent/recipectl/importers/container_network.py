@@ -12,6 +12,17 @@ _OWN_HOST = re.compile(
     r"(?:https?|grpc|rediss?|tcp|nats)://(?:[^@/\s]*@)?(?!localhost\b)"
     r"([A-Za-z][\w-]*|host\.(?:docker|containers)\.internal)(?=[:/\s\"',]|\Z)"
 )
+# Options whose values are hosts, with ports or without; `"kv_ip"` of vLLM's --kv-transfer-config.
+_OF_HOSTS = (
+    "--rpc",
+    "--dist-init-addr",
+    "--nccl-init-addr",
+    "--data-parallel-address",
+    "-dpa",
+    "--master-addr",
+)
+_HOST_ALONE = re.compile(r"(?:\A|,)\s*(?!localhost\b)([A-Za-z][\w-]*)(?=:[0-9]|,|\Z)")
+_HOST_IN_JSON = re.compile(r"\"kv_ip\"\s*:\s*\"(?!localhost\b)([A-Za-z][\w-]*)\"")
 
 
 def name_addresses(container: Container, words: list[str]) -> None:
@@ -26,7 +37,10 @@ def name_addresses(container: Container, words: list[str]) -> None:
         if _OF_NETWORK.fullmatch(name):
             fault = f"`{name}={value}`, which belongs to the container's network; correct it"
             container.leave_out(fault, name)
-        for host in dict.fromkeys(_OWN_HOST.findall(value)):
+        hosts = [*_OWN_HOST.findall(value), *_HOST_IN_JSON.findall(value)]
+        if name.replace("_", "-") in _OF_HOSTS and name not in (value, ""):
+            hosts += _HOST_ALONE.findall(value.removeprefix(f"{name}="))
+        for host in dict.fromkeys(hosts):
             fault = f"`{host}` in {name}, a host of the container's network; give its address here"
             container.leave_out(fault, name)
 

@@ -88,6 +88,7 @@ class Container:
         for line in (line.lstrip() for line in lines):
             if pair := assignment(line):
                 self.of_files |= [pair]
+                self.places.setdefault(pair[0], self.place)
             elif line and not line.startswith("#"):
                 self.of_caller[line] = self.place
 
@@ -173,7 +174,8 @@ class Container:
         if node := re.fullmatch(r"/dev/nvidia([0-9]+)(:.*)?", value):
             self.nodes.append(node[1])
         elif value.startswith(("nvidia.com/gpu=", "amd.com/gpu=")):
-            self._add_gpu(value)
+            for device in value.split(","):  # podman takes several
+                self._add_gpu(device)
         elif not value.startswith(("/dev/kfd", "/dev/dri", "/dev/nvidia")):
             self.add_other("--device", value)
             return

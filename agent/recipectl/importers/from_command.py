@@ -26,19 +26,16 @@ from recipectl.importers.lines import at, placed
 from recipectl.importers.named_model import take_model
 from recipectl.importers.option_sources import expanded, of_environment
 from recipectl.importers.programs import Program, program, program_name
+from recipectl.importers.relative_paths import AbsoluteArguments, folder_of, join, with_absolute_paths
 from recipectl.importers.unwrapping import unwrapped
 from recipectl.importers.variables import set_environment, set_secret
 from recipectl.machine.distributions import ENGINE_SCRIPTS
 from recipectl.recipe.hostfile import DEFAULT_PATH
 from recipectl.systemd.unitfile import RESERVED_ENDINGS
 
-# A relative path, by its ending, and words that somebody must replace.
-_FILE = re.compile(r"[\w.-]+(/[\w.-]+)*\.(jinja2?|py|ya?ml|pem|key|crt|gguf|json|txt)")
-_PATH_OPTION = re.compile(
-    r"--?(?!-|model-|tokenizer-|hf-config-|.*(?:-model|-or|root|-per)-path)(?:[\w-]*-)?(path|dir|file|keyfile|certfile|certs)"
-)
 # Variables of folders, beside those of libraries.
 _FOLDERS = ("HF_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "VLLM_CACHE_ROOT", "TRITON_CACHE_DIR")
+# Words that somebody must replace.
 _TWO_WORDS = re.compile(
     r"(-m|-hf|-c|-ngl|--(model|model-path|host|port|hf-repo|served-model-name|alias)) +\S"
 )
@@ -79,7 +76,7 @@ def _draft(command: Command, name: str | None, origin: str) -> Draft:
     _refuse_template(command)
     engine = _engine(command)
     draft = Draft(name or "", not_carried_over=list(command.not_carried_over))
-    arguments = _arguments(engine, command, draft, notes)
+    arguments, _, originals = _arguments(engine, command, draft, notes)
     draft.comments[""] = "\n".join([origin, *notes] if origin else notes)
     draft.set("backend", engine.backend)
     _set_runtime(draft, engine, command)
@@ -90,8 +87,6 @@ def _draft(command: Command, name: str | None, origin: str) -> Draft:
         raise UsageError("the model's address holds a secret; correct it")
     if not model:
         raise UsageError("the model is empty here; name it")
-    if re.fullmatch(r"[\w.-]+(/[\w.-]+){2,}", model):  # a name of the hub has one slash
-        model = _join(_folder(command), model)
     draft.set("model_path", model)
     if command.has_rocm:
         draft.set("accelerator", "rocm")
@@ -104,6 +99,8 @@ def _draft(command: Command, name: str | None, origin: str) -> Draft:
         )
     _set_secrets(draft, command)
     draft.hide_secrets()
+    if model in originals and engine.backend != "llamacpp" and "served_model_name" not in draft.fields:
+        draft.set("served_model_name", originals[model])  # so it was asked for
     _set_service(draft, command)
     draft.name = name or model_name(str(draft.fields.get("served_model_name") or model))
     for variable in command.substituted:
@@ -137,11 +134,11 @@ def _with_folders(name: str, command: Command) -> str:
     value = command.environment[name]
     is_folder = name in (*_FOLDERS, *sandbox.CACHES, *sandbox.WRITTEN) and re.match(r"\w(?!.*://)", value)
     if is_folder or value.startswith(("./", "../")) or value in (".", ".."):
-        return _join(_folder(command), value)
+        return join(folder_of(command), value)
     if name not in ("PYTHONPATH", "LD_LIBRARY_PATH"):
         return value
     parts = [
-        part if not part or part.startswith(("/", "$", VARIABLE_START)) else _join(_folder(command), part)
+        part if not part or part.startswith(("/", "$", VARIABLE_START)) else join(folder_of(command), part)
         for part in value.split(":")
     ]
     return ":".join(part.removesuffix("/.") for part in parts)
@@ -159,7 +156,7 @@ def _engine(command: Command) -> Program:
     raise NoEngineError(f"`{start}` does not run a known engine (vllm, sglang, llama-server); correct it")
 
 
-def _arguments(engine: Program, command: Command, draft: Draft, notes: list[str]) -> list[str]:
+def _arguments(engine: Program, command: Command, draft: Draft, notes: list[str]) -> AbsoluteArguments:
     """The engine's arguments with those of its files and variables; UsageError for a placeholder."""
     folder = command.folder or command.script_folder
     arguments, config_file = expanded(
@@ -167,8 +164,8 @@ def _arguments(engine: Program, command: Command, draft: Draft, notes: list[str]
     )
     if config_file:
         notes.append(f"The options of {config_file} are written out here.")
-    relative = [word for before, word in pairwise(("", *arguments)) if _is_file(before, word)]
-    arguments = [_absolute(word, command, relative) for word in arguments]
+    absolute = with_absolute_paths(arguments, engine.backend, command)
+    arguments = absolute.words
     for before, word in pairwise(("", *arguments)):
         if _TWO_WORDS.match(word) and not before.startswith("-"):
             raise UsageError(f"`{redacted(word)}` is one word, which no engine reads; make it two")
@@ -177,10 +174,11 @@ def _arguments(engine: Program, command: Command, draft: Draft, notes: list[str]
             is_secret = SECRET_FLAG.search(before) or SECRET_FLAG.search(word.partition("=")[0])
             raise UsageError(f"fill in {'the key of the API' if is_secret else f'`{redacted(word)}`'}")
     if not (command.folder or command.script_folder):
-        files = [word for word in relative if not word.endswith(".gguf")]
+        files = [word for word in absolute.relative if not word.endswith(".gguf")]
         notes_of_files = [f"`{redacted(word)}`, a relative path; a unit has its own folder" for word in files]
         draft.not_carried_over += notes_of_files
-    return [*arguments, *of_environment(engine.backend, arguments, command.environment)]
+    from_environment = of_environment(engine.backend, arguments, command.environment)
+    return absolute._replace(words=[*arguments, *from_environment])
 
 
 def _set_service(draft: Draft, command: Command) -> None:
@@ -209,35 +207,6 @@ def _set_service(draft: Draft, command: Command) -> None:
         draft.not_carried_over.append(placed(sentence, command.places.get("cd", "")))
 
 
-def _folder(command: Command) -> str:
-    """The folder that the relative paths of a command begin at; the host file says what no script tells."""
-    return command.folder or command.script_folder or host_variable("FOLDER")
-
-
-def _is_file(before: str, word: str) -> bool:
-    """Whether a word is likely the relative path of a file, by its ending."""
-    name, _, value = word.partition("=") if word.startswith("-") else (before, "", word)
-    if name in ("--hf-file", "-hff", "--alias", "--served-model-name"):
-        return False
-    is_path = _PATH_OPTION.fullmatch(name) and re.match(r"[\w.-]", value) and "://" not in value
-    return bool(is_path or _FILE.fullmatch(value))
-
-
-def _absolute(word: str, command: Command, files: list[str]) -> str:
-    """A word with a path that begins at the folder, `./x` or `--flag=../x`, or a file where that is known."""
-    option, equals, path = word.partition("=") if word.startswith("-") else ("", "", word)
-    is_known_file = word in files and (command.folder or command.script_folder or path.endswith(".gguf"))
-    if path in (".", "..") or (is_known_file and not path.startswith(("./", "../"))):
-        return f"{option}{equals}{_join(_folder(command), path)}"
-    # Also within a list, a pair or JSON: `a=./lora/a`.
-    folder = _folder(command).rstrip("/").replace("\\", r"\\")
-    return re.sub(r"(?<![^=,:\"'])(?:\./|(?=\.\./))", f"{folder}/", word)
-
-
-def _join(folder: str, path: str) -> str:
-    return f"{folder.rstrip('/')}/{path.removeprefix('./')}".removesuffix("/.")
-
-
 def _set_runtime(draft: Draft, engine: Program, command: Command) -> None:
     """Set `python_path:`, `venv_path:` or `binary:`; report the other folders of PATH."""
     path_folders = [
@@ -259,7 +228,7 @@ def _set_runtime(draft: Draft, engine: Program, command: Command) -> None:
             variable = re.sub("[^A-Z0-9]", "_", value.upper())
             value = shutil.which(value) or host_variable(variable)
         is_absolute = value.startswith(("/", VARIABLE_START))
-        draft.set(key, value if is_absolute else _join(_folder(command), value))
+        draft.set(key, value if is_absolute else join(folder_of(command), value))
     # The runtime's folder is the first of the unit's PATH= in any case.
     runtime_folders = [value.rpartition("/")[0] for value in fields.values()]
     runtime_folders.append(f"{fields.get('venv_path')}/bin")

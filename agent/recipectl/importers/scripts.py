@@ -35,7 +35,7 @@ def imported(commands: Iterable[Command]) -> Imported:
             lost += command.lost_before
             continue
         try:
-            if not may_run_engine(words):
+            if not (command.hides_engine or may_run_engine(words)):
                 raise NoEngineError(shlex.join(command.words))
             draft = _draft(command)
         except UsageError as error:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from recipectl.importers.command import ASSIGNMENT, program_shown
 from recipectl.importers.draft import UNKNOWN_VALUE, host_variable
 from recipectl.importers.secret_names import is_likely_secret
+from recipectl.importers.shell_programs import holds_engine
 from recipectl.importers.shell_scope import Scope, Variable
 from recipectl.importers.shell_syntax import Node
 from recipectl.importers.shell_words import MAX_VALUE, Words, too_long
@@ -29,6 +30,7 @@ class Assignments:
         self.scope = scope
         self.lost: list[str] = []
         self._substituted: set[str] = set()
+        self._of_engines: set[str] = set()  # variables that had the command of an engine
 
     def declare(self, node: Node) -> None:
         """`export`, `declare`, `readonly`, `local`: variables with attributes."""
@@ -142,6 +144,8 @@ class Assignments:
         if name in self.scope.readonly_names:
             self.lose_from_here(f"line {line}: `{name}` is read-only: it keeps its value")
             return
+        if holds_engine(" ".join((variable.value, *(variable.elements or ())))):
+            self._of_engines.add(name)
         if UNKNOWN_VALUE in variable.value:
             source = _source_of(variable.remarks)
             remark = f"line {line}: `{name}` is set from {source}"

@@ -37,7 +37,7 @@ class Builtins(Assignments, ABC):
         options = " ".join(words[1 : words.index("--") if "--" in words else None])
         for sign in re.findall(r"(?:^| )([+-])(?:[a-z]*a[a-z]*|[a-z]*o allexport)(?= |\Z)", options):
             self.scope.exports_all = sign == "-"
-        if not re.fullmatch(r"([+-]([aeuxvo]+( pipefail| allexport)?|-)( |\Z))*", options):
+        if not re.fullmatch(r"([+-]([aeuxvoETbhm]+( pipefail| allexport)?|-)( |\Z))*", options):
             self._lose_option(words, line)
         if "--" in words:
             self.scope.arguments, self.scope.shifted = tuple(words[words.index("--") + 1 :]), 0

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from recipectl.compiler.secrets import looks_secret
 from recipectl.importers.arguments import without_secrets
 from recipectl.importers.command import OF_CALLER, Command, program_shown, refused
-from recipectl.importers.draft import UNKNOWN_VALUE, host_variable
+from recipectl.importers.draft import UNKNOWN_VALUE, VARIABLE_START, host_variable
 from recipectl.importers.lines import by_line
 from recipectl.importers.programs import runs_engine
 from recipectl.importers.shell_builtins import Builtins
@@ -21,7 +21,7 @@ from recipectl.importers.shell_programs import (
     sets_gpus_up,
 )
 from recipectl.importers.shell_scope import Scope, Variable
-from recipectl.importers.shell_syntax import Node, is_parameter
+from recipectl.importers.shell_syntax import Node, all_elements, is_parameter
 from recipectl.importers.shell_words import Words
 from recipectl.importers.unwrapping import unwrapped
 
@@ -112,7 +112,8 @@ class SimpleCommands(Builtins, ABC):
         for part in parts if self.scope.is_zsh and node.Type in ("CallExpr", "DeclClause") else ():
             name = str(part.Param.Value)
             variable = self.scope.variables.get(name) or Words(self.scope).argument(name)
-            if variable and not part.Index and (variable.elements or len(variable.value.split()) != 1):
+            is_array = variable and (variable.elements or len(variable.value.split()) != 1)
+            if is_array and not (part.Index and all_elements(part)):
                 for command in commands:
                     reason = f"zsh does not expand `${name}` as bash does; write its words out"
                     command.refuse(f"line {node.line}", reason)
@@ -160,9 +161,19 @@ class SimpleCommands(Builtins, ABC):
         # Whatever the value of a secret is, its recipe has a file for it.
         if any(UNKNOWN_VALUE in word for word in without_secrets(words)):
             self.commands[-1].refuse_unknown(why)
+        if {VARIABLE_START, UNKNOWN_VALUE} & {*words[0]}:
+            self._refuse_variable(node, self.commands[-1])
         self.lost = []
         if words[0] == "exec":
             self.scope.ended, self.scope.ends_script = line, True
+
+    def _refuse_variable(self, node: Node, command: Command) -> None:
+        """Refuse a program in a variable that had the command of an engine, in parts that are not known."""
+        names = {*(node.Args[0].parameters() if node.Args else ())}
+        if of_engine := sorted(names & self._of_engines):
+            reason = f"`${of_engine[0]}` runs an engine with words that only a shell knows; write its command"
+            command.refuse(command.place, reason)
+            command.hides_engine = True
 
     # ── pipes and files
 

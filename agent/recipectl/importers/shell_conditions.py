@@ -66,18 +66,24 @@ class Conditions:
         fields = self.words.fields(items)
         return bool(fields) if all(map(is_known, fields)) else None
 
-    def branch(self, case: Node) -> int | None:
-        """The number of the part of `case` that runs; that after the last one where none does."""
+    def parts_of(self, case: Node) -> list[int] | None:
+        """The numbers of the parts of `case` that run, in their order; None where only a shell knows."""
         text = None if self.scope.is_repeated else self._value(case.Word)
-        items = case.Items or ()
-        for number, item in enumerate(items):
-            for pattern in item.Patterns:
+        running: list[int] = []
+        matches: bool | None = False
+        for number, item in enumerate(case.Items or ()):
+            for pattern in () if matches else item.Patterns:
                 matches = None if text is None else self._matches(text, pattern)
-                if matches is None or (matches and item.Op != ";;"):
+                if matches is None:
                     return None
                 if matches:
-                    return number
-        return len(items)
+                    break
+            if matches:
+                running.append(number)
+                if item.Op == ";;":
+                    break
+                matches = item.Op == ";&"  # it goes on with the next part; `;;&` goes on with its patterns
+        return running
 
     def _combined(self, node: Node, ask: Callable[[Node], bool | None]) -> bool | None:
         """`X && Y` or `X || Y`."""

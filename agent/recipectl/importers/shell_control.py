@@ -225,9 +225,15 @@ class ControlFlow(SimpleCommands, ABC):
     def _case(self, node: Node) -> None:
         branches = [item.Stmts or [] for item in node.Items or ()]
         conditions = Conditions(self.scope)
-        taken = conditions.branch(node)
-        if taken is None or not self._run_known(branches, taken, conditions, node.line):
-            self._branches(branches, node.line, tested={*node.Word.parameters()})
+        running = conditions.parts_of(node)
+        if running is not None:
+            taken = running[0] if running else len(branches)
+            run = [statement for number in running for statement in branches[number]]
+            parts = [[] if number in running else part for number, part in enumerate(branches)]
+            parts[taken : taken + 1] = [run] if running else []
+            if self._run_known(parts, taken, conditions, node.line):
+                return
+        self._branches(branches, node.line, tested={*node.Word.parameters()})
 
     def _binary(self, node: Node) -> None:
         if node.Op in ("|", "|&"):

@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import replace
-from fnmatch import fnmatchcase
 
 from recipectl.compiler.secrets import has_secret
 from recipectl.errors import UsageError
@@ -10,9 +9,10 @@ from recipectl.importers.command import ASSIGNMENT
 from recipectl.importers.draft import UNKNOWN_VALUE, VARIABLE_START, host_variable
 from recipectl.importers.secret_names import is_likely_secret
 from recipectl.importers.shell_arithmetic import result
+from recipectl.importers.shell_expansions import CUTS, changed
 from recipectl.importers.shell_parameters import Parameters
 from recipectl.importers.shell_quotes import ansi_text
-from recipectl.importers.shell_scope import Scope, Variable, is_known
+from recipectl.importers.shell_scope import Scope, Variable
 from recipectl.importers.shell_substitutions import known_text
 from recipectl.importers.shell_syntax import Node, all_elements
 
@@ -20,7 +20,6 @@ from recipectl.importers.shell_syntax import Node, all_elements
 _FIELD_END = "\ue003"
 _QUOTED = "\ue004"
 MAX_VALUE = 128 * 1024  # of a word that is executed (execve(2), MAX_ARG_STRLEN)
-_CUTS = ("#", "##", "%", "%%")
 _PATTERN = re.compile(r"[*?[]")
 _SUBSTITUTION = "recipectl does not run substitutions"
 _BRACES = re.compile(r"\{[^{}\s]*(,|\.\.)[^{}\s]*\}")
@@ -156,9 +155,8 @@ class Words(Parameters):
         name = str(node.Param.Value)
         first = self._first_of_slice(node) if node.Slice and name in "@*" else 0
         is_part = node.Slice and not first
-        if any((node.Excl, node.Length, is_part, node.Repl, node.Names, node.NestedParam)):
-            count = self._count(node, name) if node.Length else ""
-            return count or self.unknown(node, f"the value of `${{{name}}}` here is for a shell to find")
+        if any((is_part, node.Excl, node.Names, node.NestedParam, node.Length, node.Repl)):
+            return self._special(node, name, splits=splits)
         variable = self._known(node, name)
         if variable and variable.elements and first and UNKNOWN_VALUE not in variable.text:
             variable = replace(variable, elements=variable.elements[first - 1 :])
@@ -185,6 +183,17 @@ class Words(Parameters):
         value = variable.value if variable.elements is None else (*variable.elements, "")[0]
         return self._split(node, value, splits=splits)
 
+    def _special(self, node: Node, name: str, *, splits: bool) -> str:
+        """The value of `${#NAME[@]}` and of `${NAME/a/b}`; of others only a shell knows it."""
+        text: str | None = None
+        if node.Length:
+            text = self._count(node, name) or None
+        elif node.Repl and not any((node.Excl, node.Slice, node.NestedParam)):
+            text = changed(self._known(node, name), node)
+        if text is None:
+            return self.unknown(node, f"the value of `{_shown(node, name)}` is for a shell to find")
+        return self._split(node, text, splits=splits)
+
     def _first_of_slice(self, node: Node) -> int:
         """The number of the first argument in `"${@:2}"`; 0 where it is not known, or not all of the rest."""
         if node.Slice.Length or (self.scope.arguments is None and self.is_value):
@@ -201,9 +210,9 @@ class Words(Parameters):
         return "".join(texts)
 
     def _with_operation(self, node: Node, name: str, variable: Variable | None, *, splits: bool) -> str:
-        rest = _without(variable, node)
+        rest = changed(variable, node)
         operator = str(node.Exp.Op)
-        if variable is None and operator in _CUTS and self._is_missing(name):
+        if variable is None and operator in CUTS and self._is_missing(name):
             rest = ""
         if rest is not None:
             return self._split(node, rest, splits=splits)
@@ -266,23 +275,13 @@ def _plain(text: str) -> str:
     return text.replace(_QUOTED, "")
 
 
+def _shown(node: Node, name: str) -> str:
+    """An expansion that is not read, with the sign of what it does."""
+    signs = {"!": node.Excl, "#": node.Length}
+    sign = "".join(sign for sign, is_there in signs.items() if is_there)
+    rest = "/…" if node.Repl else ":…" if node.Slice else ""
+    return f"${{{sign}{name}{rest}}}"
+
+
 def _unescaped(text: str, replacement: str) -> str:
     return re.sub(r"\\(.)", replacement, text, flags=re.S)
-
-
-def _without(variable: Variable | None, node: Node) -> str | None:
-    """`${NAME##*/}` and the like: a known text without what a plain pattern matches; else None."""
-    operator = str(node.Exp.Op)
-    parts = node.Exp.Word.Parts if node.Exp.Word else []
-    pattern = "".join(str(part.Value) if part.Type == "Lit" else "[" for part in parts)
-    if operator not in _CUTS or re.search(r"[\[\\~]", pattern):
-        return None
-    if variable is None or variable.elements is not None or not is_known(variable.value):
-        return None
-    text = variable.value
-    lengths = range(len(text), -1, -1) if len(operator) == 2 else range(len(text) + 1)
-    if operator.startswith("#"):
-        cuts = ((text[:length], text[length:]) for length in lengths)
-    else:
-        cuts = ((text[len(text) - length :], text[: len(text) - length]) for length in lengths)
-    return next((rest for part, rest in cuts if fnmatchcase(part, pattern)), text)

@@ -6,6 +6,8 @@ from typing import Any
 
 from recipectl.engines import vllm
 from recipectl.engines.argv import INFERRED
+from recipectl.engines.flags import long_flag
+from recipectl.engines.options import shipped_options
 from recipectl.engines.registry import ENGINES
 from recipectl.errors import UsageError
 from recipectl.importers import vllm_studio_present
@@ -158,12 +160,20 @@ def _prefer_extra_args(
 
     A flag that the command line had already was not added again (`if flag in cmd: continue`).
     """
+    known_options = shipped_options(backend)
     for field, flag in ENGINES[backend].flags.items():
-        name = flag[2:].replace("-", "_") if flag else field
-        key = next((key for key in extra_args if key.replace("-", "_") == name), "")
-        if not flag or extra_args.get(key) is None or isinstance(extra_args[key], bool):
+        spelled = {key: f"--{key.replace('_', '-')}" for key in extra_args}
+        wanted = known_options.canonical(flag) if flag else None
+        keys = (key for key, name in spelled.items() if long_flag(backend, name, known_options) == wanted)
+        key = next(keys, "")
+        if extra_args.get(key) is None or isinstance(extra_args[key], bool):
             continue
         value = extra_args.pop(key)
+        if spelled[key] != flag:  # both were passed: the last one counts
+            if field in settings and str(settings[field]) != str(value):
+                draft.lose(f"`{field}: {settings[field]}`, which `{key}` of extra_args overrode", field)
+            settings[field] = value
+            continue
         known = settings.get(field)
         if known is None and (backend != "llamacpp" or field in ("host", "port")):
             known = _DEFAULTS.get(field)
@@ -263,7 +273,10 @@ def _set_gpus(draft: Draft, extra_args: dict[str, Any]) -> None:
         devices = [
             str(device).strip() for device in (value if isinstance(value, list) else str(value).split(","))
         ]
-        if gpus := [int(device) if device.isdigit() else device for device in devices if device]:
+        gpus = [int(device) if device.isdigit() else device for device in devices if device]
+        if draft.fields.get("gpus", gpus) != gpus:
+            draft.lose(f"`{key}: {value}`, a second list of GPUs; see `gpus:`", key)
+        elif gpus:
             draft.set("gpus", gpus)
             if value == 0 or isinstance(value, list):
                 draft.comments["gpus"] = f"VLLM Studio had `{key}: {value}`, and ignored it."

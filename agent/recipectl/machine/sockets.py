@@ -148,7 +148,7 @@ def http_answer(
 ) -> bytes | None:
     """The answer to one GET, or to a POST of JSON, as it was received; None unless it is whole in time."""
     end = time.monotonic() + timeout_sec
-    lines = [f"{'POST' if body else 'GET'} {path} HTTP/1.0", f"Host: {host}"]
+    lines = [f"{'POST' if body else 'GET'} {path} HTTP/1.0", f"Host: {host}", "Connection: close"]
     lines += [f"Authorization: Bearer {key}"] if key else []
     lines += ["Content-Type: application/json", f"Content-Length: {len(body.encode())}"] if body else []
     answer = b""
@@ -163,9 +163,18 @@ def http_answer(
                 if not part:
                     break
                 answer += part
+                if _is_whole(answer):  # the server may keep its connection, whatever it was asked
+                    break
     except OSError:
         return None
     return answer
+
+
+def _is_whole(answer: bytes) -> bool:
+    """True if an answer has all that its Content-Length announces; without one, its end tells."""
+    head, blank, content = answer.partition(b"\r\n\r\n")
+    length = re.search(rb"\r\ncontent-length: *([0-9]{1,12}) *(?:\r\n|\Z)", head, re.I) if blank else None
+    return length is not None and len(content) >= int(length[1])
 
 
 def status_of(answer: bytes | None) -> int | None:

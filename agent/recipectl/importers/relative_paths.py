@@ -1,0 +1,100 @@
+"""Relative paths of a command, which begin at its folder: a unit has another one."""
+
+import re
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+from recipectl.importers.command import Command
+from recipectl.importers.draft import host_variable
+from recipectl.importers.mounts import names_in
+
+# A relative path, by its ending.
+_FILE = re.compile(r"[\w.-]+(/[\w.-]+)*\.(jinja2?|py|ya?ml|pem|key|crt|gguf|json|txt)")
+_PATH_OPTION = re.compile(
+    r"--?(?!-|model-|tokenizer-|hf-config-|.*(?:-model|-or|root|-per)-path)(?:[\w-]*-)?(path|dir|file|keyfile|certfile|certs)"
+)
+# Options of llama.cpp's server that take a file, whatever its name is.
+_FILES_OF_LLAMACPP = (
+    "-m", "--model", "-md", "--model-draft", "--spec-draft-model", "-mm", "--mmproj", "-mv",
+    "--model-vocoder", "--lora", "--control-vector",
+)  # fmt: skip
+# Options that take a folder, or a name on the hub, which has one slash at most; "" is a model without one.
+_MODEL_OPTIONS = ("", "--model", "--model-path", "--tokenizer", "--tokenizer-path")
+
+
+def folder_of(command: Command) -> str:
+    """The folder that the relative paths of a command begin at; the host file says what no script tells."""
+    return command.folder or command.script_folder or host_variable("FOLDER")
+
+
+def join(folder: str, path: str) -> str:
+    """A relative path from a folder."""
+    return f"{folder.rstrip('/')}/{path.removeprefix('./')}".removesuffix("/.")
+
+
+class AbsoluteArguments(NamedTuple):
+    """The arguments of an engine with absolute paths, and which were relative."""
+
+    words: list[str]
+    relative: list[str]  # words that are likely files, as they were
+    originals: dict[str, str]  # an absolute path -> as it was written
+
+
+def with_absolute_paths(arguments: list[str], backend: str, command: Command) -> AbsoluteArguments:
+    """An engine's arguments with the paths that begin at the folder of the command."""
+    relative = [word for before, word in pairwise(("", *arguments)) if _is_file(before, word)]
+    words: list[str] = []
+    originals: dict[str, str] = {}
+    for (before, word), is_name in zip(pairwise(("", *arguments)), names_in(arguments), strict=True):
+        option, prefix, path = _parts(before, word)
+        if not is_name and _is_path(option, path, backend, command):
+            absolute = join(folder_of(command), path)
+            words.append(f"{prefix}{absolute}")
+        else:
+            words.append(_absolute(word, command, relative))
+            absolute = words[-1].removeprefix(prefix)
+        if absolute != path:
+            originals[absolute] = path
+    return AbsoluteArguments(words, relative, originals)
+
+
+def _parts(before: str, word: str) -> tuple[str, str, str]:
+    """The option that a word is for, what stands before a path (`--flag=`, `NAME=` of a LoRA), and that."""
+    option, equals, value = word.partition("=") if word.startswith("-") else (before, "", word)
+    path = re.sub(r"^[\w.-]+=", "", value)
+    name = value.removesuffix(path)
+    return option, f"{option}={name}" if equals else name, path
+
+
+def _is_path(option: str, path: str, backend: str, command: Command) -> bool:
+    """True for a relative path that does not look like one."""
+    if not re.match(r"[\w.]", path) or path.startswith(("./", "../")) or "://" in path:
+        return False
+    if backend == "llamacpp":
+        return option in _FILES_OF_LLAMACPP
+    if option in _MODEL_OPTIONS and (path.endswith("/") or path.count("/") > 1):
+        return True
+    folder = command.folder or command.script_folder
+    return folder is not None and "/" in path and Path(folder, path).exists()
+
+
+def _is_file(before: str, word: str) -> bool:
+    """Whether a word is likely the relative path of a file, by its ending."""
+    name, _, value = word.partition("=") if word.startswith("-") else (before, "", word)
+    if name in ("--hf-file", "-hff", "--alias", "--served-model-name"):
+        return False
+    is_path = _PATH_OPTION.fullmatch(name) and re.match(r"[\w.-]", value) and "://" not in value
+    return bool(is_path or _FILE.fullmatch(value))
+
+
+def _absolute(word: str, command: Command, files: Sequence[str]) -> str:
+    """A word with a path that begins at the folder, `./x` or `--flag=../x`, or a file where that is known."""
+    option, equals, path = word.partition("=") if word.startswith("-") else ("", "", word)
+    is_known_file = word in files and (command.folder or command.script_folder or path.endswith(".gguf"))
+    if path in (".", "..") or (is_known_file and not path.startswith(("./", "../"))):
+        return f"{option}{equals}{join(folder_of(command), path)}"
+    # Also within a list, a pair or JSON: `a=./lora/a`.
+    folder = folder_of(command).rstrip("/").replace("\\", r"\\")
+    return re.sub(r"(?<![^=,:\"'])(?:\./|(?=\.\./))", f"{folder}/", word)
