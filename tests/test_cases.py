@@ -690,7 +690,7 @@ INLINE = {
     "engines in other sessions": (
         "command", "export A=1 HF_TOKEN\ntmux -L x new-session -d -s a -e B=2 -c /srv 'CUDA_VISIBLE_DEVICES=1 vllm serve a/b'\nscreen -dmS x vllm serve c/d\nsu - ai -c 'vllm serve e/f'\n"
         "su ai -s /bin/bash -c 'vllm serve g/h'\nuv run -m vllm.entrypoints.openai.api_server --model i/j\nsu -g video ai -c 'vllm serve k/l'\ntmux attach\n",
-        ["gpus: [1]\nenv_vars:\n  A: '1'\n  B: '2'\n", "model_path: c/d\nenv_vars:\n  A: '1'\n", "model_path: e/f\nuser: ai\n\n", "model_path: g/h\nenv_vars:\n  A: '1'\n", "model_path: i/j\n"],
+        ["gpus: [1]\nenv_vars:\n  A: '1'\n  B: '2'\n", "model_path: c/d\nenv_vars:\n  A: '1'\n", "model_path: e/f\nuser: ai\n", "model_path: g/h\nenv_vars:\n  A: '1'\n", "model_path: i/j\n"],
         ["line 2: `cd /srv`", "line 6: `uv run` before the program", "line 7: `su …` runs an engine in a way that cannot be read"]),
     "a crash that was no failure": ("unit", "[Service]\nRestart=on-failure\nUser=ai\nExecStart=-/v/bin/vllm serve a/b\n", ["model_path: a/b"], ["line 4: the prefix `-` of ExecStart=: systemd did not count a crash as a failure"]),
     "what each engine of a script lacks": (
@@ -824,6 +824,7 @@ INLINE = {
         "vllm-studio", '[{"id":"q","backend":"sglang","model_path":"/m/q","tensor_parallel_size":4,"visible_devices":"0","extra_args":{"tp":8,"cuda_visible_devices":"0,1"}}]',
         ["gpus: [0, 1]\n", "tensor_parallel_size: 8\n"], ["`visible_devices: 0`, a second list of GPUs", "`tensor_parallel_size: 4`, which `tp` of extra_args overrode"]),
     "GPUs of podman in one word": ("command", "podman run --device nvidia.com/gpu=0,nvidia.com/gpu=1 -p 8000:8000 vllm/vllm-openai --model a/b\n", ["gpus: [0, 1]\n"], []),
+    "engines one after another": ("command", "vllm serve Q/A & P=$!\nkill $P\nvllm serve Q/B --port 8000\nvllm serve Q/C --port 8001\n", ["# They have one port.\nconflicts: [a]\n\n# ── c.yaml"], []),
     "prefixes of SGLang": ("command", "docker run -d --gpus all -p 30000:30000 -v /srv/m:/models lmsysorg/sglang:latest python3 -m sglang.launch_server --model-path /models/q --host 0.0.0.0 --fastapi-root-path /models/x --uvicorn-access-log-exclude-prefixes /health /models/metrics\n", ["model_path: /srv/m/q\n", "fastapi-root-path: /models/x", "uvicorn-access-log-exclude-prefixes: [/health, /models/metrics]"], []),
     "a prefix before the model": ("command", "docker run -d --restart always --gpus all -p 8000:8000 -v /srv/m:/models vllm/vllm-openai --root-path /api /models/llama\n", ["model_path: /srv/m/llama\n", "root-path: /api", "served_model_name: /models/llama"], []),
     "other programs of an image, and ranges of ports": (

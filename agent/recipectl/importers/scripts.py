@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+from recipectl.engines.registry import ENGINES
 from recipectl.errors import UsageError
 from recipectl.importers import shell_inline
 from recipectl.importers.command import Command, NoEngineError, OtherProgramError, program_shown
@@ -82,8 +83,12 @@ def _note_left_out(
 
 
 def _set_alternatives(drafts: list[Draft], branches: list[Mapping[int, int]]) -> None:
-    """Let recipes of which the script ran only one stop each other; `branches` are statement -> part."""
+    """Let recipes of which the script ran only one stop each other; `branches` are statement -> part.
+
+    Engines at one port ran one after the other, too.
+    """
     names: list[str] = []
+    ports = [draft.fields.get("port", ENGINES[draft.fields["backend"]].port) for draft in drafts]
     for number, draft in enumerate(drafts):
         draft.name = unique_name(draft.name, names)
         others = [
@@ -91,6 +96,11 @@ def _set_alternatives(drafts: list[Draft], branches: list[Mapping[int, int]]) ->
             for name, parts in zip(names, branches, strict=False)
             if any(parts.get(statement, part) != part for statement, part in branches[number].items())
         ]
-        if others:
-            draft.set("conflicts", others, "The script ran only one of them.")
+        at_one_port = [
+            name for name, port in zip(names, ports, strict=False)
+            if port == ports[number] and name not in others and "nodes" not in draft.fields
+        ]  # fmt: skip
+        if others or at_one_port:
+            reason = "The script ran only one of them." if others else "They have one port."
+            draft.set("conflicts", [*others, *at_one_port], reason)
         names.append(draft.name)
