@@ -825,6 +825,9 @@ INLINE = {
         ["gpus: [0, 1]\n", "tensor_parallel_size: 8\n"], ["`visible_devices: 0`, a second list of GPUs", "`tensor_parallel_size: 4`, which `tp` of extra_args overrode"]),
     "GPUs of podman in one word": ("command", "podman run --device nvidia.com/gpu=0,nvidia.com/gpu=1 -p 8000:8000 vllm/vllm-openai --model a/b\n", ["gpus: [0, 1]\n"], []),
     "engines one after another": ("command", "vllm serve Q/A & P=$!\nkill $P\nvllm serve Q/B --port 8000\nvllm serve Q/C --port 8001\n", ["# They have one port.\nconflicts: [a]\n\n# ── c.yaml"], []),
+    "conda's environments one after another": (
+        "command", "source /opt/conda/bin/activate vllm\nvllm serve Q/A --port 1 &\nsource activate sg\npython -m sglang.launch_server --model-path Q/B --port 2 &\nconda deactivate\nvllm serve Q/C --port 3 &\nsource /v/bin/activate\nvllm serve Q/D --port 4\n",
+        ["python_path: /opt/conda/envs/vllm/bin/python\nmodel_path: Q/A", "python_path: /opt/conda/envs/sg/bin/python\nmodel_path: Q/B", "backend: vllm\nmodel_path: Q/C", "venv_path: /v\nmodel_path: Q/D"], []),
     "prefixes of SGLang": ("command", "docker run -d --gpus all -p 30000:30000 -v /srv/m:/models lmsysorg/sglang:latest python3 -m sglang.launch_server --model-path /models/q --host 0.0.0.0 --fastapi-root-path /models/x --uvicorn-access-log-exclude-prefixes /health /models/metrics\n", ["model_path: /srv/m/q\n", "fastapi-root-path: /models/x", "uvicorn-access-log-exclude-prefixes: [/health, /models/metrics]"], []),
     "a prefix before the model": ("command", "docker run -d --restart always --gpus all -p 8000:8000 -v /srv/m:/models vllm/vllm-openai --root-path /api /models/llama\n", ["model_path: /srv/m/llama\n", "root-path: /api", "served_model_name: /models/llama"], []),
     "other programs of an image, and ranges of ports": (

@@ -215,10 +215,10 @@ def _set_runtime(draft: Draft, engine: Program, command: Command) -> None:
         if folder.startswith(("/", VARIABLE_START)) and folder not in (*DEFAULT_PATH, host_variable("PATH"))
     ]
     fields = engine.runtime_fields
-    if not fields and command.conda_environment:
-        fields = {"python_path": f"{command.conda_environment}/bin/python"}
-    elif not fields and command.venv:
+    if not fields and command.venv:
         fields = {"venv_path": command.venv}
+    elif not fields and command.conda_environment:
+        fields = {"python_path": f"{command.conda_environment}/bin/python"}
     elif not fields:
         fields = _runtime_on_path(engine.backend, path_folders)
     for key, value in fields.items():

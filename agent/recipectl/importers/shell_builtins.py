@@ -62,9 +62,8 @@ class Builtins(Assignments, ABC):
         elif file == "activate" and len(words) > 2:  # of an earlier conda
             self._run_conda(["conda", *words[1:]], line)
         elif file.endswith("/bin/activate") and len(words) > 2:  # conda's own script, with an environment
-            self.scope.conda_environment = self._from_folder(
-                f"{file.removesuffix('/bin/activate')}/envs/{words[2]}"
-            )
+            self.scope.conda_folder = self._from_folder(file.removesuffix("/bin/activate"))
+            self._run_conda(["conda", "activate", words[2]], line)
         elif file.endswith("/bin/activate"):
             self.scope.venv = self._from_folder(file.removesuffix("/bin/activate"))
         else:
@@ -89,10 +88,16 @@ class Builtins(Assignments, ABC):
 
     def _run_conda(self, words: list[str], line: int) -> None:
         """`conda activate NAME`: an environment in the folder that conda was loaded from, or at a path."""
-        name = words[2] if words[1:2] == ["activate"] and len(words) > 2 else ""
-        if not name:
+        action, name = (*words[1:3], "", "")[:2]
+        if action == "deactivate":
+            self.scope.conda_environment = None
+            return
+        if action != "activate" or not name:
             self._lose(words, line)
-        elif "/" in name:
+            return
+        self.scope.conda_environment = None
+        self.scope.venv = None  # of both, the one that is activated last is in front
+        if "/" in name:
             self.scope.conda_environment = self._from_folder(name)
         elif self.scope.conda_folder:
             folder = self.scope.conda_folder

@@ -101,7 +101,7 @@ def _remove_wrapper(command: Command) -> bool:
     elif wrapper and name in _WITH_SETTINGS:
         _take_settings(command, wrapper)
     elif wrapper[1:2] == ["run"] and (environment := _conda_environment(wrapper)):
-        command.conda_environment = environment
+        command.venv, command.conda_environment = None, environment
         command.folder = _value_of(wrapper, "--cwd") or command.folder
     elif wrapper and name not in _NEEDLESS_INITS and (name not in _NEEDLESS_WRAPPERS or wrapper[1:]):
         remedy = _REMEDIES.get(name, "see `service:` for a similar setting")
