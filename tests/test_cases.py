@@ -828,6 +828,13 @@ INLINE = {
     "conda's environments one after another": (
         "command", "source /opt/conda/bin/activate vllm\nvllm serve Q/A --port 1 &\nsource activate sg\npython -m sglang.launch_server --model-path Q/B --port 2 &\nconda deactivate\nvllm serve Q/C --port 3 &\nsource /v/bin/activate\nvllm serve Q/D --port 4\n",
         ["python_path: /opt/conda/envs/vllm/bin/python\nmodel_path: Q/A", "python_path: /opt/conda/envs/sg/bin/python\nmodel_path: Q/B", "backend: vllm\nmodel_path: Q/C", "venv_path: /v\nmodel_path: Q/D"], []),
+    "relative models anywhere": (
+        "command", "cd /srv/x\nvllm serve --port 1 models/org/m\nvllm serve --trust-remote-code models/org/n --served-model-name a b --port 2\nLLAMA_ARG_MODEL=models/a/b /l/llama-server --port 3\n/l/llama-server -m m --lora a,b --port 4\nvllm serve org/r --headless --port 2\n",
+        ["model_path: /srv/x/models/org/m\nport: 1\nserved_model_name: models/org/m\n", "model_path: /srv/x/models/org/n\nport: 2\ntrust_remote_code: true\nextra_args:\n  served-model-name: [a, b]\n\n",
+         "model_path: /srv/x/models/a/b\n", "lora: /srv/x/a,/srv/x/b", "port: 2\nextra_args:\n  headless: true\n"], []),
+    "engines at two addresses": ("command", "vllm serve o/a --host 10.0.0.1 &\nvllm serve o/b --host 127.0.0.1 --seed 1\n", ["extra_args:\n  seed: 1\n"], []),
+    "a pattern that a part sets": ("command", "M=p; N=a; case $M in p) N=p;;& $N) P=1;; *) P=4; esac; vllm serve m --port $P\n", [], ["line 1: `P` is set under a condition"]),
+    "patterns without case": ("command", "shopt -s nocasematch; X=abc; vllm serve ${X/A/z} --port 1\n", [], ["line 1: the value of `${X/…}` is for a shell to find"]),
     "prefixes of SGLang": ("command", "docker run -d --gpus all -p 30000:30000 -v /srv/m:/models lmsysorg/sglang:latest python3 -m sglang.launch_server --model-path /models/q --host 0.0.0.0 --fastapi-root-path /models/x --uvicorn-access-log-exclude-prefixes /health /models/metrics\n", ["model_path: /srv/m/q\n", "fastapi-root-path: /models/x", "uvicorn-access-log-exclude-prefixes: [/health, /models/metrics]"], []),
     "a prefix before the model": ("command", "docker run -d --restart always --gpus all -p 8000:8000 -v /srv/m:/models vllm/vllm-openai --root-path /api /models/llama\n", ["model_path: /srv/m/llama\n", "root-path: /api", "served_model_name: /models/llama"], []),
     "other programs of an image, and ranges of ports": (

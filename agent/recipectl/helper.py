@@ -17,7 +17,7 @@ from typing import NoReturn
 
 from recipectl.journal import say
 from recipectl.machine import loads, processes, sockets
-from recipectl.rivals import unit_properties
+from recipectl.rivals import is_stopping, own_state
 
 # The helper's signal to a load that ignores SIGTERM: it ends a process by default, and no engine handles it.
 # The units say SuccessExitStatus= for it: a SIGKILL that nobody asked for stays a failure.
@@ -36,10 +36,13 @@ def wait_until_free(options: argparse.Namespace) -> int:
     """Wait until what ran before, here or in a unit that this start stops, has ended; then check the port."""
     end = time.monotonic() + _LONGEST_SEC
     while ending := processes.ending([processes.unit_of("self"), *options.units]):
+        if is_stopping(options):
+            return 0
         if time.monotonic() > end:
             return _error(f"a process of {ending} does not end, and may hold its GPU; `dmesg` may say why")
         time.sleep(_POLL_SEC)
-    if options.port and (holder := sockets.holder(options.port, options.address)):
+    holder = sockets.holder(options.port, options.address) if options.port else None
+    if holder and not is_stopping(options):
         return _error(f"port {options.port} is taken by {holder}; stop it or choose another `port:`")
     return 0
 
@@ -90,6 +93,8 @@ def wait_for_devices(options: argparse.Namespace) -> int:
         return 0
     end = time.monotonic() + _LONGEST_SEC
     while missing := [path for path in options.paths if not Path(path).exists()]:
+        if is_stopping(options):
+            return 0
         if time.monotonic() > end:
             return _error(f"{missing[0]} does not exist; load the driver, or correct `gpus:`")
         time.sleep(_SLOW_POLL_SEC)
@@ -98,8 +103,7 @@ def wait_for_devices(options: argparse.Namespace) -> int:
 
 def _is_stopped(options: argparse.Namespace) -> bool:
     """True if systemd stops this unit; also when nothing tells it, as at shutdown."""
-    state = unit_properties(options, [processes.unit_of("self")], "ActiveState")[0].get("ActiveState")
-    return state in (None, "deactivating")
+    return own_state(options) in (None, "deactivating")
 
 
 def _end_as_told(options: argparse.Namespace) -> NoReturn:
@@ -107,8 +111,7 @@ def _end_as_told(options: argparse.Namespace) -> NoReturn:
 
     Without a stop of the unit, somebody else sent it: the start must not go on as if all were well.
     """
-    stopped = _is_stopped(options)
-    os._exit(0 if stopped else _error("the helper was killed, and its unit was not stopped"))
+    os._exit(0 if _is_stopped(options) else _error("the helper was killed, and its unit was not stopped"))
 
 
 def _end_load(pid: int, number: int, last: int | None) -> None:

@@ -22,15 +22,22 @@ def unit_properties(options: argparse.Namespace, units: list[str], *names: str) 
     return [dict(line.split("=", 1) for line in part.splitlines() if "=" in line) for part in parts]
 
 
+def own_state(options: argparse.Namespace) -> str | None:
+    """The ActiveState of this unit; None when nothing tells it, as at shutdown."""
+    return unit_properties(options, [processes.unit_of("self")], "ActiveState")[0].get("ActiveState")
+
+
+def is_stopping(options: argparse.Namespace) -> bool:
+    """True if systemd stops this unit: it runs the next command after one that the stop has ended."""
+    return own_state(options) == "deactivating"
+
+
 def wait_for_loads(options: argparse.Namespace) -> int:
     """Wait while a unit of the list loads; the limit is this unit's own TimeoutStartSec=."""
-    units = [*options.units, processes.unit_of("self")]
     is_announced = False
     while True:
-        *others, own = unit_properties(options, units, "ActiveState", "SubState")
-        # A stop may have ended the command before this one: systemd then runs this one all the same.
-        is_stopped = own.get("ActiveState") == "deactivating"
-        if is_stopped or not any(other.get("SubState") in _LOADING for other in others):
+        states = unit_properties(options, options.units, "SubState")
+        if not any(state.get("SubState") in _LOADING for state in states) or is_stopping(options):
             return 0
         if not is_announced:
             say("waiting for another model on this GPU to finish loading")
@@ -53,38 +60,40 @@ class _Rival:
         if was_loading and self.is_active:
             self.ready_sec = time.monotonic()
 
-    def is_busy(self, *, at_once: bool) -> bool:
-        """True while it loads, or answers; `at_once` spares only what it was loaded for meanwhile."""
-        if self.is_loading or not self.is_active:
-            return self.is_loading
-        if self.ready_sec is None:
-            return not at_once and bool(sockets.inodes(self.port, sockets.ESTABLISHED))
-        is_new = time.monotonic() < self.ready_sec + _FIRST_REQUESTS_SEC
-        return is_new or bool(sockets.inodes(self.port, sockets.ESTABLISHED))
+    @property
+    def is_new(self) -> bool:
+        """True while it gets the first requests that it was loaded for."""
+        is_ready = self.is_active and self.ready_sec is not None
+        return is_ready and time.monotonic() < (self.ready_sec or 0) + _FIRST_REQUESTS_SEC
+
+    def is_connected(self, *, at_once: bool) -> bool:
+        """True while somebody is connected; with `at_once` only if it has loaded meanwhile."""
+        counts = self.is_active and (self.ready_sec is not None or not at_once)
+        return counts and bool(sockets.inodes(self.port, sockets.ESTABLISHED))
 
 
 def wait_until_idle(options: argparse.Namespace) -> int:
     """Wait until units that a start would stop are idle: not loading, and nobody is connected to their port.
 
-    A load is always waited for: rivals that end each other's loads never answer anybody. Busy units are
-    stopped --patience-sec after this began, or after a load ended meanwhile; with --at-once those that were
-    ready before are not waited for.
+    Loads are waited for: rivals that end each other's loads never answer anybody. Connections are waited for
+    during --patience-sec, in which nothing loads; with --at-once only those to a rival that loaded meanwhile.
     """
     words = [word.rpartition("=") for word in options.units]
     rivals = [_Rival(unit, int(port)) for unit, _, port in words]
-    begin_sec = time.monotonic()
+    waited_sec, last_sec = 0.0, time.monotonic()
     is_announced = False
     while True:
         states = unit_properties(options, [rival.unit for rival in rivals], "ActiveState", "SubState")
         for rival, state in zip(rivals, states, strict=True):
             rival.look(state)
-        busy = [rival for rival in rivals if rival.is_busy(at_once=options.at_once)]
-        begin_sec = max([begin_sec, *(rival.ready_sec for rival in rivals if rival.ready_sec)])
-        is_loading = any(rival.is_loading for rival in rivals)
-        if not busy or (not is_loading and time.monotonic() > begin_sec + options.patience_sec):
+        loading = [rival for rival in rivals if rival.is_loading or rival.is_new]
+        connected = [rival for rival in rivals if rival.is_connected(at_once=options.at_once)]
+        now_sec = time.monotonic()
+        waited_sec, last_sec = waited_sec + (0 if loading else now_sec - last_sec), now_sec
+        if not loading and (not connected or waited_sec > options.patience_sec):
             return 0
         if not is_announced:
-            names = ", ".join(rival.unit for rival in busy)
+            names = ", ".join(rival.unit for rival in rivals if rival in (*loading, *connected))
             say(f"waiting for idle: {names}; at most {options.patience_sec} s, loads not counted")
             is_announced = True
         time.sleep(_POLL_SEC)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from recipectl.journal import say
 from recipectl.regular import open_regular
+from recipectl.rivals import is_stopping
 
 _MAX_HOSTS = 4096
 _MAX_BYTES = 1 << 20  # of the file with the state
@@ -128,7 +129,7 @@ def wait_for_set(options: argparse.Namespace) -> int:
     last_missing: list[str] = []
     while True:
         state = state_of(options.tie, user=options.user)
-        if state and state["complete"]:
+        if (state and state["complete"]) or is_stopping(options):
             return 0
         if state is None and time.monotonic() > end:
             say(f"{options.tie}.service does not run; `journalctl -u {options.tie}` says why")

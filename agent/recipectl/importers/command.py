@@ -74,6 +74,7 @@ class Command:
     condition: int | None = None  # the line of the test that decides whether it runs
     branches: dict[int, int] = field(default_factory=dict)  # statement of a script -> its part
     is_skipped: bool = False  # the script does not run it, as it is
+    given_words: dict[str, str] = field(default_factory=dict)  # path here -> as a process was given it
     hides_engine: bool = False  # in a variable, with words that only a shell knows
 
     def stand_at(self, place: str) -> None:

@@ -14,6 +14,7 @@ _OWN_HOST = re.compile(
 )
 # Options whose values are hosts, with ports or without; `"kv_ip"` of vLLM's --kv-transfer-config.
 _OF_HOSTS = (
+    "LLAMA-ARG-RPC",
     "--rpc",
     "--dist-init-addr",
     "--nccl-init-addr",
@@ -21,7 +22,7 @@ _OF_HOSTS = (
     "-dpa",
     "--master-addr",
 )
-_HOST_ALONE = re.compile(r"(?:\A|,)\s*(?!localhost\b)([A-Za-z][\w-]*)(?=:[0-9]|,|\Z)")
+_HOST_ALONE = re.compile(r"(?:\A|,)\s*(?!localhost\b)([A-Za-z][\w-]*)(?=:[0-9]+(?:,|\Z)|,|\Z)")
 _HOST_IN_JSON = re.compile(r"\"kv_ip\"\s*:\s*\"(?!localhost\b)([A-Za-z][\w-]*)\"")
 
 

@@ -26,7 +26,13 @@ from recipectl.importers.lines import at, placed
 from recipectl.importers.named_model import take_model
 from recipectl.importers.option_sources import expanded, of_environment
 from recipectl.importers.programs import Program, program, program_name
-from recipectl.importers.relative_paths import AbsoluteArguments, folder_of, join, with_absolute_paths
+from recipectl.importers.relative_paths import (
+    AbsoluteArguments,
+    absolute_model,
+    folder_of,
+    join,
+    with_absolute_paths,
+)
 from recipectl.importers.unwrapping import unwrapped
 from recipectl.importers.variables import set_environment, set_secret
 from recipectl.machine.distributions import ENGINE_SCRIPTS
@@ -87,6 +93,10 @@ def _draft(command: Command, name: str | None, origin: str) -> Draft:
         raise UsageError("the model's address holds a secret; correct it")
     if not model:
         raise UsageError("the model is empty here; name it")
+    originals = command.given_words | originals
+    if (absolute := absolute_model(model, command)) != model:
+        originals |= {absolute: model}
+        model = absolute
     draft.set("model_path", model)
     if command.has_rocm:
         draft.set("accelerator", "rocm")
@@ -99,7 +109,8 @@ def _draft(command: Command, name: str | None, origin: str) -> Draft:
         )
     _set_secrets(draft, command)
     draft.hide_secrets()
-    if model in originals and engine.backend != "llamacpp" and "served_model_name" not in draft.fields:
+    is_named = any(option.flag == "--served-model-name" for option in options)
+    if model in originals and engine.backend != "llamacpp" and not is_named:
         draft.set("served_model_name", originals[model])  # so it was asked for
     _set_service(draft, command)
     draft.name = name or model_name(str(draft.fields.get("served_model_name") or model))
@@ -164,9 +175,9 @@ def _arguments(engine: Program, command: Command, draft: Draft, notes: list[str]
     )
     if config_file:
         notes.append(f"The options of {config_file} are written out here.")
-    absolute = with_absolute_paths(arguments, engine.backend, command)
-    arguments = absolute.words
-    for before, word in pairwise(("", *arguments)):
+    from_environment = of_environment(engine.backend, arguments, command.environment)
+    absolute = with_absolute_paths([*arguments, *from_environment], engine.backend, command)
+    for before, word in pairwise(("", *absolute.words[: len(arguments)])):
         if _TWO_WORDS.match(word) and not before.startswith("-"):
             raise UsageError(f"`{redacted(word)}` is one word, which no engine reads; make it two")
         # A chat template may be given as it is: it is one of Jinja itself.
@@ -177,8 +188,7 @@ def _arguments(engine: Program, command: Command, draft: Draft, notes: list[str]
         files = [word for word in absolute.relative if not word.endswith(".gguf")]
         notes_of_files = [f"`{redacted(word)}`, a relative path; a unit has its own folder" for word in files]
         draft.not_carried_over += notes_of_files
-    from_environment = of_environment(engine.backend, arguments, command.environment)
-    return absolute._replace(words=[*arguments, *from_environment])
+    return absolute
 
 
 def _set_service(draft: Draft, command: Command) -> None:

@@ -1,9 +1,9 @@
 """Relative paths of a command, which begin at its folder: a unit has another one."""
 
+import os
 import re
 from collections.abc import Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import NamedTuple
 
 from recipectl.importers.command import Command
@@ -15,13 +15,15 @@ _FILE = re.compile(r"[\w.-]+(/[\w.-]+)*\.(jinja2?|py|ya?ml|pem|key|crt|gguf|json
 _PATH_OPTION = re.compile(
     r"--?(?!-|model-|tokenizer-|hf-config-|.*(?:-model|-or|root|-per)-path)(?:[\w-]*-)?(path|dir|file|keyfile|certfile|certs)"
 )
-# Options of llama.cpp's server that take a file, whatever its name is.
+# Options of llama.cpp's server that take files, whatever their names are; several with commas between them.
 _FILES_OF_LLAMACPP = (
     "-m", "--model", "-md", "--model-draft", "--spec-draft-model", "-mm", "--mmproj", "-mv",
-    "--model-vocoder", "--lora", "--control-vector",
+    "--model-vocoder", "--lora", "--lora-scaled", "--control-vector", "--control-vector-scaled",
 )  # fmt: skip
-# Options that take a folder, or a name on the hub, which has one slash at most; "" is a model without one.
-_MODEL_OPTIONS = ("", "--model", "--model-path", "--tokenizer", "--tokenizer-path")
+# Options that take a folder, or a name on the hub, which has one slash at most.
+_MODEL_OPTIONS = (
+    "--model", "--model-path", "--tokenizer", "--tokenizer-path", "--lora-modules", "--lora-paths",
+)  # fmt: skip
 
 
 def folder_of(command: Command) -> str:
@@ -50,7 +52,7 @@ def with_absolute_paths(arguments: list[str], backend: str, command: Command) ->
     for (before, word), is_name in zip(pairwise(("", *arguments)), names_in(arguments), strict=True):
         option, prefix, path = _parts(before, word)
         if not is_name and _is_path(option, path, backend, command):
-            absolute = join(folder_of(command), path)
+            absolute = ",".join(join(folder_of(command), part) for part in _files(path, backend))
             words.append(f"{prefix}{absolute}")
         else:
             words.append(_absolute(word, command, relative))
@@ -74,10 +76,28 @@ def _is_path(option: str, path: str, backend: str, command: Command) -> bool:
         return False
     if backend == "llamacpp":
         return option in _FILES_OF_LLAMACPP
-    if option in _MODEL_OPTIONS and (path.endswith("/") or path.count("/") > 1):
-        return True
+    return (option in _MODEL_OPTIONS and _is_no_name(path)) or _is_there(path, command)
+
+
+def _files(path: str, backend: str) -> list[str]:
+    return path.split(",") if backend == "llamacpp" else [path]
+
+
+def _is_no_name(path: str) -> bool:
+    """True for what is no name on the hub."""
+    return path.endswith("/") or path.count("/") > 1
+
+
+def _is_there(path: str, command: Command) -> bool:
     folder = command.folder or command.script_folder
-    return folder is not None and "/" in path and Path(folder, path).exists()
+    return bool(folder) and "/" in path and os.path.exists(f"{folder}/{path}")  # noqa: PTH110  (no error)
+
+
+def absolute_model(model: str, command: Command) -> str:
+    """The model of a command: a path that begins at its folder, or a name on the hub as it is."""
+    is_path = _is_no_name(model) or _is_there(model, command)
+    is_relative = re.fullmatch(r"[\w.-]+(/[\w.-]+)*/?", model)
+    return join(folder_of(command), model) if is_path and is_relative else model
 
 
 def _is_file(before: str, word: str) -> bool:

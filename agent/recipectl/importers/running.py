@@ -72,6 +72,8 @@ def _draft(process: processes.Process, port: int | None) -> Draft:
         words[0] = _own_program(words[0], process.pid, lost)
     if contained:
         words = [_of_host(word, process.pid, foreign) for word in words]
+    changed = zip(words[1:], (process.argv or ())[1:], strict=True)
+    given_words = {new.rpartition("=")[2]: given.rpartition("=")[2] for new, given in changed if new != given}
     kept = {
         name: _absolute(value, folder, process.pid) if "/" in value else value
         for name, value in environment.items()
@@ -87,7 +89,7 @@ def _draft(process: processes.Process, port: int | None) -> Draft:
     reader = int(processes.status(process.pid)["Uid"].split()[1])
     command = Command(
         kept, words, venv=None if contained else environment.get("VIRTUAL_ENV"), path=path, reader=reader,
-        script_folder=None if contained else folder,
+        script_folder=None if contained else folder, given_words=given_words,
     )  # fmt: skip
     unit = f" of {process.unit}" if process.unit else ""
     result = draft_from_command(command, origin=f"From process {process.pid}{unit}.")

@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+from recipectl.compiler.relations import same_address
 from recipectl.engines.registry import ENGINES
 from recipectl.errors import UsageError
 from recipectl.importers import shell_inline
@@ -85,10 +86,9 @@ def _note_left_out(
 def _set_alternatives(drafts: list[Draft], branches: list[Mapping[int, int]]) -> None:
     """Let recipes of which the script ran only one stop each other; `branches` are statement -> part.
 
-    Engines at one port ran one after the other, too.
+    Engines at one address and port ran one after the other, too.
     """
     names: list[str] = []
-    ports = [draft.fields.get("port", ENGINES[draft.fields["backend"]].port) for draft in drafts]
     for number, draft in enumerate(drafts):
         draft.name = unique_name(draft.name, names)
         others = [
@@ -97,10 +97,21 @@ def _set_alternatives(drafts: list[Draft], branches: list[Mapping[int, int]]) ->
             if any(parts.get(statement, part) != part for statement, part in branches[number].items())
         ]
         at_one_port = [
-            name for name, port in zip(names, ports, strict=False)
-            if port == ports[number] and name not in others and "nodes" not in draft.fields
+            name for name, other in zip(names, drafts, strict=False)
+            if name not in others and _share_port(draft, other)
         ]  # fmt: skip
         if others or at_one_port:
             reason = "The script ran only one of them." if others else "They have one port."
             draft.set("conflicts", [*others, *at_one_port], reason)
         names.append(draft.name)
+
+
+def _share_port(draft: Draft, other: Draft) -> bool:
+    """True for two engines that listen at one port; a follower of several hosts listens nowhere."""
+    ports, hosts = [], []
+    for fields in (draft.fields, other.fields):
+        if "nodes" in fields or "headless" in fields.get("extra_args", {}):
+            return False
+        ports.append(fields.get("port", ENGINES[fields["backend"]].port))
+        hosts.append(str(fields.get("host", "0.0.0.0")))  # noqa: S104  (compared)
+    return ports[0] == ports[1] and same_address(*hosts)

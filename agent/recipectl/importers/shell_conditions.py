@@ -73,6 +73,8 @@ class Conditions:
         matches: bool | None = False
         for number, item in enumerate(case.Items or ()):
             for pattern in () if matches else item.Patterns:
+                if running and any(pattern.parameters()):  # a part that ran may have set it
+                    return None
                 matches = None if text is None else self._matches(text, pattern)
                 if matches is None:
                     return None

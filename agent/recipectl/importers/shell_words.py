@@ -188,7 +188,7 @@ class Words(Parameters):
         text: str | None = None
         if node.Length:
             text = self._count(node, name) or None
-        elif node.Repl and not any((node.Excl, node.Slice, node.NestedParam)):
+        elif node.Repl and not any((node.Excl, node.Slice, node.Index, self.scope.has_other_patterns)):
             text = changed(self._known(node, name), node)
         if text is None:
             return self.unknown(node, f"the value of `{_shown(node, name)}` is for a shell to find")

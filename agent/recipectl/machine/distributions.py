@@ -18,7 +18,7 @@ ENGINE_DISTRIBUTIONS = {
 # The console script of each engine.
 ENGINE_SCRIPTS = {"vllm": "vllm", "sglang": "sglang", "llamacpp": "llama-server"}
 # In a venv that `recipectl venv create` has not finished: nothing is run from it.
-UNFINISHED = ".recipectl-unfinished"  # the mark of a venv that `venv create` has not finished
+UNFINISHED = ".recipectl-unfinished"
 
 
 def lock_of(venv: Path) -> Path:

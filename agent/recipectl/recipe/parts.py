@@ -61,7 +61,7 @@ class OnDemand(BaseModel):
     evict: Literal["idle", "always"] = Field(
         default="idle", description="take the GPUs of a model once it is idle, or at once"
     )
-    patience: Span = Field(default=300, description="how long `evict: idle` waits for a busy model at most")
+    patience: Span = Field(default=300, description="how long a request waits for busy models at most")
     engine_port: Port | None = Field(default=None, description="where the engine itself listens")
 
 
