@@ -6,7 +6,7 @@ SUDO = $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 help:
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' Makefile | expand -t 14
 
-.PHONY: demo test test-vllm test-nodes test-upgrade test-sglang live-matrix setup setup-test setup-vllm setup-sglang lint pure live guide boots shards vllm vllm-set sglang fmt golden mutants storm bench man deb dist
+.PHONY: demo test test-vllm test-nodes test-upgrade test-sglang live-matrix setup setup-test lint pure live guide boots shards vllm vllm-set sglang fmt golden mutants storm bench man deb dist
 demo: setup  ## a real small model: recipe, unit, start, question, answer, status, stop
 	@packaging/demo
 test: setup-test lint  ## all tests, with a real systemd
@@ -16,8 +16,6 @@ setup:
 	@packaging/setup
 setup-test:
 	@packaging/setup test
-setup-vllm setup-sglang:
-	@packaging/$@
 lint:  ## ruff and mypy
 	.venv/bin/ruff check agent tests packaging
 	.venv/bin/ruff format --check agent tests packaging
