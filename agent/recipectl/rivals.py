@@ -1,6 +1,7 @@
 """What a start waits for in other units: loads on its GPU, and idle rivals. Verbs of the helper."""
 
 import argparse
+import math
 import time
 
 from recipectl.journal import say
@@ -51,7 +52,7 @@ class _Rival:
     def __init__(self, unit: str, port: int) -> None:
         self.unit, self.port = unit, port
         self.is_active = self.is_loading = False
-        self.ready_sec: float | None = None  # when a load ended that this start has waited for
+        self.ready_sec = -math.inf  # when a load ended that this start has waited for
 
     def look(self, state: dict[str, str]) -> None:
         was_loading = self.is_loading
@@ -63,12 +64,11 @@ class _Rival:
     @property
     def is_new(self) -> bool:
         """True while it gets the first requests that it was loaded for."""
-        is_ready = self.is_active and self.ready_sec is not None
-        return is_ready and time.monotonic() < (self.ready_sec or 0) + _FIRST_REQUESTS_SEC
+        return self.is_active and time.monotonic() < self.ready_sec + _FIRST_REQUESTS_SEC
 
     def is_connected(self, *, at_once: bool) -> bool:
         """True while somebody is connected; with `at_once` only if it has loaded meanwhile."""
-        counts = self.is_active and (self.ready_sec is not None or not at_once)
+        counts = self.is_active and (not at_once or self.ready_sec > -math.inf)
         return counts and bool(sockets.inodes(self.port, sockets.ESTABLISHED))
 
 

@@ -163,7 +163,7 @@ class Watch:
         if answer.status is None:
             return None
         if answer.status != 200:
-            self.say_once(f"/metrics answers {answer.status}: a hang is found only while no client waits")
+            self.say_once(f"/metrics answers {answer.status}: only completions tell whether it works")
         return metrics_of(answer.body)
 
     def completion(self, *, may_fail: bool) -> str | None:

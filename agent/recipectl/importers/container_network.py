@@ -12,17 +12,12 @@ _OWN_HOST = re.compile(
     r"(?:https?|grpc|rediss?|tcp|nats)://(?:[^@/\s]*@)?(?!localhost\b)"
     r"([A-Za-z][\w-]*|host\.(?:docker|containers)\.internal)(?=[:/\s\"',]|\Z)"
 )
-# Options whose values are hosts, with ports or without; `"kv_ip"` of vLLM's --kv-transfer-config.
-_OF_HOSTS = (
-    "LLAMA-ARG-RPC",
-    "--rpc",
-    "--dist-init-addr",
-    "--nccl-init-addr",
-    "--data-parallel-address",
-    "-dpa",
-    "--master-addr",
+# Options and a variable whose values are hosts, with ports or without.
+_OF_HOSTS = re.compile(
+    "--(rpc|(dist|nccl)[-_]init[-_]addr|data[-_]parallel[-_]address|master[-_]addr)|-dpa|LLAMA_ARG_RPC"
 )
 _HOST_ALONE = re.compile(r"(?:\A|,)\s*(?!localhost\b)([A-Za-z][\w-]*)(?=:[0-9]+(?:,|\Z)|,|\Z)")
+# Of vLLM's --kv-transfer-config.
 _HOST_IN_JSON = re.compile(r"\"kv_ip\"\s*:\s*\"(?!localhost\b)([A-Za-z][\w-]*)\"")
 
 
@@ -39,7 +34,7 @@ def name_addresses(container: Container, words: list[str]) -> None:
             fault = f"`{name}={value}`, which belongs to the container's network; correct it"
             container.leave_out(fault, name)
         hosts = [*_OWN_HOST.findall(value), *_HOST_IN_JSON.findall(value)]
-        if name.replace("_", "-") in _OF_HOSTS and name not in (value, ""):
+        if _OF_HOSTS.fullmatch(name) and name != value:
             hosts += _HOST_ALONE.findall(value.removeprefix(f"{name}="))
         for host in dict.fromkeys(hosts):
             fault = f"`{host}` in {name}, a host of the container's network; give its address here"
