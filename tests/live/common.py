@@ -50,9 +50,13 @@ def show(name: str, field: str) -> str:
 
 
 def until(name: str, field: str, value: str, timeout_sec: float = 120) -> None:
+    """Wait for a property of a model; what its unit and its journal say is printed when it does not come."""
     end = time.monotonic() + timeout_sec
     while show(name, field) != value and time.monotonic() < end:
         time.sleep(0.05)
+    if show(name, field) != value:
+        subprocess.run(["systemctl", "list-jobs", "--no-pager"], check=False)
+        subprocess.run(["systemctl", "status", "-n", "60", "--no-pager", f"model-{name}*"], check=False)
     assert show(name, field) == value
 
 
