@@ -905,7 +905,7 @@ INLINE = {
     "templates in other places": (
         "command", "M=\"{{\"\nvllm serve $M\nHF_HOME={{hf}} vllm serve a/b\nllama-server -m {{ model | quote }} -c 4\ndocker run --gpus all vllm/vllm-openai:{{ tag }} --model c/d\nvllm serve e/f\n", ["model_path: e/f"],
         ["line 2: fill in `{{", "line 3: fill in `{{hf}}`", "line 4: fill in `{{ model", "line 5: fill in `{{ tag }}`"]),
-    "what follows a change of the shell": ("command", "IFS=,\nulimit -x 5\nexport FOO\nvllm serve a/b &\nvllm serve c/d\n", [], ["d: not carried over: line 1: `IFS`", "d: not carried over: line 2: `ulimit -x 5`", "d: not carried over: line 3: the variable `FOO`"]),
+    "what follows a change of the shell": ("command", "IFS=$S\nulimit -x 5\nexport FOO\nvllm serve a/b &\nvllm serve c/d\n", [], ["d: not carried over: line 1: `IFS`", "d: not carried over: line 2: `ulimit -x 5`", "d: not carried over: line 3: the variable `FOO`"]),
     "what tmux passes on": ("command", "A=1 tmux new -d 'vllm serve a/b'\n", ["A: '1'"], ["line 1: `A`, which `tmux` passes on only if no server of it runs yet"]),
     "an eval of what a program gives": ("command", "C=\"vllm serve a/b --seed $(date)\"\neval \"$C\"\nvllm serve c/d\nuv run serve.py -m vllm.entrypoints.openai.api_server --model e/f\n", ["model_path: c/d"], ["line 2: `eval` runs what only a shell knows", "line 4: `uv run …`"]),
     "options of docker before others": ("command", "docker run -d --restart always $OPTS -p 1:8000 --gpus all vllm/vllm-openai --model a/b\n", ["port: 1\n"], ["line 1: `${OPTS}`, which may be options"]),

@@ -297,6 +297,7 @@ def test_an_interrupt_ends_the_questions_and_leaves_nobody_behind(tmp_path: Path
         "PATH": f"{path}:{ANSIBLE}:{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT / "agent"),
     }
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it in the background
     process = subprocess.Popen(words, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL)
     asked = tmp_path / "asked"
     while not asked.exists() or len(asked.read_text().split()) < 64:

@@ -262,6 +262,12 @@ LOST = {
     "one after a test": ('[ "$D" = 1 ] && E=--enforce-eager; vllm serve /m $E', "`E` is `--enforce-eager` under a condition"),
     "what else a container runs": ('docker run x/vllm bash -c "pip install x && vllm serve /m"', "`pip install x` in the container"),
     "no GPUs": ("docker run vllm/vllm-openai --model /m", "the container was given no GPUs"),
+    "a value that a flag does not take": ("vllm serve /m --enable-prefix-caching True --served-model-name x y", "`True` after `--enable-prefix-caching`, which takes no value; it stays there"),
+    "an end under a condition": ('read A\n[ "$A" = y ] && exit 0\nvllm serve /m', "line 2: the script may end there"),
+    "an end after a test": ("if pgrep -f vllm; then echo x; exit; fi\nvllm serve /m", "line 1: the script may end there"),
+    "lines that end with CR": ("A=1\r\nvllm serve /m", "line 1: lines end with CR and LF"),
+    "the CPUs of what runs in the background": ("vllm serve /m &\nP=$!\ntaskset -pc 0-7 $P", "line 3: `taskset -pc 0-7 "),
+    "a number of no user": ("sudo -u 4711 vllm serve /m", "the user `4711`, which this host has no name for"),
 }  # fmt: skip
 
 
@@ -380,6 +386,10 @@ REFUSED = {
     "llama-server -mu http://x/m.gguf": "`-mu` downloads a model; fetch it, and name the file with --model",
     "llama-server --models-dir /m": "`--models-dir` makes llama-server a router",
     "llama-server --port 1": "the command names no model, which makes llama-server a router",
+    "vllm serve /m –port 8000": "`–port` belongs to no option of vllm; correct it",
+    "alias v='vllm serve'\nv /m": "line 2: `v` is an alias (line 1); write the command out",
+    "#!/bin/zsh\nX='--seed 1'\nvllm serve /m $=X": "line 3: `$=X` is of zsh; write its words out",
+    "IFS=,; L=a,b; vllm serve /m --served-model-name $L": "`IFS` decides into which words it is split",
     "vllm serve --config /no/such.yaml": "the model is in /no/such.yaml, which cannot be read here",
 }
 

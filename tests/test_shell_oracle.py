@@ -31,6 +31,7 @@ def is_engine(words: list[str]) -> bool:
 
 
 def engine(words: list[str], environment: dict[str, str]) -> _Engine:
+    environment = {name: value for name, value in environment.items() if name != "IFS"}  # the stub resets it
     while words[0] in ("exec", "command", "builtin"):
         words = words[1:]
     return (words[0].removeprefix("/bin/"), *words[1:]), tuple(sorted(environment.items()))
@@ -48,7 +49,7 @@ def read(text: str) -> tuple[list[_Engine], bool, list[str]]:
             continue
         path = {"PATH": command.path} if command.path else {}
         texts = [*command.words, *command.environment.values(), command.path or "", command.folder or ""]
-        says |= bool(command.not_carried_over)
+        says |= bool(command.not_carried_over) or "\n" in command.words[0]  # which no stub has
         says |= any(mark in word for word in texts for mark in (VARIABLE_START, UNKNOWN_VALUE))
         engines.append(engine(list(command.words), _BASE | command.environment | path))
         programs += command.words[:1]
@@ -104,6 +105,10 @@ SCRIPTS = [
     "which vllm || pip install vllm\n[ -n \"$DEBUG\" ] && E=--enforce-eager\nvllm serve /m $E || vllm serve /n",
     "A=1; B=$A A=2 vllm serve /m$A \"${A}x\" '$A' \\$A \"\\$A\" \"\\\\\" 'it'\\''s'; vllm serve /n",
     "x=(a b); x[1]=c; vllm serve /m ${x[@]} \"${x[0]}\" $x; unset x; vllm serve /n",
+    "A=(0 2 3); IFS=,; export G=\"${A[*]}\"; L='a b,c'; vllm serve /m --x \"$L\" --y \"${A[*]}\"",
+    "L='a,b c'; OLD=$IFS; IFS=$'\\n'; vllm serve /m --x $L; IFS=$OLD; vllm serve /n --x $L; IFS=; vllm serve /o --x $L",
+    "f() { local IFS=:; N=\"$*\"; }; f x y; L='a b'; vllm serve /m --x \"$N\" $L; IFS=,; unset IFS; vllm serve /n $L",
+    "IFS=,; L=a,b; vllm serve /m --x $L; M=ab; vllm serve /n --x $M ${U:-c,d}",
     "while true; do vllm serve /m; sleep 5; done",
     "time vllm serve /m; ! vllm serve /n; { vllm serve /o; } ; eval vllm serve /p; exit 0\nvllm serve /q",
     "export A B=1; A=2; readonly C=3; declare -x D=\"4 5\" E; E=6; declare -i F=1+1; export F; vllm serve /m",

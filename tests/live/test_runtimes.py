@@ -103,14 +103,17 @@ def requests_all_the_while(port: int = 18201) -> Iterator[list[object]]:
                     bad.extend([answer.status] if answer.status != 200 else [])
             except OSError as error:
                 bad.append(error)
+            stop.wait(0.05)  # the engine is not saturated
 
     threads = [threading.Thread(target=send) for _ in range(4)]
     for thread in threads:
         thread.start()
-    yield bad
-    stop.set()
-    for thread in threads:
-        thread.join()
+    try:
+        yield bad
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
 
 
 @pytest.mark.usefixtures("haproxy")
@@ -234,6 +237,7 @@ def at_step(step: str, do: Callable[[], object]) -> None:
     end = time.monotonic() + 60
     while record()["step"] != step and time.monotonic() < end:
         assert record()["step"] not in ("done", "failed"), f"the step `{step}` was not seen"
+        time.sleep(0.005)
     do()
 
 

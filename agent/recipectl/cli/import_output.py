@@ -8,6 +8,7 @@ import yaml
 
 from recipectl.errors import UsageError
 from recipectl.files import failures_named, refuse_planted_links
+from recipectl.importers.compiling import faults
 from recipectl.importers.draft import Draft, redacted, render, unique_name
 from recipectl.place import Place
 from recipectl.recipe import search
@@ -29,6 +30,8 @@ def output(drafts: Iterable[Draft], folder: Path | None, not_carried_over: Itera
             click.echo(text, nl=False)
         for item in draft.not_carried_over:
             click.echo(f"{name}: not carried over: {draft.shown(item)}", err=True)
+        for fault in faults(draft, text):
+            click.echo(f"{name}: the recipe does not compile: {draft.shown(fault)}", err=True)
         if draft.secrets:
             secrets = ", ".join(draft.secrets)
             click.echo(f"{name}: write the secrets into their files, see `secrets:`: {secrets}", err=True)

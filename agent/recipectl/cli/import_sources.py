@@ -14,6 +14,7 @@ import yaml
 from recipectl.errors import UsageError
 from recipectl.files import MAX_BYTES, read_bounded
 from recipectl.importers import go_yaml, vllm_studio
+from recipectl.importers.lines import errors_at
 from recipectl.recipe.yamlsyntax import Loader, read_text
 from recipectl.regular import open_regular
 
@@ -44,7 +45,8 @@ def json_recipes(source: str) -> list[tuple[Any, Any]]:
     """The recipes in a JSON file, each with its YAML node, None where YAML cannot read the file."""
     text = text_of(source)
     try:
-        recipes = vllm_studio.recipes(json.loads(text))
+        with errors_at(source):
+            recipes = vllm_studio.recipes(json.loads(text))
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{source}: is not JSON ({error}); give `GET /recipes` or controller.db") from error
     root = None

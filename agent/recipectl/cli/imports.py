@@ -62,9 +62,8 @@ def command_(words: tuple[str, ...], folder: Path | None) -> int:
     imported = scripts.imported(_commands(words))
     if not imported.drafts and not imported.refusals:
         _refuse_other(words[0], imported.not_carried_over)
-    if imported.drafts:
-        let_share_gpus(imported.drafts)
-        output(imported.drafts, folder, imported.not_carried_over)
+    let_share_gpus(imported.drafts)
+    output(imported.drafts, folder, imported.not_carried_over)
     file = words[0] if len(words) == 1 and _is_file(words[0]) else ""
     for refusal in imported.refusals:
         click.echo(placed(refusal, file), err=True)
@@ -175,8 +174,9 @@ def llama_swap_(place: Place, source: Path, folder: Path | None) -> int:
 def unit_(source: str, folder: Path | None) -> int:
     """A systemd service that runs an engine, with its drop-ins."""
     if source == "-":
+        text = text_of(source)
         with errors_at("standard input"):
-            return output([systemd_unit.draft(text_of(source), "model", source)], folder)
+            return output([systemd_unit.draft(text, "model", source)], folder)
     path = Path(source)
     name = path.name.removesuffix(".service")
     if path.suffix == ".container":
@@ -245,8 +245,9 @@ def _commands(words: tuple[str, ...]) -> list[Command]:
     source = words[0]
     if source == "-" or _is_file(source):
         folder = None if source == "-" else str(Path(source).absolute().parent)
+        text = text_of(source)
         with errors_at("" if source == "-" else source):
-            return shell.commands(text_of(source), folder=folder)
+            return shell.commands(text, folder=folder)
     if not re.search(r"\s", source.strip()):
         fault = f"`{source}` is neither a file nor a command with arguments"
         raise UsageError(f"{fault}; give a file, `-`, or a whole command after `--`")

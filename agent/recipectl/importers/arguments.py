@@ -1,7 +1,7 @@
 """The options of an engine's command as keys of a recipe: fields, `extra_args`, `args`, `secrets`."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
@@ -10,7 +10,8 @@ from recipectl.compiler.secrets import has_secret
 from recipectl.engines.flags import GivenOption
 from recipectl.engines.options import shipped_options
 from recipectl.engines.registry import ENGINES
-from recipectl.importers.draft import VARIABLE_ALONE, Draft, redacted
+from recipectl.errors import UsageError
+from recipectl.importers.draft import VARIABLE_ALONE, VARIABLE_START, Draft, redacted
 from recipectl.importers.recipe_keys import extra_arg, field_value, nodes_value
 from recipectl.importers.variables import set_secret
 from recipectl.recipe.schema import TOKEN
@@ -38,15 +39,17 @@ class _Arguments:
 
     def add(self, option: GivenOption) -> None:
         """Add an option to a field, else to `extra_args`, else as it is to `args`."""
-        is_bare = not option.values and "on" in (shipped_options(self.backend).choices(option.flag) or ())
+        known = shipped_options(self.backend)
+        is_bare = not option.values and "on" in (known.choices(option.flag) or ())
         if is_bare:
             self.notes.append(f"`{option.name}` alone, which means `on` in older releases")
-        if _is_renamed(option) or (is_bare and self.has_binary):
+        has_stray_word = option.values and known.kind(option.flag) in ("flag", "negatable")
+        if _is_renamed(option) or has_stray_word or (is_bare and self.has_binary):
             self.args += option.raw
             return
         if is_bare:
             option = replace(option, values=("on",), raw=(*option.raw, "on"))
-        aliases, flags = shipped_options(self.backend).aliases, ENGINES[self.backend].flags
+        aliases, flags = known.aliases, ENGINES[self.backend].flags
         key = next(
             (key for key, flag in flags.items() if flag and aliases.get(flag, flag) == option.flag), None
         )
@@ -57,7 +60,7 @@ class _Arguments:
                 self.fields[key] = value
                 return
         pair = None if "=" in option.raw[0] else extra_arg(self.backend, option)
-        is_repeated = shipped_options(self.backend).kind(option.flag) == "repeated"
+        is_repeated = known.kind(option.flag) == "repeated"
         if pair and pair[0] not in self.extra_args and key not in self.fields:
             self.extra_args[pair[0]] = pair[1]
         elif pair and is_repeated and isinstance(self.extra_args.get(pair[0]), list):
@@ -69,6 +72,32 @@ class _Arguments:
 def _is_renamed(option: GivenOption) -> bool:
     """Whether an option is written by a name of before llama.cpp's `--spec-…`."""
     return option.flag.startswith("--spec-") and option.name != option.flag
+
+
+def place_stray_words(
+    backend: str, options: list[GivenOption], words: Mapping[int, str], lost: list[str], *, runs: bool
+) -> tuple[list[GivenOption], list[str]]:
+    """The options with words behind them that they do not take, and the words that only the host can tell.
+
+    Older engines take `True` behind a flag, so it stays there. UsageError for another word that belongs to no
+    option: the engine refuses it where it stands, and could take it elsewhere. One that `runs` has taken it.
+    """
+    by_end = {option.index + len(option.raw): index for index, option in enumerate(options)}
+    options, unknown = [*options], []
+    for position, word in words.items():
+        index = by_end.get(position)
+        if VARIABLE_START in word:
+            unknown.append(word)
+        elif index is not None and not options[index].values:
+            option = options[index]
+            options[index] = replace(option, values=(word,), raw=(*option.raw, word))
+            lost.append(f"`{redacted(word)}` after `{option.name}`, which takes no value; it stays there")
+        elif runs:
+            unknown.append(word)
+            lost.append(f"`{redacted(word)}` belongs to no option of {backend}, and stands in another place")
+        else:
+            raise UsageError(f"`{redacted(word)}` belongs to no option of {backend}; correct it")
+    return options, unknown
 
 
 def set_arguments(draft: Draft, backend: str, options: list[GivenOption], stray_words: list[str]) -> None:

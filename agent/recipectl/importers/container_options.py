@@ -56,9 +56,7 @@ class Container:
     secrets: dict[str, str] = field(default_factory=dict)  # variable -> the container's secret
     all_gpus: bool = False
     gpus: list[str] = field(default_factory=list)  # those that the container sees
-    nodes: list[str] = field(
-        default_factory=list
-    )  # those of `--device /dev/nvidia0`, where nothing else tells
+    nodes: list[str] = field(default_factory=list)  # of `--device /dev/nvidia0`, where nothing else tells
     folder: str = ""  # in which its program starts
     place: str = ""  # of the option that is being added
     places: dict[str, str] = field(default_factory=dict)  # variable, port or `network` -> its place
@@ -89,6 +87,8 @@ class Container:
             if pair := assignment(line):
                 self.of_files |= [pair]
                 self.places.setdefault(pair[0], self.place)
+            elif re.match(r"[^#\s]*[=\s]", line):
+                self.leave_out(f"`{line.partition('=')[0]}` in {file}, which cannot be a variable's name")
             elif line and not line.startswith("#"):
                 self.of_caller[line] = self.place
 

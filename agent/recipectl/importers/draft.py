@@ -9,7 +9,8 @@ from typing import Any
 import yaml
 
 from recipectl.importers.lines import placed
-from recipectl.recipe.schema import TOKEN
+from recipectl.recipe.schema import TOKEN, USER
+from recipectl.recipe.trusted import user_name
 from recipectl.recipe.yamlfile import Written
 
 # They enclose the name of a variable that only the host knows; the recipe has `${name}` instead.
@@ -55,6 +56,16 @@ class Draft:
         self.fields[key] = value
         if comment:
             self.comments[key] = comment
+
+    def set_user(self, user: str) -> None:
+        """Set `user:`: a number becomes the name that this host has for it; what cannot be one is named."""
+        number = user.removeprefix("#")
+        name = user_name(int(number)) if re.fullmatch("[0-9]{1,9}", number) else user
+        if VARIABLE_START in name or re.search(USER, name):
+            self.set("user", name)
+        else:
+            fault = "which this host has no name for" if number.isdigit() else "which cannot be a name"
+            self.not_carried_over.append(f"the user `{user}`, {fault}; see `user:`")
 
     def lose(self, sentence: str, key: str) -> None:
         """Name what the recipe lacks of one key of the original, at its place."""

@@ -12,7 +12,7 @@ from recipectl.compiler.secrets import redacted as redacted_words
 from recipectl.engines import flags
 from recipectl.engines.options import shipped_options
 from recipectl.errors import UsageError
-from recipectl.importers.arguments import SECRET_FLAG, set_arguments
+from recipectl.importers.arguments import SECRET_FLAG, place_stray_words, set_arguments
 from recipectl.importers.command import OF_CALLER, Command, NoEngineError, placeholder_in, template_in
 from recipectl.importers.containers import command_in_container
 from recipectl.importers.draft import (
@@ -89,6 +89,14 @@ def _draft(command: Command, name: str | None, origin: str) -> Draft:
     options, stray_positions = flags.parse(engine.backend, arguments, shipped_options(engine.backend))
     stray_words = [arguments[position] for position in stray_positions]
     model = take_model(engine, options, stray_words, draft.not_carried_over, command.unread_files)
+    rest = stray_positions[len(stray_positions) - len(stray_words) :]  # without the model
+    options, stray_words = place_stray_words(
+        engine.backend,
+        options,
+        dict(zip(rest, stray_words, strict=True)),
+        draft.not_carried_over,
+        runs=command.reader is not None,
+    )
     if has_secret(model):
         raise UsageError("the model's address holds a secret; correct it")
     if not model:
@@ -196,7 +204,7 @@ def _set_service(draft: Draft, command: Command) -> None:
     if command.autostart:
         draft.set("autostart", True, "The container was started with the host.")
     if command.user:
-        draft.set("user", command.user)
+        draft.set_user(command.user)
     settings = dict(command.service)
     if group := settings.pop("Group", ""):
         settings["SupplementaryGroups"] = " ".join(filter(None, (settings.get("SupplementaryGroups"), group)))

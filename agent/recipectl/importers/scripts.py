@@ -107,11 +107,17 @@ def _set_alternatives(drafts: list[Draft], branches: list[Mapping[int, int]]) ->
 
 
 def _share_port(draft: Draft, other: Draft) -> bool:
-    """True for two engines that listen at one port; a follower of several hosts listens nowhere."""
+    """True for two engines that listen at one port.
+
+    A follower of several hosts listens nowhere; others have a socket, or a port of the kernel's choice.
+    """
     ports, hosts = [], []
     for fields in (draft.fields, other.fields):
-        if "nodes" in fields or "headless" in fields.get("extra_args", {}):
+        extra = fields.get("extra_args", {})
+        port = fields.get("port", extra.get("port", ENGINES[fields["backend"]].port))
+        host = str(fields.get("host", "0.0.0.0"))  # noqa: S104  (compared)
+        if "nodes" in fields or {"headless", "uds"} & {*extra} or port == 0 or "/" in host:
             return False
-        ports.append(fields.get("port", ENGINES[fields["backend"]].port))
-        hosts.append(str(fields.get("host", "0.0.0.0")))  # noqa: S104  (compared)
+        ports.append(port)
+        hosts.append(host)
     return ports[0] == ports[1] and same_address(*hosts)

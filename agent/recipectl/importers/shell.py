@@ -68,6 +68,10 @@ def commands(
         shell.lose_from_here(sentence)
     if login := re.match(r"#!.*\b(?:ba|da|z)?sh +(-[a-z]*[li][a-z]*|--login)\b", text):
         shell.lose_from_here(f"line 1: `{login[1]}`: {READS_PROFILE}")
+    if "\r\n" in text:
+        line = text[: text.index("\r\n")].count("\n") + 1
+        fault = f"line {line}: lines end with CR and LF; a shell takes the CR for a part of a word"
+        shell.lose_from_here(f"{fault}, and they are read without it")
     try:
         # With the last newline, a backslash before the end continues a line.
         shell.run(statements(text.removeprefix("\ufeff").replace("\r\n", "\n") + "\n"))
@@ -109,7 +113,8 @@ class _Shell(Functions):
     def run(self, script: Iterable[Node | Fault]) -> None:
         for statement in script:
             if isinstance(statement, Fault):
-                self.commands.append(refused(statement.line, statement.reason))
+                remedy = "write it as bash reads it" if self.scope.is_zsh else "correct it"
+                self.commands.append(refused(statement.line, f"{statement.reason}; {remedy}"))
             elif self.scope.is_over:
                 self._skip(statement)
             elif self.scope.ended is not None:

@@ -8,8 +8,8 @@ from recipectl.importers.command import ASSIGNMENT, program_shown
 from recipectl.importers.draft import UNKNOWN_VALUE, host_variable
 from recipectl.importers.secret_names import is_likely_secret
 from recipectl.importers.shell_programs import holds_engine
-from recipectl.importers.shell_scope import Scope, Variable
-from recipectl.importers.shell_syntax import Node
+from recipectl.importers.shell_scope import Scope, Variable, is_known
+from recipectl.importers.shell_syntax import Node, is_parameter
 from recipectl.importers.shell_words import MAX_VALUE, Words, too_long
 
 
@@ -30,6 +30,7 @@ class Assignments:
         self.scope = scope
         self.lost: list[str] = []
         self._substituted: set[str] = set()
+        self._of_background: set[str] = set()  # those that had `$!`
         self._of_engines: set[str] = set()  # variables that had the command of an engine
 
     def declare(self, node: Node) -> None:
@@ -120,6 +121,8 @@ class Assignments:
 
     def _assign(self, node: Node, added: Variable) -> None:
         name = node.Name.Value
+        if node.Value and is_parameter(node.Value, "!"):
+            self._of_background.add(name)
         is_empty = self.scope.is_unset(name) or name in self.scope.without_value
         unknown = Variable(elements=()) if node.Array else Variable("" if is_empty else host_variable(name))
         before = self.scope.variables.get(name, unknown)
@@ -158,7 +161,7 @@ class Assignments:
         self.scope.set_names.add(name)
         if name == "PATH":
             self.scope.places[name] = f"line {line}"
-        if name == "IFS":
+        if name == "IFS" and not is_known(variable.text) and variable.value != host_variable("IFS"):
             self.lose_from_here(f"line {line}: `IFS` is set, which changes how words are split")
         if sum(map(len, variable.elements or ())) > MAX_VALUE:
             raise too_long()

@@ -176,6 +176,13 @@ class Builtins(Assignments, ABC):
     def _run_exit(self, words: list[str], line: int) -> None:
         self.scope.ended = line
         self.scope.ends_script |= words[0] == "exit"
+        self.scope.exit_status = "".join(words[1:2])
+
+    def _run_alias(self, words: list[str], line: int) -> None:
+        self._lose(words, line)
+        for name, equals, value in (word.partition("=") for word in words[1:]):
+            if equals and name != value.split(" ")[0]:
+                self.scope.aliases[name] = (line, value)
 
     def _from_folder(self, path: str) -> str:
         """A path relative to the script's current folder, as far as that folder is known."""
@@ -190,7 +197,7 @@ class Builtins(Assignments, ABC):
         **dict.fromkeys(("module", "ml", "spack"), Assignments._lose),
         **dict.fromkeys(("exit", "return"), _run_exit),
         **dict.fromkeys(("read", "mapfile", "readarray", "getopts"), _run_read),
-        "alias": Assignments._lose,
+        "alias": _run_alias,
         "deactivate": lambda shell, _words, _line: setattr(shell.scope, "venv", None),
         "eval": _run_eval,
         "set": _run_set,

@@ -64,7 +64,11 @@ class SimpleCommands(Builtins, ABC):
         if name == "sleep" and not self.follows_kill:
             self.waits.append(f"line {node.line}: `{' '.join(fields)}`, after which it started")
         self.follows_kill = name in _KILLERS
-        if is_function:
+        line, text = self.scope.aliases.get(name, (0, ""))
+        if text and holds_engine(" ".join((text, *fields[1:]))):
+            reason = f"`{name}` is an alias (line {line}); write the command out"
+            self.commands.append(refused(node.line, reason))
+        elif is_function:
             self._call_function(node, words, fields, inner)
         elif name in self.BUILTINS and fields[1:2] != ["run"]:  # `conda run`
             self.lost += words.remarks if name in ("set", "eval") else []
@@ -94,7 +98,9 @@ class SimpleCommands(Builtins, ABC):
         elif changes_a_process(words) and is_parameter(node.Args[-1], "$", "BASHPID"):
             shown = " ".join((*words[:-1], "$$"))
             self.lose_from_here(f"{place}: `{shown}`, for what follows; see `service:`")
-        elif changes_a_process(words) and any(is_parameter(word, "!") for word in node.Args):
+        elif changes_a_process(words) and any(
+            is_parameter(word, "!", *self._of_background) for word in node.Args
+        ):
             shown = " ".join("$!" if UNKNOWN_VALUE in word else word for word in words)
             lost = self.in_background.not_carried_over if self.in_background else self.lost
             lost.append(f"{place}: `{shown}`; see `service:`")
@@ -108,6 +114,10 @@ class SimpleCommands(Builtins, ABC):
 
     def refuse_of_zsh(self, node: Node, commands: list[Command]) -> None:
         """Refuse what zsh expands in another way: it does not split `$NAME`, and `$ARRAY` is all of it."""
+        texts = ["".join(word.texts("Lit")) for word in node.Args or ()]
+        if self.scope.is_zsh and (splits := re.search(r"\$[=~^][A-Za-z_]\w*", " ".join(texts))):
+            for command in commands:
+                command.refuse(f"line {node.line}", f"`{splits[0]}` is of zsh; write its words out")
         parts = [part for word in node.Args or () for part in word.Parts or () if part.Type == "ParamExp"]
         for part in parts if self.scope.is_zsh and node.Type in ("CallExpr", "DeclClause") else ():
             name = str(part.Param.Value)

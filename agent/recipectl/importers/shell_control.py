@@ -59,17 +59,23 @@ class ControlFlow(SimpleCommands, ABC):
         line: int,
         *,
         is_presumed: bool = False,
+        is_fallback: bool = False,
         tested: Collection[str] = (),
         statement: int | None = None,
     ) -> None:
-        """Parts that run under a condition, presumably the first one.
+        """Parts that run under a condition, presumably the first one. A fallback runs where something fails.
 
         Of the others, only variables that have no known value count.
         """
         statement = statement or next(self._numbers)
         before, of_first = {*self.scope.variables}, set[str]()
+        endings: list[str] = []
         for number, nodes in enumerate(branches):
+            first = len(self.commands)
             after = self._part(nodes, statement, number, condition=line)
+            is_failure = after.exit_status != "0" and (is_fallback or after.exit_status != "")
+            if after.ends_script and not is_failure and not self._run_engine(first):
+                endings.append(f"line {after.ended}: the script may end there, and run nothing that follows")
             is_first = nodes is branches[0]
             wins = is_presumed and is_first and after.ended is None
             new = after.variables.keys() - before
@@ -81,6 +87,8 @@ class ControlFlow(SimpleCommands, ABC):
             self.scope.lost += after.lost[len(self.scope.lost) :]
             self.scope.functions |= after.functions
             self.scope.note_return(after, line)
+        for sentence in endings:
+            self.lose_from_here(sentence)
 
     def _part(self, nodes: list[Node], statement: int, number: int, condition: int | None = None) -> Scope:
         """Run one of several parts of a statement, of which one runs; the scope as it is afterwards."""
@@ -261,7 +269,14 @@ class ControlFlow(SimpleCommands, ABC):
         else:
             is_presumed = node.Op == "&&" and not is_negative(node.X)
             tested = {*node.X.parameters()}
-            self._branches([[node.Y]], node.line, is_presumed=is_presumed, tested=tested, statement=statement)
+            self._branches(
+                [[node.Y]],
+                node.line,
+                is_presumed=is_presumed,
+                is_fallback=node.Op == "||",
+                tested=tested,
+                statement=statement,
+            )
 
     def _tests(self, node: Node) -> bool:
         """Whether a statement is run for its exit status: a test, or a function, which may be one."""

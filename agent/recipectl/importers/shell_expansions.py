@@ -35,6 +35,14 @@ def changed(variable: Variable | None, node: Node) -> str | None:
             return None
 
 
+def expansion_shown(node: Node, name: str) -> str:
+    """An expansion that is not read, with the sign of what it does."""
+    signs = {"!": node.Excl, "#": node.Length}
+    sign = "".join(sign for sign, is_there in signs.items() if is_there)
+    rest = "/…" if node.Repl else ":…" if node.Slice else ""
+    return f"${{{sign}{name}{rest}}}"
+
+
 def _plain(word: Node | None) -> str | None:
     """A word without quotes, variables and patterns; None for any other."""
     parts = word.Parts or [] if word else []

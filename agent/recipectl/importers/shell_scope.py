@@ -67,10 +67,12 @@ class Scope:
     set_elsewhere: set[str] = field(default_factory=set)  # in parts that do not run
     of_caller: dict[str, str] = field(default_factory=dict)  # host variable -> what the caller gives
     functions: dict[str, Function] = field(default_factory=dict)
+    aliases: dict[str, tuple[int, str]] = field(default_factory=dict)  # name -> its line, its text
     # What the variables of each function that runs hide; the innermost function is the last.
     locals: list[dict[str, Before]] = field(default_factory=list)
     returned: "tuple[int, Scope] | None" = None  # where a function may have returned, and the scope then
     ends_script: bool = False  # by `exit`, which also ends it from within a function
+    exit_status: str = ""  # of `exit` as it is written
     is_over: bool = False  # an engine has run that the script does not outlive
     alternatives: dict[int, int] = field(default_factory=dict)  # statement -> the part that runs now
     unset_names: set[str] = field(default_factory=set)

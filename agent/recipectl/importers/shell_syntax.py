@@ -202,7 +202,7 @@ def statements(text: str) -> Iterator[Node | Fault]:
         if placeholder and not is_within:
             yield Fault(first + 1, f"fill in `{placeholder[0]}`")
         else:
-            yield Fault(fault.line, f"bash cannot read it ({fault.reason}); correct it")
+            yield Fault(fault.line, f"bash cannot read it ({fault.reason})")
             # What an open quote or an open `if` holds is unknown.
             if is_within or "reached EOF" in fault.reason:
                 return

@@ -9,10 +9,10 @@ from recipectl.importers.command import ASSIGNMENT
 from recipectl.importers.draft import UNKNOWN_VALUE, VARIABLE_START, host_variable
 from recipectl.importers.secret_names import is_likely_secret
 from recipectl.importers.shell_arithmetic import result
-from recipectl.importers.shell_expansions import CUTS, changed
+from recipectl.importers.shell_expansions import CUTS, changed, expansion_shown
 from recipectl.importers.shell_parameters import Parameters
 from recipectl.importers.shell_quotes import ansi_text
-from recipectl.importers.shell_scope import Scope, Variable
+from recipectl.importers.shell_scope import Scope, Variable, is_known
 from recipectl.importers.shell_substitutions import known_text
 from recipectl.importers.shell_syntax import Node, all_elements
 
@@ -20,6 +20,7 @@ from recipectl.importers.shell_syntax import Node, all_elements
 _FIELD_END = "\ue003"
 _QUOTED = "\ue004"
 MAX_VALUE = 128 * 1024  # of a word that is executed (execve(2), MAX_ARG_STRLEN)
+_BLANKS = " \t\n"
 _PATTERN = re.compile(r"[*?[]")
 _SUBSTITUTION = "recipectl does not run substitutions"
 _BRACES = re.compile(r"\{[^{}\s]*(,|\.\.)[^{}\s]*\}")
@@ -127,7 +128,21 @@ class Words(Parameters):
             return text
         if _PATTERN.search(text):
             self._remark(node, f"`{text}` is a pattern of file names, kept as it is written")
-        return re.sub(r"[ \t\n]+", _FIELD_END, text)
+        return self._split_text(node, text)
+
+    def _split_text(self, node: Node, text: str) -> str:
+        """A text split at the characters of IFS; of blanks, several are one separator (bash(1))."""
+        separators = self._separators()
+        if not separators.strip(_BLANKS):
+            return re.sub(f"[{separators}]+", _FIELD_END, text) if separators else text
+        if {*separators} & {*text} or not is_known(separators):
+            return self.unknown(node, "`IFS` decides into which words it is split")
+        return text
+
+    def _separators(self) -> str:
+        """The value of IFS: its first character joins, and all of them split."""
+        value = self.scope.variables.get("IFS", Variable(_BLANKS)).text
+        return _BLANKS if value == host_variable("IFS") else value
 
     def _substitution(self, node: Node) -> str:
         text = known_text(node.Source, self.scope)
@@ -165,7 +180,7 @@ class Words(Parameters):
             self.reasons += (re.sub(r"^(line \d+): (.*)", r"\2 (\1)", text) for text in variable.remarks)
         elements = all_elements(node)
         if elements and variable and variable.elements is not None and not node.Exp:
-            separator = " " if elements == "*" and not splits else _FIELD_END
+            separator = self._separators()[:1] if elements == "*" and not splits else _FIELD_END
             text = separator.join(self._split(node, each, splits=splits) for each in variable.elements)
             return text if splits or not variable.elements else _QUOTED + text  # one may be empty
         index = node.Index.Parts[0].Value if node.Index and node.Index.Parts else ""
@@ -191,7 +206,7 @@ class Words(Parameters):
         elif node.Repl and not any((node.Excl, node.Slice, node.Index, self.scope.has_other_patterns)):
             text = changed(self._known(node, name), node)
         if text is None:
-            return self.unknown(node, f"the value of `{_shown(node, name)}` is for a shell to find")
+            return self.unknown(node, f"the value of `{expansion_shown(node, name)}` is for a shell to find")
         return self._split(node, text, splits=splits)
 
     def _first_of_slice(self, node: Node) -> int:
@@ -206,7 +221,7 @@ class Words(Parameters):
         for part in word.Parts or ():
             text = self._text(Node({"Parts": [part]}), splits=splits, is_assignment=False)
             is_split = splits and part.Type == "Lit"
-            texts.append(re.sub(r"[ \t\n]+", _FIELD_END, text) if is_split else text)
+            texts.append(self._split_text(part, text) if is_split else text)
         return "".join(texts)
 
     def _with_operation(self, node: Node, name: str, variable: Variable | None, *, splits: bool) -> str:
@@ -273,14 +288,6 @@ def too_long() -> UsageError:
 
 def _plain(text: str) -> str:
     return text.replace(_QUOTED, "")
-
-
-def _shown(node: Node, name: str) -> str:
-    """An expansion that is not read, with the sign of what it does."""
-    signs = {"!": node.Excl, "#": node.Length}
-    sign = "".join(sign for sign, is_there in signs.items() if is_there)
-    rest = "/…" if node.Repl else ":…" if node.Slice else ""
-    return f"${{{sign}{name}{rest}}}"
 
 
 def _unescaped(text: str, replacement: str) -> str:

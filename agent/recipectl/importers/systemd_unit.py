@@ -87,6 +87,8 @@ def draft(text: str, name: str, source: str, drop_ins: Mapping[str, str] = Mappi
     settings = {setting.name: setting.value for setting in unit_settings if not is_ignored(setting)}
     if own_user != "root":
         result.fields["user"] = settings["User"] = own_user
+    elif "user" in result.fields:
+        settings["User"] = result.fields["user"]  # the name of a number
     if is_of_docker:
         result.not_carried_over.append("it ran as the image's user, often root; see `user:`")
     else:
@@ -99,7 +101,7 @@ def _name_what_systemd_gave(draft: Draft, settings: Mapping[str, str], *, has_us
     is_dynamic = settings.get("DynamicUser", "no").lower() in ("1", "yes", "true", "on")
     if settings.get("User") not in (None, "", "root") or has_user:
         keep_cache(draft, settings.get("User", ""))
-        if "user" not in draft.fields:
+        if "user" not in draft.fields and not settings.get("User"):
             draft.not_carried_over.append(
                 "it ran as the user who started it; it will run as a user of its own, see `user:`"
             )

@@ -193,7 +193,7 @@ def _set_field(draft: Draft, setting: PlacedSetting, name: str) -> bool:
         case ("Install", "WantedBy", ""):
             draft.fields.pop("autostart", None)
         case (_, "User", value):
-            draft.set("user", without_specifiers(value, name, draft.not_carried_over))
+            draft.set_user(without_specifiers(value, name, draft.not_carried_over))
         case ("Install", "WantedBy", value) if not _AT_BOOT & {*value.split()}:
             draft.not_carried_over.append(
                 f"WantedBy={value}, which may not be part of the boot; see `autostart:`"

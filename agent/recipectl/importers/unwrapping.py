@@ -1,7 +1,6 @@
 """A command without the wrappers before its program: `sudo`, `env`, `nohup`, `nice`, `uv run`."""
 
 import contextlib
-import pwd
 import re
 import shlex
 from copy import deepcopy
@@ -149,14 +148,6 @@ def _conda_environment(wrapper: list[str]) -> str:
     return folder if name == "base" else f"{folder}/envs/{name}"
 
 
-def _user_of_id(user: str) -> str:
-    """The name of `#1000`; where this host has none, as it is."""
-    if re.fullmatch("#[0-9]{1,9}", user):
-        with contextlib.suppress(KeyError):
-            return pwd.getpwuid(int(user[1:])).pw_name
-    return user
-
-
 def _pass_on(command: Command, lists: list[str]) -> None:
     """Add and name variables as `sudo` without -E does; `lists` are the values of --preserve-env."""
     kept = {name for names in lists for name in names.split(",")} - {""}
@@ -182,7 +173,7 @@ def _take_sudo(command: Command, wrapper: list[str]) -> None:
         _pass_on(command, [value for option, value in options if option == "--preserve-env"])
     for option, value in options:
         if option in ("-u", "--user"):
-            command.user = _user_of_id(value)
+            command.user = value
         elif option in ("-g", "--group"):
             command.service["Group"] = value.removeprefix("#")
         elif option in ("-D", "--chdir"):

@@ -33,7 +33,7 @@ TOKEN = re.compile(r"(hf_|sk-|ghp_|glpat-|xox[bp]-|AKIA|gsk_|nvapi-|r8_|AIza|xai
 # A long word of letters and digits where the name of a credential belongs.
 _LIKE_A_TOKEN = re.compile(r"(?=.*[0-9])(?=.*[A-Za-z])[A-Za-z0-9_.-]{24,}|[0-9a-fA-F-]{32,}")
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-USER = r"^[a-z_][a-z0-9_-]*$"
+USER = r"^[A-Za-z_][A-Za-z0-9_.-]*$"  # as systemd takes them (USER_NAMES, systemd.io)
 # The users of the gateway and of what stands before models: an engine as one of them could read keys, and
 # requests to other models.
 OWN_USERS = ("models-gateway", "recipectl-proxy", "recipectl-queue")

@@ -1,0 +1,26 @@
+"""What a recipe that an import makes lacks to compile, as far as the recipe alone can tell. Pure."""
+
+from pathlib import Path
+
+from recipectl.compiler.pipeline import resolve_purely
+from recipectl.errors import UsageError
+from recipectl.importers.draft import Draft
+from recipectl.machine.installation import Installation
+from recipectl.machine.runtime import Runtime
+from recipectl.recipe.hostfile import HostSettings
+from recipectl.recipe.load import load_with_positions
+
+_RUNTIME = Runtime("none", ("/none",))
+
+
+def faults(draft: Draft, text: str) -> list[str]:
+    """What `compile` would refuse of a recipe, its `text`; none where variables of the host may decide it."""
+    if draft.variables:
+        return []
+    file = f"/{draft.name}.yaml"
+    try:
+        recipe, _ = load_with_positions((Path(file),), {}, lambda _: text.encode())
+        resolve_purely(recipe, file, _RUNTIME, HostSettings(), Installation(("/none",)))
+    except UsageError as error:
+        return [problem.sentence for problem in error.problems]
+    return []
