@@ -10,8 +10,7 @@ help:
 demo: setup  ## a real small model: recipe, unit, start, question, answer, status, stop
 	@packaging/demo
 test: setup-test lint  ## all tests, with a real systemd
-	@$(MAKE) --no-print-directory -j3 --output-sync=target pure guide boots
-	@$(MAKE) --no-print-directory shards
+	@$(MAKE) --no-print-directory -j3 --output-sync=target pure live
 setup:
 	@packaging/setup
 setup-test:
@@ -22,7 +21,9 @@ lint:  ## ruff and mypy
 	.venv/bin/mypy agent/recipectl
 pure:  ## the tests without a system
 	$(PY) -m pytest -q
-live: guide boots shards  ## the tests on a real systemd
+live:  ## the tests on a real systemd
+	@$(MAKE) --no-print-directory guide boots
+	@$(MAKE) --no-print-directory shards
 guide:
 	$(SUDO) $(PY) -m pytest -q -p no:cacheprovider -m boots tests/live/test_guide.py
 boots:
