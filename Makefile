@@ -6,7 +6,7 @@ SUDO = $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 help:
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' Makefile | expand -t 14
 
-.PHONY: demo test test-vllm test-nodes test-upgrade test-sglang live-matrix setup setup-test lint pure live guide boots shards vllm vllm-set sglang fmt golden mutants storm bench man deb dist
+.PHONY: demo test test-vllm test-nodes test-upgrade test-sglang live-matrix setup setup-test lint pure live guide boots shards vllm vllm-set vllm-alone sglang fmt golden mutants storm bench man deb dist
 demo: setup  ## a real small model: recipe, unit, start, question, answer, status, stop
 	@packaging/demo
 test: setup-test lint  ## all tests, with a real systemd
@@ -32,9 +32,13 @@ shards:
 	$(SUDO) $(PY) tests/live/unharmed.py "$(CURDIR)/$(PY)"
 test-vllm: setup-test  ## the tests with real vLLM
 	@packaging/setup-vllm
-	@$(MAKE) --no-print-directory -j2 --output-sync=target vllm vllm-set
+	@$(MAKE) --no-print-directory -j2 --output-sync=target vllm vllm-set vllm-alone
+# These share no engine with the others: two lanes of about one length.
+VLLM_ALONE = torch_compile or after_an_import
 vllm:
-	$(SUDO) packaging/throwaway-systemd "$(CURDIR)/$(PY)" -m pytest -q -p no:cacheprovider -m vllm tests/live
+	$(SUDO) packaging/throwaway-systemd "$(CURDIR)/$(PY)" -m pytest -q -p no:cacheprovider -m vllm -k "not ($(VLLM_ALONE))" tests/live
+vllm-alone:
+	$(SUDO) packaging/throwaway-systemd "$(CURDIR)/$(PY)" -m pytest -q -p no:cacheprovider -m vllm -k "$(VLLM_ALONE)" tests/live
 vllm-set:
 	$(SUDO) $(PY) -m pytest -q -p no:cacheprovider -m nodes -k "answers_over_two_hosts and TP" tests/live/test_vllm_nodes.py
 test-nodes: setup-test  ## one model on two hosts: real vLLM, each fault many times
