@@ -34,8 +34,8 @@ def machine() -> dict[str, object]:
 
 # Four systems at once: most tests wait for an engine. The long ones first, each to the shortest run.
 SHARDS = (
-    ("storm", "supervision", "gateway", "runtimes", "bus"),
-    ("convergence", "silence", "quoting", "requests", "access", "running"),
+    ("storm", "gateway", "runtimes", "bus"),
+    ("convergence", "supervision", "silence", "quoting", "requests", "access", "running"),
     ("gpus", "watch", "queue", "user", "drift"),
     ("ansible", "package", "conventions", "upgrade", "identity", "trust", "secrets", "venv"),
 )
