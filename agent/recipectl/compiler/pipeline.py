@@ -30,7 +30,7 @@ from recipectl.recipe.schema import Recipe
 from recipectl.recipe.search import SUFFIXES, Source
 from recipectl.systemd import quoting
 
-_NO_RUNTIME = Runtime("none", ("/none",))
+NO_RUNTIME = Runtime("none", ("/none",))
 _MIXED_GPUS = (
     "`gpus` are indices in some recipes and ids in others; list `gpus:` in the host file to compare them"
 )
@@ -96,7 +96,7 @@ def resolve(source: Source, settings: HostSettings, installation: Installation, 
         quoting.line(str(source.file))
         file = os.path.abspath(source.file)  # noqa: PTH100  (a link to a recipe has a name of its own)
         # Without a runtime, the steps still tell what else is wrong.
-        resolved = resolve_purely(recipe, file, runtime or _NO_RUNTIME, settings, installation, member)
+        resolved = resolve_purely(recipe, file, runtime or NO_RUNTIME, settings, installation, member)
     if problems.problems or resolved is None:
         raise problems.error()
     groups = () if installation.user else preflight.supplementary_groups(resolved, disk)

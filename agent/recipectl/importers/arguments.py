@@ -94,7 +94,7 @@ def place_stray_words(
             lost.append(f"`{redacted(word)}` after `{option.name}`, which takes no value; it stays there")
         elif runs:
             unknown.append(word)
-            lost.append(f"`{redacted(word)}` belongs to no option of {backend}, and stands in another place")
+            lost.append(f"`{redacted(word)}` belongs to no option of {backend}; it stands in `args:` now")
         else:
             raise UsageError(f"`{redacted(word)}` belongs to no option of {backend}; correct it")
     return options, unknown

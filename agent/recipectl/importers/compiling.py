@@ -2,15 +2,12 @@
 
 from pathlib import Path
 
-from recipectl.compiler.pipeline import resolve_purely
+from recipectl.compiler.pipeline import NO_RUNTIME, resolve_purely
 from recipectl.errors import UsageError
 from recipectl.importers.draft import Draft
 from recipectl.machine.installation import Installation
-from recipectl.machine.runtime import Runtime
 from recipectl.recipe.hostfile import HostSettings
 from recipectl.recipe.load import load_with_positions
-
-_RUNTIME = Runtime("none", ("/none",))
 
 
 def faults(draft: Draft, text: str) -> list[str]:
@@ -20,7 +17,7 @@ def faults(draft: Draft, text: str) -> list[str]:
     file = f"/{draft.name}.yaml"
     try:
         recipe, _ = load_with_positions((Path(file),), {}, lambda _: text.encode())
-        resolve_purely(recipe, file, _RUNTIME, HostSettings(), Installation(("/none",)))
+        resolve_purely(recipe, file, NO_RUNTIME, HostSettings(), Installation(("/none",)))
     except UsageError as error:
         return [problem.sentence for problem in error.problems]
     return []

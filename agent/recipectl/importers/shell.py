@@ -71,7 +71,7 @@ def commands(
     if "\r\n" in text:
         line = text[: text.index("\r\n")].count("\n") + 1
         fault = f"line {line}: lines end with CR and LF; a shell takes the CR for a part of a word"
-        shell.lose_from_here(f"{fault}, and they are read without it")
+        shell.lose_from_here(f"{fault}, and the import leaves it out")
     try:
         # With the last newline, a backslash before the end continues a line.
         shell.run(statements(text.removeprefix("\ufeff").replace("\r\n", "\n") + "\n"))

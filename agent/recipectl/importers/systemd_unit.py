@@ -86,8 +86,8 @@ def draft(text: str, name: str, source: str, drop_ins: Mapping[str, str] = Mappi
     set_keys(result, unit_settings, name, client=starter)
     settings = {setting.name: setting.value for setting in unit_settings if not is_ignored(setting)}
     if own_user != "root":
-        result.fields["user"] = settings["User"] = own_user
-    elif "user" in result.fields:
+        result.fields["user"] = own_user
+    if "user" in result.fields:
         settings["User"] = result.fields["user"]  # the name of a number
     if is_of_docker:
         result.not_carried_over.append("it ran as the image's user, often root; see `user:`")
