@@ -42,12 +42,20 @@ function remember(r, name) {
     return route;
 }
 
-// False while nothing of a model listens: anybody could take its port, and get keys.
+// False while nothing of a model listens at its address: anybody could take its port, and get keys.
 function is_reachable(route) {
+    if (!route.shown_by) {
+        return true;
+    }
     try {
-        return !route.shown_by || Boolean(fs.lstatSync(UNITS + 'invocation:' + route.shown_by));
+        fs.lstatSync(UNITS + 'invocation:' + route.shown_by);
     } catch (e) {
         return false;
+    }
+    try {
+        return fs.readFileSync(UNITS + 'log-extra-fields:' + route.shown_by).includes(route.listens_at);
+    } catch (e) {
+        return true;  // a unit that an earlier release started does not tell its address
     }
 }
 
@@ -118,9 +126,21 @@ function only_place(bytes) {
     return before && [at + before[0].length, string_end(bytes, at + before[0].length, {steps: 1000})];
 }
 
+// The body, null where nginx has written it to a file: many small chunks take more room than their bytes.
+function body_of(r) {
+    try {
+        return r.requestBuffer;
+    } catch (e) {
+        return null;
+    }
+}
+
 // Requests with `model` in their body.
 function by_body(r) {
-    const bytes = r.requestBuffer, budget = {steps: STEPS};
+    const bytes = body_of(r), budget = {steps: STEPS};
+    if (bytes === null) {
+        return fail(r, 413, 'too_large', 'the body is larger than this server takes in chunks; send its length');
+    }
     // njs 0.7.9 cannot slice an empty buffer.
     if (!bytes || !bytes.length || !/^\ufeff?\s*\{/.test(bytes.slice(0, 100).toString())) {
         return fail(r, 400, 'model_missing', 'the body is no JSON object with `model`; send forms, sockets and '
@@ -180,8 +200,7 @@ function decoded(text) {
 function model_of(name, up) {
     const route = names[':' + name];
     const runs = up['invocation:model-' + route.recipe + '.service'];
-    const listens = !route.shown_by || up['invocation:' + route.shown_by];
-    const state = !listens ? 'down' : runs ? 'up' : route.on_demand ? 'asleep' : 'down';
+    const state = !is_reachable(route) ? 'down' : runs ? 'up' : route.on_demand ? 'asleep' : 'down';
     return {id: name, object: 'model', created: 0, owned_by: 'recipectl', recipe: route.recipe, state: state};
 }
 

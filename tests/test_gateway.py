@@ -1,18 +1,25 @@
 """Which name leads where, and what nginx is told."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from recipectl import gateway_keys
 from recipectl.compiler.model import GatewaySettings
+from recipectl.compiler.pipeline import resolve_purely
 from recipectl.engines.registry import ENGINES
+from recipectl.engines.served import served_names
 from recipectl.errors import UsageError
-from recipectl.gateway import compile
+from recipectl.gateway import compile, include
 from recipectl.gateway.configuration import Nginx, render
 from recipectl.gateway.routes import Target, routes, target_of
 from recipectl.machine.installation import Installation
+from recipectl.machine.runtime import Runtime
+from recipectl.place import Place
 from recipectl.recipe.hostfile import Gateway as HostGateway
+from recipectl.recipe.hostfile import HostSettings
+from recipectl.recipe.schema import Recipe
 from recipectl.systemd.unitfile import InstalledUnit
 
 NGINX = Nginx("/usr/sbin/nginx", "/usr/lib/nginx/modules/ngx_http_js_module.so")
@@ -32,6 +39,62 @@ def test_an_engine_is_asked_by_a_name_that_it_knows() -> None:
     found = routes([target("a", "org/a", "short")], {"fast": "a"}).by_name
     written = {name: route.written_as for name, route in found.items()}
     assert written == {"a": "org/a", "fast": "org/a", "org/a": None, "short": None}
+
+
+ADAPTERS = {
+    "vllm": ("vllm", {"lora_modules": ["sql=/l", '{"name": "sum", "path": "/s"}']}, ("m", "sql", "sum")),
+    "one adapter": ("vllm", {"lora-modules": "sql=/l"}, ("m", "sql")),
+    "sglang": ("sglang", {"lora_paths": ["sql=/l", "/nameless"]}, ("m", "m:sql")),
+    "llamacpp": ("llamacpp", {"lora": "/l.gguf"}, ("m",)),
+}
+
+
+@pytest.mark.parametrize(("backend", "extra_args", "names"), ADAPTERS.values(), ids=ADAPTERS.keys())
+def test_adapters_are_served_by_their_names(
+    backend: str, extra_args: dict[str, object], names: tuple[str, ...]
+) -> None:
+    fields = {"name": "a", "model_path": "/m", "served_model_name": "m", "backend": backend}
+    recipe = Recipe.model_validate(fields | {"extra_args": extra_args})
+    runtime = Runtime("test", ("/v/bin/engine",))
+    resolved = resolve_purely(recipe, "/r/a.yaml", runtime, HostSettings(), Installation(("/h",)))
+    assert served_names(recipe, resolved.words) == names
+
+
+def test_a_further_name_of_an_adapter_is_written_as_the_adapter() -> None:
+    found = routes([target("a", "base", "sql")], {"queries": "sql", "fast": "a"}).by_name
+    assert {name: found[name].written_as for name in ("queries", "fast", "sql")} == {
+        "queries": "sql", "fast": "base", "sql": None,
+    }  # fmt: skip
+
+
+def test_what_the_sites_file_includes_counts_and_is_trusted_as_little(tmp_path: Path) -> None:
+    inner, outer = tmp_path / "inner.conf", tmp_path / "outer.conf"
+    inner.write_text(f"# include {tmp_path}/none;\nlimit_rate 5;\n")
+    outer.write_text(f"allow all;\nlocation /x {{ include {tmp_path}/in*.conf; }}\n")
+    read: list[Path] = []
+
+    def content(path: Path) -> bytes:
+        read.append(path)
+        return path.read_bytes()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(include, "_HIDDEN", ())
+        assert include.included(str(outer), content) == outer.read_bytes() + inner.read_bytes()
+        assert read == [outer, inner]
+        outer.write_text("allow all;\ninclude more.conf;\n")
+        with pytest.raises(UsageError, match=r"line 2 of .*`more.conf`, which is no absolute path"):
+            include.included(str(outer), content)
+
+
+def test_a_gateway_of_the_system_is_none_of_a_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
+    user = Place(user=True)
+    assert compile.compiled(user, GatewaySettings(), []) == (None, ())
+    (tmp_path / "recipectl").mkdir()
+    (tmp_path / "recipectl/host.yaml").write_text("gateway: {}\n")
+    gateway, (problem,) = compile.compiled(user, GatewaySettings(), [])
+    assert (gateway, "needs the system's service manager" in problem.sentence) == (None, True)
 
 
 def test_a_name_that_two_engines_serve_leads_nowhere_unless_the_host_file_decides() -> None:

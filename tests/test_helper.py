@@ -249,6 +249,12 @@ def test_each_engine_at_an_address_is_looked_at_by_itself(
     assert metrics[1].stuck(metrics[0]) == stuck
 
 
+@pytest.mark.parametrize(("steps", "is_stuck"), [("987654", True), ("1.23457e+06", False)])
+def test_a_counter_that_llama_cpp_has_rounded_does_not_tell_of_a_hang(steps: str, is_stuck: bool) -> None:
+    metrics = watch.metrics_of(f"llamacpp:n_decode_total {steps}\nllamacpp:requests_processing 1\n".encode())
+    assert bool(metrics.stuck(metrics)) == is_stuck
+
+
 def test_of_several_keys_of_llama_cpp_one_is_sent() -> None:
     assert gateway_keys.engine_key(b'LLAMA_API_KEY="k1,k2"\n') == "k1"
     assert gateway_keys.engine_key(b"VLLM_API_KEY=k1,k2\n") == "k1,k2"

@@ -26,7 +26,7 @@ HOUSE = {
                  "service_settings", "helper_commands", "companions", "lint", "lifetimes", "unit_text", "units", "secret_files", "model_config", "preflight", "pipeline", "cache"),
     "converge": ("values", "differences", "copies", "situation", "plan", "records", "holds", "survey", "apply"),
     "fleet": ("inventory", "between", "check", "remote", "versions"),
-    "gateway": ("routes", "configuration", "engine_keys", "host", "certificate", "compile", "converge"),
+    "gateway": ("routes", "configuration", "engine_keys", "host", "include", "certificate", "compile", "converge"),
     "audit": ("edits", "drift", "versions", "equipment", "checks"),
     "venvs": ("request", "uv", "verify", "verified", "create", "inventory"),
     "upgrades": ("target", "edits", "steps", "questions", "progress", "prepare", "back", "run"),

@@ -56,16 +56,21 @@ class Place:
     @property
     def bases(self) -> tuple[Path, ...]:
         """The folders of recipectl's configuration; the first that has a name wins."""
-        own = (self._user_config / "recipectl", Path(self.runtime_folder, "recipectl")) if self.user else ()
-        return (*own, *_SYSTEM_BASES)
+        return (*self.own_bases, *_SYSTEM_BASES) if self.user else _SYSTEM_BASES
+
+    @property
+    def own_bases(self) -> tuple[Path, ...]:
+        """The folders that are this place's alone: a user's, or the system's."""
+        if not self.user:
+            return _SYSTEM_BASES
+        return (self._user_config / "recipectl", Path(self.runtime_folder, "recipectl"))
 
     @property
     def recipe_folders(self) -> tuple[Path, ...]:
         """The folders of recipes; the first that has a name wins."""
         self.require_local()
         # The system's recipes belong to the system manager; a user has their own.
-        bases = self.bases[:2] if self.user else self.bases
-        return tuple(base / "recipes" for base in bases)
+        return tuple(base / "recipes" for base in self.own_bases)
 
     @property
     def owners(self) -> frozenset[int] | None:

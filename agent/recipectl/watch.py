@@ -33,6 +33,8 @@ _REQUESTS = re.compile(
 _PROGRESS = re.compile(
     rb"^(?:vllm|sglang|llamacpp):\w*(?:token|decode|step|kv_cache|gpu_cache|prefix_cache)[^\n]*", re.M
 )
+# llama.cpp prints six digits (std::ostream's default): a larger counter is the same text for many steps.
+_ROUNDED = re.compile(rb"^llamacpp:[^\n]*[ \t][0-9.]+e\+[0-9]+$")
 # Several engines may answer at one address: vLLM's and SGLang's data parallelism.
 _ENGINE = re.compile(rb"[{,](?:engine|dp_rank)=\"([^\"\n]*)\"")
 
@@ -51,11 +53,16 @@ class Metrics(NamedTuple):
     progress: dict[bytes, list[bytes]]
 
     def stuck(self, before: "Metrics") -> set[bytes]:
-        """The engines with requests that have not moved since `before`."""
+        """The engines with requests that have not moved since `before`.
+
+        Rounded counters do not tell. llama.cpp answers /metrics between two steps: one that hangs does not.
+        """
         return {
             engine
             for engine, count in self.requests.items()
-            if count and self.progress.get(engine) == before.progress.get(engine)
+            if count
+            and self.progress.get(engine) == before.progress.get(engine)
+            and not any(map(_ROUNDED.match, self.progress.get(engine, ())))
         }
 
 

@@ -514,6 +514,64 @@ def test_nobody_else_gets_what_is_meant_for_a_model_that_loads_or_whose_socket_i
     assert ask("gamma")[0] == 200
 
 
+def test_a_model_that_moves_gets_nothing_at_its_old_port_where_the_gateway_cannot_follow() -> None:
+    subprocess.run(["cp", "-a", f"{ROOT}/.build/haproxy/usr/.", "/usr"], check=True)
+    subprocess.run(["ldconfig"], check=True)
+    kinds = {
+        "alpha": {"autostart": True},
+        "beta": {"on_demand": {}},
+        "gamma": {"queue": True, "autostart": True},
+    }
+
+    def apply(first_port: int, include: str) -> subprocess.CompletedProcess[str]:
+        private(Path("/etc/recipectl/site.conf"), include)
+        Path("/etc/recipectl/site.conf").chmod(0o644)
+        for port, (name, fields) in enumerate(kinds.items(), start=first_port):
+            recipe(name, port=port, **fields)
+        applied = recipectl("apply")
+        assert recipectl("wait", "alpha", "gamma").returncode == 0
+        return applied
+
+    host_file(include="/etc/recipectl/site.conf")
+    assert apply(18201, "").returncode == 0
+    assert [ask(name)[0] for name in kinds] == [200, 200, 200]
+    applied = apply(18211, "nonsense;\n")
+    assert applied.returncode == 2
+    for name, port in (("alpha", 18201), ("beta", 18202), ("gamma", 18203)):
+        assert (
+            f"`{name}` moves from http://127.0.0.1:{port}, where the gateway in force leads" in applied.stderr
+        )
+        with socket.create_server(("127.0.0.1", port)) as stranger:
+            stranger.settimeout(0.5)
+            for path in ("/v1/chat/completions", f"/{name}/v1/chat/completions"):
+                status, answer = ask(name, path)
+                assert (status, answer["error"]["code"]) == (503, "model_unreachable")  # type: ignore[index]
+            with pytest.raises(TimeoutError):
+                stranger.accept()
+    assert models() == dict.fromkeys(kinds, "down")
+    assert apply(18211, "").returncode == 0
+    assert [ask(name)[0] for name in kinds] == [200, 200, 200]
+
+
+def test_localhost_is_the_address_where_the_engine_listens() -> None:
+    """llama.cpp listens at the first one of /etc/hosts, on Debian ::1."""
+    hosts = Path("/etc/hosts")
+    before = hosts.read_text()
+    hosts.write_text("127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n")
+    try:
+        host_file()
+        server = next(
+            (ROOT / ".build/llama-server").glob("lib/python3*/site-packages/skulk*/bin/llama-server")
+        )
+        recipe("alpha", port=18201, host="localhost", binary=str(server))
+        recipe("beta", port=18202, host="localhost", on_demand={})
+        assert recipectl("apply").returncode == 0
+        assert recipectl("start", "alpha").returncode == 0
+        assert (ask("alpha")[0], ask("beta")[0]) == (200, 200)
+    finally:
+        hosts.write_text(before)
+
+
 ECHO = """
 import json, sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer

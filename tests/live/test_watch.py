@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import json
 import socket
+import subprocess
 import threading
 import time
 import urllib.request
@@ -151,6 +152,20 @@ http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--por
     recipectl("start", "hangs")
     until("hangs", "NRestarts", "1", timeout_sec=300)
     assert "does not complete one token (2 of 2)" in watching()
+
+
+def test_an_on_demand_model_that_hangs_stays_down_with_its_socket_where_the_action_is_stop() -> None:
+    pid = serve(on_demand={"idle": "10min"}, watch={"action": "stop"}, extra_args={"metrics": True})
+    subprocess.run(["kill", "-STOP", str(pid)], check=True)
+    threads = in_background(1, 8)
+    until("hangs", "ActiveState", "failed", timeout_sec=60)
+    for thread in threads:
+        thread.join()
+    assert systemctl("is-active", "model-hangs.socket") == "inactive"
+    with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.1", PORT)):
+        pass
+    assert recipectl("start", "hangs").returncode == 0
+    assert systemctl("is-active", "model-hangs.socket") == "active"
 
 
 def test_a_server_that_refuses_completions_does_not_hang() -> None:

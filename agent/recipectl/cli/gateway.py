@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -86,20 +86,22 @@ def plan_change(
     if result.gateway is None:
         actions = converge.removal(current, state)
         return Change(actions, finish=partial(converge.finish, actions, None, state))
+    applied = [model for model in models if restart or not must_skip(model, current)]
     targets = gateway_targets(
         result.models,
         current.installed,
-        applied={model.name for model in models if restart or not must_skip(model, current)},
+        applied={model.name for model in applied},
         gone={current.installed[unit].recipe for unit in removed_units(current, restart=restart)},
     )
     gateway, problems = compiled(place, result.gateway, targets, test=True)
+    cut_off = (*_cut_off(applied, current),) if GATEWAY in current.installed else ()
     if gateway is None:
-        return Change(problems=problems)
+        return Change(problems=(*problems, *cut_off))
     due = converge.restart_that_is_due(gateway, current, state)
     left = (due,) if due and not restart else ()
     if left and converge.reason_to_restart(gateway, current, state):
         # nginx would ask for keys that it was never given, for example.
-        return Change(problems=problems, left=left)
+        return Change(problems=(*problems, *cut_off), left=left)
     actions = converge.gateway_actions(gateway, current, state, due=None if left else due)
     return Change(
         actions,
@@ -110,6 +112,16 @@ def plan_change(
         put_files_back=partial(converge.put_files_back, state),
         finish=partial(converge.finish, actions, gateway, state),
     )
+
+
+def _cut_off(models: Sequence[CompiledModel], current: Survey) -> Iterator[Problem]:
+    """Warnings for models that move where the gateway in force does not lead."""
+    for model in models:
+        unit = current.installed.get(model.unit_names.service)
+        if unit and unit.endpoint and model.url != unit.endpoint:
+            fault = f"`{model.name}` moves from {unit.endpoint}, where the gateway in force leads"
+            sentence = f"{fault}: it refuses requests for `{model.name}` until an apply can change it"
+            yield on_host("relation", sentence, file=model.file, severity="warning")
 
 
 def refresh(place: Place, manager: Manager) -> int:

@@ -177,7 +177,9 @@ def watch_values(
     ask, key = question(watch, resolved), secrets.api_key(recipe)
     command = helper.watch(resolved, watch, ask, key.name if key else None, names.service)
     manager = "--user " if installation.user else ""
-    stop = f"/usr/bin/systemctl {manager}--quiet stop --no-block {names.service}"
+    # A request would start it again through its socket.
+    stopped = " ".join([*([names.socket] if recipe.on_demand else []), names.service])
+    stop = f"/usr/bin/systemctl {manager}--quiet stop --no-block {stopped}"
     own = [*sandbox.helper_lines(), *([_ASKS_KERNEL] if ask == "progress" else [])]
     asks: Values = {
         "watch": command, "slices": _slices(recipe), "secrets": [key.setting] if key else [],

@@ -99,7 +99,8 @@ def render(
         listener = names.listener(on_demand=bool(recipe.on_demand), queued=bool(recipe.queue))
         own = sandbox.MARKER
         template = "model-reachable.service.j2"
-        units.append(write.unit(names.reachable, template, listener=listener, sandbox=own))
+        address = quoting.word(f"RECIPECTL_ADDRESS={resolved.client_endpoint.url}/")
+        units.append(write.unit(names.reachable, template, listener=listener, sandbox=own, address=address))
     if recipe.watch:
         watching, killing = companions.watch_values(recipe, recipe.watch, resolved, installation, helper)
         units.append(write.unit(names.watch, "model-watch.service.j2", **watching))

@@ -15,6 +15,14 @@ def _infers_nothing(_field: str, _model: str) -> str | None:
     return None
 
 
+class Adapters(NamedTuple):
+    """How the LoRA adapters of an engine are named: `NAME=PATH`, or JSON with the name under a key."""
+
+    flag: str
+    name_key: str
+    with_base: bool = False  # clients write `BASE:NAME`
+
+
 class Engine(NamedTuple):
     """The facts about one engine that no option table has."""
 
@@ -51,6 +59,7 @@ class Engine(NamedTuple):
     list_repeats_flag: bool = False  # a list whose option is unknown repeats its flag, instead of JSON
     dotted_options: bool = False  # `--compilation-config.mode` is a part of a JSON option
     is_binary: bool = False  # `binary:` names it, and its options come from --help
+    adapters: Adapters | None = None
     drain_flag: str | None = None  # how long it may finish its requests after SIGTERM, in seconds
     infer_parser: Callable[[str, str], str | None] = _infers_nothing  # (field, model) -> parser, for `auto`
 

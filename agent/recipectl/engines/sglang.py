@@ -1,6 +1,6 @@
 """SGLang: `python -m sglang.launch_server --model-path MODEL`; it takes no underscores in flags."""
 
-from recipectl.engines.engine import Engine
+from recipectl.engines.engine import Adapters, Engine
 from recipectl.engines.parallel import Parallel, check_divisible
 from recipectl.recipe.parts import Nodes
 
@@ -43,4 +43,6 @@ ENGINE = Engine(
     address_variable="SGLANG_HOST_IP",
     rendezvous_port=_PORT,
     metrics_flag="--enable-metrics",
+    # LoRAPathAction in sglang/srt/arg_groups, _parse_model_parameter in its serving_base.py
+    adapters=Adapters("--lora-paths", "lora_name", with_base=True),
 )  # fmt: skip

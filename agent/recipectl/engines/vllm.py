@@ -2,7 +2,7 @@
 
 import re
 
-from recipectl.engines.engine import Engine
+from recipectl.engines.engine import Adapters, Engine
 from recipectl.engines.parallel import Parallel, check_divisible
 from recipectl.errors import UsageError
 from recipectl.recipe.parts import Nodes
@@ -107,6 +107,7 @@ ENGINE = Engine(
     rendezvous_port=_PORT,
     key_variables=("VLLM_API_KEY",),
     metrics_flag="",
+    adapters=Adapters("--lora-modules", "name"),  # LoRAParserAction in vllm/entrypoints
     no_metrics_flag="--disable-log-stats",
     short_lengths=True,
     module_ignores_headless=True,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +15,7 @@ from recipectl.compiler.model import CompiledModel, GatewaySettings
 from recipectl.compiler.problems import ProblemCollector
 from recipectl.compiler.relations import same_address
 from recipectl.errors import Problem, RecipectlError, UsageError, on_host
-from recipectl.gateway import certificate, engine_keys, host
+from recipectl.gateway import certificate, engine_keys, host, include
 from recipectl.gateway.configuration import FOLDER, Gateway, render
 from recipectl.gateway.routes import Routes, Target, routes, target_of
 from recipectl.machine import sockets
@@ -49,7 +51,7 @@ def targets(
     for model in models:
         units = {unit.name: InstalledUnit(unit.name, unit.text) for unit in model.units}
         services[model.name] = service = units[model.unit_names.service]
-        if model.name in applied and (target := target_of(service, units)):
+        if model.name in applied and (target := _target(service, units)):
             yield target
     for unit in installed.values():
         names = UnitNames(unit.recipe)
@@ -58,14 +60,29 @@ def targets(
         now = services.get(unit.recipe)
         # The unit of an earlier release does not say its names and its key.
         lacks_names = now is not None and not unit.served and now.endpoint == unit.endpoint
-        if target := target_of(now if now and lacks_names else unit, installed):
+        if target := _target(now if now and lacks_names else unit, installed):
             yield target
+
+
+def _target(unit: InstalledUnit, units: Collection[str]) -> Target | None:
+    """The target of a model. vLLM listens at IPv4's `localhost`, as systemd's sockets of ours do.
+
+    llama.cpp listens at the first address that getaddrinfo(3) gives (cpp-httplib's create_socket).
+    """
+    target = target_of(unit, units)
+    if target and unit.backend == "llamacpp" and unit.listen == unit.endpoint_address:
+        with suppress(OSError):
+            first = str(socket.getaddrinfo("localhost", None, type=socket.SOCK_STREAM)[0][4][0])
+            return target._replace(localhost=f"[{first}]" if ":" in first else first)
+    return target
 
 
 def compiled(
     place: Place, settings: GatewaySettings, targets: Iterable[Target], *, test: bool = False
 ) -> CompiledGateway:
     """The gateway of some targets; with `test` nginx reads it, which root alone can ask for."""
+    if place.user and load_host_settings(search.host_files(place.own_bases))[0].gateway is None:
+        return CompiledGateway(None, ())  # it is the system's
     files = search.host_files(place.bases)
     source = str(files[0]) if files else "the host file"
     content = content_for(place.owners)
@@ -83,7 +100,7 @@ def compiled(
     try:
         _require_own_port(settings, targets)
         nginx = host.find_nginx()
-        included = host.included(settings.include, content)
+        included = include.included(settings.include, content)
         gateway = render(settings, all_routes, nginx, source, current_installation(place), included)
         host.require_readable(Path(FOLDER))
         if test and os.geteuid() == 0:

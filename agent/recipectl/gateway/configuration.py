@@ -126,7 +126,8 @@ def data_files(routes: Routes) -> dict[str, str]:
     names = {
         f":{route.name}": {
             "recipe": route.target.recipe,
-            "to": route.address.replace("localhost", "127.0.0.1"),
+            "to": route.address,
+            "listens_at": f"RECIPECTL_ADDRESS={route.target.url}/",
             "written_as": route.written_as or "",
             "on_demand": route.target.on_demand,
             "shown_by": route.target.shown_by,

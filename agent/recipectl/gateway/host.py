@@ -35,8 +35,6 @@ _MODULE = "ngx_http_js_module.so"
 _LONGEST_RELOAD_SEC = 30
 _LOOK_SEC = 1
 _WORKER = "nginx: worker process"
-# PrivateTmp= and ProtectHome= of its unit.
-_HIDDEN = ("/home/", "/root/", "/run/user/", "/tmp/", "/var/tmp/")  # noqa: S108  (compared)
 _UNUSED_ID = 65533  # Debian gives it to nobody
 _LOW_PORT = ("--inh-caps=-all,+net_bind_service", "--ambient-caps=-all,+net_bind_service")
 
@@ -200,7 +198,7 @@ def _certificate(settings: GatewaySettings) -> dict[str, bytes]:
     for name in ("certificate", "key"):
         if not (path := getattr(settings, name)):
             continue
-        with _reading(path, "tls", name):
+        with reading(path, "tls", name):
             contents[name] = read_bounded(path)
             is_open = name == "key" and Path(path).stat().st_mode & 0o007
         if name == "key" and b"ENCRYPTED" in contents[name]:
@@ -224,7 +222,7 @@ def require_readable(folder: Path) -> None:
 
 def _keys(path: str, content: Callable[[Path], bytes]) -> dict[str, str]:
     try:
-        with _reading(path, "keys"):
+        with reading(path, "keys"):
             if path.endswith(".cred"):
                 return _sealed_keys(path)
             if Path(path).stat().st_mode & 0o077:
@@ -247,22 +245,8 @@ def _sealed_keys(path: str) -> dict[str, str]:
     return gateway_keys.parse(content)
 
 
-def included(path: str | None, content: Callable[[Path], bytes]) -> bytes:
-    """The content of the site's own file; UsageError when it cannot be read, or others can change it."""
-    if path is None:
-        return b""
-    hidden = (*_HIDDEN, *(f"{os.path.realpath(folder)}/" for folder in _HIDDEN))
-    if path.startswith(hidden) or os.path.realpath(path).startswith(hidden):
-        fault = f"{path} is in a folder that the gateway's sandbox does not have"
-        raise UsageError(
-            f"{fault}; move it, for example to /etc/recipectl", "gateway", "include", kind="file"
-        )
-    with _reading(path, "include"):
-        return content(Path(path))
-
-
 @contextmanager
-def _reading(path: str, *key: str) -> Iterator[None]:
+def reading(path: str, *key: str) -> Iterator[None]:
     """Read a file that `gateway:` names; UsageError where it is none, or cannot be read."""
     remedies = {errno.EPERM: "let root alone own and change it", errno.EACCES: "run this as root"}
     try:

@@ -14,12 +14,13 @@ class Target(NamedTuple):
     """A model that the gateway can reach, by its address for clients."""
 
     recipe: str
-    url: str
+    url: str  # as its unit has it
     names: tuple[str, ...]  # what the engine itself answers to, its own name first
     on_demand: bool
     key_file: str | None = None  # of the engine's own API
     host: str = ""  # where it listens; empty for every address
     engine: tuple[str, int] | None = None  # where the engine itself listens, behind a socket
+    localhost: str = "127.0.0.1"  # what `localhost` means to what listens there
     shown_by: str = ""  # the unit that is up while requests may go there; empty if they always may
 
 
@@ -33,7 +34,8 @@ class Route(NamedTuple):
     @property
     def address(self) -> str:
         """address:port, with brackets around IPv6."""
-        return urlsplit(self.target.url).netloc
+        url = urlsplit(self.target.url)
+        return f"{self.target.localhost}:{url.port}" if url.hostname == "localhost" else url.netloc
 
 
 class Routes(NamedTuple):
@@ -96,15 +98,20 @@ def routes(targets: Iterable[Target], names: Mapping[str, str]) -> Routes:
         )
         fault = f"`{recipe_or_name}` is no model of this gateway"
         errors.append(UsageError(f"{fault}; {hint}", "gateway", "names", name))
-    target_by_name |= {
-        name: target_by_name[other] for name, other in names.items() if other in target_by_name
+    others = {name: other for name, other in names.items() if other in target_by_name}
+    target_by_name |= {name: target_by_name[other] for name, other in others.items()}
+    by_name = {
+        name: Route(name, target, _written_as(name, others.get(name, name), target.names))
+        for name, target in sorted(target_by_name.items())
     }
-    by_name = {name: _route(name, target) for name, target in sorted(target_by_name.items())}
     return Routes(by_name, ambiguous, tuple(errors))
 
 
-def _route(name: str, target: Target) -> Route:
-    return Route(name, target, None if name in target.names else target.names[0])
+def _written_as(name: str, other: str, served: tuple[str, ...]) -> str | None:
+    """What an engine gets for a name that stands for `other`: None for the name itself."""
+    if name in served:
+        return None
+    return other if other in served else served[0]
 
 
 def _is_address(target: Target) -> bool:
