@@ -100,3 +100,116 @@ def test_a_text_that_is_not_utf_8_is_named_once(tmp_path: Path) -> None:
 def test_a_guard_that_fails_is_no_other_end(guard: str) -> None:
     draft = from_command.draft_from_command(shell.commands(f"{guard}\nvllm serve /m")[-1])
     assert not any("may end there" in text for text in draft.not_carried_over)
+
+
+def sentences(said: str) -> list[str]:
+    return [line.partition(": not carried over: ")[2] or line for line in said.splitlines()]
+
+
+COMPOSE = """services:
+  v:
+    image: vllm/vllm-openai
+    restart: always
+    ports: ["8000:8000"]
+    gpus: all
+    command: --model /models/q
+    env_file: ${ENVDIR}/vllm.env
+    environment: [VLLM_LOGGING_LEVEL]
+    networks: [front, back, default]
+    pull_policy: always
+    logging: {driver: syslog}
+    volumes:
+      - {type: bind, source: "${MODEL_DIR}", target: /models}
+      - {type: bind, source: plugins, target: /models/plugins}
+"""
+
+
+def test_variables_networks_and_what_a_compose_file_says_of_updates_and_logs(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("VLLM_LOGGING_LEVEL=DEBUG\n")
+    status, recipe, said = imported(COMPOSE, tmp_path, "a.yaml", "compose")
+    assert (status, 'model_path: "${MODEL_DIR}/q"' in recipe, "VLLM_LOGGING_LEVEL: DEBUG" in recipe) == (
+        0,
+        True,
+        True,
+    )
+    assert sentences(said)[:-1] == [
+        "line 8: the variables in ${ENVDIR}/vllm.env; set them in `env_vars:` or `secrets:`",
+        "line 11: the updates of its image (`always`); see `recipectl upgrade`",
+        "line 12: `logging:` of the service",
+        "line 10: the network `front`, in which others reached the engine by its name",
+        "line 10: the network `back`, in which others reached the engine by its name",
+        f"line 15: `{tmp_path}/plugins` at /models/plugins, which nothing in the recipe names",
+    ]
+
+
+REFUSED_SERVICES = {
+    "a word of its command": ("command:\n      - --model\n      - a/b\n      - extra", "line 7: the service `v`: `extra` belongs"),
+    "a placeholder": ("command: --model <MODEL>\n    ports: ['8000:8000']", "line 4: the service `v`: fill in `<MODEL>`"),
+    "a key that is a number": ("command: --model a/b\n    8000: 8000", "the service `v`: the key `8000` is no text"),
+    "a variable that is a number": ("command: --model a/b\n    environment: {1: }", "line 5: the variable `1` of the caller"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "sentence"), REFUSED_SERVICES.values(), ids=REFUSED_SERVICES.keys())
+def test_what_is_wrong_with_a_service_is_told_where_it_stands(
+    tmp_path: Path, text: str, sentence: str
+) -> None:
+    service = f"services:\n  v:\n    image: vllm/vllm-openai\n    {text}\n"
+    assert sentence in imported(service, tmp_path, "a.yaml", "compose")[2]
+
+
+def test_keys_that_vllm_studio_did_not_pass_or_that_are_there_twice_are_named(tmp_path: Path) -> None:
+    extra_args = '{"swap-space": 4, "swap_space": 5, "hip_visible_devices": "1", "engine_args": {"a": 1}}'
+    text = f"""[{{"id": "x", "model_path": "/m", "user": "bob", "tp": 2, "tensor_parallel_size": 4,
+      "engine_args": {{"seed": 1}}, "extra_args": {extra_args}}},
+      {{"id": "y", "model_path": "/m", "port": [8000]}}, {{"id": "z", "model_path": "/m"}}]"""
+    status, recipes, said = imported(text, tmp_path, "a.json", "vllm-studio")
+    assert (status, recipes.count("backend: vllm"), "its `port` is a list or a mapping" in said) == (
+        2,
+        2,
+        True,
+    )
+    assert "gpus: [1]\n# VLLM Studio had `hip_visible_devices`.\naccelerator: rocm" in recipes
+    for sentence in (
+        "`user:`, a key that VLLM Studio did not pass", "`engine_args:`, a key that VLLM Studio did not pass",
+        "`tp:`, which `tensor_parallel_size:` overrode", "`swap-space: 4`, which `swap_space` overrode",
+        '`engine_args: {"a": 1}`, which it did not pass',
+    ):  # fmt: skip
+        assert sentence in said
+
+
+def test_the_words_of_a_unit_are_those_of_systemd(tmp_path: Path) -> None:
+    r"""replace_env_argv() and extract_first_word() in its source: `$NAME` keeps what a backslash is before."""
+    text = r"""[Service]
+Environment="WORDS=--seed 1\\.5"
+ExecStart=/v/bin/vllm serve m --served-model-name a ";" b $HOME/x $WORDS ; /bin/true 'x y'
+"""
+    _, recipe, said = imported(text, tmp_path, "a.service", "unit")
+    assert "served-model-name: [a, ;, b]" in recipe
+    assert "seed: 1.5" in recipe
+    assert "line 3: `; /bin/true x y`, a second command of ExecStart=" in said
+    assert "line 3: `$HOME/x`, which systemd takes for a variable of that name, and drops" in said
+
+
+def test_a_file_of_variables_that_is_not_here_may_set_all_that_podman_gets(tmp_path: Path) -> None:
+    text = """[Container]
+Image=docker.io/vllm/vllm-openai:latest
+AddDevice=nvidia.com/gpu=${GPU}
+PublishPort=${PORT}:8000
+Volume=${MODELS}:/models
+Network=a.network
+Network=b.network
+Exec=--model /models/q
+[Service]
+Environment=PORT=8009 GPU=1 MODELS=/srv/small
+EnvironmentFile=/etc/no-such-file.env
+"""
+    _, recipe, said = imported(text, tmp_path, "a.container", "quadlet")
+    assert ('model_path: "${MODELS}/q"' in recipe, "port: ${PORT}" in recipe, '"${GPU}"' in recipe) == (
+        True,
+    ) * 3
+    assert "line 11: `MODELS` is `/srv/small`, if that file does not set it" in said
+    assert ("line 6: the network `a.network`" in said, "line 7: the network `b.network`" in said) == (
+        True,
+        True,
+    )

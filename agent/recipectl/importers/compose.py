@@ -1,7 +1,6 @@
 """The services of a Compose file: what `docker run` would be given for them."""
 
 import contextlib
-import os
 import re
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -13,13 +12,14 @@ from recipectl.engines.registry import ENGINES
 from recipectl.errors import RecipectlError, UsageError
 from recipectl.importers import go_yaml
 from recipectl.importers.command import Command, NoEngineError, script_in
-from recipectl.importers.compose_deploy import add_resources, gpus_of, set_restart
+from recipectl.importers.compose_deploy import add_resources, set_restart
+from recipectl.importers.compose_forms import texts
 from recipectl.importers.compose_mounts import Sources, mounts_of_files, sources
 from recipectl.importers.compose_variables import dotenv, interpolated
-from recipectl.importers.compose_words import scalar, split
+from recipectl.importers.compose_words import split
 from recipectl.importers.container_options import Container
 from recipectl.importers.containers import engine_command
-from recipectl.importers.draft import STAYS_DOWN, Draft, host_variable
+from recipectl.importers.draft import STAYS_DOWN, Draft
 from recipectl.importers.from_command import draft_from_command, model_name
 from recipectl.importers.lines import at, errors_at, node_of, place_of, placed
 from recipectl.importers.mounts import Mounts
@@ -37,15 +37,17 @@ _COMPOSE_OPTIONS = {
     "pids_limit": "--pids-limit", "oom_score_adj": "--oom-score-adj", "ulimits": "--ulimit",
     "gpus": "--gpus", "group_add": "--group-add", "stop_signal": "--stop-signal",
     "security_opt": "--security-opt", "user": "--user", "working_dir": "--workdir", "runtime": "--runtime",
+    "pull_policy": "--pull",
 }  # fmt: skip
 # What only matters to a container, or to the tool that makes it.
 _COMPOSE_QUIET = frozenset(
     """
-    image command entrypoint deploy container_name hostname domainname annotations logging pull_policy
+    image command entrypoint deploy container_name hostname domainname annotations
     tty stdin_open ipc shm_size platform profiles expose develop read_only tmpfs init isolation
     """.split()  # noqa: SIM905  (a list one can read)
 )
 _SOURCES = {"build": ": what it installs and sets", "extends": f", and what it inherits; {_WHOLE}"}
+_OWN_LOGS = (None, "json-file", "local", "journald", "none")
 _EMPTY: tuple[Any, ...] = (None, "", [], {}, "false")
 
 
@@ -85,11 +87,21 @@ def compose_drafts(text: str, source: str) -> tuple[list[Draft], list[str]]:
             places.append(place_of(root, "services", str(name)))
         except UsageError as error:
             fault = "runs no engine" if isinstance(error, NoEngineError) else str(error)
-            place = place_of(root, "services", str(name), *map(str, error.key or ["image"]))
+            place = _place_of_fault(error, root, str(name))
             left_out.append(f"{place}: the service `{name}`: {fault}")
     movable = {model_name(str(name)) for name, service in services.items() if _is_unpublished(service)}
     _give_own_ports(drafts, places, movable)
     return drafts, left_out
+
+
+def _place_of_fault(error: UsageError, root: Any, name: str) -> str:
+    """The place of what is wrong with a service: a key, a word of its command, or its image."""
+    if error.key or isinstance(error, NoEngineError):
+        return place_of(root, "services", name, *map(str, error.key or ["image"]))
+    node = node_of(root, "services", name, "command")
+    words = node.value if isinstance(node, yaml.SequenceNode) else []
+    word = next((word for word in words if f"`{word.value}`" in str(error)), node)
+    return place_of(word) if word is not None else place_of(root, "services", name, "image")
 
 
 def _is_unpublished(service: Any) -> bool:
@@ -121,11 +133,13 @@ def _service_draft(
     if not is_built and (not isinstance(service, dict) or not isinstance(service.get("image"), str)):
         has_base = isinstance(service, dict) and "extends" in service
         remedy = _WHOLE if has_base else "give it one"
-        raise UsageError(f"it has no `image:` here; {remedy}")
+        raise UsageError(f"it has no `image:` here; {remedy}", "image")
     lost: list[str] = []
     container = Container({}, lost, mounts=Mounts(volumes=mounted.volumes))
     written, service = service, {}
     for key, value in written.items():
+        if not isinstance(key, str):
+            raise UsageError(f"the key `{key}` is no text; remove it, or write it in quotes")
         node = node_of(root, "services", name, key)
         place = place_of(root, "services", name, key)
         if key not in _COMPOSE_OPTIONS:
@@ -198,8 +212,10 @@ def _add_option(
 ) -> None:
     """Add what `docker run` has an option for; of several files of variables the last wins."""
     lost = container.not_carried_over
-    for text in _texts(key, value, folder, lost):
+    for text in texts(key, value, folder, lost):
         content = ""
+        if key == "environment" and text in variables:  # of the caller, or of `.env`
+            text = f"{text}={variables[text]}"
         if key == "env_file" and not _is_raw(value):
             with contextlib.suppress(OSError, RecipectlError):
                 content = read_variables(text, lost)
@@ -218,6 +234,14 @@ def _is_raw(value: Any) -> bool:
     return isinstance(item, dict) and item.get("format") == "raw"
 
 
+def _is_needless(key: str, value: Any) -> bool:
+    """Whether units have it in any case: no capabilities, no watch by default, and systemd's journal."""
+    settings = value if isinstance(value, dict) else {}
+    if key == "logging":
+        return settings.get("driver") in _OWN_LOGS
+    return key == "cap_drop" or (key == "healthcheck" and bool(settings.get("disable")))
+
+
 def _add_key(container: Container, key: str, value: Any, mounted: Sources) -> None:
     """Add what another key of a service means for its container, or name it."""
     written = f"`{key}:` of the service"
@@ -233,55 +257,9 @@ def _add_key(container: Container, key: str, value: Any, mounted: Sources) -> No
                 container.add("-v", mount, written)
             else:
                 container.leave_out(f"{written}: `{name}`, which is no file of this host")
+    elif _is_needless(key, value):
+        return
     elif key in _SOURCES and value not in _EMPTY:
         container.leave_out(f"{written}{_SOURCES[key]}")
-    elif key == "cap_drop" or (key == "healthcheck" and mapping(value, key).get("disable")):
-        return  # a unit has no capabilities, and no watch by default
     elif key not in _COMPOSE_QUIET and not key.startswith("x-") and value not in _EMPTY:
         container.leave_out(written)
-
-
-def _texts(key: str, value: Any, folder: Path, lost: list[str]) -> Iterator[str]:
-    """The values of one key, each as the option of `docker run` has it."""
-    if key == "environment" and isinstance(value, dict):
-        yield from (name if text is None else f"{name}={scalar(text)}" for name, text in value.items())
-        return
-    if key == "ulimits":
-        for name, limit in mapping(value, key).items():
-            parts = (limit.get("soft", ""), limit.get("hard", "")) if isinstance(limit, dict) else (limit,)
-            yield f"{name}={':'.join(map(str, parts))}"
-        return
-    for item in value if key == "networks" and isinstance(value, dict) else sequence(value, key):
-        if isinstance(item, dict) and item.get("type") == "tmpfs":
-            continue  # a folder of the container alone
-        text = _item_text(key, item) if isinstance(item, dict) else str(item)
-        if isinstance(item, dict) and key == "volumes":
-            text = f"./{text}" if item.get("type") == "bind" and re.match("[^/~.$]", text) else text
-            if subpath := mapping(item.get("volume"), "volume").get("subpath"):
-                lost.append(f"`subpath: {subpath}` of the volume `{item.get('source')}`")
-        if key in ("volumes", "env_file"):
-            text = re.sub(r"^~(?=/)", host_variable("HOME"), text)
-            text = str(folder / text) if text.startswith(".") or key == "env_file" else text
-        is_optional = isinstance(item, dict) and not item.get("required", True)
-        if is_optional and not os.path.exists(text):  # noqa: PTH110  (no error in a closed folder)
-            lost.append(f"the variables in {text}, which is not here")
-        else:
-            yield text
-
-
-def _item_text(key: str, item: Mapping[str, Any]) -> str:
-    """A port, volume, GPU or file in its long form, as the option of `docker run` has it."""
-    match key:
-        case "ports":
-            address, published = item.get("host_ip"), item.get("published")
-            parts = [published] if address is None and published is not None else []
-            parts = parts if address is None else [address, "" if published is None else published]
-            return ":".join(map(str, (*parts, f"{item.get('target')}/{item.get('protocol', 'tcp')}")))
-        case "volumes":
-            return f"{item.get('source', '')}:{item.get('target', '')}{':ro' * bool(item.get('read_only'))}"
-        case "gpus":
-            return gpus_of(item)
-        case "devices":
-            return f"{item.get('source', '')}:{item.get('target', item.get('source', ''))}"
-        case _:
-            return str(item.get("path", ""))

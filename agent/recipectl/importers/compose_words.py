@@ -25,6 +25,8 @@ def _before_operator(text: str, key: str) -> str:
         raise UsageError(f"Compose refuses the `{operator}` of `{key}:`; write it in quotes", key)
     if operator in ("", "'", '"', "\\"):  # the end, or a quote that is open
         return text
+    if placeholder := re.match(r"<\w[\w .-]*>", text[end:]):
+        raise UsageError(f"fill in `{placeholder[0]}`", key)
     # The number of a descriptor goes with it, and in go-shellwords all that follows a digit.
     return re.sub(r"(?<!\S)[0-9]\S*\Z", "", text[:end]) if operator == ">" else text[:end]
 

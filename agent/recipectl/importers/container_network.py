@@ -4,6 +4,7 @@ import re
 from itertools import pairwise
 
 from recipectl.importers.container_options import Container
+from recipectl.importers.lines import placed
 
 # Interfaces and addresses of the network that the engine is in.
 _OF_NETWORK = re.compile("(NCCL|GLOO|TP)_SOCKET_IFNAME|(VLLM_)?HOST_IP")
@@ -23,7 +24,7 @@ _HOST_IN_JSON = re.compile(r"\"kv_ip\"\s*:\s*\"(?!localhost\b)([A-Za-z][\w-]*)\"
 
 def name_addresses(container: Container, words: list[str]) -> None:
     """Name interfaces and hosts of the container's own network: this host knows others, or none."""
-    if container.network in ("host", "none"):
+    if {"host", "none"} & {*container.networks}:
         return
     options = [
         (word.partition("=")[0] if word.startswith("-") else before, word)
@@ -41,22 +42,25 @@ def name_addresses(container: Container, words: list[str]) -> None:
             container.leave_out(fault, name)
 
 
-_PLAIN_NETWORKS = ("", "host", "bridge", "default", "private", "slirp4netns", "pasta")
+_PLAIN_NETWORKS = ("host", "bridge", "default", "private", "slirp4netns", "pasta")
 
 
 def name_network(container: Container) -> None:
     """Name who reached the engine, where that is not by a published port or the host's network."""
-    if container.network.startswith(("container:", "service:")):
-        fault = f"the engine was in the network of `{container.network.partition(':')[2]}`"
-        container.leave_out(f"{fault}; see `host:` and `port:`", "network")
-    elif container.network == "none":
-        fault = "the network `none`: nobody reached the engine, and it reached nobody"
-        container.leave_out(f"{fault}; see `host:` and `hardening:`", "network")
-    elif container.ports and container.network not in _PLAIN_NETWORKS:
-        fault = f"the network `{container.network}`, in which others reached the engine by its name"
-        container.leave_out(fault, "network")
-    elif container.network != "host" and not (
-        container.ports or container.is_in_pod or container.publishes_all
-    ):
+    faults = {}
+    for network in container.networks:
+        if network.startswith(("container:", "service:")):
+            fault = f"the engine was in the network of `{network.partition(':')[2]}`"
+            faults[network] = f"{fault}; see `host:` and `port:`"
+        elif network == "none":
+            fault = "the network `none`: nobody reached the engine, and it reached nobody"
+            faults[network] = f"{fault}; see `host:` and `hardening:`"
+        elif container.ports and network not in _PLAIN_NETWORKS:
+            faults[network] = f"the network `{network}`, in which others reached the engine by its name"
+    container.not_carried_over += [
+        placed(text, container.networks[network]) for network, text in faults.items()
+    ]
+    is_published = container.ports or container.is_in_pod or container.publishes_all
+    if not faults and "host" not in container.networks and not is_published:
         fault = "the container published no port: only its own networks reached the engine"
         container.leave_out(f"{fault}; see `host:`")

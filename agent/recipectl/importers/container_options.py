@@ -19,7 +19,7 @@ from recipectl.importers.variables import read_variables
 # Options that only matter to a container: leaving them out loses nothing.
 _CONTAINER_ONLY = frozenset(
     """
-    --name --ipc --shm-size --pull --log-driver --log-opt --isolation --cgroups --userns --sdnotify
+    --name --ipc --shm-size --log-driver --log-opt --isolation --cgroups --userns --sdnotify
     --hostname -h --network-alias --platform --cidfile --pidfile --tmpfs --security-opt
     """.split()  # noqa: SIM905  (a list one can read)
 )
@@ -49,7 +49,7 @@ class Container:
     mounts: Mounts = field(default_factory=Mounts)
     ports: dict[str, tuple[str, str]] = field(default_factory=dict)  # container port -> host address and port
     entrypoint: tuple[str, ...] | None = None
-    network: str = ""
+    networks: dict[str, str] = field(default_factory=dict)  # each with its place
     restart: str = ""
     runtime: str = ""
     service: dict[str, str] = field(default_factory=dict)
@@ -59,7 +59,7 @@ class Container:
     nodes: list[str] = field(default_factory=list)  # of `--device /dev/nvidia0`, where nothing else tells
     folder: str = ""  # in which its program starts
     place: str = ""  # of the option that is being added
-    places: dict[str, str] = field(default_factory=dict)  # variable, port or `network` -> its place
+    places: dict[str, str] = field(default_factory=dict)  # variable or port -> its place
     unread_files: list[str] = field(default_factory=list)  # files of variables that are not here
     of_caller: dict[str, str] = field(default_factory=dict)  # variable that a file names alone -> its place
     of_files: dict[str, str] = field(default_factory=dict)  # variables of files, over which those of `-e` win
@@ -155,10 +155,9 @@ class Container:
             self.has_gpus, self.environment["NVIDIA_VISIBLE_DEVICES"] = False, "none"
         elif not devices and re.fullmatch("[0-9]{1,3}", count):  # the first ones
             self.gpus += map(str, range(int(count)))
-        elif not devices and count in ("all", "-1"):
-            self.all_gpus = True
-        elif not devices:
+        elif not devices and count not in ("all", "-1"):
             self.leave_out(f"`--gpus {value}`; name the GPUs in `gpus:`")
+        self.all_gpus |= not devices and count in ("all", "-1")
 
     def _add_gpu(self, device: str) -> None:
         """Add a GPU by its number or id; CDI's names are `nvidia.com/gpu=0` and the like."""
@@ -229,9 +228,9 @@ class Container:
                 words = json.loads(value)
         self.entrypoint = tuple(map(str, words)) if isinstance(words, list) else (value,)
 
-    def set_network(self, value: str) -> None:
-        self.network = value
-        self.places["network"] = self.place
+    def set_pull(self, value: str) -> None:
+        if value in ("always", "newer", "daily", "weekly", "refresh"):
+            self.leave_out(f"the updates of its image (`{value}`); see `recipectl upgrade`")
 
     def set_runtime(self, value: str) -> None:
         self.runtime = value
@@ -273,7 +272,7 @@ class Container:
             self.leave_out(f"{shown}; see `{_KEYS.get(name, 'service')}:`" if name else shown)
 
     def leave_out(self, text: str, key: str = "") -> None:
-        """Name what the recipe lacks, at the place of a variable, a port, `network` or `folder`."""
+        """Name what the recipe lacks, at the place of a variable, a port or `folder`."""
         self.not_carried_over.append(placed(text, self.places.get(key, "")))
 
 
@@ -281,7 +280,7 @@ _LONG_NAMES = {
     "-e": "--env", "-v": "--volume", "-p": "--publish", "--net": "--network", "-w": "--workdir",
     "-l": "--label",
 }  # fmt: skip
-_HANDLERS: Mapping[str, Callable[[Container, str], None]] = {
+_HANDLERS: Mapping[str, Callable[[Container, str], object]] = {
     "--env": Container.add_variable,
     "--env-file": Container.add_environment_file,
     "--volume": Container.add_volume,
@@ -290,7 +289,8 @@ _HANDLERS: Mapping[str, Callable[[Container, str], None]] = {
     "--gpus": Container.add_gpus,
     "--device": Container.add_device,
     "--entrypoint": Container.set_entrypoint,
-    "--network": Container.set_network,
+    "--network": lambda container, value: container.networks.setdefault(value, container.place),
+    "--pull": Container.set_pull,
     "--pod": Container.set_pod,
     "--restart": Container.set_restart,
     "--secret": Container.add_secret,

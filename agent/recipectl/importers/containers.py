@@ -152,7 +152,7 @@ def _words_of_host(container: Container, image: str, words: list[str], notes: li
     has_host = any(word.partition("=")[0] == "--host" for word in words)
     # llama.cpp's server images set LLAMA_ARG_HOST; its full and light ones do not (its .devops/*.Dockerfile).
     own_image = re.search(r"/llama\.cpp(:full|:light|:|\Z)", image)
-    is_open = own_image[1] in (":", "") if own_image else container.network != "host"
+    is_open = own_image[1] in (":", "") if own_image else "host" not in container.networks
     is_open = is_open or "LLAMA_ARG_HOST" in container.environment
     if engine and engine.backend == "llamacpp" and not has_host and is_open:
         words += ["--host", container.environment.pop("LLAMA_ARG_HOST", "0.0.0.0")]  # noqa: S104
@@ -238,7 +238,7 @@ def _inside_shell(words: list[str], container: Container) -> list[str]:
 def _with_host_port(words: list[str], container: Container) -> list[str]:
     """The words with the published port and address of the host in place of the container's."""
     ports, lost = container.ports, container.not_carried_over
-    if container.network == "host":
+    if "host" in container.networks:
         lost += [
             placed(f"the published port {port}, which counts for nothing in the host's network", place)
             for port, place in ((port, container.places.get(port, "")) for port in ports)

@@ -33,11 +33,11 @@ _QUADLET_OPTIONS = {
     "PublishPort": "-p", "AddDevice": "--device", "Network": "--network", "Secret": "--secret",
     "Ulimit": "--ulimit", "Memory": "--memory", "PidsLimit": "--pids-limit", "StopSignal": "--stop-signal",
     "User": "--user", "HealthCmd": "--health-cmd", "GroupAdd": "--group-add", "WorkingDir": "--workdir",
-    "Pod": "--pod", "Label": "--label",
+    "Pod": "--pod", "Label": "--label", "Pull": "--pull",
 }  # fmt: skip
 _QUADLET_QUIET = frozenset(
     """
-    Image Exec Entrypoint PodmanArgs ContainerName HostName Annotation Pull Notify RunInit
+    Image Exec Entrypoint PodmanArgs ContainerName HostName Annotation Notify RunInit
     ShmSize LogDriver NetworkAlias Timezone Tmpfs SecurityLabelDisable NoNewPrivileges DropCapability ReadOnly
     """.split()  # noqa: SIM905  (a list one can read)
 )

@@ -30,7 +30,9 @@ from recipectl.importers.unit_text import (
     PlacedSetting,
     expanded,
     is_of_user,
+    is_variable_alone,
     placed_settings,
+    separated,
     with_own_folders,
     without_specifiers,
     words_without_specifiers,
@@ -188,9 +190,11 @@ def _variables_of_files(
             unread_files.append(pattern)
             fault = f"the variables in {pattern}, which cannot be read here and win over Environment="
             lost.append(f"{setting.place}: {fault}; set them in `env_vars:` or `secrets:`")
-            commands = [setting.value for setting in unit_settings if setting.name in ("ExecStart", "Exec")]
-            used = re.findall(r"\$\{?([A-Za-z_][A-Za-z0-9_]*)", "".join(commands[-1:]))
-            for key in used:
+            commands = [setting.value for setting in unit_settings if setting.name == "ExecStart"]
+            # Podman's command has all of them.
+            commands = commands[-1:] + [each.value for each in unit_settings if each.section == "Container"]
+            used = re.findall(r"\$\{?([A-Za-z_][A-Za-z0-9_]*)", "\n".join(commands))
+            for key in dict.fromkeys(used):
                 known = {**environment, **variables}
                 if VARIABLE_START not in known.get(key, VARIABLE_START):
                     shown = "…" if is_likely_secret(key, known[key]) else known[key]
@@ -205,7 +209,8 @@ def _command(
     """The command of one ExecStart=; UsageError when its shell runs no engine."""
     command_line = line.lstrip("-@:+!|")
     prefix = line.removesuffix(command_line)
-    words = words_without_specifiers(command_line, name, lost)
+    first, separator, others = separated(command_line)
+    words = words_without_specifiers(first, name, lost)
     if {"+", "!"} & {*prefix}:
         lost.append(f"the prefix `{prefix}` of ExecStart=, which ran it with privileges")
     if "|" in prefix:
@@ -214,11 +219,16 @@ def _command(
         lost.append("the prefix `-` of ExecStart=: systemd did not count a crash as a failure")
     if "@" in prefix:
         words = [*words[:1], *words[2:]]  # the second word is the name that the process shows
-    if ";" in words:
-        lost.append(f"`{' '.join(words[words.index(';') :])}`, a second command of ExecStart=")
-        words = words[: words.index(";")]
+    if separator:
+        shown = " ".join(words_without_specifiers(others, name, []))
+        lost.append(redacted(f"`; {shown}`, a second command of ExecStart="))
     words = [";" if word == "\\;" else word for word in words]
     if ":" not in prefix:  # systemd does not expand variables after this prefix
+        lost += [
+            f"`{redacted(word)}`, which systemd takes for a variable of that name, and drops"
+            for word in words
+            if is_variable_alone(word) and not expanded(word, environment) and word[1:] not in environment
+        ]
         words = [part for word in words for part in expanded(word, environment)]
     if script_in(words[:5]) is not None:
         return _engine_of(inline_commands(words, environment, folder), text=script_in(words[:5]) or "")

@@ -75,11 +75,21 @@ def with_own_folders(settings: list["PlacedSetting"], source: str) -> list["Plac
 
 
 def expanded(word: str, environment: Mapping[str, str]) -> list[str]:
-    """`$NAME` alone is split into words, `${NAME}` is not (systemd.service(5)); `$$` is `$`."""
-    if match := re.fullmatch(r"\$([A-Za-z_][A-Za-z0-9_]*)", word):
-        name = match[1]
-        return list(quoting.split(environment[name])) if name in environment else [host_variable(name)]
-    return [with_variables(word, environment)]
+    """`$NAME` alone is split into words, `${NAME}` is not (systemd.service(5)); `$$` is `$`.
+
+    systemd takes all that follows a `$` for one name, and drops a word whose name cannot be one.
+    """
+    if not is_variable_alone(word):
+        return [with_variables(word, environment)]
+    name = word[1:]
+    if name in environment:
+        return list(quoting.split(environment[name], unescape=False))
+    return [host_variable(name)] if re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name) else []
+
+
+def is_variable_alone(word: str) -> bool:
+    """Whether systemd replaces a whole word of a command by the words of a variable (replace_env_argv())."""
+    return word.startswith("$") and not word.startswith(("${", "$$"))
 
 
 def with_variables(text: str, environment: Mapping[str, str]) -> str:
@@ -89,6 +99,15 @@ def with_variables(text: str, environment: Mapping[str, str]) -> str:
         return "$" if match[0] == "$$" else environment.get(match[1], host_variable(match[1]))
 
     return re.sub(r"\$\$|\$\{([A-Za-z_][A-Za-z0-9_]*)\}", value, text)
+
+
+def separated(command_line: str) -> tuple[str, str, str]:
+    """The first command of ExecStart=, the `;` behind it that no quote holds, and what follows."""
+    for match in re.finditer(r"(?<=\s);(?=\s|\Z)", command_line):
+        before = command_line[: match.start()]
+        if quoting.split(f"{before} x")[-1] == "x":  # no quote is open
+            return before, ";", command_line[match.end() :]
+    return command_line, "", ""
 
 
 class PlacedSetting(NamedTuple):

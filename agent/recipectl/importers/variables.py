@@ -50,7 +50,7 @@ def keep_cache(draft: Draft, user: str, home: str | None = None) -> None:
     if home is None:
         try:
             home = pwd.getpwnam(user).pw_dir
-        except KeyError:
+        except (KeyError, ValueError):  # nobody, or no name at all
             home = ""
     if home and Path(home, ".cache/huggingface").is_dir():
         draft.set("env_vars", {**variables, "HF_HOME": f"{home}/.cache/huggingface"})

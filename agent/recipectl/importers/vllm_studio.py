@@ -15,8 +15,8 @@ from recipectl.importers.draft import Draft, unique_name
 from recipectl.importers.from_command import model_name
 from recipectl.importers.lines import keys_of, place_of
 from recipectl.importers.shapes import mapping, refuse_private
-from recipectl.importers.variables import move_secrets
-from recipectl.importers.vllm_studio_arguments import STUDIO_KEYS, keep_text, set_extra_args
+from recipectl.importers.vllm_studio_arguments import STUDIO_KEYS, STUDIO_ONLY, keep_text, set_extra_args
+from recipectl.importers.vllm_studio_environment import set_environment, set_gpus
 from recipectl.recipe.schema import ALIASES, Recipe
 
 # VLLM Studio passes these for every recipe that does not set them.
@@ -31,7 +31,8 @@ _DEFAULTS: dict[str, Any] = {
 _ABOVE_ZERO = ("max_num_seqs", "gpu_memory_utilization")
 _WITHOUT_ONE = ("tensor_parallel_size", "pipeline_parallel_size")  # 1 is not passed
 _NOT_TO_SGLANG = "Earlier releases of VLLM Studio did not pass it to SGLang."
-_GPU_KEYS = ("visible_devices", "cuda_visible_devices", "hip_visible_devices", "rocr_visible_devices")
+_OF_ENGINES = {field for engine in ENGINES.values() for field in engine.flags}
+_READ = {"backend", "model_path", "python_path", "venv_path", "env_vars", "extra_args", *INFERRED}
 
 
 def recipes(data: Any) -> list[Mapping[str, Any]]:
@@ -54,14 +55,25 @@ def draft(studio_recipe: Any, source: str, node: Any = None) -> Draft:
         raise UsageError(f"one entry, `{str(studio_recipe)[:40]}`, is no recipe; it is left out")
     refuse_private(studio_recipe)
     settings = _normalized(studio_recipe)
+    scalars = (
+        name for name, value in settings.items() if name in _OF_ENGINES and isinstance(value, dict | list)
+    )
+    if key := next(scalars, None):
+        raise UsageError(f"its `{key}` is a list or a mapping; correct it", key)
     for key in ("id", "model_path"):
         if not isinstance(settings.get(key), str) or not settings[key]:
             fault = f"its `{key}` is no text" if settings.get(key) else f"it has no `{key}`"
             raise UsageError(f"{fault}, which VLLM Studio requires; correct it", key)
     extra_args = dict(mapping(settings.get("extra_args"), "extra_args"))
-    recipe_keys = {*Recipe.model_fields, *STUDIO_KEYS, "engine_args", "extra_args"}
-    extra_args |= {key: value for key, value in settings.items() if key not in recipe_keys}
+    own = {key for key in settings if key in Recipe.model_fields or key in {*STUDIO_KEYS, *STUDIO_ONLY}}
+    extra_args |= {key: value for key, value in settings.items() if key not in own}
     result = Draft(model_name(settings["id"]), places=_places(node))
+    for key in sorted(own - {*STUDIO_KEYS, *_READ, *_OF_ENGINES}):
+        if settings[key]:
+            result.lose(
+                f"`{key}:`, a key that VLLM Studio did not pass; write it yourself if you want it", key
+            )
+    _name_second_spellings(result, studio_recipe)
     result.comments[""] = (
         f"From VLLM Studio ({source}), recipe {settings['id']}. Its default arguments are written out."
     )
@@ -75,8 +87,8 @@ def draft(studio_recipe: Any, source: str, node: Any = None) -> Draft:
     _prefer_extra_args(result, settings, extra_args, backend)
     _set_fields(result, settings, backend)
     _set_parsers(result, settings, backend)
-    _set_gpus(result, extra_args)
-    _set_environment(result, settings, extra_args)
+    set_gpus(result, extra_args)
+    set_environment(result, settings, extra_args)
     set_extra_args(result, extra_args, backend)
     return result
 
@@ -107,13 +119,26 @@ def _normalized(studio_recipe: Mapping[str, Any]) -> dict[str, Any]:
     """A recipe with the keys of ours; `env_vars` wins over its other spellings."""
     settings: dict[str, Any] = {}
     for key, value in studio_recipe.items():
-        name = key if key == "id" else ALIASES.get(key, key.replace("-", "_"))
+        name = _name(key)
         earlier = settings.get(name)
         if name == "env_vars" and isinstance(earlier, dict) and isinstance(value, dict):
             settings[name] = earlier | value if key == "env_vars" else value | earlier
         else:
             settings[name] = value
     return settings
+
+
+def _name_second_spellings(draft: Draft, studio_recipe: Mapping[str, Any]) -> None:
+    """Name keys that another spelling of the same key overrides; variables of both are kept."""
+    last = {_name(key): key for key in studio_recipe}
+    for key, value in studio_recipe.items():
+        winner = last[_name(key)]
+        if winner != key and _name(key) != "env_vars" and value != studio_recipe[winner]:
+            draft.lose(f"`{key}:`, which `{winner}:` overrode", key)
+
+
+def _name(key: str) -> str:
+    return key if key == "id" else ALIASES.get(key, key.replace("-", "_"))
 
 
 def _set_backend(draft: Draft, settings: Mapping[str, Any]) -> str:
@@ -263,37 +288,3 @@ def _set_parsers_of_vllm(draft: Draft, settings: Mapping[str, Any], model: str) 
         draft.comments["extra_args.enable-expert-parallel"] = (
             "VLLM Studio added it for MiniMax M2 on more than 4 GPUs."
         )
-
-
-def _set_gpus(draft: Draft, extra_args: dict[str, Any]) -> None:
-    for key in [key for key in extra_args if key.lower().replace("-", "_") in _GPU_KEYS]:
-        value = extra_args.pop(key)
-        if value is None or value is False:
-            continue
-        devices = [
-            str(device).strip() for device in (value if isinstance(value, list) else str(value).split(","))
-        ]
-        gpus = [int(device) if device.isdigit() else device for device in devices if device]
-        if draft.fields.get("gpus", gpus) != gpus:
-            draft.lose(f"`{key}: {value}`, a second list of GPUs; see `gpus:`", key)
-        elif gpus:
-            draft.set("gpus", gpus)
-            if value == 0 or isinstance(value, list):
-                draft.comments["gpus"] = f"VLLM Studio had `{key}: {value}`, and ignored it."
-
-
-def _set_environment(draft: Draft, settings: Mapping[str, Any], extra_args: dict[str, Any]) -> None:
-    variables: dict[str, Any] = {}
-    for key in ("env_vars", "env-vars", "envVars"):
-        variables |= mapping(extra_args.pop(key, None), f"extra_args.{key}")
-    recipe_variables = dict(mapping(settings.get("env_vars"), "env_vars"))
-    for name in sorted({*variables} & {*recipe_variables}):
-        if str(variables[name]) != str(recipe_variables[name]):
-            fault = "which overrode `env_vars`; the recipe keeps `env_vars`"
-            draft.lose(f"`{name}` of `extra_args.env_vars`, {fault}", "extra_args")
-    variables |= recipe_variables
-    texts = {name: str(value).lower() if isinstance(value, bool) else str(value)
-             for name, value in variables.items() if value is not None}  # fmt: skip
-    if texts:
-        draft.set("env_vars", texts)
-        move_secrets(draft)

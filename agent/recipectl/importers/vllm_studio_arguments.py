@@ -12,7 +12,8 @@ from recipectl.importers.shapes import word
 
 # Keys that VLLM Studio keeps for itself.
 STUDIO_KEYS = {"id", "name", "status", "tags", "description", "created_at", "updated_at"}
-_STUDIO_EXTRA_ARGS = {*STUDIO_KEYS, "engine_args", "launched_at", "running"}
+STUDIO_ONLY = {"engine_args"}  # it stood there, and no release passed it
+_STUDIO_EXTRA_ARGS = {*STUDIO_KEYS, "launched_at", "running"}
 # Keys of its own that are no flags of an engine, and what becomes of them.
 _NO_FLAGS = {
     "thinking_mode": "a setting of its chat", "vision": "a setting of its chat", "metadata": "its own notes",
@@ -22,6 +23,7 @@ _NO_FLAGS = {
     "docker_vllm_bin": "the engine now runs from this host",
     "docker_entrypoint": "the engine now runs from this host", "mlx_python": "of another engine",
     "max_thinking_tokens": "a setting of its chat",
+    "engine_args": "which it did not pass; write in `extra_args:` what you want of it",
 }  # fmt: skip
 _JSON_OPTIONS = ("speculative_config", "default_chat_template_kwargs")
 
@@ -61,6 +63,10 @@ def set_extra_args(draft: Draft, studio_extra_args: Mapping[str, Any], backend: 
         words = [word(item) for item in (value if isinstance(value, list) else [value])]
         if take_secret(draft, backend, flag_of(recipe_key), words):
             continue
+        if recipe_key in extra_args:
+            draft.lose(
+                f"`{recipe_key}: {json.dumps(extra_args[recipe_key])}`, which `{key}` overrode", recipe_key
+            )
         extra_args[recipe_key] = _with_underscores(_choice(key, value, backend))
         if comment := _difference(key, value, backend):
             draft.comments[f"extra_args.{recipe_key}"] = comment

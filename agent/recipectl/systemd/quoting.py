@@ -125,15 +125,19 @@ def _unescaped(piece: re.Match[str]) -> str:
     return _UNESCAPED.get(piece["char"], piece["char"]) if known else piece[0]
 
 
-def split(value: str) -> tuple[str, ...]:
-    """The words of a setting's value, unquoted as systemd does it (systemd.syntax(7)); `%` stays as it is."""
+def split(value: str, *, unescape: bool = True) -> tuple[str, ...]:
+    """The words of a setting's value, unquoted as systemd does it (systemd.syntax(7)); `%` stays as it is.
+
+    Without `unescape`, a backslash only keeps the next character, as in `$NAME` of a command
+    (EXTRACT_UNQUOTE without EXTRACT_CUNESCAPE in replace_env_argv()).
+    """
     words: list[str] = []
     word: str | None = None
     quote = ""
     for piece in _PIECE.finditer(value):
         text = piece[0]
         if text[0] == "\\" and len(text) > 1:
-            word = (word or "") + _unescaped(piece)
+            word = (word or "") + (_unescaped(piece) if unescape else text[1:])
         elif piece["quote"] and text == quote:
             quote = ""
         elif piece["quote"] and not quote:
