@@ -70,7 +70,8 @@ def _target(unit: InstalledUnit, units: Collection[str]) -> Target | None:
     llama.cpp listens at the first address that getaddrinfo(3) gives (cpp-httplib's create_socket).
     """
     target = target_of(unit, units)
-    if target and unit.backend == "llamacpp" and unit.listen == unit.endpoint_address:
+    listens_itself = unit.listen == unit.endpoint_address
+    if target and listens_itself and unit.backend == "llamacpp" and unit.endpoint_address[0] == "localhost":
         with suppress(OSError):
             first = str(socket.getaddrinfo("localhost", None, type=socket.SOCK_STREAM)[0][4][0])
             return target._replace(localhost=f"[{first}]" if ":" in first else first)

@@ -17,21 +17,19 @@ _INCLUDE = re.compile(rb"^[ \t]*(?:[^#\n]*[;{}])?[ \t]*include[ \t]+([^;#\n]+);"
 
 def included(path: str | None, content: Callable[[Path], bytes]) -> bytes:
     """The content of the site's own file; UsageError when it cannot be read, or others can change it."""
-    if path is None:
-        return b""
+    return b"".join(_with_what_it_includes(path, content, ())) if path else b""
+
+
+def _with_what_it_includes(
+    path: str, content: Callable[[Path], bytes], outer: tuple[str, ...]
+) -> Iterator[bytes]:
+    """The content of a file, and of those that it includes; `outer` are the files that include it."""
     hidden = (*_HIDDEN, *(f"{os.path.realpath(folder)}/" for folder in _HIDDEN))
     if path.startswith(hidden) or os.path.realpath(path).startswith(hidden):
         fault = f"{path} is in a folder that the gateway's sandbox does not have"
         raise UsageError(
             f"{fault}; move it, for example to /etc/recipectl", "gateway", "include", kind="file"
         )
-    return b"".join(_with_what_it_includes(path, content, ()))
-
-
-def _with_what_it_includes(
-    path: str, content: Callable[[Path], bytes], outer: tuple[str, ...]
-) -> Iterator[bytes]:
-    """The content of a file, and of those that it includes."""
     with reading(path, "include"):
         text = content(Path(path))
     yield text
