@@ -25,6 +25,6 @@ def model(
     defaults: dict[str, object] = {
         "name": name, "file": f"/r/{name}.yaml", "backend": "vllm", "user": None, "user_in_front": None, "digest": "0123456789ab",
         "units": units or (Unit(f"model-{name}.service", text or TEXT.format(name=name)),), "autostart": None, "on_demand": False, "queued": False, "watched": False,
-        "gpus": UNSET, "url": None, "listen": None, "requires": (), "rivals": (), "warnings": (),
+        "gpus": UNSET, "url": None, "socket_address": None, "requires": (), "rivals": (), "warnings": (),
     }  # fmt: skip
     return CompiledModel(**(defaults | fields))  # type: ignore[arg-type]

@@ -149,7 +149,7 @@ def test_an_engine_that_cannot_be_asked_is_checked_by_the_shipped_table(tmp_path
 
 
 def test_an_engine_that_hangs_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ask, "TIMEOUT_SEC", 0.5)
+    monkeypatch.setattr(ask, "PARSER_TIMEOUT_SEC", 0.5)
     _, origin, _ = ask.options_of(
         "llamacpp", server(tmp_path, "import time; time.sleep(60)"), "root", tmp_path / "cache"
     )

@@ -48,7 +48,7 @@ def resolved(
 ) -> ResolvedRecipe:
     own = {"hosts": ["gpu1", "gpu2"], "interface": "eth1"} | (nodes or {})
     recipe = Recipe.model_validate({"name": "a", "model_path": "org/m", "nodes": own} | fields)
-    recipe, member = members.place(recipe, network_of(rank))
+    recipe, member = members.with_member(recipe, network_of(rank))
     installation = Installation(("/h",), user=True)
     return resolve_purely(recipe, "/a.yaml", runtime, HostSettings(), installation, member)
 
@@ -201,7 +201,7 @@ NAMES = {
 @pytest.mark.parametrize(("names", "hosts"), NAMES.values(), ids=NAMES.keys())
 def test_a_host_finds_its_part_by_its_name(names: str, hosts: list[str]) -> None:
     recipe = Recipe.model_validate({"name": "a", "model_path": "m", "nodes": {"hosts": hosts}})
-    _, member = members.place(recipe, lambda question: names if question == "names" else "10.0.0.9")
+    _, member = members.with_member(recipe, lambda question: names if question == "names" else "10.0.0.9")
     assert member
     assert member.rank == 1
 
@@ -250,7 +250,7 @@ def test_a_host_without_a_part_is_told_why(names: str, nodes: dict[str, Any], se
     own = {"hosts": ["gpu1", "gpu2"]} | nodes
     recipe = Recipe.model_validate({"name": "a", "model_path": "m", "nodes": own})
     with pytest.raises(UsageError) as raised:
-        members.place(recipe, network_of(1, names))
+        members.with_member(recipe, network_of(1, names))
     assert str(raised.value) == sentence
 
 
@@ -290,7 +290,7 @@ def test_the_address_of_the_recipe_is_where_the_head_itself_listens() -> None:
     recipe = Recipe.model_validate(
         {"name": "a", "model_path": "m", "nodes": {"hosts": ["gpu1", "gpu2"], "address": "10.9.9.9"}}
     )
-    found = [members.place(recipe, network_of(rank))[1] for rank in (0, 1)]
+    found = [members.with_member(recipe, network_of(rank))[1] for rank in (0, 1)]
     assert [member and member.head for member in found] == ["10.9.9.9", "10.9.9.9"]
 
 
@@ -300,7 +300,7 @@ def test_other_addresses_of_a_host_do_not_restart_its_set() -> None:
     )
     digests = set()
     for others in ("10.0.0.2", "10.0.0.2 fd00::2"):
-        placed, member = members.place(
+        placed, member = members.with_member(
             recipe,
             lambda question, others=others: (
                 "gpu1" if question == "names" else "10.0.0.1" if "gpu1" in question else others
@@ -389,7 +389,7 @@ def from_hosts(row: dict[str, Any], given: dict[str, tuple[str, ...]], rest: lis
         for name, value in row["env"].items()
         if name not in ("VLLM_HOST_IP", "NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME")
     }
-    recipe, member = members.place(
+    recipe, member = members.with_member(
         Recipe.model_validate(fields),
         lambda question: answers.get(question) or f"10.0.0.{question[len('address gpu') :]}",
     )

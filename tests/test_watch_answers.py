@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from recipectl.machine import sockets
-from recipectl.watch import Engine, Watch
+from recipectl.watch import EngineClient, Watch
 
 
 @contextlib.contextmanager
@@ -37,7 +37,7 @@ def health(status: str) -> tuple[str | None, set[str]]:
     """What is wrong with the health of an engine, and what the journal is told once."""
     with server(f"HTTP/1.1 {status}\r\nContent-Length: 2\r\n\r\nok".encode()) as port:
         options = argparse.Namespace(path="/health", body=None, model="m", timeout_sec=5.0)
-        watch = Watch(Engine("127.0.0.1", port, 5.0, ""), options)
+        watch = Watch(EngineClient("127.0.0.1", port, 5.0, ""), options)
         return watch.health(), watch.said
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from recipectl.journal import say
-from recipectl.watch import Answer, Engine, key_of
+from recipectl.watch import Answer, EngineClient, key_of
 
 _MAX_TOKENS = 512  # of an answer to `ask`: a model that reasons writes much before it answers
 _CHAT, _COMPLETION = "/v1/chat/completions", "/v1/completions"
@@ -91,8 +91,8 @@ def _text(answer: Answer) -> str:
     return text if isinstance(text, str) else ""
 
 
-def _engine(options: argparse.Namespace) -> Engine:
-    return Engine(options.address, options.port, options.timeout_sec, key_of(options.key_file))
+def _engine(options: argparse.Namespace) -> EngineClient:
+    return EngineClient(options.address, options.port, options.timeout_sec, key_of(options.key_file))
 
 
 def _json(answer: Answer) -> dict[str, Any]:

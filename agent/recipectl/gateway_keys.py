@@ -10,6 +10,8 @@ import os
 import re
 from pathlib import Path
 
+from recipectl.journal import say
+
 ENGINE_PREFIX = "engine-"  # of the credentials with the keys of engines' own APIs
 KEY_VARIABLES = ("VLLM_API_KEY", "LLAMA_API_KEY")  # what engines read the keys of their APIs from
 _LINE = re.compile(r"(\S+)[ \t]+(\S+)\Z")
@@ -64,7 +66,7 @@ def as_objects(keys: dict[str, str], engines: dict[str, str]) -> dict[str, str]:
 
 
 def prepare_gateway(_: argparse.Namespace) -> int:
-    """Write the keys of the gateway and of the engines behind it from their credentials."""
+    """Write the keys of the gateway and of the engines behind it from credentials; 1 for a wrong file."""
     folder = Path(os.environ.get("CREDENTIALS_DIRECTORY", "/nowhere"))
     files = {path.name: path.read_bytes() for path in folder.glob("*")}
     keys = {}
@@ -72,7 +74,8 @@ def prepare_gateway(_: argparse.Namespace) -> int:
         try:
             keys = parse(files["keys"])
         except ValueError as error:
-            raise SystemExit(f"the file of `gateway.keys` is wrong: {error}; correct it") from error
+            say(f"the file of `gateway.keys` is wrong: {error}; correct it")
+            return 1
     engines = {
         name.removeprefix(ENGINE_PREFIX): engine_key(content)
         for name, content in files.items()

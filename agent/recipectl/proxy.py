@@ -25,7 +25,7 @@ def pass_requests(options: argparse.Namespace) -> int:
         socket.create_connection(_own_address(_LISTEN_FD), timeout=2).close()
     host = f"[{options.address}]" if ":" in options.address else options.address
     limits = ("--connections-max=4096", f"--exit-idle-time={options.idle_sec}s")
-    # The socket comes along.
+    # execv keeps the listening socket open.
     return os.execv(_PROXYD, (_PROXYD, *limits, f"{host}:{options.port}"))  # noqa: S606
 
 

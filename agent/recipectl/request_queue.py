@@ -89,7 +89,7 @@ def run_queue(options: argparse.Namespace) -> int:
     file = folder / "haproxy.cfg"
     file.write_text(configuration(options.wait_sec, str(folder)))
     try:
-        return os.execv(HAPROXY, (HAPROXY, "-db", "-f", str(file)))  # noqa: S606  (the socket comes along)
+        return os.execv(HAPROXY, (HAPROXY, "-db", "-f", str(file)))  # noqa: S606  (execv keeps the listening socket open)
     except OSError as error:
         say(f"{HAPROXY} cannot be run ({error.strerror}); install HAProxy (`apt install haproxy`)")
         return 1
@@ -129,7 +129,8 @@ def open_queue(options: argparse.Namespace) -> int:
                 _set_server(folder, address, port)
             except OSError as error:
                 if time.monotonic() > end:
-                    raise SystemExit(f"HAProxy does not answer: {error}") from error
+                    say(f"HAProxy does not answer: {error}")
+                    return 1
                 time.sleep(_POLL_SEC)
             else:
                 return 0

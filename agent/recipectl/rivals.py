@@ -75,8 +75,9 @@ class _Rival:
 def wait_until_idle(options: argparse.Namespace) -> int:
     """Wait until units that a start would stop are idle: not loading, and nobody is connected to their port.
 
-    Loads are waited for: rivals that end each other's loads never answer anybody. Connections are waited for
-    during --patience-sec, in which nothing loads; with --at-once only those to a rival that loaded meanwhile.
+    It waits for every load to end: if starts stopped each other's loads, no model would ever answer. It waits
+    for connections to end, for --patience-sec in which nothing loads; with --at-once only for those to a
+    rival that loaded meanwhile.
     """
     words = [word.rpartition("=") for word in options.units]
     rivals = [_Rival(unit, int(port)) for unit, _, port in words]
@@ -89,7 +90,8 @@ def wait_until_idle(options: argparse.Namespace) -> int:
         loading = [rival for rival in rivals if rival.is_loading or rival.is_new]
         connected = [rival for rival in rivals if rival.is_connected(at_once=options.at_once)]
         now_sec = time.monotonic()
-        waited_sec, last_sec = waited_sec + (0 if loading else now_sec - last_sec), now_sec
+        waited_sec += 0 if loading else now_sec - last_sec
+        last_sec = now_sec
         if not loading and (not connected or waited_sec > options.patience_sec):
             return 0
         if not is_announced:

@@ -16,7 +16,7 @@ from typing import Any
 
 from recipectl.journal import say
 from recipectl.tie_state import Hosts, State, checked, shown
-from recipectl.watch import Engine, key_of
+from recipectl.watch import EngineClient, key_of
 
 # A peer that is gone without a word is noticed after 4 s (tcp(7)); 2 s without a link are survived.
 _KEEPALIVE = (
@@ -198,7 +198,9 @@ class Head:
     def _ask(self) -> None:
         """Until the head's engine answers a completion: its health does not tell whether the set works."""
         options = self.options
-        engine = Engine(options.ask_address, options.ask_port, _COMPLETION_SEC, key_of(options.key_file))
+        engine = EngineClient(
+            options.ask_address, options.ask_port, _COMPLETION_SEC, key_of(options.key_file)
+        )
         while engine.ask(options.path).status != 200:
             time.sleep(_AGAIN_SEC)
         body = json.dumps({"model": options.model, "prompt": "a", "max_tokens": 1})

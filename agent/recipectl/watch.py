@@ -105,7 +105,7 @@ def _model_user() -> int | None:
         return -1  # the model has never run, so another process listens
 
 
-class Engine:
+class EngineClient:
     """An engine that is asked over plain HTTP, with the key of its API."""
 
     def __init__(self, address: str, port: int, timeout_sec: float, key: str) -> None:
@@ -137,7 +137,7 @@ class Engine:
 class Watch:
     """Asks one question after the other. A question returns what is wrong, or None."""
 
-    def __init__(self, engine: Engine, options: argparse.Namespace) -> None:
+    def __init__(self, engine: EngineClient, options: argparse.Namespace) -> None:
         self.engine = engine
         self.options = options
         self.failures = 0  # in a row
@@ -268,7 +268,7 @@ def watch(options: argparse.Namespace) -> int:
     unit = options.units[0]
     mark = Path(os.environ["RUNTIME_DIRECTORY"], "hung")
     mark.unlink(missing_ok=True)
-    engine = Engine(options.address, options.port, options.timeout_sec, key_of(options.key_file))
+    engine = EngineClient(options.address, options.port, options.timeout_sec, key_of(options.key_file))
     asking = Watch(engine, options)
     questions = {"progress": asking.progresses, "completion": asking.completes}
     question = questions.get(options.ask, asking.health)

@@ -15,7 +15,7 @@ from recipectl.errors import Problem, on_host
 from recipectl.files import failures_named
 from recipectl.machine import access, helperfile, nvidia, processes
 from recipectl.machine.disk import Disk
-from recipectl.machine.installation import systemd_version
+from recipectl.machine.installation import OLDEST_SYSTEMD, systemd_version
 from recipectl.place import Place, lingering_fault
 from recipectl.recipe import search
 from recipectl.recipe.hostfile import HostSettings, settings_of
@@ -24,8 +24,7 @@ from recipectl.systemd.states import UnitState
 from recipectl.systemd.store import Store
 from recipectl.systemd.unitfile import GATEWAY, InstalledUnit, UnitNames
 
-OLDEST_SYSTEMD = 252
-_SECRETS = Path("/etc/recipectl/secrets")
+_SECRETS = Path(secrets.SECRETS_FOLDER)
 
 
 class Subject:

@@ -18,7 +18,7 @@ from recipectl.systemd.dbus import Manager
 from recipectl.systemd.started import started_digest
 from recipectl.systemd.states import UnitState
 from recipectl.systemd.store import Store
-from recipectl.systemd.unitfile import InstalledUnit, UnitNames
+from recipectl.systemd.unitfile import InstalledUnit, UnitNames, is_model_unit
 
 _QUESTIONS_AT_ONCE = 16  # an engine that hangs delays no other
 
@@ -225,7 +225,7 @@ def _of_port(evidence: _Evidence) -> Iterator[Difference]:
     endpoint = evidence.resolved.endpoint
     holder = sockets.holder(endpoint.port, endpoint.host)
     # A rival may have the same port.
-    if holder and not (holder.unit.startswith("model-") and holder.unit.endswith(".service")):
+    if holder and not is_model_unit(holder.unit):
         fault = f"port {endpoint.port} is answered by {holder}, and the unit is {evidence.state.word}"
         remedy = f"end that process, then recipectl start {evidence.name}"
         yield Difference("port", fault, "somebody started it by hand", remedy)

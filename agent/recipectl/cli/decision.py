@@ -220,9 +220,9 @@ def taken_ports(decision: Decision) -> Iterator[Problem]:
     """The processes that hold the ports of sockets that could not listen."""
     started = decision.plan.of("start", "restart")
     for model in decision.models:
-        if not model.listen or model.socket not in started:
+        if not model.socket_address or model.socket not in started:
             continue
-        address, port = model.listen
+        address, port = model.socket_address
         holder = sockets.holder(port, address)
         if holder and holder.unit != "init.scope":  # that is systemd, which listens for a socket
             yield on_host("port", f"{model.socket}: port {port} is taken by {holder}")

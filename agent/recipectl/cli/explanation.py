@@ -19,6 +19,7 @@ from recipectl.compiler.environment import key_of
 from recipectl.compiler.lifetimes import STARTS_BEFORE_LIMIT
 from recipectl.compiler.model import CompiledModel, ResolvedRecipe
 from recipectl.engines.argv import INFERRED, Word
+from recipectl.machine import helperfile
 from recipectl.recipe.positions import KeyPath, Positions
 from recipectl.recipe.yamlfile import LEGACY_GPUS
 from recipectl.systemd.unitfile import SECTION
@@ -104,7 +105,7 @@ def _print_environment(resolved: ResolvedRecipe, host_positions: Positions, in_f
         layers.setdefault(variable.layer, []).append(text)
     for name, source in resolved.recipe.secrets.items():
         note = f"read from {source}, its value is in no unit"
-        layers.setdefault("secrets", []).append(in_folder(name, resolved.place("secrets", name), note))
+        layers.setdefault("secrets", []).append(in_folder(name, resolved.location("secrets", name), note))
     _print_part("environment", layers.items())
 
 
@@ -116,7 +117,7 @@ def _with_notes(folder: str, text: str, *notes: str | None) -> str:
 
 def _without_helper(setting: str) -> str:
     """The setting with `…` for the command of recipectl's own helper."""
-    return re.sub(r"=.*/helper-[0-9a-f]{12}\.pyz\"? ", "=… ", setting)
+    return re.sub(rf"=.*/{helperfile.NAME.pattern}\"? ", "=… ", setting)
 
 
 def _print_part(title: str, rows: Iterable[tuple[str, list[str]]]) -> None:
@@ -143,7 +144,7 @@ def _word_notes(resolved: ResolvedRecipe, key: KeyPath) -> tuple[str | None, ...
     key = key or resolved.runtime.key
     field = str(key[0]) if key else ""
     inferred = field in INFERRED and getattr(resolved.recipe, field) == "auto"
-    return resolved.place(*key) if key else None, "`auto`: by the model's name" if inferred else None
+    return resolved.location(*key) if key else None, "`auto`: by the model's name" if inferred else None
 
 
 def _place_of_variable(
@@ -153,13 +154,13 @@ def _place_of_variable(
     if layer == "host file":
         return _place_in_host_file(host_positions, "environment", name)
     if layer == "runtime":
-        own = resolved.place(*resolved.runtime.key) if resolved.runtime.key else None
+        own = resolved.location(*resolved.runtime.key) if resolved.runtime.key else None
         path = _place_in_host_file(host_positions, "path") if name == "PATH" else None
         return ", ".join(filter(None, (own, path))) or None
     if layer == "gpus" and resolved.recipe.gpus is None:
-        return resolved.place(*LEGACY_GPUS)
+        return resolved.location(*LEGACY_GPUS)
     key = key_of(layer, name)
-    return resolved.place(*key) if key else None
+    return resolved.location(*key) if key else None
 
 
 def _place_in_host_file(host_positions: Positions, *key: str) -> str | None:
@@ -179,7 +180,7 @@ def _settings(resolved: ResolvedRecipe, model: CompiledModel) -> list[ExplainedS
             continue
         is_passed = line in passed
         keys = [("service", name)] if is_passed else [tuple(key.split(".")) for key in _KEYS.get(name, ())]
-        place = next(filter(None, (resolved.place(*key) for key in keys)), None)
+        place = next(filter(None, (resolved.location(*key) for key in keys)), None)
         reason = _SERVICE if is_passed else _REASONS.get(name, _SANDBOX)
         if reason == _RESTARTS and (recipe.on_demand or (recipe.nodes and recipe.nodes.hosts)):
             reason = _ON_DEMAND if recipe.on_demand else _SET

@@ -290,9 +290,9 @@ def why_not_started(place: Place, state: UnitState, result: str, since_sec: floa
 
 def _port_holder(unit: InstalledUnit | None, service: str) -> str | None:
     """Who holds the port of an engine, for a caller that may see it; None when nobody else does."""
-    if unit is None or unit.listen is None:
+    if unit is None or unit.engine_address is None:
         return None
-    address, port = unit.listen
+    address, port = unit.engine_address
     holder = sockets.holder(port, address)
     if holder is None or holder.unit == service:
         return None

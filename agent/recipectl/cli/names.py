@@ -17,7 +17,7 @@ from recipectl.cli.terminal import say
 from recipectl.errors import RecipectlError, RecipeError, UsageError
 from recipectl.recipe import search
 from recipectl.systemd.store import Store
-from recipectl.systemd.unitfile import GATEWAY, UnitNames, is_companion, recipe_of
+from recipectl.systemd.unitfile import GATEWAY, UnitNames, is_companion, is_model_unit, recipe_of
 from recipectl.text import did_you_mean, display
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def check_name(word: str) -> None:
 
 def service_name(word: str) -> str:
     """The service of a RECIPE argument: a name, a file, or the unit itself; UsageError for another word."""
-    if word.startswith("model-") and word.endswith(".service"):
+    if is_model_unit(word):
         name = recipe_of(word)
     else:
         name = Path(word).name.removesuffix(".service")

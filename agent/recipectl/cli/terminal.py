@@ -72,7 +72,7 @@ def _write_control(stream: TextIO, text: str) -> None:
 
 
 def shortened(word: str, width: int) -> str:
-    """A word that fits: its middle gives way, for names differ at both ends."""
+    """A word in at most `width` characters: `…` replaces its middle, because names differ at both ends."""
     if len(word) <= width:
         return word
     end = (width - 1) // 2

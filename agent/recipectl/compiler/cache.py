@@ -139,7 +139,7 @@ def recall(file: Path, wanted_key: str, claims: Sequence[Claim] = ()) -> Compile
 def _model(data: dict[str, Any]) -> CompiledModel:
     data["units"] = tuple(Unit(*unit) for unit in data["units"])
     data["gpus"] = GpuSelection(data["gpus"][0], tuple(data["gpus"][1]))
-    data["listen"] = tuple(data["listen"]) if data["listen"] else None
+    data["socket_address"] = tuple(data["socket_address"]) if data["socket_address"] else None
     data["warnings"] = _problems(data["warnings"])
     for name in ("requires", "rivals", "served"):
         data[name] = tuple(data[name])
@@ -151,9 +151,9 @@ def _problems(rows: Iterable[Iterable[Any]]) -> tuple[Problem, ...]:
 
 
 def _counted(claims: Iterable[Claim], models: Collection[str], failures: Collection[str]) -> str:
-    """The claims that decided: those of units whose recipe is wrong or elsewhere.
+    """The claims that influenced the result, as JSON: those of units without a compiled recipe.
 
-    Where something is wrong, all claims did: an installed unit keeps its port, and another recipe is refused.
+    If a recipe failed, all claims count: its unit keeps its port, and another recipe is refused.
     """
     return json.dumps([claim for claim in claims if failures or claim.name not in models])
 

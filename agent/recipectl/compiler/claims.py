@@ -56,7 +56,7 @@ def claim_of(resolved: ResolvedRecipe, settings: HostSettings) -> Claim:
 
 def claim_of_unit(unit: InstalledUnit, *, has_socket: bool) -> Claim:
     """The claim of a unit as it is installed, whatever its recipe says by now."""
-    listens = [unit.listen] if unit.listen else []
+    listens = [unit.engine_address] if unit.engine_address else []
     if unit.endpoint:
         listens = [unit.endpoint_address, *listens]
     conflicts = (recipe_of(name) for name in unit.setting("Conflicts"))

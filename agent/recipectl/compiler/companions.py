@@ -77,7 +77,7 @@ def queue_values(
     own = [] if installation.user else sandbox.helper_lines(identity.QUEUE_USER, limited=False)
     digest = queue_digest(queue, names)
     common: Values = {"sandbox": own, "timeout_stop_sec": queue.drain + _HAPROXY_END_SEC}
-    waits: Values = common | {
+    waiting: Values = common | {
         "run": helper.run_queue(queue, names.service, digest),
         "open": helper.open_queue(resolved.endpoint, kept=True),
         "end": helper.end_queue(queue),
@@ -85,18 +85,17 @@ def queue_values(
         # Only a change of HAProxy's configuration is worth its restart.
         "digest_fields": [] if installation.user else [f"{DIGEST_FIELD}={digest}"],
     }
-    opens: Values = common | {
+    opening: Values = common | {
         "open": helper.open_queue(resolved.endpoint),
         "close": helper.close_queue(queue),
     }
-    return waits, opens
+    return waiting, opening
 
 
 def canaries(recipe: Recipe, settings: HostSettings) -> tuple[Canary, ...]:
     """The canaries of a recipe: those of the host, then its own; an empty list in the recipe means none."""
     own = recipe.canaries
-    is_follower = recipe.nodes is not None and not recipe.nodes.serves
-    return () if own == () or is_follower else (*(settings.canaries or ()), *(own or ()))
+    return () if own == () or recipe.is_follower else (*(settings.canaries or ()), *(own or ()))
 
 
 def canary_values(
@@ -149,7 +148,7 @@ def tie_values(
     model = served_names(recipe, resolved.words)[0]
     asked = resolved.endpoint.connect
     own = (asked,) if member.rank == 0 else ()
-    ties: Values = {
+    tying: Values = {
         "tie": helper.tie(resolved, member, model, key.name if key else None),
         "wait_until_free": helper.wait_until_free(names.service),
         "slices": _slices(recipe),
@@ -157,11 +156,11 @@ def tie_values(
         "sandbox": [] if installation.user else sandbox.helper_lines(),
         "addresses": " ".join(dict.fromkeys(("localhost", *member.addresses, *own))),
     }
-    kills: Values = {
+    killing: Values = {
         "manager": "--user " if installation.user else "",
         "sandbox": [] if installation.user else sandbox.KILLER,
     }
-    return ties, kills
+    return tying, killing
 
 
 def _slices(recipe: Recipe) -> list[str]:
@@ -181,14 +180,14 @@ def watch_values(
     stopped = " ".join([*([names.socket] if recipe.on_demand else []), names.service])
     stop = f"/usr/bin/systemctl {manager}--quiet stop --no-block {stopped}"
     own = [*sandbox.helper_lines(), *([_ASKS_KERNEL] if ask == "progress" else [])]
-    asks: Values = {
+    watching: Values = {
         "watch": command, "slices": _slices(recipe), "secrets": [key.setting] if key else [],
         "sandbox": [] if installation.user else own,
     }  # fmt: skip
-    kills: Values = {
+    killing: Values = {
         "mark": f"%t/{names.stem}-watch/hung",
         "manager": manager,
         "stop": [stop] if watch.action == "stop" else [],
         "sandbox": [] if installation.user else sandbox.KILLER,
     }
-    return asks, kills
+    return watching, killing

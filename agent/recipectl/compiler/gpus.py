@@ -5,7 +5,6 @@ from recipectl.recipe.gpu_selection import UNSET, GpuSelection, is_device, parse
 from recipectl.recipe.schema import Recipe
 from recipectl.recipe.yamlfile import LEGACY_GPUS
 
-PCI_VENDORS = {"cuda": "0x10de", "rocm": "0x1002"}  # as /sys/bus/pci/devices/*/vendor has them
 # CUDA opens them whichever GPU it uses.
 _NVIDIA_NEEDED = ("/dev/nvidiactl", "/dev/nvidia-uvm")
 _NVIDIA_FURTHER = ("/dev/nvidia-uvm-tools", "/dev/nvidia-modeset")

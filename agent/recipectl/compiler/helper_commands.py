@@ -11,7 +11,7 @@ from recipectl.compiler.relations import Relations
 from recipectl.engines.endpoint import Endpoint
 from recipectl.engines.registry import ENGINES
 from recipectl.machine.distributions import ENGINE_DISTRIBUTIONS
-from recipectl.machine.installation import Installation
+from recipectl.machine.installation import PCI_VENDORS, Installation
 from recipectl.recipe.hostfile import HostSettings
 from recipectl.recipe.parts import Canary, Queue, Watch
 from recipectl.recipe.schema import Recipe
@@ -83,7 +83,7 @@ class HelperCommands:
                     "check-lock", *common, *options, *_option("--folder", runtime.installed_in), *names
                 )
             )
-        vendor = gpus.PCI_VENDORS[recipe.accelerator]
+        vendor = PCI_VENDORS[recipe.accelerator]
         has_card = vendor in self.installation.gpu_vendors
         if nodes := gpus.device_nodes(recipe, resolved.gpus, has_card=has_card):
             commands.append(self._helper("wait-for-devices", *common, "--vendor", vendor, *nodes))
@@ -103,14 +103,16 @@ class HelperCommands:
         number = service_settings.kill_signal(recipe)
         return (*self._manager, *(("--stop-signal", number) if number else ()))
 
+    def _note(self, digest: str) -> tuple[str, ...]:
+        """The digest, for a user's manager; the system's manager keeps it itself (LogExtraFields=)."""
+        return ("--note", digest) if self.installation.user else ()
+
     def wait_until_ready(self, resolved: ResolvedRecipe, digest: str) -> str:
         """The ExecStartPost= that ends when the engine answers, and its set where it belongs to one."""
         recipe, endpoint = resolved.recipe, resolved.endpoint
         patient = ("--patient",) if recipe.service.keys() & {"TimeoutStopSec", "TimeoutSec"} else ()
-        # The system's manager keeps the digest itself (LogExtraFields=).
-        note = ("--note", digest) if self.installation.user else ()
         options = (*self._common(recipe), *_address(endpoint), *_option("--path", endpoint.path))
-        options += (*patient, *note)
+        options += (*patient, *self._note(digest))
         if resolved.member:
             options += ("--tie", UnitNames(resolved.name).tie_stem)
         return self._helper("wait-until-ready", *options)
@@ -150,9 +152,8 @@ class HelperCommands:
 
     def run_queue(self, queue: Queue, service: str, digest: str) -> str:
         """The ExecStart= of a queue: HAProxy."""
-        # The system's manager keeps the digest itself (LogExtraFields=).
-        note = ("--note", digest) if self.installation.user else ()
-        return self._helper("run-queue", *self._manager, "--wait-sec", queue.wait, *note, service)
+        limit = ("--wait-sec", queue.wait)
+        return self._helper("run-queue", *self._manager, *limit, *self._note(digest), service)
 
     def open_queue(self, endpoint: Endpoint, *, kept: bool = False) -> str:
         """What lets the requests of a queue through; with `kept` only if they were let through before."""

@@ -41,7 +41,7 @@ class Member(NamedTuple):
         return tuple(dict.fromkeys(address for _, addresses in self.hosts for address in addresses))
 
 
-def place(recipe: Recipe, answer: AskNetwork) -> tuple[Recipe, Member | None]:
+def with_member(recipe: Recipe, answer: AskNetwork) -> tuple[Recipe, Member | None]:
     """The recipe with this host's rank and the head's address; UsageError where one is not known."""
     nodes = recipe.nodes
     if nodes is None or not nodes.hosts:

@@ -61,13 +61,13 @@ class ResolvedRecipe:
 
     def problem(self, kind: str, sentence: str, *key: str | int, severity: str = "error") -> Problem:
         """A problem of a key of the recipe, at its place."""
-        place = nearest_position(self.positions, key) or (self.file, 0, 0)
-        return Problem(*place, ".".join(map(str, key)), kind=kind, sentence=sentence, severity=severity)
+        position = nearest_position(self.positions, key) or (self.file, 0, 0)
+        return Problem(*position, ".".join(map(str, key)), kind=kind, sentence=sentence, severity=severity)
 
-    def place(self, *key: str | int) -> str | None:
+    def location(self, *key: str | int) -> str | None:
         """file:line of a key of the recipe, or of the nearest key around it."""
-        place = nearest_position(self.positions, key)
-        return f"{place[0]}:{place[1]}" if place else None
+        position = nearest_position(self.positions, key)
+        return f"{position[0]}:{position[1]}" if position else None
 
 
 class CompiledModel(NamedTuple):
@@ -86,7 +86,7 @@ class CompiledModel(NamedTuple):
     watched: bool
     gpus: GpuSelection
     url: str | None  # where clients ask; None when the engine answers no requests
-    listen: tuple[str, int] | None  # the address of its socket, where it has one
+    socket_address: tuple[str, int] | None  # where clients reach its socket, where it has one
     requires: tuple[str, ...]
     rivals: tuple[str, ...]
     warnings: tuple[Problem, ...]

@@ -85,7 +85,7 @@ def resolve(source: Source, settings: HostSettings, installation: Installation, 
     member: Member | None = None
     lock_differences: tuple[str, ...] = ()
     with problems:
-        recipe, member = members.place(recipe, disk.answer)
+        recipe, member = members.with_member(recipe, disk.answer)
     with problems:
         runtime = _runtime(recipe, settings, disk)
     problems.add(*preflight.check(recipe, runtime, settings, installation, disk))
@@ -219,6 +219,4 @@ def _warnings(
     yield from preflight.unread_options(resolved, disk)
     yield from preflight.model_faults(resolved.recipe, disk)
     for clause in lock_differences:
-        fault = f"the runtime differs from {source.lock}: {clause}"
-        remedy = f"put it back, or accept it with `recipectl lock --update {source.name}`"
-        yield UsageError(f"{fault}; {remedy}", kind="lock")
+        yield preflight.lock_error(source.lock, source.name, clause)

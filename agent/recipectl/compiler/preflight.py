@@ -64,14 +64,18 @@ def check_access(
         return
     if user == "root":
         return
-    groups = tuple(word for value in recipe.service.get("SupplementaryGroups", ()) for word in value.split())
-    groups += (identity.DATA_GROUP, identity.EARLIER_USER)
+    groups = (*_own_groups(recipe), identity.DATA_GROUP, identity.EARLIER_USER)
     for path in (runtime.command[0], runtime.interpreter or "", recipe.model_path, *runtime.link_targets):
         if path.startswith("/") and (folder := access.closed_folder(user, groups, path, disk)):
             key = ("model_path",) if path == recipe.model_path else runtime.key
             fault = f"the unit's user {user} cannot reach {path} ({folder} is closed to it)"
             yield UsageError(f"{fault}; move it, open the folder, or set `user:`", *key, kind="access")
             return
+
+
+def _own_groups(recipe: Recipe) -> tuple[str, ...]:
+    """The groups of `service: {SupplementaryGroups: …}`."""
+    return tuple(word for value in recipe.service.get("SupplementaryGroups", ()) for word in value.split())
 
 
 def supplementary_groups(resolved: ResolvedRecipe, disk: Disk) -> tuple[str, ...]:
@@ -108,8 +112,7 @@ def warnings(
         yield UsageError(f"{fault}; {remedy}", "user", kind="access")
         return
     own = (identity.DATA_GROUP, *resolved.groups)
-    extra = (word for value in recipe.service.get("SupplementaryGroups", ()) for word in value.split())
-    gids |= {gid for group in (*own, *extra) if (gid := access.group_id(group)) is not None}
+    gids |= {gid for group in (*own, *_own_groups(recipe)) if (gid := access.group_id(group)) is not None}
     yield from _powerful_groups(user, gids)
     for node in gpus.device_nodes(recipe, resolved.gpus, has_card=True):
         if (group := access.denied(Path(node), uid, gids, disk)) is not None:
@@ -251,7 +254,7 @@ def lock_contents(path: Path, lock: lockfile.Lock) -> dict[Path, str | bytes]:
 
 
 def read_lock(path: Path, content: Content) -> lockfile.Lock:
-    """The lock of a recipe; UsageError where it cannot be read."""
+    """The lock of a recipe; RecipeError if it cannot be read."""
     try:
         return lockfile.read_lock(content(path))
     except (OSError, ValueError) as error:
@@ -264,7 +267,10 @@ def read_lock(path: Path, content: Content) -> lockfile.Lock:
 def check_lock(
     lock: Path | None, recipe: Recipe, runtime: Runtime, settings: HostSettings, disk: Disk
 ) -> tuple[str, ...]:
-    """The differences to the recipe's lock; UsageError where the host file says `drift: refuse`."""
+    """The differences to the recipe's lock, as clauses; UsageError if the host file says `drift: refuse`.
+
+    RecipeError if the lock cannot be read.
+    """
     if lock is None:
         return ()
     locked = read_lock(lock, disk.content)
@@ -278,7 +284,12 @@ def check_lock(
         disk.fingerprint(path)
     clauses = tuple(lockfile.differences(locked, current))
     if clauses and settings.drift == "refuse":
-        fault = f"the runtime differs from {lock}: {'; '.join(clauses)}"
-        remedy = f"put it back, or accept it with `recipectl lock --update {recipe.name}`"
-        raise UsageError(f"{fault}; {remedy}", kind="lock")
+        raise lock_error(lock, recipe.name, "; ".join(clauses))
     return clauses
+
+
+def lock_error(lock: Path | str | None, name: str | None, differences: str) -> UsageError:
+    """The error for a runtime that differs from the lock of a recipe; `differences` are clauses."""
+    fault = f"the runtime differs from {lock}: {differences}"
+    remedy = f"put it back, or accept it with `recipectl lock --update {name}`"
+    return UsageError(f"{fault}; {remedy}", kind="lock")

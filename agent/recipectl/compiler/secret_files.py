@@ -10,10 +10,8 @@ from recipectl.compiler import secrets
 from recipectl.errors import UsageError
 from recipectl.files import read_bounded
 from recipectl.machine.disk import Disk
-from recipectl.recipe.schema import Recipe
+from recipectl.recipe.schema import HF_TOKENS, Recipe
 from recipectl.recipe.trusted import Trust
-
-_TOKEN_NAMES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 
 
 def check(recipe: Recipe, disk: Disk, trust: Trust | None = None) -> Iterator[UsageError]:
@@ -62,6 +60,6 @@ def _wrong_content(variable: str, source: str, *, in_environment: bool) -> str |
     if not text.strip():
         return f"{source} is empty; write the secret there"
     name = re.match(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)=", text)
-    if name and (name[1] in (variable, *_TOKEN_NAMES) or text[name.end() :][:1] in ("'", '"')):
+    if name and (name[1] in (variable, *HF_TOKENS) or text[name.end() :][:1] in ("'", '"')):
         return f"{source} must hold the secret alone, without `{variable}=` before it"
     return None

@@ -6,10 +6,11 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from recipectl.engines.registry import ENGINES
-from recipectl.recipe.schema import TOKEN, Recipe
+from recipectl.recipe.schema import HF_TOKENS, TOKEN, Recipe
 
 # What an engine, or one of its libraries, reads from a file instead of from the variable itself.
-_FILE_VARIABLES = {"HF_TOKEN": "HF_TOKEN_PATH", "HUGGING_FACE_HUB_TOKEN": "HF_TOKEN_PATH"}
+_FILE_VARIABLES = dict.fromkeys(HF_TOKENS, "HF_TOKEN_PATH")
+SECRETS_FOLDER = "/etc/recipectl/secrets"
 _FILE_ENDINGS = ("_FILE", "_PATH")
 _SECRET_NAME = re.compile(
     r"(TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|_PASS|_PWD|_PAT|_AUTH|API_?KEYS?|PRIVATE_KEY|ACCESS_KEY|CREDENTIALS?)(_ID)?\Z",

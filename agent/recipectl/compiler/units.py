@@ -60,9 +60,7 @@ def check_endpoint(resolved: ResolvedRecipe) -> None:
         raise UsageError(f"{fault}, and with `queue` at most {_LONGEST_QUEUED_NAME} fit; shorten it", "queue")
     if recipe.front and listen_address(resolved.client_endpoint.host) is None:
         fault = f"`host` is {recipe.host}, and systemd listens on addresses only"
-        raise UsageError(
-            f"{fault}; give an address for `{'on_demand' if recipe.on_demand else 'queue'}`", "host"
-        )
+        raise UsageError(f"{fault}; give an address for `{recipe.front_key}`", "host")
 
 
 def render(
@@ -151,7 +149,7 @@ def _model(
         url=endpoint.url if endpoint.path else None,
         served=served_names(recipe, resolved.words),
         key_file=key.source if (key := secrets.api_key(recipe)) else None,
-        listen=(endpoint.host, endpoint.port) if recipe.front else None,
+        socket_address=(endpoint.host, endpoint.port) if recipe.front else None,
         requires=relations.requires,
         rivals=relations.rivals,
         warnings=resolved.warnings,

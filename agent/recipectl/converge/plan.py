@@ -74,7 +74,7 @@ def _unused_helpers(survey: Survey, changed: Collection[Unit], gone: Collection[
 
 def without_a_model(models: Iterable[CompiledModel], survey: Survey) -> dict[str, Problem]:
     """Recipe -> why it is left alone: its model runs, and its changed recipe names a missing `model_path`."""
-    held = {}
+    left_alone = {}
     for model in models:
         warnings = (warning for warning in model.warnings if warning.key == "model_path")
         missing = next((warning for warning in warnings if warning.kind == "file"), None)
@@ -82,10 +82,10 @@ def without_a_model(models: Iterable[CompiledModel], survey: Survey) -> dict[str
         changed = any(_text(unit.name, survey) != unit.text for unit in model.units)
         if missing and changed and survey.is_up(service):
             fault = f"{service} runs and stays as it is: the `model_path` of its new recipe does not exist"
-            held[model.name] = missing._replace(
+            left_alone[model.name] = missing._replace(
                 sentence=f"{fault}; correct it, or create it", severity="error"
             )
-    return held
+    return left_alone
 
 
 def _text(unit: str, survey: Survey) -> str | None:
@@ -146,94 +146,98 @@ def _links(model: CompiledModel, survey: Survey) -> list[Action]:
     return actions
 
 
-def _jobs(model: Situation) -> list[Action]:
+def _jobs(situation: Situation) -> list[Action]:
     """What of a model is stopped, restarted or started."""
-    actions = _on_demand_jobs(model) if model.model.on_demand else _service_jobs(model)
-    if model.busy and not model.restart:
-        return actions + _gateway_jobs(model)
+    actions = _on_demand_jobs(situation) if situation.model.on_demand else _service_jobs(situation)
+    if situation.busy and not situation.restart:
+        return actions + _gateway_jobs(situation)
     # A queue ends while the engine still answers its requests.
     actions = (
-        [*_queue_jobs(model), *_socket_jobs(model), *actions]
-        if model.model.queued
-        else [*actions, *_socket_jobs(model)]
+        [*_queue_jobs(situation), *_socket_jobs(situation), *actions]
+        if situation.model.queued
+        else [*actions, *_socket_jobs(situation)]
     )
-    return (actions or _watch_jobs(model)) + _gateway_jobs(model)
+    return (actions or _watch_jobs(situation)) + _gateway_jobs(situation)
 
 
-def _on_demand_jobs(model: Situation) -> list[Action]:
+def _on_demand_jobs(situation: Situation) -> list[Action]:
     """Stop what is out of date. The next request starts it; a socket cannot listen while its proxy runs."""
-    stale = model.changed or model.proxy_changed or model.socket_moved or model.socket_missing
-    if not (stale and model.busy and model.restart):
+    stale = situation.changed or situation.proxy_changed or situation.socket_moved or situation.socket_missing
+    if not (stale and situation.busy and situation.restart):
         return []
-    reason = "its proxy's unit changed" if model.proxy_changed else "its socket must be started"
-    if model.changed:
-        reason = model.reason
+    reason = "its proxy's unit changed" if situation.proxy_changed else "its socket must be started"
+    if situation.changed:
+        reason = situation.reason
     actions = []
-    if model.survey.is_up(model.names.proxy):
-        actions.append(Action("stop", model.names.proxy, reason))
-    if model.running and any(model.is_model_up(name) for name in model.neighbours.dependents):
-        actions.append(Action("restart", model.names.service, f"{reason}, and other models require it"))
-    elif model.running:
-        actions.append(Action("stop", model.names.service, reason))
+    if situation.survey.is_up(situation.names.proxy):
+        actions.append(Action("stop", situation.names.proxy, reason))
+    if situation.running and any(situation.is_model_up(name) for name in situation.neighbours.dependents):
+        actions.append(Action("restart", situation.names.service, f"{reason}, and other models require it"))
+    elif situation.running:
+        actions.append(Action("stop", situation.names.service, reason))
     return actions
 
 
-def _service_jobs(model: Situation) -> list[Action]:
-    service = model.names.service
-    if model.changed and model.restart:
-        return [Action("restart", service, model.reason)]
-    if not model.will_start:
+def _service_jobs(situation: Situation) -> list[Action]:
+    service = situation.names.service
+    if situation.changed and situation.restart:
+        return [Action("restart", service, situation.reason)]
+    if not situation.will_start:
         return []
-    failed = ", and it has failed" if model.survey.failed(service) else ""
+    failed = ", and it has failed" if situation.survey.failed(service) else ""
     return [Action("start", service, f"autostart: true{failed}")]
 
 
-def _socket_jobs(model: Situation) -> list[Action]:
-    socket = model.model.socket
-    if model.socket_missing:
-        failed = ", and it has failed" if model.survey.failed(socket) else ""
-        return [Action("start", socket, f"{'queue' if model.model.queued else 'on_demand'}{failed}")]
-    if model.socket_moved:
-        silent = socket in model.survey.silent_sockets
+def _socket_jobs(situation: Situation) -> list[Action]:
+    socket = situation.model.socket
+    if situation.socket_missing:
+        failed = ", and it has failed" if situation.survey.failed(socket) else ""
+        return [Action("start", socket, f"{'queue' if situation.model.queued else 'on_demand'}{failed}")]
+    if situation.socket_moved:
+        silent = socket in situation.survey.silent_sockets
         return [
             Action("restart", socket, "it does not listen at its address" if silent else "its unit changed")
         ]
     return []
 
 
-def _queue_jobs(model: Situation) -> list[Action]:
+def _queue_jobs(situation: Situation) -> list[Action]:
     """HAProxy with another configuration, and the way to a model that is ready.
 
     A restart of HAProxy is put off while the model loads: the requests that wait would be lost.
     """
-    names, state = model.names, model.survey.states[model.names.service]
-    if model.queue_changed and not model.socket_moved and state.active_state != "activating":
+    names, state = situation.names, situation.survey.states[situation.names.service]
+    if situation.queue_changed and not situation.socket_moved and state.active_state != "activating":
         return [Action("restart", names.queue, "its configuration changed")]
     # While the queue drains, somebody stops the model, or starts a rival of it: a start would cancel that.
-    is_open = model.survey.is_coming_up(names.queue_open)
+    is_open = situation.survey.is_coming_up(names.queue_open)
     is_ready = state.active_state == "active" and state.job not in ("stop", "restart")
-    if is_ready and not model.changed and not is_open:
+    if is_ready and not situation.changed and not is_open:
         return [Action("start", names.queue_open, "the model is ready, and no request reaches it")]
     return []
 
 
-def _gateway_jobs(model: Situation) -> list[Action]:
+def _gateway_jobs(situation: Situation) -> list[Action]:
     """What shows the gateway that a model is there, where it is new."""
-    own, listener = model.names.reachable, model.survey.states.get(model.model.listener)
+    own, listener = situation.names.reachable, situation.survey.states.get(situation.model.listener)
     # Between two crashes, the start of a unit that is bound to it is a start of the model: it would count
     # against the start limit. The next start of the model starts this unit as well.
     listens = listener and listener.active_state in RUNNING and not listener.waits_to_restart
-    if not listens or model.survey.is_coming_up(own) or own not in {unit.name for unit in model.model.units}:
+    if (
+        not listens
+        or situation.survey.is_coming_up(own)
+        or own not in {unit.name for unit in situation.model.units}
+    ):
         return []
     return [Action("start", own, "the host file has `gateway:`")]
 
 
-def _watch_jobs(model: Situation) -> list[Action]:
-    watch = model.names.watch
-    if not (model.model.watched and model.running):
+def _watch_jobs(situation: Situation) -> list[Action]:
+    watch = situation.names.watch
+    if not (situation.model.watched and situation.running):
         return []
-    if not model.survey.is_coming_up(watch):
+    if not situation.survey.is_coming_up(watch):
         return [Action("start", watch, "the model runs, and its recipe has `watch:`")]
-    if watch in model.written:
+    if watch in situation.written:
         return [Action("restart", watch, "its unit changed")]
     return []

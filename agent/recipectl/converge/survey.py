@@ -106,8 +106,8 @@ def _missing_groups() -> Iterator[str]:
 def _silent_sockets(models: Iterable[CompiledModel], states: dict[str, UnitState]) -> Iterator[str]:
     """Active sockets of recipes whose address changed after the socket was started: nobody listens there."""
     for model in models:
-        active = model.listen and states[model.socket].active_state == "active"
-        if active and model.listen and not sockets.is_listening(*model.listen):
+        active = model.socket_address and states[model.socket].active_state == "active"
+        if active and model.socket_address and not sockets.is_listening(*model.socket_address):
             yield model.socket
 
 

@@ -98,21 +98,20 @@ def words(recipe: Recipe, runtime: Runtime) -> tuple[Word, ...]:
     model_flag = ENGINES[recipe.backend].model_flag_of(recipe.model_path)
     model = (recipe.model_path,) if runtime.positional_model else (model_flag, recipe.model_path)
     moved = ("host", "port") if recipe.front else ()
-    front = "on_demand" if recipe.on_demand else "queue"
-    words = (
+    all_words = (
         *(Word(text, ()) for text in runtime.command),
         *(Word(text, ("model_path",)) for text in model),
         *(
-            Word(text, (front,) if field in moved else (field,))
-            for field, words in fields.values()
-            for text in words
+            Word(text, (recipe.front_key,) if field in moved else (field,))
+            for field, field_words in fields.values()
+            for text in field_words
         ),
         *(Word(text, ("nodes",)) for text in nodes),
         *extra,
         *(Word(text, ("args", index)) for index, text in enumerate(recipe.args)),
     )
-    _check_representable(words)
-    return words
+    _check_representable(all_words)
+    return all_words
 
 
 def _check_representable(words: tuple[Word, ...]) -> None:
@@ -169,8 +168,12 @@ def _inferred_parser(recipe: Recipe, field: str, flag: str) -> str:
 
 def _node_words(recipe: Recipe, runtime: Runtime, errors: list[UsageError]) -> tuple[str, ...]:
     engine = ENGINES[recipe.backend]
-    is_headless = recipe.nodes is not None and not recipe.nodes.serves
-    if recipe.nodes and is_headless and engine.module_ignores_headless and not runtime.positional_model:
+    if (
+        recipe.nodes
+        and recipe.is_follower
+        and engine.module_ignores_headless
+        and not runtime.positional_model
+    ):
         fault = f"rank {recipe.nodes.rank} needs `{engine.name} serve`: the module never reads --headless"
         remedy = f"use a venv that has bin/{engine.name}"
         errors.append(UsageError(f"`nodes`: {fault}; {remedy}", "nodes", "rank", kind="argument"))

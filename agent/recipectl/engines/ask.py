@@ -27,7 +27,9 @@ _MAX_HELP_LINE = 1000
 _TABLE_FORMAT = 3  # of the cached answers
 # What a hostile venv's answer may raise when it is read as a table.
 _NO_TABLE = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
-TIMEOUT_SEC = 120  # the parsers of vLLM and SGLang take 6 s here, and more on a cold disk
+PARSER_TIMEOUT_SEC = 120  # the parsers of vLLM and SGLang take 6 s here, and more on a cold disk
+_ANSWER_TIMEOUT_SEC = 2  # of a whole answer
+_MAX_ANSWER_BYTES = 65536
 
 
 class EngineOptions(NamedTuple):
@@ -126,7 +128,7 @@ def _contained(words: list[str], entry: pwd.struct_passwd) -> list[str]:
 
 def _checked_output(process: subprocess.Popen[bytes], text: str) -> str:
     """The output of a program that gets a text; SubprocessError for a failure, and beyond its limits."""
-    output = output_of(process, text, max_bytes=_MAX_OUTPUT_BYTES, timeout_sec=TIMEOUT_SEC)
+    output = output_of(process, text, max_bytes=_MAX_OUTPUT_BYTES, timeout_sec=PARSER_TIMEOUT_SEC)
     stdout, stderr = (data.decode(errors="replace") for data in (output.stdout, output.stderr))
     if output.status:
         raise subprocess.CalledProcessError(output.status, process.args, stdout, stderr)
@@ -188,10 +190,6 @@ def llama_options(text: str) -> dict[str, dict[str, Any]]:
     return table
 
 
-_TIMEOUT_SEC = 2  # of a whole answer
-_MAX_BYTES = 65536
-
-
 class Served(NamedTuple):
     """What a running engine tells about itself; `answers` is False when it tells nothing at all."""
 
@@ -208,7 +206,7 @@ def ask(unit: InstalledUnit) -> Served | None:
     """
     if unit.endpoint is None or unit.backend not in ENGINES:  # it has none, or somebody edited the unit
         return None
-    host, port = unit.listen or unit.endpoint_address
+    host, port = unit.engine_address or unit.endpoint_address
     return served(unit.backend, Endpoint(host, port, None).connect, port)
 
 
@@ -237,7 +235,7 @@ def served(backend: str, host: str, port: int) -> Served:
 
 def _answer(host: str, port: int, path: str) -> tuple[int | None, object]:
     """(HTTP status, JSON) of one GET; the status is None without an answer, and 0 for what is no HTTP."""
-    text = sockets.http_answer(host, port, path, _TIMEOUT_SEC, _MAX_BYTES)
+    text = sockets.http_answer(host, port, path, _ANSWER_TIMEOUT_SEC, _MAX_ANSWER_BYTES)
     if text is None:
         return None, None
     status = sockets.status_of(text) or 0

@@ -13,7 +13,7 @@ _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S10
 
 
 class Endpoint(NamedTuple):
-    """An address, as far as an engine's own arguments say, and its health path."""
+    """Address and port from an engine's arguments, and the path that answers 200 when it is ready."""
 
     host: str
     port: int
@@ -42,9 +42,8 @@ def loopback_address(recipe: Recipe) -> tuple[str, int]:
     default = public_port + 20000 if public_port < 12768 else (public_port - 12768) % 30000 + 2768
     port = (recipe.front.engine_port if recipe.front else None) or default
     if port == public_port:
-        key = "on_demand" if recipe.on_demand else "queue"
-        fault = f"`{key}.engine_port` is the same as `port` ({public_port})"
-        raise UsageError(f"{fault}; choose another", key, "engine_port", kind="port")
+        fault = f"`{recipe.front_key}.engine_port` is the same as `port` ({public_port})"
+        raise UsageError(f"{fault}; choose another", recipe.front_key, "engine_port", kind="port")
     return "127.0.0.1", port
 
 
@@ -63,8 +62,7 @@ def engine_endpoint(recipe: Recipe, argv: Sequence[str]) -> Endpoint:
     if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
         fault = f"the port `{port}` is not a number from 1 to 65535"
         raise UsageError(f"{fault}; set `port:`", "args", "port", kind="port")
-    is_follower = recipe.nodes is not None and not recipe.nodes.serves
-    path = None if is_follower else recipe.ready.path or engine.health_path
+    path = None if recipe.is_follower else recipe.ready.path or engine.health_path
     return Endpoint(values["--host"], int(port), path)
 
 

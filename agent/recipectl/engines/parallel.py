@@ -17,7 +17,7 @@ class Parallel(NamedTuple):
     pipeline: int = 1
     context: int = 1  # of prompts (prefill context parallelism)
     balancing: str = "internal"  # or hybrid, external: each host answers requests
-    conflict: bool = False  # two ways at once
+    conflict: bool = False  # hybrid and external balancing are both set
     executor: str | None = None
     has_config: bool = False  # a file that may say more
 

@@ -114,7 +114,7 @@ def _differing_name(
 ) -> Problem:
     pairs = zip_longest(words, words_before, fillvalue="nothing")
     here, there = next(pair for pair in pairs if pair[0] != pair[1])
-    where = other.place("model_path") or other.file
+    where = other.location("model_path") or other.file
     fault = f"`{name}` is served by {where} on {other_host} too, with `{there}` where `{here}` is here"
     placed = ProblemCollector(resolved.file, resolved.positions).placed
     return placed(

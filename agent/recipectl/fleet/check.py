@@ -120,7 +120,7 @@ def _resolve(read: _Read, settings: HostSettings, answer: members.AskNetwork) ->
     problems = ProblemCollector(read.file, read.positions)
     resolved: ResolvedRecipe | None = None
     with problems:
-        recipe, member = members.place(read.recipe, answer)
+        recipe, member = members.with_member(read.recipe, answer)
         runtime = _RUNTIMES[recipe.backend]
         resolved = resolve_purely(recipe, read.file, runtime, settings, _INSTALLATION, member)
     if problems.problems or resolved is None:

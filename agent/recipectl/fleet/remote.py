@@ -129,7 +129,7 @@ class _Questions:
         pipe = subprocess.PIPE
         with self._lock:  # one that runs is known to `end`
             if self._has_ended:
-                raise subprocess.SubprocessError("nobody wants an answer any more")
+                raise subprocess.SubprocessError("the questions were cancelled")
             # In a session of its own, ssh asks no terminal either.
             process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True)  # noqa: S603  (the words of the caller's own inventory)
             self._running.add(process)

@@ -33,10 +33,14 @@ class Deviation(NamedTuple):
 
     def __str__(self) -> str:
         (usual, _), *others = self.hosts.items()
-        clauses = (f"{value} on {names_in_words(names)}" for value, names in others)
+        clauses = (f"{_shortened(value)} on {names_in_words(names)}" for value, names in others)
         rest = _the_rest(self.hosts[usual])
-        text = f"{self.recipe}: {self.part} is {' and '.join(clauses)}; {usual} on {rest}"
-        return re.sub(r"\b([0-9a-f]{8})[0-9a-f]{56}\b", r"\1", text)  # of a digest its first digits
+        return f"{self.recipe}: {self.part} is {' and '.join(clauses)}; {_shortened(usual)} on {rest}"
+
+
+def _shortened(value: str) -> str:
+    """A value with the first eight digits of each digest."""
+    return re.sub(r"\b([0-9a-f]{8})[0-9a-f]{56}\b", r"\1", value)
 
 
 class OwnDifference(NamedTuple):

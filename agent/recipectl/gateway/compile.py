@@ -25,7 +25,7 @@ from recipectl.recipe import search
 from recipectl.recipe.hostfile import load_host_settings
 from recipectl.recipe.trusted import content_for
 from recipectl.systemd.store import Store
-from recipectl.systemd.unitfile import GATEWAY, InstalledUnit, UnitNames
+from recipectl.systemd.unitfile import GATEWAY, InstalledUnit, UnitNames, is_model_unit
 
 
 class CompiledGateway(NamedTuple):
@@ -57,10 +57,10 @@ def targets(
         names = UnitNames(unit.recipe)
         if not unit.recipe or unit.name != names.service or unit.recipe in {*applied, *gone}:
             continue
-        now = services.get(unit.recipe)
+        new_service = services.get(unit.recipe)
         # The unit of an earlier release does not say its names and its key.
-        lacks_names = now is not None and not unit.served and now.endpoint == unit.endpoint
-        if target := _target(now if now and lacks_names else unit, installed):
+        lacks_names = new_service and not unit.served and new_service.endpoint == unit.endpoint
+        if target := _target(new_service if new_service and lacks_names else unit, installed):
             yield target
 
 
@@ -70,7 +70,7 @@ def _target(unit: InstalledUnit, units: Collection[str]) -> Target | None:
     llama.cpp listens at the first address that getaddrinfo(3) gives (cpp-httplib's create_socket).
     """
     target = target_of(unit, units)
-    listens_itself = unit.listen == unit.endpoint_address
+    listens_itself = unit.engine_address == unit.endpoint_address
     if target and listens_itself and unit.backend == "llamacpp" and unit.endpoint_address[0] == "localhost":
         with suppress(OSError):
             first = str(socket.getaddrinfo("localhost", None, type=socket.SOCK_STREAM)[0][4][0])
@@ -130,7 +130,7 @@ def _require_own_port(settings: GatewaySettings, targets: Iterable[Target]) -> N
 
 
 def _require_free_port(place: Place, settings: GatewaySettings) -> None:
-    """RecipectlError where another program has the port, while a gateway is in force that goes on.
+    """RecipectlError if another program has the port while the present gateway still answers.
 
     nginx tests no port, and would not start again. A model that has it may be about to give it up.
     """
@@ -140,7 +140,7 @@ def _require_free_port(place: Place, settings: GatewaySettings) -> None:
     if any((address, port) in sockets.listening(holder.pid or 0) for holder in own):
         return  # it has what it needs
     for holder in holders:
-        is_model = holder.unit.startswith("model-") and holder.unit.endswith(".service")
+        is_model = is_model_unit(holder.unit)
         is_socket = holder.unit == "init.scope" and _is_of_model(place, port)
         if holder.unit != GATEWAY and not is_model and not is_socket and host.loaded() is not None:
             fault = f"{settings.listen} of `gateway.listen` is taken by {holder}"
@@ -149,7 +149,7 @@ def _require_free_port(place: Place, settings: GatewaySettings) -> None:
 
 
 def _is_of_model(place: Place, port: int) -> bool:
-    """Whether systemd listens at a port for a model, which is another check's."""
+    """True if systemd listens at a port for a model; `_require_own_port` reports that."""
     units = Store(place.unit_folder).installed().values()
     return any(stream.endswith(f":{port}") for unit in units for stream in unit.setting("ListenStream"))
 

@@ -75,8 +75,8 @@ def accepting_workers() -> set[int]:
     """
     folder = processes.cgroup_folder(GATEWAY)
     pids = processes.members(folder) if folder else []
-    found = filter(None, map(processes.read_process, pids))
-    return {process.pid for process in found if (process.argv or ("",))[0] == _WORKER}
+    members = filter(None, map(processes.read_process, pids))
+    return {process.pid for process in members if (process.argv or ("",))[0] == _WORKER}
 
 
 def what_is_in_force() -> str:

@@ -59,7 +59,7 @@ def target_of(unit: InstalledUnit, units: Collection[str]) -> Target | None:
         on_demand=on_demand,
         key_file=unit.key_file,
         host=unit.host or "",
-        engine=unit.listen,
+        engine=unit.engine_address,
         shown_by=_shown_by(names, units, is_held=on_demand or queued),
     )
 

@@ -4,11 +4,12 @@ import hashlib
 import pwd
 from pathlib import Path
 
+from recipectl.compiler.secrets import SECRETS_FOLDER
 from recipectl.importers.draft import VARIABLE_START, Draft
 from recipectl.importers.secret_names import is_likely_secret
 from recipectl.machine import nvidia
 from recipectl.recipe.gpu_selection import is_device
-from recipectl.recipe.schema import VARIABLE
+from recipectl.recipe.schema import HF_TOKENS, VARIABLE
 from recipectl.recipe.yamlsyntax import read_text
 
 
@@ -21,10 +22,6 @@ def read_variables(file: str, lost: list[str]) -> str:
     if not mode & 0o004:
         lost.append(f"the mode {mode:04o} of {file}: what of it looks like no secret is in this recipe")
     return text
-
-
-SECRETS_FOLDER = "/etc/recipectl/secrets"
-_HF_TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 
 
 def set_environment(draft: Draft, variables: dict[str, str]) -> None:
@@ -104,16 +101,16 @@ def set_secret(draft: Draft, name: str, value: str) -> None:
     """Add an entry of `secrets:`; the value itself goes nowhere."""
     draft.secrets[name] = hashlib.sha256(value.encode()).hexdigest()
     draft.fields.setdefault("secrets", {})[name] = f"{SECRETS_FOLDER}/{name}"
-    content = "the value alone" if name in _HF_TOKENS else f"a line {name}=…"
+    content = "the value alone" if name in HF_TOKENS else f"a line {name}=…"
     draft.comments[f"secrets.{name}"] = f"Put {content} in this file, mode 0600; it is not repeated here."
 
 
 def move_secrets(draft: Draft) -> None:
     """Move what looks like a secret from `env_vars:` to `secrets:`, and drop what systemd cannot carry."""
     variables: dict[str, str] = draft.fields["env_vars"]
-    if all(name in variables for name in _HF_TOKENS):
-        variables.pop(_HF_TOKENS[1])
-        draft.not_carried_over.append(f"`{_HF_TOKENS[1]}`, an earlier name of {_HF_TOKENS[0]}, which wins")
+    if all(name in variables for name in HF_TOKENS):
+        variables.pop(HF_TOKENS[1])
+        draft.not_carried_over.append(f"`{HF_TOKENS[1]}`, an earlier name of {HF_TOKENS[0]}, which wins")
     for name, value in list(variables.items()):
         if name in draft.secrets:  # a word of the command gives it, and wins
             variables.pop(name)

@@ -16,6 +16,8 @@ from recipectl.recipe.trusted import Trust
 # packaging/throwaway-systemd makes it, as root, in systems that end with the command: nothing there lasts.
 _THROWAWAY = Path("/run/throwaway")
 _SYSTEM_PYTHON = "/usr/bin/python3"
+OLDEST_SYSTEMD = 252  # the oldest that is supported
+PCI_VENDORS = {"cuda": "0x10de", "rocm": "0x1002"}  # as /sys/bus/pci/devices/*/vendor has them
 
 
 class Installation(NamedTuple):
@@ -23,7 +25,7 @@ class Installation(NamedTuple):
 
     helper: tuple[str, ...]
     user: bool = False
-    systemd_version: int = 252
+    systemd_version: int = OLDEST_SYSTEMD
     gpu_vendors: tuple[str, ...] = ()  # the PCI ids of those whose cards are in this host
 
 
@@ -60,7 +62,7 @@ def gpu_vendors() -> tuple[str, ...]:
     for file in Path("/sys/bus/pci/devices").glob("*/vendor"):
         with contextlib.suppress(OSError):  # it was unplugged
             ids.add(file.read_text().strip())
-    return tuple(sorted(ids & {"0x10de", "0x1002"}))
+    return tuple(sorted(ids & {*PCI_VENDORS.values()}))
 
 
 def systemd_version() -> int:
@@ -77,7 +79,7 @@ def systemd_version() -> int:
     except FileNotFoundError:
         answer = ""
     match = re.match(r"systemd (\d+)", answer)
-    return int(match[1]) if match else 252
+    return int(match[1]) if match else OLDEST_SYSTEMD
 
 
 def release() -> str:

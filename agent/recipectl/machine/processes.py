@@ -75,7 +75,7 @@ def _below_manager(path: str) -> tuple[str, list[str]]:
 
 
 def _is_own(names: list[str]) -> bool:
-    """Whether the groups in the group of a unit are made by the caller's own manager."""
+    """True if the caller's own manager made the cgroups below this unit's cgroup."""
     if os.geteuid() == 0:  # all units of the system belong to root, whoever may write below them
         return names[-1] == "user@0.service"
     with contextlib.suppress(OSError):

@@ -32,6 +32,7 @@ Texts = Annotated[tuple[Text, ...], BeforeValidator(_as_list), WithJsonSchema(_O
 TOKEN = re.compile(r"(hf_|sk-|ghp_|glpat-|xox[bp]-|AKIA|gsk_|nvapi-|r8_|AIza|xai-|eyJ)[A-Za-z0-9_-]{12,}")
 # A long word of letters and digits where the name of a credential belongs.
 _LIKE_A_TOKEN = re.compile(r"(?=.*[0-9])(?=.*[A-Za-z])[A-Za-z0-9_.-]{24,}|[0-9a-fA-F-]{32,}")
+HF_TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")  # the present name and the earlier one
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 USER = r"^[A-Za-z_][A-Za-z0-9_.-]*$"  # as systemd takes them (USER_NAMES, systemd.io)
 # The users of the gateway and of what stands before models: an engine as one of them could read keys, and
@@ -165,6 +166,16 @@ class Recipe(BaseModel):
         """What listens for clients in the engine's place, which then listens on loopback."""
         return self.on_demand or self.queue
 
+    @property
+    def front_key(self) -> str:
+        """The key of `front`; only for a recipe that has one."""
+        return "on_demand" if self.on_demand else "queue"
+
+    @property
+    def is_follower(self) -> bool:
+        """True on a host of a set that answers no requests of its own."""
+        return self.nodes is not None and not self.nodes.serves
+
     @field_validator("queue", mode="before")
     @classmethod
     def _is_on_or_off(cls, value: object) -> object:
@@ -234,7 +245,7 @@ class Recipe(BaseModel):
                 raise ValueError(
                     f"gives `{variable}` neither an absolute path nor the name of a credential; give one"
                 )
-        if {"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"} <= {*secrets}:
+        if {*HF_TOKENS} <= {*secrets}:
             raise ValueError(
                 "has HF_TOKEN and HUGGING_FACE_HUB_TOKEN, which are one credential; keep HF_TOKEN"
             )

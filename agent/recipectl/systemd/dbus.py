@@ -83,7 +83,7 @@ class Manager:
 
         `purpose` names it in an error. `members_may`: the polkit rule lets the group models do it.
         """
-        # An ssh that fails at once has said why, and would say it again.
+        # If the first ssh connection fails, a second one would fail for the same reason.
         may_reconnect = not self.host or self._connection is not None
         try:
             return _attempt(request, self._open())

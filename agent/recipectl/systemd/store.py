@@ -11,7 +11,16 @@ from typing import IO
 
 from recipectl.errors import RecipectlError
 from recipectl.files import SUFFIX, failures_named, read_bounded, remove, sync, write_whole
-from recipectl.systemd.unitfile import GATEWAY, SECTION, SLICE, TARGET, InstalledUnit, Unit, is_companion
+from recipectl.systemd.unitfile import (
+    GATEWAY,
+    SECTION,
+    SLICE,
+    TARGET,
+    InstalledUnit,
+    Unit,
+    is_companion,
+    is_model_unit,
+)
 
 _RELOAD_DUE = ".recipectl.reload-due"
 # Where else systemd looks for drop-ins, the nearest first (systemd.unit(5)).
@@ -66,7 +75,7 @@ class Store:
     def services(self) -> tuple[str, ...]:
         """All model services by name, whoever wrote them. Unlike `installed` it reads no file."""
         names = (entry.name for entry in self._entries())
-        services = (name for name in names if name.startswith("model-") and name.endswith(".service"))
+        services = (name for name in names if is_model_unit(name))
         return tuple(sorted(name for name in services if not is_companion(name)))
 
     def enabled(self) -> frozenset[str]:

@@ -87,6 +87,11 @@ def recipe_of(service: str) -> str:
     return service.removeprefix("model-").removesuffix(".service")
 
 
+def is_model_unit(unit: str) -> bool:
+    """True for the name of a model's service, or of a service beside it."""
+    return unit.startswith("model-") and unit.endswith(".service")
+
+
 def is_companion(service: str) -> bool:
     """True for the name of a service beside that of a model."""
     return recipe_of(service).endswith(RESERVED_ENDINGS)
@@ -175,7 +180,7 @@ class InstalledUnit:
         self.key_file = facts.get("ApiKey") or None  # of the engine's own API
         self.model_path = facts.get("ModelPath")
         address, _, port = facts.get("Listen", "").rpartition(" ")
-        self.listen = (address, int(port)) if port.isdigit() else None  # where the engine itself listens
+        self.engine_address = (address, int(port)) if port.isdigit() else None  # of the engine itself
         self.gpus = facts.get("Gpus")
         self.accelerator = facts.get("Accelerator", "cuda")
         self.gpu_sharing = facts.get("GpuSharing", "exclusive")
