@@ -12,9 +12,7 @@ from click.testing import CliRunner
 from conftest import make_venv
 
 from recipectl.cli import recipectl
-from recipectl.compiler import identity
 from recipectl.errors import RecipectlError, RecipeError
-from recipectl.gateway.configuration import USER as GATEWAY_USER
 from recipectl.recipe import search
 from recipectl.recipe.load import load
 from recipectl.recipe.schema import OWN_USERS
@@ -329,10 +327,6 @@ def test_no_engine_runs_as_what_stands_before_models(user: str, tmp_path: Path) 
     assert (
         f"a.yaml:2:7: `user` is `{user}`, which runs what stands before models" in compiled(tmp_path, path)[0]
     )
-
-
-def test_own_users_are_those_that_units_have() -> None:
-    assert {*OWN_USERS} == {GATEWAY_USER, identity.PROXY_USER, identity.QUEUE_USER}
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """The values of the units beside a model's service: proxy, queue, watch, tie, canaries, killers. Pure."""
 
-from recipectl.compiler import identity, sandbox, secrets
+from recipectl.compiler import sandbox, secrets
 from recipectl.compiler.helper_commands import HelperCommands
 from recipectl.compiler.members import Member
 from recipectl.compiler.model import ResolvedRecipe, Values
@@ -13,7 +13,7 @@ from recipectl.recipe.parts import Canary, OnDemand, Queue, Watch
 from recipectl.recipe.schema import Recipe
 from recipectl.request_queue import configuration
 from recipectl.systemd import quoting
-from recipectl.systemd.unitfile import DIGEST_FIELD, UnitNames
+from recipectl.systemd.unitfile import DIGEST_FIELD, PROXY_USER, QUEUE_USER, UnitNames
 from recipectl.text import digest_of
 
 _HAPROXY_END_SEC = 15
@@ -34,8 +34,8 @@ def user_in_front(recipe: Recipe, relations: Relations, installation: Installati
     if installation.user:
         return None
     if recipe.queue:
-        return identity.QUEUE_USER
-    return identity.PROXY_USER if waits(recipe, relations) else None
+        return QUEUE_USER
+    return PROXY_USER if waits(recipe, relations) else None
 
 
 def proxy_values(
@@ -74,7 +74,7 @@ def queue_values(
 ) -> tuple[Values, Values]:
     """The values of the queue, and of the unit that opens and closes it."""
     names = UnitNames(resolved.name)
-    own = [] if installation.user else sandbox.helper_lines(identity.QUEUE_USER, limited=False)
+    own = [] if installation.user else sandbox.helper_lines(QUEUE_USER, limited=False)
     digest = queue_digest(queue, names)
     common: Values = {"sandbox": own, "timeout_stop_sec": queue.drain + _HAPROXY_END_SEC}
     waiting: Values = common | {

@@ -12,8 +12,6 @@ if TYPE_CHECKING:  # with pydantic, which an apply from the cache does not need
 
 DATA_GROUP = "model-data"  # for weights and caches that models share on purpose
 OPERATORS_GROUP = "models"  # may start and stop models, by the polkit rule: no engine belongs there
-PROXY_USER = "recipectl-proxy"  # of proxies that wait until other models are idle: they ask the bus
-QUEUE_USER = "recipectl-queue"  # of queues and of what opens them: no engine runs as it
 # Earlier releases ran all models as this user; its files stay readable to those who need them.
 EARLIER_USER = "recipectl"
 # systemd-sysusers takes at most 31 characters, and no dot.

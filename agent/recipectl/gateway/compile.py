@@ -9,7 +9,6 @@ from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
 from recipectl.compiler.model import CompiledModel, GatewaySettings
 from recipectl.compiler.problems import ProblemCollector
@@ -120,7 +119,7 @@ def _require_own_port(settings: GatewaySettings, targets: Iterable[Target]) -> N
     """UsageError where a model, or its engine behind a socket, has the port of the gateway already."""
     address, port = settings.address
     for target in targets:
-        listeners = {f"`{target.recipe}`": (target.host, urlsplit(target.url).port)}
+        listeners = {f"`{target.recipe}`": (target.host, target.location.port)}
         if target.engine:
             listeners[f"the engine of `{target.recipe}`"] = target.engine
         for shown, (own_host, own_port) in listeners.items():

@@ -14,10 +14,9 @@ from recipectl.gateway_keys import ENGINE_PREFIX
 from recipectl.machine.installation import Installation
 from recipectl.request_queue import error_json
 from recipectl.systemd import quoting
-from recipectl.systemd.unitfile import DIGEST_FIELD, GATEWAY, Unit, sealed
+from recipectl.systemd.unitfile import DIGEST_FIELD, GATEWAY, GATEWAY_USER, Unit, sealed
 from recipectl.text import digest_of
 
-USER = "models-gateway"
 FOLDER = "/etc/recipectl/gateway"
 RUN = "/run/models-gateway"
 LOADED = f"{RUN}/loaded"  # the socket where nginx says which configuration it has
@@ -181,7 +180,7 @@ def credentials(settings: GatewaySettings, routes: Routes) -> list[Credential]:
 def _unit(
     settings: GatewaySettings, routes: Routes, nginx: Nginx, source: str, installation: Installation
 ) -> tuple[Unit, str]:
-    lines = sandbox.helper_lines(USER, limited=False)
+    lines = sandbox.helper_lines(GATEWAY_USER, limited=False)
     if settings.address[1] < 1024:
         lines += [f"{name}=CAP_NET_BIND_SERVICE" for name in ("CapabilityBoundingSet", "AmbientCapabilities")]
     needed = credentials(settings, routes)

@@ -13,11 +13,11 @@ from recipectl.converge.values import Action, Survey
 from recipectl.errors import HostError, RecipectlError, on_host
 from recipectl.files import failures_named, remove, write_whole
 from recipectl.gateway import engine_keys, host
-from recipectl.gateway.configuration import FOLDER, USER, Gateway
+from recipectl.gateway.configuration import FOLDER, Gateway
 from recipectl.machine import access, sockets
 from recipectl.machine.disk import Disk
 from recipectl.systemd.dbus import Manager
-from recipectl.systemd.unitfile import GATEWAY
+from recipectl.systemd.unitfile import GATEWAY, GATEWAY_USER
 
 _FILES_CHANGED = "what it serves changed"
 _EDITED = "it was edited by hand"
@@ -56,8 +56,8 @@ def gateway_actions(
         if state.engine_keys and keys not in (None, state.engine_keys):
             actions.append(Action("write file", engine_keys.FILE, _KEYS_CHANGED))
     is_stale = bool(actions) or state.loaded != gateway.digest
-    if access.identity(USER, Disk())[0] < 0:
-        actions.insert(0, Action("create user", USER, "a unit runs as this user"))
+    if access.identity(GATEWAY_USER, Disk())[0] < 0:
+        actions.insert(0, Action("create user", GATEWAY_USER, "a unit runs as this user"))
     is_new = GATEWAY not in survey.installed
     if is_new:
         actions.append(Action("enable", GATEWAY, "the host file has `gateway:`"))

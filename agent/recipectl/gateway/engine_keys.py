@@ -13,8 +13,9 @@ from pathlib import Path
 from recipectl.compiler.secrets import Credential
 from recipectl.errors import RecipectlError
 from recipectl.files import failures_named, read_bounded
-from recipectl.gateway.configuration import RUN, USER
+from recipectl.gateway.configuration import RUN
 from recipectl.gateway_keys import ENGINE_PREFIX, as_objects, engine_key
+from recipectl.systemd.unitfile import GATEWAY_USER
 
 FILE = f"{RUN}/engines.json"
 
@@ -60,7 +61,7 @@ def write(text: str) -> None:
 
     The folder is the gateway's own: nothing that lies there is followed or opened.
     """
-    _, _, uid, gid, *_ = pwd.getpwnam(USER)
+    _, _, uid, gid, *_ = pwd.getpwnam(GATEWAY_USER)
     temporary = Path(f"{FILE}.{os.urandom(6).hex()}")
     with failures_named("written", Path(FILE)), suppress(FileNotFoundError):
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING
 from recipectl import gateway_keys
 from recipectl.errors import RecipectlError, UsageError
 from recipectl.files import failures_named, read_bounded
-from recipectl.gateway.configuration import FILES, LOADED, USER, Gateway, Nginx, Paths, configuration
+from recipectl.gateway.configuration import FILES, LOADED, Gateway, Nginx, Paths, configuration
 from recipectl.gateway.engine_keys import decrypted
 from recipectl.machine import processes
 from recipectl.recipe.schema import TOKEN
-from recipectl.systemd.unitfile import GATEWAY
+from recipectl.systemd.unitfile import GATEWAY, GATEWAY_USER
 from recipectl.text import printable
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def _test(gateway: Gateway, nginx: Nginx, source: str, content: Content) -> None
     keys = _keys(settings.keys, content) if settings.keys else {}
     uid, gid, groups = _UNUSED_ID, _UNUSED_ID, "--clear-groups"  # until an apply has made the user
     with suppress(KeyError):
-        _, _, uid, gid, *_ = pwd.getpwnam(USER)
+        _, _, uid, gid, *_ = pwd.getpwnam(GATEWAY_USER)
         groups = "--init-groups"
     with tempfile.TemporaryDirectory(prefix="recipectl-gateway-", dir="/run") as folder:
         run = f"{folder}/run"  # nginx writes here
@@ -176,7 +176,7 @@ def _test(gateway: Gateway, nginx: Nginx, source: str, content: Content) -> None
         if done.stderr.startswith("setpriv: "):
             reason = printable(done.stderr.strip())
             raise RecipectlError(
-                f"nginx's configuration cannot be tested as {USER} ({reason}); see setpriv(1)"
+                f"nginx's configuration cannot be tested as {GATEWAY_USER} ({reason}); see setpriv(1)"
             )
         if done.returncode:
             reason = next(
@@ -215,7 +215,7 @@ def require_readable(folder: Path) -> None:
     for parent in reversed(folder.parents):
         if parent.is_dir() and not parent.stat().st_mode & 0o001:
             raise RecipectlError(
-                f"nginx's user {USER} cannot reach {folder}, since {parent} is closed to others; "
+                f"nginx's user {GATEWAY_USER} cannot reach {folder}, since {parent} is closed to others; "
                 f"run `chmod o+x {parent}`"
             )
 

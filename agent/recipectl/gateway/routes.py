@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping
 from ipaddress import ip_address
 from typing import NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from recipectl.errors import UsageError
 from recipectl.systemd.unitfile import InstalledUnit, UnitNames
@@ -23,6 +23,11 @@ class Target(NamedTuple):
     localhost: str = "127.0.0.1"  # what `localhost` means to what listens there
     shown_by: str = ""  # the unit that is up while requests may go there; empty if they always may
 
+    @property
+    def location(self) -> SplitResult:
+        """The parts of its URL."""
+        return urlsplit(self.url)
+
 
 class Route(NamedTuple):
     """Where the requests for one name go."""
@@ -34,8 +39,10 @@ class Route(NamedTuple):
     @property
     def address(self) -> str:
         """address:port, with brackets around IPv6."""
-        url = urlsplit(self.target.url)
-        return f"{self.target.localhost}:{url.port}" if url.hostname == "localhost" else url.netloc
+        location = self.target.location
+        if location.hostname == "localhost":
+            return f"{self.target.localhost}:{location.port}"
+        return location.netloc
 
 
 class Routes(NamedTuple):
@@ -116,9 +123,9 @@ def _written_as(name: str, other: str, served: tuple[str, ...]) -> str | None:
 
 def _is_address(target: Target) -> bool:
     try:
-        ip_address(urlsplit(target.url).hostname or "")
+        ip_address(target.location.hostname or "")
     except ValueError:
-        return urlsplit(target.url).hostname == "localhost"
+        return target.location.hostname == "localhost"
     return True
 
 

@@ -18,6 +18,7 @@ from pydantic_core import PydanticCustomError
 
 from recipectl.recipe import gpu_selection
 from recipectl.recipe.parts import ANY_SCALAR, Canary, Nodes, OnDemand, Positive, Queue, Ready, Text, Watch
+from recipectl.systemd.unitfile import GATEWAY_USER, PROXY_USER, QUEUE_USER
 
 _ONE_OR_MORE = {"anyOf": [ANY_SCALAR, {"type": "array", "items": ANY_SCALAR}]}
 
@@ -37,7 +38,7 @@ VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 USER = r"^[A-Za-z_][A-Za-z0-9_.-]*$"  # as systemd takes them (USER_NAMES, systemd.io)
 # The users of the gateway and of what stands before models: an engine as one of them could read keys, and
 # requests to other models.
-OWN_USERS = ("models-gateway", "recipectl-proxy", "recipectl-queue")
+OWN_USERS = (GATEWAY_USER, PROXY_USER, QUEUE_USER)
 
 
 def _is_for_models(user: str) -> str:

@@ -37,6 +37,10 @@ Documentation=man:recipectl(1)
 """
 TARGET, SLICE = "models.target", "models.slice"
 GATEWAY = "models-gateway.service"
+# The users of what stands before models; no engine may run as one of them.
+GATEWAY_USER = "models-gateway"
+PROXY_USER = "recipectl-proxy"  # of proxies that wait until other models are idle: they ask the bus
+QUEUE_USER = "recipectl-queue"  # of queues and of what opens them
 _OF_ENGINES = "engine-"  # gateway_keys.ENGINE_PREFIX
 
 
