@@ -213,3 +213,18 @@ EnvironmentFile=/etc/no-such-file.env
         True,
         True,
     )
+
+
+def test_a_description_repeats_no_key(tmp_path: Path) -> None:
+    key = "sk-" + "a1b2c3d4" * 4
+    unit = f"[Unit]\nDescription=Qwen, ask with {key}\n[Service]\nExecStart=/v/bin/vllm serve /m\n"
+    _, recipe, said = imported(unit, tmp_path, "a.service", "unit")
+    assert ("description: Qwen, ask with …" in recipe, key in recipe + said) == (True, False)
+
+
+def test_of_two_names_of_one_token_the_present_one_stays(tmp_path: Path) -> None:
+    lines = "HF_TOKEN: ${TOKEN}\n      HUGGING_FACE_HUB_TOKEN: ${TOKEN}"
+    text = f"services:\n  v:\n    image: vllm/vllm-openai\n    command: --model a/b\n    environment:\n      {lines}\n"
+    _, recipe, said = imported(text, tmp_path, "a.yaml", "compose")
+    assert ("  HF_TOKEN: /" in recipe, "HUGGING_FACE_HUB_TOKEN: /" in recipe) == (True, False)
+    assert ("an earlier name of HF_TOKEN, which wins" in said, "does not compile" in said) == (True, False)

@@ -215,5 +215,6 @@ def render(draft: Draft) -> str:
     lines += [f"# Not carried over: {draft.shown(item)}" for item in draft.not_carried_over]
     for key, value in draft.fields.items():
         lines += _comment(draft, key)
-        lines += _mapping(draft, key, value) if isinstance(value, dict) else _entry(key, value)
+        text = redacted(value) if key == "description" else value  # people write keys there, too
+        lines += _mapping(draft, key, value) if isinstance(value, dict) else _entry(key, text)
     return "\n".join(lines) + "\n"

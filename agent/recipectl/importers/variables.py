@@ -103,14 +103,15 @@ def set_secret(draft: Draft, name: str, value: str) -> None:
     draft.fields.setdefault("secrets", {})[name] = f"{SECRETS_FOLDER}/{name}"
     content = "the value alone" if name in HF_TOKENS else f"a line {name}=…"
     draft.comments[f"secrets.{name}"] = f"Put {content} in this file, mode 0600; it is not repeated here."
+    if {*HF_TOKENS} <= {*draft.secrets}:  # one credential
+        present, earlier = HF_TOKENS
+        del draft.secrets[earlier], draft.fields["secrets"][earlier], draft.comments[f"secrets.{earlier}"]
+        draft.not_carried_over.append(f"`{earlier}`, an earlier name of {present}, which wins")
 
 
 def move_secrets(draft: Draft) -> None:
     """Move what looks like a secret from `env_vars:` to `secrets:`, and drop what systemd cannot carry."""
     variables: dict[str, str] = draft.fields["env_vars"]
-    if all(name in variables for name in HF_TOKENS):
-        variables.pop(HF_TOKENS[1])
-        draft.not_carried_over.append(f"`{HF_TOKENS[1]}`, an earlier name of {HF_TOKENS[0]}, which wins")
     for name, value in list(variables.items()):
         if name in draft.secrets:  # a word of the command gives it, and wins
             variables.pop(name)
