@@ -210,14 +210,30 @@ def test_a_socket_that_moved_is_restarted_after_its_proxy_stopped() -> None:
     ]  # fmt: skip
 
 
-def test_a_changed_proxy_is_stopped_while_it_runs() -> None:
-    target = on_demand()
+PROXY = "[Service]\nExecCondition={helper} wait-until-idle {rival}\nExecStart={helper} pass-requests --idle-sec {idle}\n"
+PROXIES = {
+    "another idle time": ({"idle": 60}, [("stop", A.proxy), ("stop", A.service)]),
+    "another release of the helper": ({"helper": "/usr/lib/recipectl/helper-000000000000.pyz"}, []),
+    "another rival": ({"rival": "c=2"}, []),
+}
+
+
+@pytest.mark.parametrize(("before", "stopped"), PROXIES.values(), ids=PROXIES.keys())
+def test_a_proxy_is_stopped_while_it_runs_if_it_passes_requests_otherwise(
+    before: dict[str, object], stopped: list[tuple[str, str]]
+) -> None:
+    now = {"helper": "/usr/lib/recipectl/helper-0123456789ab.pyz", "rival": "b=1", "idle": 300}
+    units = (
+        *(unit for unit in on_demand().units if unit.name != A.proxy),
+        Unit(A.proxy, PROXY.format(**now)),
+    )
+    target = on_demand()._replace(units=units)
+    older = PROXY.format(**(now | before))
     host = survey(target, enabled=(A.socket,), socket=UP, proxy=UP, service=UP)
-    assert jobs(make_plan((target,), (), without(host, A.proxy, "older"))) == [
-        ("write", A.proxy), ("stop", A.proxy), ("stop", A.service)
-    ]  # fmt: skip
+    assert jobs(make_plan((target,), (), without(host, A.proxy, older))) == [("write", A.proxy), *stopped]
+    assert bool(make_plan((target,), (), without(host, A.proxy, older), restart=False)) == (not stopped)
     idle = survey(target, enabled=(A.socket,), socket=UP)
-    assert jobs(make_plan((target,), (), without(idle, A.proxy, "older"))) == [("write", A.proxy)]
+    assert jobs(make_plan((target,), (), without(idle, A.proxy, older))) == [("write", A.proxy)]
 
 
 def test_a_missing_socket_of_a_busy_model_waits_without_restarts() -> None:

@@ -10,6 +10,7 @@ from recipectl.converge.situation import (
     listens_otherwise,
     must_be_enabled,
     neighbours,
+    passes_otherwise,
 )
 from recipectl.converge.values import RUNNING, Action, Plan, Survey
 from recipectl.errors import Problem
@@ -113,9 +114,8 @@ def _family_is_up(unit: str, survey: Survey) -> bool:
 
 def must_skip(model: CompiledModel, survey: Survey) -> bool:
     """True if `--no-restart` must skip this model: it is busy, and its clients would find it otherwise."""
-    texts = {unit.name: unit.text for unit in model.units}
     names = model.unit_names
-    changed = texts.get(names.proxy) != _text(names.proxy, survey)
+    changed = passes_otherwise(model, survey)
     changed |= any(listens_otherwise(model, name, survey) for name in (names.socket, names.queue_socket))
     changed |= _is_asked_otherwise(model, survey)
     return changed and is_busy(model, survey)

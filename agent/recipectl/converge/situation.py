@@ -1,13 +1,16 @@
 """One model as the host has it now, beside what its recipe wants. Pure."""
 
+import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from recipectl.compiler.model import CompiledModel
 from recipectl.compiler.relations import closure
 from recipectl.converge.values import Survey
+from recipectl.machine import helperfile
 from recipectl.systemd.unitfile import UnitNames, parse_settings
 
+_OWN_HELPER = re.compile(rf"/\S*/{helperfile.NAME.pattern}")
 _ROTATED = "a file of its secrets was changed since the model started"
 _RECIPE_CHANGED = "the recipe changed since the model started"
 
@@ -24,6 +27,22 @@ def listens_otherwise(model: CompiledModel, socket: str, survey: Survey) -> bool
     new_texts = (unit.text for unit in model.units if unit.name == socket)
     texts = [installed.text if installed else "", next(new_texts, "")]
     before, after = ([each for each in parse_settings(text) if each.section == "Socket"] for text in texts)
+    return before != after
+
+
+def passes_otherwise(model: CompiledModel, survey: Survey) -> bool:
+    """True if the command of a proxy changes: the address, or the time until the model is idle.
+
+    Another path of the helper is no change, and what comes before the command counts at the next start.
+    """
+    proxy = model.unit_names.proxy
+    installed = survey.installed.get(proxy)
+    new_texts = (unit.text for unit in model.units if unit.name == proxy)
+    texts = [installed.text if installed else "", next(new_texts, "")]
+    before, after = (
+        [_OWN_HELPER.sub("", each.value) for each in parse_settings(text) if each.name == "ExecStart"]
+        for text in texts
+    )
     return before != after
 
 
@@ -100,7 +119,7 @@ class Situation:
 
     @property
     def proxy_changed(self) -> bool:
-        return self.survey.is_up(self.names.proxy) and self.names.proxy in self.written
+        return self.survey.is_up(self.names.proxy) and passes_otherwise(self.model, self.survey)
 
     @property
     def queue_changed(self) -> bool:
