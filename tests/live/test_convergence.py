@@ -177,10 +177,10 @@ main()
 def test_an_apply_killed_at_any_step_is_completed_by_the_next() -> None:
     """A model that changes, one on demand that moves, a new one, and one that comes and goes, each time.
 
-    Every seventh step, and in `make storm` each of them.
+    Every eleventh step, and in `make storm` each of them.
     """
     killed = 0
-    for left in range(0, 80, int(os.environ.get("APPLY_STEP", "7"))):
+    for left in range(0, 80, int(os.environ.get("APPLY_STEP", "11"))):
         recipe("a", port=18201, autostart=True, served_model_name=f"a{left}")
         recipe("d", port=18210 + left, served_model_name="d", on_demand={"idle": "1min"})
         for old in RECIPES.glob("e*.json"):

@@ -772,6 +772,11 @@ def test_a_gateway_in_force_stays_where_another_could_not_start() -> None:
 
 
 def test_a_gateway_that_cannot_restart_serves_again_as_it_was() -> None:
+    folder, drop_in = Path("/srv/of-site"), Path("/etc/systemd/system/models-gateway.service.d/site.conf")
+    for path in (folder, drop_in.parent):
+        path.mkdir(parents=True, exist_ok=True)
+    (folder / "headers.conf").write_text("add_header X-Site yes;\n")
+    drop_in.write_text("[Service]\nInaccessiblePaths=/srv/of-site\n")
     recipe("alpha", port=18201, autostart=True)
     host_file()
     assert recipectl("apply").returncode == 0
@@ -795,19 +800,19 @@ def test_a_gateway_that_cannot_restart_serves_again_as_it_was() -> None:
     host_file(listen="0.0.0.0:8000")
     assert recipectl("apply").returncode == 0
     assert ask("alpha")[0] == 200
-    # nginx refuses at its start what its own test lets pass: its sandbox does not have this folder.
-    Path("/var/tmp/of-site").mkdir(exist_ok=True)
-    Path("/var/tmp/of-site/headers.conf").write_text("add_header X-Site yes;\n")
+    # nginx refuses what its own test lets pass: the drop-in closes this folder to the unit.
     site = Path("/etc/recipectl/of-site.conf")
-    site.write_text("include /var/tmp/of-site/headers.conf;\n")
+    site.write_text("include /srv/of-site/headers.conf;\n")
     for settings in ({"listen": "0.0.0.0:8000"}, {"listen": "127.0.0.1:8000"}):
         host_file(**settings, include=str(site))
         applied = recipectl("apply")
-        told = ["it goes on with its earlier configuration", 'open() "/var/tmp/of-site/headers.conf" failed']
+        told = ["it goes on with its earlier configuration", 'open() "/srv/of-site/headers.conf" failed']
         assert (applied.returncode, [part for part in told if part not in applied.stderr]) == (1, []), applied
         until_listening(8000)
         assert ask("alpha")[0] == 200
     site.unlink()
+    drop_in.unlink()
+    systemctl("daemon-reload")
 
 
 def test_an_apply_ends_once_every_worker_has_the_new_configuration() -> None:

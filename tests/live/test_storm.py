@@ -16,7 +16,7 @@ from live.common import ENGINE, RECIPES, ask, recipe, recipectl, show, systemctl
 
 pytestmark = pytest.mark.systemd
 SEED = int(os.environ.get("STORM_SEED", "20261124"))
-FAULTS = int(os.environ.get("STORM_FAULTS", "80"))
+FAULTS = int(os.environ.get("STORM_FAULTS", "60"))
 COMMON = {
     "ready": {"timeout_sec": 300},
     "args": ["--threads", "1"],
