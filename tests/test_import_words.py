@@ -159,8 +159,8 @@ def test_what_is_wrong_with_a_service_is_told_where_it_stands(
 
 
 def test_keys_that_vllm_studio_did_not_pass_or_that_are_there_twice_are_named(tmp_path: Path) -> None:
-    extra_args = '{"swap-space": 4, "swap_space": 5, "hip_visible_devices": "1", "engine_args": {"a": 1}}'
-    text = f"""[{{"id": "x", "model_path": "/m", "user": "bob", "tp": 2, "tensor_parallel_size": 4,
+    extra_args = '{"block_size": 32, "swap-space": 4, "swap_space": 5, "hip_visible_devices": "1", "engine_args": {"a": 1}}'
+    text = f"""[{{"id": "x", "model_path": "/m", "user": "bob", "tp": 2, "tensor_parallel_size": 4, "block-size": 16,
       "engine_args": {{"seed": 1}}, "extra_args": {extra_args}}},
       {{"id": "y", "model_path": "/m", "port": [8000]}}, {{"id": "z", "model_path": "/m"}}]"""
     status, recipes, said = imported(text, tmp_path, "a.json", "vllm-studio")
@@ -174,6 +174,7 @@ def test_keys_that_vllm_studio_did_not_pass_or_that_are_there_twice_are_named(tm
         "`user:`, a key that VLLM Studio did not pass", "`engine_args:`, a key that VLLM Studio did not pass",
         "`tp:`, which `tensor_parallel_size:` overrode", "`swap-space: 4`, which `swap_space` overrode",
         '`engine_args: {"a": 1}`, which it did not pass',
+        "`block_size` of `extra_args`, which the recipe's own `block_size` overrode",
     ):  # fmt: skip
         assert sentence in said
 

@@ -56,6 +56,13 @@ def ask(model: object, path: str = "/v1/chat/completions", **fields: object) -> 
         return error.code, json.load(error)
 
 
+def assert_unreachable(name: str, **fields: object) -> None:
+    """A model gets no request, whether its name is in the body or in the path."""
+    for path in ("/v1/chat/completions", f"/{name}/v1/chat/completions"):
+        status, answer = ask(name, path, **fields)
+        assert (status, answer["error"]["code"]) == (503, "model_unreachable")  # type: ignore[index]
+
+
 def private(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
@@ -450,9 +457,7 @@ def test_nobody_else_gets_what_is_meant_for_a_model_that_does_not_run() -> None:
     systemctl("stop", "model-alpha.service")
     with socket.create_server(("127.0.0.1", 18201)) as stranger:
         stranger.settimeout(1)
-        for path in ("/v1/chat/completions", "/alpha/v1/chat/completions"):
-            status, answer = ask("alpha", path, headers=headers)
-            assert (status, answer["error"]["code"]) == (503, "model_unreachable")  # type: ignore[index]
+        assert_unreachable("alpha", headers=headers)
         subprocess.run(["systemctl", "start", "model-alpha-canaries.service"], check=False)
         words = ["journalctl", "-u", "model-alpha-canaries.service", "-o", "cat", "--no-pager"]
         told = subprocess.run(words, capture_output=True, text=True, check=True).stdout
@@ -495,9 +500,7 @@ def test_nobody_else_gets_what_is_meant_for_a_model_that_loads_or_whose_socket_i
     for name, port in (("alpha", 18201), ("beta", 18202), ("gamma", 18203)):
         with socket.create_server(("127.0.0.1", port)) as stranger:
             stranger.settimeout(0.5)
-            for path in ("/v1/chat/completions", f"/{name}/v1/chat/completions"):
-                status, answer = ask(name, path)
-                assert (status, answer["error"]["code"]) == (503, "model_unreachable")  # type: ignore[index]
+            assert_unreachable(name)
             with contextlib.suppress(TimeoutError):
                 while True:
                     with stranger.accept()[0] as connection:  # a unit that loads is asked whether it is ready
@@ -543,9 +546,7 @@ def test_a_model_that_moves_gets_nothing_at_its_old_port_where_the_gateway_canno
         )
         with socket.create_server(("127.0.0.1", port)) as stranger:
             stranger.settimeout(0.5)
-            for path in ("/v1/chat/completions", f"/{name}/v1/chat/completions"):
-                status, answer = ask(name, path)
-                assert (status, answer["error"]["code"]) == (503, "model_unreachable")  # type: ignore[index]
+            assert_unreachable(name)
             with pytest.raises(TimeoutError):
                 stranger.accept()
     assert models() == dict.fromkeys(kinds, "down")

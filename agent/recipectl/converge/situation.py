@@ -1,6 +1,5 @@
 """One model as the host has it now, beside what its recipe wants. Pure."""
 
-import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
@@ -10,7 +9,6 @@ from recipectl.converge.values import Survey
 from recipectl.machine import helperfile
 from recipectl.systemd.unitfile import UnitNames, parse_settings
 
-_OWN_HELPER = re.compile(rf"/\S*/{helperfile.NAME.pattern}")
 _ROTATED = "a file of its secrets was changed since the model started"
 _RECIPE_CHANGED = "the recipe changed since the model started"
 
@@ -23,25 +21,26 @@ def is_busy(model: CompiledModel, survey: Survey) -> bool:
 
 def listens_otherwise(model: CompiledModel, socket: str, survey: Survey) -> bool:
     """True if the settings of a socket change, and not only what else its file says."""
-    installed = survey.installed.get(socket)
-    new_texts = (unit.text for unit in model.units if unit.name == socket)
-    texts = [installed.text if installed else "", next(new_texts, "")]
+    texts = _texts(model, socket, survey)
     before, after = ([each for each in parse_settings(text) if each.section == "Socket"] for text in texts)
     return before != after
+
+
+def _texts(model: CompiledModel, unit: str, survey: Survey) -> tuple[str, str]:
+    """The text of a unit as it is installed, and as the model has it; empty where there is none."""
+    installed = survey.installed.get(unit)
+    new_texts = (each.text for each in model.units if each.name == unit)
+    return installed.text if installed else "", next(new_texts, "")
 
 
 def passes_otherwise(model: CompiledModel, survey: Survey) -> bool:
     """True if the command of a proxy changes: the address, or the time until the model is idle.
 
-    Another path of the helper is no change, and what comes before the command counts at the next start.
+    The path of the helper does not count, nor does ExecCondition=, which matters at the next start alone.
     """
-    proxy = model.unit_names.proxy
-    installed = survey.installed.get(proxy)
-    new_texts = (unit.text for unit in model.units if unit.name == proxy)
-    texts = [installed.text if installed else "", next(new_texts, "")]
     before, after = (
-        [_OWN_HELPER.sub("", each.value) for each in parse_settings(text) if each.name == "ExecStart"]
-        for text in texts
+        [helperfile.PATH.sub("", each.value) for each in parse_settings(text) if each.name == "ExecStart"]
+        for text in _texts(model, model.unit_names.proxy, survey)
     )
     return before != after
 

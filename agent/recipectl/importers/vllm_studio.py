@@ -15,7 +15,7 @@ from recipectl.importers.draft import Draft, unique_name
 from recipectl.importers.from_command import model_name
 from recipectl.importers.lines import keys_of, place_of
 from recipectl.importers.shapes import mapping, refuse_private
-from recipectl.importers.vllm_studio_arguments import STUDIO_KEYS, STUDIO_ONLY, keep_text, set_extra_args
+from recipectl.importers.vllm_studio_arguments import STUDIO_KEYS, keep_text, set_extra_args
 from recipectl.importers.vllm_studio_environment import set_environment, set_gpus
 from recipectl.recipe.schema import ALIASES, Recipe
 
@@ -65,14 +65,8 @@ def draft(studio_recipe: Any, source: str, node: Any = None) -> Draft:
             fault = f"its `{key}` is no text" if settings.get(key) else f"it has no `{key}`"
             raise UsageError(f"{fault}, which VLLM Studio requires; correct it", key)
     extra_args = dict(mapping(settings.get("extra_args"), "extra_args"))
-    own = {key for key in settings if key in Recipe.model_fields or key in {*STUDIO_KEYS, *STUDIO_ONLY}}
-    extra_args |= {key: value for key, value in settings.items() if key not in own}
     result = Draft(model_name(settings["id"]), places=_places(node))
-    for key in sorted(own - {*STUDIO_KEYS, *_READ, *_OF_ENGINES}):
-        if settings[key]:
-            result.lose(
-                f"`{key}:`, a key that VLLM Studio did not pass; write it yourself if you want it", key
-            )
+    _add_unknown_keys(result, settings, extra_args)
     _name_second_spellings(result, studio_recipe)
     result.comments[""] = (
         f"From VLLM Studio ({source}), recipe {settings['id']}. Its default arguments are written out."
@@ -126,6 +120,20 @@ def _normalized(studio_recipe: Mapping[str, Any]) -> dict[str, Any]:
         else:
             settings[name] = value
     return settings
+
+
+def _add_unknown_keys(draft: Draft, settings: Mapping[str, Any], extra_args: dict[str, Any]) -> None:
+    """Add keys that are no field of a recipe to `extra_args`; name those that VLLM Studio did not pass."""
+    own = settings.keys() & {*Recipe.model_fields, *STUDIO_KEYS, "engine_args"}
+    for key in sorted(settings.keys() & extra_args.keys() - own):
+        if settings[key] != extra_args[key]:
+            draft.lose(f"`{key}` of `extra_args`, which the recipe's own `{key}` overrode", key)
+    extra_args |= {key: value for key, value in settings.items() if key not in own}
+    for key in sorted(own - {*STUDIO_KEYS, *_READ, *_OF_ENGINES}):
+        if settings[key]:
+            draft.lose(
+                f"`{key}:`, a key that VLLM Studio did not pass; write it yourself if you want it", key
+            )
 
 
 def _name_second_spellings(draft: Draft, studio_recipe: Mapping[str, Any]) -> None:

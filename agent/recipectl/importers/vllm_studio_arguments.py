@@ -12,7 +12,6 @@ from recipectl.importers.shapes import word
 
 # Keys that VLLM Studio keeps for itself.
 STUDIO_KEYS = {"id", "name", "status", "tags", "description", "created_at", "updated_at"}
-STUDIO_ONLY = {"engine_args"}  # it stood there, and no release passed it
 _STUDIO_EXTRA_ARGS = {*STUDIO_KEYS, "launched_at", "running"}
 # Keys of its own that are no flags of an engine, and what becomes of them.
 _NO_FLAGS = {

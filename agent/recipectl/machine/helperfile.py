@@ -16,6 +16,7 @@ from recipectl.files import failures_named
 from recipectl.place import Place
 
 NAME = re.compile(r"helper-[0-9a-f]{12}\.pyz")
+PATH = re.compile(rf"/\S*/{NAME.pattern}")  # in a unit
 _MODULES = (
     "canary", "gateway_keys", "helper", "journal", "proxy", "regular", "request_queue", "rivals", "tie",
     "tie_state", "watch", "machine/clients", "machine/distributions", "machine/loads", "machine/lockfile",
@@ -106,4 +107,4 @@ def others(place: Place) -> list[Path]:
 
 def named_in(text: str) -> set[str]:
     """The paths of helpers in a unit's text."""
-    return {*re.findall(rf"(/\S*/{NAME.pattern})", text)}
+    return {*PATH.findall(text)}
