@@ -18,6 +18,7 @@ from recipectl.errors import RecipectlError
 from recipectl.importers.command import command_from_words
 from recipectl.importers.draft import Draft, render
 from recipectl.importers.from_command import draft_from_command
+from recipectl.importers.lines import Losing
 from recipectl.machine.installation import Installation
 from recipectl.machine.runtime import Runtime
 from recipectl.recipe.hostfile import HostSettings
@@ -29,6 +30,11 @@ RUNTIMES = {
     "llamacpp": Runtime("test", ("/v/bin/llama-server",)),
 }
 _MODEL_WORDS = {"vllm": ["/m"], "sglang": ["--model-path", "/m"], "llamacpp": ["--model", "/m"]}
+
+
+def losses(imported: Losing) -> list[str]:
+    """What is not carried over, as it is printed."""
+    return [str(remark) for remark in imported.not_carried_over]
 
 
 def compiled(draft: Draft, folder: Path) -> ResolvedRecipe:

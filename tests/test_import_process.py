@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from imported import losses
 
 from recipectl.errors import UsageError
 from recipectl.importers import running
@@ -71,7 +72,7 @@ def free_ports(count: int) -> tuple[int, ...]:
 
 def drawn(pid: int, port: int | None = None) -> tuple[Draft, str]:
     draft = running.draft(pid, port)
-    return draft, "\n".join(draft.not_carried_over)
+    return draft, "\n".join(losses(draft))
 
 
 def test_the_port_that_was_asked_for_counts_and_another_guess_is_named(start: Start) -> None:

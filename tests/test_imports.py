@@ -15,7 +15,7 @@ import yaml
 from click.testing import CliRunner
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from imported import compiled
+from imported import compiled, losses
 
 from recipectl.cli import recipectl
 from recipectl.errors import UsageError
@@ -274,7 +274,7 @@ LOST = {
 @pytest.mark.parametrize(("text", "answer"), LOST.values(), ids=LOST.keys())
 def test_what_cannot_be_carried_over_is_told(text: str, answer: str) -> None:
     draft = drafted(text)
-    assert any(answer in entry for entry in draft.not_carried_over), draft.not_carried_over
+    assert any(answer in entry for entry in losses(draft)), losses(draft)
     assert "sk-abc" not in render(draft)
 
 
@@ -325,8 +325,8 @@ def test_a_file_of_variables_that_a_script_reads_counts(tmp_path: Path, content:
     (tmp_path / ".env").write_text(content)
     script = f"PORT=1 TP=1\n[ -f .env ] && set -a && . ./.env && set +a\nB=1; {tmp_path}/v/bin/vllm serve m --port $PORT"
     (command,) = shell.commands(script, folder=str(tmp_path))
-    names_it = "line 2: `. ./.env`, which may set variables" in command.not_carried_over
-    assert names_it is not is_read, command.not_carried_over
+    names_it = "line 2: `. ./.env`, which may set variables" in losses(command)
+    assert names_it is not is_read, losses(command)
     expected = {"A": "b c", "PORT": "9000", "TP": "2", "E": ""} if is_read and content else {}
     assert (command.environment, command.words[-1]) == (expected, expected.get("PORT", "1"))
 
@@ -478,7 +478,7 @@ def test_the_oldest_version_of_a_variant_counts_and_nightly_is_none() -> None:
     }
     versions = {name: draft.fields.get("engine_version") for name, draft in drafts.items()}
     assert versions == {"default": ">=0.11.0", "new": ">=0.22.0", "odd": None}
-    assert len(drafts["odd"].not_carried_over) == 2
+    assert len(losses(drafts["odd"])) == 2
 
 
 # ── other tools
@@ -597,7 +597,7 @@ def test_what_vllm_studio_did_wrong_is_put_right_and_told() -> None:
     assert (draft.fields["gpus"], draft.fields["env_vars"]) == ([0], {"A": "2"})
     assert draft.comments["extra_args.async-scheduling"].endswith("the recipe passes --no-async-scheduling.")
     assert "has no --max-modle-len" in draft.comments["extra_args.max-modle-len"]
-    assert "which overrode `env_vars`" in draft.not_carried_over[0]
+    assert "which overrode `env_vars`" in losses(draft)[0]
 
 
 @pytest.mark.parametrize("column", ["data", "json"])
@@ -623,7 +623,8 @@ models:
   d:
 groups: {one: {swap: false, members: [a, b]}, two: {swap: false, members: [c]}}
 """)
-    result, _, lost = llama_swap.imported(config, "c.yaml")
+    imported = llama_swap.imported(config, "c.yaml")
+    result, lost = imported.drafts, losses(imported)
     assert [(entry.name, entry.fields["conflicts"], entry.fields["port"]) for entry in result] == [
         ("a", ["c"], 5800), ("b", ["c"], 5801), ("c", ["a", "b"], 5802)
     ]  # fmt: skip
@@ -676,7 +677,7 @@ def test_what_vllm_studio_passed_counts() -> None:
     )
     assert "max_num_seqs" not in draft.fields
     assert "`max_model_len: 4096` of extra_args, for VLLM Studio passed --max-model-len 32768" in str(
-        draft.not_carried_over
+        losses(draft)
     )
 
 
@@ -684,7 +685,7 @@ def test_what_no_engine_takes_is_named_and_a_default_does_not_contradict_extra_a
     fields = {"id": "a", "model_path": "/m", "max_model_len": 0, "gpu_memory_utilization": 0}
     draft = vllm_studio.draft(fields | {"extra_args": {"trust_remote_code": False}}, "x")
     assert {"max_model_len", "gpu_memory_utilization", "trust_remote_code"}.isdisjoint(draft.fields)
-    assert sum("which no engine accepts" in text for text in draft.not_carried_over) == 2
+    assert sum("which no engine accepts" in text for text in losses(draft)) == 2
 
 
 @pytest.mark.parametrize(("wrapper", "told"), [
@@ -697,7 +698,7 @@ def test_a_program_around_an_engine_is_taken_off_and_named(wrapper: str, told: s
         f"[Service]\nRestart=always\nExecStart={wrapper} /v/bin/vllm serve /m\n", "a", "a"
     )
     assert (draft.fields["model_path"], draft.fields["python_path"]) == ("/m", "/v/bin/python")
-    named = [text for text in draft.not_carried_over if "before the program" in text]
+    named = [text for text in losses(draft) if "before the program" in text]
     assert [text for text in named if text.endswith(told)] == named
     assert bool(named) == bool(told)
 
@@ -711,9 +712,9 @@ def test_an_official_recipe_names_its_image_and_sets_the_accelerator_of_its_hard
     choices = (vllm_recipes.Choice(hardware=name) for name in ("mi9", "xeon"))
     amd, cpu = (vllm_recipes.draft(recipe, taxonomy, STRATEGIES, choice, "m.yaml") for choice in choices)
     assert (amd.fields["accelerator"], cpu.fields["gpus"]) == ("rocm", "none")
-    assert "the image `rocm/vllm:m`; install its version of vLLM on this host" in amd.not_carried_over
-    assert "`install.docker`: Use the preview image" in amd.not_carried_over
-    assert not any("latest" in text for text in cpu.not_carried_over)
+    assert "the image `rocm/vllm:m`; install its version of vLLM on this host" in losses(amd)
+    assert "`install.docker`: Use the preview image" in losses(amd)
+    assert not any("latest" in text for text in losses(cpu))
 
 
 def test_a_row_that_is_no_recipe_stops_no_other(tmp_path: Path) -> None:
@@ -748,7 +749,8 @@ models:
   broken: {cmd: "ls"}
 groups: {together: {swap: false, members: [other]}}
 """)
-    (chat, other), gateway, lost = llama_swap.imported(config, "c.yaml")
+    imported = llama_swap.imported(config, "c.yaml")
+    (chat, other), gateway, lost = imported.drafts, imported.gateway, losses(imported)
     assert gateway == {"listen": "127.0.0.1:8080"}
     assert chat.fields == {
         "backend": "llamacpp", "binary": "/l/llama-server", "model_path": "/m/chat.gguf", "port": 9000, "max_model_len": 4096,
@@ -761,7 +763,8 @@ groups: {together: {swap: false, members: [other]}}
 @corpus.NEEDED
 def test_llama_swaps_own_example_is_read() -> None:
     config = yaml.safe_load((corpus.FOLDER / "llama-swap.config.example.yaml").read_text())
-    drafts, _, lost = llama_swap.imported(config, "config.yaml")
+    imported = llama_swap.imported(config, "config.yaml")
+    drafts, lost = imported.drafts, losses(imported)
     assert [entry.name for entry in drafts] == ["gpt-oss-120b", "docker-llama"]
     assert not any("sk-" in text for text in lost)
 
@@ -792,7 +795,7 @@ def test_a_hand_written_unit_becomes_a_recipe() -> None:
     }  # fmt: skip
     assert draft.fields["extra_args"]["chat-template"] == "a\tb"
     assert draft.variables == ("SEED",)
-    assert draft.not_carried_over == [
+    assert losses(draft) == [
         "line 6: the variables in /etc/default/vllm, which cannot be read here and win over Environment=; set them in `env_vars:` or `secrets:`",
         "line 15: TimeoutStartSec=10min, which did not limit its load; see `ready.timeout_sec`",
     ]
@@ -850,7 +853,7 @@ def test_a_units_file_of_variables_wins_over_its_variables(tmp_path: Path) -> No
     text = f"[Service]\nUser=u\nEnvironment=MODEL=/models/small B=1\nEnvironmentFile=-{file}\nExecStart=/v/bin/vllm serve ${{MODEL}}\n"
     unknown = systemd_unit.draft(text, "m", "m.service")
     assert (unknown.variables, "/models/small" in str(unknown.fields)) == (("MODEL",), False)
-    assert any(str(file) in note for note in unknown.not_carried_over)
+    assert any(str(file) in note for note in losses(unknown))
     file.write_text("# MODEL=no\nMODEL=/models/big\nC='x y' \n")
     known = systemd_unit.draft(text, "m", "m.service")
     assert known.fields["model_path"] == "/models/big"
@@ -872,11 +875,11 @@ def test_what_a_unit_says_about_restarts_and_its_user_is_kept_or_named() -> None
     assert draft.fields["service"] == {
         "RestartSec": "15", "StartLimitBurst": "3", "TimeoutStopSec": "30", "SyslogIdentifier": "a",
     }  # fmt: skip
-    told = "\n".join(draft.not_carried_over)
+    told = "\n".join(losses(draft))
     for part in ("Restart=on-failure", "KillMode=process", "Alias=b.service", "it ran as root"):
         assert part in told
     assert "ran as root" not in str(
-        systemd_unit.draft(text + "[Service]\nUser=u\n", "m", "m.service").not_carried_over
+        losses(systemd_unit.draft(text + "[Service]\nUser=u\n", "m", "m.service"))
     )
 
 
@@ -884,12 +887,12 @@ def test_the_cache_of_the_user_that_ran_it_stays_in_use_or_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = "[Service]\nUser=someone\nRestart=always\nExecStart=/v/bin/vllm serve org/m\n"
-    assert "cache of user someone" in str(systemd_unit.draft(text, "m", "m.service").not_carried_over)
+    assert "cache of user someone" in str(losses(systemd_unit.draft(text, "m", "m.service")))
     (tmp_path / ".cache/huggingface").mkdir(parents=True)
     entry = pwd.struct_passwd(("someone", "x", 1, 1, "", str(tmp_path), "/bin/sh"))
     monkeypatch.setattr(pwd, "getpwnam", lambda _: entry)
     draft = systemd_unit.draft(text, "m", "m.service")
-    assert (draft.fields["env_vars"], draft.not_carried_over) == (
+    assert (draft.fields["env_vars"], losses(draft)) == (
         {"HF_HOME": f"{tmp_path}/.cache/huggingface"},
         [],
     )
@@ -938,7 +941,7 @@ WRAPPED = {
 @pytest.mark.parametrize(("wrapper", "settings"), WRAPPED.values(), ids=WRAPPED.keys())
 def test_what_stands_before_an_engine_becomes_settings(wrapper: str, settings: dict[str, str]) -> None:
     draft = from_command.draft_from_command(shell.commands(f"{wrapper} /v/bin/vllm serve /m", {})[0])
-    assert (draft.fields["service"], draft.not_carried_over) == (settings, [])
+    assert (draft.fields["service"], losses(draft)) == (settings, [])
 
 
 @pytest.mark.parametrize(("words", "models", "told"), [
@@ -954,7 +957,7 @@ def test_another_order_of_the_gpus_is_named(
     monkeypatch.setattr(nvidia, "gpus", lambda: gpus)
     draft = from_command.draft_from_command(shell.commands(f"{words} /v/bin/vllm serve /m", {})[0])
     assert (
-        [text.removeprefix("line 1: ") for text in draft.not_carried_over],
+        [text.removeprefix("line 1: ") for text in losses(draft)],
         draft.comments.get("gpus"),
     ) == (told, None)
 
@@ -963,7 +966,7 @@ def test_what_systemd_run_gives_besides_settings_is_kept() -> None:
     text = "systemd-run -E A=b --setenv=C=d --uid bob --on-calendar=daily /v/bin/vllm serve /m"
     draft = from_command.draft_from_command(shell.commands(text, {})[0])
     assert (draft.fields["env_vars"], draft.fields["user"]) == ({"A": "b", "C": "d"}, "bob")
-    assert draft.not_carried_over == ["line 1: `systemd-run --on-calendar=daily` before the program"]
+    assert losses(draft) == ["line 1: `systemd-run --on-calendar=daily` before the program"]
 
 
 @pytest.mark.parametrize("own", [
@@ -994,7 +997,7 @@ def test_what_vllm_studio_keeps_for_itself_is_no_flag() -> None:
         assert {
             key: draft.fields[key] for key in ("python_path", "venv_path", "binary") if key in draft.fields
         } == expected
-        told = str(draft.not_carried_over)
+        told = str(losses(draft))
         assert all(key in told for key in ("vision", "docker_image", "launch_command", "metadata"))
         assert ("`i:1` (docker)" in told, "crash_loop" in told) == (name == "docker", False)
 
@@ -1008,11 +1011,11 @@ def test_a_conda_environment_is_its_python() -> None:
         draft = from_command.draft_from_command(
             shell.commands(f"{text}\npython -m sglang.launch_server --model-path /m")[0]
         )
-        assert (draft.fields["python_path"], draft.not_carried_over) == (python, [])
+        assert (draft.fields["python_path"], losses(draft)) == (python, [])
     draft = from_command.draft_from_command(shell.commands("conda activate x\nvllm serve /m")[0])
-    assert "`conda activate x`; give its `bin/python`" in str(draft.not_carried_over)
+    assert "`conda activate x`; give its `bin/python`" in str(losses(draft))
     assert "conda run" in str(
-        from_command.draft_from_command(shell.commands("conda run -n x vllm serve /m")[0]).not_carried_over
+        losses(from_command.draft_from_command(shell.commands("conda run -n x vllm serve /m")[0]))
     )
 
 
@@ -1023,7 +1026,7 @@ def test_a_variable_from_a_substitution_is_never_dropped() -> None:
     recipe = yaml.safe_load(render(draft))
     assert recipe["env_vars"] == {name: f"${{{variable}}}" for name, variable in names.items()} | {"B": "1"}
     assert draft.variables == tuple(sorted(names.values()))
-    assert sum("set from a substitution" in note for note in draft.not_carried_over) == 3
+    assert sum("set from a substitution" in note for note in losses(draft)) == 3
 
 
 def test_a_persistent_group_is_stopped_by_nobody() -> None:
@@ -1035,7 +1038,7 @@ def test_a_persistent_group_is_stopped_by_nobody() -> None:
         {"models": models, "groups": {"other": always | {"persistent": False}}}, "c"
     )
     assert [draft.fields.get("conflicts") for draft in drafts] == [["b"], None]  # the GPUs say it too
-    assert "`a` did not stop `b`; here each stops the other" in drafts[0].not_carried_over
+    assert "`a` did not stop `b`; here each stops the other" in losses(drafts[0])
 
 
 def test_a_configuration_of_which_nothing_was_imported_fails(tmp_path: Path) -> None:
@@ -1052,15 +1055,15 @@ def test_a_container_that_comes_up_with_the_host_starts_at_boot() -> None:
     text = "docker run -d --restart {} vllm/vllm-openai --model /m"
     drafts = {word: from_command.draft_from_command(shell.commands(text.format(word))[0]) for word in ("always", "unless-stopped", "no", "on-failure:3")}  # fmt: skip
     assert {word: draft.fields.get("autostart") for word, draft in drafts.items()} == {"always": True, "unless-stopped": True, "no": None, "on-failure:3": None}  # fmt: skip
-    assert "on-failure:3" in str(drafts["on-failure:3"].not_carried_over)
-    assert all("published no port" in str(draft.not_carried_over) for draft in drafts.values())
-    assert "published" not in str(from_command.draft_from_command(shell.commands("docker run --network host vllm/vllm-openai --model /m")[0]).not_carried_over)  # fmt: skip
+    assert "on-failure:3" in str(losses(drafts["on-failure:3"]))
+    assert all("published no port" in str(losses(draft)) for draft in drafts.values())
+    assert "published" not in str(losses(from_command.draft_from_command(shell.commands("docker run --network host vllm/vllm-openai --model /m")[0])))  # fmt: skip
 
 
 def test_a_devices_container_name_is_a_gpu() -> None:
     text = "podman run -p 8000:8000 --device nvidia.com/gpu=0 --device nvidia.com/gpu=2 vllm/vllm-openai --model org/m"
     draft = from_command.draft_from_command(shell.commands(text, {})[0])
-    assert (draft.fields["gpus"], draft.not_carried_over) == ([0, 2], [])
+    assert (draft.fields["gpus"], losses(draft)) == ([0, 2], [])
 
 
 @pytest.mark.parametrize(("words", "is_named"), [
@@ -1075,13 +1078,13 @@ def test_a_container_that_had_all_gpus_is_named(words: str, is_named: bool) -> N
         if words
         else ["line 1: the container was given no GPUs, and the recipe has all of them; see `gpus:`"]
     )
-    assert ("It had all GPUs" in draft.comments[""], draft.not_carried_over) == (is_named, lost)
+    assert ("It had all GPUs" in draft.comments[""], losses(draft)) == (is_named, lost)
 
 
 def test_the_path_and_the_venv_of_the_engine_itself_are_no_loss() -> None:
     text = "PATH=/opt/l/bin:/usr/bin VIRTUAL_ENV=/opt/l /opt/l/bin/llama-server --model /m"
     draft = from_command.draft_from_command(shell.commands(text, {})[0])
-    assert (draft.not_carried_over, "env_vars" in draft.fields) == ([], False)
+    assert (losses(draft), "env_vars" in draft.fields) == ([], False)
 
 
 def test_a_variable_of_a_unit_is_split_as_systemd_splits_it() -> None:
@@ -1098,7 +1101,7 @@ def test_the_last_setting_of_a_unit_counts() -> None:
         None,
         False,
     )
-    told = str(draft.not_carried_over)
+    told = str(losses(draft))
     assert all(part in told for part in ("it ran as root", "the prefix `+`", "serve c/d"))
 
 
@@ -1115,7 +1118,7 @@ def test_a_wrapper_gives_what_it_gave(wrapper: str, service: dict[str, str]) -> 
 
 def test_a_list_of_processors_that_systemd_has_no_form_for_is_named() -> None:
     draft = drafted("numactl -C all vllm serve a/b")
-    assert ("service" in draft.fields, "numactl -C all" in str(draft.not_carried_over)) == (False, True)
+    assert ("service" in draft.fields, "numactl -C all" in str(losses(draft))) == (False, True)
 
 
 def test_an_endless_value_is_refused() -> None:

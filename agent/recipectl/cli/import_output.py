@@ -10,11 +10,12 @@ from recipectl.errors import UsageError
 from recipectl.files import failures_named, refuse_planted_links
 from recipectl.importers.compiling import faults
 from recipectl.importers.draft import Draft, redacted, render, unique_name
+from recipectl.importers.lines import Remark
 from recipectl.place import Place
 from recipectl.recipe import search
 
 
-def output(drafts: Iterable[Draft], folder: Path | None, not_carried_over: Iterable[str] = ()) -> int:
+def output(drafts: Iterable[Draft], folder: Path | None, not_carried_over: Iterable[Remark] = ()) -> int:
     """Print recipes, or write each to a file; what is not carried over goes to standard error.
 
     The status is 2 when nothing was imported.
@@ -28,8 +29,8 @@ def output(drafts: Iterable[Draft], folder: Path | None, not_carried_over: Itera
             click.echo(f"# ── {name}.yaml\n{text}")
         else:
             click.echo(text, nl=False)
-        for item in draft.not_carried_over:
-            click.echo(f"{name}: not carried over: {draft.shown(item)}", err=True)
+        for remark in draft.not_carried_over:
+            click.echo(f"{name}: not carried over: {draft.shown(str(remark))}", err=True)
         for fault in faults(draft, text):
             click.echo(f"{name}: the recipe does not compile: {draft.shown(fault)}", err=True)
         if draft.secrets:
@@ -39,8 +40,8 @@ def output(drafts: Iterable[Draft], folder: Path | None, not_carried_over: Itera
             variables = ", ".join(draft.variables)
             folder_is = " (FOLDER: where relative paths begin)" if "FOLDER" in draft.variables else ""
             click.echo(f"{name}: define under `vars:` of the host file: {variables}{folder_is}", err=True)
-    for item in not_carried_over:
-        click.echo(f"not carried over: {redacted(item)}", err=True)
+    for remark in not_carried_over:
+        click.echo(f"not carried over: {redacted(str(remark))}", err=True)
     return 0 if recipes else 2
 
 

@@ -31,7 +31,7 @@ from recipectl.importers import (
 )
 from recipectl.importers.command import Command, command_from_words
 from recipectl.importers.draft import AS_IT_RUNS, Draft, redacted
-from recipectl.importers.lines import errors_at, place_of, placed
+from recipectl.importers.lines import Remark, errors_at, place_of, placed
 from recipectl.importers.shapes import mapping
 from recipectl.place import Place
 from recipectl.systemd.store import Store
@@ -70,9 +70,9 @@ def command_(words: tuple[str, ...], folder: Path | None) -> int:
     return 2 if imported.refusals else 0
 
 
-def _refuse_other(source: str, not_carried_over: list[str]) -> None:
-    for text in not_carried_over:
-        click.echo(placed(redacted(text), source), err=True)
+def _refuse_other(source: str, not_carried_over: list[Remark]) -> None:
+    for remark in not_carried_over:
+        click.echo(placed(redacted(str(remark)), source), err=True)
     fault = f"{source} runs no engine (vllm, sglang, llama-server)"
     raise UsageError(f"{fault}; give an engine's command, {AS_IT_RUNS}")
 

@@ -12,6 +12,7 @@ from recipectl.engines.options import shipped_options
 from recipectl.engines.registry import ENGINES
 from recipectl.errors import UsageError
 from recipectl.importers.draft import VARIABLE_ALONE, VARIABLE_START, Draft, redacted
+from recipectl.importers.lines import Remark
 from recipectl.importers.recipe_keys import extra_arg, field_value, nodes_value
 from recipectl.importers.variables import set_secret
 from recipectl.recipe.schema import TOKEN
@@ -75,7 +76,7 @@ def _is_renamed(option: GivenOption) -> bool:
 
 
 def place_stray_words(
-    backend: str, options: list[GivenOption], words: Mapping[int, str], lost: list[str], *, runs: bool
+    backend: str, options: list[GivenOption], words: Mapping[int, str], lost: list[Remark], *, runs: bool
 ) -> tuple[list[GivenOption], list[str]]:
     """The options with words behind them that they do not take, and the words that only the host can tell.
 
@@ -91,10 +92,14 @@ def place_stray_words(
         elif index is not None and not options[index].values:
             option = options[index]
             options[index] = replace(option, values=(word,), raw=(*option.raw, word))
-            lost.append(f"`{redacted(word)}` after `{option.name}`, which takes no value; it stays there")
+            lost.append(
+                Remark(f"`{redacted(word)}` after `{option.name}`, which takes no value; it stays there")
+            )
         elif runs:
             unknown.append(word)
-            lost.append(f"`{redacted(word)}` belongs to no option of {backend}; it stands in `args:` now")
+            lost.append(
+                Remark(f"`{redacted(word)}` belongs to no option of {backend}; it stands in `args:` now")
+            )
         else:
             raise UsageError(f"`{redacted(word)}` belongs to no option of {backend}; correct it")
     return options, unknown
@@ -119,7 +124,7 @@ def set_arguments(draft: Draft, backend: str, options: list[GivenOption], stray_
         draft.set("nodes", nodes)
     if arguments.extra_args:
         draft.set("extra_args", arguments.extra_args)
-    draft.not_carried_over += [*arguments.notes, *_unknown_words(backend, options, stray_words)]
+    draft.lose_each((*arguments.notes, *_unknown_words(backend, options, stray_words)))
     if args := [*stray_words, *arguments.args]:
         draft.set("args", args, "As written: no key gives exactly these words.")
 
@@ -197,7 +202,7 @@ def take_secret(draft: Draft, backend: str, flag: str, values: Sequence[str]) ->
             set_secret(draft, variable, ",".join(values))
             draft.hidden |= {*values}
         if len(values) > 1 or is_further:
-            draft.not_carried_over.append(f"the keys of `{flag}` after the first: {variable} takes one")
+            draft.lose(f"the keys of `{flag}` after the first: {variable} takes one")
         return True
     if not any(values):
         return False
@@ -206,7 +211,5 @@ def take_secret(draft: Draft, backend: str, flag: str, values: Sequence[str]) ->
     )
     if is_secret:
         draft.hidden |= {*values}
-        draft.not_carried_over.append(
-            f"the secret of `{flag}`: {backend} reads it from its command line, which anyone may read"
-        )
+        draft.lose(f"the secret of `{flag}`: {backend} reads it from its command line, which anyone may read")
     return is_secret

@@ -9,7 +9,7 @@ from typing import Protocol
 from recipectl.compiler.secrets import looks_secret
 from recipectl.errors import UsageError
 from recipectl.importers.draft import AS_IT_RUNS, VARIABLE_ALONE
-from recipectl.importers.lines import placed
+from recipectl.importers.lines import Losing, Remark, placed
 
 SHELLS = ("sh", "bash", "dash", "zsh")
 # What a program is given that is likely an engine, though its name is not known.
@@ -45,7 +45,7 @@ class OtherProgramError(NoEngineError):
 
 
 @dataclass
-class Command:
+class Command(Losing):
     """One command; `not_carried_over` is what cannot be kept of it, `refusal` why it cannot be imported."""
 
     environment: dict[str, str]
@@ -55,8 +55,8 @@ class Command:
     reader: int | None = None  # the user of a running process; its files count only as far as it can read
     script_folder: str | None = None  # from which most scripts are started
     path: str | None = None  # the value of PATH
-    not_carried_over: list[str] = field(default_factory=list)
-    lost_before: list[str] = field(default_factory=list)  # the losses among them of earlier commands
+    not_carried_over: list[Remark] = field(default_factory=list)
+    lost_before: list[Remark] = field(default_factory=list)  # the losses among them of earlier commands
     place: str = ""  # `line 3`; empty for a command that came alone
     user: str | None = None
     autostart: bool = False
@@ -81,19 +81,18 @@ class Command:
         """Put a place in front of its own, and of those of what it lost: it stands within something else."""
         self.place = ": ".join(filter(None, (place, self.place)))
         self.places = {name: placed(where, place) for name, where in self.places.items()}
-        self.not_carried_over = [placed(text, place) for text in self.not_carried_over]
+        self.not_carried_over = [remark.moved_into(place) for remark in self.not_carried_over]
 
     def refuse(self, place: str, reason: str) -> None:
         """Say why the command is not imported."""
         self.place = place
         self.refusal = f"{reason}, {AS_IT_RUNS}"
 
-    def refuse_unknown(self, reasons: Sequence[str]) -> None:
-        """Refuse it for words that only a running shell knows; a reason may begin with its line."""
-        reasons = reasons or ["only a shell knows its words"]
-        match = re.match(r"(line \d+): ", reasons[0])
-        place = match[1] if match else self.place
-        texts = dict.fromkeys(reason.removeprefix(f"{place}: ") for reason in reasons)
+    def refuse_unknown(self, reasons: Sequence[Remark]) -> None:
+        """Refuse it, at the line of the first reason, for words that only a running shell knows."""
+        reasons = reasons or [Remark("only a shell knows its words", within=self.place)]
+        place = reasons[0].place or self.place
+        texts = dict.fromkeys(reason.sentence if reason.place == place else str(reason) for reason in reasons)
         self.refuse(place, f"{'; '.join(texts)}; write the result")
 
 
@@ -142,7 +141,9 @@ class _Environment(Protocol):
 
     environment: dict[str, str]
     secrets: dict[str, str]
-    not_carried_over: list[str]
+    not_carried_over: list[Remark]
+
+    def lose(self, sentence: str) -> None: ...
 
 
 def add_variable(word: str, of_caller: Mapping[str, str], target: _Environment) -> None:
@@ -154,7 +155,7 @@ def add_variable(word: str, of_caller: Mapping[str, str], target: _Environment) 
     elif pair or word in of_caller:
         target.environment[name] = pair[1] if pair else of_caller[word]
     else:
-        target.not_carried_over.append(f"the variable `{word}` of the caller; set it in `env_vars:`")
+        target.lose(f"the variable `{word}` of the caller; set it in `env_vars:`")
 
 
 def script_in(words: list[str]) -> str | None:

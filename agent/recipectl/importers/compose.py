@@ -1,7 +1,6 @@
 """The services of a Compose file: what `docker run` would be given for them."""
 
 import contextlib
-import re
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from recipectl.importers.container_options import Container
 from recipectl.importers.containers import engine_command
 from recipectl.importers.draft import STAYS_DOWN, Draft
 from recipectl.importers.from_command import draft_from_command, model_name
-from recipectl.importers.lines import at, errors_at, node_of, place_of, placed
+from recipectl.importers.lines import Remark, at, errors_at, node_of, place_of
 from recipectl.importers.mounts import Mounts
 from recipectl.importers.secret_names import is_likely_secret
 from recipectl.importers.shapes import mapping, refuse_private, sequence
@@ -51,7 +50,7 @@ _OWN_LOGS = (None, "json-file", "local", "journald", "none")
 _EMPTY: tuple[Any, ...] = (None, "", [], {}, "false")
 
 
-def compose_drafts(text: str, source: str) -> tuple[list[Draft], list[str]]:
+def compose_drafts(text: str, source: str) -> tuple[list[Draft], list[Remark]]:
     """The recipes of a Compose file, and what was left out: services of other programs.
 
     UsageError when the file is not Compose's.
@@ -66,18 +65,19 @@ def compose_drafts(text: str, source: str) -> tuple[list[Draft], list[str]]:
     drafts: list[Draft] = []
     overrides = [folder / f"{Path(source).stem}.override{ending}" for ending in (".yaml", ".yml")]
     left_out = [
-        f"{path}, which changes these services; {_WHOLE}"
+        Remark(f"{path}, which changes these services; {_WHOLE}")
         for path in overrides
         if Path(source).stem in ("compose", "docker-compose") and path.exists()
     ]
     if "include" in data:
-        left_out.append(f"{place_of(root, 'include')}: the files of `include:`; {_WHOLE}")
+        left_out.append(Remark(f"the files of `include:`; {_WHOLE}", within=place_of(root, "include")))
     variables: dict[str, str] = {}
     if (folder / ".env").is_file():  # Compose reads it for `${NAME}`
         with contextlib.suppress(RecipectlError):
             variables = dotenv(read_text(folder / ".env"), {}, [])
     if files := variables.get("COMPOSE_FILE"):
-        left_out.append(f"COMPOSE_FILE={files} of {folder / '.env'}, which may name further files; {_WHOLE}")
+        fault = f"COMPOSE_FILE={files} of {folder / '.env'}, which may name further files"
+        left_out.append(Remark(f"{fault}; {_WHOLE}"))
     with errors_at(source):
         mounted = sources(data, folder, variables, left_out)
     places = []
@@ -88,7 +88,7 @@ def compose_drafts(text: str, source: str) -> tuple[list[Draft], list[str]]:
         except UsageError as error:
             fault = "runs no engine" if isinstance(error, NoEngineError) else str(error)
             place = _place_of_fault(error, root, str(name))
-            left_out.append(f"{place}: the service `{name}`: {fault}")
+            left_out.append(Remark(f"the service `{name}`: {fault}", within=place))
     movable = {model_name(str(name)) for name, service in services.items() if _is_unpublished(service)}
     _give_own_ports(drafts, places, movable)
     return drafts, left_out
@@ -121,7 +121,9 @@ def _give_own_ports(drafts: list[Draft], places: list[str], movable: Collection[
             own_port += 1
         if own_port != port:
             draft.set("port", own_port)
-            draft.not_carried_over.append(placed(f"port {port}, which `{holders[port]}` has, too", place))
+            draft.not_carried_over.append(
+                Remark(f"port {port}, which `{holders[port]}` has, too", within=place)
+            )
         holders[own_port] = draft.name
 
 
@@ -134,7 +136,7 @@ def _service_draft(
         has_base = isinstance(service, dict) and "extends" in service
         remedy = _WHOLE if has_base else "give it one"
         raise UsageError(f"it has no `image:` here; {remedy}", "image")
-    lost: list[str] = []
+    lost: list[Remark] = []
     container = Container({}, lost, mounts=Mounts(volumes=mounted.volumes))
     written, service = service, {}
     for key, value in written.items():
@@ -153,7 +155,7 @@ def _service_draft(
             with at(container.place, lost):
                 count = len(lost)
                 value = interpolated(part, variables, lost)
-                lost[count:] = [_without_secrets(text, key, value) for text in lost[count:]]
+                lost[count:] = [_without_secrets(remark, key, value) for remark in lost[count:]]
                 _add_option(container, key, value, variables, folder)
     if service.get("entrypoint") is not None:
         container.entrypoint = tuple(split(service["entrypoint"], "entrypoint"))
@@ -163,12 +165,10 @@ def _service_draft(
     if service.get("profiles") and container.restart not in ("", "no"):
         container.restart = ""
         with at(place_of(root, "services", name, "restart"), lost):
-            container.leave_out(
-                "`restart:` of a service with `profiles:`, which starts by hand; see `autostart:`"
-            )
+            container.lose("`restart:` of a service with `profiles:`, which starts by hand; see `autostart:`")
     if written.get("restart") is None and not has_policy:
         with at(place_of(root, "services", name), lost):
-            container.leave_out(f"without `restart:` {STAYS_DOWN}")
+            container.lose(f"without `restart:` {STAYS_DOWN}")
     told_in = "entrypoint" if script_in(list(container.entrypoint or ())) else "command"
     place = place_of(root, "services", name, told_in if told_in in service else "image")
     container.places["image"] = place_of(root, "services", name, "image")
@@ -176,8 +176,8 @@ def _service_draft(
     with at(place, lost):
         command, notes = engine_command(Command({}, [], place=place), container, image, arguments)
     # One variable may stand in many lines; the first is named.
-    lines = {re.sub(r"^line \d+: ", "", text): text for text in reversed(command.not_carried_over)}
-    command.not_carried_over = [text for text in command.not_carried_over if text in lines.values()]
+    first = {remark.sentence: remark for remark in reversed(command.not_carried_over)}
+    command.not_carried_over = [*reversed(first.values())]
     origin = "\n".join((f"From {source}, service {name}.", *notes))
     return draft_from_command(command, model_name(name), origin)
 
@@ -192,15 +192,15 @@ def _parts(node: Any, place: str, value: Any) -> Iterator[tuple[str, Any]]:
         yield place, value
 
 
-def _without_secrets(text: str, key: str, value: Any) -> str:
-    """A sentence on a variable of the service without its value, where that is likely a secret."""
+def _without_secrets(remark: Remark, key: str, value: Any) -> Remark:
+    """A remark on a variable of the service without its value, where that is likely a secret."""
     entries = value if isinstance(value, dict) else {}
     words = value if isinstance(value, list) else []
     pairs = [*entries.items(), *(str(word).partition("=")[::2] for word in words)]
     for name, content in pairs if key == "environment" else ():
         if is_likely_secret(str(name), str(content)):
-            text = text.replace(str(content), "…")
-    return text
+            remark = remark.without(str(content))
+    return remark
 
 
 def _add_option(
@@ -256,10 +256,10 @@ def _add_key(container: Container, key: str, value: Any, mounted: Sources) -> No
             if mount:
                 container.add("-v", mount, written)
             else:
-                container.leave_out(f"{written}: `{name}`, which is no file of this host")
+                container.lose(f"{written}: `{name}`, which is no file of this host")
     elif _is_needless(key, value):
         return
     elif key in _SOURCES and value not in _EMPTY:
-        container.leave_out(f"{written}{_SOURCES[key]}")
+        container.lose(f"{written}{_SOURCES[key]}")
     elif key not in _COMPOSE_QUIET and not key.startswith("x-") and value not in _EMPTY:
-        container.leave_out(written)
+        container.lose(written)

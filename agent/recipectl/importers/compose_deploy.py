@@ -34,7 +34,7 @@ def add_resources(container: Container, deploy: Any, written: str) -> None:
             container.add("--gpus", gpus_of(device), written)
         else:
             driver = device.get("driver", "?") if isinstance(device, dict) else device
-            container.leave_out(f"{written}: a device of the driver `{driver}`")
+            container.lose(f"{written}: a device of the driver `{driver}`")
     for resource in sequence(reserved.get("generic_resources"), "deploy.resources.reservations"):
         of_swarm = mapping(
             mapping(resource, "generic_resources").get("discrete_resource_spec"), "generic_resources"
@@ -42,7 +42,7 @@ def add_resources(container: Container, deploy: Any, written: str) -> None:
         if "gpu" in str(of_swarm.get("kind")).lower():
             container.add("--gpus", str(of_swarm.get("value", 1)), written)
         else:
-            container.leave_out(f"{written}: `generic_resources: {of_swarm.get('kind')}`")
+            container.lose(f"{written}: `generic_resources: {of_swarm.get('kind')}`")
     for key, option in (("memory", "--memory"), ("cpus", "--cpus"), ("pids", "--pids-limit")):
         if key in limits:
             container.add(option, str(limits[key]), written)
@@ -50,7 +50,7 @@ def add_resources(container: Container, deploy: Any, written: str) -> None:
         container.add("--memory-reservation", str(reserved["memory"]), written)
     known = ("resources", "restart_policy", "mode")
     if others := [key for key in deploy or () if key not in known and (key, deploy[key]) != ("replicas", 1)]:
-        container.leave_out(f"{written}: {', '.join(map(str, others))}")
+        container.lose(f"{written}: {', '.join(map(str, others))}")
 
 
 def set_restart(container: Container, deploy: Mapping[Any, Any]) -> bool:
@@ -62,7 +62,7 @@ def set_restart(container: Container, deploy: Mapping[Any, Any]) -> bool:
         others = [str(key) for key in policy if key != "condition"]
         if others or condition not in (*_RESTARTS, "on-failure"):
             shown = ", ".join((*others, *({condition} - {*_RESTARTS, "on-failure"})))
-            container.leave_out(f"`deploy.restart_policy`: {shown}; see `service:`")
+            container.lose(f"`deploy.restart_policy`: {shown}; see `service:`")
     if deploy.get("replicas") in (0, "0"):
         container.restart = ""  # Compose starts no container
     return bool(policy)

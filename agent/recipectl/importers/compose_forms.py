@@ -9,10 +9,11 @@ from typing import Any
 from recipectl.importers.compose_deploy import gpus_of
 from recipectl.importers.compose_words import scalar
 from recipectl.importers.draft import VARIABLE_START, host_variable
+from recipectl.importers.lines import Remark
 from recipectl.importers.shapes import mapping, sequence
 
 
-def texts(key: str, value: Any, folder: Path, lost: list[str]) -> Iterator[str]:
+def texts(key: str, value: Any, folder: Path, lost: list[Remark]) -> Iterator[str]:
     """The values of one key, each as the option of `docker run` has it."""
     if key == "environment" and isinstance(value, dict):
         yield from (f"{name}" if text is None else f"{name}={scalar(text)}" for name, text in value.items())
@@ -30,14 +31,14 @@ def texts(key: str, value: Any, folder: Path, lost: list[str]) -> Iterator[str]:
             is_relative = not text.startswith(("/", "~", ".", VARIABLE_START))
             text = f"./{text}" if item.get("type") == "bind" and is_relative else text
             if subpath := mapping(item.get("volume"), "volume").get("subpath"):
-                lost.append(f"`subpath: {subpath}` of the volume `{item.get('source')}`")
+                lost.append(Remark(f"`subpath: {subpath}` of the volume `{item.get('source')}`"))
         if key in ("volumes", "env_file"):
             text = re.sub(r"^~(?=/)", host_variable("HOME"), text)
             is_of_folder = key == "env_file" and not text.startswith(VARIABLE_START)
             text = str(folder / text) if text.startswith(".") or is_of_folder else text
         is_optional = isinstance(item, dict) and not item.get("required", True)
         if is_optional and not os.path.exists(text):  # noqa: PTH110  (no error in a closed folder)
-            lost.append(f"the variables in {text}, which is not here")
+            lost.append(Remark(f"the variables in {text}, which is not here"))
         else:
             yield text
 

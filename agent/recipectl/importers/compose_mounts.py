@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from recipectl.importers.compose_variables import interpolated
 from recipectl.importers.draft import VARIABLE_START, host_variable
+from recipectl.importers.lines import Remark
 from recipectl.importers.shapes import mapping, sequence
 
 # Where Docker puts what has no `target:`, or a relative one.
@@ -21,7 +22,9 @@ class Sources(NamedTuple):
     configs: dict[str, str]
 
 
-def sources(data: Mapping[str, Any], folder: Path, variables: Mapping[str, str], lost: list[str]) -> Sources:
+def sources(
+    data: Mapping[str, Any], folder: Path, variables: Mapping[str, str], lost: list[Remark]
+) -> Sources:
     """The volumes of a Compose file, and the files of its secrets and configs; `folder` has the file."""
     return Sources(
         volumes=_volumes(data, folder, variables),
@@ -49,7 +52,7 @@ def _volumes(data: Mapping[str, Any], folder: Path, variables: Mapping[str, str]
 
 
 def _files(
-    data: Mapping[str, Any], key: str, folder: Path, variables: Mapping[str, str], lost: list[str]
+    data: Mapping[str, Any], key: str, folder: Path, variables: Mapping[str, str], lost: list[Remark]
 ) -> dict[str, str]:
     paths = {}
     for name, entry in mapping(data.get(key), key).items():

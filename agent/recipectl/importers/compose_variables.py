@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from recipectl.importers.draft import host_variable
+from recipectl.importers.lines import Remark
 from recipectl.importers.secret_names import is_likely_secret
 
 _VARIABLE = re.compile(
@@ -19,12 +20,12 @@ _ENTRY = re.compile(
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t"}
 
 
-def dotenv(text: str, variables: Mapping[str, str], lost: list[str]) -> dict[str, str]:
+def dotenv(text: str, variables: Mapping[str, str], lost: list[Remark]) -> dict[str, str]:
     """The variables of a file as Compose reads it: quotes, comments, `${NAME}` (its pages on .env files)."""
     result: dict[str, str] = {}
     for name, literal, quoted, plain in (match.groups() for match in _ENTRY.finditer(text)):
         if name and literal is quoted is plain is None:
-            lost.append(f"the variable `{name}` of the caller; set it in `env_vars:`")
+            lost.append(Remark(f"the variable `{name}` of the caller; set it in `env_vars:`"))
         if literal is quoted is plain is None:
             continue
         known, count = {**variables, **result}, len(lost)
@@ -36,11 +37,11 @@ def dotenv(text: str, variables: Mapping[str, str], lost: list[str]) -> dict[str
         else:
             result[name] = interpolated(re.sub(r"(?:^|(?<=\s))#.*", "", plain).strip(), known, lost)
         if is_likely_secret(name, result[name]):
-            lost[count:] = [text.replace(result[name], "…") for text in lost[count:]]
+            lost[count:] = [remark.without(result[name]) for remark in lost[count:]]
     return result
 
 
-def interpolated(value: Any, variables: Mapping[str, str], lost: list[str]) -> Any:
+def interpolated(value: Any, variables: Mapping[str, str], lost: list[Remark]) -> Any:
     """A value of a Compose file with `${NAME}` and `${NAME:-default}` replaced."""
     if isinstance(value, dict):
         return {key: interpolated(item, variables, lost) for key, item in value.items()}
@@ -55,7 +56,9 @@ def interpolated(value: Any, variables: Mapping[str, str], lost: list[str]) -> A
         if "+" in operator and is_set:
             return str(interpolated(default, variables, lost))
         if "+" in operator:
-            lost.append(f"`${{{name}{operator}{default}}}`, which depends on whether the variable is set")
+            lost.append(
+                Remark(f"`${{{name}{operator}{default}}}`, which depends on whether the variable is set")
+            )
             return ""
         if is_set:
             return variables[name]
@@ -63,7 +66,7 @@ def interpolated(value: Any, variables: Mapping[str, str], lost: list[str]) -> A
             default = str(interpolated(default, variables, lost))
             if not is_likely_secret(name, default):  # a secret is named with its file
                 value = f"has its default value here, `{default}`" if default else "is empty here, by default"
-                lost.append(f"`${{{name}}}` {value}")
+                lost.append(Remark(f"`${{{name}}}` {value}"))
             return default
         return host_variable(name)
 

@@ -4,7 +4,7 @@ import re
 from itertools import pairwise
 
 from recipectl.importers.container_options import Container
-from recipectl.importers.lines import placed
+from recipectl.importers.lines import Remark
 
 # Interfaces and addresses of the network that the engine is in.
 _OF_NETWORK = re.compile("(NCCL|GLOO|TP)_SOCKET_IFNAME|(VLLM_)?HOST_IP")
@@ -33,13 +33,13 @@ def name_addresses(container: Container, words: list[str]) -> None:
     for name, value in (*container.environment.items(), *options):
         if _OF_NETWORK.fullmatch(name):
             fault = f"`{name}={value}`, which belongs to the container's network; correct it"
-            container.leave_out(fault, name)
+            container.lose(fault, name)
         hosts = [*_OWN_HOST.findall(value), *_HOST_IN_JSON.findall(value)]
         if _OF_HOSTS.fullmatch(name) and name != value:
             hosts += _HOST_ALONE.findall(value.removeprefix(f"{name}="))
         for host in dict.fromkeys(hosts):
             fault = f"`{host}` in {name}, a host of the container's network; give its address here"
-            container.leave_out(fault, name)
+            container.lose(fault, name)
 
 
 _PLAIN_NETWORKS = ("host", "bridge", "default", "private", "slirp4netns", "pasta")
@@ -58,9 +58,9 @@ def name_network(container: Container) -> None:
         elif container.ports and network not in _PLAIN_NETWORKS:
             faults[network] = f"the network `{network}`, in which others reached the engine by its name"
     container.not_carried_over += [
-        placed(text, container.networks[network]) for network, text in faults.items()
+        Remark(fault, within=container.networks[network]) for network, fault in faults.items()
     ]
     is_published = container.ports or container.is_in_pod or container.publishes_all
     if not faults and "host" not in container.networks and not is_published:
         fault = "the container published no port: only its own networks reached the engine"
-        container.leave_out(f"{fault}; see `host:`")
+        container.lose(f"{fault}; see `host:`")

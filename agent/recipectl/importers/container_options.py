@@ -12,7 +12,7 @@ from recipectl.importers.command import add_variable, assignment
 from recipectl.importers.container_gpus import csv_fields, gpus_of_option, set_gpu_variable
 from recipectl.importers.container_ports import published
 from recipectl.importers.draft import VARIABLE_START
-from recipectl.importers.lines import placed
+from recipectl.importers.lines import Remark, placed
 from recipectl.importers.mounts import Mounts
 from recipectl.importers.variables import read_variables
 
@@ -44,7 +44,7 @@ class Container:
     """The meaning of the options of `docker run`."""
 
     caller_environment: Mapping[str, str]
-    not_carried_over: list[str]
+    not_carried_over: list[Remark]
     environment: dict[str, str] = field(default_factory=dict)
     mounts: Mounts = field(default_factory=Mounts)
     ports: dict[str, tuple[str, str]] = field(default_factory=dict)  # container port -> host address and port
@@ -80,7 +80,7 @@ class Container:
         try:
             lines = read_variables(file, self.not_carried_over).splitlines()
         except (OSError, RecipectlError):
-            self.leave_out(f"the variables in {file}; set them in `env_vars:` or `secrets:`")
+            self.lose(f"the variables in {file}; set them in `env_vars:` or `secrets:`")
             self.unread_files.append(file)
             return
         for line in (line.lstrip() for line in lines):
@@ -88,7 +88,7 @@ class Container:
                 self.of_files |= [pair]
                 self.places.setdefault(pair[0], self.place)
             elif re.match(r"[^#\s]*[=\s]", line):
-                self.leave_out(f"`{line.partition('=')[0]}` in {file}, which cannot be a variable's name")
+                self.lose(f"`{line.partition('=')[0]}` in {file}, which cannot be a variable's name")
             elif line and not line.startswith("#"):
                 self.of_caller[line] = self.place
 
@@ -100,7 +100,7 @@ class Container:
             self.secrets[options.get("target") or name] = f"which podman keeps as `{name}`"
             self.places[options.get("target") or name] = self.place
         else:
-            self.leave_out(f"the secret `{name}`, a file of the container; see `secrets:`")
+            self.lose(f"the secret `{name}`, a file of the container; see `secrets:`")
 
     def add_volume(self, value: str) -> None:
         source, colon, target = value.partition(":")
@@ -115,10 +115,10 @@ class Container:
         source = parts.get("source") or parts.get("src") or ""
         target = parts.get("target") or parts.get("dst") or parts.get("destination") or ""
         if parts.get("type") == "image":
-            self.leave_out(f"the image `{source}` at {target}; copy its files to this host, and name them")
+            self.lose(f"the image `{source}` at {target}; copy its files to this host, and name them")
             return
         if subpath := parts.get("volume-subpath"):
-            self.leave_out(f"the folder `{subpath}` alone of the volume `{source}` at {target}")
+            self.lose(f"the folder `{subpath}` alone of the volume `{source}` at {target}")
         is_read_only = {"ro", "readonly"} & {name for name, value in parts.items() if value != "false"}
         self.mounts.add(target, source, self.place, is_read_only=bool(is_read_only))
 
@@ -126,21 +126,21 @@ class Container:
         """Add what `--publish` says, which may be a range."""
         ports, is_first_of_range = published(value)
         if is_first_of_range:
-            self.leave_out(f"the published range {value}: its first port counts")
+            self.lose(f"the published range {value}: its first port counts")
         for port in ports:
             address, host_port, inner = ["", "", *port.rsplit(":", 2)][-3:]
             inner, _, protocol = inner.partition("/")
             if protocol not in ("", "tcp"):
-                self.leave_out(f"the published port {port}: engines listen with TCP alone")
+                self.lose(f"the published port {port}: engines listen with TCP alone")
                 continue
             numbers = filter(None, (host_port, inner))
             if any(not text.isdecimal() and VARIABLE_START not in text for text in numbers):
-                self.leave_out(f"the published port `{port}`, which is no number")
+                self.lose(f"the published port `{port}`, which is no number")
                 continue
             if not host_port:
-                self.leave_out(f"the published port {port} was any free one of the host; it is {inner} here")
+                self.lose(f"the published port {port} was any free one of the host; it is {inner} here")
             if inner in self.ports:
-                self.leave_out(f"the published port {port}: a model has one address")
+                self.lose(f"the published port {port}: a model has one address")
                 continue
             self.ports[inner] = (address.strip("[]"), host_port or inner)
             self.places[inner] = self.place
@@ -156,7 +156,7 @@ class Container:
         elif not devices and re.fullmatch("[0-9]{1,3}", count):  # the first ones
             self.gpus += map(str, range(int(count)))
         elif not devices and count not in ("all", "-1"):
-            self.leave_out(f"`--gpus {value}`; name the GPUs in `gpus:`")
+            self.lose(f"`--gpus {value}`; name the GPUs in `gpus:`")
         self.all_gpus |= not devices and count in ("all", "-1")
 
     def _add_gpu(self, device: str) -> None:
@@ -165,7 +165,7 @@ class Container:
         if gpu == "all":
             self.all_gpus = True
         elif re.fullmatch("[0-9]+:[0-9]+", gpu):
-            self.leave_out(f"the MIG instance `{gpu}`; name its UUID in `gpus:`")
+            self.lose(f"the MIG instance `{gpu}`; name its UUID in `gpus:`")
         else:
             self.gpus.append(gpu)
 
@@ -179,7 +179,7 @@ class Container:
             self.add_other("--device", value)
             return
         if re.match("/dev/dri/(card|renderD)", value):
-            self.leave_out(f"`{value}` alone of the GPUs; see `gpus:`")
+            self.lose(f"`{value}` alone of the GPUs; see `gpus:`")
         self.has_gpus = True  # units have the nodes of GPUs
         self.has_rocm |= value.startswith(("/dev/kfd", "amd.com/gpu="))
 
@@ -191,13 +191,13 @@ class Container:
         self.gpus = [] if self.all_gpus else self.gpus
         if variable not in ("", "all") and (self.all_gpus or self.gpus):
             fault = f"NVIDIA_VISIBLE_DEVICES={variable}, which the container's own option overrides"
-            self.leave_out(fault, "NVIDIA_VISIBLE_DEVICES")
+            self.lose(fault, "NVIDIA_VISIBLE_DEVICES")
             variable = "all"
         # Images of engines say that they want all GPUs, which nvidia's runtime gives.
         is_all = variable == "all" or (self.runtime == "nvidia" and not variable)
         self.all_gpus |= is_all and not self.gpus
         if not (self.has_gpus or variable or self.runtime == "nvidia"):
-            self.leave_out("the container was given no GPUs, and the recipe has all of them; see `gpus:`")
+            self.lose("the container was given no GPUs, and the recipe has all of them; see `gpus:`")
         of_variable = [gpu for gpu in variable.split(",") if gpu not in ("", "all", "void", "none")]
         self.gpus = self.gpus or of_variable or ([] if self.all_gpus else self.nodes)
         name = "HIP_VISIBLE_DEVICES" if self.has_rocm else "CUDA_VISIBLE_DEVICES"
@@ -205,7 +205,7 @@ class Container:
             self.environment[name] = ""
         elif self.gpus and (foreign := set_gpu_variable(name, self.environment, self.gpus)):
             fault = f"{name}={foreign} among the container's GPUs; correct `gpus:`"
-            self.leave_out(fault, name)
+            self.lose(fault, name)
 
     def add_label(self, value: str) -> None:
         """Add a label that another program may read: not one that describes the image."""
@@ -218,7 +218,7 @@ class Container:
         """Name the labels: routes of a proxy, and settings of what updates or watches containers."""
         if self.labels:
             fault = f"the labels {', '.join(self.labels)}, which other programs may read"
-            self.leave_out(placed(fault, self.places["labels"]))
+            self.lose(placed(fault, self.places["labels"]))
 
     def set_entrypoint(self, value: str) -> None:
         """Set a program, or podman's JSON list of words."""
@@ -230,21 +230,21 @@ class Container:
 
     def set_pull(self, value: str) -> None:
         if value in ("always", "newer", "daily", "weekly", "refresh"):
-            self.leave_out(f"the updates of its image (`{value}`); see `recipectl upgrade`")
+            self.lose(f"the updates of its image (`{value}`); see `recipectl upgrade`")
 
     def set_runtime(self, value: str) -> None:
         self.runtime = value
         if value not in ("", "nvidia", "amd", "runc", "crun", "io.containerd.runc.v2"):
-            self.leave_out(f"the runtime `{value}`, whose devices and engine this host may not have")
+            self.lose(f"the runtime `{value}`, whose devices and engine this host may not have")
 
     def set_pod(self, value: str) -> None:
         self.is_in_pod = True
-        self.leave_out(f"the pod `{value}`, which published its ports; see `host:` and `port:`")
+        self.lose(f"the pod `{value}`, which published its ports; see `host:` and `port:`")
 
     def set_restart(self, value: str) -> None:
         self.restart = value
         if value.startswith("on-failure") or value == "no":
-            self.leave_out(f"the restart policy `{value}`: recipectl always restarts a model that ends")
+            self.lose(f"the restart policy `{value}`: recipectl always restarts a model that ends")
 
     def add(self, option: str, value: str, written: str = "") -> None:
         """Add one option of `docker run`; `written` is how the user wrote it."""
@@ -269,11 +269,11 @@ class Container:
             self.service[f"Limit{match[1].upper()}"] = match[2].replace("-1", "infinity")
         elif name not in _CONTAINER_ONLY and (name, value.split(":")[0]) not in _COMPILED:
             shown = written or f"`{name} {value}` of the container"
-            self.leave_out(f"{shown}; see `{_KEYS.get(name, 'service')}:`" if name else shown)
+            self.lose(f"{shown}; see `{_KEYS.get(name, 'service')}:`" if name else shown)
 
-    def leave_out(self, text: str, key: str = "") -> None:
+    def lose(self, text: str, key: str = "") -> None:
         """Name what the recipe lacks, at the place of a variable, a port or `folder`."""
-        self.not_carried_over.append(placed(text, self.places.get(key, "")))
+        self.not_carried_over.append(Remark(text, within=self.places.get(key, "")))
 
 
 _LONG_NAMES = {

@@ -33,16 +33,16 @@ def read_options(words: list[str], container: Container) -> list[str]:
     """Read the options of `docker run`; returns the image and its arguments."""
     while words and (words[0].startswith("-") or _is_variable_of_options(words)):
         if not words[0].startswith("-"):
-            container.leave_out(f"`{words[0]}`, which may be options of the container")
+            container.lose(f"`{words[0]}`, which may be options of the container")
             words = words[1:]
             continue
         name, equals, value = words[0].partition("=")
         words = words[1:]
         if name in _NAMED_FLAGS and value != "false":
-            container.leave_out(f"`{name}` of the container")
+            container.lose(f"`{name}` of the container")
         if name == "--publish-all" or (_SHORT_FLAGS.match(name) and "P" in name):
             container.publishes_all = True
-            container.leave_out(f"`{name}`: its port was any free one of the host; see `port:`")
+            container.lose(f"`{name}`: its port was any free one of the host; see `port:`")
         container.is_detached |= name == "--detach" or bool(_DETACHED.match(name))
         if name in (*_FLAGS, *_NAMED_FLAGS, "--publish-all") or _SHORT_FLAGS.match(name):
             continue

@@ -1,6 +1,7 @@
 """`docker run` and `podman run` of an engine's image: the engine's command, without the container."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 
 from recipectl.errors import UsageError
@@ -17,7 +18,7 @@ from recipectl.importers.container_network import name_addresses, name_network
 from recipectl.importers.container_options import Container
 from recipectl.importers.container_words import read_options
 from recipectl.importers.draft import AS_IT_RUNS, STAYS_DOWN, VARIABLE_START
-from recipectl.importers.lines import at, placed
+from recipectl.importers.lines import Remark, at
 from recipectl.importers.mounts import NAME_VARIABLES, Mounts
 from recipectl.importers.programs import program, program_name, runs_container
 from recipectl.importers.shell_inline import engine_of, inline_commands
@@ -58,7 +59,7 @@ def command_in_container(command: Command) -> tuple[Command, list[str]] | None:
     )
     image_and_arguments = read_options(command.words[command.words.index("run") + 1 :], container)
     if container.is_detached and not container.restart and not command.is_of_unit:
-        container.leave_out(f"without `--restart` {STAYS_DOWN}")
+        container.lose(f"without `--restart` {STAYS_DOWN}")
     if not image_and_arguments:
         return None
     return engine_command(command, container, image_and_arguments[0], image_and_arguments[1:])
@@ -72,7 +73,7 @@ def engine_command(
     container.select_gpus()
     container.name_labels()
     if command.user not in (None, "root"):
-        container.leave_out(f"the user `{command.user}`, who ran the container; see `user:`")
+        container.lose(f"the user `{command.user}`, who ran the container; see `user:`")
     notes = _name_image(container, image)
     entrypoint = _entrypoint(container, image, arguments)
     words = _words_of_host(container, image, [*entrypoint, *arguments], notes)
@@ -84,7 +85,7 @@ def engine_command(
         container.service.setdefault("WorkingDirectory", folder)
     elif folder:
         fault = f"the folder `{folder}` of the container, where the engine started"
-        container.leave_out(fault, "folder")
+        container.lose(fault, "folder")
     used = "\n".join([*words, *notes, *container.environment.values(), *container.service.values()])
     notes += container.mounts.notes(used, container.not_carried_over)
     if entrypoint == ("vllm", "serve") and "--model" in words:
@@ -125,7 +126,7 @@ def _name_image(container: Container, image: str) -> list[str]:
     notes = []
     tag = image.rpartition("/")[2].partition(":")[2]
     if "@" in image or re.search("[0-9]", tag):
-        container.leave_out(f"the image `{image}`: {remedy}", "image")
+        container.lose(f"the image `{image}`: {remedy}", "image")
     else:
         notes.append(f"The image was {image or 'built'}: {remedy}.")
     if container.all_gpus and not {"CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"} & {*container.environment}:
@@ -230,19 +231,21 @@ def _inside_shell(words: list[str], container: Container) -> list[str]:
     container.environment = engine.environment
     container.folder = engine.folder or container.folder
     container.service |= engine.service
-    # Plain texts again: `at` puts the container's place in front of the script's.
-    container.not_carried_over += map(str, engine.not_carried_over)
+    # The container's place belongs in front of the script's, which becomes a part of the sentence.
+    container.not_carried_over += (Remark(str(remark)) for remark in engine.not_carried_over)
     return engine.words
+
+
+def _lose_ports(container: Container, ports: Iterable[str], fault: str) -> None:
+    for port in ports:
+        container.lose(f"the published port {port}, {fault}", port)
 
 
 def _with_host_port(words: list[str], container: Container) -> list[str]:
     """The words with the published port and address of the host in place of the container's."""
-    ports, lost = container.ports, container.not_carried_over
+    ports = container.ports
     if "host" in container.networks:
-        lost += [
-            placed(f"the published port {port}, which counts for nothing in the host's network", place)
-            for port, place in ((port, container.places.get(port, "")) for port in ports)
-        ]
+        _lose_ports(container, ports, "which counts for nothing in the host's network")
         return words
     if not ports:
         return words
@@ -263,13 +266,10 @@ def _with_host_port(words: list[str], container: Container) -> list[str]:
     is_told = len(host_words) < len(words) or "LLAMA_ARG_PORT" in container.environment
     if container_port not in _DEFAULT_PORTS and not is_told:
         fault = f"port {container_port} of the container was published, and no engine listens there by itself"
-        container.leave_out(f"{fault}; see `port:`", container_port)
+        container.lose(f"{fault}; see `port:`", container_port)
     address, host_port = ports.get(container_port, (address, container_port))
-    lost += [
-        placed(f"the published port {port}, which is not the engine's", container.places.get(port, ""))
-        for port in ports
-        if port != container_port
-    ]
+    others = [port for port in ports if port != container_port]
+    _lose_ports(container, others, "which is not the engine's")
     if address and address not in ("0.0.0.0", "::"):  # noqa: S104  (read)
         host_words += ["--host", address]
     return [*host_words, "--port", host_port]

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from recipectl.importers.lines import placed
+from recipectl.importers.lines import Losing, Remark
 from recipectl.recipe.schema import TOKEN, USER
 from recipectl.recipe.trusted import user_name
 from recipectl.recipe.yamlfile import Written
@@ -40,13 +40,13 @@ _STRING_TAG = "tag:yaml.org,2002:str"
 
 
 @dataclass
-class Draft:
+class Draft(Losing):
     """Fields in the order of the file; `comments` is key -> comment, "" is the comment of the whole file."""
 
     name: str
     fields: dict[str, Any] = field(default_factory=dict)
     comments: dict[str, str] = field(default_factory=dict)
-    not_carried_over: list[str] = field(default_factory=list)
+    not_carried_over: list[Remark] = field(default_factory=list)
     secrets: dict[str, str] = field(default_factory=dict)  # variable -> digest of its value, never the value
     places: dict[str, str] = field(default_factory=dict)  # key of the original -> its place
     hidden: set[str] = field(default_factory=set)  # values that are in nothing that is written or printed
@@ -65,11 +65,7 @@ class Draft:
             self.set("user", name)
         else:
             fault = "which this host has no name for" if number.isdigit() else "which cannot be a name"
-            self.not_carried_over.append(f"the user `{user}`, {fault}; see `user:`")
-
-    def lose(self, sentence: str, key: str) -> None:
-        """Name what the recipe lacks of one key of the original, at its place."""
-        self.not_carried_over.append(placed(sentence, self.places.get(key, "")))
+            self.lose(f"the user `{user}`, {fault}; see `user:`")
 
     def hide_secrets(self) -> None:
         """Remove the variables that hold a secret of the command: its value is in nothing that is written."""
@@ -77,7 +73,7 @@ class Draft:
         for name, text in [*variables.items()]:
             if any(value in str(text) for value in self.hidden if len(value) > 3):
                 del variables[name]
-                self.not_carried_over.append(f"the variable `{name}`, which holds a secret of the command")
+                self.lose(f"the variable `{name}`, which holds a secret of the command")
         if variables == {}:
             self.fields.pop("env_vars", None)
 
@@ -212,7 +208,7 @@ def render(draft: Draft) -> str:
     lines = [draft.shown(line) for line in _comment(draft, "")]
     if draft.variables:
         lines.append(f"# Define under `vars:` of the host file: {', '.join(draft.variables)}")
-    lines += [f"# Not carried over: {draft.shown(item)}" for item in draft.not_carried_over]
+    lines += [f"# Not carried over: {draft.shown(str(remark))}" for remark in draft.not_carried_over]
     for key, value in draft.fields.items():
         lines += _comment(draft, key)
         text = redacted(value) if key == "description" else value  # people write keys there, too

@@ -22,7 +22,7 @@ from recipectl.importers.draft import (
     host_variable,
     redacted,
 )
-from recipectl.importers.lines import at, placed
+from recipectl.importers.lines import Remark, at
 from recipectl.importers.named_model import take_model
 from recipectl.importers.option_sources import expanded, of_environment
 from recipectl.importers.programs import Program, program, program_name
@@ -112,9 +112,7 @@ def _draft(command: Command, name: str | None, origin: str) -> Draft:
     set_environment(draft, {name: _with_folders(name, command) for name in command.environment})
     if engine.interpreter_options:
         options_shown = " ".join(engine.interpreter_options)
-        draft.not_carried_over.append(
-            f"`{options_shown}` of the interpreter; python(1) has variables for them"
-        )
+        draft.lose(f"`{options_shown}` of the interpreter; python(1) has variables for them")
     _set_secrets(draft, command)
     draft.hide_secrets()
     is_named = any(option.flag == "--served-model-name" for option in options)
@@ -136,7 +134,7 @@ def _set_secrets(draft: Draft, command: Command) -> None:
             source = f"which may be in {command.unread_files[0]}"
         set_secret(draft, variable, source)
         sentence = f"the value of `{variable}`, {source}: write it into its file"
-        draft.not_carried_over.append(placed(sentence, command.places.get(variable, "")))
+        draft.not_carried_over.append(Remark(sentence, within=command.places.get(variable, "")))
 
 
 def _refuse_template(command: Command) -> None:
@@ -194,8 +192,7 @@ def _arguments(engine: Program, command: Command, draft: Draft, notes: list[str]
             raise UsageError(f"fill in {'the key of the API' if is_secret else f'`{redacted(word)}`'}")
     if not (command.folder or command.script_folder):
         files = [word for word in absolute.relative if not word.endswith(".gguf")]
-        notes_of_files = [f"`{redacted(word)}`, a relative path; a unit has its own folder" for word in files]
-        draft.not_carried_over += notes_of_files
+        draft.lose_each(f"`{redacted(word)}`, a relative path; a unit has its own folder" for word in files)
     return absolute
 
 
@@ -215,14 +212,14 @@ def _set_service(draft: Draft, command: Command) -> None:
     }
     for name in settings.keys() - allowed.keys():
         is_secret = "Credential" in name or has_secret(str(settings[name]))
-        draft.not_carried_over.append(f"{name}={'…' if is_secret else settings[name]}")
+        draft.lose(f"{name}={'…' if is_secret else settings[name]}")
     if allowed:
         draft.set("service", allowed)
     if command.folder and command.folder != "/":  # where systemd starts an engine, too
         sentence = (
             f"`cd {command.folder}`: the command's paths begin there, and the engine has a folder of its own"
         )
-        draft.not_carried_over.append(placed(sentence, command.places.get("cd", "")))
+        draft.not_carried_over.append(Remark(sentence, within=command.places.get("cd", "")))
 
 
 def _set_runtime(draft: Draft, engine: Program, command: Command) -> None:
@@ -252,7 +249,7 @@ def _set_runtime(draft: Draft, engine: Program, command: Command) -> None:
     runtime_folders.append(f"{fields.get('venv_path')}/bin")
     if other_folders := [folder for folder in path_folders if folder not in runtime_folders]:
         sentence = f"`PATH` with {':'.join(other_folders)}; see `path:` of the host file"
-        draft.not_carried_over.append(placed(sentence, command.places.get("PATH", "")))
+        draft.not_carried_over.append(Remark(sentence, within=command.places.get("PATH", "")))
     if not fields:
         key = "binary" if engine.backend == "llamacpp" else "python_path"
         draft.comments["backend"] = f"The command names no venv: set `{key}:`, or the host's PATH decides."

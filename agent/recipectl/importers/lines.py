@@ -1,10 +1,10 @@
 """The line of the original that a sentence is about."""
 
-import re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import yaml
 
@@ -13,16 +13,61 @@ from recipectl.errors import UsageError
 _MAX_MERGES = 10  # an anchor may merge itself
 
 
-class Placed(str):
-    """A sentence that begins with its place."""
+# "not here": the remark says itself that something does not happen here. The others are about a value that
+# depends on a number that is not known, or on what only a running shell knows.
+About = Literal["", "not here", "number", "shell"]
+
+
+@dataclass(frozen=True)
+class Remark:
+    """A sentence about the original, with its line; 0 where it has none.
+
+    `within` is the place around that line, such as the line of the unit that holds a script.
+    """
+
+    sentence: str
+    line: int = 0
+    within: str = ""
+    about: About = ""
+
+    @property
+    def place(self) -> str:
+        """Where the sentence belongs, such as `line 3`; empty where nothing is known of it."""
+        return ": ".join(filter(None, (self.within, f"line {self.line}" if self.line else "")))
+
+    def moved_into(self, place: str) -> "Remark":
+        """The same remark about a part of what stands at a place."""
+        return replace(self, within=": ".join(filter(None, (place, self.within))))
+
+    def without(self, secret: str) -> "Remark":
+        """The same remark with `…` in place of a secret."""
+        return replace(self, sentence=self.sentence.replace(secret, "…"))
+
+    def __str__(self) -> str:
+        return placed(self.sentence, self.place)
+
+
+class Losing:
+    """What is imported, with remarks on what is not carried over."""
+
+    not_carried_over: list[Remark]
+    places: dict[str, str]  # a key of the original -> its place
+
+    def lose(self, sentence: str, key: str = "") -> None:
+        """Name what the recipe lacks of one key of the original, at its place."""
+        self.not_carried_over.append(Remark(sentence, within=self.places.get(key, "")))
+
+    def lose_each(self, sentences: Iterable[str]) -> None:
+        """Name several losses, which have no place of their own."""
+        self.not_carried_over += map(Remark, sentences)
 
 
 @contextmanager
-def at(place: str, lost: list[str]) -> Iterator[None]:
-    """Put a place, such as `line 3`, in front of what is lost within and has no place yet."""
+def at(place: str, lost: list[Remark]) -> Iterator[None]:
+    """Say of what is lost within where that stands, such as `line 3`, if nothing has said it yet."""
     count = len(lost)
     yield
-    lost[count:] = [text if isinstance(text, Placed) else placed(text, place) for text in lost[count:]]
+    lost[count:] = [remark if remark.within else replace(remark, within=place) for remark in lost[count:]]
 
 
 @contextmanager
@@ -36,13 +81,12 @@ def errors_at(place: str) -> Iterator[None]:
 
 def placed(sentence: str, place: str) -> str:
     """A sentence with its place in front, where there is one."""
-    return Placed(f"{place}: {sentence}") if place else sentence
+    return f"{place}: {sentence}" if place else sentence
 
 
-def by_line(sentences: Iterable[str]) -> list[str]:
-    """Sentences once each, in the order of their lines; those without a line are the last."""
-    lines = {text: re.match(r"line (\d+)", text) for text in sentences}
-    return sorted(lines, key=lambda text: int(match[1]) if (match := lines[text]) else sys.maxsize)
+def by_line(remarks: Iterable[Remark]) -> list[Remark]:
+    """Remarks once each, in the order of their lines; those without a line are the last."""
+    return sorted(dict.fromkeys(remarks), key=lambda remark: remark.line or sys.maxsize)
 
 
 def keys_of(node: Any, *keys: str) -> list[str]:

@@ -15,16 +15,14 @@ from recipectl.importers.command import (
 )
 from recipectl.importers.draft import Draft, redacted, unique_name
 from recipectl.importers.from_command import draft_from_command, model_name
-from recipectl.importers.lines import at, place_of, placed
+from recipectl.importers.lines import Remark, at, place_of
 from recipectl.importers.llama_swap_groups import groups_of, router_of, set_conflicts
 from recipectl.importers.llama_swap_macros import replaced, with_macros, with_own_macros
-from recipectl.importers.shapes import mapping, refuse_private, sequence, whole_number
+from recipectl.importers.shapes import Map, mapping, refuse_private, sequence, whole_number
 from recipectl.importers.shell_inline import opened_engine
 from recipectl.importers.shell_programs import hidden_engine, what_it_is
 from recipectl.importers.unwrapping import unwrapped
 from recipectl.importers.variables import keep_cache
-
-_Map = Mapping[str, Any]
 
 # Keys for the proxy in front of the models; units have no proxy.
 _PROXY_KEYS = (
@@ -56,10 +54,10 @@ class Imported(NamedTuple):
 
     drafts: list[Draft]
     gateway: dict[str, Any]
-    not_carried_over: list[str]
+    not_carried_over: list[Remark]
 
 
-def imported(config: _Map, source: str, root: Any = None) -> Imported:
+def imported(config: Map, source: str, root: Any = None) -> Imported:
     """The recipes and the gateway of llama-swap's configuration; UsageError when the file is not its own.
 
     `root` is the YAML node of the configuration, for its lines. Not carried over are settings of the proxy,
@@ -76,7 +74,9 @@ def imported(config: _Map, source: str, root: Any = None) -> Imported:
     config = {
         key: replaced(value, shared) if key in _READ_WITH_MACROS else value for key, value in config.items()
     }
-    not_carried_over = [placed(text, place_of(root, *keys)) for *keys, text in _settings_without_key(config)]
+    not_carried_over = [
+        Remark(sentence, within=place_of(root, *keys)) for *keys, sentence in _settings_without_key(config)
+    ]
     port = whole_number(config.get("startPort") or 5800, "startPort")
     groups = groups_of(config, root)
     preloaded = _preloaded(config)
@@ -87,12 +87,14 @@ def imported(config: _Map, source: str, root: Any = None) -> Imported:
             draft = _draft(str(name), model, config, root, port=port, source=source)
             if {str(name), *_aliases(model)} & preloaded:
                 fault = "`hooks.on_startup.preload`: an on-demand model loads at its first request"
-                draft.not_carried_over.append(placed(fault, place_of(root, "hooks", "on_startup", "preload")))
+                draft.not_carried_over.append(
+                    Remark(fault, within=place_of(root, "hooks", "on_startup", "preload"))
+                )
         except UsageError as error:
             place = place_of(root, "models", str(name), *map(str, error.key or ["cmd"]))
             is_unknown = isinstance(error, NoEngineError) and not isinstance(error, OtherProgramError)
             fault = _what_runs(model) if is_unknown else str(error)
-            not_carried_over.append(placed(f"model `{name}`: {fault}", place))
+            not_carried_over.append(Remark(f"model `{name}`: {fault}", within=place))
             continue
         port += 1
         holders = {other.fields["port"]: other.name for other in by_model.values()}
@@ -109,12 +111,12 @@ def imported(config: _Map, source: str, root: Any = None) -> Imported:
         if draft.fields["backend"] == "sglang"
         and alias not in (draft.name, draft.fields["served_model_name"])
     }
-    not_carried_over += [_OTHER_MACHINES] if by_model else []
+    not_carried_over += [Remark(_OTHER_MACHINES)] if by_model else []
     gateway = {"listen": _LISTEN} | ({"names": names} if names else {})
     return Imported(list(by_model.values()), gateway, not_carried_over)
 
 
-def _of_several_models(aliases: Mapping[str, set[str]], preloaded: set[str], root: Any) -> Iterator[str]:
+def _of_several_models(aliases: Mapping[str, set[str]], preloaded: set[str], root: Any) -> Iterator[Remark]:
     """What must be said of names that several models have, and of preloaded names that none has."""
     holders: dict[str, list[str]] = {}
     for name, own_names in aliases.items():
@@ -124,13 +126,13 @@ def _of_several_models(aliases: Mapping[str, set[str]], preloaded: set[str], roo
         if len(names) > 1:
             fault = f"the name `{alias}` of {' and '.join(names)}, which llama-swap refuses"
             place = place_of(root, "models", names[-1], "aliases")
-            yield placed(f"{fault}; leave it to one of them", place)
+            yield Remark(f"{fault}; leave it to one of them", within=place)
     for name in sorted(preloaded - holders.keys()):
         fault = f"`{name}` of `hooks.on_startup.preload`, which is no model here"
-        yield placed(fault, place_of(root, "hooks", "on_startup", "preload"))
+        yield Remark(fault, within=place_of(root, "hooks", "on_startup", "preload"))
 
 
-def _what_runs(model: _Map) -> str:
+def _what_runs(model: Map) -> str:
     """What is said of a model whose command is no engine that can be read."""
     words = unwrapped(_command(_joined_lines(with_macros(model["cmd"], model["macros"])), {})).words
     if not words:
@@ -147,11 +149,11 @@ def _set_own_port(draft: Draft, holders: Mapping[Any, str], port: int, place: st
         port += 1
     draft.set("port", port)
     draft.comments.pop("port", None)
-    draft.not_carried_over.append(placed(f"port {own}, which `{holders[own]}` has, too", place))
+    draft.not_carried_over.append(Remark(f"port {own}, which `{holders[own]}` has, too", within=place))
     return port + 1
 
 
-def _settings_without_key(config: _Map) -> Iterator[tuple[str, ...]]:
+def _settings_without_key(config: Map) -> Iterator[tuple[str, ...]]:
     """The keys of what recipectl lacks, each path with a sentence after it."""
     yield from ((key, f"`{key}:`, a setting of the proxy") for key in _PROXY_KEYS if config.get(key))
     if config.get("apiKeys"):
@@ -166,13 +168,13 @@ def _settings_without_key(config: _Map) -> Iterator[tuple[str, ...]]:
         yield "routing", "`routing.router.settings.matrix`: use `gpus:` and `gpu_sharing:`"
 
 
-def _preloaded(config: _Map) -> set[str]:
+def _preloaded(config: Map) -> set[str]:
     """The names and aliases of the models that llama-swap loads when it starts."""
     on_startup = mapping(mapping(config.get("hooks"), "hooks").get("on_startup"), "hooks.on_startup")
     return {str(name) for name in sequence(on_startup.get("preload"), "hooks.on_startup.preload")}
 
 
-def _aliases(model: _Map) -> list[str]:
+def _aliases(model: Map) -> list[str]:
     """The further names of a model; some files have mappings with an `id`."""
     entries = sequence(model.get("aliases"), "aliases")
     names = [entry.get("id") if isinstance(entry, Mapping) else entry for entry in entries]
@@ -186,7 +188,7 @@ def _joined_lines(command: str) -> str:
     return "\n".join(line.removesuffix("\\").strip() for line in lines if line and not line.startswith("#"))
 
 
-def _draft(name: str, model: _Map, config: _Map, root: Any, *, port: int, source: str) -> Draft:
+def _draft(name: str, model: Map, config: Map, root: Any, *, port: int, source: str) -> Draft:
     """The recipe of one model, without what depends on the other models."""
     macros = model["macros"]
     # Comments go before macros are replaced: a comment may name an unknown macro.
@@ -213,14 +215,14 @@ def _draft(name: str, model: _Map, config: _Map, root: Any, *, port: int, source
     for key, value in model.items():
         with at(place_of(root, "models", name, str(key)), draft.not_carried_over):
             if key not in _MODEL_KEYS:
-                draft.not_carried_over.append(f"`{key}`, which recipectl does not know")
+                draft.lose(f"`{key}`, which recipectl does not know")
             elif key in _MODEL_PROXY_KEYS and value and not _is_ours(key, str(value).strip(), draft):
                 what = "how llama-swap stops it" if key == "cmdStop" else "a setting of the proxy"
-                draft.not_carried_over.append(f"`{key}`, {what}")
+                draft.lose(f"`{key}`, {what}")
     return draft
 
 
-def _environment(model: _Map, macros: _Map) -> dict[str, str]:
+def _environment(model: Map, macros: Map) -> dict[str, str]:
     """The variables of `env:`, a list or a mapping."""
     entries = model.get("env")
     if isinstance(entries, Mapping):
@@ -274,11 +276,11 @@ def _set_served_names(draft: Draft, llama_swap_names: list[str]) -> None:
         draft.set("served_model_name", ",".join(names), comment if len(names) > 1 else None)
 
 
-def _set_readiness(draft: Draft, model: _Map, config: _Map) -> None:
+def _set_readiness(draft: Draft, model: Map, config: Map) -> None:
     ready: dict[str, Any] = {}
     path = model.get("checkEndpoint")
     if path == "none":
-        draft.not_carried_over.append("`checkEndpoint: none`: a model is ready when it answers `ready.path`")
+        draft.lose("`checkEndpoint: none`: a model is ready when it answers `ready.path`")
     elif path and path != "/health":
         ready["path"] = path
     if timeout := config.get("healthCheckTimeout"):
@@ -287,7 +289,7 @@ def _set_readiness(draft: Draft, model: _Map, config: _Map) -> None:
         draft.set("ready", ready)
 
 
-def _set_idle_time(draft: Draft, model: _Map, config: _Map) -> None:
+def _set_idle_time(draft: Draft, model: Map, config: Map) -> None:
     idle_sec = model.get("ttl", -1)
     if idle_sec in (-1, None):
         idle_sec = config.get("globalTTL") or 0

@@ -6,10 +6,8 @@ from typing import Any
 
 from recipectl.errors import UsageError
 from recipectl.importers.draft import Draft
-from recipectl.importers.lines import place_of, placed
-from recipectl.importers.shapes import mapping, sequence
-
-_Map = Mapping[str, Any]
+from recipectl.importers.lines import Remark, place_of
+from recipectl.importers.shapes import Map, mapping, sequence
 
 
 @dataclass(frozen=True)
@@ -23,12 +21,12 @@ class Group:
     place: str = ""  # in the configuration
 
 
-def router_of(config: _Map) -> _Map:
+def router_of(config: Map) -> Map:
     """The settings of llama-swap's router."""
     return mapping(mapping(config.get("routing"), "routing").get("router"), "routing.router")
 
 
-def groups_of(config: _Map, root: Any) -> dict[str, Group]:
+def groups_of(config: Map, root: Any) -> dict[str, Group]:
     """The name of each model that is in a group -> the group."""
     router = router_of(config)
     if router.get("use") == "matrix":  # the groups do not count then
@@ -52,7 +50,7 @@ def groups_of(config: _Map, root: Any) -> dict[str, Group]:
     return by_model
 
 
-def _is_true(settings: _Map, key: str, group: str, *, default: bool) -> bool:
+def _is_true(settings: Map, key: str, group: str, *, default: bool) -> bool:
     """A setting of a group; go-yaml takes `yes`, `no`, `on` and `off` for it, too."""
     value = settings.get(key)
     words = {"y": True, "yes": True, "on": True, "n": False, "no": False, "off": False}
@@ -83,7 +81,7 @@ def set_conflicts(drafts: Mapping[str, Draft], groups: Mapping[str, Group]) -> N
         kept = [f"`{other}`" for other in stopped if not _unloads(group, groups.get(other, Group()))]
         if kept:
             sentence = f"`{name}` did not stop {', '.join(kept)}; here each stops the other"
-            draft.not_carried_over.append(placed(sentence, group.place))
+            draft.not_carried_over.append(Remark(sentence, within=group.place))
 
 
 def _unloads(group: Group, other: Group) -> bool:

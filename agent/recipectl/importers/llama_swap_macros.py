@@ -6,9 +6,8 @@ from typing import Any
 
 from recipectl.errors import UsageError
 from recipectl.importers.draft import host_variable
-from recipectl.importers.shapes import mapping
+from recipectl.importers.shapes import Map, mapping
 
-_Map = Mapping[str, Any]
 _MACRO = re.compile(r"\$\{([A-Za-z0-9_.-]+)\}")
 _MAX_MACRO_DEPTH = 10
 _MAX_TEXT = 128 * 1024  # of a word that is executed (execve(2), MAX_ARG_STRLEN)
@@ -16,7 +15,7 @@ _MAX_TEXT = 128 * 1024  # of a word that is executed (execve(2), MAX_ARG_STRLEN)
 _WITH_MACROS = ("checkEndpoint", "aliases", "ttl", "proxy", "filters", "useModelName", "cmdStop")
 
 
-def with_own_macros(name: str, model: Any, shared: _Map, port: int) -> _Map:
+def with_own_macros(name: str, model: Any, shared: Map, port: int) -> Map:
     """The settings of a model: `macros` are all that it has, and they are replaced where a value counts."""
     if not isinstance(model, Mapping):
         raise UsageError("it has no settings; give it a `cmd`")
@@ -28,7 +27,7 @@ def with_own_macros(name: str, model: Any, shared: _Map, port: int) -> _Map:
     return {**values, "macros": macros}
 
 
-def replaced(value: Any, macros: _Map) -> Any:
+def replaced(value: Any, macros: Map) -> Any:
     """A value of the configuration with its macros replaced, in keys too."""
     if isinstance(value, Mapping):
         return {
@@ -40,7 +39,7 @@ def replaced(value: Any, macros: _Map) -> Any:
     return with_macros(value, macros) if isinstance(value, str) else value
 
 
-def with_macros(text: str, macros: _Map) -> str:
+def with_macros(text: str, macros: Map) -> str:
     """`${name}` replaced, also within macros; `${env.NAME}` is a variable of the host."""
 
     def value(match: re.Match[str]) -> str:

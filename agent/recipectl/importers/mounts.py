@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from recipectl.errors import UsageError
 from recipectl.importers.command import placeholder_in
 from recipectl.importers.draft import VARIABLE_START, host_variable
-from recipectl.importers.lines import placed
+from recipectl.importers.lines import Remark
 
 # What a container needs, and a unit has.
 _NOT_OF_ENGINE = re.compile(r"/(dev|proc|sys|run(?!/secrets/)|etc/(localtime|timezone|passwd|group))\b")
@@ -115,7 +115,7 @@ class Mounts:
         """Whether a path of the container is in a folder of the host."""
         return any(f"{path}/".startswith(f"{target.rstrip('/')}/") for target, _ in self._of_folders())
 
-    def notes(self, used: str, lost: list[str]) -> list[str]:
+    def notes(self, used: str, lost: list[Remark]) -> list[str]:
         """Notes on the folders of the host; volumes, whose data is the container engine's, are named.
 
         `used` are the words and variables of the recipe: a mount of which they have nothing is named, too.
@@ -125,16 +125,16 @@ class Mounts:
         for target, source in replaced:
             if source not in used and not _NOT_OF_ENGINE.match(target):
                 fault = f"`{source}` at {target}, which nothing in the recipe names"
-                lost.append(placed(fault, self.places.get(target, "")))
+                lost.append(Remark(fault, within=self.places.get(target, "")))
         for target, source in self.pairs:
             if target and (target, source) not in self._of_folders():
                 remedy = "set HF_HOME to it" if target.endswith("/.cache/huggingface") else "name it"
                 command = f"`{self.engine} volume inspect`"
                 fault = f"the volume `{source or target}` at {target}, whose folder {command} tells"
-                lost.append(placed(f"{fault}; {remedy}", self.places.get(target, "")))
+                lost.append(Remark(f"{fault}; {remedy}", within=self.places.get(target, "")))
             elif target in self.read_only and "/.cache" in target:
                 fault = f"`{source}` was mounted read-only, and the engine may write to its caches here"
-                lost.append(placed(fault, self.places.get(target, "")))
+                lost.append(Remark(fault, within=self.places.get(target, "")))
         return [f"Paths of the container are replaced by the host's: {', '.join(pairs)}."] if pairs else []
 
     def host_words(self, words: list[str]) -> list[str]:
@@ -144,7 +144,7 @@ class Mounts:
             for word, is_name in zip(words, names_in(words), strict=True)
         ]
 
-    def own_paths(self, words: list[str], lost: list[str]) -> list[str]:
+    def own_paths(self, words: list[str], lost: list[Remark]) -> list[str]:
         """The words with the program's name alone where its file is the image's; such paths are named."""
         sources = [f"{source.rstrip('/')}/" for _, source in self.pairs if source]
         volumes = self._volumes()
@@ -154,7 +154,7 @@ class Mounts:
             path = word if word.startswith("/") else word.partition("=")[2]
             if path.startswith("/") and not names[index] and not f"{path}/".startswith(tuple(sources)):
                 place = "a volume" if f"{path}/".startswith(volumes) else "the image"
-                lost.append(f"`{path}`, a path of {place} that this host does not have")
+                lost.append(Remark(f"`{path}`, a path of {place} that this host does not have"))
                 word = PurePosixPath(path).name if index == 0 else word
             kept.append(word)
         return kept
@@ -164,7 +164,9 @@ class Mounts:
         folders = {target for target, _ in self._of_folders()}
         return tuple(f"{target.rstrip('/')}/" for target, _ in self.pairs if target and target not in folders)
 
-    def own_variables(self, environment: dict[str, str], lost: list[str], places: Mapping[str, str]) -> None:
+    def own_variables(
+        self, environment: dict[str, str], lost: list[Remark], places: Mapping[str, str]
+    ) -> None:
         """Remove the variables that are paths of the image, which this host does not have; name them."""
         for name, value in [*environment.items()]:
             parts = value.split(":")
@@ -176,7 +178,7 @@ class Mounts:
                 shown = part if part == value else f"…{part}…"
                 place = "a volume" if f"{part}/".startswith(self._volumes()) else "the image"
                 sentence = f"`{name}={shown}`, a path of {place} that this host does not have"
-                lost.append(placed(sentence, places.get(name, "")))
+                lost.append(Remark(sentence, within=places.get(name, "")))
             if missing and not name.startswith("LLAMA_ARG_"):  # an option, which may be the model
                 environment[name] = ":".join(part for part in parts if part not in missing)
                 if not environment[name]:

@@ -7,6 +7,7 @@ from recipectl.engines.flags import GivenOption
 from recipectl.engines.registry import ENGINES
 from recipectl.errors import UsageError
 from recipectl.importers.draft import VARIABLE_ALONE, VARIABLE_START, redacted
+from recipectl.importers.lines import Remark
 from recipectl.importers.programs import Program
 
 _MODEL_VARIABLE = re.compile(
@@ -21,7 +22,7 @@ _ROUTER_FLAGS = ("--models-dir", "--models-preset", "--models-max")
 
 
 def take_model(
-    engine: Program, options: list[GivenOption], stray_words: list[str], lost: list[str], unread: list[str]
+    engine: Program, options: list[GivenOption], stray_words: list[str], lost: list[Remark], unread: list[str]
 ) -> str:
     """Remove the model from the options or the stray words; UsageError when the command names none."""
     if stray_words and (engine.has_positional_model or engine.arguments[0] == stray_words[0]):
@@ -32,11 +33,13 @@ def take_model(
         if is_unknown and not engine.has_positional_model:
             raise UsageError(f"`{redacted(word)}` may hold the model and more; write its words here")
         if is_unknown:
-            lost.append(f"`{redacted(word)}` is taken for the model; if it holds more, write its words here")
+            lost.append(
+                Remark(f"`{redacted(word)}` is taken for the model; if it holds more, write its words here")
+            )
         for option in [option for option in options if option.flag == "--model" and option.values]:
             options.remove(option)
             fault = f"`{redacted(' '.join(option.raw))}`, which counts for nothing beside"
-            lost.append(f"{fault} `{redacted(word)}`")
+            lost.append(Remark(f"{fault} `{redacted(word)}`"))
         return word
     facts = ENGINES[engine.backend]
     for flag in (facts.model_flag, "--model", facts.hub_flag):

@@ -35,9 +35,9 @@ def set_limits(draft: Draft, process: processes.Process) -> None:
     """Set what binds the process: its cgroup, its processors and memory nodes, its priority."""
     for name, value in [setting for read in _READERS for setting in read(process.pid)]:
         set_service(draft, name, value)
-    draft.not_carried_over += _unusual(process.pid)
+    draft.lose_each(_unusual(process.pid))
     if more := int(processes.status(process.pid).get("CapAmb", "0"), 16):
-        draft.not_carried_over.append(
+        draft.lose(
             f"its capabilities, `capsh --decode={more:x}`; see AmbientCapabilities= in systemd.exec(5)"
         )
 

@@ -12,7 +12,7 @@ from recipectl.importers.container_words import read_options
 from recipectl.importers.containers import engine_command
 from recipectl.importers.draft import Draft
 from recipectl.importers.from_command import draft_from_command, model_name
-from recipectl.importers.lines import at, errors_at
+from recipectl.importers.lines import Remark, at, errors_at
 from recipectl.importers.mounts import Mounts
 from recipectl.importers.shapes import refuse_private
 from recipectl.importers.systemd_unit import environment_of
@@ -112,7 +112,7 @@ def _volumes_beside(file: Path, mounts: Sequence[str]) -> dict[str, str]:
 def quadlet_draft(text: str, name: str, source: str) -> Draft:
     """The recipe of a Quadlet file, `name` without `.container`; UsageError when it runs no engine."""
     refuse_private(text)
-    lost: list[str] = []
+    lost: list[Remark] = []
     unit_settings = with_own_folders(placed_settings(text, lost), source)
     # Podman's command is the ExecStart= of a service: systemd replaces variables in it.
     environment, unread_files = environment_of(unit_settings, name, lost)
@@ -128,7 +128,7 @@ def quadlet_draft(text: str, name: str, source: str) -> Draft:
     volumes = _volumes_beside(file, [setting.value for setting in settings if setting.name == "Volume"])
     container = Container({}, lost, mounts=Mounts(str(file.parent), volumes=volumes, engine="podman"))
     lost += [
-        f"{path}, which changes this file; write its settings here"
+        Remark(f"{path}, which changes this file; write its settings here")
         for folder in _drop_in_folders(file)
         for path in sorted(folder.glob("*.conf"))
     ]

@@ -15,6 +15,7 @@ from recipectl.errors import UsageError
 from recipectl.importers.command import Command
 from recipectl.importers.draft import Draft, redacted
 from recipectl.importers.from_command import draft_from_command
+from recipectl.importers.lines import Remark
 from recipectl.importers.mounts import names_in
 from recipectl.importers.process_limits import set_limits, set_service
 from recipectl.importers.programs import program
@@ -67,7 +68,7 @@ def _draft(process: processes.Process, port: int | None) -> Draft:
     path_of_program = shutil.which(words[0], path=environment.get("PATH", ":".join(DEFAULT_PATH)))
     words = [path_of_program or words[0], *_absolute_words(words, folder, process.pid)]
     foreign: list[str] = []
-    lost: list[str] = []
+    lost: list[Remark] = []
     if not contained:
         words[0] = _own_program(words[0], process.pid, lost)
     if contained:
@@ -97,16 +98,16 @@ def _draft(process: processes.Process, port: int | None) -> Draft:
     set_limits(result, process)
     _set_address(result, process.pid, port)
     result.not_carried_over += lost
-    result.not_carried_over += [
-        f"`{name}`, a file of its unit's credentials; see `secrets:`" for name in credentials
-    ]
-    result.not_carried_over += _own_namespaces(process, contained=contained)
+    result.lose_each(
+        f"`{credential}`, a file of its unit's credentials; see `secrets:`" for credential in credentials
+    )
+    result.lose_each(_own_namespaces(process, contained=contained))
     if folder not in ("/", environment.get("HOME")):
-        result.not_carried_over.append(
+        result.lose(
             f"the working directory {folder}{deleted}; relative paths are absolute now, except in lists"
         )
     for word in foreign:
-        result.not_carried_over.append(f"`{word}`, a path of its container that this host does not have")
+        result.lose(f"`{word}`, a path of its container that this host does not have")
     for key in ("python_path", "venv_path", "binary"):
         if any(str(result.fields.get(key, "")).startswith(os.path.dirname(word)) for word in foreign):  # noqa: PTH120
             del result.fields[key]  # it is named above
@@ -122,17 +123,19 @@ def _own_namespaces(process: processes.Process, *, contained: bool) -> Iterator[
         yield "mounts of its own; files at its paths may be others on this host"
 
 
-def _own_program(path: str, pid: int, lost: list[str]) -> str:
+def _own_program(path: str, pid: int, lost: list[Remark]) -> str:
     """The path of the program that a process runs: its first word may name any other (execve(2))."""
     program_file, deleted, _ = _link(pid, "exe").partition(" (deleted)")
     if deleted:
-        lost.append(f"its program {program_file} was deleted or replaced since it started")
+        lost.append(Remark(f"its program {program_file} was deleted or replaced since it started"))
         return path
     if program_file == "/" or os.path.realpath(path) == program_file:
         return path
     if re.match("python[0-9.]*\\Z", os.path.basename(program_file)):  # noqa: PTH119
         lost.append(
-            f"its interpreter is {program_file}, which its first word does not name; see `python_path:`"
+            Remark(
+                f"its interpreter is {program_file}, which its first word does not name; see `python_path:`"
+            )
         )
         return path
     return program_file
@@ -211,9 +214,9 @@ def _set_identity(
     uid, groups = int(status["Uid"].split()[1]), [int(gid) for gid in status.get("Groups", "").split()]
     name = user_name(uid)
     if uid == 0:
-        draft.not_carried_over.append("it ran as root; it will run as a user of its own, see `user:`")
+        draft.lose("it ran as root; it will run as a user of its own, see `user:`")
     elif contained or name == str(uid):
-        draft.not_carried_over.append(f"it ran as user {name}, which is no user of this host; see `user:`")
+        draft.lose(f"it ran as user {name}, which is no user of this host; see `user:`")
     else:
         draft.set("user", name)
         own = {*os.getgrouplist(name, pwd.getpwuid(uid).pw_gid)}
@@ -224,7 +227,7 @@ def _set_identity(
     if not contained and uid != 0:
         keep_cache(draft, name, home)
     elif home and Path(f"/proc/{process.pid}/root{home}/.cache/huggingface").is_dir():
-        draft.not_carried_over.append(f"the Hugging Face cache in {home}/.cache; see HF_HOME in recipe(5)")
+        draft.lose(f"the Hugging Face cache in {home}/.cache; see HF_HOME in recipe(5)")
 
 
 def _set_address(draft: Draft, pid: int, asked: int | None) -> None:
@@ -241,16 +244,12 @@ def _set_address(draft: Draft, pid: int, asked: int | None) -> None:
             others = sorted({other for _, other in listening} - {port})
             if others and port not in likely:
                 ports = ", ".join(map(str, others))
-                draft.not_carried_over.append(
-                    f"it listens at {ports} too; see whether `port:` is the right one"
-                )
+                draft.lose(f"it listens at {ports} too; see whether `port:` is the right one")
         if "host" not in draft.fields:
             draft.set("host", host)
         if draft.fields["port"] not in {other for _, other in listening}:
             places = ", ".join(f"{address}:{number}" for address, number in listening)
-            draft.not_carried_over.append(
-                f"it listens at {places}, and its command says {draft.fields['port']}"
-            )
+            draft.lose(f"it listens at {places}, and its command says {draft.fields['port']}")
 
 
 def _of_host(word: str, pid: int, foreign: list[str]) -> str:

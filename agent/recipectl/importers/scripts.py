@@ -11,7 +11,7 @@ from recipectl.importers import shell_inline
 from recipectl.importers.command import Command, NoEngineError, OtherProgramError, program_shown
 from recipectl.importers.draft import Draft, redacted, unique_name
 from recipectl.importers.from_command import draft_from_command
-from recipectl.importers.lines import placed
+from recipectl.importers.lines import Remark, placed
 from recipectl.importers.shell_programs import has_effect, hidden_engine, may_run_engine, what_it_is
 from recipectl.importers.unwrapping import unwrapped
 from recipectl.importers.variables import keep_cache
@@ -21,7 +21,7 @@ class Imported(NamedTuple):
     """The recipes of a script, what none of them has, and why engines of it are refused."""
 
     drafts: list[Draft]
-    not_carried_over: list[str]
+    not_carried_over: list[Remark]
     refusals: list[str]
 
 
@@ -29,8 +29,8 @@ def imported(commands: Iterable[Command]) -> Imported:
     """The recipes of the engines among commands."""
     result = Imported([], [], [])
     branches: list[Mapping[int, int]] = []  # of each recipe's command
-    lost: list[str] = []  # what the script lost at commands of other programs, until the next engine
-    programs: list[str] = []  # those that are left out
+    lost: list[Remark] = []  # what the script lost at commands of other programs, until the next engine
+    programs: list[Remark] = []  # those that are left out
     for command in (inner for outer in commands for inner in shell_inline.opened(outer)):
         words = unwrapped(command).words
         if words and not command.refusal and not has_effect(words):
@@ -66,7 +66,7 @@ def _draft(command: Command) -> Draft:
 
 
 def _note_left_out(
-    command: Command, words: list[str], error: UsageError, lost: list[str], refusals: list[str]
+    command: Command, words: list[str], error: UsageError, lost: list[Remark], refusals: list[str]
 ) -> None:
     """Note what another program is, which the next engine lacks, or why an engine is refused."""
     if isinstance(error, NoEngineError):
@@ -80,7 +80,7 @@ def _note_left_out(
     if refusal and not command.is_skipped:
         refusals.append(placed(refusal, command.place))
     else:
-        lost.append(placed(sentence, command.place))
+        lost.append(Remark(sentence, within=command.place))
 
 
 def _set_alternatives(drafts: list[Draft], branches: list[Mapping[int, int]]) -> None:

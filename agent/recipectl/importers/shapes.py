@@ -7,6 +7,8 @@ from typing import Any
 from recipectl.errors import UsageError
 from recipectl.importers.draft import PRIVATE
 
+Map = Mapping[str, Any]
+
 
 def refuse_private(value: Any) -> None:
     """UsageError for a document with characters that importers use themselves, or that contains itself."""

@@ -8,6 +8,7 @@ from recipectl.errors import UsageError
 from recipectl.importers import shell_redirections
 from recipectl.importers.command import READS_PROFILE, Command, refused
 from recipectl.importers.draft import AS_IT_RUNS, PRIVATE, UNKNOWN_VALUE
+from recipectl.importers.lines import Remark
 from recipectl.importers.programs import runs_engine
 from recipectl.importers.shell_commands import SimpleCommands
 from recipectl.importers.shell_conditions import literals
@@ -64,14 +65,14 @@ def commands(
     if own_name:
         variables["0"] = Variable(own_name)
     shell = _Shell(Scope(variables, exported_names, arguments=arguments, script_folder=folder, is_zsh=is_zsh))
-    for sentence in of_scheduler(text):
-        shell.lose_from_here(sentence)
+    for remark in of_scheduler(text):
+        shell.lose_from_here(remark)
     if login := re.match(r"#!.*\b(?:ba|da|z)?sh +(-[a-z]*[li][a-z]*|--login)\b", text):
-        shell.lose_from_here(f"line 1: `{login[1]}`: {READS_PROFILE}")
+        shell.lose_from_here(Remark(f"`{login[1]}`: {READS_PROFILE}", 1))
     if "\r\n" in text:
         line = text[: text.index("\r\n")].count("\n") + 1
-        fault = f"line {line}: lines end with CR and LF; a shell takes the CR for a part of a word"
-        shell.lose_from_here(f"{fault}, and the import leaves it out")
+        fault = "lines end with CR and LF; a shell takes the CR for a part of a word"
+        shell.lose_from_here(Remark(f"{fault}, and the import leaves it out", line))
     try:
         # With the last newline, a backslash before the end continues a line.
         shell.run(statements(text.removeprefix("\ufeff").replace("\r\n", "\n") + "\n"))
@@ -151,9 +152,9 @@ class _Shell(Functions):
             if words[:1] == ["read"] and redirection.Hdoc:
                 self._refuse_text("".join(redirection.Hdoc.texts("Lit")), redirection.line)
             if node is None:
-                self.lost.append(f"line {redirection.line}: a redirection, which a shell may refuse")
-            if words == ["exec"] and (sentence := shell_redirections.output_of_all(redirection, target)):
-                self.lose_from_here(sentence)
+                self.lost.append(Remark("a redirection, which a shell may refuse", redirection.line))
+            if words == ["exec"] and (remark := shell_redirections.output_of_all(redirection, target)):
+                self.lose_from_here(remark)
         if node and (reason := shell_redirections.written_engine(statement.Redirs or (), written)):
             self.commands.append(refused(statement.line, reason))
         else:
@@ -196,7 +197,7 @@ class _Shell(Functions):
         waits = [*self.waits]
         self._refuse_part(nodes, reason, node.line)
         if self.waits != waits:
-            self.waits = [*waits, f"line {node.line}: a loop that waits, after which it started"]
+            self.waits = [*waits, Remark("a loop that waits, after which it started", node.line)]
 
     def _refuse_part(self, nodes: list[Node], reason: str, line: int) -> None:
         is_within, self.scope.is_repeated = self.scope.is_repeated, True
@@ -213,7 +214,7 @@ class _Shell(Functions):
             self.scope.locals[-1] = after.locals[-1] | self.scope.locals[-1]
         for name, change in _CHANGES.items():
             if getattr(after, name) != getattr(self.scope, name):
-                self.lose_from_here(f"line {line}: {change} {reason}, which may count for what follows")
+                self.lose_from_here(Remark(f"{change} {reason}, which may count for what follows", line))
         self.scope.has_unknown_variables |= after.has_unknown_variables
         changed = {name for name, value in after.variables.items() if self.scope.variables.get(name) != value}
         self.scope.forget(changed | after.unset_names, reason, line)

@@ -1,11 +1,11 @@
 """What a shell sets: assignments, and `export`, `declare`, `readonly` and `local`."""
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from recipectl.importers.command import ASSIGNMENT, program_shown
 from recipectl.importers.draft import UNKNOWN_VALUE, host_variable
+from recipectl.importers.lines import Remark
 from recipectl.importers.secret_names import is_likely_secret
 from recipectl.importers.shell_programs import holds_engine
 from recipectl.importers.shell_scope import Scope, Variable, is_known
@@ -13,12 +13,12 @@ from recipectl.importers.shell_syntax import Node, is_parameter
 from recipectl.importers.shell_words import MAX_VALUE, Words, too_long
 
 
-def _source_of(remarks: Iterable[str]) -> str:
+def _source_of(remarks: Iterable[Remark]) -> str:
     """What gives a variable its value, by what was said of the parts of the value."""
-    text = "\n".join(remarks)
-    if "$((" in text:
+    kinds = {remark.about for remark in remarks}
+    if "number" in kinds:
         return "`$((…))` of numbers that are not known"
-    if re.search("` is set (in|by|with) |: the value of `", text):
+    if "shell" in kinds:
         return "what only a running shell knows"
     return "a substitution, which recipectl does not run"
 
@@ -28,7 +28,7 @@ class Assignments:
 
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
-        self.lost: list[str] = []
+        self.lost: list[Remark] = []
         self._substituted: set[str] = set()
         self._of_background: set[str] = set()  # those that had `$!`
         self._of_engines: set[str] = set()  # variables that had the command of an engine
@@ -64,7 +64,7 @@ class Assignments:
         self, node: Node, options: str, name: str, argument: Node, value: str | Variable
     ) -> None:
         if name in self.scope.readonly_names:
-            self.lose_from_here(f"line {node.line}: `{name}` is read-only: it keeps its value")
+            self.lose_from_here(Remark(f"`{name}` is read-only: it keeps its value", node.line))
             return
         if node.Variant.Value in ("local", "declare", "typeset"):
             self._hide_from_caller(node, options, name)
@@ -91,14 +91,14 @@ class Assignments:
                 self.scope.not_of_caller.add(name)
         elif any(name in frame for frame in self.scope.locals):
             fault = f"`{node.Variant.Value} -{options} {name}`, where a function has its own `{name}`"
-            self.lose_from_here(f"line {node.line}: {fault}")
+            self.lose_from_here(Remark(f"{fault}", node.line))
 
     def _declare_other(self, node: Node, options: str, name: str) -> None:
         """`export -n`; and integers, references and maps, which have no value here."""
         if (node.Variant.Value, options) == ("export", "n"):
             self.scope.exported_names.discard(name)
             return
-        self.lost.append(f"line {node.line}: `{node.Variant.Value} -{options} {name}`")
+        self.lost.append(Remark(f"`{node.Variant.Value} -{options} {name}`", node.line))
         self.scope.forget([name], f"with -{options}", node.line)
 
     def _export(self, name: str, line: int) -> None:
@@ -109,7 +109,7 @@ class Assignments:
         if name not in self.scope.variables and is_likely_secret(name, "x" * 20):
             self.scope.places[name] = f"line {line}"
         elif name not in self.scope.variables and name not in self.scope.without_value:
-            self.lose_from_here(f"line {line}: the variable `{name}` of the caller; set it in `env_vars:`")
+            self.lose_from_here(Remark(f"the variable `{name}` of the caller; set it in `env_vars:`", line))
 
     def _expanded(self, node: Node) -> Variable:
         """What one assignment gives to its variable, or adds to it."""
@@ -145,24 +145,27 @@ class Assignments:
     def _set(self, name: str, variable: Variable, line: int) -> None:
         """Set a variable; what a substitution gives is a variable of the host."""
         if name in self.scope.readonly_names:
-            self.lose_from_here(f"line {line}: `{name}` is read-only: it keeps its value")
+            self.lose_from_here(Remark(f"`{name}` is read-only: it keeps its value", line))
             return
         if holds_engine(" ".join((variable.value, *(variable.elements or ())))):
             self._of_engines.add(name)
         if UNKNOWN_VALUE in variable.value:
             source = _source_of(variable.remarks)
-            remark = f"line {line}: `{name}` is set from {source}"
+            remark = Remark(f"`{name}` is set from {source}", line)
             variable = Variable(host_variable(name), remarks=(remark,))
             self._substituted.add(name)
         if variable.remarks and is_likely_secret(name, variable.text):
-            hidden = tuple(remark.replace(variable.text, "…") for remark in variable.remarks)
+            hidden = tuple(
+                replace(remark, sentence=remark.sentence.replace(variable.text, "…"))
+                for remark in variable.remarks
+            )
             variable = replace(variable, remarks=hidden)
         self.scope.variables[name] = variable
         self.scope.set_names.add(name)
         if name == "PATH":
             self.scope.places[name] = f"line {line}"
         if name == "IFS" and not is_known(variable.text) and variable.value != host_variable("IFS"):
-            self.lose_from_here(f"line {line}: `IFS` is set, which changes how words are split")
+            self.lose_from_here(Remark("`IFS` is set, which changes how words are split", line))
         if sum(map(len, variable.elements or ())) > MAX_VALUE:
             raise too_long()
         if self.scope.exports_all:
@@ -172,9 +175,9 @@ class Assignments:
         shown = program_shown(words) if words[0] in ("eval", "alias") else " ".join(words)
         effect = "replace programs" if words[0] == "alias" else "set variables"
         self.scope.has_unknown_variables |= words[0] != "alias"
-        self.lose_from_here(f"line {line}: `{shown}`, which may {effect}")
+        self.lose_from_here(Remark(f"`{shown}`, which may {effect}", line))
 
-    def lose_from_here(self, sentence: str) -> None:
+    def lose_from_here(self, remark: Remark) -> None:
         """Name what each program that follows may lack."""
-        self.lost.append(sentence)
-        self.scope.lost.append(sentence)
+        self.lost.append(remark)
+        self.scope.lost.append(remark)

@@ -5,10 +5,11 @@ from collections.abc import Collection, Iterator
 from dataclasses import replace
 
 from recipectl.importers.draft import VARIABLE_ALONE
+from recipectl.importers.lines import Remark
 from recipectl.importers.secret_names import is_likely_secret
 from recipectl.importers.shell_scope import Scope, is_known
 
-_NOT_HERE = "under a condition, which does not hold here"
+NOT_RUN = "as it is, the script does not run it"
 # Values that are shown without being used: options, paths, names of models, short numbers, host variables.
 _PLAIN = re.compile(
     rf"(… )?(-[^@]*|/[^\s@]*|[\w.-]+/[\w./-]+|[0-9]{{0,6}}(\.[0-9]+)?|true|false|{VARIABLE_ALONE.pattern})"
@@ -23,7 +24,7 @@ def merge(
     wins: bool,
     unset: Collection[str] = (),
     tested: Collection[str] = (),
-) -> list[str]:
+) -> list[Remark]:
     """Add to a scope what it was after a part under a condition; what must be said of that.
 
     The part's values win, or only add what is unknown else. The names in `unset` stay without a value. Those
@@ -31,7 +32,7 @@ def merge(
     """
     _merge_variables(scope, after, line, wins=wins, unset=unset, tested=tested)
     sentences = [
-        f"line {line}: `{name}` is exported under a condition; here it is not set"
+        Remark(f"`{name}` is exported under a condition; here it is not set", line)
         for name in sorted(after.exported_names & {*unset} - scope.exported_names)
     ]
     scope.exported_names |= after.exported_names - {*unset}
@@ -40,31 +41,42 @@ def merge(
     return [*sentences, *_settings(scope, after, line, wins=wins, adds=True)]
 
 
-def name_not_run(scope: Scope, other: Scope, line: int) -> list[str]:
+def name_not_run(scope: Scope, other: Scope, line: int) -> list[Remark]:
     """What must be said of a part that does not run: what it would change in a scope."""
     sentences = []
     for name, variable in other.variables.items():
         known = scope.variables.get(name)
         scope.set_elsewhere.add(name)
         if known is None:
-            scope.leave_unset(name, "")
+            scope.leave_unset(name)
         if known is None or known.text != variable.text:
             shown = _shown(name, variable.text, known.text if known else "")
             # It may be a secret, whatever the name says: nobody uses it here, so nothing tells.
             shown = shown if _PLAIN.fullmatch(shown) else "…"
-            sentences.append(f"line {line}: `{name}` is `{shown}` {_NOT_HERE}")
+            sentences.append(_not_here(f"`{name}` is `{shown}`", line))
     for name in sorted(other.unset_names & scope.variables.keys()):
-        sentences.append(f"line {line}: `{name}` is unset {_NOT_HERE}")
+        sentences.append(_not_here(f"`{name}` is unset", line))
     for name in sorted(other.exported_names - scope.exported_names):
-        sentences.append(f"line {line}: `{name}` is exported {_NOT_HERE}")
+        sentences.append(_not_here(f"`{name}` is exported", line))
     return [*sentences, *_settings(scope, other, line, wins=False, adds=False)]
+
+
+def not_run(remark: Remark) -> Remark:
+    """What is lost, as a part loses it that does not run."""
+    if remark.about == "not here":
+        return remark
+    return replace(remark, sentence=f"{remark.sentence}; {NOT_RUN}", about="not here")
+
+
+def _not_here(sentence: str, line: int) -> Remark:
+    return Remark(f"{sentence} under a condition, which does not hold here", line, about="not here")
 
 
 def _merge_variables(
     scope: Scope, after: Scope, line: int, *, wins: bool, unset: Collection[str], tested: Collection[str]
 ) -> None:
     for name in scope.variables.keys() - after.variables.keys():  # `unset`
-        remark = f"line {line}: `{name}` is unset under a condition"
+        remark = Remark(f"`{name}` is unset under a condition", line)
         before = scope.variables[name]
         scope.variables[name] = replace(before, remarks=(*before.remarks, remark))
     for name, variable in after.variables.items():
@@ -72,14 +84,14 @@ def _merge_variables(
         if known == variable:
             continue
         if name in unset:
-            scope.leave_unset(name, f"line {line}: `{name}` is set under a condition, and not here")
+            scope.leave_unset(name, Remark(f"`{name}` is set under a condition, and not here", line))
             continue
         replaces = name not in tested and (
             known is None or is_known(variable.text) or not is_known(known.text)
         )
         kept = variable if known is None or (wins and replaces) else known
         shown = _shown(name, kept.text, known.text if known else "")
-        remark = f"line {line}: `{name}` is set under a condition; its value here is `{shown}`"
+        remark = Remark(f"`{name}` is set under a condition; its value here is `{shown}`", line)
         scope.variables[name] = replace(kept, remarks=(*kept.remarks, remark))
 
 
@@ -90,27 +102,27 @@ def _shown(name: str, text: str, before: str) -> str:
     return "…" if is_likely_secret(name, text) else shown
 
 
-def _settings(scope: Scope, after: Scope, line: int, *, wins: bool, adds: bool) -> Iterator[str]:
+def _settings(scope: Scope, after: Scope, line: int, *, wins: bool, adds: bool) -> Iterator[Remark]:
     if after.exports_all != scope.exports_all:
         option = "set -a" if after.exports_all else "set +a"
-        yield f"line {line}: `{option}` under a condition; here it {'counts' if wins else 'does not count'}"
+        yield Remark(f"`{option}` under a condition; here it {'counts' if wins else 'does not count'}", line)
         scope.exports_all = after.exports_all if wins else scope.exports_all
     for setting, value in after.service.items() - scope.service.items():
         if wins:
             scope.service[setting] = value
         kept_value = scope.service.get(setting, "systemd's default")
-        yield f"line {line}: `{setting}={value}` under a condition; here it is {kept_value}"
+        yield Remark(f"`{setting}={value}` under a condition; here it is {kept_value}", line)
     if (after.arguments, after.shifted) != (scope.arguments, scope.shifted):
-        yield f"line {line}: `$@` is set under a condition; here it {'is' if wins else 'is not'}"
+        yield Remark(f"`$@` is set under a condition; here it {'is' if wins else 'is not'}", line)
         if wins:
             scope.arguments, scope.shifted = after.arguments, after.shifted
     for place in ("venv", "conda_environment", "folder"):
         known_place, new = getattr(scope, place), getattr(after, place)
         if known_place != new and new is None:
-            yield f"line {line}: `{known_place}` is not used under a condition; here it is"
+            yield Remark(f"`{known_place}` is not used under a condition; here it is", line)
         elif known_place != new:
             kept_place = new if wins else known_place or (new if adds else None)
             setattr(scope, place, kept_place)
             here = ", and here" if kept_place == new else f"; here it is `{kept_place}`"
             here = here if kept_place else ", and not here"
-            yield f"line {line}: `{new}` is used under a condition{here}"
+            yield Remark(f"`{new}` is used under a condition{here}", line)

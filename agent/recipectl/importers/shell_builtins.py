@@ -9,7 +9,7 @@ from typing import ClassVar
 from recipectl.errors import RecipectlError
 from recipectl.importers.command import Command, refused
 from recipectl.importers.draft import UNKNOWN_VALUE, VARIABLE_ALONE, VARIABLE_START, host_variable
-from recipectl.importers.lines import at
+from recipectl.importers.lines import Remark, at
 from recipectl.importers.shell_assignments import Assignments
 from recipectl.importers.shell_programs import holds_engine, limits
 from recipectl.importers.shell_scope import Scope, Variable
@@ -44,7 +44,7 @@ class Builtins(Assignments, ABC):
 
     def _lose_option(self, words: list[str], line: int) -> None:
         if all(word[:1] in ("-", "+") for word in words[1:]):
-            self.lose_from_here(f"line {line}: `{' '.join(words)}`, which changes what the shell does")
+            self.lose_from_here(Remark(f"`{' '.join(words)}`, which changes what the shell does", line))
         else:
             self._lose(words, line)
 
@@ -55,7 +55,7 @@ class Builtins(Assignments, ABC):
             is_venv = "/bin/activate" in file
             fault = "give its `bin/python` as `python_path:`" if is_venv else "it may set variables"
             if not file.endswith("/etc/profile.d/conda.sh"):  # `conda activate` says it
-                self.lose_from_here(f"line {line}: `{' '.join(words)}`; {fault}")
+                self.lose_from_here(Remark(f"`{' '.join(words)}`; {fault}", line))
                 self.scope.has_unknown_variables |= not is_venv
         elif file.endswith("/etc/profile.d/conda.sh"):
             self.scope.conda_folder = self._from_folder(file.removesuffix("/etc/profile.d/conda.sh"))
@@ -103,7 +103,7 @@ class Builtins(Assignments, ABC):
             folder = self.scope.conda_folder
             self.scope.conda_environment = folder if name == "base" else f"{folder}/envs/{name}"
         else:
-            self.lose_from_here(f"line {line}: `{' '.join(words)}`; give its `bin/python` as `python_path:`")
+            self.lose_from_here(Remark(f"`{' '.join(words)}`; give its `bin/python` as `python_path:`", line))
 
     def _run_eval(self, words: list[str], line: int) -> None:
         text = " ".join(words[1:])
@@ -121,7 +121,7 @@ class Builtins(Assignments, ABC):
     def _run_limit(self, words: list[str], line: int) -> None:
         """`ulimit` and `umask`: settings of the unit."""
         if not (settings := limits(words)):
-            self.lose_from_here(f"line {line}: `{' '.join(words)}`; see `service:` for a similar setting")
+            self.lose_from_here(Remark(f"`{' '.join(words)}`; see `service:` for a similar setting", line))
         self.scope.service |= settings
 
     def _run_shopt(self, words: list[str], line: int) -> None:
@@ -153,7 +153,7 @@ class Builtins(Assignments, ABC):
         self.scope.places["cd"] = f"line {line}"
         words = [word for word in words if word not in ("--", "-P", "-L")]
         if len(words) != 2 or words[1] == "-" or UNKNOWN_VALUE in words[1]:
-            self.lose_from_here(f"line {line}: `{' '.join(words)}`, to a folder that only a shell knows")
+            self.lose_from_here(Remark(f"`{' '.join(words)}`, to a folder that only a shell knows", line))
             self.scope.folder = host_variable("FOLDER")
         else:
             self.scope.folder = self._from_folder(words[1])

@@ -8,7 +8,7 @@ from recipectl.compiler.secrets import looks_secret
 from recipectl.importers.arguments import without_secrets
 from recipectl.importers.command import OF_CALLER, Command, program_shown, refused
 from recipectl.importers.draft import UNKNOWN_VALUE, VARIABLE_START, host_variable
-from recipectl.importers.lines import by_line
+from recipectl.importers.lines import Remark, by_line
 from recipectl.importers.programs import runs_engine
 from recipectl.importers.shell_builtins import Builtins
 from recipectl.importers.shell_programs import (
@@ -38,7 +38,7 @@ class SimpleCommands(Builtins, ABC):
         super().__init__(scope)
         self.condition: int | None = None  # the line of the test that decides about this command
         self.trapped: set[str] = set()  # names of functions that a `trap` runs
-        self.waits: list[str] = []  # what the next engine has waited for
+        self.waits: list[Remark] = []  # what the next engine has waited for
         self.follows_kill = False
         self.in_background: Command | None = None  # the last program that was started with `&`
 
@@ -62,7 +62,7 @@ class SimpleCommands(Builtins, ABC):
         if fields and not is_function:
             self.lost = lost  # `IFS= read` changes nothing for others
         if name == "sleep" and not self.follows_kill:
-            self.waits.append(f"line {node.line}: `{' '.join(fields)}`, after which it started")
+            self.waits.append(Remark(f"`{' '.join(fields)}`, after which it started", node.line))
         self.follows_kill = name in _KILLERS
         line, text = self.scope.aliases.get(name, (0, ""))
         if text and holds_engine(" ".join((text, *fields[1:]))):
@@ -80,13 +80,12 @@ class SimpleCommands(Builtins, ABC):
 
     def _changes_another(self, node: Node, words: list[str]) -> bool:
         """True for a command that is not a program of its own; what it changes is named."""
-        place = f"line {node.line}"
         if words == ["exec"]:
             return True  # its redirections count
         if words[:2] == ["exec", "exec"]:
             self._lose(words, node.line)
         elif is_parameter(node.Args[0], "0") and "0" not in self.scope.variables:
-            self.lost.append(f"{place}: `$0`, which starts this script again")
+            self.lost.append(Remark("`$0`, which starts this script again", node.line))
         elif (
             words[0] == "trap" and words[1:2] and (names := {*words[1].split()} & self.scope.functions.keys())
         ):
@@ -94,16 +93,18 @@ class SimpleCommands(Builtins, ABC):
         elif words[0] == "trap" and holds_engine(text := " ".join(words[1:])) and not _ENDS.match(text):
             self.commands.append(refused(node.line, "the text of `trap` runs an engine; write it out"))
         elif sets_gpus_up(words):
-            self.lost.append(f"{place}: `{' '.join(words)}`, which sets the GPUs up; do that at boot")
+            self.lost.append(
+                Remark(f"`{' '.join(words)}`, which sets the GPUs up; do that at boot", node.line)
+            )
         elif changes_a_process(words) and is_parameter(node.Args[-1], "$", "BASHPID"):
             shown = " ".join((*words[:-1], "$$"))
-            self.lose_from_here(f"{place}: `{shown}`, for what follows; see `service:`")
+            self.lose_from_here(Remark(f"`{shown}`, for what follows; see `service:`", node.line))
         elif changes_a_process(words) and any(
             is_parameter(word, "!", *self._of_background) for word in node.Args
         ):
             shown = " ".join("$!" if UNKNOWN_VALUE in word else word for word in words)
             lost = self.in_background.not_carried_over if self.in_background else self.lost
-            lost.append(f"{place}: `{shown}`; see `service:`")
+            lost.append(Remark(f"`{shown}`; see `service:`", node.line))
         else:
             return False
         return True
@@ -129,7 +130,13 @@ class SimpleCommands(Builtins, ABC):
                     command.refuse(f"line {node.line}", reason)
 
     def _add_command(
-        self, words: list[str], scope: Scope, names: set[str], remarks: list[str], why: list[str], node: Node
+        self,
+        words: list[str],
+        scope: Scope,
+        names: set[str],
+        remarks: list[Remark],
+        why: list[Remark],
+        node: Node,
     ) -> None:
         line = node.line
         variables = scope.of_environment(names)
@@ -145,7 +152,7 @@ class SimpleCommands(Builtins, ABC):
             lost += self.waits
             self.waits = []
         if self.condition is not None:
-            lost.append(f"line {line}: it runs under a condition (line {self.condition})")
+            lost.append(Remark(f"it runs under a condition (line {self.condition})", line))
         self.commands.append(
             Command(
                 environment,
@@ -191,9 +198,9 @@ class SimpleCommands(Builtins, ABC):
         """Name what the script writes: a setting of the kernel, or a file that an engine may read."""
         for file in files:
             if is_of_kernel(file):
-                self.lost.append(f"line {line}: what is written to {file}; do that at boot")
+                self.lost.append(Remark(f"what is written to {file}; do that at boot", line))
             elif not re.search(r"^/dev/|\.(log|pid)\Z", file):
-                self.lost.append(f"line {line}: the file `{file}`, which it writes")
+                self.lost.append(Remark(f"the file `{file}`, which it writes", line))
                 self.scope.written_files |= {file}
 
     def _check_pipe(self, writer: Node, reader: Node, writers: list[Command]) -> None:
@@ -210,7 +217,7 @@ class SimpleCommands(Builtins, ABC):
             self._name_written(files, reader.line)
         for command in writers:
             command.not_carried_over += [
-                f"line {reader.line}: the file `{file}` of its output, which goes to the journal"
+                Remark(f"the file `{file}` of its output, which goes to the journal", reader.line)
                 for file in files if file != "/dev/null"
             ]  # fmt: skip
 

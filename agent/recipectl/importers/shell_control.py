@@ -5,8 +5,9 @@ from collections.abc import Collection
 from itertools import count
 
 from recipectl.importers.draft import host_variable
+from recipectl.importers.lines import Remark
 from recipectl.importers.programs import runs_engine
-from recipectl.importers.shell_branches import merge, name_not_run
+from recipectl.importers.shell_branches import NOT_RUN, merge, name_not_run, not_run
 from recipectl.importers.shell_commands import SimpleCommands
 from recipectl.importers.shell_conditions import TESTS, Conditions, is_negative, is_test
 from recipectl.importers.shell_scope import Scope, Variable
@@ -15,13 +16,6 @@ from recipectl.importers.shell_words import Words
 from recipectl.importers.unwrapping import unwrapped
 
 _ELSE = -1  # the number of what runs instead of any part
-_NOT_RUN = "as it is, the script does not run it"
-
-
-def _not_run(text: str) -> str:
-    """What is lost, as a part loses it that does not run."""
-    says_so = _NOT_RUN in text or "does not hold here" in text or "is not set here" in text
-    return text if says_so else f"{text}; {_NOT_RUN}"
 
 
 class ControlFlow(SimpleCommands, ABC):
@@ -69,13 +63,15 @@ class ControlFlow(SimpleCommands, ABC):
         """
         statement = statement or next(self._numbers)
         before, of_first = {*self.scope.variables}, set[str]()
-        endings: list[str] = []
+        endings: list[Remark] = []
         for number, nodes in enumerate(branches):
             first = len(self.commands)
             after = self._part(nodes, statement, number, condition=line)
             is_failure = after.exit_status != "0" and (is_fallback or after.exit_status != "")
             if after.ends_script and not is_failure and not self._run_engine(first):
-                endings.append(f"line {after.ended}: the script may end there, and run nothing that follows")
+                endings.append(
+                    Remark("the script may end there, and run nothing that follows", after.ended or 0)
+                )
             is_first = nodes is branches[0]
             wins = is_presumed and is_first and after.ended is None
             new = after.variables.keys() - before
@@ -87,8 +83,8 @@ class ControlFlow(SimpleCommands, ABC):
             self.scope.lost += after.lost[len(self.scope.lost) :]
             self.scope.functions |= after.functions
             self.scope.note_return(after, line)
-        for sentence in endings:
-            self.lose_from_here(sentence)
+        for remark in endings:
+            self.lose_from_here(remark)
 
     def _part(self, nodes: list[Node], statement: int, number: int, condition: int | None = None) -> Scope:
         """Run one of several parts of a statement, of which one runs; the scope as it is afterwards."""
@@ -116,7 +112,7 @@ class ControlFlow(SimpleCommands, ABC):
         """
         statement = statement or next(self._numbers)
         first, lost, after, runs = len(self.commands), [*self.lost], self.scope, False
-        others: list[tuple[Scope, list[str]]] = []  # after the parts that do not run, and what they lose
+        others: list[tuple[Scope, list[Remark]]] = []  # after the parts that do not run, and what they lose
         for number, nodes in enumerate(branches):
             if number == taken:
                 self.lost += conditions.remarks
@@ -145,7 +141,9 @@ class ControlFlow(SimpleCommands, ABC):
         self.scope = after
         self._name_not_run(others, conditions, line)
         for name in new - self.scope.variables.keys():
-            remark = f"line {line}: `{name}` is not set here: the script's caller may set it"
+            remark = Remark(
+                f"`{name}` is not set here: the script's caller may set it", line, about="not here"
+            )
             self.scope.leave_unset(name, remark)
         return True
 
@@ -162,17 +160,19 @@ class ControlFlow(SimpleCommands, ABC):
             wanted = sorted(conditions.untold | conditions.empty)
             names = ", ".join(f"`{name}`" if name.isidentifier() else f"`${name}`" for name in wanted)
             names = names or "a value"
-            self.lose_from_here(f"line {line}: without {names} the script ends there")
+            self.lose_from_here(Remark(f"without {names} the script ends there", line))
 
-    def _name_not_run(self, others: list[tuple[Scope, list[str]]], conditions: Conditions, line: int) -> None:
+    def _name_not_run(
+        self, others: list[tuple[Scope, list[Remark]]], conditions: Conditions, line: int
+    ) -> None:
         """Name what parts would do that do not run because nobody gives the script a value."""
         for other, lost in others if conditions.remarks else ():
             self.lost += name_not_run(self.scope, other, line)
-            self.lost += map(_not_run, lost)
+            self.lost += map(not_run, lost)
 
     def _not_taken(
         self, nodes: list[Node], statement: int, number: int, line: int
-    ) -> tuple[Scope, list[str]]:
+    ) -> tuple[Scope, list[Remark]]:
         """Read a part that does not run, for its programs; the scope after it, and what it would lose."""
         first = len(self.commands)
         before = self.lost, {*self._substituted}, [*self.waits]
@@ -181,8 +181,8 @@ class ControlFlow(SimpleCommands, ABC):
         lost = self.lost
         self.lost, self._substituted, self.waits = before
         for command in self.commands[first:]:
-            command.not_carried_over.append(f"line {line}: {_NOT_RUN}")
-            command.lost_before = [*map(_not_run, command.lost_before)]
+            command.not_carried_over.append(Remark(NOT_RUN, line, about="not here"))
+            command.lost_before = [*map(not_run, command.lost_before)]
             command.is_skipped = True
         return after, lost
 

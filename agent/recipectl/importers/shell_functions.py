@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from recipectl.errors import UsageError
 from recipectl.importers.draft import AS_IT_RUNS, UNKNOWN_VALUE
+from recipectl.importers.lines import Remark
 from recipectl.importers.shell_branches import merge
 from recipectl.importers.shell_control import ControlFlow
 from recipectl.importers.shell_scope import Function, Scope
@@ -40,7 +41,7 @@ class Functions(ControlFlow, ABC):
             raise UsageError(f"the script calls its functions too often to be read; {AS_IT_RUNS[3:]}")
         if function in self._running:
             self.scope.has_unknown_variables = True
-            self.lose_from_here(f"line {node.line}: the function `{fields[0]}`, which calls itself here")
+            self.lose_from_here(Remark(f"the function `{fields[0]}`, which calls itself here", node.line))
             return
         scope, condition = self.scope, self.condition
         alternatives, returned = scope.alternatives, scope.returned

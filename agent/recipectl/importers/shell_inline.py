@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from recipectl.importers.command import READS_PROFILE, Command, program_shown, script_in
-from recipectl.importers.lines import at, placed
+from recipectl.importers.lines import Remark, at
 from recipectl.importers.programs import program_name, runs_engine
 from recipectl.importers.shell import commands
 from recipectl.importers.unwrapping import unwrapped
@@ -32,16 +32,16 @@ def inline_commands(
     )
     options = [word for word in words[1 : words.index(script)] if _LOGIN.fullmatch(word)]
     if options and programs:
-        sentence = f"`{program_name(words)} {options[0]}`: {READS_PROFILE}"
+        remark = Remark(f"`{program_name(words)} {options[0]}`: {READS_PROFILE}")
         for command in programs:
-            command.not_carried_over.insert(0, sentence)
-        programs[0].lost_before.insert(0, sentence)
+            command.not_carried_over.insert(0, remark)
+        programs[0].lost_before.insert(0, remark)
     if "\n" not in script:
         for command in programs:
             command.place = ""
             command.places = {}
-            for texts in (command.not_carried_over, command.lost_before):
-                texts[:] = [text.removeprefix("line 1: ") for text in texts]
+            for remarks in (command.not_carried_over, command.lost_before):
+                remarks[:] = [replace(remark, line=0) for remark in remarks]
     return programs
 
 
@@ -56,12 +56,12 @@ def opened(command: Command) -> list[Command]:
         lost += outer.not_carried_over
     for inner in programs:
         inner.stand_at(command.place)
-    others: list[str] = []
+    others: list[Remark] = []
     for other in programs:
         if other not in engines:
-            others += [placed(text, command.place) for text in other.lost_before]
+            others += [remark.moved_into(command.place) for remark in other.lost_before]
             shown = program_shown(unwrapped(other).words)
-            others.append(placed(f"`{shown}`, which runs no engine", other.place))
+            others.append(Remark(f"`{shown}`, which runs no engine", within=other.place))
     for inner in engines:
         inner.not_carried_over = [*lost, *others, *inner.not_carried_over]
         inner.places = command.places | inner.places
@@ -89,7 +89,7 @@ def engine_of(script: list[Command], where: str) -> Command | None:
     condition = engines[-1].condition
     certain = [command for command in engines if not command.condition]
     engine = certain[-1] if certain else next(other for other in engines if other.condition == condition)
-    lost: list[str] = []
+    lost: list[Remark] = []
     for command in script:
         if command is engine:
             continue
@@ -97,7 +97,7 @@ def engine_of(script: list[Command], where: str) -> Command | None:
         shown = f"`{' '.join(command.words)}`, another engine" if is_engine else ""
         lost += command.not_carried_over if is_engine else command.lost_before
         sentence = command.refusal or shown or f"`{program_shown(command.words)}` {where}"
-        lost.append(placed(sentence, command.place))
+        lost.append(Remark(sentence, within=command.place))
     engine.not_carried_over += lost
     return engine
 

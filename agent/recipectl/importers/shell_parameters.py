@@ -3,6 +3,7 @@
 import re
 
 from recipectl.importers.draft import UNKNOWN_VALUE, VARIABLE_ALONE, host_variable
+from recipectl.importers.lines import About, Remark
 from recipectl.importers.shell_scope import READ_BY_ENGINES, Scope, Variable, is_known, is_of_caller
 from recipectl.importers.shell_syntax import Node, all_elements
 
@@ -18,10 +19,13 @@ class Parameters:
         self.is_test = is_test
         self.empty: set[str] = set()  # variables that a test finds empty
         self.untold: set[str] = set()  # what a test takes for unset, and the caller could set
-        self.remarks: list[str] = []
+        self.remarks: list[Remark] = []
 
-    def _remark(self, node: Node, text: str) -> None:
-        self.remarks.append(f"line {node.line}: {text}")
+    def _remark(self, node: Node, text: str, about: About = "") -> None:
+        self.remarks.append(Remark(text, node.line, about=about))
+
+    def _remark_unset(self, node: Node, name: str) -> None:
+        self._remark(node, f"`{name}` is not set here: the script's caller may set it", "not here")
 
     def _known(self, node: Node, name: str) -> Variable | None:
         """The value of a parameter, as far as it is known."""
@@ -53,8 +57,8 @@ class Parameters:
     def _untold(self, node: Node, name: str) -> Variable | None:
         """The value in a test of what the script's caller could give."""
         scope = self.scope
-        if scope.without_value.get(name):
-            self.remarks.append(scope.without_value[name])
+        if remark := scope.without_value.get(name):
+            self.remarks.append(remark)
         if not self.is_test or node.Exp:
             return None
         if self._is_missing(name) or name in scope.not_of_caller:
@@ -73,7 +77,7 @@ class Parameters:
         copied = VARIABLE_ALONE.fullmatch(variable.text) and self.scope.of_caller.get(variable.text)
         if copied and not self._is_needed(copied):
             self.untold.add(copied)
-            self._remark(node, f"`{name}` is not set here: the script's caller may set it")
+            self._remark_unset(node, name)
             return Variable("")
         if not variable.text:
             self.empty.add(name)

@@ -4,6 +4,7 @@ import re
 
 from recipectl.importers.command import SHELLS, Command, is_given_model, program_shown
 from recipectl.importers.draft import AS_IT_RUNS, UNKNOWN_VALUE, VARIABLE_START, redacted
+from recipectl.importers.lines import Remark
 from recipectl.importers.programs import program, program_name, runs_engine
 from recipectl.importers.unwrapping import unwrapped
 
@@ -68,7 +69,7 @@ def is_of_kernel(file: str) -> bool:
     return file.startswith(("/sys/", "/proc/sys/"))
 
 
-def of_scheduler(text: str) -> list[str]:
+def of_scheduler(text: str) -> list[Remark]:
     """What comments of a script tell Slurm, PBS or LSF."""
     read = []
     for number, line in enumerate(text.splitlines(), 1):
@@ -76,7 +77,7 @@ def of_scheduler(text: str) -> list[str]:
             remedy = "see `gpus:` and `service:`"
             if "--container" in line:
                 remedy = "its paths are those of a container: give this host's, and its engine"
-            read.append(f"line {number}: `{line.strip()}`, which the scheduler reads; {remedy}")
+            read.append(Remark(f"`{line.strip()}`, which the scheduler reads; {remedy}", number))
     return read
 
 

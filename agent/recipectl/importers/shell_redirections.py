@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from recipectl.importers.command import Command
 from recipectl.importers.draft import UNKNOWN_VALUE, VARIABLE_START
+from recipectl.importers.lines import Remark
 from recipectl.importers.programs import program_name
 from recipectl.importers.shell_conditions import literals
 from recipectl.importers.shell_programs import files_of_tee, holds_engine, is_of_kernel, runs_its_input
@@ -30,12 +31,12 @@ def check(redirection: Node, word: str, commands: list[Command]) -> None:
     is_number = "&" in operator and (redirection.N or word.isdigit())
     if is_output and VARIABLE_START in word:
         for command in commands:
-            command.not_carried_over.append(f"line {redirection.line}: the file `{word}` of its output")
+            command.not_carried_over.append(Remark(f"the file `{word}` of its output", redirection.line))
         return
     if is_output and not is_number and word not in ("/dev/null", "-"):
         for command in commands:
-            text = f"line {redirection.line}: the file `{word}` of its output, which goes to the journal"
-            command.not_carried_over.append(text)
+            fault = f"the file `{word}` of its output, which goes to the journal"
+            command.not_carried_over.append(Remark(fault, redirection.line))
     if word == "/dev/null" or (is_output and (not is_number or word in ("1", "2", "-"))):
         return
     shown = "<<<…" if operator == "<<<" else f"{operator}{word}"
@@ -50,14 +51,14 @@ def check(redirection: Node, word: str, commands: list[Command]) -> None:
             command.refuse(f"line {redirection.line}", remedy)
 
 
-def output_of_all(redirection: Node, target: str) -> str | None:
+def output_of_all(redirection: Node, target: str) -> Remark | None:
     """What `exec >FILE` means for the commands that follow; None for another descriptor, as of a lock."""
     is_file = ">" in str(redirection.Op) and not str(redirection.Op).endswith(">&")
     number = str(redirection.N.Value) if redirection.N else "1"
     if not is_file or number not in ("1", "2") or target == "/dev/null":
         return None
     shown = f"the file `{target}`" if target and UNKNOWN_VALUE not in target else "the file"
-    return f"line {redirection.line}: {shown} of its output, which goes to the journal"
+    return Remark(f"{shown} of its output, which goes to the journal", redirection.line)
 
 
 def written_files(operator: str, words: list[str], target: str) -> list[str]:
@@ -85,7 +86,7 @@ def _name_readers(readers: list[Node], commands: list[Command]) -> None:
         programs = "; ".join(" ".join(literals(call)) for call in calls)
         shown = f"`{programs}`" if programs else "a part of the script"
         for command in commands:
-            command.not_carried_over.append(f"line {reader.line}: {shown}, which reads its output")
+            command.not_carried_over.append(Remark(f"{shown}, which reads its output", reader.line))
 
 
 def placeholder(words: list[tuple[str, str]]) -> str | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from recipectl.importers.draft import UNKNOWN_VALUE, VARIABLE_START
+from recipectl.importers.lines import Remark
 from recipectl.importers.shell_syntax import Node
 
 # What engines, and the hub's and S3's libraries in them, read from the environment of the script's caller.
@@ -27,7 +28,7 @@ class Variable:
 
     value: str = ""
     elements: tuple[str, ...] | None = None
-    remarks: tuple[str, ...] = ()
+    remarks: tuple[Remark, ...] = ()
 
     @property
     def text(self) -> str:
@@ -61,7 +62,7 @@ class Scope:
     exported_names: set[str] = field(default_factory=set)
     readonly_names: set[str] = field(default_factory=set)
     # Names that the script leaves unset -> what to say of each.
-    without_value: dict[str, str] = field(default_factory=dict)
+    without_value: dict[str, Remark | None] = field(default_factory=dict)
     required: set[str] = field(default_factory=set)  # what the script cannot do without
     has_unknown_variables: bool = False  # set by a file or a program that is not read
     set_elsewhere: set[str] = field(default_factory=set)  # in parts that do not run
@@ -80,7 +81,7 @@ class Scope:
     not_of_caller: set[str] = field(default_factory=set)  # what `unset` has removed
     exports_all: bool = False  # `set -a`
     arguments: tuple[str, ...] | None = None  # None where only the script's caller knows them
-    arguments_remarks: tuple[str, ...] = ()  # what must be said of them
+    arguments_remarks: tuple[Remark, ...] = ()  # what must be said of them
     shifted: int = 0  # arguments that `shift` has taken
     folder: str | None = None
     venv: str | None = None
@@ -94,7 +95,7 @@ class Scope:
     conda_environment: str | None = None
     places: dict[str, str] = field(default_factory=dict)  # of PATH, `cd` and the caller's secrets
     written_files: frozenset[str] = frozenset()
-    lost: list[str] = field(default_factory=list)  # what each program from here on lacks
+    lost: list[Remark] = field(default_factory=list)  # what each program from here on lacks
 
     def copied(self) -> "Scope":
         """A copy for a subshell, or for a part that may not run."""
@@ -147,7 +148,7 @@ class Scope:
         own = {name: self.variables[name] for name in names if name in self.variables}
         return dict(sorted((kept | own).items()))
 
-    def leave_unset(self, name: str, remark: str) -> None:
+    def leave_unset(self, name: str, remark: Remark | None = None) -> None:
         """Note that the script leaves a variable unset that a caller could set; what must be said of it."""
         if is_of_caller(name):
             self.without_value.setdefault(name, remark)
@@ -156,7 +157,7 @@ class Scope:
         """Variables whose value only a running shell knows from here on."""
         for name in names:
             self.set_names.add(name)
-            remark = f"line {line}: `{name}` is set {reason}"
+            remark = Remark(f"`{name}` is set {reason}", line, about="shell")
             self.variables[name] = Variable(UNKNOWN_VALUE, remarks=(remark,))
 
 

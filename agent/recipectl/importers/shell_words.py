@@ -7,6 +7,7 @@ from recipectl.compiler.secrets import has_secret
 from recipectl.errors import UsageError
 from recipectl.importers.command import ASSIGNMENT
 from recipectl.importers.draft import UNKNOWN_VALUE, VARIABLE_START, host_variable
+from recipectl.importers.lines import About, Remark
 from recipectl.importers.secret_names import is_likely_secret
 from recipectl.importers.shell_arithmetic import result
 from recipectl.importers.shell_expansions import CUTS, changed, expansion_shown
@@ -34,7 +35,7 @@ class Words(Parameters):
 
     def __init__(self, scope: Scope, *, is_test: bool = False) -> None:
         super().__init__(scope, is_test=is_test)
-        self.reasons: list[str] = []  # why a value is unknown
+        self.reasons: list[Remark] = []  # why a value is unknown
         self.is_quoted = False  # within double quotes
         self.is_value = False  # within the value of an assignment
 
@@ -154,15 +155,17 @@ class Words(Parameters):
 
     def _arithmetic(self, node: Node) -> str:
         number = result(node.X, self._number)
-        return self.unknown(node, "a number in `$((…))` is not known") if number is None else str(number)
+        if number is None:
+            return self.unknown(node, "a number in `$((…))` is not known", "number")
+        return str(number)
 
     def _number(self, word: Node) -> str:
         return _plain(self._text(word, splits=False, is_assignment=False))
 
-    def unknown(self, node: Node, reason: str) -> str:
+    def unknown(self, node: Node, reason: str, about: About = "") -> str:
         """The value that stands for what only a running shell knows."""
-        self._remark(node, reason)
-        self.reasons.append(f"line {node.line}: {reason}")
+        self._remark(node, reason, about)
+        self.reasons.append(Remark(reason, node.line))
         return UNKNOWN_VALUE
 
     def _parameter(self, node: Node, *, splits: bool) -> str:
@@ -177,7 +180,7 @@ class Words(Parameters):
             variable = replace(variable, elements=variable.elements[first - 1 :])
         if variable and UNKNOWN_VALUE in variable.text:
             # Not in front: the place of a refusal is the command's own.
-            self.reasons += (re.sub(r"^(line \d+): (.*)", r"\2 (\1)", text) for text in variable.remarks)
+            self.reasons += (Remark(f"{remark.sentence} ({remark.place})") for remark in variable.remarks)
         elements = all_elements(node)
         if elements and variable and variable.elements is not None and not node.Exp:
             separator = self._separators()[:1] if elements == "*" and not splits else _FIELD_END
@@ -190,7 +193,7 @@ class Words(Parameters):
             if name in "@*" and not node.Exp:
                 self._remark(node, f"`${name}`, the arguments of the script")
                 return ""
-            return self.unknown(node, f"the value of `${name}` here is for a shell to find")
+            return self.unknown(node, f"the value of `${name}` here is for a shell to find", "shell")
         if node.Exp:
             return self._with_operation(node, name, variable, splits=splits)
         if variable is None:
@@ -206,7 +209,9 @@ class Words(Parameters):
         elif node.Repl and not any((node.Excl, node.Slice, node.Index, self.scope.has_other_patterns)):
             text = changed(self._known(node, name), node)
         if text is None:
-            return self.unknown(node, f"the value of `{expansion_shown(node, name)}` is for a shell to find")
+            return self.unknown(
+                node, f"the value of `{expansion_shown(node, name)}` is for a shell to find", "shell"
+            )
         return self._split(node, text, splits=splits)
 
     def _first_of_slice(self, node: Node) -> int:
@@ -276,9 +281,9 @@ class Words(Parameters):
                 return self._operand(word, splits=splits) if is_set else ""
             case "+" if variable is None:
                 if not self._is_missing(name):
-                    self._remark(node, f"`{name}` is not set here: the script's caller may set it")
+                    self._remark_unset(node, name)
                 return ""
-        return self.unknown(node, f"the value of `${{{name}{operator}…}}` is for a shell to find")
+        return self.unknown(node, f"the value of `${{{name}{operator}…}}` is for a shell to find", "shell")
 
 
 def too_long() -> UsageError:

@@ -18,7 +18,7 @@ from recipectl.importers.draft import (
     redacted,
 )
 from recipectl.importers.from_command import draft_from_command, model_name
-from recipectl.importers.lines import at, errors_at, placed
+from recipectl.importers.lines import Remark, at, errors_at
 from recipectl.importers.programs import program_name, runs_container, runs_engine
 from recipectl.importers.secret_names import is_likely_secret
 from recipectl.importers.shapes import refuse_private
@@ -56,7 +56,7 @@ def draft(text: str, name: str, source: str, drop_ins: Mapping[str, str] = Mappi
     `drop_ins` are the paths and texts of the files that change it, in their order.
     """
     refuse_private([text, *drop_ins.values()])
-    lost: list[str] = []
+    lost: list[Remark] = []
     unit_settings = placed_settings(text, lost)
     unit_settings += [setting for file in drop_ins for setting in placed_settings(drop_ins[file], lost, file)]
     unit_settings = with_own_folders(unit_settings, source)
@@ -69,7 +69,7 @@ def draft(text: str, name: str, source: str, drop_ins: Mapping[str, str] = Mappi
         # systemd looks for programs there, and sets PATH to it (systemd.exec(5)).
         environment.setdefault("PATH", ":".join(setting.value for setting in search_path))
     for setting in start_settings[:-1]:
-        lost.append(f"{setting.place}: ExecStart={without_specifiers(setting.value, name, [])}")
+        lost.append(Remark(f"ExecStart={without_specifiers(setting.value, name, [])}", within=setting.place))
     with errors_at(start_settings[-1].place), at(start_settings[-1].place, lost):
         command = _command(start_settings[-1].value, environment, name, lost, _folder(unit_settings, name))
     command.stand_at(start_settings[-1].place)
@@ -92,7 +92,7 @@ def draft(text: str, name: str, source: str, drop_ins: Mapping[str, str] = Mappi
     if "user" in result.fields:
         settings["User"] = result.fields["user"]  # the name of a number
     if is_of_docker:
-        result.not_carried_over.append("it ran as the image's user, often root; see `user:`")
+        result.lose("it ran as the image's user, often root; see `user:`")
     else:
         _name_what_systemd_gave(result, settings, has_user=is_of_user(unit_settings, source))
     return result
@@ -104,14 +104,12 @@ def _name_what_systemd_gave(draft: Draft, settings: Mapping[str, str], *, has_us
     if settings.get("User") not in (None, "", "root") or has_user:
         keep_cache(draft, settings.get("User", ""))
         if "user" not in draft.fields and not settings.get("User"):
-            draft.not_carried_over.append(
-                "it ran as the user who started it; it will run as a user of its own, see `user:`"
-            )
+            draft.lose("it ran as the user who started it; it will run as a user of its own, see `user:`")
     elif not is_dynamic and draft.fields.get("user", "root") == "root":
         draft.fields.pop("user", None)
-        draft.not_carried_over.append("it ran as root; it will run as a user of its own, see `user:`")
+        draft.lose("it ran as root; it will run as a user of its own, see `user:`")
         if _has_hub_model(draft):
-            draft.not_carried_over.append("the Hugging Face cache of root; it downloads the model again")
+            draft.lose("the Hugging Face cache of root; it downloads the model again")
 
 
 def _has_hub_model(draft: Draft) -> bool:
@@ -131,7 +129,7 @@ def _without_removed(unit_settings: Sequence[PlacedSetting], name: str) -> list[
 
 
 def environment_of(
-    unit_settings: Sequence[PlacedSetting], name: str, lost: list[str]
+    unit_settings: Sequence[PlacedSetting], name: str, lost: list[Remark]
 ) -> tuple[dict[str, str], list[str]]:
     """The variables of a service, and the files of variables that cannot be read here."""
     environment: dict[str, str] = {}
@@ -143,11 +141,11 @@ def environment_of(
         folders = [part for variable, _, text in pairs if variable != "PATH" for part in text.split(":")]
         for folder in filter(_VARIABLE.fullmatch, folders):
             fault = f"`{folder}`, which systemd does not expand in Environment=, stays as it is"
-            lost.append(placed(f"{fault}; remove it", setting.place))
+            lost.append(Remark(f"{fault}; remove it", within=setting.place))
         if strays := ["".join(pair) for pair in pairs if not (pair[0] and pair[1])]:
             shown = ", ".join(f"`{redacted(stray)}`" for stray in strays)
             fault = f"{shown} of Environment=, no assignment, which systemd ignores"
-            lost.append(placed(fault, setting.place))
+            lost.append(Remark(fault, within=setting.place))
     unread_files: list[str] = []
     variables = _variables_of_files(unit_settings, name, environment, unread_files, lost)
     unset = [
@@ -171,7 +169,7 @@ def _folder(unit_settings: Sequence[PlacedSetting], name: str) -> str | None:
 
 def _variables_of_files(
     unit_settings: Sequence[PlacedSetting], name: str, environment: Mapping[str, str],
-    unread_files: list[str], lost: list[str],
+    unread_files: list[str], lost: list[Remark],
 ) -> dict[str, str]:  # fmt: skip
     """What EnvironmentFile= sets: it wins over Environment= (systemd.exec(5)).
 
@@ -189,7 +187,7 @@ def _variables_of_files(
         if not texts:
             unread_files.append(pattern)
             fault = f"the variables in {pattern}, which cannot be read here and win over Environment="
-            lost.append(f"{setting.place}: {fault}; set them in `env_vars:` or `secrets:`")
+            lost.append(Remark(f"{fault}; set them in `env_vars:` or `secrets:`", within=setting.place))
             commands = [setting.value for setting in unit_settings if setting.name == "ExecStart"]
             # Podman's command has all of them.
             commands = commands[-1:] + [each.value for each in unit_settings if each.section == "Container"]
@@ -198,13 +196,14 @@ def _variables_of_files(
                 known = {**environment, **variables}
                 if VARIABLE_START not in known.get(key, VARIABLE_START):
                     shown = "…" if is_likely_secret(key, known[key]) else known[key]
-                    lost.append(f"{setting.place}: `{key}` is `{shown}`, if that file does not set it")
+                    fault = f"`{key}` is `{shown}`, if that file does not set it"
+                    lost.append(Remark(fault, within=setting.place))
                     variables[key] = host_variable(key)
     return variables
 
 
 def _command(
-    line: str, environment: dict[str, str], name: str, lost: list[str], folder: str | None
+    line: str, environment: dict[str, str], name: str, lost: list[Remark], folder: str | None
 ) -> Command:
     """The command of one ExecStart=; UsageError when its shell runs no engine."""
     command_line = line.lstrip("-@:+!|")
@@ -212,20 +211,22 @@ def _command(
     first, separator, others = separated(command_line)
     words = words_without_specifiers(first, name, lost)
     if {"+", "!"} & {*prefix}:
-        lost.append(f"the prefix `{prefix}` of ExecStart=, which ran it with privileges")
+        lost.append(Remark(f"the prefix `{prefix}` of ExecStart=, which ran it with privileges"))
     if "|" in prefix:
-        lost.append(f"the prefix `|` of ExecStart=: it ran in the login shell of its user; {READS_PROFILE}")
+        lost.append(
+            Remark(f"the prefix `|` of ExecStart=: it ran in the login shell of its user; {READS_PROFILE}")
+        )
     if "-" in prefix:
-        lost.append("the prefix `-` of ExecStart=: systemd did not count a crash as a failure")
+        lost.append(Remark("the prefix `-` of ExecStart=: systemd did not count a crash as a failure"))
     if "@" in prefix:
         words = [*words[:1], *words[2:]]  # the second word is the name that the process shows
     if separator:
         shown = " ".join(words_without_specifiers(others, name, []))
-        lost.append(redacted(f"`; {shown}`, a second command of ExecStart="))
+        lost.append(Remark(redacted(f"`; {shown}`, a second command of ExecStart=")))
     words = [";" if word == "\\;" else word for word in words]
     if ":" not in prefix:  # systemd does not expand variables after this prefix
         lost += [
-            f"`{redacted(word)}`, which systemd takes for a variable of that name, and drops"
+            Remark(f"`{redacted(word)}`, which systemd takes for a variable of that name, and drops")
             for word in words
             if is_variable_alone(word) and not expanded(word, environment) and word[1:] not in environment
         ]

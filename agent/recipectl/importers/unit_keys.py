@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from recipectl.compiler import service_settings
 from recipectl.compiler.secrets import has_secret
 from recipectl.importers.draft import STAYS_DOWN, Draft
-from recipectl.importers.lines import at, placed
+from recipectl.importers.lines import Remark, at
 from recipectl.importers.unit_text import PlacedSetting, without_specifiers
 from recipectl.importers.wrappers import niceness
 from recipectl.recipe.parts import Ready
@@ -98,19 +98,19 @@ def set_keys(
         with at(setting.place, draft.not_carried_over):
             if setting.name == "TimeoutStartSec" and not waits and _is_short(setting.value):
                 fault = f"TimeoutStartSec={setting.value}, which did not limit its load"
-                draft.not_carried_over.append(f"{fault}; see `ready.timeout_sec`")
+                draft.lose(f"{fault}; see `ready.timeout_sec`")
             elif reason := _reason_to_leave_out(setting):
-                draft.not_carried_over.append(reason)
+                draft.lose(reason)
             elif not _set_field(draft, setting, name):
                 _add_to_service(draft, service, setting, name)
     if not any(setting.name == "Restart" for setting in unit_settings):
-        draft.not_carried_over.append(f"without Restart= {STAYS_DOWN}")
+        draft.lose(f"without Restart= {STAYS_DOWN}")
     # What stands in the command itself, as `nice`, wins over the unit's.
     own = draft.fields.get("service", {})
     if "Nice" in own and "Nice" in service:  # nice(1) adds to what it has
         own["Nice"] = niceness(own["Nice"], *service.pop("Nice"))
     draft.not_carried_over += [
-        placed(f"{key}={' '.join(service[key])}, which the command replaces", places.get(key, ""))
+        Remark(f"{key}={' '.join(service[key])}, which the command replaces", within=places.get(key, ""))
         for key in own.keys() & service.keys()
     ]
     kept = {key: texts[0] if len(texts) == 1 else texts for key, texts in service.items()} | own
@@ -129,7 +129,7 @@ def _take_of_container(
         )
         key = "user" if setting.name in ("User", "Group", "SupplementaryGroups") else "service"
         if setting.value and setting.name != "WorkingDirectory":
-            draft.not_carried_over.append(placed(f"{fault}, see `{key}:`", setting.place))
+            draft.not_carried_over.append(Remark(f"{fault}, see `{key}:`", within=setting.place))
         return True
     if not (setting.name.startswith("Exec") and _TIDIES_CONTAINERS.match(setting.value)):
         return False
@@ -137,7 +137,7 @@ def _take_of_container(
         service.setdefault("TimeoutStopSec", [limit[1]])
     elif re.search(r"\bpull\b", setting.value):
         fault = f"{setting.name}={setting.value}: each start pulled the image"
-        draft.not_carried_over.append(placed(f"{fault}; here a version stays", setting.place))
+        draft.not_carried_over.append(Remark(f"{fault}; here a version stays", within=setting.place))
     return True
 
 
@@ -195,13 +195,11 @@ def _set_field(draft: Draft, setting: PlacedSetting, name: str) -> bool:
         case (_, "User", value):
             draft.set_user(without_specifiers(value, name, draft.not_carried_over))
         case ("Install", "WantedBy", value) if not _AT_BOOT & {*value.split()}:
-            draft.not_carried_over.append(
-                f"WantedBy={value}, which may not be part of the boot; see `autostart:`"
-            )
+            draft.lose(f"WantedBy={value}, which may not be part of the boot; see `autostart:`")
         case ("Install", "WantedBy", value):
             draft.set("autostart", True, f"The service was wanted by {value}.")
             if others := [target for target in value.split() if target not in _AT_BOOT]:
-                draft.not_carried_over.append(f"WantedBy={' '.join(others)}; see `autostart:`")
+                draft.lose(f"WantedBy={' '.join(others)}; see `autostart:`")
         case _:
             return False
     return True
@@ -219,16 +217,14 @@ def _set_start_timeout(draft: Draft, value: str) -> None:
     if isinstance(seconds, int) and seconds > 0:
         draft.set("ready", {"timeout_sec": seconds}, "The service had no limit." if is_endless else None)
     else:
-        draft.not_carried_over.append(f"TimeoutStartSec={value}")
+        draft.lose(f"TimeoutStartSec={value}")
 
 
 def _add_to_service(draft: Draft, service: dict[str, list[str]], setting: PlacedSetting, name: str) -> None:
     section, key, value, _ = setting
     key = _EARLIER_NAMES.get(key, key)
     if key == "Group" and value:
-        draft.not_carried_over.append(
-            f"Group={value}: the engine is in this group, and its files have the group of its user"
-        )
+        draft.lose(f"Group={value}: the engine is in this group, and its files have the group of its user")
         key = "SupplementaryGroups"
     if key in _DEFAULT_VALUES and value:
         value = " ".join(word for word in value.split() if word not in _DEFAULT_VALUES[key])
@@ -239,9 +235,9 @@ def _add_to_service(draft: Draft, service: dict[str, list[str]], setting: Placed
     if not value:
         service.pop(key, None)
     elif has_secret(value):
-        draft.not_carried_over.append(f"{key}=, which holds a secret")
+        draft.lose(f"{key}=, which holds a secret")
     elif service_settings.is_allowed(key) and section in ("Service", "Unit"):
         text = without_specifiers(value, name, draft.not_carried_over)
         service.setdefault(key, []).append(text)
     else:
-        draft.not_carried_over.append(f"{key}={value}")
+        draft.lose(f"{key}={value}")

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from recipectl.errors import UsageError
 from recipectl.importers.command import placeholder_in
 from recipectl.importers.draft import host_variable, redacted
-from recipectl.importers.lines import placed
+from recipectl.importers.lines import Remark
 from recipectl.systemd import quoting
 from recipectl.systemd.unitfile import lines_without_setting, settings_with_lines
 
@@ -18,7 +18,7 @@ _TEMPLATE = re.compile(r"\{\{[^{}]{1,80}\}\}|\{%.{1,80}?%\}")
 _OF_TEXT = re.compile("Exec|Environment|Description|Documentation|PassEnvironment|X-|Annotation|Label|Health")
 
 
-def without_specifiers(text: str, name: str, not_carried_over: list[str]) -> str:
+def without_specifiers(text: str, name: str, not_carried_over: list[Remark]) -> str:
     """Replace the specifiers of systemd.unit(5) that are the same for every service of the system."""
     prefix, _, instance = name.partition("@")
     values = {"%": "%", "n": f"{name}.service", "N": name, "p": prefix, "t": "/run", "S": "/var/lib"}
@@ -30,13 +30,15 @@ def without_specifiers(text: str, name: str, not_carried_over: list[str]) -> str
 
     def value(match: re.Match[str]) -> str:
         if match[1] not in values:
-            not_carried_over.append(f"the specifier {match[0]}, which stays as it is; write its value")
+            not_carried_over.append(
+                Remark(f"the specifier {match[0]}, which stays as it is; write its value")
+            )
         return values.get(match[1], match[0])
 
     return re.sub(r"%([A-Za-z%])", value, text)
 
 
-def words_without_specifiers(text: str, name: str, not_carried_over: list[str]) -> list[str]:
+def words_without_specifiers(text: str, name: str, not_carried_over: list[Remark]) -> list[str]:
     """The words of a setting: systemd replaces specifiers after it has unquoted (load-fragment.c)."""
     return [without_specifiers(word, name, not_carried_over) for word in quoting.split(text)]
 
@@ -127,7 +129,7 @@ def _refuse_template(text: str, place: str, name: str = "") -> None:
         raise UsageError(f"{place}: fill in `{redacted(template)}`")
 
 
-def placed_settings(text: str, lost: list[str], drop_in: str = "") -> list[PlacedSetting]:
+def placed_settings(text: str, lost: list[Remark], drop_in: str = "") -> list[PlacedSetting]:
     """The settings of a unit file in its order; `drop_in` is the path of a file that changes the unit.
 
     What its author may hold for a setting, and systemd ignores, is named in `lost`.
@@ -139,7 +141,7 @@ def placed_settings(text: str, lost: list[str], drop_in: str = "") -> list[Place
         fault = (
             f"`{redacted(words)}` is no setting, and systemd ignores it; does the line before lack a `\\`?"
         )
-        lost.append(placed(fault, f"line {line}{ending}"))
+        lost.append(Remark(fault, within=f"line {line}{ending}"))
     settings = []
     for line, setting in settings_with_lines(text):
         if not setting.name.startswith("Exec"):
@@ -151,5 +153,5 @@ def placed_settings(text: str, lost: list[str], drop_in: str = "") -> list[Place
         fault = (
             f"{setting.name}={redacted(setting.value)}: in systemd, `{comment[1]}` begins no comment there"
         )
-        lost.append(placed(f"{fault}; write the comment above it", f"line {line}{ending}"))
+        lost.append(Remark(f"{fault}; write the comment above it", within=f"line {line}{ending}"))
     return settings

@@ -106,7 +106,7 @@ def _remove_wrapper(command: Command) -> bool:
         remedy = _REMEDIES.get(name, "see `service:` for a similar setting")
         version = [word for word in command.words[length : length + 1] if re.search("@|==", word)]
         shown = " ".join((*wrapper, *version))  # `uvx vllm==0.32.0`
-        command.not_carried_over.append(f"`{shown}` before the program; {remedy}")
+        command.lose(f"`{shown}` before the program; {remedy}")
         command.folder = _value_of(wrapper, "--directory" if name == "uv" else "--cwd") or command.folder
     command.words = command.words[length:]
     return bool(wrapper)
@@ -117,9 +117,9 @@ def _enter(command: Command, session: Session) -> None:
     if command.environment and program_name(command.words) == "tmux":
         names = ", ".join(f"`{name}`" for name in sorted(command.environment))
         fault = f"{names}, which `tmux` passes on only if no server of it runs yet"
-        command.not_carried_over.append(f"{fault}; remove what the engine did not have")
+        command.lose(f"{fault}; remove what the engine did not have")
     if session.is_login:
-        command.not_carried_over.append(f"`{program_name(command.words)}`: {READS_PROFILE}")
+        command.lose(f"`{program_name(command.words)}`: {READS_PROFILE}")
         command.environment, command.secrets, command.path = {}, {}, None
         command.venv = command.conda_environment = None
         command.folder = host_variable("HOME")
@@ -157,7 +157,7 @@ def _pass_on(command: Command, lists: list[str]) -> None:
     if dropped and "" not in lists:
         variables = ", ".join(f"`{name}`" for name in dropped)
         fault = f"{variables}, which `sudo` without -E may not have passed on"
-        command.not_carried_over.append(f"{fault}; remove what the engine did not have")
+        command.lose(f"{fault}; remove what the engine did not have")
 
 
 def _take_sudo(command: Command, wrapper: list[str]) -> None:
@@ -179,13 +179,13 @@ def _take_sudo(command: Command, wrapper: list[str]) -> None:
         elif option in ("-D", "--chdir"):
             command.folder = value
         elif option in ("-i", "--login"):
-            command.not_carried_over.append(f"`{program_name(wrapper)} {option}`: {READS_PROFILE}")
+            command.lose(f"`{program_name(wrapper)} {option}`: {READS_PROFILE}")
             command.folder = host_variable("HOME")
         elif option in ("-G", "--supp-group") and program_name(wrapper) == "runuser":
             command.service["SupplementaryGroups"] = value
         elif option not in (*joined, *_SUDO_QUIET):
             shown = " ".join(filter(None, (option, value)))
-            command.not_carried_over.append(f"`{program_name(wrapper)} {shown}` before the program")
+            command.lose(f"`{program_name(wrapper)} {shown}` before the program")
 
 
 def _added(unit_settings: list[tuple[str, str]], command: Command, program: str) -> list[tuple[str, str]]:
@@ -199,7 +199,7 @@ def _added(unit_settings: list[tuple[str, str]], command: Command, program: str)
         elif name in command.service and value and _JOINED_LISTS.fullmatch(name):
             command.service[name] += f" {value}"
         elif name in command.service and _LISTS.match(name):
-            command.not_carried_over.append(f"{name}={value}, besides the one that is kept")
+            command.lose(f"{name}={value}, besides the one that is kept")
         elif _JOINED_LISTS.fullmatch(name) or _LISTS.match(name):
             command.service[name] = value
         else:
@@ -229,7 +229,7 @@ def _take_settings(command: Command, wrapper: list[str]) -> None:
         else:
             command.service[name] = value
     if rest:
-        command.not_carried_over.append(f"`{program_name(wrapper)} {' '.join(rest)}` before the program")
+        command.lose(f"`{program_name(wrapper)} {' '.join(rest)}` before the program")
 
 
 def _remove_env(command: Command) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from recipectl.compiler.secrets import SECRETS_FOLDER
 from recipectl.importers.draft import VARIABLE_START, Draft
+from recipectl.importers.lines import Remark
 from recipectl.importers.secret_names import is_likely_secret
 from recipectl.machine import nvidia
 from recipectl.recipe.gpu_selection import is_device
@@ -13,14 +14,16 @@ from recipectl.recipe.schema import HF_TOKENS, VARIABLE
 from recipectl.recipe.yamlsyntax import read_text
 
 
-def read_variables(file: str, lost: list[str]) -> str:
+def read_variables(file: str, lost: list[Remark]) -> str:
     """The text of a file of variables; OSError or RecipectlError where it cannot be read.
 
     A recipe is for everybody to read: a file that is not, and whose variables come into the recipe, is named.
     """
     text, mode = read_text(Path(file)), Path(file).stat().st_mode & 0o777
     if not mode & 0o004:
-        lost.append(f"the mode {mode:04o} of {file}: what of it looks like no secret is in this recipe")
+        lost.append(
+            Remark(f"the mode {mode:04o} of {file}: what of it looks like no secret is in this recipe")
+        )
     return text
 
 
@@ -53,7 +56,7 @@ def keep_cache(draft: Draft, user: str, home: str | None = None) -> None:
         draft.set("env_vars", {**variables, "HF_HOME": f"{home}/.cache/huggingface"})
     elif not home:
         owner = f"user {user}" if user else "its user"
-        draft.not_carried_over.append(f"the Hugging Face cache of {owner}; set HF_HOME to it in `env_vars:`")
+        draft.lose(f"the Hugging Face cache of {owner}; set HF_HOME to it in `env_vars:`")
 
 
 def _set_gpus(draft: Draft, variables: dict[str, str]) -> None:
@@ -87,10 +90,10 @@ def _name_order(draft: Draft, order: str | None, *, has_indices: bool) -> None:
     """Name an order of GPUs that is not that of `gpus:`. CUDA's default is FASTEST_FIRST (CUDA's guide)."""
     models = {gpu.model for gpu in nvidia.gpus()}
     if order not in (None, "PCI_BUS_ID"):
-        draft.not_carried_over.append(f"CUDA_DEVICE_ORDER={order}; `gpus:` counts as nvidia-smi counts")
+        draft.lose(f"CUDA_DEVICE_ORDER={order}; `gpus:` counts as nvidia-smi counts")
     elif order is None and has_indices and len(models) > 1:
         fault = f"CUDA counted the fastest GPU first, and this host has {', '.join(sorted(models))}"
-        draft.not_carried_over.append(f"{fault}; `gpus:` counts as nvidia-smi counts: correct it")
+        draft.lose(f"{fault}; `gpus:` counts as nvidia-smi counts: correct it")
     elif order is None and has_indices and not models:
         draft.comments["gpus"] = (
             "Counted as nvidia-smi counts; CUDA counted the fastest GPU first, if they differ."
@@ -106,7 +109,7 @@ def set_secret(draft: Draft, name: str, value: str) -> None:
     if {*HF_TOKENS} <= {*draft.secrets}:  # one credential
         present, earlier = HF_TOKENS
         del draft.secrets[earlier], draft.fields["secrets"][earlier], draft.comments[f"secrets.{earlier}"]
-        draft.not_carried_over.append(f"`{earlier}`, an earlier name of {present}, which wins")
+        draft.lose(f"`{earlier}`, an earlier name of {present}, which wins")
 
 
 def move_secrets(draft: Draft) -> None:
@@ -118,7 +121,7 @@ def move_secrets(draft: Draft) -> None:
         elif is_likely_secret(name, value):
             set_secret(draft, name, variables.pop(name))
         elif not VARIABLE.fullmatch(name):
-            draft.not_carried_over.append(f"the variable `{name}`, which systemd cannot carry")
+            draft.lose(f"the variable `{name}`, which systemd cannot carry")
             variables.pop(name)
     if not variables:
         draft.fields.pop("env_vars")

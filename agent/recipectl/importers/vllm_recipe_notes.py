@@ -6,8 +6,8 @@ from typing import Any
 
 from recipectl.errors import UsageError
 from recipectl.importers.draft import Draft
+from recipectl.importers.shapes import Map
 
-_Map = Mapping[str, Any]
 # What the official recipes have as lists and mappings, wherever it stands.
 _LISTS = (
     "base_args", "extra_args", "vllm_args", "args", "tasks", "compatible_strategies", "supported_hardware",
@@ -24,30 +24,28 @@ def set_accelerator(draft: Draft, brand: str, generation: str, name: str) -> Non
         draft.fields.pop("accelerator", None)
         draft.set("gpus", "none", f"{name} has no GPU.")
     elif brand not in ("nvidia", ""):
-        draft.not_carried_over.append(f"the hardware {name} of {brand}: recipectl knows CUDA and ROCm alone")
+        draft.lose(f"the hardware {name} of {brand}: recipectl knows CUDA and ROCm alone")
 
 
-def name_images(draft: Draft, recipe: _Map, image: Any) -> None:
+def name_images(draft: Draft, recipe: Map, image: Any) -> None:
     """Name the container's image and the notes on how to install the engine."""
     if image and not str(image).endswith(":latest"):
-        draft.not_carried_over.append(f"the image `{image}`; install its version of vLLM on this host")
+        draft.lose(f"the image `{image}`; install its version of vLLM on this host")
     install = recipe.get("install")
     for method, settings in install.items() if isinstance(install, Mapping) else ():
         if isinstance(settings, Mapping) and settings.get("note"):
-            draft.not_carried_over.append(f"`install.{method}`: {' '.join(str(settings['note']).split())}")
+            draft.lose(f"`install.{method}`: {' '.join(str(settings['note']).split())}")
 
 
-def set_version(draft: Draft, model: _Map, variant: _Map) -> None:
+def set_version(draft: Draft, model: Map, variant: Map) -> None:
     """Pin the oldest version that the variant, else the model, runs with; name what is no release."""
     version = str(variant.get("min_vllm_version") or model.get("min_vllm_version") or "")
     if re.fullmatch(r"v?[0-9]+(\.[0-9]+)*((a|b|rc|\.post|\.dev)[0-9]+)?", version):
         draft.set("engine_version", f">={version.removeprefix('v')}", "The recipe's min_vllm_version.")
     elif version:
-        draft.not_carried_over.append(
-            f"min_vllm_version `{version}`, which is no release; pin `engine_version:`"
-        )
+        draft.lose(f"min_vllm_version `{version}`, which is no release; pin `engine_version:`")
     if variant.get("nightly_required", model.get("nightly_required")):
-        draft.not_carried_over.append("nightly_required: the recipe needs a nightly build of vLLM")
+        draft.lose("nightly_required: the recipe needs a nightly build of vLLM")
 
 
 def check_shapes(value: Any, key: str = "") -> None:

@@ -14,11 +14,11 @@ from recipectl.errors import UsageError
 from recipectl.importers.command import Command
 from recipectl.importers.draft import Draft
 from recipectl.importers.from_command import draft_from_command
+from recipectl.importers.shapes import Map
 from recipectl.importers.shell import commands
 from recipectl.importers.vllm_recipe_notes import check_shapes, name_images, set_accelerator, set_version
 from recipectl.text import did_you_mean
 
-_Map = Mapping[str, Any]
 _Layer = tuple[Any, Any]  # arguments, environment
 
 DEFAULT_HARDWARE = "h200"
@@ -36,14 +36,14 @@ class Choice:
     modes: Mapping[str, str] = field(default_factory=dict)
 
 
-def _map(value: Any, *keys: str) -> _Map:
+def _map(value: Any, *keys: str) -> Map:
     """The mapping below these keys; an empty one where there is none."""
     for key in keys:
         value = _map(value).get(key)
     return value if isinstance(value, Mapping) else {}
 
 
-def _entry(kind: str, name: str, entries: _Map) -> _Map:
+def _entry(kind: str, name: str, entries: Map) -> Map:
     """The entry with this name; UsageError with the nearest name when there is none."""
     if name in entries:
         return _map(entries[name])
@@ -56,7 +56,7 @@ class _Hardware:
     """A hardware profile of taxonomy.yaml."""
 
     name: str
-    profile: _Map
+    profile: Map
 
     @property
     def generation(self) -> str:
@@ -78,7 +78,7 @@ class _Hardware:
         keys = (self.name, self.generation, self.brand, "default")
         return next((values[key] for key in keys if key and values.get(key) is not None), None)
 
-    def override(self, settings: _Map) -> _Map:
+    def override(self, settings: Map) -> Map:
         """The overrides for this generation; `nvidia:` is for all other NVIDIA GPUs."""
         overrides = _map(settings, "hardware_overrides")
         nvidia = overrides.get("nvidia") if self.brand == "nvidia" else None
@@ -89,19 +89,19 @@ class _Hardware:
 class _Selection:
     """The parts of a recipe that a choice selects."""
 
-    recipe: _Map
+    recipe: Map
     choice: Choice
-    variant: _Map
+    variant: Map
     hardware: _Hardware
     strategy_name: str
-    strategy: _Map
+    strategy: Map
 
     @property
-    def strategy_overrides(self) -> _Map:
+    def strategy_overrides(self) -> Map:
         return _map(self.recipe, "strategy_overrides", self.strategy_name)
 
 
-def _select(recipe: _Map, taxonomy: _Map, strategies: _Map, choice: Choice) -> _Selection:
+def _select(recipe: Map, taxonomy: Map, strategies: Map, choice: Choice) -> _Selection:
     """UsageError for an unknown name, and for a strategy of several nodes."""
     variants = _map(recipe, "variants")
     has_variant = variants or choice.variant != "default"
@@ -121,7 +121,7 @@ def _select(recipe: _Map, taxonomy: _Map, strategies: _Map, choice: Choice) -> _
     )
 
 
-def _check_offered(recipe: _Map, variant: _Map, profiles: _Map, choice: Choice) -> None:
+def _check_offered(recipe: Map, variant: Map, profiles: Map, choice: Choice) -> None:
     """UsageError for a combination that vLLM's site does not offer, with what it offers."""
     strategy, hardware = choice.strategy or DEFAULT_STRATEGY, choice.hardware
     compatible = recipe.get("compatible_strategies") or ()
@@ -139,7 +139,7 @@ def _check_offered(recipe: _Map, variant: _Map, profiles: _Map, choice: Choice) 
         raise UsageError(f"{fault}; it offers {', '.join(offered) or 'none'}: give one with --hardware")
 
 
-def _is_offered(recipe: _Map, profiles: _Map, hardware: str, strategy: str) -> bool:
+def _is_offered(recipe: Map, profiles: Map, hardware: str, strategy: str) -> bool:
     """Whether vLLM's site offers a profile for a recipe; restricted ones only where the recipe names them."""
     known = _map(recipe, "meta", "hardware")
     states = (known.get(hardware), _map(recipe, "strategy_hardware", strategy).get(hardware))
@@ -176,7 +176,7 @@ def _last_of_each_flag(words: list[str]) -> list[str]:
     ]
 
 
-def _mode(selection: _Selection, name: str, feature: _Map) -> _Map:
+def _mode(selection: _Selection, name: str, feature: Map) -> Map:
     """The mode of a feature: the chosen one, else the variant's, the feature's, the first that is possible.
 
     UsageError when the chosen mode is not possible with this hardware and variant.
@@ -249,7 +249,7 @@ def _feature_layers(selection: _Selection) -> Iterator[_Layer]:
 
 
 def official_command(
-    recipe: _Map, taxonomy: _Map, strategies: _Map, choice: Choice
+    recipe: Map, taxonomy: Map, strategies: Map, choice: Choice
 ) -> tuple[list[str], dict[str, str]]:
     """(argv, environment) as vLLM's site renders them; UsageError for a choice that the recipe lacks."""
     selection = _select(recipe, taxonomy, strategies, choice)
@@ -260,7 +260,7 @@ def official_command(
     return ["vllm", "serve", str(model), *_last_of_each_flag([word for word in words if word])], environment
 
 
-def draft(recipe: _Map, taxonomy: _Map, strategies: _Map, choice: Choice, source: str) -> Draft:
+def draft(recipe: Map, taxonomy: Map, strategies: Map, choice: Choice, source: str) -> Draft:
     """The official command as a recipe; UsageError for a choice that the recipe lacks."""
     check_shapes(recipe)
     if not _map(recipe, "model").get("model_id"):
@@ -285,7 +285,7 @@ def draft(recipe: _Map, taxonomy: _Map, strategies: _Map, choice: Choice, source
     for item in recipe.get("dependencies") or ():
         if isinstance(item, Mapping) and not item.get("optional"):
             what = " ".join(str(item[key]) for key in ("command", "note") if item.get(key))
-            official_draft.not_carried_over.append(f"a dependency: {what}")
+            official_draft.lose(f"a dependency: {what}")
     if title := meta.get("title"):
         official_draft.fields = {"description": str(title), **official_draft.fields}
     return official_draft
