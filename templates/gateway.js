@@ -5,6 +5,7 @@ import crypto from 'crypto';
 import fs from 'fs';
 
 const MARK = '/v1/';
+const MODEL = Buffer.from('"model"');
 const UNITS = '/run/systemd/units/';
 const QUOTE = 34, BACKSLASH = 92, COLON = 58, COMMA = 44, OPENS = [0x7b, 0x5b], CLOSES = [0x7d, 0x5d];
 const STEPS = 1000000;  // of a search through a body, 0.14 s
@@ -73,10 +74,22 @@ function string_end(bytes, begin, budget) {
     return bytes.length;
 }
 
-// Whether a key of JSON is `model`, also where it is written as `mod\u0065l`.
-function is_model(bytes, begin, end) {
-    const text = end - begin > ESCAPED ? '' : bytes.slice(begin, end).toString();
-    return text == '"model"' || (text.indexOf('\\') > 0 && string_of(bytes, [begin, end]) == 'model');
+// Whether a key of JSON is `model`, also where it is written as `mod\u0065l`. A text is made of few keys: each
+// takes memory for as long as the request lives.
+function is_model(bytes, begin, end, budget) {
+    if (end - begin > ESCAPED) {
+        return false;
+    }
+    let is_plain = end - begin == MODEL.length;
+    budget.steps -= end - begin;
+    for (let at = begin; at < end; at++) {
+        if (bytes[at] == BACKSLASH) {
+            budget.steps -= STEPS / 100;
+            return string_of(bytes, [begin, end]) == 'model';
+        }
+        is_plain = is_plain && bytes[at] == MODEL[at - begin];
+    }
+    return is_plain;
 }
 
 function string_of(bytes, place) {
@@ -97,7 +110,7 @@ function place_of_model(bytes, budget) {
         if (byte == QUOTE) {
             const end = string_end(bytes, at, budget);
             if (depth == 1 && !is_value) {
-                of_model = is_model(bytes, at, end);
+                of_model = is_model(bytes, at, end, budget);
             } else if (depth == 1 && of_model) {
                 place = [at, end];
             }
@@ -262,7 +275,7 @@ function unknown(r) {
     const uri = r.variables.request_uri, at = uri.indexOf(MARK);
     if (at > 0 && !climbs(uri.slice(at))) {
         const name = decoded(uri.slice(1, at)), route = remember(r, name);
-        return route && !is_reachable(route) ? unreachable(r) : no_such_model(r, name);
+        return route ? unreachable(r) : no_such_model(r, name);
     }
     fail(r, 404, 'not_found', 'there is nothing here; ask /v1/… or /NAME/v1/…');
 }
@@ -272,4 +285,13 @@ function unreachable(r) {
         + 'see `recipectl status ' + r.variables.gateway_recipe + '` on its host');
 }
 
-export default {key_name, engine_key, by_body, by_path, models, unknown, unreachable};
+// What is no final answer of HTTP ends the connection: nginx 1.22 passes on what follows a 1xx as it comes, and an
+// engine could put an answer to the client's next request there, which may be for another model.
+function require_final(r) {
+    const is_socket = r.status == 101 && r.variables.gateway_upgrade;
+    if (r.httpVersion == '0.9' || (r.status < 200 && !is_socket)) {
+        throw new Error('the engine of ' + r.variables.gateway_recipe + ' gave no final answer');
+    }
+}
+
+export default {key_name, engine_key, by_body, by_path, models, unknown, unreachable, require_final};

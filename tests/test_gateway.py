@@ -12,7 +12,7 @@ from recipectl.engines.registry import ENGINES
 from recipectl.engines.served import served_names
 from recipectl.errors import UsageError
 from recipectl.gateway import compile, include
-from recipectl.gateway.configuration import Nginx, render
+from recipectl.gateway.configuration import Nginx, SiteLines, render
 from recipectl.gateway.routes import Target, routes, target_of
 from recipectl.machine.installation import Installation
 from recipectl.machine.runtime import Runtime
@@ -79,11 +79,29 @@ def test_what_the_sites_file_includes_counts_and_is_trusted_as_little(tmp_path: 
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(include, "_HIDDEN", ())
-        assert include.included(str(outer), content) == outer.read_bytes() + inner.read_bytes()
+        lines = include.site_lines(str(outer), content)
+        assert lines.content == outer.read_bytes() + inner.read_bytes()
         assert read == [outer, inner]
         outer.write_text("allow all;\ninclude more.conf;\n")
         with pytest.raises(UsageError, match=r"line 2 of .*`more.conf`, which is no absolute path"):
-            include.included(str(outer), content)
+            include.site_lines(str(outer), content)
+
+
+@pytest.mark.parametrize(("text", "headers"), [
+    ('proxy_set_header X-A 1; proxy_set_header\n  "Host" h;', {"x-a", "host"}),
+    ("location /g/ {\n    proxy_set_header Authorization '';\n}\n", set()),
+    ("# proxy_set_header X-A 1;\nadd_header X 'a;proxy_set_header X-B 1;';\nproxy_set_header X-C ${x}y;\n", {"x-c"}),
+    ("location /a { include INNER; }\n", set()),
+    ("include\n    'INNER';\n", {"x-inner"}),
+])  # fmt: skip
+def test_only_headers_of_the_whole_server_replace_the_gateways(
+    text: str, headers: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner, outer = tmp_path / "inner.conf", tmp_path / "outer.conf"
+    inner.write_text("proxy_set_header X-Inner 1;\n")
+    outer.write_text(text.replace("INNER", str(inner)))
+    monkeypatch.setattr(include, "_HIDDEN", ())
+    assert include.site_lines(str(outer), Path.read_bytes).headers == headers
 
 
 def test_a_gateway_of_the_system_is_none_of_a_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,6 +220,9 @@ def test_another_release_of_recipectl_restarts_no_gateway() -> None:
         ("a k\n\nb k", "line 3 has the key of `a`"),
         ("# none", "it has no key"),
         ("a k\n# \udce9", "line 2 is not UTF-8"),
+        ("a k\nsk-abcdefghijklmnop1234 anna", "line 2 has a key where its name should be"),
+        ("kPj3WvGm0Zz1qLr8Tt5yUu7iOo9pAa2s anna", "line 1 has a key where its name should be"),
+        ("3f1c0a9be2d44c7f8a6b5e1d0c2f4a7b anna", "line 1 has a key where its name should be"),
     ],
 )
 def test_a_wrong_file_of_keys_is_told_without_a_key(text: str, fault: str) -> None:
@@ -248,7 +269,7 @@ def test_the_sites_headers_join_ours() -> None:
     headers = [line for line in server.splitlines() if "proxy_set_header" in line]
     assert text.count("proxy_set_header") == len(headers) == 8
     assert text.index(headers[-1]) < text.index("include /etc/site.conf;")
-    site = b"  proxy_set_header  host example.org;\n# proxy_set_header X-Request-ID x;\n"
+    site = SiteLines(headers=frozenset({"host"}))
     text = render(settings, routes([], {}), NGINX, "/h", Installation(("/helper",)), site).files["nginx.conf"]
     assert ("proxy_set_header Host" in text, "proxy_set_header X-Request-ID" in text) == (False, True)
 

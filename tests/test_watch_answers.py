@@ -55,6 +55,17 @@ def test_a_refusal_is_no_hang_and_the_status_is_said(status: str, wrong: str | N
     assert health(status) == (wrong, said)
 
 
+def test_a_silent_engine_is_waited_for_twice_by_a_completion() -> None:
+    with server(b"") as port:
+        options = argparse.Namespace(model="m", timeout_sec=0.2)
+        watch = Watch(EngineClient("127.0.0.1", port, 0.2, ""), options)
+        asked: list[str] = []
+        ask = watch.engine.ask
+        watch.engine.ask = lambda path, body="": asked.append(path) or ask(path, body)  # type: ignore[method-assign,func-returns-value]
+        assert watch.completes() == "does not complete one token"
+    assert asked == ["/metrics", "/v1/completions"]
+
+
 def test_an_answer_is_whole_with_its_length_though_the_server_keeps_the_connection() -> None:
     with server(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok") as port:
         assert (sockets.http_answer("127.0.0.1", port, "/", 5.0, 1000) or b"").endswith(b"ok")

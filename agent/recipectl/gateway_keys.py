@@ -12,6 +12,11 @@ from pathlib import Path
 
 from recipectl.journal import say
 
+# A key, by its maker's beginning or by its characters: in the place of a name it would be in the journal.
+_OF_MAKER = re.compile(r"(hf_|sk-|ghp_|glpat-|xox[bp]-|AKIA|gsk_|nvapi-|r8_|AIza|xai-|eyJ)[A-Za-z0-9_-]{12,}")
+_RANDOM = re.compile(
+    r"(?=.*[0-9])(?=.*[a-z])(?=.*[A-Z])[A-Za-z0-9+/=_.-]{24,}|(?=.*[0-9])(?=.*[a-f])[0-9a-f-]{32,}"
+)
 ENGINE_PREFIX = "engine-"  # of the credentials with the keys of engines' own APIs
 KEY_VARIABLES = ("VLLM_API_KEY", "LLAMA_API_KEY")  # what engines read the keys of their APIs from
 _LINE = re.compile(r"(\S+)[ \t]+(\S+)\Z")
@@ -33,10 +38,13 @@ def parse(content: bytes) -> dict[str, str]:
         match = _LINE.match(stripped)
         if not match:
             raise ValueError(f"line {number} is not `name key`")
-        digest = hashlib.sha256(match[2].encode()).hexdigest()
+        name, key = match.groups()
+        if _OF_MAKER.match(name) or (_RANDOM.fullmatch(name) and not _RANDOM.fullmatch(key)):
+            raise ValueError(f"line {number} has a key where its name should be; write `name key`")
+        digest = hashlib.sha256(key.encode()).hexdigest()
         if digest in keys:
             raise ValueError(f"line {number} has the key of `{keys[digest]}` once more")
-        keys[digest] = match[1]
+        keys[digest] = name
     if not keys:
         raise ValueError("it has no key")
     return keys

@@ -28,12 +28,16 @@ _OPEN, _CLOSING = "open", "closing"
 _TRY_AGAIN_MS = 200
 _ACCEPTED_SEC = 0.1  # HAProxy needs it to count a request that it has just sent on
 _BUFFER_BYTES = 48 * 1024  # more than the 32 KiB that nginx lets the head of a request have
+_MOST_HEADERS = 1000  # an engine or a client may send more than the usual 101
 _REQUEST_SEC = 30  # a request must have come in within this time
 # What HAProxy answers itself, and would answer as HTML: the error's code and message. A request that it
 # cannot read stays HTML, since HAProxy 2.6 answers that one before it looks for a file.
 _ANSWERS = {
     408: ("request_timeout", f"the request did not come in within {_REQUEST_SEC} s"),
-    502: ("engine_ended", "the engine of `{name}` has ended before its answer; ask again"),
+    502: (
+        "engine_ended",
+        "the engine of `{name}` has ended before its answer, or gave none that can be passed on; ask again",
+    ),
     503: (
         "model_unreachable",
         "`{name}` was not ready within {wait_sec} s; see `recipectl status {name}` on its host",
@@ -51,6 +55,8 @@ def configuration(wait_sec: int, folder: str) -> str:
     return f"""global
     maxconn 8192
     tune.bufsize {_BUFFER_BYTES}
+    tune.http.maxhdr {_MOST_HEADERS}
+    log stdout format raw daemon
     stats socket {folder}/control mode 600 level admin
 defaults
     mode http
@@ -67,6 +73,9 @@ frontend clients
     bind fd@3
     maxconn 4096
     default_backend engine
+    log global
+    option dontlog-normal
+    log-format "status %ST after %Ta ms, ended as %ts"
 backend engine
     option redispatch 1
     option http-buffer-request

@@ -187,7 +187,7 @@ class Watch:
         """`ask: completion`. An engine that is only slow has metrics that move."""
         before = self.metrics()
         wrong = self.completion(may_fail=may_fail)
-        after = self.metrics() if wrong else None
+        after = self.metrics() if wrong and before else None  # one that is silent would be waited for again
         return None if before and after and before.progress != after.progress else wrong
 
     def progresses(self) -> str | None:

@@ -294,7 +294,7 @@ def test_a_key_is_asked_for_and_no_engine_sees_it() -> None:
     private(KEYS.with_name("swapped.keys"), "sk-abcdefghijklmnopqrst ann\n")
     host_file(keys=str(KEYS.with_name("swapped.keys")))
     refused = recipectl("apply").stderr
-    assert "is wrong: a line has a key where its name should be" in refused
+    assert "is wrong: line 1 has a key where its name should be" in refused
     assert "sk-abc" not in refused
     host_file(keys=str(KEYS))
     assert recipectl("apply").returncode == 0

@@ -35,7 +35,7 @@ def machine() -> dict[str, object]:
 # Four systems at once: most tests wait for an engine. The long ones first, each to the shortest run.
 SHARDS = (
     ("storm", "gateway", "runtimes", "bus"),
-    ("convergence", "supervision", "silence", "quoting", "requests", "access", "running"),
+    ("convergence", "supervision", "silence", "quoting", "requests", "access", "running", "hostile_engine"),
     ("gpus", "watch", "queue", "user", "drift"),
     ("ansible", "package", "conventions", "upgrade", "identity", "trust", "secrets", "venv"),
 )

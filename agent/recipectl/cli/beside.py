@@ -73,17 +73,21 @@ def not_running_beside(
     service_of: dict[str, str] = {}
     for state, unit in zip(states, units, strict=True):
         names = UnitNames.of_service(state.name)
-        for word in unit.wants if unit and state.word == "ready" else ():
-            if word in names.every:
-                service_of[word] = state.name
-            if word == names.queue_socket:  # the queue itself starts with the first request
-                service_of[names.queue] = state.name
+        if not unit or state.word != "ready":
+            continue
+        wanted = {*unit.wants} & {*names.every}
+        if names.queue_socket in wanted:
+            wanted.add(names.queue)  # it starts with the first request
+        if names.queue_socket in wanted or unit.setting("StopWhenUnneeded"):
+            wanted.add(names.reachable)  # the socket wants it, where the host has a gateway
+        service_of |= dict.fromkeys(wanted, state.name)
     down: dict[str, list[str]] = {}
     for other in manager.states([*service_of], brief=True) if service_of else ():
         names = UnitNames.of_service(service_of[other.name])
         never_asked = other.name == names.queue and other.active_state == "inactive"
         restarts = other.waits_to_restart or bool(other.crashes)
-        if (other.is_down and not never_asked) or restarts:
+        is_there = other.load_state != "not-found"
+        if is_there and ((other.is_down and not never_asked) or restarts):
             # A tie that starts beside a running member would wait for its end.
             remedy = (
                 f"recipectl restart {names.recipe}"

@@ -26,6 +26,8 @@ from recipectl.recipe.trusted import content_for
 from recipectl.systemd.store import Store
 from recipectl.systemd.unitfile import GATEWAY, InstalledUnit, UnitNames, is_model_unit
 
+_API = "v1"  # the first part of the paths of OpenAI's API
+
 
 class CompiledGateway(NamedTuple):
     """A gateway and its problems; None where it cannot be compiled."""
@@ -100,8 +102,8 @@ def compiled(
     try:
         _require_own_port(settings, targets)
         nginx = host.find_nginx()
-        included = include.included(settings.include, content)
-        gateway = render(settings, all_routes, nginx, source, current_installation(place), included)
+        site_lines = include.site_lines(settings.include, content)
+        gateway = render(settings, all_routes, nginx, source, current_installation(place), site_lines)
         host.require_readable(Path(FOLDER))
         if test and os.geteuid() == 0:
             _require_free_port(place, settings)
@@ -165,6 +167,9 @@ def _warnings(settings: GatewaySettings, all_routes: Routes) -> Iterator[UsageEr
         fault = f"everybody who reaches {settings.listen} can use all models"
         yield UsageError(f"{fault}; name a file of `keys:`", "gateway", "listen", kind="secret")
     # Nobody asks for the path of a file: engines have it for a name where a recipe gives them none.
+    if any(route.target.recipe == _API for route in all_routes.by_name.values()):
+        fault = f"the recipe `{_API}` has no path of its own: /{_API}/… is the API of all models"
+        yield UsageError(f"{fault}; give it another name, or ask with `model`", "gateway", kind="relation")
     names = {name: some for name, some in all_routes.ambiguous.items() if not name.startswith("/")}
     for name, recipes in names.items():
         fault = f"`{name}` is served by {' and '.join(recipes)}, and leads to none of them"

@@ -1,8 +1,8 @@
 """The files and the unit of the gateway. Pure: the same routes and settings give the same bytes."""
 
 import json
-import re
 from collections.abc import Mapping
+from ipaddress import IPv6Address, ip_address
 from typing import NamedTuple
 
 from recipectl.compiler import sandbox
@@ -52,7 +52,6 @@ _UNREAD_REFUSALS = (
     ("414", "/:414", 414, "too_long", "the address of the request is too long"),
     ("497", "/:497", 400, "no_tls", "this server speaks TLS; use https://"),
 )
-_SITE_HEADER = re.compile(rb"^[ \t]*proxy_set_header\s+([\w-]+)", re.M)
 _CREDENTIALS = f"/run/credentials/{GATEWAY}"
 _JOURNAL = "syslog:server=unix:/run/systemd/journal/dev-log,nohostname,tag=models_gateway requests"
 
@@ -74,6 +73,13 @@ class Paths(NamedTuple):
     access_log: str = _JOURNAL
 
 
+class SiteLines(NamedTuple):
+    """What the site's own files have, all together; the headers that they set for the whole server."""
+
+    content: bytes = b""
+    headers: frozenset[str] = frozenset()  # in small letters
+
+
 class Gateway(NamedTuple):
     """The gateway as it should be: its files by name, its unit, and the digests of both."""
 
@@ -81,7 +87,7 @@ class Gateway(NamedTuple):
     routes: Routes
     files: Mapping[str, str]
     digest: str  # of the files: what a reload changes
-    included: bytes  # the site's own lines
+    site_lines: SiteLines
     unit: Unit
     unit_digest: str  # of what a process keeps from its start
     engine_credentials: tuple[Credential, ...]  # the keys of engines, which a reload changes
@@ -93,23 +99,23 @@ def render(
     nginx: Nginx,
     source: str,
     installation: Installation,
-    included: bytes = b"",
+    site_lines: SiteLines = SiteLines(),  # noqa: B008  (it cannot change)
 ) -> Gateway:
-    """The gateway of some routes; `included` is the content of the site's own file."""
+    """The gateway of some routes."""
     files = data_files(routes)
     # The digest covers all that nginx reads at a reload, and not its program.
     content = json.dumps(
-        [files, configuration(settings, nginx, source, Paths(), "", included), included.hex()]
+        [files, configuration(settings, nginx, source, Paths(), "", site_lines), site_lines.content.hex()]
     )
     digest = digest_of(content)
-    files |= {"nginx.conf": configuration(settings, nginx, source, Paths(), digest, included)}
+    files |= {"nginx.conf": configuration(settings, nginx, source, Paths(), digest, site_lines)}
     unit, unit_digest = _unit(settings, routes, nginx, source, installation)
     return Gateway(
         settings=settings,
         routes=routes,
         files=files,
         digest=digest,
-        included=included,
+        site_lines=site_lines,
         unit=unit,
         unit_digest=unit_digest,
         engine_credentials=tuple(filter(_is_of_engine, credentials(settings, routes))),
@@ -144,17 +150,17 @@ def data_files(routes: Routes) -> dict[str, str]:
 
 
 def configuration(
-    settings: GatewaySettings, nginx: Nginx, source: str, paths: Paths, digest: str, included: bytes
+    settings: GatewaySettings, nginx: Nginx, source: str, paths: Paths, digest: str, site_lines: SiteLines
 ) -> str:
     """The text of nginx.conf. A header that the site sets replaces the gateway's: nginx would send both."""
-    of_site = {name.decode().lower() for name in _SITE_HEADER.findall(included)}
     headers = _HEADERS | (_KEY_HEADERS if settings.keys else {})
     return templates().get_template("gateway.conf.j2").render(
         source=quoting.line(source),
         module=nginx.module,
         listen=settings.listen,
+        both_families=ip_address(settings.address[0]) == IPv6Address("::"),
         keys=settings.keys is not None,
-        headers={name: value for name, value in headers.items() if name.lower() not in of_site},
+        headers={name: value for name, value in headers.items() if name.lower() not in site_lines.headers},
         include=[settings.include] if settings.include else [],
         digest=digest,
         refusals={status: error_json(status, *words) + r"\n" for status, words in _REFUSALS.items()},

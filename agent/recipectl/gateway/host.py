@@ -21,7 +21,6 @@ from recipectl.files import failures_named, read_bounded
 from recipectl.gateway.configuration import FILES, LOADED, Gateway, Nginx, Paths, configuration
 from recipectl.gateway.engine_keys import decrypted
 from recipectl.machine import processes
-from recipectl.recipe.schema import TOKEN
 from recipectl.systemd.unitfile import GATEWAY, GATEWAY_USER
 from recipectl.text import printable
 
@@ -155,7 +154,7 @@ def _test(gateway: Gateway, nginx: Nginx, source: str, content: Content) -> None
             key=f"{folder}/key",
             access_log="off",
         )
-        text = configuration(settings, nginx, source, paths, gateway.digest, gateway.included)
+        text = configuration(settings, nginx, source, paths, gateway.digest, gateway.site_lines)
         files = {**gateway.files, "nginx.conf": text}
         files |= {f"run/{name}": value for name, value in gateway_keys.as_objects(keys, {}).items()}
         contents = {name: value.encode() for name, value in files.items()} | _certificate(settings)
@@ -227,11 +226,7 @@ def _keys(path: str, content: Callable[[Path], bytes]) -> dict[str, str]:
                 return _sealed_keys(path)
             if Path(path).stat().st_mode & 0o077:
                 raise UsageError(f"others may read {path}; set mode 0600", "gateway", "keys", kind="secret")
-            keys = gateway_keys.parse(content(Path(path)))
-            # The journal has the name of the key with each request.
-            if any(map(TOKEN.match, keys.values())):
-                raise ValueError("a line has a key where its name should be; write `name key`")
-            return keys
+            return gateway_keys.parse(content(Path(path)))
     except ValueError as error:
         raise UsageError(f"{path} is wrong: {error}; correct it", "gateway", "keys", kind="value") from error
 

@@ -7,7 +7,7 @@ import contextlib
 import os
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -168,14 +168,28 @@ def started_sec(pid: int) -> float | None:
 
 
 def rotated_secrets(pid: int, files: Iterable[str]) -> list[str]:
-    """The files of secrets that were changed after a process had read them at its start."""
+    """The files of secrets that were changed after a process had read them at its start.
+
+    A link on the way to a file that was made later counts: it may lead to another file.
+    """
     start_sec = started_sec(pid)
     changed = []
     for file in files if start_sec else ():
         with contextlib.suppress(OSError):
-            if os.stat(file).st_ctime > (start_sec or 0) + _CLOCK_STEPS_SEC:  # noqa: PTH116  (hot loop)
+            times = (os.stat(file).st_ctime, *(os.lstat(link).st_ctime for link in _links_to(file)))  # noqa: PTH116  (hot loop)
+            if max(times) > (start_sec or 0) + _CLOCK_STEPS_SEC:
                 changed.append(file)
     return changed
+
+
+def _links_to(path: str) -> Iterator[str]:
+    """The symbolic links on the way to a file that is there."""
+    if os.path.realpath(path) == os.path.abspath(path):  # noqa: PTH100  (hot loop)
+        return
+    for part in (Path(path), *Path(path).parents):
+        if part.is_symlink():
+            yield str(part)
+            yield from _links_to(str(part.parent / part.readlink()))
 
 
 def read_process(pid: int) -> Process | None:
