@@ -125,6 +125,30 @@ def test_a_units_own_script_has_the_units_variables(tmp_path: Path) -> None:
 
 # verb, text, and what must stand in the recipes and on standard error.
 INLINE = {
+    "settings where systemd ignores them": (
+        "unit", "[Service]\nUser=llm\nWorkingDirectory=/srv/a\nRestart=always\nExecStart=/v/bin/vllm serve ./m\n[Unit]\nUser=root\nWorkingDirectory=/srv/b\n[Install]\nUser=svc\nEnvironment=A=1\n[service]\nTimeoutStartSec=20\n",
+        ["user: llm\n", "model_path: /srv/a/m\n"],
+        ["line 8: WorkingDirectory=/srv/b in [Unit], where systemd ignores it", "line 10: User=svc in [Install]", "line 11: Environment=A=1 in [Install]", "line 13: TimeoutStartSec=20 in [service]"]),
+    "settings that another path, a start job or a sandbox changes": (
+        "unit", "[Unit]\nWants=nvidia-persistenced.service network.target\nJobTimeoutSec=20\nDescription=vLLM on %H\n[Service]\nUser=u\nRestart=always\nExecStart=/v/bin/vllm serve /m\nBindPaths=/a:/m\nSystemCallFilter=@system-service\n",
+        ["Wants: nvidia-persistenced.service\n", "description: vLLM on %H\n"],
+        ["line 3: JobTimeoutSec=20, which did not count its load", "line 9: BindPaths=/a:/m, with which the unit's paths", "line 10: SystemCallFilter=@system-service, which the sandbox of a recipe would change"]),
+    "a limit of a start that a session ends at once": (
+        "unit", "[Service]\nUser=u\nType=forking\nTimeoutStartSec=30\nExecStart=/usr/bin/tmux new-session -d /v/bin/vllm serve /m\n",
+        [], ["line 4: TimeoutStartSec=30, which did not limit its load"]),
+    "a unit without a folder starts in the root": ("unit", "[Service]\nUser=u\nRestart=always\nExecStart=/v/bin/vllm serve ./m\n", ["model_path: /m\n"], []),
+    "quotes in UnsetEnvironment": ("unit", '[Service]\nUser=u\nRestart=always\nEnvironment=C=3 D=4\nUnsetEnvironment="C"\nExecStart=/v/bin/vllm serve /m\n', ["env_vars:\n  D: '4'\nuser"], []),
+    "a signal that no recipe can have": ("unit", "[Service]\nUser=u\nRestart=always\nKillSignal=SIGKILL\nExecStart=/v/bin/vllm serve /m\n", [], ["the recipe does not compile: `service.KillSignal` cannot be SIGKILL"]),
+    "what is no unit": ("unit", "- hosts: all\n  tasks: []\n", [], ["it is no service of systemd, which has a [Service]"]),
+    "doas drops variables": ("command", "A=B doas -u llm /v/bin/vllm serve /m\n", [], ["`A`, which `doas` may not have passed on"]),
+    "a primary group": ("command", "sudo -u llm -g ai /v/bin/vllm serve /m\n", ["SupplementaryGroups: ai"], ["the group ai: the engine is in it, and its files have the group of its user"]),
+    "signals that env ignores": ("command", "env --ignore-signal=INT /v/bin/vllm serve /m\n", [], ["`env --ignore-signal=INT` before the program"]),
+    "the cache of all programs": (
+        "command", "docker run --gpus all -p 8000:8000 -v /data/c:/root/.cache vllm/vllm-openai:v1 --model a/b\n", ["VLLM_CACHE_ROOT: /data/c/vllm\n"], []),
+    "a script of a language that is no shell's": ("command", "#!/bin/execlineb\ns6-setuidgid llm\nvllm serve a/b\n", [], ["line 1: it is a script of execlineb, which is not read"]),
+    "a module without a blank": ("command", "python -mvllm.entrypoints.openai.api_server --model a/b\n", ["backend: vllm\n", "model_path: a/b\n"], []),
+    "options of sudo with a word": ("command", "sudo -r role -t type /v/bin/vllm serve a/b\n", ["model_path: a/b\n"], ["`sudo -r role` before the program"]),
+    "a long template": ("unit", "[Service]\nExecStart=/v/bin/vllm serve {{ hostvars[inventory_hostname]['models']['the_first_of_all_models'] | default('a/b') }}\n", [], ["fill in `{{ hostvars"]),
     "a variable that is unset before a function": (
         "command", "unset MODEL\ng() { :; }\nexport MODEL=org/a\ng\nvllm serve $MODEL --port 1\n", ["model_path: org/a"], []),
     "a limit of what waits after the start": (
@@ -961,6 +985,36 @@ def test_what_readers_have_found_is_imported_or_named(case: str, tmp_path: Path)
     assert [part for part in in_recipe if part not in result.stdout] == [], result.stdout
     assert [part for part in in_errors if part not in result.stderr] == [], result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_the_interpreter_of_a_script_that_lies_elsewhere_is_kept(tmp_path: Path) -> None:
+    tool, link = tmp_path / "tools/vllm/bin/vllm", tmp_path / ".local/bin/vllm"
+    for path in (tool, link):
+        path.parent.mkdir(parents=True)
+    tool.write_text(f"#!{tool.parent}/python\nimport sys\n")
+    tool.chmod(0o755)
+    link.symlink_to(tool)
+    for text in (f"{link} serve /m\n", f"PATH={link.parent}:$PATH vllm serve /m\n"):
+        script = tmp_path / "a.txt"
+        script.write_text(text)
+        assert f"python_path: {tool.parent}/python\n" in imported("command", script).stdout
+    tool.write_text("#!/usr/bin/env python3\n")
+    script.write_text(f"{link} serve /m\n")
+    assert (
+        f"`{link}`, whose interpreter is not known here; set `python_path:`"
+        in imported("command", script).stderr
+    )
+
+
+def test_an_alias_has_the_drop_ins_of_its_unit(tmp_path: Path) -> None:
+    (tmp_path / "real.service").write_text(
+        "[Service]\nUser=u\nRestart=always\nExecStart=/v/bin/vllm serve /m\n"
+    )
+    (tmp_path / "real.service.d").mkdir()
+    (tmp_path / "real.service.d/1.conf").write_text("[Service]\nMemoryMax=9G\n")
+    alias = tmp_path / "a.service"
+    alias.symlink_to("real.service")
+    assert "MemoryMax: 9G\n" in imported("unit", alias).stdout
 
 
 def test_files_of_variables_lie_beside_the_original_and_the_last_wins(tmp_path: Path) -> None:

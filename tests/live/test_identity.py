@@ -403,3 +403,13 @@ def test_an_engine_that_was_started_by_another_unit_is_known_after_reloads_and_r
     until("a", "ActiveState", "active")
     assert json.loads(recipectl("list", "--json").stdout)[0]["differs"] == ""
     assert recipectl("apply", "--check").returncode == 0
+
+
+def test_a_model_has_just_the_capabilities_that_its_recipe_names() -> None:
+    recipe("m", port=18201, service={"AmbientCapabilities": "CAP_IPC_LOCK"})
+    assert recipectl("apply").returncode == 0
+    recipectl("start", "m")
+    assert recipectl("wait", "m").returncode == 0
+    status = Path(f"/proc/{main_pid('m')}/status").read_text()
+    sets = {int(value, 16) for value in re.findall(r"^Cap(?:Amb|Bnd|Eff):\t(\w+)$", status, re.M)}
+    assert sets == {1 << 14}  # CAP_IPC_LOCK (capabilities(7))

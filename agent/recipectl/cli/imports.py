@@ -187,6 +187,8 @@ def unit_(source: str, folder: Path | None) -> int:
     if own := Store(path.parent).read(path.name):
         raise UsageError(f"{path} is a unit of recipectl itself: its recipe is {own.source}", kind="file")
     drop_ins = Store(path.parent).drop_ins(f"{name}.service")
+    if path.is_symlink():  # an alias: systemd reads the drop-ins of all names (systemd.unit(5))
+        drop_ins |= Store(path.parent).drop_ins(path.resolve().name)
     text = text_of(str(path))
     with errors_at(str(path)):
         draft = systemd_unit.draft(text, name, str(path), drop_ins)
@@ -247,6 +249,9 @@ def _commands(words: tuple[str, ...]) -> list[Command]:
         folder = None if source == "-" else str(Path(source).absolute().parent)
         text = text_of(source)
         with errors_at("" if source == "-" else source):
+            if Path(source).suffix in (".fish", ".csh", ".ps1", ".nix", ".py"):
+                kind = Path(source).suffix.removeprefix(".")
+                raise UsageError(f"it is a script of {kind}, which is not read; {AS_IT_RUNS[3:]}")
             return shell.commands(text, folder=folder)
     if not re.search(r"\s", source.strip()):
         fault = f"`{source}` is neither a file nor a command with arguments"

@@ -1,7 +1,7 @@
 """The sandbox of a unit: as tight as CUDA, NCCL and JIT compilers allow."""
 
 import posixpath
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 
 from recipectl.compiler.environment import directories
@@ -55,7 +55,7 @@ def unit_lines(
     lines += ["RemoveIPC=yes"] if own_user else []
     if level == "off":
         return lines
-    lines += _DEFAULT
+    lines += [*_bounding_set(resolved.recipe.service), *_DEFAULT]
     in_home = "~/" in starts_in or any(home in used for home in _HOMES)
     lines.append(f"ProtectHome={'read-only' if in_home else 'yes'}")
     lines += [f"ReadWritePaths={quoting.word(f'-{path}')}" for path in _writable(resolved)]
@@ -67,6 +67,18 @@ def unit_lines(
         lines += ["ProtectClock=yes"] if installation.systemd_version >= 253 else []
         lines += ["PrivateDevices=yes"] if resolved.gpus.mode == "none" else []
     return lines
+
+
+def _bounding_set(service: Mapping[str, Sequence[str]]) -> list[str]:
+    """No capabilities but those of AmbientCapabilities=: outside of this set nobody has one (capabilities(7))."""
+    return [
+        "CapabilityBoundingSet=",
+        *(
+            f"CapabilityBoundingSet={names}"
+            for names in service.get("AmbientCapabilities", ())
+            if names and not names.startswith("~")
+        ),
+    ]
 
 
 def helper_lines(user: str = "", *, limited: bool = True) -> list[str]:
@@ -124,7 +136,6 @@ _KERNEL = [
 # With `hardening: off` too: one model must not read or signal another through a program with privileges.
 _ALWAYS = ["NoNewPrivileges=yes", "RestrictSUIDSGID=yes", "ProtectProc=invisible"]
 _DEFAULT = [
-    "CapabilityBoundingSet=",
     "ProtectSystem=strict",
     *_KERNEL,
     "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK",  # NCCL and psutil use netlink

@@ -100,7 +100,7 @@ def template_in(words: Sequence[str]) -> str | None:
     """A variable that a template has left in a command, `{{ model }}` without quotes; None without one."""
     text = " ".join(words)
     is_split = any(word.endswith(("{{", "{%")) for word in words)
-    match = re.search(r"\{[{%].{0,60}?([}%]\}|\Z)", text if is_split else "".join(words[:1]))
+    match = re.search(r"\{[{%].{0,200}?([}%]\}|\Z)", text if is_split else "".join(words[:1]))
     return match[0] if match else next(filter(None, map(placeholder_in, words)), None)
 
 

@@ -25,7 +25,7 @@ from recipectl.importers.draft import (
 from recipectl.importers.lines import Remark, at
 from recipectl.importers.named_model import take_model
 from recipectl.importers.option_sources import expanded, of_environment
-from recipectl.importers.programs import Program, program, program_name
+from recipectl.importers.programs import Program, program, program_name, script_runtime
 from recipectl.importers.relative_paths import (
     AbsoluteArguments,
     absolute_model,
@@ -205,6 +205,7 @@ def _set_service(draft: Draft, command: Command) -> None:
     settings = dict(command.service)
     if group := settings.pop("Group", ""):
         settings["SupplementaryGroups"] = " ".join(filter(None, (settings.get("SupplementaryGroups"), group)))
+        draft.lose(f"the group {group}: the engine is in it, and its files have the group of its user")
     allowed = {
         name: value
         for name, value in settings.items()
@@ -253,6 +254,9 @@ def _set_runtime(draft: Draft, engine: Program, command: Command) -> None:
     if not fields:
         key = "binary" if engine.backend == "llamacpp" else "python_path"
         draft.comments["backend"] = f"The command names no venv: set `{key}:`, or the host's PATH decides."
+        script = Path(unwrapped(command).words[0])
+        if script.is_absolute() and str(script.parent) not in DEFAULT_PATH:
+            draft.lose(f"`{script}`, whose interpreter is not known here; set `{key}:`")
 
 
 def _runtime_on_path(backend: str, folders: list[str]) -> dict[str, str]:
@@ -261,5 +265,5 @@ def _runtime_on_path(backend: str, folders: list[str]) -> dict[str, str]:
     for folder in folders:
         if Path(folder, script).exists():
             is_binary = backend == "llamacpp"
-            return {"binary": f"{folder}/{script}"} if is_binary else {"python_path": f"{folder}/python"}
+            return {"binary": f"{folder}/{script}"} if is_binary else script_runtime(f"{folder}/{script}")
     return {}

@@ -9,14 +9,18 @@ from recipectl.systemd.store import SEARCH_PATH
 _UNIT_FOLDERS = tuple(folder for folder in SEARCH_PATH if folder.name == "system")
 
 
+# systemctl(1), is-enabled: a linked file is known and no more.
+_NOT_ENABLED = ("disabled", "linked", "linked-runtime", "masked", "masked-runtime", "indirect")
+
+
 def is_enabled(unit: str) -> bool:
-    """False for a unit that has [Install] and is disabled."""
+    """False for a unit that has [Install], and that nothing starts at boot."""
     words = ["systemctl", "is-enabled", unit]
     try:
         done = subprocess.run(words, capture_output=True, text=True, check=False)  # noqa: S603  (fixed words)
     except OSError:
         return True  # without systemd nobody has enabled it, and its [Install] says what is meant
-    return done.stdout.strip() != "disabled"
+    return done.stdout.strip() not in _NOT_ENABLED
 
 
 def file_of(name: str) -> Path:

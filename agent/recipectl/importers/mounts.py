@@ -94,7 +94,7 @@ class Mounts:
             for name, folder in caches.items():
                 if target.endswith(f"/.cache{folder}"):
                     environment.setdefault(name, source.rstrip("/"))
-                elif target.endswith("/.cache") and name in ("HF_HOME", "LLAMA_CACHE", "MODELSCOPE_CACHE"):
+                elif target.endswith("/.cache") and name != "HF_HUB_CACHE":
                     environment.setdefault(name, source.rstrip("/") + folder)
 
     def _keep_other_caches(self, environment: dict[str, str]) -> None:

@@ -40,9 +40,9 @@ def program(words: list[str]) -> Program | None:
     if (is_llama or name in ("vllm", "sglang")) and _is_shell_script(words[0]):
         return None
     if name == "vllm" and arguments[:1] == ["serve"]:
-        return Program("vllm", _script_runtime(words[0]), arguments[1:], has_positional_model=True)
+        return Program("vllm", script_runtime(words[0]), arguments[1:], has_positional_model=True)
     if name == "sglang" and arguments[:1] == ["serve"]:
-        return Program("sglang", _script_runtime(words[0]), arguments[1:])
+        return Program("sglang", script_runtime(words[0]), arguments[1:])
     if is_llama:
         is_fork = name != "llama-server"  # for another name, PATH could select another program
         return Program("llamacpp", {"binary": words[0]} if "/" in words[0] or is_fork else {}, arguments)
@@ -66,18 +66,31 @@ def program_name(words: list[str]) -> str:
     return PurePosixPath(words[0]).name if words else ""
 
 
-def _script_runtime(path: str) -> dict[str, str]:
-    """The python beside a console script, unless the script is one of the host's own."""
+def script_runtime(path: str) -> dict[str, str]:
+    """The python beside a console script, or that of its first line; none for one of the host's own."""
     folder = PurePosixPath(path).parent
-    has_no_python = os.path.exists(path) and not os.path.exists(folder / "python")  # noqa: PTH110  (no error)
-    if "/" not in path or str(folder) in DEFAULT_PATH or has_no_python:
+    if "/" not in path or str(folder) in DEFAULT_PATH:
         return {}
-    return {"python_path": str(folder / "python")}
+    has_no_python = os.path.exists(path) and not os.path.exists(folder / "python")  # noqa: PTH110  (no error)
+    interpreter = _interpreter_of(path) if has_no_python else str(folder / "python")
+    return {"python_path": interpreter} if interpreter else {}
+
+
+def _interpreter_of(path: str) -> str:
+    """The python that runs a script, as of `uv tool` and `pipx`; empty where it does not say."""
+    start = b""
+    with contextlib.suppress(OSError), open_regular(path) as script:
+        start = script.read(1000)
+    # pip starts a long interpreter's path with `exec` in a script of sh.
+    match = re.match(rb"#!(?:/bin/sh\n'{3}exec' )?[ \t]*[\"']?(/[^\s\"']*/python[0-9.]*)(?=[\s\"'])", start)
+    return os.fsdecode(match[1]) if match else ""
 
 
 def _python_program(interpreter: str, words: list[str]) -> Program | None:
     """The engine that an interpreter runs, as a module or as a console script (as /proc shows it)."""
     options: tuple[str, ...] = ()
+    if words and (joined := re.fullmatch("-m([a-z].*)", words[0])):
+        words = ["-m", joined[1], *words[1:]]
     while words and re.fullmatch(r"-[uIsEOBqv]+|-[XW].*", words[0]):
         length = 2 if words[0] in ("-X", "-W") else 1
         options += tuple(words[:length]) if words[0] not in ("-u", "-B") else ()

@@ -20,6 +20,7 @@ from recipectl.importers.unit_keys import set_keys
 from recipectl.importers.unit_text import (
     PlacedSetting,
     expanded,
+    in_force,
     placed_settings,
     with_own_folders,
     with_variables,
@@ -113,16 +114,13 @@ def quadlet_draft(text: str, name: str, source: str) -> Draft:
     """The recipe of a Quadlet file, `name` without `.container`; UsageError when it runs no engine."""
     refuse_private(text)
     lost: list[Remark] = []
-    unit_settings = with_own_folders(placed_settings(text, lost), source)
+    unit_settings = in_force(with_own_folders(placed_settings(text, lost), source))
     # Podman's command is the ExecStart= of a service: systemd replaces variables in it.
     environment, unread_files = environment_of(unit_settings, name, lost)
     settings = []
     for setting in (setting for setting in unit_settings if setting.section == "Container"):
         with at(setting.place, lost):
             settings.append(setting._replace(value=without_specifiers(setting.value, name, lost)))
-    # What stands before an empty assignment does not count (podman-systemd.unit(5)).
-    emptied = {setting.name: number for number, setting in enumerate(settings) if not setting.value}
-    settings = [setting for number, setting in enumerate(settings) if number > emptied.get(setting.name, -1)]
     values = {setting.name: setting for setting in settings}
     file = Path(source).absolute()
     volumes = _volumes_beside(file, [setting.value for setting in settings if setting.name == "Volume"])

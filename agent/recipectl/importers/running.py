@@ -220,7 +220,11 @@ def _set_identity(
     else:
         draft.set("user", name)
         own = {*os.getgrouplist(name, pwd.getpwuid(uid).pw_gid)}
-        all_groups = dict.fromkeys((int(status["Gid"].split()[1]), *groups))
+        group = int(status["Gid"].split()[1])
+        all_groups = dict.fromkeys((group, *groups))
+        if group != pwd.getpwuid(uid).pw_gid:
+            fault = f"its group was {group_name(group)}"
+            draft.lose(f"{fault}: the engine is in it, and its files have the group of its user")
         if more := [group_name(gid) for gid in all_groups if gid not in own]:
             set_service(draft, "SupplementaryGroups", " ".join(more))
     home = environment.get("HOME")

@@ -54,8 +54,10 @@ def commands(
     """
     if PRIVATE.search(text) and not has_specifiers:
         raise UsageError("the script has characters of Unicode's private area; remove them")
-    if other := re.match(r"#!.*\b(fish|t?csh|python|perl|node)", text):
-        raise UsageError(f"line 1: it is a script of {other[1]}, which is not read; {AS_IT_RUNS[3:]}")
+    if other := re.match(r"#!.*\b(fish|t?csh|python|perl|node)|#!(?!.*sh\b)\s*(?:.*/)?([\w.-]+)", text):
+        raise UsageError(
+            f"line 1: it is a script of {other[1] or other[2]}, which is not read; {AS_IT_RUNS[3:]}"
+        )
     if section := re.match(r"(?:\s*(?:[#;].*)?\n)*\[(Unit|Service|Container)\][ \t]*\n", text):
         verb = "quadlet" if section[1] == "Container" else "unit"
         raise UsageError(f"it is a unit of systemd; run `recipectl import {verb}` with it")

@@ -25,10 +25,11 @@ from recipectl.importers.shapes import refuse_private
 from recipectl.importers.shell import commands
 from recipectl.importers.shell_inline import engine_of, inline_commands, opened, opened_engine
 from recipectl.importers.shell_programs import DEMO_SERVER, is_demo_server
-from recipectl.importers.unit_keys import is_ignored, set_keys
+from recipectl.importers.unit_keys import set_keys
 from recipectl.importers.unit_text import (
     PlacedSetting,
     expanded,
+    in_force,
     is_of_user,
     is_variable_alone,
     placed_settings,
@@ -59,22 +60,26 @@ def draft(text: str, name: str, source: str, drop_ins: Mapping[str, str] = Mappi
     lost: list[Remark] = []
     unit_settings = placed_settings(text, lost)
     unit_settings += [setting for file in drop_ins for setting in placed_settings(drop_ins[file], lost, file)]
-    unit_settings = with_own_folders(unit_settings, source)
-    start_settings = _without_removed(unit_settings, "ExecStart")
+    unit_settings = in_force(with_own_folders(unit_settings, source))
+    start_settings = _of_service(unit_settings, "ExecStart")
+    if not any(setting.section == "Service" for setting in unit_settings):
+        raise UsageError("it is no service of systemd, which has a [Service]; give one that runs an engine")
     if not start_settings:
         raise UsageError("it has no ExecStart=; give a service that runs an engine")
     environment, unread_files = environment_of(unit_settings, name, lost)
-    search_path = _without_removed(unit_settings, "ExecSearchPath")
+    search_path = _of_service(unit_settings, "ExecSearchPath")
     if search_path:
         # systemd looks for programs there, and sets PATH to it (systemd.exec(5)).
         environment.setdefault("PATH", ":".join(setting.value for setting in search_path))
     for setting in start_settings[:-1]:
         lost.append(Remark(f"ExecStart={without_specifiers(setting.value, name, [])}", within=setting.place))
     with errors_at(start_settings[-1].place), at(start_settings[-1].place, lost):
-        command = _command(start_settings[-1].value, environment, name, lost, _folder(unit_settings, name))
+        command = _command(
+            start_settings[-1].value, environment, name, lost, _folder(unit_settings, name, source)
+        )
     command.stand_at(start_settings[-1].place)
     command.unread_files += unread_files
-    for setting in (*_without_removed(unit_settings, "Environment"), *search_path):
+    for setting in (*_of_service(unit_settings, "Environment"), *search_path):
         if setting.name == "ExecSearchPath" or re.search(r"(^|[\s\"'])PATH=", setting.value):
             command.places.setdefault("PATH", setting.place)
     with errors_at(command.place):
@@ -86,7 +91,7 @@ def draft(text: str, name: str, source: str, drop_ins: Mapping[str, str] = Mappi
     in_unit = any(word in ("--cgroups=split", "--cgroups=disabled") for word in client)
     starter = "docker" if is_of_docker else "podman" if runs_container(client) and not in_unit else ""
     set_keys(result, unit_settings, name, client=starter)
-    settings = {setting.name: setting.value for setting in unit_settings if not is_ignored(setting)}
+    settings = {setting.name: setting.value for setting in unit_settings}
     if own_user != "root":
         result.fields["user"] = own_user
     if "user" in result.fields:
@@ -119,13 +124,9 @@ def _has_hub_model(draft: Draft) -> bool:
     return not is_file and not {"HF_HOME", "HF_HUB_CACHE", "LLAMA_CACHE"} & {*variables}
 
 
-def _without_removed(unit_settings: Sequence[PlacedSetting], name: str) -> list[PlacedSetting]:
-    """The settings of one name in [Service]; an empty value removes those before it."""
-    settings: list[PlacedSetting] = []
-    for setting in unit_settings:
-        if (setting.section, setting.name) == ("Service", name):
-            settings = [*settings, setting] if setting.value else []
-    return settings
+def _of_service(unit_settings: Sequence[PlacedSetting], name: str) -> list[PlacedSetting]:
+    """The settings of one name in [Service]."""
+    return [setting for setting in unit_settings if setting[:2] == ("Service", name)]
 
 
 def environment_of(
@@ -133,7 +134,7 @@ def environment_of(
 ) -> tuple[dict[str, str], list[str]]:
     """The variables of a service, and the files of variables that cannot be read here."""
     environment: dict[str, str] = {}
-    for setting in _without_removed(unit_settings, "Environment"):
+    for setting in _of_service(unit_settings, "Environment"):
         with at(setting.place, lost):
             words = words_without_specifiers(setting.value, name, lost)
         pairs = [word.partition("=") for word in words]
@@ -150,8 +151,8 @@ def environment_of(
     variables = _variables_of_files(unit_settings, name, environment, unread_files, lost)
     unset = [
         word
-        for setting in _without_removed(unit_settings, "UnsetEnvironment")
-        for word in setting.value.split()
+        for setting in _of_service(unit_settings, "UnsetEnvironment")
+        for word in words_without_specifiers(setting.value, name, lost)
     ]
     return {
         key: value
@@ -160,11 +161,12 @@ def environment_of(
     }, unread_files
 
 
-def _folder(unit_settings: Sequence[PlacedSetting], name: str) -> str | None:
-    """The folder of WorkingDirectory=; None where there is none."""
-    values = [setting.value for setting in unit_settings if setting.name == "WorkingDirectory"]
-    folder = without_specifiers("".join(values[-1:]).lstrip("-"), name, [])
-    return host_variable("HOME") if folder == "~" else folder or None
+def _folder(unit_settings: Sequence[PlacedSetting], name: str, source: str) -> str:
+    """The folder in which a service starts: WorkingDirectory=, else that of its manager (systemd.exec(5))."""
+    own = "~" if is_of_user(unit_settings, source) else "/"
+    values = [own, *(setting.value for setting in _of_service(unit_settings, "WorkingDirectory"))]
+    folder = without_specifiers(values[-1].lstrip("-"), name, [])
+    return host_variable("HOME") if folder == "~" else folder
 
 
 def _variables_of_files(
@@ -176,7 +178,7 @@ def _variables_of_files(
     Of a file that is not here nothing is known: what the command takes of Environment= may be another value.
     """
     variables: dict[str, str] = {}
-    for setting in _without_removed(unit_settings, "EnvironmentFile"):
+    for setting in _of_service(unit_settings, "EnvironmentFile"):
         with at(setting.place, lost):
             pattern = without_specifiers(setting.value.removeprefix("-"), name, lost)
         texts = []

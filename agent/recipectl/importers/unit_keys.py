@@ -5,13 +5,12 @@ from collections.abc import Sequence
 
 from recipectl.compiler import service_settings
 from recipectl.compiler.secrets import has_secret
-from recipectl.importers.draft import STAYS_DOWN, Draft
+from recipectl.importers.draft import STAYS_DOWN, VARIABLE_START, Draft
 from recipectl.importers.lines import Remark, at
 from recipectl.importers.unit_text import PlacedSetting, without_specifiers
 from recipectl.importers.wrappers import niceness
 from recipectl.recipe.parts import Ready
 from recipectl.recipe.spans import LONGEST_SEC, span_sec
-from recipectl.systemd.directives import directives
 
 # Settings that every compiled unit has in its own way, or that the functions below read.
 _COMPILED = frozenset(
@@ -21,10 +20,11 @@ _COMPILED = frozenset(
     """.split()  # noqa: SIM905  (a list one can read)
 )
 # Values that change nothing: the compiled unit has them too, or they are systemd's defaults.
-_NETWORK = frozenset(("network.target", "network-online.target", "nvidia-persistenced.service"))
+_NETWORK = frozenset(("network.target", "network-online.target"))
 _JOURNAL = frozenset(("journal", "inherit", "syslog"))
 _DEFAULT_VALUES = {
-    "After": _NETWORK | {"nvidia-fabricmanager.service", "syslog.target", "multi-user.target"},
+    "After": _NETWORK
+    | {"nvidia-persistenced.service", "nvidia-fabricmanager.service", "syslog.target", "multi-user.target"},
     "Wants": _NETWORK,
     "StandardOutput": _JOURNAL,
     "StandardError": _JOURNAL,
@@ -37,7 +37,31 @@ _DEFAULT_VALUES = {
     "LimitMEMLOCK": frozenset(("infinity", "infinity:infinity")),
     "LimitNOFILE": frozenset(("1048576",)),
 }
-_ORDERS = ("After", "Before", "Wants")  # lists that an empty value does not end (systemd.unit(5))
+_OTHER_FILES = ", with which the unit's paths are not those of this host; write the host's own paths"
+_OF_LOAD = ", which did not count its load; here a start lasts until the model is ready"
+_WITH_SANDBOX = ", which the sandbox of a recipe would change; see `hardening:`"
+_REASONS = {
+    **dict.fromkeys(
+        (
+            "RootDirectory",
+            "RootImage",
+            "RootImageOptions",
+            "MountImages",
+            "ExtensionImages",
+            "ExtensionDirectories",
+            "BindPaths",
+            "BindReadOnlyPaths",
+            "TemporaryFileSystem",
+            "NoExecPaths",
+            "ExecPaths",
+        ),
+        _OTHER_FILES,
+    ),
+    **dict.fromkeys(
+        ("JobTimeoutSec", "JobRunningTimeoutSec", "JobTimeoutAction", "JobTimeoutRebootArgument"), _OF_LOAD
+    ),
+    **dict.fromkeys(("SystemCallFilter", "RestrictAddressFamilies"), _WITH_SANDBOX),
+}
 # Of these the last one counts, whatever those before it say.
 _ONCE = re.compile(
     r"Type|User|Group|Restart(Sec)?|Timeout\w+|Kill(Signal|Mode)|SendSIG\w+|DynamicUser|TasksMax|Limit\w+|Nice"
@@ -56,8 +80,6 @@ _OF_CGROUP = re.compile(
     r"|IPA\w+|Device\w+"
 )
 _AT_BOOT = {"multi-user.target", "default.target", "graphical.target", "network-online.target"}
-# systemd still takes these of [Unit] in [Service].
-_IN_SERVICE_TOO = ("StartLimitBurst", "StartLimitAction", "FailureAction", "RebootArgument")
 _EARLIER_NAMES = {"StartLimitInterval": "StartLimitIntervalSec", "MemoryLimit": "MemoryMax"}
 
 
@@ -78,8 +100,9 @@ def set_keys(
     users = [setting.value for setting in unit_settings if setting.name == "User"]
     types = [setting.value for setting in unit_settings if setting.name == "Type"]
     # Only these are started when they say so; another one is started at once, however long it loads.
-    waits = waits or bool({*types[-1:]} & {"notify", "notify-reload", "forking", "oneshot", "dbus"})
-    waits = waits or any(setting.name == "ExecStartPost" for setting in unit_settings)
+    waits = waits or bool({*types[-1:]} & {"notify", "notify-reload", "dbus"})
+    posts = [setting.value for setting in unit_settings if setting.name == "ExecStartPost"]
+    waits = waits or any(posts[-1:])
     starts = [setting.value for setting in unit_settings if setting.name == "ExecStart"]
     is_container = not starts or bool(re.search(r"(docker|podman|nerdctl)\b.* run ", starts[-1], re.S))
     # Group= last: it becomes one of SupplementaryGroups=, which an empty value does not remove.
@@ -143,8 +166,6 @@ def _take_of_container(
 
 def _parts(setting: PlacedSetting, *, is_container: bool) -> list[PlacedSetting]:
     """The settings that a setting stands for; none for one that only a container's engine needs."""
-    if setting.section.startswith("X-"):
-        return []  # systemd ignores it
     if setting.name == "TimeoutSec":
         return [setting._replace(name=name) for name in ("TimeoutStartSec", "TimeoutStopSec")]
     if setting.name in ("After", "Requires", "Wants", "BindsTo", "PartOf") and setting.value:
@@ -157,14 +178,14 @@ def _parts(setting: PlacedSetting, *, is_container: bool) -> list[PlacedSetting]
 
 def _reason_to_leave_out(setting: PlacedSetting) -> str | None:
     """The sentence for a setting that no recipe can have; None for any other."""
-    section, key, value, _ = setting
+    _, key, value, _ = setting
     if key == "Restart" and value not in ("always", ""):
         return f"Restart={value}: recipectl always restarts a model that ends"
     seconds = span_sec(value) if key == "TimeoutStopSec" and value else 1
     if not isinstance(seconds, int) or seconds == 0:
         return f"{key}={value}; a stop has a limit here"
-    if is_ignored(setting):
-        return f"{key}={value} in [{section}], where systemd ignores it"
+    if value and (reason := _REASONS.get(key)):
+        return f"{key}={value}{reason}"
     if key in ("SetCredential", "SetCredentialEncrypted"):
         return f"{key}=, whose value is not repeated; see `secrets:`"
     if value and key in ("Requires", "BindsTo", "PartOf", "Conflicts", "OnFailure", "Requisite"):
@@ -172,26 +193,16 @@ def _reason_to_leave_out(setting: PlacedSetting) -> str | None:
     return None
 
 
-def is_ignored(setting: PlacedSetting) -> bool:
-    """True for a setting in a section where systemd ignores it."""
-    known = directives().get(setting.name)
-    is_here = known is None or known.section == setting.section or setting.name in _IN_SERVICE_TOO
-    return not is_here and setting.section in ("Unit", "Service")
-
-
 def _set_field(draft: Draft, setting: PlacedSetting, name: str) -> bool:
     """Whether a setting has a field of its own in a recipe; if so, set it."""
     match (setting.section, setting.name, setting.value):
         case ("Unit", "Description", value):
             text = without_specifiers(value, name, [])
+            text = value if VARIABLE_START in text else text  # a description has no variables
             draft.fields.pop("description", None)
             draft.fields = {"description": text} | draft.fields  # it is the first key of a recipe
         case (_, "TimeoutStartSec", value):
             _set_start_timeout(draft, value)
-        case (_, "User", ""):  # an empty value removes those before it
-            draft.fields.pop("user", None)
-        case ("Install", "WantedBy", ""):
-            draft.fields.pop("autostart", None)
         case (_, "User", value):
             draft.set_user(without_specifiers(value, name, draft.not_carried_over))
         case ("Install", "WantedBy", value) if not _AT_BOOT & {*value.split()}:
@@ -230,11 +241,9 @@ def _add_to_service(draft: Draft, service: dict[str, list[str]], setting: Placed
         value = " ".join(word for word in value.split() if word not in _DEFAULT_VALUES[key])
         if not value:
             return
-    elif key in _COMPILED or (key in _ORDERS and not value):
+    elif key in _COMPILED:
         return
-    if not value:
-        service.pop(key, None)
-    elif has_secret(value):
+    if has_secret(value):
         draft.lose(f"{key}=, which holds a secret")
     elif service_settings.is_allowed(key) and section in ("Service", "Unit"):
         text = without_specifiers(value, name, draft.not_carried_over)

@@ -10,6 +10,7 @@ from recipectl.importers.command import placeholder_in
 from recipectl.importers.draft import host_variable, redacted
 from recipectl.importers.lines import Remark
 from recipectl.systemd import quoting
+from recipectl.systemd.directives import directives
 from recipectl.systemd.unitfile import lines_without_setting, settings_with_lines
 
 # What a template of Ansible, Jinja or Go has still to fill in. Words of a command have rules of their own.
@@ -53,7 +54,11 @@ def is_of_user(settings: Sequence["PlacedSetting"], source: str) -> bool:
     """Whether a unit belongs to the manager of a user: by its folder, or by what wants it."""
     wanted_by = [setting.value for setting in settings if setting.name == "WantedBy"]
     path = os.path.abspath(source)  # noqa: PTH100  (it is only compared)
-    return bool(re.search("/user/|/[.]config/containers/", path)) or wanted_by[-1:] == ["default.target"]
+    if re.search("/user/|/[.]config/containers/", path):
+        return True
+    # A manager of a user takes no User=; default.target is the system's, too.
+    is_of_system = "/systemd/system/" in path or any(setting.name == "User" for setting in settings)
+    return wanted_by[-1:] == ["default.target"] and not is_of_system
 
 
 def with_own_folders(settings: list["PlacedSetting"], source: str) -> list["PlacedSetting"]:
@@ -61,7 +66,7 @@ def with_own_folders(settings: list["PlacedSetting"], source: str) -> list["Plac
     is_of_system = any(
         setting.name == "User" or (setting.name, setting.value) == ("WantedBy", "multi-user.target")
         for setting in settings
-    )
+    ) or "/systemd/system/" in os.path.abspath(source)  # noqa: PTH100  (compared)
     if not is_of_user(settings, source):
         # They are those of the manager, whatever User= says.
         values = {"%h": "/root", "%u": "root", "%U": "0"} if is_of_system else {}
@@ -121,6 +126,37 @@ class PlacedSetting(NamedTuple):
     place: str
 
 
+# Lists that an empty value does not end (systemd.unit(5)).
+_ORDERS = ("After", "Before", "Wants")
+
+
+def in_force(settings: Sequence[PlacedSetting]) -> list[PlacedSetting]:
+    """The settings that count: an empty value removes those of its name before it."""
+    emptied = {
+        setting[:2]: number
+        for number, setting in enumerate(settings)
+        if not setting.value and setting.name not in _ORDERS
+    }
+    return [
+        setting
+        for number, setting in enumerate(settings)
+        if setting.value and number > emptied.get(setting[:2], -1)
+    ]
+
+
+# systemd still takes these of [Unit] in [Service].
+_IN_SERVICE_TOO = ("StartLimitBurst", "StartLimitAction", "FailureAction", "RebootArgument")
+_OF_QUADLET = ("Container", "Pod", "Kube", "Build", "Image", "Volume", "Network", "Quadlet")
+
+
+def _is_ignored(section: str, name: str) -> bool:
+    """True for a setting in a section where systemd, or Podman's generator, ignores it."""
+    if section in ("Unit", "Service"):
+        known = directives().get(name)
+        return known is not None and known.section != section and name not in _IN_SERVICE_TOO
+    return (section == "Install" and name in directives()) or section not in ("Install", *_OF_QUADLET)
+
+
 def _refuse_template(text: str, place: str, name: str = "") -> None:
     """UsageError for the value of a setting, or another text, that a template has still to fill in."""
     is_prose = name in ("Description", "Documentation")
@@ -146,6 +182,14 @@ def placed_settings(text: str, lost: list[Remark], drop_in: str = "") -> list[Pl
     for line, setting in settings_with_lines(text):
         if not setting.name.startswith("Exec"):
             _refuse_template(setting.value, f"line {line}{ending}", setting.name)
+        if setting.section.startswith("X-") or setting.name.startswith("X-"):
+            continue  # for other programs (systemd.unit(5))
+        if _is_ignored(setting.section, setting.name):
+            fault = (
+                f"{setting.name}={redacted(setting.value)} in [{setting.section}], where systemd ignores it"
+            )
+            lost.append(Remark(fault, within=f"line {line}{ending}"))
+            continue
         comment = re.search(r"\s([#;])", setting.value)
         if not comment or _OF_TEXT.match(setting.name):
             settings.append(PlacedSetting(*setting, f"line {line}{ending}"))

@@ -14,7 +14,7 @@ from recipectl.systemd import quoting
 
 # Wrappers, and the letters of their short options that take a word.
 _WRAPPERS = {
-    "exec": "a", "nohup": "", "time": "fo", "setsid": "", "command": "", "sudo": "ugpCDRTh", "doas": "u",
+    "exec": "a", "nohup": "", "time": "fo", "setsid": "", "command": "", "sudo": "ugpCDRThrt", "doas": "uC",
     "stdbuf": "ioe", "nice": "n", "ionice": "cn", "numactl": "", "taskset": "", "timeout": "ks", "chrt": "",
     "systemd-inhibit": "", "systemd-run": "puEMHGt", "uv": "", "uvx": "", "conda": "np", "mamba": "np",
     "poetry": "", "flock": "wE", "runuser": "ugG", "setpriv": "", "unbuffer": "", "chronic": "",
@@ -40,7 +40,9 @@ _REMEDIES = dict.fromkeys(("uv", "uvx", "poetry", "pipx", "pipenv", "hatch", "pd
     ),
     **dict.fromkeys(("op", "doppler"), "put what it gives into `secrets:`"),
     **dict.fromkeys(("gosu", "su-exec"), "see `user:`"),
-    **dict.fromkeys(("nsys", "strace", "catchsegv"), "the engine runs without it"),
+    **dict.fromkeys(
+        ("nsys", "strace", "catchsegv", "exec", "command", "time", "flock"), "the engine runs without it"
+    ),
     "ip": "the engine uses the network of this host",
     **dict.fromkeys(("stdbuf", "unbuffer"), "the journal has each line at once"),
     "timeout": "see `RuntimeMaxSec` of `service:`",
@@ -148,15 +150,16 @@ def _conda_environment(wrapper: list[str]) -> str:
     return folder if name == "base" else f"{folder}/envs/{name}"
 
 
-def _pass_on(command: Command, lists: list[str]) -> None:
-    """Add and name variables as `sudo` without -E does; `lists` are the values of --preserve-env."""
+def _pass_on(command: Command, program: str, lists: list[str]) -> None:
+    """Add and name variables as `doas`, or `sudo` without -E, does; `lists` are of --preserve-env."""
     kept = {name for names in lists for name in names.split(",")} - {""}
     for name in sorted(kept - command.environment.keys()):
         add_variable(name, {}, command)
     dropped = sorted(command.environment.keys() - kept)
     if dropped and "" not in lists:
         variables = ", ".join(f"`{name}`" for name in dropped)
-        fault = f"{variables}, which `sudo` without -E may not have passed on"
+        condition = "`doas`" if program == "doas" else "`sudo` without -E"
+        fault = f"{variables}, which {condition} may not have passed on"
         command.lose(f"{fault}; remove what the engine did not have")
 
 
@@ -169,8 +172,10 @@ def _take_sudo(command: Command, wrapper: list[str]) -> None:
     ]
     names = {option for option, _ in options}
     command.user = command.user if names & {"-g", "--group"} else "root"
-    if program_name(wrapper) == "sudo" and "-E" not in names:
-        _pass_on(command, [value for option, value in options if option == "--preserve-env"])
+    if program_name(wrapper) == "doas" or (program_name(wrapper) == "sudo" and "-E" not in names):
+        _pass_on(
+            command, program_name(wrapper), [value for option, value in options if option == "--preserve-env"]
+        )
     for option, value in options:
         if option in ("-u", "--user"):
             command.user = value
@@ -251,13 +256,15 @@ def _remove_env(command: Command) -> None:
             command.folder = value or (words.pop(0) if words else None)
         elif option in ("-", "--ignore-environment"):
             command.environment.clear()
+        elif option not in ("--", "--debug"):
+            command.lose(f"`env {option}` before the program")
     command.words = words
 
 
 def _wrapper_length(words: list[str]) -> int:
     """The number of words before the wrapped command; 0 when there is no command that we know."""
     options_with_word = _WRAPPERS[program_name(words)]
-    if words[1:3] == ["netns", "exec"]:  # ip-netns(8): a name follows
+    if words[1:3] in (["netns", "exec"], ["vrf", "exec"]):  # ip-netns(8), ip-vrf(8): a name follows
         return min(4, len(words) - 1)
     for length in range(1, len(words)):
         option = words[length - 1]

@@ -29,6 +29,8 @@ SEARCH_PATH = tuple(
     for kind in ("system", "user")
     for base in ("/etc", "/run", "/usr/local/lib", "/usr/lib")
 )
+# What `systemctl set-property` writes wins over all of these.
+_CONTROL = (Path("/etc/systemd/system.control"), Path("/run/systemd/system.control"))
 _SILENT_WAIT_SEC = 2
 _MAX_BYTES = 64 * 1024 * 1024  # a unit that is too long for systemd can be removed
 _ENDINGS = (".service", ".socket", ".timer")
@@ -91,7 +93,9 @@ class Store:
         prefixes = ("-".join(parts[:count]) for count in range(len(parts) - 1, 0, -1))
         template = [f"{stem.partition('@')[0]}@.{kind}.d"] if "@" in stem else []
         folders = (f"{unit}.d", *template, *(f"{prefix}-.{kind}.d" for prefix in prefixes), f"{kind}.d")
-        bases = (self.folder, *(base for base in SEARCH_PATH if base.name == self.folder.name))
+        kind_folders = [base for base in SEARCH_PATH if base.name == self.folder.name]
+        control = _CONTROL if self.folder in kind_folders and self.folder.name == "system" else ()
+        bases = (*control, self.folder, *kind_folders)
         by_name: dict[str, Path] = {}
         for folder in folders:
             for base in bases:
