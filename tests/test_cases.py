@@ -212,7 +212,7 @@ INLINE = {
         ["model_path: a/b", "model_path: c/d\nport: 2\n"], []),
     "what a function changes": (
         "command", "prep() { cd /a; source /opt/v/bin/activate; ulimit -n 9; unset HF_HOME; }\nexport HF_HOME=/d\nprep\nvllm serve /m\n",
-        ["venv_path: /opt/v\nmodel_path: /m\n", "LimitNOFILE: '9'"], ["line 1: `cd /a`: the command's paths begin there"]),
+        ["venv_path: /opt/v\nmodel_path: /m\n", "LimitNOFILE: '9'"], ["line 1: `cd /a`: relative paths were made absolute from there"]),
     "scripts beside an engine": (
         "command", "vllm serve a/b &\nbash serve_b.sh\nmake serve\n",
         ["model_path: a/b"], ["line 2: `bash …`, which is not read", "line 3: `make serve`, which is not read"]),
@@ -1151,7 +1151,7 @@ def test_a_file_of_variables_that_others_cannot_read_is_named(tmp_path: Path) ->
     for verb, (name, text) in originals.items():
         (tmp_path / name).write_text(text)
         result = imported(verb, tmp_path / name)
-        assert re.search(f"line [0-9]+: the mode 0600 of {variables}", result.stderr), (verb, result.stderr)
+        assert re.search(f"line [0-9]+: {variables} has mode 0600", result.stderr), (verb, result.stderr)
 
 
 def test_specifiers_of_a_unit_are_replaced_after_its_words_are_unquoted(tmp_path: Path) -> None:

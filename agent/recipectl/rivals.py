@@ -8,7 +8,7 @@ from recipectl.journal import say
 from recipectl.machine import processes, sockets
 
 _POLL_SEC = 0.2
-_FIRST_REQUESTS_SEC = 5  # the proxy passes the requests on that a model was loaded for
+_FIRST_REQUESTS_SEC = 5  # the proxy needs it to pass on the requests that a model was loaded for
 _LOADING = ("start-pre", "start", "start-post")
 
 

@@ -85,15 +85,17 @@ def used_mib(handle: object) -> int:
 class Sampler:
     """The used memory of the GPU, read again and again in a thread: `samples` are (monotonic seconds, MiB)."""
 
-    def __init__(self, handle: object) -> None:
+    def __init__(self, handle: object, options: Options) -> None:
         self.handle, self.samples, self._end = handle, [(time.monotonic(), used_mib(handle))], False
+        # The stand-in of NVML reads what each process has open.
+        self._pause_sec = 0.02 if options.stand_in else 0.002
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
         while not self._end:
             self.samples.append((time.monotonic(), used_mib(self.handle)))
-            time.sleep(0.002)
+            time.sleep(self._pause_sec)
 
     def stop(self) -> list[tuple[float, int]]:
         self._end = True

@@ -30,7 +30,7 @@ from recipectl.importers import (
     vllm_studio,
 )
 from recipectl.importers.command import Command, command_from_words
-from recipectl.importers.draft import AS_IT_RUNS, Draft, redacted
+from recipectl.importers.draft import AS_IT_RUNS, RUN_IT, Draft, redacted
 from recipectl.importers.lines import Remark, errors_at, place_of, placed
 from recipectl.importers.shapes import mapping
 from recipectl.place import Place
@@ -251,7 +251,7 @@ def _commands(words: tuple[str, ...]) -> list[Command]:
         with errors_at("" if source == "-" else source):
             if Path(source).suffix in (".fish", ".csh", ".ps1", ".nix", ".py"):
                 kind = Path(source).suffix.removeprefix(".")
-                raise UsageError(f"it is a script of {kind}, which is not read; {AS_IT_RUNS[3:]}")
+                raise UsageError(f"it is a script of {kind}, which is not read; {RUN_IT}")
             return shell.commands(text, folder=folder)
     if not re.search(r"\s", source.strip()):
         fault = f"`{source}` is neither a file nor a command with arguments"

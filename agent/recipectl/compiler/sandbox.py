@@ -70,7 +70,7 @@ def unit_lines(
 
 
 def _bounding_set(service: Mapping[str, Sequence[str]]) -> list[str]:
-    """No capabilities but those of AmbientCapabilities=: outside of this set nobody has one (capabilities(7))."""
+    """No capabilities but AmbientCapabilities=: nobody has one outside of this set (capabilities(7))."""
     return [
         "CapabilityBoundingSet=",
         *(

@@ -166,10 +166,10 @@ def _warnings(settings: GatewaySettings, all_routes: Routes) -> Iterator[UsageEr
     if settings.keys is None and not ip_address(settings.address[0]).is_loopback:
         fault = f"everybody who reaches {settings.listen} can use all models"
         yield UsageError(f"{fault}; name a file of `keys:`", "gateway", "listen", kind="secret")
-    # Nobody asks for the path of a file: engines have it for a name where a recipe gives them none.
     if any(route.target.recipe == _API for route in all_routes.by_name.values()):
         fault = f"the recipe `{_API}` has no path of its own: /{_API}/… is the API of all models"
         yield UsageError(f"{fault}; give it another name, or ask with `model`", "gateway", kind="relation")
+    # A file's path is no name for clients: an engine uses it where its recipe gives no name.
     names = {name: some for name, some in all_routes.ambiguous.items() if not name.startswith("/")}
     for name, recipes in names.items():
         fault = f"`{name}` is served by {' and '.join(recipes)}, and leads to none of them"

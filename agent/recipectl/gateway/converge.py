@@ -80,7 +80,7 @@ def removal(survey: Survey, state: Present) -> tuple[Action, ...]:
 
 
 def restart_that_is_due(gateway: Gateway, survey: Survey, state: Present) -> Action | None:
-    """For what a reload does not change: a process gets its credentials and its sandbox at its start."""
+    """The restart that the gateway needs where a reload is not enough: for credentials, or its sandbox."""
     if reason := reason_to_restart(gateway, survey, state):
         return Action("restart", GATEWAY, f"{reason}; {_REFUSES}")
     if GATEWAY in survey.rotated:

@@ -67,7 +67,9 @@ class Command(Losing):
     unread_files: list[str] = field(default_factory=list)  # files of variables that are not here
     written_files: frozenset[str] = frozenset()  # by the script, before the command
     has_rocm: bool = False  # of a container with AMD's GPUs
-    places: dict[str, str] = field(default_factory=dict)  # PATH, `cd` or a secret -> where it stands
+    places: dict[str, str] = field(
+        default_factory=dict
+    )  # PATH, `cd`, a secret, or of a container -> its place
     substituted: frozenset[str] = frozenset()  # variables of the host for what a substitution gives
     column: int = 0  # where it begins on its line of a script
     refusal: str = ""

@@ -171,8 +171,8 @@ def _service_draft(
             container.lose(f"without `restart:` {STAYS_DOWN}")
     told_in = "entrypoint" if script_in(list(container.entrypoint or ())) else "command"
     place = place_of(root, "services", name, told_in if told_in in service else "image")
-    container.places["image"] = place_of(root, "services", name, "image")
-    container.places["folder"] = place_of(root, "services", name, "working_dir")
+    container.places["its image"] = place_of(root, "services", name, "image")
+    container.places["its folder"] = place_of(root, "services", name, "working_dir")
     with at(place, lost):
         command, notes = engine_command(Command({}, [], place=place), container, image, arguments)
     # One variable may stand in many lines; the first is named.

@@ -12,7 +12,7 @@ from recipectl.importers.command import add_variable, assignment
 from recipectl.importers.container_gpus import csv_fields, gpus_of_option, set_gpu_variable
 from recipectl.importers.container_ports import published
 from recipectl.importers.draft import VARIABLE_START
-from recipectl.importers.lines import Remark, placed
+from recipectl.importers.lines import Losing, Remark
 from recipectl.importers.mounts import Mounts
 from recipectl.importers.variables import read_variables
 
@@ -40,7 +40,7 @@ _SETTINGS = {
 
 
 @dataclass
-class Container:
+class Container(Losing):
     """The meaning of the options of `docker run`."""
 
     caller_environment: Mapping[str, str]
@@ -59,7 +59,8 @@ class Container:
     nodes: list[str] = field(default_factory=list)  # of `--device /dev/nvidia0`, where nothing else tells
     folder: str = ""  # in which its program starts
     place: str = ""  # of the option that is being added
-    places: dict[str, str] = field(default_factory=dict)  # variable or port -> its place
+    # A variable, a port, `its image`, `its folder` or `its labels` (no names of variables) -> its place.
+    places: dict[str, str] = field(default_factory=dict)
     unread_files: list[str] = field(default_factory=list)  # files of variables that are not here
     of_caller: dict[str, str] = field(default_factory=dict)  # variable that a file names alone -> its place
     of_files: dict[str, str] = field(default_factory=dict)  # variables of files, over which those of `-e` win
@@ -212,13 +213,13 @@ class Container:
         name = value.partition("=")[0]
         if not re.match(r"org\.(opencontainers|label-schema)\.|com\.docker\.compose|maintainer", name):
             self.labels.append(f"`{name}`")
-            self.places.setdefault("labels", self.place)
+            self.places.setdefault("its labels", self.place)
 
     def name_labels(self) -> None:
         """Name the labels: routes of a proxy, and settings of what updates or watches containers."""
         if self.labels:
             fault = f"the labels {', '.join(self.labels)}, which other programs may read"
-            self.lose(placed(fault, self.places["labels"]))
+            self.lose(fault, "its labels")
 
     def set_entrypoint(self, value: str) -> None:
         """Set a program, or podman's JSON list of words."""
@@ -270,10 +271,6 @@ class Container:
         elif name not in _CONTAINER_ONLY and (name, value.split(":")[0]) not in _COMPILED:
             shown = written or f"`{name} {value}` of the container"
             self.lose(f"{shown}; see `{_KEYS.get(name, 'service')}:`" if name else shown)
-
-    def lose(self, text: str, key: str = "") -> None:
-        """Name what the recipe lacks, at the place of a variable, a port or `folder`."""
-        self.not_carried_over.append(Remark(text, within=self.places.get(key, "")))
 
 
 _LONG_NAMES = {

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import replace
 
+from recipectl.engines.registry import ENGINES
 from recipectl.errors import UsageError
 from recipectl.importers.command import (
     SHELLS,
@@ -37,7 +38,7 @@ _STARTERS = ("tini", "dumb-init", "nvidia_entrypoint.sh")  # they run what follo
 _REMOTE = ("DOCKER_HOST", "CONTAINER_HOST", "DOCKER_CONTEXT")
 _REMOTE_OPTION = re.compile("-H|-c|--(host|context|url|connection)")
 _LOCAL = re.compile(r"(unix|fd)://|(default|rootless)?\Z")
-_DEFAULT_PORTS = ("8000", "30000", "8080")  # of vLLM, SGLang and llama.cpp
+_DEFAULT_PORTS = tuple(str(engine.port) for engine in ENGINES.values())
 _PROGRAMS = ("vllm", "python", "python3", "sglang", "llama-server", *SHELLS)
 
 
@@ -85,7 +86,7 @@ def engine_command(
         container.service.setdefault("WorkingDirectory", folder)
     elif folder:
         fault = f"the folder `{folder}` of the container, where the engine started"
-        container.lose(fault, "folder")
+        container.lose(fault, "its folder")
     used = "\n".join([*words, *notes, *container.environment.values(), *container.service.values()])
     notes += container.mounts.notes(used, container.not_carried_over)
     if entrypoint == ("vllm", "serve") and "--model" in words:
@@ -126,7 +127,7 @@ def _name_image(container: Container, image: str) -> list[str]:
     notes = []
     tag = image.rpartition("/")[2].partition(":")[2]
     if "@" in image or re.search("[0-9]", tag):
-        container.lose(f"the image `{image}`: {remedy}", "image")
+        container.lose(f"the image `{image}`: {remedy}", "its image")
     else:
         notes.append(f"The image was {image or 'built'}: {remedy}.")
     if container.all_gpus and not {"CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"} & {*container.environment}:

@@ -21,7 +21,8 @@ UNKNOWN_VALUE = "\ue002"
 # Characters that no original may have: those above, and those of the shell's words.
 PRIVATE = re.compile("[\ue000-\ue00f]")
 # The way around what no importer reads: the end of a refusal.
-AS_IT_RUNS = "or start it, then run `recipectl import process PID`"
+RUN_IT = "start it, then run `recipectl import process PID`"
+AS_IT_RUNS = f"or {RUN_IT}"
 # What happens without a policy for restarts, which every compiled unit has.
 STAYS_DOWN = "it stayed down when it ended; recipectl always restarts a model that ends"
 VARIABLE_ALONE = re.compile(f"{VARIABLE_START}[^{VARIABLE_END}]*{VARIABLE_END}")
@@ -31,7 +32,7 @@ _SECRET = re.compile(
     rf"|--?[\w-]{{0,80}}(?:key|token|secret|passw(?:or)?d)\s+|(?-i:\b(?!\w*(?:bos|eos|pad|unk|mask)_)[a-z]+_[a-z_]*(?:key|token|secret|passw(?:or)?d))\s+)[\"']?)[^\s\"'`]+",
     re.I,
 )
-# Where other programs have theirs: credentials of registries, web hooks, bots, what is piped into a login.
+# Secrets in other programs' forms: registry logins, web hooks, tokens of bots, what is piped into a login.
 _OTHER_SECRETS = re.compile(
     r"(--creds[= ]\s{0,9}[^\s:]{1,200}:|hooks\.slack\.com/services/|/bot\d+:|\bauthtoken\s+"
     r"|\b(?:echo|printf)\s+(?=[^|]{0,500}\|[^|]{0,500}(?:--password-stdin|login)))[^\s`'\"|]+"

@@ -117,7 +117,7 @@ def _draft(command: Command, name: str | None, origin: str) -> Draft:
     draft.hide_secrets()
     is_named = any(option.flag == "--served-model-name" for option in options)
     if model in originals and engine.backend != "llamacpp" and not is_named:
-        draft.set("served_model_name", originals[model])  # so it was asked for
+        draft.set("served_model_name", originals[model])  # clients use this name
     _set_service(draft, command)
     draft.name = name or model_name(str(draft.fields.get("served_model_name") or model))
     for variable in command.substituted:
@@ -217,9 +217,8 @@ def _set_service(draft: Draft, command: Command) -> None:
     if allowed:
         draft.set("service", allowed)
     if command.folder and command.folder != "/":  # where systemd starts an engine, too
-        sentence = (
-            f"`cd {command.folder}`: the command's paths begin there, and the engine has a folder of its own"
-        )
+        fault = f"`cd {command.folder}`: relative paths were made absolute from there"
+        sentence = f"{fault}; the unit runs in another folder"
         draft.not_carried_over.append(Remark(sentence, within=command.places.get("cd", "")))
 
 

@@ -149,7 +149,7 @@ def quadlet_draft(text: str, name: str, source: str) -> Draft:
     if "Entrypoint" in values:
         container.set_entrypoint(values["Entrypoint"].value)
     place = values.get("Exec", image).place
-    container.places |= {"image": image.place, "folder": values.get("WorkingDir", image).place}
+    container.places |= {"its image": image.place, "its folder": values.get("WorkingDir", image).place}
     words = quoting.split(values["Exec"].value) if "Exec" in values else ()
     arguments = [part for word in words for part in expanded(word, environment)]
     with errors_at(place):

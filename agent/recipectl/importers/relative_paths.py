@@ -71,7 +71,7 @@ def _parts(before: str, word: str) -> tuple[str, str, str]:
 
 
 def _is_path(option: str, path: str, backend: str, command: Command) -> bool:
-    """True for a relative path that does not look like one."""
+    """True for a relative path that has no `./`."""
     if not re.match(r"[\w.]", path) or path.startswith(("./", "../")) or "://" in path:
         return False
     if backend == "llamacpp":

@@ -50,7 +50,7 @@ def imported(commands: Iterable[Command]) -> Imported:
         lost = []
         result.drafts.append(draft)
         branches.append(command.branches)
-    # Where no engine runs, nothing is lost: a program may start one.
+    # Where no engine runs, only the programs are reported: one of them may start an engine.
     result.not_carried_over.extend(lost if result.drafts or result.refusals else programs)
     _set_alternatives(result.drafts, branches)
     return result

@@ -7,7 +7,7 @@ from typing import ClassVar
 from recipectl.errors import UsageError
 from recipectl.importers import shell_redirections
 from recipectl.importers.command import READS_PROFILE, Command, refused
-from recipectl.importers.draft import AS_IT_RUNS, PRIVATE, UNKNOWN_VALUE
+from recipectl.importers.draft import PRIVATE, RUN_IT, UNKNOWN_VALUE
 from recipectl.importers.lines import Remark
 from recipectl.importers.programs import runs_engine
 from recipectl.importers.shell_commands import SimpleCommands
@@ -55,9 +55,7 @@ def commands(
     if PRIVATE.search(text) and not has_specifiers:
         raise UsageError("the script has characters of Unicode's private area; remove them")
     if other := re.match(r"#!.*\b(fish|t?csh|python|perl|node)|#!(?!.*sh\b)\s*(?:.*/)?([\w.-]+)", text):
-        raise UsageError(
-            f"line 1: it is a script of {other[1] or other[2]}, which is not read; {AS_IT_RUNS[3:]}"
-        )
+        raise UsageError(f"line 1: it is a script of {other[1] or other[2]}, which is not read; {RUN_IT}")
     if section := re.match(r"(?:\s*(?:[#;].*)?\n)*\[(Unit|Service|Container)\][ \t]*\n", text):
         verb = "quadlet" if section[1] == "Container" else "unit"
         raise UsageError(f"it is a unit of systemd; run `recipectl import {verb}` with it")
@@ -79,7 +77,7 @@ def commands(
         # With the last newline, a backslash before the end continues a line.
         shell.run(statements(text.removeprefix("\ufeff").replace("\r\n", "\n") + "\n"))
     except RecursionError as error:
-        raise UsageError(f"the script is nested too deeply; {AS_IT_RUNS[3:]}") from error
+        raise UsageError(f"the script is nested too deeply; {RUN_IT}") from error
     shell.refuse_uncalled()
     programs = _once(shell.commands)
     if shell.lost and programs:  # after the last program

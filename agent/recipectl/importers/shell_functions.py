@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from recipectl.errors import UsageError
-from recipectl.importers.draft import AS_IT_RUNS, UNKNOWN_VALUE
+from recipectl.importers.draft import RUN_IT, UNKNOWN_VALUE
 from recipectl.importers.lines import Remark
 from recipectl.importers.shell_branches import merge
 from recipectl.importers.shell_control import ControlFlow
@@ -38,7 +38,7 @@ class Functions(ControlFlow, ABC):
         function.is_called = True
         self._calls += 1
         if self._calls > _MAX_CALLS:
-            raise UsageError(f"the script calls its functions too often to be read; {AS_IT_RUNS[3:]}")
+            raise UsageError(f"the script calls its functions too often to be read; {RUN_IT}")
         if function in self._running:
             self.scope.has_unknown_variables = True
             self.lose_from_here(Remark(f"the function `{fields[0]}`, which calls itself here", node.line))

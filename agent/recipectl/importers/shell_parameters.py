@@ -11,7 +11,7 @@ from recipectl.importers.shell_syntax import Node, all_elements
 class Parameters:
     """Finds parameters in a scope; `remarks` collects what must be said of them.
 
-    In a test, what the script's caller could give is not given.
+    In a test, a variable that only the caller could set counts as unset.
     """
 
     def __init__(self, scope: Scope, *, is_test: bool = False) -> None:

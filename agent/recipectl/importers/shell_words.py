@@ -287,7 +287,7 @@ class Words(Parameters):
 
 
 def too_long() -> UsageError:
-    """For a value that no program could be given; without it, a few lines could fill the memory."""
+    """The error for a value longer than any program takes: a few lines could fill the memory."""
     return UsageError("a value of the script is longer than 128 KiB, which no program takes; shorten it")
 
 

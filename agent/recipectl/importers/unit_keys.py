@@ -62,7 +62,7 @@ _REASONS = {
     ),
     **dict.fromkeys(("SystemCallFilter", "RestrictAddressFamilies"), _WITH_SANDBOX),
 }
-# Of these the last one counts, whatever those before it say.
+# Settings whose last value alone counts.
 _ONCE = re.compile(
     r"Type|User|Group|Restart(Sec)?|Timeout\w+|Kill(Signal|Mode)|SendSIG\w+|DynamicUser|TasksMax|Limit\w+|Nice"
     r"|Memory\w+|CPU(Quota|Weight)|Standard(Output|Error)|OOM\w+|UMask|Slice|WorkingDirectory|StartLimit\w+"

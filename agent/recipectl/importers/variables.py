@@ -22,7 +22,9 @@ def read_variables(file: str, lost: list[Remark]) -> str:
     text, mode = read_text(Path(file)), Path(file).stat().st_mode & 0o777
     if not mode & 0o004:
         lost.append(
-            Remark(f"the mode {mode:04o} of {file}: what of it looks like no secret is in this recipe")
+            Remark(
+                f"{file} has mode {mode:04o}, and anybody may read its values in this recipe, but its secrets"
+            )
         )
     return text
 

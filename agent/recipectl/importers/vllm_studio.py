@@ -104,7 +104,7 @@ def _places(node: Any) -> dict[str, str]:
     extra = "extra_args" if "extra_args" in keys_of(node) else "extra-args"
     for parts in ((), (extra,)):
         for key in keys_of(node, *parts):
-            name = ALIASES.get(key, key.replace("-", "_"))
+            name = _name(key)
             places |= dict.fromkeys((key, name), place_of(node, *parts, key))
     return places
 
