@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from recipectl.cli import recipectl
+from recipectl.errors import Kind
 from recipectl.recipe.hostfile import HostSettings
 from recipectl.recipe.load import validate
 from recipectl.recipe.schema import Recipe
@@ -224,8 +225,10 @@ def test_recipectl_1_has_every_option_that_stands_anywhere() -> None:
 def kinds_of_the_code() -> set[str]:
     """Every kind of problem that some code makes."""
     sources = "\n".join(path.read_text() for path in (ROOT / "agent/recipectl").rglob("*.py"))
-    named = re.findall(r"""(?:kind(?:: str)? = |kind=|on_host\(\s*)"([a-z]+)\"""", sources)
-    return {*named} - {"negatable"}  # a kind of option
+    named = re.findall(r"""(?:kind(?:: Kind)? = |kind=|on_host\(\s*)"([a-z]+)\"""", sources)
+    used = {*named} - {"negatable"}  # a kind of option
+    assert used == {*typing.get_args(Kind)}
+    return used
 
 
 def test_diagnostics_explains_every_kind_of_problem_and_no_other() -> None:

@@ -1,24 +1,29 @@
 """The errors that a user reads, and the problems that they consist of."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
+
+Severity = Literal["error", "warning"]
+Kind = Literal[
+    "access", "argument", "device", "drift", "environment", "file", "gpu", "host", "key", "lock", "network",
+    "orphan", "permission", "pin", "port", "relation", "runtime", "secret", "setting", "syntax", "unit",
+    "value", "variable",
+]  # fmt: skip
 
 
 class Problem(NamedTuple):
     """One thing that is wrong at one place; line and column count from 1, 0 where there is no place.
 
-    `key` is the path of the key with dots. Kinds: access, argument, device, drift, environment, file, gpu,
-    host, key, lock, network, orphan, permission, pin, port, relation, runtime, secret, setting, syntax, unit,
-    value, variable. Severity: error or warning.
+    `key` is the path of the key with dots.
     """
 
     file: str = ""
     line: int = 0
     column: int = 0
     key: str = ""
-    kind: str = "host"
+    kind: Kind = "host"
     sentence: str = ""
-    severity: str = "error"
+    severity: Severity = "error"
 
     @property
     def is_error(self) -> bool:
@@ -37,7 +42,7 @@ class Problem(NamedTuple):
         return {name: value or None for name, value in self._asdict().items()}
 
 
-def on_host(kind: str, sentence: str, *, file: str = "", severity: str = "error") -> Problem:
+def on_host(kind: Kind, sentence: str, *, file: str = "", severity: Severity = "error") -> Problem:
     """A problem of the host, or of a whole file."""
     return Problem(file=file, kind=kind, sentence=sentence, severity=severity)
 
@@ -46,7 +51,7 @@ class RecipectlError(Exception):
     """Something that a user can act on: a sentence with its remedy, and the exit status of the process."""
 
     status = 1  # the host failed
-    kind = "host"
+    kind: Kind = "host"
 
     @property
     def problems(self) -> tuple[Problem, ...]:
@@ -58,10 +63,10 @@ class UsageError(RecipectlError):
     """The command line or a recipe must change; `key` is the path of the recipe's key, where one is wrong."""
 
     status = 2
-    kind = "value"
+    kind: Kind = "value"
     key: tuple[str | int, ...] = ()
 
-    def __init__(self, sentence: str, *key: str | int, kind: str | None = None) -> None:
+    def __init__(self, sentence: str, *key: str | int, kind: Kind | None = None) -> None:
         super().__init__(sentence)
         self.key = key
         self.kind = kind or self.kind

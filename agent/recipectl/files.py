@@ -27,6 +27,7 @@ _REMEDIES_TO_READ = {
     errno.ENOENT: "correct its path",
     errno.EISDIR: "give a file",
 }
+_MAX_OWN_BYTES = 64 * 1024 * 1024
 _FEW = 10  # fewer files than this are synced one after the other
 
 
@@ -62,13 +63,13 @@ def read_bounded(path: Path | str, limit: int = MAX_BYTES, *, follow: bool = Tru
         return _content(file, path, limit)
 
 
-def read_own(path: Path, limit: int = 64 * 1024 * 1024) -> bytes:
+def read_own(path: Path) -> bytes:
     """The content of a file that only the caller, or root, can have written; OSError for any other."""
     with open_regular(path, follow=False) as file:
         status = os.fstat(file.fileno())
         if status.st_uid not in (0, os.geteuid()) or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
             raise OSError(errno.EPERM, "others can write it", str(path))
-        return _content(file, path, limit)
+        return _content(file, path, _MAX_OWN_BYTES)
 
 
 def _content(file: IO[bytes], path: Path | str, limit: int) -> bytes:

@@ -64,11 +64,11 @@ def log_lines(place: Place, unit: str, lines: int, since_sec: float | None = Non
     return _last_lines(place.command(*words), lines)
 
 
-def said_by(place: Place, unit: str, since_sec: float, lines: int = 20) -> list[str]:
+def said_by(place: Place, unit: str, since_sec: float) -> list[str]:
     """The last lines that the processes of a unit have printed, without those of systemd itself."""
     field = "_SYSTEMD_USER_UNIT" if place.user else "_SYSTEMD_UNIT"
-    words = ["journalctl", f"{field}={unit}", f"--since=@{since_sec:.3f}", *_LAST_MESSAGES, "-n", str(lines)]
-    return _last_lines(words, lines)
+    words = ["journalctl", f"{field}={unit}", f"--since=@{since_sec:.3f}", *_LAST_MESSAGES, "-n20"]
+    return _last_lines(words, 20)
 
 
 def _last_lines(journalctl: Sequence[str], lines: int) -> list[str]:

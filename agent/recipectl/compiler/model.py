@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
-from recipectl.errors import Problem
+from recipectl.errors import Kind, Problem, Severity
 from recipectl.recipe.gpu_selection import GpuSelection
 from recipectl.recipe.positions import Positions, nearest_position
 from recipectl.systemd.unitfile import Unit, UnitNames
@@ -59,7 +59,7 @@ class ResolvedRecipe:
     def argv(self) -> tuple[str, ...]:
         return tuple(word.text for word in self.words)
 
-    def problem(self, kind: str, sentence: str, *key: str | int, severity: str = "error") -> Problem:
+    def problem(self, kind: Kind, sentence: str, *key: str | int, severity: Severity = "error") -> Problem:
         """A problem of a key of the recipe, at its place."""
         position = nearest_position(self.positions, key) or (self.file, 0, 0)
         return Problem(*position, ".".join(map(str, key)), kind=kind, sentence=sentence, severity=severity)

@@ -1,6 +1,6 @@
 """Errors become problems at the place of their key."""
 
-from recipectl.errors import MultipleUsageError, Problem, RecipeError, UsageError
+from recipectl.errors import MultipleUsageError, Problem, RecipeError, Severity, UsageError
 from recipectl.recipe.positions import KeyPath, Position, Positions, nearest_position
 
 
@@ -22,7 +22,7 @@ class ProblemCollector:
             else:
                 self.problems.append(self.placed(error))
 
-    def placed(self, error: UsageError, severity: str = "error") -> Problem:
+    def placed(self, error: UsageError, severity: Severity = "error") -> Problem:
         """The problem at its key, else at the key that chose the engine or the model."""
         place = self._place(error.key) or (self.file, 1, 1)
         key = ".".join(map(str, error.key))

@@ -8,7 +8,7 @@ from itertools import chain, combinations, product
 from typing import NamedTuple
 
 from recipectl.compiler.claims import SHARING, Claim
-from recipectl.errors import UsageError
+from recipectl.errors import Kind, UsageError
 
 _WILDCARDS = ("0.0.0.0", "::", "")  # noqa: S104  (compared, not bound)
 
@@ -132,7 +132,7 @@ def _sharing(first: Claim, second: Claim, required: _Names) -> str:
     return "ordered" if related and strictest == "exclusive" else strictest
 
 
-def _refusal(name: str, sentence: str, *key: str, kind: str = "relation") -> tuple[str, UsageError]:
+def _refusal(name: str, sentence: str, *key: str, kind: Kind = "relation") -> tuple[str, UsageError]:
     return name, UsageError(sentence, *key, kind=kind)
 
 

@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from recipectl.errors import RecipectlError
 from recipectl.files import failures_named, read_bounded, write_whole
@@ -47,19 +47,21 @@ class Passed:
     after: Before
 
 
+# To another runtime, to what the recipe says, or back.
+Kind = Literal["runtime", "recipe", "rollback"]
+# The last two are the ends.
+Step = Literal["requested", "runtime", "flags", "switch", "start", "canaries", "back", "done", "failed"]
+
+
 @dataclass(frozen=True)
 class Record:
-    """One upgrade. Kinds: runtime (to another one), recipe (to what the recipe says), rollback.
-
-    Steps: requested, runtime, flags, switch, start, canaries, and back on the way back; done and failed are
-    the ends.
-    """
+    """One upgrade."""
 
     model: str
-    kind: str
+    kind: Kind
     to: str
     began_sec: float
-    step: str = "requested"
+    step: Step = "requested"
     began_with: str = ""
     ended_with: str = ""
     edits: tuple[Edit, ...] = ()

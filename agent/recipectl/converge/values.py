@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from recipectl.systemd.states import UnitState
 from recipectl.systemd.unitfile import InstalledUnit, Unit
@@ -39,15 +40,18 @@ class Survey:
         return unit in self.states and self.states[unit].active_state == "failed"
 
 
+# Those with `file`, and `reload service`, are the gateway's alone.
+Verb = Literal[
+    "create group", "create user", "write helper", "write", "remove", "reload", "enable", "disable", "stop",
+    "restart", "start", "remove helper", "write file", "remove file", "reload service",
+]  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Action:
-    """One thing to do and why.
+    """One thing to do and why."""
 
-    Verbs: create group, create user, write helper, write, remove, reload, enable, disable, stop, restart,
-    start, remove helper; of the gateway also write file, remove file, reload service.
-    """
-
-    verb: str
+    verb: Verb
     unit: str
     reason: str
 

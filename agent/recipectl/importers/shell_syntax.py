@@ -17,6 +17,16 @@ _MAX_FAULTS = 50  # lines of a script that cannot be read; a file with more is n
 _PLACEHOLDER = re.compile(r"<[A-Za-z][\w. -]*>")
 
 
+# Those of mvdan.cc/sh/v3/syntax that the importers read; a node has some of them.
+_FIELDS = frozenset(
+    """
+    All Append Args Array Assigns Background Body Cmd Col Cond Do Dollar Elems Else Excl Exp Glued Hdoc Index
+    Items Left Length Line Loop Match N Naked Name Names Negated NestedParam Offset Op Orig Param Parts
+    Patterns Pos Post Redirs Repl Right Slice Stmt Stmts Then Type Until Value Variant With Word X Y
+    """.split()  # noqa: SIM905  (a list one can read)
+)
+
+
 class Node:
     """A node of the tree, with the names of mvdan.cc/sh/v3/syntax; a field that it lacks is None."""
 
@@ -24,6 +34,8 @@ class Node:
         self.__dict__.update(fields)
 
     def __getattr__(self, name: str) -> Any:
+        if name not in _FIELDS:
+            raise AttributeError(f"a node of a script has no field `{name}`")
         return None
 
     def without(self, field: str) -> "Node":

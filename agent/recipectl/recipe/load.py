@@ -6,7 +6,7 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from recipectl.errors import Problem, RecipeError
+from recipectl.errors import Kind, Problem, RecipeError
 from recipectl.files import read_bounded
 from recipectl.recipe.positions import Positions, nearest_position
 from recipectl.recipe.schema import Recipe
@@ -116,7 +116,7 @@ def validate(model: type[M], data: dict[str, Any], reader: Reader) -> M:
             unknown = error["type"] == "extra_forbidden"
             positions = reader.key_positions if unknown else reader.positions
             position = nearest_position(positions, path) or (reader.file, 1, 1)
-            kind = "key" if unknown or error["type"] == "missing" else "value"
+            kind: Kind = "key" if unknown or error["type"] == "missing" else "value"
             key = ".".join(map(str, path))
             problems.append(Problem(*position, key=key, kind=kind, sentence=_sentence(error, model)))
     if problems:

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from recipectl.errors import Problem, RecipeError
+from recipectl.errors import Kind, Problem, RecipeError
 from recipectl.files import read_bounded
 from recipectl.recipe.positions import KeyPath, Position, Positions
 from recipectl.recipe.schema import ALIASES, INTERNAL_ALIASES
@@ -85,7 +85,7 @@ class Reader:
     def _position(self, node: Any) -> Position:
         return self.file, node.start_mark.line + 1, node.start_mark.column + 1
 
-    def report(self, position: Position, path: KeyPath, kind: str, sentence: str) -> None:
+    def report(self, position: Position, path: KeyPath, kind: Kind, sentence: str) -> None:
         """Note a problem of the value at `path`."""
         key = ".".join(map(str, path))
         self.problems.append(Problem(*position, key=key, kind=kind, sentence=sentence))
