@@ -344,7 +344,7 @@ def test_a_file_that_is_closed_to_a_process_is_not_read_for_it(tmp_path: Path) -
     ):  # fmt: skip
         file.parent.chmod(folder_mode)
         file.chmod(mode)
-        arguments, read_file = option_sources.expanded("vllm", words, None, reader)
+        arguments, read_file = option_sources.with_config_file("vllm", words, None, reader)
         assert ("--seed" in arguments, read_file is not None) == (is_read, is_read), (
             folder_mode,
             mode,

@@ -6,7 +6,7 @@ from recipectl.engines import flags
 from recipectl.engines.options import shipped_options
 from recipectl.engines.registry import ENGINES
 from recipectl.importers.container_options import Container
-from recipectl.importers.option_sources import expanded
+from recipectl.importers.option_sources import with_config_file
 from recipectl.importers.programs import program
 
 
@@ -29,7 +29,7 @@ def without_config_file(words: list[str], container: Container, notes: list[str]
         container.mounts.host_path(word) if flag in (before, word.partition("=")[0]) else word
         for before, word in pairwise(("", *words[start:]))
     ]
-    arguments, file = expanded(engine.backend, arguments, None)
+    arguments, file = with_config_file(engine.backend, arguments, None)
     if file is None:
         return words
     notes.append(f"The options of {file} are written out here.")

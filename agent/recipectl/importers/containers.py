@@ -56,7 +56,7 @@ def command_in_container(command: Command) -> tuple[Command, list[str]] | None:
     container = Container(
         command.environment,
         list(command.not_carried_over),
-        mounts=Mounts(base, engine=program_name(command.words)),
+        mounts=Mounts(base, container_program=program_name(command.words)),
     )
     image_and_arguments = read_options(command.words[command.words.index("run") + 1 :], container)
     if container.is_detached and not container.restart and not command.is_of_unit:

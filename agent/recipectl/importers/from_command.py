@@ -24,7 +24,7 @@ from recipectl.importers.draft import (
 )
 from recipectl.importers.lines import Remark, at
 from recipectl.importers.named_model import take_model
-from recipectl.importers.option_sources import expanded, of_environment
+from recipectl.importers.option_sources import of_environment, with_config_file
 from recipectl.importers.programs import Program, program, program_name, script_runtime
 from recipectl.importers.relative_paths import (
     AbsoluteArguments,
@@ -176,7 +176,7 @@ def _engine(command: Command) -> Program:
 def _arguments(engine: Program, command: Command, draft: Draft, notes: list[str]) -> AbsoluteArguments:
     """The engine's arguments with those of its files and variables; UsageError for a placeholder."""
     folder = command.folder or command.script_folder
-    arguments, config_file = expanded(
+    arguments, config_file = with_config_file(
         engine.backend, engine.arguments, folder, command.reader, command.written_files
     )
     if config_file:

@@ -54,7 +54,7 @@ class Mounts:
     pairs: list[tuple[str, str]] = field(default_factory=list)
     # A volume's name in the file -> its real name, or its folder.
     volumes: dict[str, str] = field(default_factory=dict)
-    engine: str = "docker"
+    container_program: str = "docker"
     places: dict[str, str] = field(default_factory=dict)  # path in the container -> where the mount stands
     read_only: set[str] = field(default_factory=set)  # paths in the container
 
@@ -129,7 +129,7 @@ class Mounts:
         for target, source in self.pairs:
             if target and (target, source) not in self._of_folders():
                 remedy = "set HF_HOME to it" if target.endswith("/.cache/huggingface") else "name it"
-                command = f"`{self.engine} volume inspect`"
+                command = f"`{self.container_program} volume inspect`"
                 fault = f"the volume `{source or target}` at {target}, whose folder {command} tells"
                 lost.append(Remark(f"{fault}; {remedy}", within=self.places.get(target, "")))
             elif target in self.read_only and "/.cache" in target:

@@ -27,7 +27,7 @@ _VARIABLES = {
 } | {"LLAMA_ARG_N_PARALLEL": "--parallel", "LLAMA_ARG_ENDPOINT_METRICS": "--metrics"}  # fmt: skip
 
 
-def expanded(
+def with_config_file(
     backend: str,
     arguments: list[str],
     folder: str | None,

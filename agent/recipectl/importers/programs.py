@@ -126,8 +126,8 @@ def _console_script(interpreter: str, words: list[str], options: tuple[str, ...]
 
 def runs_container(words: list[str]) -> bool:
     """Whether a command is `docker run`, `podman run` or the like."""
-    is_engine = program_name(words) in ("docker", "podman", "nerdctl")
-    return is_engine and "run" in words[1:4] and "compose" not in words[1:3]
+    is_client = program_name(words) in ("docker", "podman", "nerdctl")
+    return is_client and "run" in words[1:4] and "compose" not in words[1:3]
 
 
 def runs_engine(words: list[str]) -> bool:

@@ -19,7 +19,7 @@ from recipectl.importers.systemd_unit import environment_of
 from recipectl.importers.unit_keys import set_keys
 from recipectl.importers.unit_text import (
     PlacedSetting,
-    expanded,
+    expanded_words,
     in_force,
     placed_settings,
     with_own_folders,
@@ -124,7 +124,9 @@ def quadlet_draft(text: str, name: str, source: str) -> Draft:
     values = {setting.name: setting for setting in settings}
     file = Path(source).absolute()
     volumes = _volumes_beside(file, [setting.value for setting in settings if setting.name == "Volume"])
-    container = Container({}, lost, mounts=Mounts(str(file.parent), volumes=volumes, engine="podman"))
+    container = Container(
+        {}, lost, mounts=Mounts(str(file.parent), volumes=volumes, container_program="podman")
+    )
     lost += [
         Remark(f"{path}, which changes this file; write its settings here")
         for folder in _drop_in_folders(file)
@@ -151,7 +153,7 @@ def quadlet_draft(text: str, name: str, source: str) -> Draft:
     place = values.get("Exec", image).place
     container.places |= {"its image": image.place, "its folder": values.get("WorkingDir", image).place}
     words = quoting.split(values["Exec"].value) if "Exec" in values else ()
-    arguments = [part for word in words for part in expanded(word, environment)]
+    arguments = [part for word in words for part in expanded_words(word, environment)]
     with errors_at(place):
         with at(place, lost):
             outer = Command({}, [], place=place, unread_files=unread_files)

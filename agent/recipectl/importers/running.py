@@ -26,7 +26,7 @@ from recipectl.recipe.trusted import group_name, user_name
 
 _CREDENTIALS = "/run/credentials/"  # of units (systemd.exec(5))
 # What a shell, a login or systemd gives to every process, and the unit gives anew or has no use for.
-_OF_SESSION = re.compile(
+_NOT_OF_ENGINE = re.compile(
     r"_|PWD|OLDPWD|SHLVL|SHELL|TERM|TERM_PROGRAM.*|COLORTERM|USER|USERNAME|LOGNAME|MAIL|HOME|HOSTNAME|LS_COLORS"
     r"|LESS.*|EDITOR|PAGER|DISPLAY|PS1|PROMPT_COMMAND|SUDO_.*|SSH_.*|DBUS_.*|TMUX.*|STY|WINDOW"
     r"|GPG_.*|XDG_(RUNTIME_DIR|SEAT|VTNR|SESSION_.*|CURRENT_DESKTOP)"
@@ -78,7 +78,7 @@ def _draft(process: processes.Process, port: int | None) -> Draft:
     kept = {
         name: _absolute(value, folder, process.pid) if "/" in value else value
         for name, value in environment.items()
-        if not _OF_SESSION.fullmatch(name)
+        if not _NOT_OF_ENGINE.fullmatch(name)
     }
     credentials = [name for name, value in kept.items() if value.startswith(_CREDENTIALS)]
     for name in credentials:

@@ -15,7 +15,7 @@ READ_BY_ENGINES = re.compile(
     r"HF_TOKEN|HUGGING_FACE_HUB_TOKEN|(VLLM|LLAMA|SGLANG)_API_KEY|AWS_(ACCESS_KEY_ID|SECRET_ACCESS_KEY|SESSION_TOKEN)"
 )
 # What a session, a shell, a scheduler or a launcher of several processes sets.
-_OF_SESSION = re.compile(
+_KNOWN_TO_SHELL = re.compile(
     r"HOME|USER|LOGNAME|(OLD)?PWD|PATH|SHELL|HOST(NAME|TYPE)|OSTYPE|MACHTYPE|E?UID|LANG|LC_\w+|TERM|TMPDIR|DISPLAY"
     r"|VIRTUAL_ENV|CONDA_(PREFIX|DEFAULT_ENV)|BASH\w*|ZSH_\w+|PPID|SHLVL|RANDOM|SECONDS|LINENO|FUNCNAME|PIPESTATUS|IFS|OPTIND|OPTARG|REPLY|XDG_\w+|SUDO_\w+"
     r"|(SLURM|PBS|LSB|OMPI|PMIX?)_\w+|(LOCAL_|NODE_)?RANK|WORLD_SIZE|MASTER_(ADDR|PORT)|LD_LIBRARY_PATH|0"
@@ -168,5 +168,5 @@ def is_known(text: str) -> bool:
 
 def is_of_caller(name: str) -> bool:
     """Whether a parameter has a value only where the caller of the script gives it one."""
-    is_set = _OF_SESSION.fullmatch(name) or READ_BY_ENGINES.fullmatch(name) or name in "?-$!"
+    is_set = _KNOWN_TO_SHELL.fullmatch(name) or READ_BY_ENGINES.fullmatch(name) or name in "?-$!"
     return name in ("#", "@", "*") or not is_set

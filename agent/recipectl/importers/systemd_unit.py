@@ -28,7 +28,7 @@ from recipectl.importers.shell_programs import DEMO_SERVER, is_demo_server
 from recipectl.importers.unit_keys import set_keys
 from recipectl.importers.unit_text import (
     PlacedSetting,
-    expanded,
+    expanded_words,
     in_force,
     is_of_user,
     is_variable_alone,
@@ -230,9 +230,11 @@ def _command(
         lost += [
             Remark(f"`{redacted(word)}`, which systemd takes for a variable of that name, and drops")
             for word in words
-            if is_variable_alone(word) and not expanded(word, environment) and word[1:] not in environment
+            if is_variable_alone(word)
+            and not expanded_words(word, environment)
+            and word[1:] not in environment
         ]
-        words = [part for word in words for part in expanded(word, environment)]
+        words = [part for word in words for part in expanded_words(word, environment)]
     if script_in(words[:5]) is not None:
         return _engine_of(inline_commands(words, environment, folder), text=script_in(words[:5]) or "")
     path = environment.get("PATH")

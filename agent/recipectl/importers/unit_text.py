@@ -81,7 +81,7 @@ def with_own_folders(settings: list["PlacedSetting"], source: str) -> list["Plac
     return [setting._replace(value=re.sub("%.", value, setting.value)) for setting in settings]
 
 
-def expanded(word: str, environment: Mapping[str, str]) -> list[str]:
+def expanded_words(word: str, environment: Mapping[str, str]) -> list[str]:
     """`$NAME` alone is split into words, `${NAME}` is not (systemd.service(5)); `$$` is `$`.
 
     systemd takes all that follows a `$` for one name, and drops a word whose name cannot be one.
