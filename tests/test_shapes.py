@@ -98,7 +98,7 @@ def put(value: Any, path: tuple[Any, ...], new: Any) -> Any:
 
 
 @pytest.mark.parametrize("tool", FILES)
-def test_a_value_of_another_kind_is_told(tool: str) -> None:
+def test_a_value_of_another_kind_leaves_no_traceback(tool: str) -> None:
     text, read = FILES[tool]
     value = yaml.safe_load(text)
     assert read(value)
@@ -117,7 +117,7 @@ WORDS = [
 
 
 @pytest.mark.parametrize("text", WORDS)
-def test_an_odd_word_is_told(text: str) -> None:
+def test_an_odd_word_leaves_no_traceback(text: str) -> None:
     with contextlib.suppress(RecipectlError):
         for command in shell.commands(text):
             render(from_command.draft_from_command(command))

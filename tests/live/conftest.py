@@ -1,5 +1,6 @@
 """Live tests change the system they run on: they run in the throwaway systemd, and nowhere else."""
 
+import subprocess
 import sys
 from collections.abc import Iterator
 from functools import cache
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from live.common import remove_all
+from live.common import ROOT, remove_all
 
 LIVE = ("systemd", "vllm", "upgrade", "sglang")
 
@@ -32,3 +33,10 @@ def clean(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     if request.node.get_closest_marker("systemd"):
         remove_all()
+
+
+@pytest.fixture
+def haproxy() -> None:
+    """Debian's HAProxy as its packages have it, without the site's unit."""
+    subprocess.run(["cp", "-a", f"{ROOT}/.build/haproxy/usr/.", "/usr"], check=True)
+    subprocess.run(["ldconfig"], check=True)

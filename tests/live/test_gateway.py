@@ -477,8 +477,8 @@ HTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])), Handler).
 """
 
 
+@pytest.mark.usefixtures("haproxy")
 def test_nobody_else_gets_what_is_meant_for_a_model_that_loads_or_whose_socket_is_down() -> None:
-    subprocess.run(["cp", "-a", f"{ROOT}/.build/haproxy/usr/.", "/usr"], check=True)
     folder = Path("/srv/slow")
     folder.mkdir(exist_ok=True)
     engine = script(folder / "llama-server", SLOW)
@@ -517,9 +517,8 @@ def test_nobody_else_gets_what_is_meant_for_a_model_that_loads_or_whose_socket_i
     assert ask("gamma")[0] == 200
 
 
+@pytest.mark.usefixtures("haproxy")
 def test_a_model_that_moves_gets_nothing_at_its_old_port_where_the_gateway_cannot_follow() -> None:
-    subprocess.run(["cp", "-a", f"{ROOT}/.build/haproxy/usr/.", "/usr"], check=True)
-    subprocess.run(["ldconfig"], check=True)
     kinds = {
         "alpha": {"autostart": True},
         "beta": {"on_demand": {}},
@@ -836,12 +835,11 @@ def test_an_apply_ends_once_every_worker_has_the_new_configuration() -> None:
     assert all("new" in models() for _ in range(20))
 
 
+@pytest.mark.usefixtures("haproxy")
 def test_a_recipe_that_is_not_applied_leads_where_its_model_runs() -> None:
     host_file()
     two_models()
     recipe("queued", port=18204, autostart=True, queue=True)
-    subprocess.run(["cp", "-a", f"{ROOT}/.build/haproxy/usr/.", "/usr"], check=True)
-    subprocess.run(["ldconfig"], check=True)
     assert recipectl("apply").returncode == 0
     assert recipectl("wait", "alpha", "queued").returncode == 0
     assert recipectl("apply").stdout == ""
@@ -924,9 +922,8 @@ def test_what_is_wrong_with_a_gateway_that_does_not_run() -> None:
     assert "correct `gateway:`, no gateway runs until then" in recipectl("apply").stderr
 
 
+@pytest.mark.usefixtures("haproxy")
 def test_ports_that_move_in_a_circle_are_moved_by_one_apply() -> None:
-    subprocess.run(["cp", "-a", f"{ROOT}/.build/haproxy/usr/.", "/usr"], check=True)
-    subprocess.run(["ldconfig"], check=True)
     for ports in ((18301, 18302, 18303, 18304), (18302, 18303, 18304, 18301)):
         host_file(listen=f"127.0.0.1:{ports[0]}")
         recipe("alpha", port=ports[1], autostart=True, queue=True)

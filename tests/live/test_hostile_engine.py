@@ -8,7 +8,6 @@ import pytest
 
 from live.common import journal, recipe, recipectl, script, systemctl
 from live.test_gateway import KEYS, ask, host_file, nginx, private  # noqa: F401  (a fixture)
-from live.test_queue import haproxy  # noqa: F401  (a fixture)
 
 pytestmark = pytest.mark.systemd
 ENGINE = r"""

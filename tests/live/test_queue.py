@@ -11,17 +11,14 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from live.common import (
-    ROOT,
     journal,
     recipe,
     recipectl,
-    remove_all,
     script,
     show,
     systemctl,
@@ -31,21 +28,12 @@ from live.common import (
 )
 from recipectl.machine.installation import systemd_version
 
-pytestmark = pytest.mark.systemd
+pytestmark = [pytest.mark.systemd, pytest.mark.usefixtures("haproxy")]
 PORT = 18210
 # By hand: QUEUE_RESTARTS=20 QUEUE_KILLS=5 for the figures of the manual.
 RESTARTS, KILLS = int(os.environ.get("QUEUE_RESTARTS", "2")), int(os.environ.get("QUEUE_KILLS", "1"))
 PAUSE_SEC = float(os.environ.get("QUEUE_PAUSE", "0.5"))
 _TOKENS = 6
-
-
-@pytest.fixture(autouse=True)
-def haproxy() -> Iterator[None]:
-    """Debian's HAProxy as its packages have it, without the site's unit."""
-    subprocess.run(["cp", "-a", f"{ROOT}/.build/haproxy/usr/.", "/usr"], check=True)
-    subprocess.run(["ldconfig"], check=True)
-    yield
-    remove_all()
 
 
 def queued(**fields: object) -> None:

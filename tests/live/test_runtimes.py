@@ -79,13 +79,6 @@ def no_records() -> Iterator[None]:
     (RECORDS / "m.json").unlink(missing_ok=True)
 
 
-@pytest.fixture
-def haproxy() -> None:
-    """Debian's HAProxy as its packages have it, without the site's unit."""
-    subprocess.run(["cp", "-a", f"{ROOT}/.build/haproxy/usr/.", "/usr"], check=True)
-    subprocess.run(["ldconfig"], check=True)
-
-
 @contextmanager
 def requests_all_the_while(port: int = 18201) -> Iterator[list[object]]:
     """Requests on new connections, one after the other; yields what was not answered well."""

@@ -1,4 +1,4 @@
-"""The value of Docker's `--gpus`."""
+"""The GPUs of a container: Docker's `--gpus`, and the variables that choose them."""
 
 import csv
 

@@ -1,4 +1,4 @@
-"""`docker run` and `podman run` of an engine's image: the engine's command, without the container."""
+"""`docker run`, Compose and Quadlet: the engine's command in a container, without the container."""
 
 import re
 from collections.abc import Iterable
