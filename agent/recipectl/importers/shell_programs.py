@@ -1,4 +1,4 @@
-"""What the programs of a script mean for an engine that it starts: their effects, limits, and engines inside."""
+"""What the programs of a script mean for an engine that it starts: effects, limits, engines inside."""
 
 import re
 
