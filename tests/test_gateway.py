@@ -280,3 +280,16 @@ def test_the_sites_headers_join_ours() -> None:
 def test_an_address_that_nginx_would_read_otherwise_is_refused(listen: str) -> None:
     with pytest.raises(ValueError, match="must be an address and a port"):
         HostGateway(listen=listen)
+
+
+@pytest.mark.parametrize(("listen", "takes_both"), [
+    ("[::]:80", True), ("[::0]:80", True), ("[::1]:80", False), ("0.0.0.0:80", False),
+])  # fmt: skip
+def test_every_spelling_of_all_addresses_takes_both_families(listen: str, takes_both: bool) -> None:
+    made = render(GatewaySettings(listen), routes([], {}), NGINX, "/h", Installation(("/helper",)))
+    assert ("ipv6only=off" in made.files["nginx.conf"]) is takes_both
+
+
+def test_a_recipe_with_the_name_of_the_api_is_told() -> None:
+    (warning,) = compile._warnings(GatewaySettings(), routes([target("v1")], {}))
+    assert "the recipe `v1` has no path of its own" in str(warning)
