@@ -60,10 +60,10 @@ def draft(text: str, name: str, source: str, drop_ins: Mapping[str, str] = Mappi
     lost: list[Remark] = []
     unit_settings = placed_settings(text, lost)
     unit_settings += [setting for file in drop_ins for setting in placed_settings(drop_ins[file], lost, file)]
-    unit_settings = in_force(with_own_folders(unit_settings, source))
-    start_settings = _of_service(unit_settings, "ExecStart")
     if not any(setting.section == "Service" for setting in unit_settings):
         raise UsageError("it is no service of systemd, which has a [Service]; give one that runs an engine")
+    unit_settings = in_force(with_own_folders(unit_settings, source))
+    start_settings = _of_service(unit_settings, "ExecStart")
     if not start_settings:
         raise UsageError("it has no ExecStart=; give a service that runs an engine")
     environment, unread_files = environment_of(unit_settings, name, lost)

@@ -41,27 +41,15 @@ _OTHER_FILES = ", with which the unit's paths are not those of this host; write 
 _OF_LOAD = ", which did not count its load; here a start lasts until the model is ready"
 _WITH_SANDBOX = ", which the sandbox of a recipe would change; see `hardening:`"
 _REASONS = {
-    **dict.fromkeys(
-        (
-            "RootDirectory",
-            "RootImage",
-            "RootImageOptions",
-            "MountImages",
-            "ExtensionImages",
-            "ExtensionDirectories",
-            "BindPaths",
-            "BindReadOnlyPaths",
-            "TemporaryFileSystem",
-            "NoExecPaths",
-            "ExecPaths",
-        ),
-        _OTHER_FILES,
-    ),
-    **dict.fromkeys(
-        ("JobTimeoutSec", "JobRunningTimeoutSec", "JobTimeoutAction", "JobTimeoutRebootArgument"), _OF_LOAD
-    ),
+    **dict.fromkeys((
+        "RootDirectory", "RootImage", "RootImageOptions", "MountImages", "ExtensionImages", "ExtensionDirectories",
+        "BindPaths", "BindReadOnlyPaths", "TemporaryFileSystem", "NoExecPaths", "ExecPaths",
+    ), _OTHER_FILES),
+    **dict.fromkeys((
+        "JobTimeoutSec", "JobRunningTimeoutSec", "JobTimeoutAction", "JobTimeoutRebootArgument",
+    ), _OF_LOAD),
     **dict.fromkeys(("SystemCallFilter", "RestrictAddressFamilies"), _WITH_SANDBOX),
-}
+}  # fmt: skip
 # Settings whose last value alone counts.
 _ONCE = re.compile(
     r"Type|User|Group|Restart(Sec)?|Timeout\w+|Kill(Signal|Mode)|SendSIG\w+|DynamicUser|TasksMax|Limit\w+|Nice"
@@ -101,8 +89,7 @@ def set_keys(
     types = [setting.value for setting in unit_settings if setting.name == "Type"]
     # Only these are started when they say so; another one is started at once, however long it loads.
     waits = waits or bool({*types[-1:]} & {"notify", "notify-reload", "dbus"})
-    posts = [setting.value for setting in unit_settings if setting.name == "ExecStartPost"]
-    waits = waits or any(posts[-1:])
+    waits = waits or any(setting.name == "ExecStartPost" for setting in unit_settings)
     starts = [setting.value for setting in unit_settings if setting.name == "ExecStart"]
     is_container = not starts or bool(re.search(r"(docker|podman|nerdctl)\b.* run ", starts[-1], re.S))
     # Group= last: it becomes one of SupplementaryGroups=, which an empty value does not remove.
