@@ -42,8 +42,8 @@ _OF_LOAD = ", which did not count its load; here a start lasts until the model i
 _WITH_SANDBOX = ", which the sandbox of a recipe would change; see `hardening:`"
 _REASONS = {
     **dict.fromkeys((
-        "RootDirectory", "RootImage", "RootImageOptions", "MountImages", "ExtensionImages", "ExtensionDirectories",
-        "BindPaths", "BindReadOnlyPaths", "TemporaryFileSystem", "NoExecPaths", "ExecPaths",
+        "RootDirectory", "RootImage", "RootImageOptions", "MountImages", "ExtensionImages",
+        "ExtensionDirectories", "BindPaths", "BindReadOnlyPaths", "TemporaryFileSystem", "NoExecPaths", "ExecPaths",
     ), _OTHER_FILES),
     **dict.fromkeys((
         "JobTimeoutSec", "JobRunningTimeoutSec", "JobTimeoutAction", "JobTimeoutRebootArgument",
