@@ -43,7 +43,8 @@ _WITH_SANDBOX = ", which the sandbox of a recipe would change; see `hardening:`"
 _REASONS = {
     **dict.fromkeys((
         "RootDirectory", "RootImage", "RootImageOptions", "MountImages", "ExtensionImages",
-        "ExtensionDirectories", "BindPaths", "BindReadOnlyPaths", "TemporaryFileSystem", "NoExecPaths", "ExecPaths",
+        "ExtensionDirectories", "BindPaths", "BindReadOnlyPaths", "TemporaryFileSystem", "NoExecPaths",
+        "ExecPaths",
     ), _OTHER_FILES),
     **dict.fromkeys((
         "JobTimeoutSec", "JobRunningTimeoutSec", "JobTimeoutAction", "JobTimeoutRebootArgument",
