@@ -75,12 +75,12 @@ def not_running_beside(
         names = UnitNames.of_service(state.name)
         if not unit or state.word != "ready":
             continue
-        wanted = {*unit.wants} & {*names.every}
-        if names.queue_socket in wanted:
-            wanted.add(names.queue)  # it starts with the first request
-        if names.queue_socket in wanted or unit.setting("StopWhenUnneeded"):
-            wanted.add(names.reachable)  # the socket wants it, where the host has a gateway
-        service_of |= dict.fromkeys(wanted, state.name)
+        beside = {*unit.wants} & {*names.every}
+        if names.queue_socket in beside:
+            beside.add(names.queue)  # it starts with the first request
+        if names.queue_socket in beside or unit.setting("StopWhenUnneeded"):
+            beside.add(names.reachable)  # the socket wants it, where the host has a gateway
+        service_of |= dict.fromkeys(beside, state.name)
     down: dict[str, list[str]] = {}
     for other in manager.states([*service_of], brief=True) if service_of else ():
         names = UnitNames.of_service(service_of[other.name])
