@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from recipectl.importers.shell_syntax import _FIELDS
+
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "agent/recipectl"
 # The rooms and their files, the lowest first: a file imports only from files before it.
@@ -197,3 +199,14 @@ def test_a_verb_imports_nothing_heavy_that_it_does_not_need(
     imported = {line.rpartition("|")[2].strip() for line in output.splitlines() if "import time:" in line}
     assert "recipectl.cli" in imported
     assert {name for name in imported if re.fullmatch(rf"({unloaded})(\..*)?", name)} == set()
+
+
+def test_a_node_of_a_script_has_every_field_that_is_read() -> None:
+    read = {
+        node.attr
+        for name, path in FILES.items()
+        if name.startswith("importers.shell")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and node.attr[0].isupper()
+    }
+    assert {name for name in read if len(name) == 1 or not name.isupper()} - {"TimeoutExpired"} == {*_FIELDS}

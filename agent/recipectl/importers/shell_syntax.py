@@ -21,8 +21,8 @@ _PLACEHOLDER = re.compile(r"<[A-Za-z][\w. -]*>")
 _FIELDS = frozenset(
     """
     All Append Args Array Assigns Background Body Cmd Col Cond Do Dollar Elems Else Excl Exp Glued Hdoc Index
-    Items Left Length Line Loop Match N Naked Name Names Negated NestedParam Offset Op Orig Param Parts
-    Patterns Pos Post Redirs Repl Right Slice Stmt Stmts Then Type Until Value Variant With Word X Y
+    Items Left Length Line Loop N Naked Name Names Negated NestedParam Offset Op Orig Param Parts
+    Patterns Pos Post Redirs Repl Right Slice Source Stmt Stmts Then Type Until Value Variant With Word X Y
     """.split()  # noqa: SIM905  (a list one can read)
 )
 
