@@ -82,9 +82,10 @@ def last_thread(pid: int, ends: list[float]) -> None:
     while True:
         at = time.monotonic()
         states = []
-        for path in Path(f"/proc/{pid}/task").glob("*/stat"):
-            with contextlib.suppress(OSError):
-                states.append(path.read_text().rpartition(")")[2].split()[0])
+        with contextlib.suppress(OSError):  # the process may end while it is looked at
+            for path in Path(f"/proc/{pid}/task").glob("*/stat"):
+                with contextlib.suppress(OSError):
+                    states.append(path.read_text().rpartition(")")[2].split()[0])
         if not {*states} - {"Z", "X"}:
             return
         ends.append(at)
