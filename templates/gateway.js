@@ -8,7 +8,7 @@ const MARK = '/v1/';
 const MODEL = Buffer.from('"model"');
 const UNITS = '/run/systemd/units/';
 const QUOTE = 34, BACKSLASH = 92, COLON = 58, COMMA = 44, OPENS = [0x7b, 0x5b], CLOSES = [0x7d, 0x5d];
-const STEPS = 1000000;  // of a search through a body, 0.14 s
+const STEPS = 1000000;  // of a search through a body: about half a second
 const ESCAPED = 32;  // the most characters that `"model"` has
 
 function sha256(text) {
