@@ -139,9 +139,9 @@ INLINE = {
     "a unit without a folder starts in the root": ("unit", "[Service]\nUser=u\nRestart=always\nExecStart=/v/bin/vllm serve ./m\n", ["model_path: /m\n"], []),
     "quotes in UnsetEnvironment": ("unit", '[Service]\nUser=u\nRestart=always\nEnvironment=C=3 D=4\nUnsetEnvironment="C"\nExecStart=/v/bin/vllm serve /m\n', ["env_vars:\n  D: '4'\nuser"], []),
     "a signal that no recipe can have": ("unit", "[Service]\nUser=u\nRestart=always\nKillSignal=SIGKILL\nExecStart=/v/bin/vllm serve /m\n", [], ["the recipe does not compile: `service.KillSignal` cannot be SIGKILL"]),
-    "what is no unit": ("unit", "- hosts: all\n  tasks: []\n", [], ["it is no service of systemd, which has a [Service]"]),
+    "what is no unit": ("unit", "- hosts: all\n  tasks: []\n", [], ["it has no [Service]; give a systemd service that runs an engine"]),
     "doas drops variables": ("command", "A=B doas -u llm /v/bin/vllm serve /m\n", [], ["`A`, which `doas` may not have passed on"]),
-    "a primary group": ("command", "sudo -u llm -g ai /v/bin/vllm serve /m\n", ["SupplementaryGroups: ai"], ["the group ai: the engine is in it, and its files have the group of its user"]),
+    "a primary group": ("command", "sudo -u llm -g ai /v/bin/vllm serve /m\n", ["SupplementaryGroups: ai"], ["the group ai: the engine is in this group, and its files have the group of its user"]),
     "signals that env ignores": ("command", "env --ignore-signal=INT /v/bin/vllm serve /m\n", [], ["`env --ignore-signal=INT` before the program"]),
     "the cache of all programs": (
         "command", "docker run --gpus all -p 8000:8000 -v /data/c:/root/.cache vllm/vllm-openai:v1 --model a/b\n", ["VLLM_CACHE_ROOT: /data/c/vllm\n"], []),

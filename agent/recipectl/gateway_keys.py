@@ -11,9 +11,9 @@ import re
 from pathlib import Path
 
 from recipectl.journal import say
+from recipectl.text import TOKEN
 
-# A key, by its maker's beginning or by its characters: in the place of a name it would be in the journal.
-_OF_MAKER = re.compile(r"(hf_|sk-|ghp_|glpat-|xox[bp]-|AKIA|gsk_|nvapi-|r8_|AIza|xai-|eyJ)[A-Za-z0-9_-]{12,}")
+# What looks like a key by its characters: in the place of a name it would be in the journal.
 _RANDOM = re.compile(
     r"(?=.*[0-9])(?=.*[a-z])(?=.*[A-Z])[A-Za-z0-9+/=_.-]{24,}|(?=.*[0-9])(?=.*[a-f])[0-9a-f-]{32,}"
 )
@@ -39,7 +39,7 @@ def parse(content: bytes) -> dict[str, str]:
         if not match:
             raise ValueError(f"line {number} is not `name key`")
         name, key = match.groups()
-        if _OF_MAKER.match(name) or (_RANDOM.fullmatch(name) and not _RANDOM.fullmatch(key)):
+        if TOKEN.match(name) or (_RANDOM.fullmatch(name) and not _RANDOM.fullmatch(key)):
             raise ValueError(f"line {number} has a key where its name should be; write `name key`")
         digest = hashlib.sha256(key.encode()).hexdigest()
         if digest in keys:

@@ -4,6 +4,8 @@ import hashlib
 import re
 from collections.abc import Iterable, Sequence
 
+# How the tokens of well-known services begin.
+TOKEN = re.compile(r"(hf_|sk-|ghp_|glpat-|xox[bp]-|AKIA|gsk_|nvapi-|r8_|AIza|xai-|eyJ)[A-Za-z0-9_-]{12,}")
 # What a terminal obeys, or hides from its reader: controls (but tab and line feed), bidirectional marks,
 # lone bytes.
 _OBEYED = re.compile(

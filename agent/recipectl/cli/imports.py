@@ -250,8 +250,7 @@ def _commands(words: tuple[str, ...]) -> list[Command]:
         text = text_of(source)
         with errors_at("" if source == "-" else source):
             if Path(source).suffix in (".fish", ".csh", ".ps1", ".nix", ".py"):
-                kind = Path(source).suffix.removeprefix(".")
-                raise UsageError(f"it is a script of {kind}, which is not read; {RUN_IT}")
+                raise UsageError(f"it is no script of a shell; {RUN_IT}")
             return shell.commands(text, folder=folder)
     if not re.search(r"\s", source.strip()):
         fault = f"`{source}` is neither a file nor a command with arguments"

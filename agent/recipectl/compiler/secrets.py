@@ -6,7 +6,8 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from recipectl.engines.registry import ENGINES
-from recipectl.recipe.schema import HF_TOKENS, TOKEN, Recipe
+from recipectl.recipe.schema import HF_TOKENS, Recipe
+from recipectl.text import TOKEN
 
 # What an engine, or one of its libraries, reads from a file instead of from the variable itself.
 _FILE_VARIABLES = dict.fromkeys(HF_TOKENS, "HF_TOKEN_PATH")

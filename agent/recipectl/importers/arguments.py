@@ -15,7 +15,7 @@ from recipectl.importers.draft import VARIABLE_ALONE, VARIABLE_START, Draft, red
 from recipectl.importers.lines import Remark
 from recipectl.importers.recipe_keys import extra_arg, field_value, nodes_value
 from recipectl.importers.variables import set_secret
-from recipectl.recipe.schema import TOKEN
+from recipectl.text import TOKEN
 
 # Flags whose value is a secret, and the variable that the engine reads instead.
 _SECRET_VARIABLES = {

@@ -9,9 +9,10 @@ from typing import Any
 import yaml
 
 from recipectl.importers.lines import Losing, Remark
-from recipectl.recipe.schema import TOKEN, USER
+from recipectl.recipe.schema import USER
 from recipectl.recipe.trusted import user_name
 from recipectl.recipe.yamlfile import Written
+from recipectl.text import TOKEN
 
 # They enclose the name of a variable that only the host knows; the recipe has `${name}` instead.
 VARIABLE_START = "\ue000"
@@ -25,6 +26,8 @@ RUN_IT = "start it, then run `recipectl import process PID`"
 AS_IT_RUNS = f"or {RUN_IT}"
 # What happens without a policy for restarts, which every compiled unit has.
 STAYS_DOWN = "it stayed down when it ended; recipectl always restarts a model that ends"
+# What becomes of the primary group of a process that is another than its user's.
+OTHER_GROUP = "the engine is in this group, and its files have the group of its user"
 VARIABLE_ALONE = re.compile(f"{VARIABLE_START}[^{VARIABLE_END}]*{VARIABLE_END}")
 _HOST_VARIABLE = re.compile(f"{VARIABLE_START}([A-Za-z_][A-Za-z0-9_]*){VARIABLE_END}")
 _SECRET = re.compile(

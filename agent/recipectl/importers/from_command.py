@@ -16,6 +16,7 @@ from recipectl.importers.arguments import SECRET_FLAG, place_stray_words, set_ar
 from recipectl.importers.command import OF_CALLER, Command, NoEngineError, placeholder_in, template_in
 from recipectl.importers.containers import command_in_container
 from recipectl.importers.draft import (
+    OTHER_GROUP,
     VARIABLE_END,
     VARIABLE_START,
     Draft,
@@ -205,7 +206,7 @@ def _set_service(draft: Draft, command: Command) -> None:
     settings = dict(command.service)
     if group := settings.pop("Group", ""):
         settings["SupplementaryGroups"] = " ".join(filter(None, (settings.get("SupplementaryGroups"), group)))
-        draft.lose(f"the group {group}: the engine is in it, and its files have the group of its user")
+        draft.lose(f"the group {group}: {OTHER_GROUP}")
     allowed = {
         name: value
         for name, value in settings.items()

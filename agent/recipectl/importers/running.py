@@ -13,7 +13,7 @@ from recipectl.compiler.secrets import redacted as redacted_words
 from recipectl.engines.registry import ENGINES
 from recipectl.errors import UsageError
 from recipectl.importers.command import Command
-from recipectl.importers.draft import Draft, redacted
+from recipectl.importers.draft import OTHER_GROUP, Draft, redacted
 from recipectl.importers.from_command import draft_from_command
 from recipectl.importers.lines import Remark
 from recipectl.importers.mounts import names_in
@@ -223,8 +223,7 @@ def _set_identity(
         group = int(status["Gid"].split()[1])
         all_groups = dict.fromkeys((group, *groups))
         if group != pwd.getpwuid(uid).pw_gid:
-            fault = f"its group was {group_name(group)}"
-            draft.lose(f"{fault}: the engine is in it, and its files have the group of its user")
+            draft.lose(f"its group {group_name(group)}: {OTHER_GROUP}")
         if more := [group_name(gid) for gid in all_groups if gid not in own]:
             set_service(draft, "SupplementaryGroups", " ".join(more))
     home = environment.get("HOME")

@@ -61,7 +61,7 @@ def draft(text: str, name: str, source: str, drop_ins: Mapping[str, str] = Mappi
     unit_settings = placed_settings(text, lost)
     unit_settings += [setting for file in drop_ins for setting in placed_settings(drop_ins[file], lost, file)]
     if not any(setting.section == "Service" for setting in unit_settings):
-        raise UsageError("it is no service of systemd, which has a [Service]; give one that runs an engine")
+        raise UsageError("it has no [Service]; give a systemd service that runs an engine")
     unit_settings = in_force(with_own_folders(unit_settings, source))
     start_settings = _of_service(unit_settings, "ExecStart")
     if not start_settings:

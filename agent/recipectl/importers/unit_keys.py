@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from recipectl.compiler import service_settings
 from recipectl.compiler.secrets import has_secret
-from recipectl.importers.draft import STAYS_DOWN, VARIABLE_START, Draft
+from recipectl.importers.draft import OTHER_GROUP, STAYS_DOWN, VARIABLE_START, Draft
 from recipectl.importers.lines import Remark, at
 from recipectl.importers.unit_text import PlacedSetting, without_specifiers
 from recipectl.importers.wrappers import niceness
@@ -223,7 +223,7 @@ def _add_to_service(draft: Draft, service: dict[str, list[str]], setting: Placed
     section, key, value, _ = setting
     key = _EARLIER_NAMES.get(key, key)
     if key == "Group" and value:
-        draft.lose(f"Group={value}: the engine is in this group, and its files have the group of its user")
+        draft.lose(f"Group={value}: {OTHER_GROUP}")
         key = "SupplementaryGroups"
     if key in _DEFAULT_VALUES and value:
         value = " ".join(word for word in value.split() if word not in _DEFAULT_VALUES[key])

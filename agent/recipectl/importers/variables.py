@@ -21,11 +21,8 @@ def read_variables(file: str, lost: list[Remark]) -> str:
     """
     text, mode = read_text(Path(file)), Path(file).stat().st_mode & 0o777
     if not mode & 0o004:
-        lost.append(
-            Remark(
-                f"{file} has mode {mode:04o}, and anybody may read its values in this recipe, but its secrets"
-            )
-        )
+        fault = f"{file} has mode {mode:04o}, but anybody may read this recipe"
+        lost.append(Remark(f"{fault}, which has the values that are no secrets"))
     return text
 
 

@@ -19,6 +19,7 @@ from pydantic_core import PydanticCustomError
 from recipectl.recipe import gpu_selection
 from recipectl.recipe.parts import ANY_SCALAR, Canary, Nodes, OnDemand, Positive, Queue, Ready, Text, Watch
 from recipectl.systemd.unitfile import GATEWAY_USER, PROXY_USER, QUEUE_USER
+from recipectl.text import TOKEN
 
 _ONE_OR_MORE = {"anyOf": [ANY_SCALAR, {"type": "array", "items": ANY_SCALAR}]}
 
@@ -29,8 +30,6 @@ def _as_list(value: object) -> object:
 
 # One word, or a list of them.
 Texts = Annotated[tuple[Text, ...], BeforeValidator(_as_list), WithJsonSchema(_ONE_OR_MORE)]
-# How the tokens of well-known services begin.
-TOKEN = re.compile(r"(hf_|sk-|ghp_|glpat-|xox[bp]-|AKIA|gsk_|nvapi-|r8_|AIza|xai-|eyJ)[A-Za-z0-9_-]{12,}")
 # A long word of letters and digits where the name of a credential belongs.
 _LIKE_A_TOKEN = re.compile(r"(?=.*[0-9])(?=.*[A-Za-z])[A-Za-z0-9_.-]{24,}|[0-9a-fA-F-]{32,}")
 HF_TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")  # the present name and the earlier one
