@@ -41,6 +41,8 @@ def queued(**fields: object) -> None:
     applied = recipectl("apply", timeout_sec=400)
     assert applied.returncode == 0, applied.stderr
     assert recipectl("wait", "alpha").returncode == 0
+    status = recipectl("status", "alpha").stdout
+    assert "beside:" not in status, status  # all that should run beside it does
 
 
 class Clients:

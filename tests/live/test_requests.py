@@ -135,6 +135,8 @@ def test_requests_that_wait_are_told_by_stop_and_by_status() -> None:
     with socket.create_connection(("127.0.0.1", 18201), timeout=120) as held:
         held.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         assert held.recv(100).startswith(b"HTTP/1.1 200")
+        told = recipectl("status", "a")
+        assert ("state:     ready" in told.stdout, "beside:" in told.stdout) == (True, False), told.stdout
         with socket.create_connection(("127.0.0.1", 18202), timeout=120) as waiting:
             waiting.sendall(b"GET / HTTP/1.0\r\n\r\n")
             while systemctl("is-active", "model-b-proxy.service") != "activating":

@@ -86,7 +86,8 @@ def not_running_beside(
         names = UnitNames.of_service(service_of[other.name])
         never_asked = other.name == names.queue and other.active_state == "inactive"
         restarts = other.waits_to_restart or bool(other.crashes)
-        is_there = other.load_state != "not-found"
+        # systemd loads what a loaded unit wants: without a gateway, nothing wants `reachable`.
+        is_there = other.load_state not in ("not-found", "unloaded")
         if is_there and ((other.is_down and not never_asked) or restarts):
             # A tie that starts beside a running member would wait for its end.
             remedy = (
