@@ -143,6 +143,35 @@ def test_variables_networks_and_what_a_compose_file_says_of_updates_and_logs(tmp
     ]
 
 
+AROUND_A_SERVICE = """services:
+  v:
+    image: vllm/vllm-openai
+    restart: always
+    ports: ["8000:8000"]
+    command: --model /models/q
+    volumes: ["models:/models", "plugins:/plugins"]
+    deploy:
+      resources:
+        reservations:
+          devices: [{driver: nvidia, count: all, capabilities: [gpu], options: {virtualization: "false"}}]
+networks:
+  default: {external: true, name: proxy}
+volumes:
+  models: {driver_opts: {type: none, o: bind, device: ./q}}
+  plugins: {driver_opts: {type: none, o: bind, device: ~/plugins}}
+"""
+
+
+def test_what_stands_around_a_service_counts(tmp_path: Path) -> None:
+    status, recipe, said = imported(AROUND_A_SERVICE, tmp_path, "a.yaml", "compose")
+    assert (status, f"model_path: {tmp_path}/q/q" in recipe) == (0, True), recipe
+    assert [text for text in sentences(said) if text.startswith(("line 7:", "line 8:", "line 13:"))] == [
+        "line 8: `deploy:` of the service: options of its GPUs",
+        "line 13: the network `proxy`, in which others reached the engine by its name",
+        "line 7: `${HOME}/plugins` at /plugins, which nothing in the recipe names",
+    ]
+
+
 REFUSED_SERVICES = {
     "a word of its command": ("command:\n      - --model\n      - a/b\n      - extra", "line 7: the service `v`: `extra` belongs"),
     "a placeholder": ("command: --model <MODEL>\n    ports: ['8000:8000']", "line 4: the service `v`: fill in `<MODEL>`"),

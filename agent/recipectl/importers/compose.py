@@ -138,6 +138,9 @@ def _service_draft(
         raise UsageError(f"it has no `image:` here; {remedy}", "image")
     lost: list[Remark] = []
     container = Container({}, lost, mounts=Mounts(volumes=mounted.volumes))
+    default = node_of(root, "networks", "default", "name")
+    if isinstance(default, yaml.ScalarNode) and not (service.get("networks") or service.get("network_mode")):
+        container.networks[default.value] = place_of(default)
     written, service = service, {}
     for key, value in written.items():
         if not isinstance(key, str):

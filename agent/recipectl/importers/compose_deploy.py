@@ -7,6 +7,7 @@ from recipectl.importers.container_options import Container
 from recipectl.importers.shapes import mapping, sequence
 
 _OF_NVIDIA = {"nvidia", "compute", "utility", "video", "graphics", "display", "compat32"}  # moby's driver
+_DEVICE_KEYS = ("driver", "count", "device_ids", "capabilities")
 _RESTARTS = {"any": "always", "none": "no"}  # condition of `deploy.restart_policy` -> `--restart`
 
 
@@ -32,6 +33,8 @@ def add_resources(container: Container, deploy: Any, written: str) -> None:
     for device in sequence(reserved.get("devices"), "deploy.resources.reservations.devices"):
         if isinstance(device, dict) and _is_gpu(device):
             container.add("--gpus", gpus_of(device), written)
+            if others := [key for key in device if key not in _DEVICE_KEYS]:
+                container.lose(f"{written}: {', '.join(map(str, others))} of its GPUs")
         else:
             driver = device.get("driver", "?") if isinstance(device, dict) else device
             container.lose(f"{written}: a device of the driver `{driver}`")

@@ -45,9 +45,9 @@ def _volumes(data: Mapping[str, Any], folder: Path, variables: Mapping[str, str]
         settings = value if isinstance(value, Mapping) else {}
         options = interpolated(settings.get("driver_opts"), variables, [])
         is_bind = isinstance(options, Mapping) and "bind" in str(options.get("o"))
-        device = options.get("device") if is_bind else None
+        device = str(options.get("device") or "") if is_bind else ""
         own_name = settings.get("name") or (name if settings.get("external") else f"{project}_{name}")
-        volumes[str(name)] = str(device or own_name)
+        volumes[str(name)] = _from_folder(device, folder) if device else str(own_name)
     return volumes
 
 
@@ -57,10 +57,14 @@ def _files(
     paths = {}
     for name, entry in mapping(data.get(key), key).items():
         if isinstance(entry, Mapping) and isinstance(entry.get("file"), str):
-            path = interpolated(entry["file"], variables, lost)
-            path = re.sub(r"^~(?=/)", host_variable("HOME"), path)
-            paths[str(name)] = path if path.startswith(VARIABLE_START) else str(folder / path)
+            paths[str(name)] = _from_folder(interpolated(entry["file"], variables, lost), folder)
     return paths
+
+
+def _from_folder(path: str, folder: Path) -> str:
+    """A path as Compose resolves it: from the folder of its file, with `~` for the home folder."""
+    path = re.sub(r"^~(?=/)", host_variable("HOME"), path)
+    return path if path.startswith(VARIABLE_START) else str(folder / path)
 
 
 def mounts_of_files(key: str, value: Any, files: Mapping[str, str]) -> Iterator[tuple[str, str | None]]:
