@@ -259,3 +259,15 @@ def test_of_two_names_of_one_token_the_present_one_stays(tmp_path: Path) -> None
     _, recipe, said = imported(text, tmp_path, "a.yaml", "compose")
     assert ("  HF_TOKEN: /" in recipe, "HUGGING_FACE_HUB_TOKEN: /" in recipe) == (True, False)
     assert ("an earlier name of HF_TOKEN, which wins" in said, "does not compile" in said) == (True, False)
+
+
+def test_the_paths_of_adapters_begin_at_the_folder_of_the_command() -> None:
+    adapters = """'{"name":"a","path":"q/a/b"}' b=q/a/c c=o/z d=./d"""
+    script = f"cd /srv\nvllm serve m --enable-lora --lora-modules {adapters}"
+    fields = from_command.draft_from_command(shell.commands(script)[-1]).fields
+    assert fields["extra_args"]["lora-modules"] == [
+        '{"name":"a","path":"/srv/q/a/b"}',
+        "b=/srv/q/a/c",
+        "c=o/z",
+        "d=/srv/d",
+    ]

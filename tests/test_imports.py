@@ -520,9 +520,8 @@ def test_official_recipes_give_the_official_command(tmp_path: Path) -> None:
         result = []
         for place in filter(None, hardware):
             for variant in served:
-                choice = vllm_recipes.Choice(
-                    variant, place, named.get("strategies", recipe.get("default_strategy"))
-                )
+                strategy = named.get("strategies") or recipe.get("default_strategy")
+                choice = vllm_recipes.Choice(variant, place, strategy or vllm_recipes.DEFAULT_STRATEGY)
                 result.append(vllm_recipes.official_command(recipe, taxonomy, strategies, choice))
         checked += 1
         if (row["argv"], {key: str(value) for key, value in row["env"].items()}) not in result:

@@ -167,7 +167,7 @@ def _stranger(options: argparse.Namespace, engine: int) -> str | None:
     if strangers := sockets.listening_users(options.port, options.address) - {processes.user_of(engine)}:
         return f"a process of user {strangers.pop()}"
     pid = sockets.owner(sockets.inodes(options.port, sockets.LISTEN, options.address))
-    if pid is None or sockets.same_cgroup(pid):
+    if pid is None or processes.cgroup(pid) == processes.cgroup("self"):
         return None
     return str(sockets.holder(options.port, options.address))
 

@@ -146,7 +146,7 @@ def vllm_recipe_(
     choice = vllm_recipes.Choice(
         variant=variant,
         hardware=default_hardware if hardware is None else hardware,
-        strategy=strategy or recipe.get("default_strategy"),
+        strategy=strategy or recipe.get("default_strategy") or vllm_recipes.DEFAULT_STRATEGY,
         features=() if no_features else features or None,
         modes=dict(mode.partition("=")[::2] for mode in modes),
     )

@@ -1,6 +1,5 @@
 """setup: the files of an installation that the system looks for in places of its own."""
 
-import contextlib
 import os
 import shutil
 import sys
@@ -10,6 +9,7 @@ from pathlib import Path
 import click
 from click.shell_completion import BashComplete, FishComplete, ShellComplete, ZshComplete
 
+from recipectl import files
 from recipectl.errors import UsageError
 from recipectl.files import failures_named, write_whole
 from recipectl.machine.installation import refuse_if_others_can_write
@@ -48,14 +48,10 @@ def setup_(place: Place, remove: bool, package: Path | None) -> None:
             refuse_if_others_can_write()  # root runs it at each boot
             with failures_named("written", _RECIPES):
                 _RECIPES.mkdir(parents=True, exist_ok=True)
-        for path in paths:
-            with failures_named("written", path):
-                path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(paths)
         return
     for path in [*paths]:
-        with failures_named("removed", path), contextlib.suppress(FileNotFoundError):
-            path.unlink()
+        files.remove(path)
 
 
 def _files(package: Path | None) -> Iterator[tuple[Path, str]]:

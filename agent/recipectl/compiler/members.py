@@ -77,17 +77,13 @@ def with_member(recipe: Recipe, answer: AskNetwork) -> tuple[Recipe, Member | No
     return recipe.model_copy(update={"nodes": placed} | asks), member
 
 
-def _digest(values: list[object]) -> str:
-    return digest_of(json.dumps(values))
-
-
 def agreed(member: Member, recipe: Recipe, words: Iterable[Word]) -> Member:
     """The member with the digest that all hosts of the set share. Paths may differ between hosts."""
     own = {"nodes", "host", "port", "queue", *(["model_path"] if recipe.model_path.startswith("/") else [])}
     agreed_words = [word.text for word in words if word.key and word.key[0] not in own]
     names = [name for name, _ in member.hosts]
     values: list[object] = [recipe.name, recipe.backend, names, member.rendezvous_port, agreed_words]
-    return member._replace(digest=_digest(values))
+    return member._replace(digest=digest_of(json.dumps(values)))
 
 
 def _check_host(recipe: Recipe) -> None:

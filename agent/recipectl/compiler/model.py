@@ -92,7 +92,6 @@ class CompiledModel(NamedTuple):
     warnings: tuple[Problem, ...]
     served: tuple[str, ...] = ()  # the names of the model that its engine answers to, its own first
     key_file: str | None = None  # of the engine's API, where it needs a key
-    host: str = ""  # where clients may ask: the address that it listens at
     queue_digest: str = ""  # of what the queue's HAProxy keeps from its start
 
     @property

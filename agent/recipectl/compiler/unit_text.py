@@ -1,7 +1,6 @@
 """The text of a unit from its template: values arrive quoted, and none of them can begin a line. Pure."""
 
 import re
-from dataclasses import dataclass
 from functools import cache
 
 from jinja2 import Environment as Templates
@@ -40,17 +39,8 @@ def rendered(template: str, **values: str | int | list[str]) -> str:
     return text
 
 
-@dataclass(frozen=True)
-class UnitWriter:
-    """Writes the units of one recipe; `source` is its file as one line of a unit."""
-
-    names: UnitNames
-    source: str
-
-    def unit(self, name: str, template: str, **values: str | int | list[str]) -> Unit:
-        """A unit from its template."""
-        names = self.names
-        common = {
-            "recipe": names.recipe, "source": self.source, "service": names.service, "stem": names.stem,
-        }  # fmt: skip
-        return sealed(Unit(name, rendered(template, **common, **values)))
+def unit_of(file: str, names: UnitNames, name: str, template: str, **values: str | int | list[str]) -> Unit:
+    """A unit of a recipe in `file`, from its template."""
+    source = quoting.line(file)
+    common = {"recipe": names.recipe, "source": source, "service": names.service, "stem": names.stem}
+    return sealed(Unit(name, rendered(template, **common, **values)))

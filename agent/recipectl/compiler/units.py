@@ -1,6 +1,7 @@
 """The units of a model as text. Pure."""
 
 import json
+from functools import partial
 from ipaddress import ip_address
 
 from recipectl.compiler import companions, gpus, identity, lifetimes, sandbox, secrets, service_settings
@@ -8,7 +9,7 @@ from recipectl.compiler.environment import assignment
 from recipectl.compiler.helper_commands import HelperCommands
 from recipectl.compiler.model import CompiledModel, ResolvedRecipe, Values
 from recipectl.compiler.relations import Relations
-from recipectl.compiler.unit_text import UnitWriter
+from recipectl.compiler.unit_text import unit_of
 from recipectl.engines import flags
 from recipectl.engines.options import shipped_options
 from recipectl.engines.served import served_names
@@ -77,39 +78,39 @@ def render(
     values["wait_ready"] = helper.wait_until_ready(resolved, digest)
     # After a reload the unit on disk may be newer than the process: systemd keeps this field from its start.
     values["digest_fields"] = [] if installation.user else [f"{DIGEST_FIELD}={digest}"]
-    write = UnitWriter(names, quoting.line(resolved.file))
-    units = [write.unit(names.service, "model.service.j2", **values, digest=digest)]
+    write = partial(unit_of, resolved.file, names)
+    units = [write(names.service, "model.service.j2", **values, digest=digest)]
     reachable = [names.reachable] if _is_behind_gateway(resolved, settings, installation) else []
     if recipe.on_demand:
         proxy = companions.proxy_values(recipe, recipe.on_demand, resolved, relations, installation, helper)
-        units.append(write.unit(names.socket, "model.socket.j2", listen=_listen(resolved), wants=reachable))
-        units.append(write.unit(names.proxy, "model-proxy.service.j2", **proxy))
+        units.append(write(names.socket, "model.socket.j2", listen=_listen(resolved), wants=reachable))
+        units.append(write(names.proxy, "model-proxy.service.j2", **proxy))
         own = [] if installation.user else sandbox.helper_lines()
-        units.append(write.unit(names.keep, "model-keep.service.j2", sandbox=own))
+        units.append(write(names.keep, "model-keep.service.j2", sandbox=own))
     if recipe.queue:
         waiting, opening = companions.queue_values(recipe.queue, resolved, installation, helper)
         units.append(
-            write.unit(names.queue_socket, "model-queue.socket.j2", listen=_listen(resolved), wants=reachable)
+            write(names.queue_socket, "model-queue.socket.j2", listen=_listen(resolved), wants=reachable)
         )
-        units.append(write.unit(names.queue, "model-queue.service.j2", **waiting))
-        units.append(write.unit(names.queue_open, "model-queue-open.service.j2", **opening))
+        units.append(write(names.queue, "model-queue.service.j2", **waiting))
+        units.append(write(names.queue_open, "model-queue-open.service.j2", **opening))
     if reachable:
         listener = names.listener(on_demand=bool(recipe.on_demand), queued=bool(recipe.queue))
         own = sandbox.MARKER
         template = "model-reachable.service.j2"
         address = quoting.word(f"RECIPECTL_ADDRESS={resolved.client_endpoint.url}/")
-        units.append(write.unit(names.reachable, template, listener=listener, sandbox=own, address=address))
+        units.append(write(names.reachable, template, listener=listener, sandbox=own, address=address))
     if recipe.watch:
         watching, killing = companions.watch_values(recipe, recipe.watch, resolved, installation, helper)
-        units.append(write.unit(names.watch, "model-watch.service.j2", **watching))
-        units.append(write.unit(names.hung, "model-hung.service.j2", **killing))
+        units.append(write(names.watch, "model-watch.service.j2", **watching))
+        units.append(write(names.hung, "model-hung.service.j2", **killing))
     if resolved.member:
         tying, killing = companions.tie_values(resolved.member, resolved, installation, helper)
-        units.append(write.unit(names.tie, "model-tie.service.j2", **tying))
-        units.append(write.unit(names.lost, "model-lost.service.j2", **killing))
+        units.append(write(names.tie, "model-tie.service.j2", **tying))
+        units.append(write(names.lost, "model-lost.service.j2", **killing))
     if asked := companions.canaries(recipe, settings):
         asking = companions.canary_values(asked, resolved, installation, helper)
-        units.append(write.unit(names.canaries, "model-canaries.service.j2", **asking))
+        units.append(write(names.canaries, "model-canaries.service.j2", **asking))
     return _model(resolved, relations, settings, installation, tuple(units), digest)
 
 
@@ -153,7 +154,6 @@ def _model(
         requires=relations.requires,
         rivals=relations.rivals,
         warnings=resolved.warnings,
-        host=endpoint.host,
     )
 
 
@@ -198,6 +198,7 @@ def _service_values(
     recipe, runtime, names = resolved.recipe, resolved.runtime, UnitNames(resolved.name)
     timeout_sec = recipe.ready.timeout_sec
     endpoint = resolved.client_endpoint
+    engine = resolved.endpoint
     behind_gateway = _is_behind_gateway(resolved, settings, installation)
     description = recipe.description or f"Model {recipe.name} ({recipe.backend})"
     wanted = [
@@ -235,7 +236,7 @@ def _service_values(
         "engine_version": quoting.text(runtime.engine_version or "unknown"),
         "endpoint": quoting.text(endpoint.url if endpoint.path else "none"),
         "host": quoting.text(endpoint.host if endpoint.path else "none"),
-        "engine_listens": quoting.text(_listens(resolved)),
+        "engine_listens": quoting.text(f"{engine.host} {engine.port}" if engine.path else "none"),
         "model_path": quoting.text(recipe.model_path),
         "model": quoting.text(recipe.served_model_name or recipe.model_path),
         "served": " ".join(quoting.word(name) for name in served_names(recipe, resolved.words)),
@@ -244,11 +245,6 @@ def _service_values(
         "accelerator": recipe.accelerator,
         "gpu_sharing": recipe.gpu_sharing,
     }
-
-
-def _listens(resolved: ResolvedRecipe) -> str:
-    endpoint = resolved.endpoint
-    return f"{endpoint.host} {endpoint.port}" if endpoint.path else "none"
 
 
 def _needed_paths(resolved: ResolvedRecipe) -> list[str]:
@@ -264,8 +260,8 @@ def questions(resolved: ResolvedRecipe, settings: HostSettings, installation: In
     """The unit of a recipe's canaries. Without canaries it asks only for the model's name."""
     asked = companions.canaries(resolved.recipe, settings)
     values = companions.canary_values(asked, resolved, installation, HelperCommands(installation))
-    write = UnitWriter(UnitNames(resolved.name), quoting.line(resolved.file))
-    return write.unit(write.names.canaries, "model-canaries.service.j2", **values)
+    names = UnitNames(resolved.name)
+    return unit_of(resolved.file, names, names.canaries, "model-canaries.service.j2", **values)
 
 
 def comparison(
@@ -274,9 +270,11 @@ def comparison(
     """The unit that runs the parsers of engines, as the model's user in the model's sandbox."""
     level = resolved.recipe.hardening or settings.hardening
     own = identity.has_own_user(resolved.recipe, settings)
-    write = UnitWriter(UnitNames(resolved.name), quoting.line(resolved.file))
-    return write.unit(
-        UnitNames(resolved.name).check,
+    names = UnitNames(resolved.name)
+    return unit_of(
+        resolved.file,
+        names,
+        names.check,
         "recipectl-check.service.j2",
         identity=[] if installation.user else identity_lines(resolved, settings),
         command=quoting.command_line(command),

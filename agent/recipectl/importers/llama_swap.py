@@ -46,6 +46,7 @@ _MODEL_KEYS = {
 _NEVER = "365d"
 # What llama-swap listens at by default; its configuration does not say it.
 _LISTEN = "127.0.0.1:8080"
+_OWN_PORT = re.compile(r"https?://(?:localhost|127\.0\.0\.1):([0-9]{1,5})/?")
 _OTHER_MACHINES = "clients on other machines: for them `gateway:` needs `listen: 0.0.0.0:8080` and `keys:`"
 
 
@@ -203,7 +204,7 @@ def _draft(name: str, model: Map, config: Map, root: Any, *, port: int, source: 
     if title := ": ".join(str(model[key]) for key in ("name", "description") if model.get(key)):
         description = " ".join(with_macros(title, macros).split())
         draft.fields = {"description": description, **draft.fields}
-    fixed = re.fullmatch(r"https?://(?:localhost|127\.0\.0\.1):([0-9]{1,5})/?", str(model.get("proxy") or ""))
+    fixed = _OWN_PORT.fullmatch(str(model.get("proxy") or ""))
     if "port" not in draft.fields and fixed and int(fixed[1]) < 65536:
         draft.set("port", int(fixed[1]), "The port of `proxy:`.")
     elif "port" not in draft.fields:
@@ -246,13 +247,12 @@ def _command(line: str, environment: Mapping[str, str]) -> Command:
 
 def _is_ours(key: str, value: str, draft: Draft) -> bool:
     """Whether a setting of the proxy says nothing that the recipe does not say."""
-    port = re.fullmatch(r"https?://(?:localhost|127\.0\.0\.1):([0-9]+|\$\{PORT\})/?", value)
     if key == "cmdStop":
         return bool(re.fullmatch(r"(docker|podman) stop [^-\s]\S*|kill (-(15|(SIG)?TERM) )?\$\{PID\}", value))
     if key == "useModelName":
         names = draft.fields.get("extra_args", {}).get("served-model-name", [])
         return value in (*names, *str(draft.fields.get("served_model_name")).split(","))
-    return key == "proxy" and bool(port) and port[1] in ("${PORT}", str(draft.fields.get("port")))  # type: ignore[index]
+    return key == "proxy" and _OWN_PORT.sub(r"\1", value) == str(draft.fields.get("port"))
 
 
 def _set_served_names(draft: Draft, llama_swap_names: list[str]) -> None:

@@ -4,8 +4,9 @@ import contextlib
 import os
 import re
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
+from recipectl.machine.disk import interpreter_of
 from recipectl.recipe.hostfile import DEFAULT_PATH
 from recipectl.regular import open_regular
 
@@ -72,18 +73,9 @@ def script_runtime(path: str) -> dict[str, str]:
     if "/" not in path or str(folder) in DEFAULT_PATH:
         return {}
     has_no_python = os.path.exists(path) and not os.path.exists(folder / "python")  # noqa: PTH110  (no error)
-    interpreter = _interpreter_of(path) if has_no_python else str(folder / "python")
-    return {"python_path": interpreter} if interpreter else {}
-
-
-def _interpreter_of(path: str) -> str:
-    """The python that runs a script, as of `uv tool` and `pipx`; empty where it does not say."""
-    start = b""
-    with contextlib.suppress(OSError), open_regular(path) as script:
-        start = script.read(1000)
-    # pip starts a long interpreter's path with `exec` in a script of sh.
-    match = re.match(rb"#!(?:/bin/sh\n'{3}exec' )?[ \t]*[\"']?(/[^\s\"']*/python[0-9.]*)(?=[\s\"'])", start)
-    return os.fsdecode(match[1]) if match else ""
+    # `uv tool` and `pipx` put a script into a folder without its python.
+    interpreter = interpreter_of(Path(path)) if has_no_python else folder / "python"
+    return {"python_path": str(interpreter)} if interpreter else {}
 
 
 def _python_program(interpreter: str, words: list[str]) -> Program | None:

@@ -21,9 +21,8 @@ _FILES_OF_LLAMACPP = (
     "--model-vocoder", "--lora", "--lora-scaled", "--control-vector", "--control-vector-scaled",
 )  # fmt: skip
 # Options that take a folder, or a name on the hub, which has one slash at most.
-_MODEL_OPTIONS = (
-    "--model", "--model-path", "--tokenizer", "--tokenizer-path", "--lora-modules", "--lora-paths",
-)  # fmt: skip
+_ADAPTERS = ("--lora-modules", "--lora-paths")  # with any number of words
+_MODEL_OPTIONS = ("--model", "--model-path", "--tokenizer", "--tokenizer-path", *_ADAPTERS)
 
 
 def folder_of(command: Command) -> str:
@@ -49,25 +48,30 @@ def with_absolute_paths(arguments: list[str], backend: str, command: Command) ->
     relative = [word for before, word in pairwise(("", *arguments)) if _is_file(before, word)]
     words: list[str] = []
     originals: dict[str, str] = {}
+    option = ""
     for (before, word), is_name in zip(pairwise(("", *arguments)), names_in(arguments), strict=True):
-        option, prefix, path = _parts(before, word)
+        option, prefix, path, suffix = _parts(option if option in _ADAPTERS else before, word)
         if not is_name and _is_path(option, path, backend, command):
-            absolute = ",".join(join(folder_of(command), part) for part in _files(path, backend))
-            words.append(f"{prefix}{absolute}")
+            files = path.split(",") if backend == "llamacpp" else [path]
+            absolute = ",".join(join(folder_of(command), file) for file in files)
+            words.append(f"{prefix}{absolute}{suffix}")
         else:
             words.append(_absolute(word, command, relative))
-            absolute = words[-1].removeprefix(prefix)
+            absolute = words[-1].removeprefix(prefix).removesuffix(suffix)
         if absolute != path:
             originals[absolute] = path
     return AbsoluteArguments(words, relative, originals)
 
 
-def _parts(before: str, word: str) -> tuple[str, str, str]:
-    """The option that a word is for, what stands before a path (`--flag=`, `NAME=` of a LoRA), and that."""
+def _parts(before: str, word: str) -> tuple[str, str, str, str]:
+    """The option of a word, what stands before a path (`--flag=`, `NAME=` of a LoRA), the path, what follows.
+
+    A LoRA of vLLM may be JSON.
+    """
     option, equals, value = word.partition("=") if word.startswith("-") else (before, "", word)
-    path = re.sub(r"^[\w.-]+=", "", value)
-    name = value.removesuffix(path)
-    return option, f"{option}={name}" if equals else name, path
+    of_json = re.fullmatch(r"""(\{.*"path"\s*:\s*")([^"\\]*)(".*)""", value, re.S)
+    name, path, rest = of_json.groups() if of_json else (*re.split(r"^([\w.-]+=|)", value)[1:], "")
+    return option, f"{option}={name}" if equals else name, path, rest
 
 
 def _is_path(option: str, path: str, backend: str, command: Command) -> bool:
@@ -77,10 +81,6 @@ def _is_path(option: str, path: str, backend: str, command: Command) -> bool:
     if backend == "llamacpp":
         return option in _FILES_OF_LLAMACPP
     return (option in _MODEL_OPTIONS and _is_no_name(path)) or _is_there(path, command)
-
-
-def _files(path: str, backend: str) -> list[str]:
-    return path.split(",") if backend == "llamacpp" else [path]
 
 
 def _is_no_name(path: str) -> bool:

@@ -52,8 +52,3 @@ def whole_number(value: Any, key: str) -> int:
     if isinstance(value, bool) or not text.isascii() or not text.isdigit() or len(text) > 9:
         raise UsageError(f"`{key}` is `{value}`; give a whole number", *key.split("."))
     return int(text)
-
-
-def word(value: Any) -> str:
-    """A value of a JSON document as one word of a command line."""
-    return value if isinstance(value, str) else json.dumps(value)

@@ -155,10 +155,7 @@ class Assignments:
             variable = Variable(host_variable(name), remarks=(remark,))
             self._substituted.add(name)
         if variable.remarks and is_likely_secret(name, variable.text):
-            hidden = tuple(
-                replace(remark, sentence=remark.sentence.replace(variable.text, "…"))
-                for remark in variable.remarks
-            )
+            hidden = tuple(remark.without(variable.text) for remark in variable.remarks)
             variable = replace(variable, remarks=hidden)
         self.scope.variables[name] = variable
         self.scope.set_names.add(name)

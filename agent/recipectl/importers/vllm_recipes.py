@@ -31,7 +31,7 @@ class Choice:
 
     variant: str = "default"
     hardware: str = DEFAULT_HARDWARE
-    strategy: str | None = None
+    strategy: str = DEFAULT_STRATEGY
     features: tuple[str, ...] | None = None
     modes: Mapping[str, str] = field(default_factory=dict)
 
@@ -93,12 +93,11 @@ class _Selection:
     choice: Choice
     variant: Map
     hardware: _Hardware
-    strategy_name: str
     strategy: Map
 
     @property
     def strategy_overrides(self) -> Map:
-        return _map(self.recipe, "strategy_overrides", self.strategy_name)
+        return _map(self.recipe, "strategy_overrides", self.choice.strategy)
 
 
 def _select(recipe: Map, taxonomy: Map, strategies: Map, choice: Choice) -> _Selection:
@@ -107,23 +106,21 @@ def _select(recipe: Map, taxonomy: Map, strategies: Map, choice: Choice) -> _Sel
     has_variant = variants or choice.variant != "default"
     variant = _entry("variant", choice.variant, variants) if has_variant else {}
     profile = _entry("hardware", choice.hardware, _map(taxonomy, "hardware_profiles"))
-    strategy_name = choice.strategy or DEFAULT_STRATEGY
-    strategy = _entry("strategy", strategy_name, strategies)
+    strategy = _entry("strategy", choice.strategy, strategies)
     if strategy.get("deploy_type", "single_node") != "single_node":
-        raise UsageError(f"`{strategy_name}` needs several nodes; choose single_node_tp, _tep or _dep")
+        raise UsageError(f"`{choice.strategy}` needs several nodes; choose single_node_tp, _tep or _dep")
     return _Selection(
         recipe=recipe,
         choice=choice,
         variant=variant,
         hardware=_Hardware(choice.hardware, profile),
-        strategy_name=strategy_name,
         strategy=strategy,
     )
 
 
 def _check_offered(recipe: Map, variant: Map, profiles: Map, choice: Choice) -> None:
     """UsageError for a combination that vLLM's site does not offer, with what it offers."""
-    strategy, hardware = choice.strategy or DEFAULT_STRATEGY, choice.hardware
+    strategy, hardware = choice.strategy, choice.hardware
     compatible = recipe.get("compatible_strategies") or ()
     strategies = [name for name in compatible if name.startswith("single_node")]
     if strategies and strategy not in strategies:
@@ -150,7 +147,7 @@ def _is_offered(recipe: Map, profiles: Map, hardware: str, strategy: str) -> boo
 def _parallel_size(selection: _Selection) -> int:
     """The number of GPUs: all of one node, but plain tensor parallelism may need fewer."""
     hardware = selection.hardware
-    if selection.strategy_name != "single_node_tp":
+    if selection.choice.strategy != "single_node_tp":
         return hardware.gpus
     for declared in (selection.variant.get("tp"), selection.strategy_overrides.get("tp")):
         size = declared if isinstance(declared, int) else hardware.value(declared)
@@ -240,7 +237,8 @@ def _feature_layers(selection: _Selection) -> Iterator[_Layer]:
         _entry("feature", name, features)
     for name in _feature_names(selection):
         feature = _entry("feature", name, features)
-        if selection.strategy_name not in (feature.get("strategies") or [selection.strategy_name]):
+        strategy = selection.choice.strategy
+        if strategy not in (feature.get("strategies") or [strategy]):
             continue
         if feature.get("modes"):
             feature = _mode(selection, name, feature)
@@ -275,8 +273,7 @@ def draft(recipe: Map, taxonomy: Map, strategies: Map, choice: Choice, source: s
         environment={name: _with_site_variable(value) for name, value in environment.items()},
         words=[_with_site_variable(word) for word in argv],
     )
-    strategy = choice.strategy or DEFAULT_STRATEGY
-    parts = f"variant {choice.variant}, hardware {choice.hardware}, {strategy}"
+    parts = f"variant {choice.variant}, hardware {choice.hardware}, {choice.strategy}"
     official_draft = draft_from_command(command, origin=f"vLLM's official recipe {source}: {parts}")
     set_version(official_draft, _map(recipe, "model"), variant)
     hardware = _Hardware(choice.hardware, _map(taxonomy, "hardware_profiles", choice.hardware))

@@ -8,7 +8,6 @@ from recipectl.engines.flags import long_flag
 from recipectl.engines.options import flag_of, shipped_options
 from recipectl.importers.arguments import take_secret
 from recipectl.importers.draft import Draft
-from recipectl.importers.shapes import word
 
 # Keys that VLLM Studio keeps for itself.
 STUDIO_KEYS = {"id", "name", "status", "tags", "description", "created_at", "updated_at"}
@@ -59,7 +58,8 @@ def set_extra_args(draft: Draft, studio_extra_args: Mapping[str, Any], backend: 
         if name in _JSON_OPTIONS and isinstance(value, str):
             value = _of_json(draft, key, value)
         recipe_key = _extra_key(key)
-        words = [word(item) for item in (value if isinstance(value, list) else [value])]
+        items = value if isinstance(value, list) else [value]
+        words = [item if isinstance(item, str) else json.dumps(item) for item in items]
         if take_secret(draft, backend, flag_of(recipe_key), words):
             continue
         if recipe_key in extra_args:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from recipectl.machine.processes import cgroup, name_of, unit_of
+from recipectl.machine.processes import name_of, unit_of
 
 ESTABLISHED, LISTEN = "01", "0A"  # proc_pid_net(5), tcp states
 _ANY = ("0.0.0.0", "::")  # noqa: S104  (compared, not bound)
@@ -115,8 +115,15 @@ def owner(numbers: set[str]) -> int | None:
 def holder(port: int, host: str = "") -> PortHolder | None:
     """The process that listens on a port; None when nobody does."""
     numbers = inodes(port, LISTEN, host)
-    if not numbers:
-        return None
+    return _holder_of(numbers) if numbers else None
+
+
+def holders(port: int, host: str = "") -> list[PortHolder]:
+    """The processes that listen on a port, each of its sockets by itself."""
+    return [_holder_of({number}) for number in inodes(port, LISTEN, host)]
+
+
+def _holder_of(numbers: set[str]) -> PortHolder:
     pid = owner(numbers)
     if pid is None:
         return PortHolder(None)
@@ -124,23 +131,6 @@ def holder(port: int, host: str = "") -> PortHolder | None:
     with contextlib.suppress(OSError):
         command = name_of(pid)
     return PortHolder(pid, command, unit_of(pid))
-
-
-def holders(port: int, host: str = "") -> list[PortHolder]:
-    """The processes that listen on a port, each of its sockets by itself."""
-    listeners = []
-    for number in inodes(port, LISTEN, host):
-        pid = owner({number})
-        command = ""
-        with contextlib.suppress(OSError):
-            command = name_of(pid) if pid else ""
-        listeners.append(PortHolder(pid, command, unit_of(pid) if pid else ""))
-    return listeners
-
-
-def same_cgroup(pid: int) -> bool:
-    """True if a process is in the cgroup of this process."""
-    return cgroup(pid) == cgroup("self")
 
 
 def http_answer(

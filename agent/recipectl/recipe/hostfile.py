@@ -12,7 +12,7 @@ from recipectl.files import read_bounded
 from recipectl.recipe.load import validate
 from recipectl.recipe.parts import PART, Canary, Text
 from recipectl.recipe.positions import Positions
-from recipectl.recipe.schema import UserName, variable_names
+from recipectl.recipe.schema import UserName, Variables
 from recipectl.recipe.search import host_files
 from recipectl.recipe.trusted import content_for
 from recipectl.recipe.yamlfile import read_document
@@ -72,8 +72,8 @@ class HostSettings(BaseModel):
 
     model_config = PART
 
-    environment: dict[str, Text] = {}
-    vars: dict[str, Text] = Field(default={}, description="what recipes may use as `${name}`")
+    environment: Variables = {}
+    vars: Variables = Field(default={}, description="what recipes may use as `${name}`")
     path: tuple[str, ...] = DEFAULT_PATH
     sglang_python: str | None = None
     missing_runtime: Literal["refuse", "fall-through"] = "refuse"
@@ -100,11 +100,6 @@ class HostSettings(BaseModel):
         default=None, description="those of every recipe, before its own"
     )
     gateway: Gateway | None = Field(default=None, description="one address for all models of the host")
-
-    @field_validator("vars", "environment")
-    @classmethod
-    def _have_valid_names(cls, variables: dict[str, str]) -> dict[str, str]:
-        return variable_names(variables)
 
     @field_validator("path")
     @classmethod

@@ -76,6 +76,9 @@ def variable_names(values: dict[str, str]) -> dict[str, str]:
     return values
 
 
+Variables = Annotated[dict[str, Text], AfterValidator(variable_names)]
+
+
 def _other_names(schema: dict[str, Any]) -> None:
     """Add kebab-case and aliases to the schema, so that an editor knows them too."""
     properties = schema["properties"]
@@ -126,7 +129,7 @@ class Recipe(BaseModel):
     dtype: str | None = None
     extra_args: dict[str, Any] = {}
     args: tuple[Text, ...] = Field((), description="raw words, appended last, as written")
-    env_vars: dict[str, Text] = {}
+    env_vars: Variables = {}
     gpus: Texts | None = Field(None, description="indices, UUIDs or MIG ids, `all` or `none`; `0` is a GPU")
     gpu_sharing: Literal["exclusive", "ordered", "free"] = Field(
         "exclusive",
@@ -250,11 +253,6 @@ class Recipe(BaseModel):
                 "has HF_TOKEN and HUGGING_FACE_HUB_TOKEN, which are one credential; keep HF_TOKEN"
             )
         return secrets
-
-    @field_validator("env_vars")
-    @classmethod
-    def _have_valid_names(cls, variables: dict[str, str]) -> dict[str, str]:
-        return variable_names(variables)
 
     @field_validator("engine_version", "python_version")
     @classmethod

@@ -134,9 +134,7 @@ def compose(path: Path, text: str) -> Any:
         raise failure(line, column, sentence)
     try:
         node = yaml.compose(text, Loader=Loader)
-    except RecursionError as error:
-        raise failure(1, 1, _TOO_DEEP) from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise RecipeError((syntax_problem(error, text, str(path)),)) from error
     if node is not None and not isinstance(node, yaml.MappingNode):
         raise failure(1, 1, "the file must be a mapping of keys to values; write `key: value` lines")

@@ -166,7 +166,8 @@ class InstalledUnit:
 
     def __init__(self, name: str, text: str) -> None:
         _, _, section = text.partition(f"\n{SECTION}\n")
-        facts = {key: value.replace("%%", "%") for key, _, value in map(_pair, section.split("\n"))}
+        pairs = (line.partition("=") for line in section.split("\n"))
+        facts = {key: value.replace("%%", "%") for key, _, value in pairs}
         body, ending, digest = text.rpartition("\nText=")
         earlier = re.search(r"^SourcePath=(.*)$", text, re.M)
         endpoint = facts.get("Endpoint", "none")
@@ -234,10 +235,6 @@ def counted_per_start(names: UnitNames, wanted: Collection[str]) -> int:
     (retroactively_start_dependencies() in its source).
     """
     return 2 if {names.queue_open, names.reachable} & {*wanted} else 1
-
-
-def _pair(line: str) -> tuple[str, str, str]:
-    return line.partition("=")
 
 
 def sealed(unit: Unit) -> Unit:
