@@ -265,7 +265,7 @@ INLINE = {
     "keys that are off": ("compose", "services: {v: {image: vllm/vllm-openai, command: --model a/b, privileged: false, gpus: all, restart: always, ports: ['8000:8000']}}\n", ["port: 8000"], []),
     "settings that the command replaces, and groups": (
         "unit", "[Service]\nUser=u\nRestart=always\nGroup=models\nSupplementaryGroups=\nCPUAffinity=4\nExecStart=/usr/bin/taskset -c 0 /v/bin/vllm serve a/b\n",
-        ["SupplementaryGroups: models"], ["line 6: CPUAffinity=4, which the command replaces"]),
+        ["SupplementaryGroups: models"], ["line 6: CPUAffinity=4; here CPUAffinity=0 counts"]),
     "arguments besides the caller's": ("command", 'set -- "$@" --port 8001\nvllm serve a/b "$@"\n', ["port: 8001"], ["line 1: `$@`, the arguments of the script"]),
     "arguments under a condition": ("command", 'if [ -n "$Z" ]; then set -- --port 1; fi\nvllm serve a/b "$@"\n', ["model_path: a/b\n"], ["line 1: `$@` is set under a condition; here it is not"]),
     "limits that a container does not have": (

@@ -9,7 +9,8 @@ from click.testing import CliRunner
 from imported import losses
 
 from recipectl.cli import recipectl
-from recipectl.importers import from_command, shell
+from recipectl.errors import UsageError
+from recipectl.importers import draft, from_command, shell
 
 
 def imported(text: str, folder: Path, name: str = "a.sh", verb: str = "command") -> tuple[int, str, str]:
@@ -271,3 +272,110 @@ def test_the_paths_of_adapters_begin_at_the_folder_of_the_command() -> None:
         "c=o/z",
         "d=/srv/d",
     ]
+
+
+LINES_OF_ORDINARY_SCRIPTS = {
+    "an option of a loop over arguments": (
+        'while [[ $# -gt 0 ]]; do case "$1" in --eager) EAGER="--enforce-eager"; shift;; *) shift;; esac; done\n'
+        "vllm serve a/b $EAGER\n",
+        {"backend": "vllm", "model_path": "a/b"},
+        ["`EAGER` is `--enforce-eager` under a condition, which does not hold here"],
+    ),
+    "what getopts has read": (
+        'while getopts "p:" o; do case $o in p) PORT=$OPTARG;; esac; done\nshift $((OPTIND-1))\n'
+        'vllm serve a/b --port ${PORT:-8000} "$@"\n',
+        {"backend": "vllm", "model_path": "a/b", "port": 8000},
+        ["`$@`, the arguments of the script"],
+    ),
+    "a guard with an empty default": (
+        'if [[ -z "${MODEL:-}" ]]; then exit 1; fi\nvllm serve "$MODEL"\n',
+        {"backend": "vllm", "model_path": draft.host_variable("MODEL")},
+        ["without `MODEL` the script ends there"],
+    ),
+    "parts of paths": (
+        'M=/srv/models/q\nD=$(dirname "$M")\nvllm serve $M --served-model-name "$(basename $M)" q.gguf --chat-template "$D/c"\n',
+        {
+            "backend": "vllm",
+            "model_path": "/srv/models/q",
+            "extra_args": {"served-model-name": ["q", "q.gguf"], "chat-template": "/srv/models/c"},
+        },
+        [],
+    ),
+    "llama.cpp in one program": (
+        "/opt/l/llama serve -m /m/q.gguf --port 1\n",
+        {"backend": "llamacpp", "binary": "/opt/l/llama-server", "model_path": "/m/q.gguf", "port": 1},
+        ["`llama serve`, whose server is llama.cpp's `llama-server` as well, which a recipe starts"],
+    ),
+    "a model in a folder that is not here": (
+        "cd /nonexistent/llm\nvllm serve models/q\n",
+        {"backend": "vllm", "model_path": "models/q"},
+        ["`models/q` is taken for a name of the hub; if it is a folder of /nonexistent/llm, give its path"],
+    ),
+    "a mount with a slash at its end": (
+        "docker run -p 1:8000 -v /h/:/root/.cache/huggingface vllm/vllm-openai:v0.11.0 --model a/b\n",
+        {"backend": "vllm", "model_path": "a/b", "port": 1, "env_vars": {"HF_HOME": "/h"}},
+        [],
+    ),
+    "all caches of llama.cpp": (
+        "docker run -p 1:8080 -v /h:/root/.cache ghcr.io/ggml-org/llama.cpp:server -hf a/b-GGUF\n",
+        {
+            "backend": "llamacpp",
+            "model_path": "a/b-GGUF",
+            "host": "0.0.0.0",
+            "port": 1,
+            "env_vars": {"HF_HOME": "/h/huggingface"},
+        },
+        [],
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "fields", "sentences"), LINES_OF_ORDINARY_SCRIPTS.values(), ids=LINES_OF_ORDINARY_SCRIPTS.keys()
+)
+def test_what_ordinary_scripts_do_is_understood(
+    text: str, fields: dict[str, object], sentences: list[str]
+) -> None:
+    result = from_command.draft_from_command(shell.commands(text)[-1])
+    assert result.fields == fields
+    assert [text for text in sentences if text not in " ".join(losses(result))] == []
+    assert not any("which nothing in the recipe names" in text for text in losses(result))
+
+
+def test_the_reason_of_a_refusal_is_what_is_not_known() -> None:
+    text = 'P=${P:-1}\nA=(--port $P --threads $(nproc))\nllama-server -m /m/x.gguf "${A[@]}"\n'
+    reason, _, _ = shell.commands(text)[-1].refusal.partition("; ")
+    assert reason == "`$(nproc …)`: recipectl does not run substitutions (line 2)"
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("# x\nFROM vllm/vllm-openai\nENTRYPOINT [\"vllm\"]\n", "a Dockerfile"),
+        ("#cloud-config\nruncmd: [vllm serve a/b]\n", "a file of cloud-init"),
+        ("[program:v]\ncommand=vllm serve a/b\n", "a file of supervisor"),
+    ],
+)  # fmt: skip
+def test_a_file_of_another_kind_is_told(text: str, kind: str) -> None:
+    with pytest.raises(UsageError, match=f"it is {kind}; give the command in it"):
+        shell.commands(text)
+
+
+def test_a_token_for_llamacpp_is_a_line_and_for_others_a_file(tmp_path: Path) -> None:
+    script = "export HF_TOKEN=hf_aaaaaaaaaaaaaaaaaaaa\nllama-server -hf a/b-GGUF &\nvllm serve a/b --port 1\n"
+    recipe = imported(script, tmp_path, "a.sh")[1]
+    assert "# Put a line HF_TOKEN=… in this file" in recipe
+    assert "HF_TOKEN: /etc/recipectl/secrets/HF_TOKEN.env\n" in recipe
+    assert "HF_TOKEN: /etc/recipectl/secrets/HF_TOKEN\n" in recipe
+
+
+def test_one_engine_of_two_verbs_is_one_recipe(tmp_path: Path) -> None:
+    script = 'case "$1" in start) vllm serve a/b;; restart) sleep 1; vllm serve a/b;; *) exit 1;; esac\n'
+    status, recipe, _ = imported(script, tmp_path, "a.sh")
+    assert (status, recipe.count("model_path:"), "conflicts" in recipe) == (0, 1, False)
+
+
+def test_an_empty_field_of_vllm_studio_is_not_passed(tmp_path: Path) -> None:
+    fields = '{"id": "q", "name": "q", "model_path": "/m/q.gguf", "backend": "llamacpp", "max_model_len": 0, "dtype": "", "tensor_parallel_size": 0}'
+    status, recipe, said = imported(fields, tmp_path, "a.json", "vllm-studio")
+    assert (status, "max_model_len" in recipe + said, "dtype" in recipe + said) == (0, False, False), said

@@ -1,5 +1,6 @@
 """The recipe of one engine command."""
 
+import os
 import re
 import shutil
 from dataclasses import replace
@@ -86,6 +87,8 @@ def _draft(command: Command, name: str | None, origin: str) -> Draft:
     arguments, _, originals = _arguments(engine, command, draft, notes)
     draft.comments[""] = "\n".join([origin, *notes] if origin else notes)
     draft.set("backend", engine.backend)
+    if program_name(command.words) == "llama":
+        draft.lose("`llama serve`, whose server is llama.cpp's `llama-server` as well, which a recipe starts")
     _set_runtime(draft, engine, command)
     options, stray_positions = flags.parse(engine.backend, arguments, shipped_options(engine.backend))
     stray_words = [arguments[position] for position in stray_positions]
@@ -197,6 +200,10 @@ def _arguments(engine: Program, command: Command, draft: Draft, notes: list[str]
     return absolute
 
 
+# What people call the folder of their models, with the name of one: a name of the hub has this shape, too.
+_LIKE_A_FOLDER = re.compile(r"(models?|weights|checkpoints?|ckpts?|llms?|hf|data|downloads?)/[\w.-]+\Z")
+
+
 def _set_service(draft: Draft, command: Command) -> None:
     """Set what stands around the command: its start at boot, its user, the settings of its unit."""
     if command.autostart:
@@ -219,8 +226,13 @@ def _set_service(draft: Draft, command: Command) -> None:
         draft.set("service", allowed)
     if command.folder and command.folder != "/":  # where systemd starts an engine, too
         fault = f"`cd {command.folder}`: relative paths were made absolute from there"
-        sentence = f"{fault}; the unit runs in another folder"
-        draft.not_carried_over.append(Remark(sentence, within=command.places.get("cd", "")))
+        sentences = [f"{fault}; the unit runs in another folder"]
+        model = str(draft.fields["model_path"])
+        if _LIKE_A_FOLDER.match(model) and not os.path.exists(command.folder):  # noqa: PTH110  (no error)
+            fault = f"`{model}` is taken for a name of the hub"
+            sentences.append(f"{fault}; if it is a folder of {command.folder}, give its path")
+        place = command.places.get("cd", "")
+        draft.not_carried_over += [Remark(sentence, within=place) for sentence in sentences]
 
 
 def _set_runtime(draft: Draft, engine: Program, command: Command) -> None:

@@ -13,9 +13,9 @@ from recipectl.errors import UsageError
 _MAX_MERGES = 10  # an anchor may merge itself
 
 
-# "not here": the remark says itself that something does not happen here. The others are about a value that
-# depends on a number that is not known, or on what only a running shell knows.
-About = Literal["", "not here", "number", "shell"]
+# "not here": the remark says itself that something does not happen here. The last three: of a value that
+# depends on a number that is not known, on a substitution, or on what else only a running shell knows.
+About = Literal["", "not here", "number", "substitution", "shell"]
 
 
 @dataclass(frozen=True)

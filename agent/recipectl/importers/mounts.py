@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from recipectl.errors import UsageError
 from recipectl.importers.command import placeholder_in
@@ -46,6 +46,14 @@ def names_in(words: list[str]) -> list[bool]:
     return names
 
 
+def has_cache_of_llamacpp(folder: Path) -> bool:
+    """Whether models are in the folder of llama.cpp's earlier releases, which LLAMA_CACHE= selects.
+
+    The present ones share the cache of the hub (llama.cpp's common/download.cpp).
+    """
+    return os.path.isdir(folder / "llama.cpp") and not os.path.isdir(folder / "huggingface/hub")  # noqa: PTH112  (no error)
+
+
 @dataclass
 class Mounts:
     """The mounts of a container: (path in the container, path on the host or a volume's name)."""
@@ -67,7 +75,8 @@ class Mounts:
             self.read_only.add(target)
         if source.endswith(".volume"):  # of Quadlet
             source = f"systemd-{source.removesuffix('.volume')}"
-        self.pairs.append((target, self._of_host(self.volumes.get(source, source))))
+        source = self._of_host(self.volumes.get(source, source))
+        self.pairs.append((target, source.rstrip("/") or source))
         self.places[target] = place
 
     def _of_host(self, source: str) -> str:
@@ -94,7 +103,9 @@ class Mounts:
             for name, folder in caches.items():
                 if target.endswith(f"/.cache{folder}"):
                     environment.setdefault(name, source.rstrip("/"))
-                elif target.endswith("/.cache") and name != "HF_HUB_CACHE":
+                elif target.endswith("/.cache") and (
+                    has_cache_of_llamacpp(Path(source)) if name == "LLAMA_CACHE" else name != "HF_HUB_CACHE"
+                ):
                     environment.setdefault(name, source.rstrip("/") + folder)
 
     def _keep_other_caches(self, environment: dict[str, str]) -> None:
@@ -129,6 +140,7 @@ class Mounts:
         for target, source in self.pairs:
             if target and (target, source) not in self._of_folders():
                 remedy = "set HF_HOME to it" if target.endswith("/.cache/huggingface") else "name it"
+                remedy = "set HF_HOME to `huggingface` in it" if target.endswith("/.cache") else remedy
                 command = f"`{self.container_program} volume inspect`"
                 fault = f"the volume `{source or target}` at {target}, whose folder {command} tells"
                 lost.append(Remark(f"{fault}; {remedy}", within=self.places.get(target, "")))

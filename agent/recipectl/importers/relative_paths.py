@@ -45,13 +45,17 @@ class AbsoluteArguments(NamedTuple):
 
 def with_absolute_paths(arguments: list[str], backend: str, command: Command) -> AbsoluteArguments:
     """An engine's arguments with the paths that begin at the folder of the command."""
-    relative = [word for before, word in pairwise(("", *arguments)) if _is_file(before, word)]
+    placed = [*zip(pairwise(("", *arguments)), names_in(arguments), strict=True)]
+    relative = [word for (before, word), is_name in placed if not is_name and _is_file(before, word)]
     words: list[str] = []
     originals: dict[str, str] = {}
     option = ""
-    for (before, word), is_name in zip(pairwise(("", *arguments)), names_in(arguments), strict=True):
+    for (before, word), is_name in placed:
+        if is_name:
+            words.append(word)
+            continue
         option, prefix, path, suffix = _parts(option if option in _ADAPTERS else before, word)
-        if not is_name and _is_path(option, path, backend, command):
+        if _is_path(option, path, backend, command):
             files = path.split(",") if backend == "llamacpp" else [path]
             absolute = ",".join(join(folder_of(command), file) for file in files)
             words.append(f"{prefix}{absolute}{suffix}")

@@ -88,6 +88,9 @@ def _set_alternatives(drafts: list[Draft], branches: list[Mapping[int, int]]) ->
 
     Engines at one address and port ran one after the other, too.
     """
+    for number, draft in reversed([*enumerate(drafts)]):  # `start`, and `restart`, which starts the same
+        if any(_are_same(draft, other) for other in drafts[:number]) and branches[number]:
+            del drafts[number], branches[number]
     names: list[str] = []
     for number, draft in enumerate(drafts):
         draft.name = unique_name(draft.name, names)
@@ -104,6 +107,10 @@ def _set_alternatives(drafts: list[Draft], branches: list[Mapping[int, int]]) ->
             reason = "The script ran only one of them." if others else "They have one port."
             draft.set("conflicts", [*others, *at_one_port], reason)
         names.append(draft.name)
+
+
+def _are_same(draft: Draft, other: Draft) -> bool:
+    return (draft.name, draft.fields, draft.secrets) == (other.name, other.fields, other.secrets)
 
 
 def _share_port(draft: Draft, other: Draft) -> bool:

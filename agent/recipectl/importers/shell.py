@@ -7,7 +7,7 @@ from typing import ClassVar
 from recipectl.errors import UsageError
 from recipectl.importers import shell_redirections
 from recipectl.importers.command import READS_PROFILE, Command, refused
-from recipectl.importers.draft import PRIVATE, RUN_IT, UNKNOWN_VALUE
+from recipectl.importers.draft import AS_IT_RUNS, PRIVATE, RUN_IT, UNKNOWN_VALUE
 from recipectl.importers.lines import Remark
 from recipectl.importers.programs import runs_engine
 from recipectl.importers.shell_commands import SimpleCommands
@@ -29,6 +29,11 @@ _CHANGES = {
     "venv": "a venv",
     "conda_environment": "an environment of conda",
     "service": "a limit",
+}
+_OTHER_FILES = {
+    "a Dockerfile": re.compile(r"\A(?:[ \t]*(?:#.*)?\n|ARG .*\n)*FROM \S+( AS \S+)?[ \t]*\n", re.I),
+    "a file of cloud-init": re.compile(r"\A#cloud-config\b"),
+    "a file of supervisor": re.compile(r"^\[program:[^\]\n]+\][ \t]*\n", re.M),
 }
 _OPAQUE = {
     "ForClause": "a loop",
@@ -54,14 +59,11 @@ def commands(
     """
     if PRIVATE.search(text) and not has_specifiers:
         raise UsageError("the script has characters of Unicode's private area; remove them")
-    if other := re.match(r"#!.*\b(fish|t?csh|python|perl|node)|#!(?!.*sh\b)\s*(?:.*/)?([\w.-]+)", text):
-        raise UsageError(f"line 1: it is a script of {other[1] or other[2]}, which is not read; {RUN_IT}")
-    if section := re.match(r"(?:\s*(?:[#;].*)?\n)*\[(Unit|Service|Container)\][ \t]*\n", text):
-        verb = "quadlet" if section[1] == "Container" else "unit"
-        raise UsageError(f"it is a unit of systemd; run `recipectl import {verb}` with it")
+    _refuse_other_kinds(text)
     is_zsh = is_zsh or bool(re.match(r"#!.*\bzsh\b", text))
     variables = {name: Variable(value) for name, value in (environment or {}).items()}
     exported_names = {*variables}
+    variables["OPTIND"] = Variable("1")  # until `getopts` counts
     if own_name:
         variables["0"] = Variable(own_name)
     shell = _Shell(Scope(variables, exported_names, arguments=arguments, script_folder=folder, is_zsh=is_zsh))
@@ -84,6 +86,17 @@ def commands(
         programs[-1].not_carried_over += shell.lost
         programs[-1].lost_before += shell.lost
     return programs
+
+
+def _refuse_other_kinds(text: str) -> None:
+    """UsageError for a file that is no shell's."""
+    if other := re.match(r"#!.*\b(fish|t?csh|python|perl|node)|#!(?!.*sh\b)\s*(?:.*/)?([\w.-]+)", text):
+        raise UsageError(f"line 1: it is a script of {other[1] or other[2]}, which is not read; {RUN_IT}")
+    if kind := next((kind for kind, start in _OTHER_FILES.items() if start.search(text)), ""):
+        raise UsageError(f"it is {kind}; give the command in it, {AS_IT_RUNS}")
+    if section := re.match(r"(?:\s*(?:[#;].*)?\n)*\[(Unit|Service|Container)\][ \t]*\n", text):
+        verb = "quadlet" if section[1] == "Container" else "unit"
+        raise UsageError(f"it is a unit of systemd; run `recipectl import {verb}` with it")
 
 
 def _substituting(node: Node) -> list[Node]:

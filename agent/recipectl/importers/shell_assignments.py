@@ -18,9 +18,9 @@ def _source_of(remarks: Iterable[Remark]) -> str:
     kinds = {remark.about for remark in remarks}
     if "number" in kinds:
         return "`$((…))` of numbers that are not known"
-    if "shell" in kinds:
-        return "what only a running shell knows"
-    return "a substitution, which recipectl does not run"
+    if "substitution" in kinds:
+        return "a substitution, which recipectl does not run"
+    return "what only a running shell knows"
 
 
 class Assignments:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Collection, Iterator
 from dataclasses import replace
 
-from recipectl.importers.draft import VARIABLE_ALONE
+from recipectl.importers.draft import VARIABLE_ALONE, host_variable
 from recipectl.importers.lines import Remark
 from recipectl.importers.secret_names import is_likely_secret
 from recipectl.importers.shell_scope import Scope, is_known
@@ -53,7 +53,10 @@ def name_not_run(scope: Scope, other: Scope, line: int) -> list[Remark]:
             shown = _shown(name, variable.text, known.text if known else "")
             # It may be a secret, whatever the name says: nobody uses it here, so nothing tells.
             shown = shown if _PLAIN.fullmatch(shown) else "…"
-            sentences.append(_not_here(f"`{name}` is `{shown}`", line))
+            value = "set" if variable.text == host_variable(name) else f"`{shown}`" if shown else "empty"
+            sentences.append(_not_here(f"`{name}` is {value}", line))
+    for name in other.without_value.keys() - scope.variables.keys():  # what a part within it leaves unset
+        scope.leave_unset(name)
     for name in sorted(other.unset_names & scope.variables.keys()):
         sentences.append(_not_here(f"`{name}` is unset", line))
     for name in sorted(other.exported_names - scope.exported_names):

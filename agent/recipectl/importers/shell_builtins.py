@@ -163,13 +163,17 @@ class Builtins(Assignments, ABC):
             self.scope.forget(words[2:3], "by `printf`", line)
 
     def _run_read(self, words: list[str], line: int) -> None:
-        self.scope.forget([word for word in words[1:] if word.isidentifier()], f"by `{words[0]}`", line)
+        own_names = ["OPTIND", "OPTARG"] if words[0] == "getopts" else []
+        names = [word for word in words[1:] if word.isidentifier()]
+        self.scope.forget([*own_names, *names], f"by `{words[0]}`", line)
 
     def _run_shift(self, words: list[str], line: int) -> None:
         count = "".join(words[1:2]) or "1"
         arguments = self.scope.arguments
         if not re.fullmatch("[0-9]{1,6}", count):
             self.scope.arguments, self.scope.shifted = (UNKNOWN_VALUE,), 0
+            fault = "`shift` takes a number of arguments that only a shell knows"
+            self.scope.arguments_remarks = (Remark(fault, line, about="shell"),)
         elif arguments is None or self.scope.shifted + int(count) <= len(arguments):
             self.scope.shifted += int(count)  # else it fails, and shifts none
 

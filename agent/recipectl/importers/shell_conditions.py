@@ -33,6 +33,7 @@ class Conditions:
         self.scope = scope
         self.words = words = Words(scope, is_test=True)
         self.remarks, self.empty, self.untold = words.remarks, words.empty, words.untold
+        self.defaulted = words.defaulted
 
     def holds(self, statement: Node) -> bool | None:
         """The exit status of a statement: True for 0."""

@@ -4,6 +4,7 @@ import re
 
 from recipectl.importers.draft import UNKNOWN_VALUE, VARIABLE_ALONE, host_variable
 from recipectl.importers.lines import About, Remark
+from recipectl.importers.secret_names import is_likely_secret
 from recipectl.importers.shell_scope import READ_BY_ENGINES, Scope, Variable, is_known, is_of_caller
 from recipectl.importers.shell_syntax import Node, all_elements
 
@@ -19,6 +20,7 @@ class Parameters:
         self.is_test = is_test
         self.empty: set[str] = set()  # variables that a test finds empty
         self.untold: set[str] = set()  # what a test takes for unset, and the caller could set
+        self.defaulted: set[str] = set()  # what a test takes for empty, by its own default
         self.remarks: list[Remark] = []
 
     def _remark(self, node: Node, text: str, about: About = "") -> None:
@@ -99,6 +101,14 @@ class Parameters:
         """Whether the script is known to get fewer arguments, or not to set a variable."""
         is_argument = self.scope.arguments is not None and bool(re.fullmatch("[1-9][0-9]{0,5}", name))
         return is_argument or name in self.scope.without_value
+
+    def _note_default(self, node: Node, name: str, default: str) -> None:
+        """Say what a parameter is here that the caller could set."""
+        shown = "…" if is_likely_secret(name, default) else default
+        value = f"has its default value here, `{shown}`" if shown else "is empty here, by default"
+        self._remark(node, f"`${{{name}}}` {value}")
+        if self.is_test and not default:
+            self.defaulted.add(name)
 
     def _note_secret(self, node: Node, name: str) -> None:
         """Each program from here on has a secret that the caller's environment gives to the script."""

@@ -37,7 +37,7 @@ _RUNS_ENGINE = re.compile(
     r"|\bxargs\b[^\n]{0,400} (vllm serve|llama-server|sglang serve) "
     r"|-m (vllm\.entrypoints\.(openai\.)?api_server|sglang(\.srt\.entrypoints\.http_server|\.cli\.main serve"
     r"|_router\.launch_server))\b"
-    r"|llama-server\b[^\n]{0,400} (-m|--model|-hf|--hf-repo|-mu|--models-\w+)[ =]"
+    r"|\bllama(-server| serve)\b[^\n]{0,400} (-m|--model|-hf|--hf-repo|-mu|--models-\w+)[ =]"
     r"|vllm/entrypoints/\S{0,80}api_server\.py\b[^\n]{0,400} --model"
     r"|\b((docker|podman|nerdctl)\b[^\n]{0,80} (run|create)|(singularity|apptainer) (run|exec)|kubectl run)\b"
     r"[^\n]{0,400}(vllm|sglang|(?<!o)llama)"
@@ -145,7 +145,9 @@ def what_it_is(words: list[str]) -> str:
         return "which is not read; if it starts an engine, run `recipectl import process PID`"
     if (script and not _RUNS_FILES.match(program_name(words))) or script.endswith((".sh", ".bash")):
         return f"which is not read; if it starts an engine, run `recipectl import command {script}`"
-    return "which is not read" if _RUNS_FILES.match(program_name(words)) else "which runs no engine"
+    if _RUNS_FILES.match(program_name(words)):
+        return "which is not read"
+    return "which is no engine that recipectl knows" if "serve" in words[1:2] else "which runs no engine"
 
 
 def holds_engine(text: str) -> bool:

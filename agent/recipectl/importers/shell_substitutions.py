@@ -2,9 +2,10 @@
 
 import os
 import re
+from dataclasses import replace
 
 from recipectl.importers.draft import VARIABLE_START, host_variable
-from recipectl.importers.shell_scope import Scope
+from recipectl.importers.shell_scope import Scope, Variable
 
 _FILE = r"\$(?:0|\{0\}|BASH_SOURCE|\{BASH_SOURCE(?:\[0\])?\})"
 # Substitutions are compared without quotes.
@@ -17,6 +18,22 @@ _OWN_FOLDER = re.compile(
 _WHICH = re.compile(r"(?:which|command -v|type -[pP]) (vllm|sglang|llama-server|python[0-9.]*)")
 
 _OWN_IDS = {"id -u": host_variable("UID"), "id -g": host_variable("GID")}  # for docker's --user
+_PART_OF_PATH = re.compile(
+    r"(?:\$\(|`)\s*(basename|dirname)\s+(?:--\s+)?(\"?)\$(?:(\w+)|\{(\w+)\})\2\s*[)`]", re.ASCII
+)
+_PLAIN_PATH = re.compile(r"(/[\w.@+:-]+)+")
+
+
+def part_of_path(source: str, scope: Scope) -> Variable | None:
+    """`$(basename "$NAME")` or `$(dirname "$NAME")` of a path that is known; None for others."""
+    match = _PART_OF_PATH.fullmatch(source)
+    if not match or match[1] in scope.functions:
+        return None
+    variable = scope.variables.get(match[3] or match[4], Variable())
+    if variable.elements is not None or not _PLAIN_PATH.fullmatch(variable.value):
+        return None
+    folder, _, name = variable.value.rpartition("/")
+    return replace(variable, value=name if match[1] == "basename" else folder.rstrip("/") or "/")
 
 
 def known_text(source: str, scope: Scope) -> str | None:

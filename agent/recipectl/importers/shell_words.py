@@ -8,19 +8,19 @@ from recipectl.errors import UsageError
 from recipectl.importers.command import ASSIGNMENT
 from recipectl.importers.draft import UNKNOWN_VALUE, VARIABLE_START, host_variable
 from recipectl.importers.lines import About, Remark
-from recipectl.importers.secret_names import is_likely_secret
 from recipectl.importers.shell_arithmetic import result
 from recipectl.importers.shell_expansions import CUTS, changed, expansion_shown
 from recipectl.importers.shell_parameters import Parameters
 from recipectl.importers.shell_quotes import ansi_text
 from recipectl.importers.shell_scope import Scope, Variable, is_known
-from recipectl.importers.shell_substitutions import known_text
+from recipectl.importers.shell_substitutions import known_text, part_of_path
 from recipectl.importers.shell_syntax import Node, all_elements
 
 # Private characters, which no script may have: the end of a field, and the place of a quoted text.
 _FIELD_END = "\ue003"
 _QUOTED = "\ue004"
 MAX_VALUE = 128 * 1024  # of a word that is executed (execve(2), MAX_ARG_STRLEN)
+_UNKNOWN: tuple[About, ...] = ("number", "substitution")
 _BLANKS = " \t\n"
 _PATTERN = re.compile(r"[*?[]")
 _SUBSTITUTION = "recipectl does not run substitutions"
@@ -109,7 +109,7 @@ class Words(Parameters):
             case "ArithmExp":
                 return self._arithmetic(part)
             case _:
-                return self.unknown(part, _SUBSTITUTION)
+                return self.unknown(part, _SUBSTITUTION, "substitution")
 
     def _double_quoted(self, quoted: Node) -> str:
         was_quoted, self.is_quoted = self.is_quoted, True
@@ -149,9 +149,12 @@ class Words(Parameters):
         text = known_text(node.Source, self.scope)
         if text is not None:
             return text
+        if part := part_of_path(node.Source, self.scope):
+            self.remarks += part.remarks
+            return part.value
         program = re.match(r"(?:\$\(|`)?\s*([\w./[-]+)", node.Source)
         shown = f"`$({program[1]} …)`: " if program and not has_secret(program[1]) else ""
-        return self.unknown(node, f"{shown}{_SUBSTITUTION}")
+        return self.unknown(node, f"{shown}{_SUBSTITUTION}", "substitution")
 
     def _arithmetic(self, node: Node) -> str:
         number = result(node.X, self._number)
@@ -162,7 +165,7 @@ class Words(Parameters):
     def _number(self, word: Node) -> str:
         return _plain(self._text(word, splits=False, is_assignment=False))
 
-    def unknown(self, node: Node, reason: str, about: About = "") -> str:
+    def unknown(self, node: Node, reason: str, about: About = "shell") -> str:
         """The value that stands for what only a running shell knows."""
         self._remark(node, reason, about)
         self.reasons.append(Remark(reason, node.line))
@@ -180,7 +183,8 @@ class Words(Parameters):
             variable = replace(variable, elements=variable.elements[first - 1 :])
         if variable and UNKNOWN_VALUE in variable.text:
             # Not in front: the place of a refusal is the command's own.
-            self.reasons += (Remark(f"{remark.sentence} ({remark.place})") for remark in variable.remarks)
+            reasons = [remark for remark in variable.remarks if remark.about in _UNKNOWN] or variable.remarks
+            self.reasons += (Remark(f"{remark.sentence} ({remark.place})") for remark in reasons)
         elements = all_elements(node)
         if elements and variable and variable.elements is not None and not node.Exp:
             separator = self._separators()[:1] if elements == "*" and not splits else _FIELD_END
@@ -193,7 +197,7 @@ class Words(Parameters):
             if name in "@*" and not node.Exp:
                 self._remark(node, f"`${name}`, the arguments of the script")
                 return ""
-            return self.unknown(node, f"the value of `${name}` here is for a shell to find", "shell")
+            return self.unknown(node, f"the value of `${name}` here is for a shell to find")
         if node.Exp:
             return self._with_operation(node, name, variable, splits=splits)
         if variable is None:
@@ -209,9 +213,7 @@ class Words(Parameters):
         elif node.Repl and not any((node.Excl, node.Slice, node.Index, self.scope.has_other_patterns)):
             text = changed(self._known(node, name), node)
         if text is None:
-            return self.unknown(
-                node, f"the value of `{expansion_shown(node, name)}` is for a shell to find", "shell"
-            )
+            return self.unknown(node, f"the value of `{expansion_shown(node, name)}` is for a shell to find")
         return self._split(node, text, splits=splits)
 
     def _first_of_slice(self, node: Node) -> int:
@@ -263,10 +265,7 @@ class Words(Parameters):
                 default = self._operand(word, splits=splits)
                 count = len(self.remarks)
                 if variable is None and not self._is_missing(name):
-                    shown = _plain(default.replace(_FIELD_END, " "))
-                    shown = "…" if is_likely_secret(name, shown) else shown
-                    value = f"has its default value here, `{shown}`" if shown else "is empty here, by default"
-                    self._remark(node, f"`${{{name}}}` {value}")
+                    self._note_default(node, name, _plain(default.replace(_FIELD_END, " ")))
                 if "=" in operator:
                     value = _plain(default.replace(_FIELD_END, " "))
                     self.scope.variables[name] = Variable(value, remarks=tuple(self.remarks[count:]))
@@ -283,7 +282,7 @@ class Words(Parameters):
                 if not self._is_missing(name):
                     self._remark_unset(node, name)
                 return ""
-        return self.unknown(node, f"the value of `${{{name}{operator}…}}` is for a shell to find", "shell")
+        return self.unknown(node, f"the value of `${{{name}{operator}…}}` is for a shell to find")
 
 
 def too_long() -> UsageError:

@@ -39,7 +39,7 @@ from recipectl.importers.unit_text import (
     words_without_specifiers,
 )
 from recipectl.importers.unwrapping import unwrapped
-from recipectl.importers.variables import keep_cache, read_variables
+from recipectl.importers.variables import keep_cache, may_use_hub_cache, read_variables
 from recipectl.recipe.yamlsyntax import read_text
 from recipectl.systemd import quoting
 
@@ -106,6 +106,10 @@ def draft(text: str, name: str, source: str, drop_ins: Mapping[str, str] = Mappi
 def _name_what_systemd_gave(draft: Draft, settings: Mapping[str, str], *, has_user: bool) -> None:
     """Name the user that a service has without saying so, and keep that user's cache."""
     is_dynamic = settings.get("DynamicUser", "no").lower() in ("1", "yes", "true", "on")
+    if is_dynamic and "user" in draft.fields:
+        user = draft.fields.pop("user")
+        draft.lose(f"DynamicUser= with User={user}, which systemd made; it will run as a user of its own")
+        return
     if settings.get("User") not in (None, "", "root") or has_user:
         keep_cache(draft, settings.get("User", ""))
         if "user" not in draft.fields and not settings.get("User"):
@@ -113,15 +117,8 @@ def _name_what_systemd_gave(draft: Draft, settings: Mapping[str, str], *, has_us
     elif not is_dynamic and draft.fields.get("user", "root") == "root":
         draft.fields.pop("user", None)
         draft.lose("it ran as root; it will run as a user of its own, see `user:`")
-        if _has_hub_model(draft):
+        if may_use_hub_cache(draft):
             draft.lose("the Hugging Face cache of root; it downloads the model again")
-
-
-def _has_hub_model(draft: Draft) -> bool:
-    """Whether the model comes from the hub's default cache, which is in the home of a user."""
-    variables = draft.fields.get("env_vars", {})
-    is_file = str(draft.fields["model_path"]).startswith(("/", VARIABLE_START))
-    return not is_file and not {"HF_HOME", "HF_HUB_CACHE", "LLAMA_CACHE"} & {*variables}
 
 
 def _of_service(unit_settings: Sequence[PlacedSetting], name: str) -> list[PlacedSetting]:

@@ -121,8 +121,9 @@ def set_keys(
     if "Nice" in own and "Nice" in service:  # nice(1) adds to what it has
         own["Nice"] = niceness(own["Nice"], *service.pop("Nice"))
     draft.not_carried_over += [
-        Remark(f"{key}={' '.join(service[key])}, which the command replaces", within=places.get(key, ""))
+        Remark(f"{key}={' '.join(service[key])}; here {key}={own[key]} counts", within=places.get(key, ""))
         for key in own.keys() & service.keys()
+        if [own[key]] != service[key]
     ]
     kept = {key: texts[0] if len(texts) == 1 else texts for key, texts in service.items()} | own
     if kept:
@@ -160,6 +161,8 @@ def _parts(setting: PlacedSetting, *, is_container: bool) -> list[PlacedSetting]
         is_needless = _CONTAINER_ENGINE if is_container or setting.name == "After" else re.compile("(?!)")
         words = [word for word in setting.value.split() if not is_needless.fullmatch(word)]
         return [setting._replace(value=" ".join(words))] if words else []
+    if is_container and (setting.name, setting.value) == ("RequiresMountsFor", "%t/containers"):
+        return []  # `podman generate systemd` writes it
     is_off = (setting.name, setting.value) in (("WatchdogSec", "0"), ("WatchdogSec", ""))
     return [] if is_off or setting.name in ("PIDFile", "GuessMainPID") else [setting]
 
@@ -172,7 +175,8 @@ def _reason_to_leave_out(setting: PlacedSetting) -> str | None:
     seconds = span_sec(value) if key == "TimeoutStopSec" and value else 1
     if not isinstance(seconds, int) or seconds == 0:
         return f"{key}={value}; a stop has a limit here"
-    if value and (reason := _REASONS.get(key)):
+    is_in_place = key.startswith("Bind") and ":" not in value  # the same paths
+    if value and not is_in_place and (reason := _REASONS.get(key)):
         return f"{key}={value}{reason}"
     if key in ("SetCredential", "SetCredentialEncrypted"):
         return f"{key}=, whose value is not repeated; see `secrets:`"

@@ -4,9 +4,10 @@ import hashlib
 import pwd
 from pathlib import Path
 
-from recipectl.compiler.secrets import SECRETS_FOLDER
+from recipectl.compiler.secrets import SECRETS_FOLDER, is_in_environment
 from recipectl.importers.draft import VARIABLE_START, Draft
 from recipectl.importers.lines import Remark
+from recipectl.importers.mounts import has_cache_of_llamacpp
 from recipectl.importers.secret_names import is_likely_secret
 from recipectl.machine import nvidia
 from recipectl.recipe.gpu_selection import is_device
@@ -40,18 +41,26 @@ def set_environment(draft: Draft, variables: dict[str, str]) -> None:
         move_secrets(draft)
 
 
+def may_use_hub_cache(draft: Draft) -> bool:
+    """Whether the model is in the default cache of the hub, which is in the home of a user."""
+    caches = {"HF_HOME", "HF_HUB_CACHE", "LLAMA_CACHE"}
+    is_file = str(draft.fields["model_path"]).startswith(("/", VARIABLE_START))
+    return not is_file and not caches & {*draft.fields.get("env_vars", {})}
+
+
 def keep_cache(draft: Draft, user: str, home: str | None = None) -> None:
     """Keep the Hugging Face cache in the home of the user that ran the engine, or name it."""
-    variables = draft.fields.get("env_vars", {})
-    caches = {"HF_HOME", "HF_HUB_CACHE", "LLAMA_CACHE"}
-    if caches & {*variables} or str(draft.fields.get("model_path")).startswith(("/", VARIABLE_START)):
+    if not may_use_hub_cache(draft):
         return
+    variables = draft.fields.get("env_vars", {})
     if home is None:
         try:
             home = pwd.getpwnam(user).pw_dir
         except (KeyError, ValueError):  # nobody, or no name at all
             home = ""
-    if home and Path(home, ".cache/huggingface").is_dir():
+    if home and draft.fields["backend"] == "llamacpp" and has_cache_of_llamacpp(Path(home, ".cache")):
+        draft.set("env_vars", {**variables, "LLAMA_CACHE": f"{home}/.cache/llama.cpp"})
+    elif home and Path(home, ".cache/huggingface").is_dir():
         draft.set("env_vars", {**variables, "HF_HOME": f"{home}/.cache/huggingface"})
     elif not home:
         owner = f"user {user}" if user else "its user"
@@ -102,8 +111,10 @@ def _name_order(draft: Draft, order: str | None, *, has_indices: bool) -> None:
 def set_secret(draft: Draft, name: str, value: str) -> None:
     """Add an entry of `secrets:`; the value itself goes nowhere."""
     draft.secrets[name] = hashlib.sha256(value.encode()).hexdigest()
-    draft.fields.setdefault("secrets", {})[name] = f"{SECRETS_FOLDER}/{name}"
-    content = "the value alone" if name in HF_TOKENS else f"a line {name}=…"
+    is_line = is_in_environment(draft.fields["backend"], name)
+    ending = ".env" if is_line and name in HF_TOKENS else ""  # for other engines the token stands alone
+    draft.fields.setdefault("secrets", {})[name] = f"{SECRETS_FOLDER}/{name}{ending}"
+    content = f"a line {name}=…" if is_line else "the value alone"
     draft.comments[f"secrets.{name}"] = f"Put {content} in this file, mode 0600; it is not repeated here."
     if {*HF_TOKENS} <= {*draft.secrets}:  # one credential
         present, earlier = HF_TOKENS

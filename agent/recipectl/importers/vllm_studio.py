@@ -29,7 +29,7 @@ _DEFAULTS: dict[str, Any] = {
     "trust_remote_code": True,
 }
 _ABOVE_ZERO = ("max_num_seqs", "gpu_memory_utilization")
-_WITHOUT_ONE = ("tensor_parallel_size", "pipeline_parallel_size")  # 1 is not passed
+_WITHOUT_ONE = ("tensor_parallel_size", "pipeline_parallel_size")  # only more than 1 is passed
 _NOT_TO_SGLANG = "Earlier releases of VLLM Studio did not pass it to SGLang."
 _OF_ENGINES = {field for engine in ENGINES.values() for field in engine.flags}
 _READ = {"backend", "model_path", "python_path", "venv_path", "env_vars", "extra_args", *INFERRED}
@@ -243,11 +243,13 @@ def _is_passed(draft: Draft, field: str, value: Any, backend: str) -> bool:
         return False
     if field == "trust_remote_code" and not value:
         return False  # VLLM Studio did not pass false, which is the engine's default
-    if field in _WITHOUT_ONE and value == 1:
+    if field in _WITHOUT_ONE and value in (0, 1):
         return False
-    has_no_length = field == "max_model_len" and value == 0 and backend == "vllm"
+    has_no_length = field == "max_model_len" and value == 0
+    if value == "" or (has_no_length and backend == "llamacpp"):
+        return False  # it passed nothing
     is_too_small = field in _ABOVE_ZERO and isinstance(value, int | float) and value <= 0
-    if value == "" or has_no_length or is_too_small:
+    if (has_no_length and backend == "vllm") or is_too_small:
         draft.lose(f"`{field}: {value}`, which no engine accepts", field)
         return False
     if backend == "sglang" and field == "dtype":
