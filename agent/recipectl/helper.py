@@ -101,6 +101,16 @@ def wait_for_devices(options: argparse.Namespace) -> int:
     return 0
 
 
+def wait_for_gateway(_: argparse.Namespace) -> int:
+    """Return once nginx answers at its own socket; fail when it ends before."""
+    nginx, path = int(os.environ.get("MAINPID", "0")), f"{os.environ['RUNTIME_DIRECTORY']}/loaded"
+    while sockets.status_of(sockets.local_answer(path)) != 200:
+        if not processes.is_alive(nginx):
+            return _error("nginx ended before it answered")
+        time.sleep(_POLL_SEC)
+    return 0
+
+
 def _is_stopped(options: argparse.Namespace) -> bool:
     """True if systemd stops this unit; also when nothing tells it, as at shutdown."""
     return own_state(options) in (None, "deactivating")
@@ -188,6 +198,7 @@ _VERBS = {
     "close-queue": ("request_queue", "--drain-sec"),
     "end-queue": ("request_queue", "--drain-sec"),
     "prepare-gateway": ("gateway_keys", ""),
+    "wait-for-gateway": ("helper", ""),
     "ask-model": ("canary", "--address --port --path --model --model-path --key-file --timeout-sec"),
     "ask-canary": (
         "canary",

@@ -162,6 +162,9 @@ def close_queue(options: argparse.Namespace) -> int:
         time.sleep(_POLL_SEC)
     if running:
         say(f"requests still run after {options.drain_sec} s, and are cut")
+        # An engine waits for its clients when it ends: llama.cpp's server until systemd kills it.
+        with contextlib.suppress(OSError):
+            _command(folder, "shutdown sessions server engine/engine")
     _mark(folder).unlink(missing_ok=True)
     return 0
 

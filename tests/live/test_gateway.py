@@ -248,6 +248,16 @@ def test_what_nginx_and_the_sites_lines_refuse_is_told_in_the_form_of_openai() -
     ):
         told, answer = ask("x", path)
         assert (told, said in str(answer["error"])) == (status, True), (path, answer)
+    Path("/etc/recipectl/site.conf").write_text("limit_conn callers 1;\n")
+    assert recipectl("apply").returncode == 0
+    with socket.create_connection(("127.0.0.1", 8000), timeout=20) as client:
+        client.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n")
+        until_status = time.monotonic() + 60
+        while (told := ask("x"))[0] != 429:
+            assert time.monotonic() < until_status, told
+        assert told[1]["error"]["code"] == "too_many_requests"  # type: ignore[index]
+    site.write_text("")
+    assert recipectl("apply").returncode == 0
     told, answer = ask("x", headers={"X-Long": "a" * 40000})
     assert (told, "a header of it is too long" in str(answer["error"])) == (400, True)
     for line, status in (
@@ -679,7 +689,12 @@ def test_a_port_that_is_taken_is_told_and_models_are_applied() -> None:
         1, True, True,
     ), applied.stderr  # fmt: skip
     assert Path("/etc/systemd/system/model-alpha.service").exists()
+    told = recipectl("gateway", "--json")
+    facts = json.loads(told.stdout)
+    assert (told.returncode, facts["answers"], facts["as_applied"]) == (3, False, False), told
     assert "warning: the gateway does not answer; see `systemctl status" in recipectl("gateway").stderr
+    systemctl("stop", "models-gateway")
+    assert subprocess.run(["systemctl", "start", "models-gateway"], capture_output=True).returncode == 1
     # One that waits for its next attempt cannot be reloaded; what it is to serve has changed meanwhile.
     subprocess.run(["systemctl", "stop", "stranger"], check=True)
     host_file(names={"fast": "alpha"})
@@ -1086,7 +1101,11 @@ def test_a_gateway_converges_is_sandboxed_and_goes() -> None:
     host_file(names={"other": "alpha"})
     assert "reloaded models-gateway.service" in recipectl("apply").stdout
     assert "other" in models()
-    assert recipectl("gateway").stdout.startswith(ADDRESS + "/v1")
+    told = recipectl("gateway")
+    assert (told.returncode, told.stdout.startswith(ADDRESS + "/v1")) == (0, True)
+    for _ in range(5):  # a start has ended once nginx answers
+        systemctl("restart", "models-gateway")
+        assert "other" in models()
     exposure = subprocess.run(
         ["systemd-analyze", "security", "--no-pager", "models-gateway.service"],
         capture_output=True,
@@ -1095,6 +1114,9 @@ def test_a_gateway_converges_is_sandboxed_and_goes() -> None:
     assert float(exposure.rpartition("models-gateway.service: ")[2].split()[0]) <= 2.5
     HOST_FILE.unlink()
     assert "run `recipectl apply` without names, which ends it" in recipectl("apply", "alpha").stderr
+    sentence = "models-gateway.service is there, and the host file has no `gateway:`; run `recipectl apply`"
+    assert sentence in recipectl("doctor").stdout
+    assert "models-gateway.service is there, and /etc/recipectl/host.yaml" in recipectl("gateway").stderr
     assert "removed models-gateway.service" in recipectl("apply").stdout
     assert (show_gateway("LoadState"), list(Path("/etc/recipectl/gateway").glob("*"))) == ("not-found", [])
     assert show("alpha", "ActiveState") == "active"

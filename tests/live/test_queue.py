@@ -261,6 +261,59 @@ http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--por
     assert (head.split()[1], json.loads(body)["error"]["code"]) == (b"408", "request_timeout")
 
 
+def test_while_a_queue_drains_nothing_is_missing_and_nothing_is_due_twice() -> None:
+    """A stand-in: its stream ends when the test says so."""
+    end = Path("/run/stream-ends")
+    engine = """
+import http.server, os, sys, time
+class Handler(http.server.BaseHTTPRequestHandler):
+    def log_message(self, *_): pass
+    def do_GET(self):
+        self.send_response(200); self.send_header("Content-Length", "2"); self.end_headers(); self.wfile.write(b"{}")
+    def do_POST(self):
+        self.send_response(200); self.end_headers()
+        while not os.path.exists("/run/stream-ends"):
+            self.wfile.write(b"data: {}\\n\\n"); self.wfile.flush(); time.sleep(0.1)
+http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])), Handler).serve_forever()
+"""
+    fields = {"binary": script(Path("/opt/drains"), engine), "ready": {"path": "/"}, "watch": {}}
+    queued(**fields)
+    recipe("alpha", port=PORT, autostart=True, queue=True, env_vars={"A": "1"}, **fields)
+    request = urllib.request.Request(f"http://127.0.0.1:{PORT}/v1/completions", b"{}")
+    with urllib.request.urlopen(request, timeout=300) as stream:
+        stream.readline()
+        applied = recipectl("apply")
+        until("alpha-queue-open", "ActiveState", "deactivating")
+        again, changes = recipectl("apply"), recipectl("diff")
+        problems = json.loads(recipectl("doctor", "--json").stdout)
+        listed = recipectl("list").stdout
+        end.touch()
+        stream.read()
+    assert "restarting model-alpha.service: the recipe changed" in applied.stdout, applied
+    assert (again.returncode, again.stdout, changes.returncode, changes.stdout) == (0, "", 0, "")
+    assert [row for row in problems if row["check"] in ("units", "drift") and row["problems"]] == []
+    assert ("restarting" in listed, "restart is due" in listed) == (True, False), listed
+    assert recipectl("wait", "alpha").returncode == 0
+    end.unlink()
+    assert (recipectl("apply").stdout, recipectl("diff").returncode) == ("", 0)
+
+
+def test_an_engine_whose_clients_wait_ends_with_the_drain() -> None:
+    """llama.cpp's server answers one request at a time, and waits for its clients when it ends."""
+    queued(queue={"drain": 1})
+    body = json.dumps({"prompt": "Once", "max_tokens": 4000, "stream": True, "ignore_eos": True})
+    head = f"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body)}\r\n\r\n"
+    with contextlib.ExitStack() as clients:
+        for _ in range(2):
+            client = clients.enter_context(socket.create_connection(("127.0.0.1", PORT), timeout=300))
+            client.sendall((head + body).encode())
+        while "launch_slot_" not in journal("model-alpha.service"):
+            time.sleep(0.1)
+        stopped = recipectl("stop", "alpha", timeout_sec=300)
+    assert (stopped.returncode, "killed" in stopped.stderr) == (0, False), stopped
+    assert (show("alpha", "ActiveState"), show("alpha", "Result")) == ("inactive", "success")
+
+
 def test_a_queued_model_that_has_failed_calls_the_hosts_hook() -> None:
     alert = "[Service]\nType=oneshot\nExecStart=/bin/sh -c 'echo %i >>/run/alerts-of-queue'\n"
     Path("/run/systemd/system/alert-of-queue@.service").write_text(alert)

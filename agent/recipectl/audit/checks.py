@@ -181,15 +181,17 @@ def check_units(subject: Subject) -> Iterator[Problem]:
 
 
 def _missing_beside(model: CompiledModel, states: Mapping[str, UnitState]) -> Iterator[Problem]:
-    """The units that should run beside a model and do not. The socket starts HAProxy."""
+    """The units that should run beside a model, and neither do nor start. The socket starts HAProxy."""
     names, no_request = model.unit_names, f"no request reaches {model.name}"
     up = {name for name, state in states.items() if state.active_state == "active"}
+    comes = {name for name, state in states.items() if not state.is_down or state.job in ("start", "restart")}
     effects = {names.watch: f"nothing notices a hang of {model.name}"} if model.watched else {}
     effects |= dict.fromkeys((names.queue_socket, names.queue_open), no_request) if model.queued else {}
-    effects = effects if names.service in up else {}
+    state = states.get(names.service)
+    effects = effects if state and state.word == "ready" else {}  # else its requests end, or it does
     if model.listener in up and names.reachable in {unit.name for unit in model.units}:
         effects[names.reachable] = f"no request of the gateway reaches {model.name}"
-    for unit in sorted(effects.keys() - up):
+    for unit in sorted(effects.keys() - comes):
         fault = f"{unit} does not run, and {effects[unit]}"
         yield on_host("unit", f"{fault}; run `recipectl apply`, and see `systemctl status {unit}`")
 
@@ -219,13 +221,10 @@ def check_identities(subject: Subject) -> Iterator[Problem]:
 
 def check_lingering(subject: Subject) -> Iterator[Problem]:
     """A user's models that end with the user's last session."""
-    starts = any(_starts_by_itself(model, subject.store) for model in subject.result.models)
+    enabled = subject.store.enabled()
+    starts = any(model.autostart or model.enabled_unit in enabled for model in subject.result.models)
     if subject.place.user and starts and (lingering := lingering_fault()):
         yield on_host("host", lingering)
-
-
-def _starts_by_itself(model: CompiledModel, store: Store) -> bool:
-    return bool(model.autostart) or model.enabled_unit in store.enabled()
 
 
 def check_drift(subject: Subject) -> Iterator[Problem]:
@@ -248,7 +247,12 @@ def check_ports(subject: Subject) -> Iterator[Problem]:
 
 def check_gateway(subject: Subject) -> Iterator[Problem]:
     """What the gateway serves against what the recipes say."""
-    if subject.result.gateway is None or subject.place.user:
+    if subject.place.user:
+        return
+    if subject.result.gateway is None:
+        if GATEWAY in subject.store.installed():
+            fault = f"{GATEWAY} is there, and the host file has no `gateway:`"
+            yield on_host("unit", f"{fault}; run `recipectl apply`")
         return
     from recipectl.gateway import compile as gateway
     from recipectl.gateway.configuration import FOLDER

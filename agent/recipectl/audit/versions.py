@@ -176,6 +176,10 @@ def _of_process(evidence: _Evidence, answer: Served | None, place: Place) -> Ite
     process, resolved, unit = evidence.process, evidence.resolved, evidence.unit
     if process is None or evidence.loaded is None:
         return
+    if resolved:
+        yield from drift.of_lock(evidence.name, resolved.lock_differences)
+    if evidence.state.job == "restart":  # it ends once its requests have
+        return
     yield from drift.of_process(
         evidence.name,
         process,
@@ -194,8 +198,6 @@ def _of_process(evidence: _Evidence, answer: Served | None, place: Place) -> Ite
     )
     if unit and answer:
         yield from drift.of_model(unit, answer.models, answer.path)
-    if resolved:
-        yield from drift.of_lock(evidence.name, resolved.lock_differences)
 
 
 def _of_loaded(evidence: _Evidence, place: Place) -> Iterator[Difference]:
@@ -205,7 +207,7 @@ def _of_loaded(evidence: _Evidence, place: Place) -> Iterator[Difference]:
 
 
 def _running_word(evidence: _Evidence, *, differs: bool) -> str:
-    if evidence.process is None:
+    if evidence.process is None or evidence.state.job == "restart":
         return evidence.state.word
     if differs:
         return "differs"

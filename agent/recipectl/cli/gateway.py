@@ -167,6 +167,8 @@ def of_place(place: Place) -> tuple[Gateway | None, tuple[Problem, ...]]:
     result = compile_place(place)
     if result.gateway is None:
         file = place.bases[0] / "host.yaml"
+        if GATEWAY in Store(place.unit_folder).installed():
+            raise UsageError(f"{GATEWAY} is there, and {file} has no `gateway:`; run `recipectl apply`")
         raise UsageError(f"this host has no gateway; write `gateway: {{}}` in {file}, then `recipectl apply`")
     every = {model.name for model in result.models}
     targets = gateway_targets(result.models, Store(place.unit_folder).installed(), applied=every)
@@ -199,16 +201,18 @@ def gateway_(place: Place, as_json: bool) -> int:
     ]
     loaded_digest = host.loaded()
     answers = loaded_digest is not None
-    if loaded_digest not in (None, gateway.digest):
+    as_applied = loaded_digest == gateway.digest
+    status = exit_status(problems) or (0 if as_applied else 3)
+    if answers and not as_applied:
         warn("what nginx serves now is not what is shown; `recipectl diff` says why")
     if as_json:
-        facts = {"url": url, "answers": answers, "keys": settings.keys is not None, "names": rows}
-        print_json(facts | {"problems": problems_as_json(problems)})
-        return exit_status(problems)
+        facts = {"url": url, "answers": answers, "as_applied": as_applied, "keys": settings.keys is not None}
+        print_json(facts | {"names": rows, "problems": problems_as_json(problems)})
+        return status
     click.echo(url + ("" if settings.keys else "  (no key is asked for)"))
     if not answers:
         warn(f"the gateway does not answer; see `systemctl status {GATEWAY}`")
     targets = ((route.name, route.target) for route in gateway.routes.by_name.values())
     cells = [(name, to.recipe, to.url + ("  on demand" if to.on_demand else "")) for name, to in targets]
     table(cells, ["NAME", "RECIPE", "URL"])
-    return exit_status(problems)
+    return status

@@ -65,12 +65,25 @@ class Load:
 
     def text(self) -> str:
         """What the engine does now, in its own words, and how long that took the last time."""
+        if ending := "" if self.place.remote else self._ending():
+            return f"{self.name}: {ending}"
         if missing := missing_hosts(self.place, self.name):
             return f"{self.name} waits for {', '.join(missing)}"
         # Over ssh each question would be a connection of its own.
         lines = [] if self.place.remote else log_lines(self.place, self.service, 1, self.since_sec)
         doing = phases.of_line(lines[0]) if lines else ""
         return f"{self.name} is loading{self.usually}{': ' if doing else ''}{doing}"
+
+    def _ending(self) -> str:
+        """What a restart waits for before the model loads; empty when it loads."""
+        try:  # a connection of its own: the caller's waits for a job
+            with Manager(user=self.place.user) as manager:
+                state = manager.state(self.service, brief=True)
+        except BusError:
+            return ""
+        if state.active_state == "active" and state.job in ("stop", "restart"):
+            return "waiting for the requests that run"
+        return "stopping" if state.active_state == "deactivating" else ""
 
 
 def run_jobs(

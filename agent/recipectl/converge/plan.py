@@ -180,6 +180,8 @@ def _on_demand_jobs(situation: Situation) -> list[Action]:
 
 def _service_jobs(situation: Situation) -> list[Action]:
     service = situation.names.service
+    if situation.changed and situation.survey.states[service].job == "restart":
+        return []  # once its requests have ended: systemd starts the newest unit then
     if situation.changed and situation.restart:
         return [Action("restart", service, situation.reason)]
     if not situation.will_start:
@@ -233,8 +235,8 @@ def _gateway_jobs(situation: Situation) -> list[Action]:
 
 
 def _watch_jobs(situation: Situation) -> list[Action]:
-    watch = situation.names.watch
-    if not (situation.model.watched and situation.running):
+    watch, state = situation.names.watch, situation.survey.states[situation.names.service]
+    if not (situation.model.watched and situation.running) or state.job in ("stop", "restart"):
         return []
     if not situation.survey.is_coming_up(watch):
         return [Action("start", watch, "the model runs, and its recipe has `watch:`")]

@@ -204,6 +204,7 @@ def _unit(
         credentials=[*secrets, *defaults],
         prepare=quoting.command_line((*installation.helper, "prepare-gateway")),
         start=quoting.command_line(words),
+        wait=quoting.command_line((*installation.helper, "wait-for-gateway", "--stop-signal", "SIGQUIT")),
         sandbox=lines,
         digest=digest,
         digest_field=f"{DIGEST_FIELD}={digest}",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import pwd
-import socket
 import stat
 import subprocess
 import tempfile
@@ -20,7 +19,7 @@ from recipectl.errors import RecipectlError, UsageError
 from recipectl.files import failures_named, read_bounded
 from recipectl.gateway.configuration import FILES, LOADED, Gateway, Nginx, Paths, configuration
 from recipectl.gateway.engine_keys import decrypted
-from recipectl.machine import processes
+from recipectl.machine import processes, sockets
 from recipectl.systemd.unitfile import GATEWAY, GATEWAY_USER
 from recipectl.text import printable
 
@@ -53,17 +52,8 @@ def find_nginx() -> Nginx:
 
 def loaded() -> str | None:
     """The digest of the configuration that the running nginx has; None when none answers."""
-    end = time.monotonic() + 2
-    with suppress(OSError), socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(2)
-        connection.connect(LOADED)
-        connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
-        answer = b""
-        while len(answer) < 4096 and time.monotonic() < end and (part := connection.recv(4096)):
-            answer += part
-        body = answer.partition(b"\r\n\r\n")[2]
-        return printable(body.decode(errors="replace").strip())[:12]
-    return None
+    _, blank, body = sockets.local_answer(LOADED).partition(b"\r\n\r\n")
+    return printable(body.decode(errors="replace").strip())[:12] if blank else None
 
 
 def accepting_workers() -> set[int]:

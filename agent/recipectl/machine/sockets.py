@@ -160,6 +160,19 @@ def http_answer(
     return answer
 
 
+def local_answer(path: str, timeout_sec: float = 2, max_bytes: int = 4096) -> bytes:
+    """The answer to a GET at a socket of the file system, as far as it came; empty where nobody answers."""
+    end = time.monotonic() + timeout_sec
+    answer = b""
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(timeout_sec)
+        connection.connect(path)
+        connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        while len(answer) < max_bytes and time.monotonic() < end and (part := connection.recv(4096)):
+            answer += part
+    return answer
+
+
 def _is_whole(answer: bytes) -> bool:
     """True if an answer has all that its Content-Length announces; without one, its end tells."""
     head, blank, content = answer.partition(b"\r\n\r\n")
