@@ -17,6 +17,10 @@ class State:
     waits_to_restart: bool = False
     job: str = ""
 
+    @property
+    def will_stop(self) -> bool:
+        return self.job in ("stop", "restart")
+
 
 def model(
     name: str = "qwen", *, text: str = "", units: tuple[Unit, ...] = (), **fields: object

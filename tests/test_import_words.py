@@ -304,7 +304,22 @@ LINES_OF_ORDINARY_SCRIPTS = {
     "llama.cpp in one program": (
         "/opt/l/llama serve -m /m/q.gguf --port 1\n",
         {"backend": "llamacpp", "binary": "/opt/l/llama-server", "model_path": "/m/q.gguf", "port": 1},
-        ["`llama serve`, whose server is llama.cpp's `llama-server` as well, which a recipe starts"],
+        ["`llama serve`: a recipe starts `llama-server` of the same release; install that, too"],
+    ),
+    "two that nobody gives": (
+        'if [ -z "${A:-}" ] && [ -z "${1:-}" ]; then exit 1; fi\nvllm serve a/b\n',
+        {"backend": "vllm", "model_path": "a/b"},
+        ["without one of `$1`, `A` the script ends there"],
+    ),
+    "a file of supervisor that a script writes": (
+        "cat > /etc/x.conf <<E\n[program:nginx]\ncommand=nginx\nE\nvllm serve a/b\n",
+        {"backend": "vllm", "model_path": "a/b"},
+        ["line 1: the file `/etc/x.conf`, which it writes"],
+    ),
+    "a name of the hub": (
+        "cd /nonexistent\nllama-server -hf models/q-GGUF\n",
+        {"backend": "llamacpp", "model_path": "models/q-GGUF"},
+        [],
     ),
     "a model in a folder that is not here": (
         "cd /nonexistent/llm\nvllm serve models/q\n",
@@ -339,7 +354,10 @@ def test_what_ordinary_scripts_do_is_understood(
     result = from_command.draft_from_command(shell.commands(text)[-1])
     assert result.fields == fields
     assert [text for text in sentences if text not in " ".join(losses(result))] == []
-    assert not any("which nothing in the recipe names" in text for text in losses(result))
+    if not sentences:
+        assert not any(
+            "which nothing in the recipe" in text or "of the hub" in text for text in losses(result)
+        )
 
 
 def test_the_reason_of_a_refusal_is_what_is_not_known() -> None:
@@ -351,7 +369,7 @@ def test_the_reason_of_a_refusal_is_what_is_not_known() -> None:
 @pytest.mark.parametrize(
     ("text", "kind"),
     [
-        ("# x\nFROM vllm/vllm-openai\nENTRYPOINT [\"vllm\"]\n", "a Dockerfile"),
+        ("# x\nFROM --platform=linux/amd64 vllm/vllm-openai AS y # z\nENTRYPOINT [\"vllm\"]\n", "a Dockerfile"),
         ("#cloud-config\nruncmd: [vllm serve a/b]\n", "a file of cloud-init"),
         ("[program:v]\ncommand=vllm serve a/b\n", "a file of supervisor"),
     ],
@@ -373,9 +391,56 @@ def test_one_engine_of_two_verbs_is_one_recipe(tmp_path: Path) -> None:
     script = 'case "$1" in start) vllm serve a/b;; restart) sleep 1; vllm serve a/b;; *) exit 1;; esac\n'
     status, recipe, _ = imported(script, tmp_path, "a.sh")
     assert (status, recipe.count("model_path:"), "conflicts" in recipe) == (0, 1, False)
+    script = 'if [ "$1" = debug ]; then vllm serve a/b; else nvidia-smi -pl 250; vllm serve a/b; fi\n'
+    status, recipe, said = imported(script, tmp_path, "b.sh")
+    assert (status, recipe.count("model_path:"), "does not run it" in said) == (0, 1, False), said
+    assert "`nvidia-smi -pl 250`, which sets the GPUs up" in said
+
+
+UNITS = {
+    "a user that systemd makes": (
+        "DynamicUser=yes\nUser=no-such-user",
+        {"DynamicUser= with User=no-such-user, which systemd made; it will run as a user of its own"},
+    ),
+    "a user of the host": ("DynamicUser=yes\nUser=nobody", {"user: nobody"}),
+    "a path in its place": ("BindReadOnlyPaths=/srv/models", {"BindReadOnlyPaths: /srv/models"}),
+    "a path elsewhere": ("BindPaths=/a:/b", {"BindPaths=/a:/b, with which the unit's paths are not those"}),
+}
+
+
+@pytest.mark.parametrize(("lines", "sentences"), UNITS.values(), ids=UNITS.keys())
+def test_settings_of_a_unit_are_kept_or_named(tmp_path: Path, lines: str, sentences: set[str]) -> None:
+    text = f"[Service]\n{lines}\nExecStart=/v/bin/vllm serve /m/q\n"
+    _, recipe, said = imported(text, tmp_path, "a.service", "unit")
+    assert {sentence for sentence in sentences if sentence not in recipe + said} == set(), recipe + said
+
+
+def test_a_unit_of_podman_needs_no_folder_of_containers(tmp_path: Path) -> None:
+    text = "[Unit]\nRequiresMountsFor=%t/containers\n[Service]\nExecStart=/usr/bin/podman run vllm/vllm-openai --model a/b\n"
+    assert "RequiresMountsFor" not in "".join(imported(text, tmp_path, "a.service", "unit")[1:])
+
+
+def test_the_cache_of_earlier_releases_of_llamacpp_stays_in_use(tmp_path: Path) -> None:
+    (tmp_path / "llama.cpp").mkdir()
+    words = f"docker run -p 1:8080 -v {tmp_path}:/root/.cache ghcr.io/ggml-org/llama.cpp:server -hf a/b-GGUF"
+    variables = from_command.draft_from_command(shell.commands(words)[-1]).fields["env_vars"]
+    assert variables["LLAMA_CACHE"] == f"{tmp_path}/llama.cpp"
+    (tmp_path / "huggingface/hub").mkdir(parents=True)
+    variables = from_command.draft_from_command(shell.commands(words)[-1]).fields["env_vars"]
+    assert variables == {"HF_HOME": f"{tmp_path}/huggingface"}
 
 
 def test_an_empty_field_of_vllm_studio_is_not_passed(tmp_path: Path) -> None:
-    fields = '{"id": "q", "name": "q", "model_path": "/m/q.gguf", "backend": "llamacpp", "max_model_len": 0, "dtype": "", "tensor_parallel_size": 0}'
-    status, recipe, said = imported(fields, tmp_path, "a.json", "vllm-studio")
-    assert (status, "max_model_len" in recipe + said, "dtype" in recipe + said) == (0, False, False), said
+    for fields, keys in (
+        (
+            '"model_path": "/m/q.gguf", "backend": "llamacpp", "max_model_len": 0, "dtype": ""',
+            ("max_model_len", "dtype"),
+        ),
+        (
+            '"model_path": "a/b", "backend": "vllm", "tensor_parallel_size": 0, "quantization": ""',
+            ("tensor", "quantization"),
+        ),
+    ):
+        text = f'{{"id": "q", "name": "q", {fields}}}'
+        status, recipe, said = imported(text, tmp_path, "a.json", "vllm-studio")
+        assert (status, [key for key in keys if key in recipe + said]) == (0, []), said

@@ -145,6 +145,15 @@ def test_a_changed_model_is_restarted_unless_it_must_not(restart: bool) -> None:
     assert plan.actions == ((Action("restart", A.service, CHANGED),) if restart else ())
 
 
+@pytest.mark.parametrize("job", ["stop", "restart"])
+def test_nothing_is_due_while_a_job_is_to_stop_the_model(job: str) -> None:
+    """Its queue drains: a later start takes the newest unit."""
+    target = model("a", queued=True, watched=True, queue_digest="new")
+    queue = State("active", "old", job="restart")
+    host = survey(target, service=replace(OLD, job=job), queue=queue, queue_socket=UP)
+    assert jobs(make_plan((target,), (), host)) == []
+
+
 @pytest.mark.parametrize("digest", [None, "0123456789ab"])
 def test_a_model_of_this_unit_or_of_an_unknown_one_is_left_alone(digest: str | None) -> None:
     target = model("a")

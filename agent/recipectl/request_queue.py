@@ -10,6 +10,7 @@ import csv
 import fcntl
 import json
 import os
+import re
 import signal
 import socket
 import time
@@ -164,7 +165,8 @@ def close_queue(options: argparse.Namespace) -> int:
         say(f"requests still run after {options.drain_sec} s, and are cut")
         # An engine waits for its clients when it ends: llama.cpp's server until systemd kills it.
         with contextlib.suppress(OSError):
-            _command(folder, "shutdown sessions server engine/engine")
+            for session in _RUNS_AT_ENGINE.findall(_command(folder, "show sess")):
+                _command(folder, f"shutdown session {session}")
     _mark(folder).unlink(missing_ok=True)
     return 0
 
@@ -194,6 +196,10 @@ def _locked(folder: Path) -> Iterator[None]:
     with Path(folder, "lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+# A session whose connection to the engine is established. One that waits has none, and is not cut.
+_RUNS_AT_ENGINE = re.compile(r"^(0x[0-9a-f]+): .*\bbe=engine\b.*\b(?:scb|s1)=\[8,", re.M)
 
 
 def _set_server(folder: Path, address: str, port: int) -> None:

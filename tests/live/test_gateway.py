@@ -252,9 +252,9 @@ def test_what_nginx_and_the_sites_lines_refuse_is_told_in_the_form_of_openai() -
     assert recipectl("apply").returncode == 0
     with socket.create_connection(("127.0.0.1", 8000), timeout=20) as client:
         client.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n")
-        until_status = time.monotonic() + 60
+        end = time.monotonic() + 60
         while (told := ask("x"))[0] != 429:
-            assert time.monotonic() < until_status, told
+            assert time.monotonic() < end, told
         assert told[1]["error"]["code"] == "too_many_requests"  # type: ignore[index]
     site.write_text("")
     assert recipectl("apply").returncode == 0

@@ -1,6 +1,7 @@
 """Requests that wait: a real model behind HAProxy, while it restarts, crashes, changes and stops."""
 
 import collections
+import concurrent.futures
 import contextlib
 import http.client
 import json
@@ -286,32 +287,57 @@ http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--por
         until("alpha-queue-open", "ActiveState", "deactivating")
         again, changes = recipectl("apply"), recipectl("diff")
         problems = json.loads(recipectl("doctor", "--json").stdout)
-        listed = recipectl("list").stdout
+        listed, compared = recipectl("list").stdout, recipectl("versions", "--json").stdout
         end.touch()
         stream.read()
     assert "restarting model-alpha.service: the recipe changed" in applied.stdout, applied
     assert (again.returncode, again.stdout, changes.returncode, changes.stdout) == (0, "", 0, "")
     assert [row for row in problems if row["check"] in ("units", "drift") and row["problems"]] == []
     assert ("restarting" in listed, "restart is due" in listed) == (True, False), listed
+    assert [(row["running"], row["differences"]) for row in json.loads(compared)] == [("restarting", [])]
     assert recipectl("wait", "alpha").returncode == 0
     end.unlink()
     assert (recipectl("apply").stdout, recipectl("diff").returncode) == ("", 0)
 
 
+def test_an_upgrade_while_the_queue_drains_asks_the_new_engine() -> None:
+    queued(queue={"drain": 8})
+    engine = main_pid("model-alpha.service")
+    body = json.dumps({"prompt": "Once", "max_tokens": 4000, "stream": True, "ignore_eos": True}).encode()
+    request = urllib.request.Request(f"http://127.0.0.1:{PORT}/v1/completions", body)
+    with urllib.request.urlopen(request, timeout=300) as stream:
+        stream.readline()
+        systemctl("restart", "--no-block", "model-alpha.service")
+        until("alpha-queue-open", "ActiveState", "deactivating")
+        recipe("alpha", port=PORT, autostart=True, queue={"drain": 8}, max_model_len=512)
+        upgraded = recipectl("upgrade", "alpha", timeout_sec=300)
+    assert (upgraded.returncode, "is ready after" in upgraded.stdout + upgraded.stderr) == (0, True), upgraded
+    assert main_pid("model-alpha.service") != engine
+
+
 def test_an_engine_whose_clients_wait_ends_with_the_drain() -> None:
     """llama.cpp's server answers one request at a time, and waits for its clients when it ends."""
-    queued(queue={"drain": 1})
+    queued(queue={"drain": 3})
     body = json.dumps({"prompt": "Once", "max_tokens": 4000, "stream": True, "ignore_eos": True})
     head = f"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body)}\r\n\r\n"
     with contextlib.ExitStack() as clients:
         for _ in range(2):
             client = clients.enter_context(socket.create_connection(("127.0.0.1", PORT), timeout=300))
             client.sendall((head + body).encode())
+        end = time.monotonic() + 60
         while "launch_slot_" not in journal("model-alpha.service"):
+            assert time.monotonic() < end
             time.sleep(0.1)
-        stopped = recipectl("stop", "alpha", timeout_sec=300)
-    assert (stopped.returncode, "killed" in stopped.stderr) == (0, False), stopped
-    assert (show("alpha", "ActiveState"), show("alpha", "Result")) == ("inactive", "success")
+        systemctl("stop", "--no-block", "model-alpha.service")
+        while "waiting at most 3 s for the requests" not in journal("model-alpha-queue-open.service"):
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        with concurrent.futures.ThreadPoolExecutor(20) as pool:
+            waiting = [pool.submit(completion, 300) for _ in range(20)]  # they wait for the next start
+            until("alpha", "ActiveState", "inactive", timeout_sec=120)
+            assert show("alpha", "Result") == "success"
+            assert recipectl("start", "alpha").returncode == 0
+            assert [each.result()[0] for each in waiting] == [200] * 20
 
 
 def test_a_queued_model_that_has_failed_calls_the_hosts_hook() -> None:

@@ -181,14 +181,14 @@ def check_units(subject: Subject) -> Iterator[Problem]:
 
 
 def _missing_beside(model: CompiledModel, states: Mapping[str, UnitState]) -> Iterator[Problem]:
-    """The units that should run beside a model, and neither do nor start. The socket starts HAProxy."""
+    """The units that should run beside a model, do not, and are not about to. The socket starts HAProxy."""
     names, no_request = model.unit_names, f"no request reaches {model.name}"
     up = {name for name, state in states.items() if state.active_state == "active"}
     comes = {name for name, state in states.items() if not state.is_down or state.job in ("start", "restart")}
     effects = {names.watch: f"nothing notices a hang of {model.name}"} if model.watched else {}
     effects |= dict.fromkeys((names.queue_socket, names.queue_open), no_request) if model.queued else {}
     state = states.get(names.service)
-    effects = effects if state and state.word == "ready" else {}  # else its requests end, or it does
+    effects = effects if state and state.word == "ready" else {}  # they stop before it
     if model.listener in up and names.reachable in {unit.name for unit in model.units}:
         effects[names.reachable] = f"no request of the gateway reaches {model.name}"
     for unit in sorted(effects.keys() - comes):

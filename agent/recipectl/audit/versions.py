@@ -178,7 +178,7 @@ def _of_process(evidence: _Evidence, answer: Served | None, place: Place) -> Ite
         return
     if resolved:
         yield from drift.of_lock(evidence.name, resolved.lock_differences)
-    if evidence.state.job == "restart":  # it ends once its requests have
+    if evidence.state.will_stop:  # a later process is compared
         return
     yield from drift.of_process(
         evidence.name,
@@ -207,7 +207,7 @@ def _of_loaded(evidence: _Evidence, place: Place) -> Iterator[Difference]:
 
 
 def _running_word(evidence: _Evidence, *, differs: bool) -> str:
-    if evidence.process is None or evidence.state.job == "restart":
+    if evidence.process is None or evidence.state.will_stop:
         return evidence.state.word
     if differs:
         return "differs"

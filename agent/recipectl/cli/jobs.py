@@ -20,7 +20,7 @@ from recipectl.machine import loads
 from recipectl.recipe.spans import LONGEST_SEC, span_sec
 from recipectl.systemd.dbus import Manager
 from recipectl.systemd.store import Store
-from recipectl.systemd.unitfile import recipe_of
+from recipectl.systemd.unitfile import UnitNames, recipe_of
 
 if TYPE_CHECKING:
     from recipectl.place import Place
@@ -78,11 +78,13 @@ class Load:
         """What a restart waits for before the model loads; empty when it loads."""
         try:  # a connection of its own: the caller's waits for a job
             with Manager(user=self.place.user) as manager:
-                state = manager.state(self.service, brief=True)
+                way = UnitNames.of_service(self.service).queue_open
+                state, opening = manager.states((self.service, way), brief=True)
         except BusError:
             return ""
-        if state.active_state == "active" and state.job in ("stop", "restart"):
-            return "waiting for the requests that run"
+        if state.active_state == "active" and state.will_stop:
+            drains = opening.active_state == "deactivating"
+            return "waiting for the requests that run" if drains else "waiting for what stops before it"
         return "stopping" if state.active_state == "deactivating" else ""
 
 

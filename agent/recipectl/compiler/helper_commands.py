@@ -161,7 +161,7 @@ class HelperCommands:
         return self._helper("open-queue", *self._manager, *_address(endpoint), *(("--kept",) if kept else ()))
 
     def drain_queue(self, verb: Literal["close-queue", "end-queue"], queue: Queue) -> str:
-        """Wait until no request runs, and keep new ones (`close-queue`), or end HAProxy (`end-queue`)."""
+        """Wait until no request runs, and hold new ones (`close-queue`), or end HAProxy (`end-queue`)."""
         return self._helper(verb, *self._manager, "--drain-sec", queue.drain)
 
     def ask_model(self, resolved: ResolvedRecipe, model: str, key_file: str | None) -> str:

@@ -53,7 +53,7 @@ def credentials(recipe: Recipe) -> dict[str, Credential]:
 def _file_variable(backend: str, variable: str) -> str | None:
     """What tells an engine the file of a secret; None where it reads the variable itself.
 
-    The token's file is known to huggingface_hub (its HF_TOKEN_PATH), which llama.cpp does without.
+    huggingface_hub reads the token from the file that HF_TOKEN_PATH= names. llama.cpp has no such library.
     """
     if variable in HF_TOKENS:
         return None if backend == "llamacpp" else "HF_TOKEN_PATH"

@@ -180,8 +180,8 @@ def _on_demand_jobs(situation: Situation) -> list[Action]:
 
 def _service_jobs(situation: Situation) -> list[Action]:
     service = situation.names.service
-    if situation.changed and situation.survey.states[service].job == "restart":
-        return []  # once its requests have ended: systemd starts the newest unit then
+    if situation.changed and situation.survey.states[service].will_stop:
+        return []  # it ends once its requests have; a start after that takes the newest unit
     if situation.changed and situation.restart:
         return [Action("restart", service, situation.reason)]
     if not situation.will_start:
@@ -209,11 +209,13 @@ def _queue_jobs(situation: Situation) -> list[Action]:
     A restart of HAProxy is put off while the model loads: the requests that wait would be lost.
     """
     names, state = situation.names, situation.survey.states[situation.names.service]
-    if situation.queue_changed and not situation.socket_moved and state.active_state != "activating":
+    queue = situation.survey.states.get(names.queue)
+    is_due = situation.queue_changed and not situation.socket_moved and not (queue and queue.will_stop)
+    if is_due and state.active_state != "activating":
         return [Action("restart", names.queue, "its configuration changed")]
     # While the queue drains, somebody stops the model, or starts a rival of it: a start would cancel that.
     is_open = situation.survey.is_coming_up(names.queue_open)
-    is_ready = state.active_state == "active" and state.job not in ("stop", "restart")
+    is_ready = state.active_state == "active" and not state.will_stop
     if is_ready and not situation.changed and not is_open:
         return [Action("start", names.queue_open, "the model is ready, and no request reaches it")]
     return []
@@ -236,7 +238,7 @@ def _gateway_jobs(situation: Situation) -> list[Action]:
 
 def _watch_jobs(situation: Situation) -> list[Action]:
     watch, state = situation.names.watch, situation.survey.states[situation.names.service]
-    if not (situation.model.watched and situation.running) or state.job in ("stop", "restart"):
+    if not (situation.model.watched and situation.running) or state.will_stop:
         return []
     if not situation.survey.is_coming_up(watch):
         return [Action("start", watch, "the model runs, and its recipe has `watch:`")]

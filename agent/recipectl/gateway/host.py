@@ -52,8 +52,9 @@ def find_nginx() -> Nginx:
 
 def loaded() -> str | None:
     """The digest of the configuration that the running nginx has; None when none answers."""
-    _, blank, body = sockets.local_answer(LOADED).partition(b"\r\n\r\n")
-    return printable(body.decode(errors="replace").strip())[:12] if blank else None
+    _, _, body = sockets.local_answer(LOADED).partition(b"\r\n\r\n")
+    digest = printable(body.decode(errors="replace").strip())[:12]
+    return digest if len(digest) == 12 else None
 
 
 def accepting_workers() -> set[int]:

@@ -139,8 +139,9 @@ def _service_draft(
     lost: list[Remark] = []
     container = Container({}, lost, mounts=Mounts(volumes=mounted.volumes))
     default = node_of(root, "networks", "default", "name")
-    if isinstance(default, yaml.ScalarNode) and not (service.get("networks") or service.get("network_mode")):
-        container.networks[default.value] = place_of(default)
+    uses_default = "default" in (service.get("networks") or ["default"]) and not service.get("network_mode")
+    if isinstance(default, yaml.ScalarNode) and uses_default:
+        container.networks[interpolated(default.value, variables, lost)] = place_of(default)
     written, service = service, {}
     for key, value in written.items():
         if not isinstance(key, str):

@@ -88,7 +88,8 @@ def _draft(command: Command, name: str | None, origin: str) -> Draft:
     draft.comments[""] = "\n".join([origin, *notes] if origin else notes)
     draft.set("backend", engine.backend)
     if program_name(command.words) == "llama":
-        draft.lose("`llama serve`, whose server is llama.cpp's `llama-server` as well, which a recipe starts")
+        fault = "`llama serve`: a recipe starts `llama-server` of the same release"
+        draft.lose(f"{fault}; install that, too, if there is `llama` alone")
     _set_runtime(draft, engine, command)
     options, stray_positions = flags.parse(engine.backend, arguments, shipped_options(engine.backend))
     stray_words = [arguments[position] for position in stray_positions]
@@ -228,7 +229,8 @@ def _set_service(draft: Draft, command: Command) -> None:
         fault = f"`cd {command.folder}`: relative paths were made absolute from there"
         sentences = [f"{fault}; the unit runs in another folder"]
         model = str(draft.fields["model_path"])
-        if _LIKE_A_FOLDER.match(model) and not os.path.exists(command.folder):  # noqa: PTH110  (no error)
+        is_likely = _LIKE_A_FOLDER.match(model) and draft.fields["backend"] != "llamacpp"
+        if is_likely and not os.path.exists(command.folder):  # noqa: PTH110  (no error)
             fault = f"`{model}` is taken for a name of the hub"
             sentences.append(f"{fault}; if it is a folder of {command.folder}, give its path")
         place = command.places.get("cd", "")

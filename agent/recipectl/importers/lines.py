@@ -13,8 +13,8 @@ from recipectl.errors import UsageError
 _MAX_MERGES = 10  # an anchor may merge itself
 
 
-# "not here": the remark says itself that something does not happen here. The last three: of a value that
-# depends on a number that is not known, on a substitution, or on what else only a running shell knows.
+# "not here": the remark says itself that something does not happen here. The last three say why a value is
+# not known: a number, a substitution, or something else of a running shell.
 About = Literal["", "not here", "number", "substitution", "shell"]
 
 

@@ -14,6 +14,9 @@ from recipectl.importers.lines import Remark
 # What a container needs, and a unit has.
 _NOT_OF_ENGINE = re.compile(r"/(dev|proc|sys|run(?!/secrets/)|etc/(localtime|timezone|passwd|group))\b")
 
+# The end of a volume's path in a container -> what to do with its folder on the host.
+_OF_CACHES = {"/.cache/huggingface": "set HF_HOME to it", "/.cache": "set HF_HOME to `huggingface` in it"}
+
 
 # Options whose values look like paths, and are names of models, or prefixes of URLs.
 _NAMES = (
@@ -47,9 +50,9 @@ def names_in(words: list[str]) -> list[bool]:
 
 
 def has_cache_of_llamacpp(folder: Path) -> bool:
-    """Whether models are in the folder of llama.cpp's earlier releases, which LLAMA_CACHE= selects.
+    """Whether models are in the folder of llama.cpp's earlier releases, and none in that of the hub.
 
-    The present ones share the cache of the hub (llama.cpp's common/download.cpp).
+    The present ones share the cache of the hub, unless LLAMA_CACHE= says another (its common/hf-cache.cpp).
     """
     return os.path.isdir(folder / "llama.cpp") and not os.path.isdir(folder / "huggingface/hub")  # noqa: PTH112  (no error)
 
@@ -103,9 +106,9 @@ class Mounts:
             for name, folder in caches.items():
                 if target.endswith(f"/.cache{folder}"):
                     environment.setdefault(name, source.rstrip("/"))
-                elif target.endswith("/.cache") and (
-                    has_cache_of_llamacpp(Path(source)) if name == "LLAMA_CACHE" else name != "HF_HUB_CACHE"
-                ):
+                elif target.endswith("/.cache") and name != "HF_HUB_CACHE":
+                    if name == "LLAMA_CACHE" and not has_cache_of_llamacpp(Path(source)):
+                        continue
                     environment.setdefault(name, source.rstrip("/") + folder)
 
     def _keep_other_caches(self, environment: dict[str, str]) -> None:
@@ -139,8 +142,8 @@ class Mounts:
                 lost.append(Remark(fault, within=self.places.get(target, "")))
         for target, source in self.pairs:
             if target and (target, source) not in self._of_folders():
-                remedy = "set HF_HOME to it" if target.endswith("/.cache/huggingface") else "name it"
-                remedy = "set HF_HOME to `huggingface` in it" if target.endswith("/.cache") else remedy
+                remedies = (text for ending, text in _OF_CACHES.items() if target.endswith(ending))
+                remedy = next(remedies, "name it")
                 command = f"`{self.container_program} volume inspect`"
                 fault = f"the volume `{source or target}` at {target}, whose folder {command} tells"
                 lost.append(Remark(f"{fault}; {remedy}", within=self.places.get(target, "")))

@@ -44,7 +44,7 @@ def program(words: list[str]) -> Program | None:
         return Program("vllm", script_runtime(words[0]), arguments[1:], has_positional_model=True)
     if name == "sglang" and arguments[:1] == ["serve"]:
         return Program("sglang", script_runtime(words[0]), arguments[1:])
-    if name == "llama" and arguments[:1] == ["serve"]:  # one program for all of llama.cpp's
+    if name == "llama" and arguments[:1] in (["serve"], ["server"]):  # one program for all of llama.cpp's
         server = str(PurePosixPath(words[0]).with_name("llama-server"))
         return Program("llamacpp", {"binary": server} if "/" in words[0] else {}, arguments[1:])
     if is_llama:

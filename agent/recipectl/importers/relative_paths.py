@@ -68,7 +68,7 @@ def with_absolute_paths(arguments: list[str], backend: str, command: Command) ->
 
 
 def _parts(before: str, word: str) -> tuple[str, str, str, str]:
-    """The option of a word, what stands before a path (`--flag=`, `NAME=` of a LoRA), the path, what follows.
+    """The option of a word, what stands before its path (`--flag=`, `NAME=` of a LoRA), the path, the rest.
 
     A LoRA of vLLM may be JSON.
     """

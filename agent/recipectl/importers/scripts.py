@@ -12,6 +12,7 @@ from recipectl.importers.command import Command, NoEngineError, OtherProgramErro
 from recipectl.importers.draft import Draft, redacted, unique_name
 from recipectl.importers.from_command import draft_from_command
 from recipectl.importers.lines import Remark, placed
+from recipectl.importers.shell_branches import NOT_RUN
 from recipectl.importers.shell_programs import has_effect, hidden_engine, may_run_engine, what_it_is
 from recipectl.importers.unwrapping import unwrapped
 from recipectl.importers.variables import keep_cache
@@ -89,7 +90,9 @@ def _set_alternatives(drafts: list[Draft], branches: list[Mapping[int, int]]) ->
     Engines at one address and port ran one after the other, too.
     """
     for number, draft in reversed([*enumerate(drafts)]):  # `start`, and `restart`, which starts the same
-        if any(_are_same(draft, other) for other in drafts[:number]) and branches[number]:
+        same = next((other for other in drafts[:number] if _are_same(draft, other)), None)
+        if same and branches[number]:
+            same.not_carried_over = _of_both(same.not_carried_over, draft.not_carried_over)
             del drafts[number], branches[number]
     names: list[str] = []
     for number, draft in enumerate(drafts):
@@ -107,6 +110,13 @@ def _set_alternatives(drafts: list[Draft], branches: list[Mapping[int, int]]) ->
             reason = "The script ran only one of them." if others else "They have one port."
             draft.set("conflicts", [*others, *at_one_port], reason)
         names.append(draft.name)
+
+
+def _of_both(first: list[Remark], second: list[Remark]) -> list[Remark]:
+    """What is said of one engine in two branches: that it does not run, only if neither runs."""
+    both = [*dict.fromkeys((*first, *second))]
+    runs = any(all(remark.sentence != NOT_RUN for remark in remarks) for remarks in (first, second))
+    return [remark for remark in both if remark.sentence != NOT_RUN] if runs else both
 
 
 def _are_same(draft: Draft, other: Draft) -> bool:

@@ -31,9 +31,13 @@ _CHANGES = {
     "service": "a limit",
 }
 _OTHER_FILES = {
-    "a Dockerfile": re.compile(r"\A(?:[ \t]*(?:#.*)?\n|ARG .*\n)*FROM \S+( AS \S+)?[ \t]*\n", re.I),
+    "a Dockerfile": re.compile(
+        r"\A(?:[ \t]*(?:#.*)?\n|ARG .*\n)*FROM(?: +--\S+)* +\S+(?: +(?i:AS) +\S+)? *(?:#.*)?\r?(?:\n|\Z)"
+    ),
     "a file of cloud-init": re.compile(r"\A#cloud-config\b"),
-    "a file of supervisor": re.compile(r"^\[program:[^\]\n]+\][ \t]*\n", re.M),
+    "a file of supervisor": re.compile(
+        r"\A(?:[ \t]*(?:[;#].*)?\n|\[(?!program:)[^\]\n]+\][ \t]*\n|[\w-]+[ \t]*=.*\n)*\[program:[^\]\n]+\]"
+    ),
 }
 _OPAQUE = {
     "ForClause": "a loop",

@@ -157,10 +157,10 @@ class ControlFlow(SimpleCommands, ABC):
         for name in conditions.empty if ends else ():  # the script goes on with what its caller gives
             self.scope.variables[name] = Variable(host_variable(name))
         if ends:
-            self.scope.required |= conditions.defaulted
             wanted = sorted(conditions.untold | conditions.empty | conditions.defaulted)
+            self.scope.required |= {*wanted} if len(wanted) == 1 else set()
             names = ", ".join(f"`{name}`" if name.isidentifier() else f"`${name}`" for name in wanted)
-            names = names or "a value"
+            names = (f"one of {names}" if len(wanted) > 1 else names) or "a value"
             self.lose_from_here(Remark(f"without {names} the script ends there", line))
 
     def _name_not_run(

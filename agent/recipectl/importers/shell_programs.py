@@ -34,7 +34,7 @@ _RUNS_ENGINE = re.compile(
     r"\b(vllm|sglang)( --)? serve (?!-h |--help)\S|\b(vllm|sglang)\b[^\n]{0,400} -- serve "
     r"|\b(vllm\.entrypoints(?!\.cli\.main (?!serve))|sglang serve|sglang\.launch_server|vllm serve)\b"
     r"[^\n]{0,400} --model"
-    r"|\bxargs\b[^\n]{0,400} (vllm serve|llama-server|sglang serve) "
+    r"|\bxargs\b[^\n]{0,400} (vllm serve|llama-server|llama serve|sglang serve) "
     r"|-m (vllm\.entrypoints\.(openai\.)?api_server|sglang(\.srt\.entrypoints\.http_server|\.cli\.main serve"
     r"|_router\.launch_server))\b"
     r"|\bllama(-server| serve)\b[^\n]{0,400} (-m|--model|-hf|--hf-repo|-mu|--models-\w+)[ =]"

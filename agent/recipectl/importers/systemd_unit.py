@@ -39,7 +39,7 @@ from recipectl.importers.unit_text import (
     words_without_specifiers,
 )
 from recipectl.importers.unwrapping import unwrapped
-from recipectl.importers.variables import keep_cache, may_use_hub_cache, read_variables
+from recipectl.importers.variables import is_user_of_host, keep_cache, may_use_hub_cache, read_variables
 from recipectl.recipe.yamlsyntax import read_text
 from recipectl.systemd import quoting
 
@@ -106,7 +106,7 @@ def draft(text: str, name: str, source: str, drop_ins: Mapping[str, str] = Mappi
 def _name_what_systemd_gave(draft: Draft, settings: Mapping[str, str], *, has_user: bool) -> None:
     """Name the user that a service has without saying so, and keep that user's cache."""
     is_dynamic = settings.get("DynamicUser", "no").lower() in ("1", "yes", "true", "on")
-    if is_dynamic and "user" in draft.fields:
+    if is_dynamic and "user" in draft.fields and not is_user_of_host(draft.fields["user"]):
         user = draft.fields.pop("user")
         draft.lose(f"DynamicUser= with User={user}, which systemd made; it will run as a user of its own")
         return

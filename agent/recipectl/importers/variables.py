@@ -14,6 +14,8 @@ from recipectl.recipe.gpu_selection import is_device
 from recipectl.recipe.schema import HF_TOKENS, VARIABLE
 from recipectl.recipe.yamlsyntax import read_text
 
+_DYNAMIC_IDS = range(61184, 65520)
+
 
 def read_variables(file: str, lost: list[Remark]) -> str:
     """The text of a file of variables; OSError or RecipectlError where it cannot be read.
@@ -39,6 +41,14 @@ def set_environment(draft: Draft, variables: dict[str, str]) -> None:
     if remaining:
         draft.set("env_vars", remaining)
         move_secrets(draft)
+
+
+def is_user_of_host(name: str) -> bool:
+    """Whether a user is there without a unit that runs: one of DynamicUser= is not (systemd.exec(5))."""
+    try:
+        return pwd.getpwnam(name).pw_uid not in _DYNAMIC_IDS
+    except (KeyError, ValueError):
+        return False
 
 
 def may_use_hub_cache(draft: Draft) -> bool:

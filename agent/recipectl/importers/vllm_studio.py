@@ -29,7 +29,7 @@ _DEFAULTS: dict[str, Any] = {
     "trust_remote_code": True,
 }
 _ABOVE_ZERO = ("max_num_seqs", "gpu_memory_utilization")
-_WITHOUT_ONE = ("tensor_parallel_size", "pipeline_parallel_size")  # only more than 1 is passed
+_ABOVE_ONE = ("tensor_parallel_size", "pipeline_parallel_size")  # only more than 1 is passed
 _NOT_TO_SGLANG = "Earlier releases of VLLM Studio did not pass it to SGLang."
 _OF_ENGINES = {field for engine in ENGINES.values() for field in engine.flags}
 _READ = {"backend", "model_path", "python_path", "venv_path", "env_vars", "extra_args", *INFERRED}
@@ -210,7 +210,7 @@ def _prefer_extra_args(
         known = settings.get(field)
         if known is None and (backend != "llamacpp" or field in ("host", "port")):
             known = _DEFAULTS.get(field)
-        is_passed = known not in (None, "", "auto", False) and not (known == 1 and field in _WITHOUT_ONE)
+        is_passed = known not in (None, "", "auto", False) and not (known == 1 and field in _ABOVE_ONE)
         if not is_passed or (backend == "llamacpp" and field == "max_model_len"):
             settings[field] = value
             draft.comments[field] = "From extra_args."
@@ -243,7 +243,7 @@ def _is_passed(draft: Draft, field: str, value: Any, backend: str) -> bool:
         return False
     if field == "trust_remote_code" and not value:
         return False  # VLLM Studio did not pass false, which is the engine's default
-    if field in _WITHOUT_ONE and value in (0, 1):
+    if field in _ABOVE_ONE and isinstance(value, int) and value <= 1:
         return False
     has_no_length = field == "max_model_len" and value == 0
     if value == "" or (has_no_length and backend == "llamacpp"):

@@ -274,6 +274,7 @@ def _ancestors(pid: int) -> set[int]:
 # Engines and their workers, which call themselves VLLM::… and sglang::….
 _ENGINE = re.compile(
     r"(^|/)vllm\0serve|vllm\.entrypoints\.|sglang\.launch_server|(^|/)sglang\0serve|(^|/)llama-server(\0|$)"
+    r"|(^|/)llama\0server?\0"
     r"|^VLLM::|^sglang::"
 )
 

@@ -64,12 +64,17 @@ class UnitState:
         return self.active_state in ("inactive", "failed")
 
     @property
+    def will_stop(self) -> bool:
+        """True if a job is to stop it. While a queue drains, the job waits, and the model runs."""
+        return self.job in ("stop", "restart")
+
+    @property
     def word(self) -> str:
         """One word for people: loading, ready, restarting, stopping, stopped, or systemd's own.
 
         A stop waits while a queue drains: the model runs, and takes no new requests.
         """
-        if self.active_state == "active" and self.job in ("stop", "restart"):
+        if self.active_state == "active" and self.will_stop:
             return "stopping" if self.job == "stop" else "restarting"
         if self.active_state == "activating":
             return "restarting" if self.waits_to_restart else "loading"
