@@ -58,6 +58,8 @@ services:
     env_file: [{path: x, required: false}]
     devices: [/dev/x]
     extends: {file: x}
+networks: {default: {name: n}}
+volumes: {w: {driver_opts: {o: bind, device: ./d}}}
 """
 STUDIO = """
 - {id: m, name: M, model_path: /m, backend: vllm, runtime: {kind: system, ref: /p}, tp: 2, port: 8000, host: h,

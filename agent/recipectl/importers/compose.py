@@ -139,8 +139,9 @@ def _service_draft(
     lost: list[Remark] = []
     container = Container({}, lost, mounts=Mounts(volumes=mounted.volumes))
     default = node_of(root, "networks", "default", "name")
-    uses_default = "default" in (service.get("networks") or ["default"]) and not service.get("network_mode")
-    if isinstance(default, yaml.ScalarNode) and uses_default:
+    networks = service.get("networks") or ["default"]
+    uses_default = isinstance(networks, list | dict) and "default" in networks
+    if isinstance(default, yaml.ScalarNode) and uses_default and not service.get("network_mode"):
         container.networks[interpolated(default.value, variables, lost)] = place_of(default)
     written, service = service, {}
     for key, value in written.items():
