@@ -77,7 +77,3 @@ def test_a_secret_is_read_in_the_way_its_engine_can() -> None:
         "HF_TOKEN_PATH": "hf_token", "TLS_KEY_FILE": "tls_key_file", "SSL_PATH": "ssl_path"
     }  # fmt: skip
     assert secrets.environment_files(read) == {"VLLM_API_KEY": "/s/env", "OTHER": "/s/env"}
-    of_llamacpp = read.model_copy(update={"backend": "llamacpp"})
-    assert secrets.unit_lines(of_llamacpp)[:1] + secrets.unit_lines(of_llamacpp)[-2:] == [
-        "LoadCredentialEncrypted=tls_key_file:/s/key.cred", "EnvironmentFile=/s/hf", "EnvironmentFile=/s/env",
-    ]  # fmt: skip

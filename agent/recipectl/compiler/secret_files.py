@@ -17,13 +17,13 @@ from recipectl.recipe.trusted import Trust
 def check(recipe: Recipe, disk: Disk, trust: Trust | None = None) -> Iterator[UsageError]:
     """Yield what is wrong with the files of secrets: missing, open to others, empty, or in another form."""
     for variable, source in recipe.secrets.items():
-        in_environment = secrets.is_in_environment(recipe.backend, variable)
         if source.startswith("/") and (sentence := _wrong_secret_file(source, disk, trust)):
             yield UsageError(f"`secrets.{variable}`: {sentence}", "secrets", variable, kind="secret")
         elif source.startswith("/") and not source.endswith(".cred"):
+            in_environment = variable in secrets.environment_files(recipe)
             if sentence := _wrong_content(variable, source, in_environment=in_environment):
                 yield UsageError(f"`secrets.{variable}`: {sentence}", "secrets", variable, kind="secret")
-        elif in_environment:
+        elif variable in secrets.environment_files(recipe):
             fault = f"`secrets.{variable}` is read from the environment only"
             sentence = f"{fault}; give the absolute path of a file with a line `{variable}=…`"
             yield UsageError(sentence, "secrets", variable, kind="secret")

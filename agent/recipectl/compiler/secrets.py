@@ -9,6 +9,8 @@ from recipectl.engines.registry import ENGINES
 from recipectl.recipe.schema import HF_TOKENS, Recipe
 from recipectl.text import TOKEN
 
+# What an engine, or one of its libraries, reads from a file instead of from the variable itself.
+_FILE_VARIABLES = dict.fromkeys(HF_TOKENS, "HF_TOKEN_PATH")
 SECRETS_FOLDER = "/etc/recipectl/secrets"
 _FILE_ENDINGS = ("_FILE", "_PATH")
 _SECRET_NAME = re.compile(
@@ -45,30 +47,19 @@ def credentials(recipe: Recipe) -> dict[str, Credential]:
     """Variable that names the file -> credential, for the secrets that an engine reads from a file."""
     result = {}
     for variable, source in recipe.secrets.items():
-        if file_variable := _file_variable(recipe.backend, variable):
+        if file_variable := _file_variable(variable):
             result[file_variable] = Credential(variable.lower(), source)
     return result
 
 
-def _file_variable(backend: str, variable: str) -> str | None:
-    """What tells an engine the file of a secret; None where it reads the variable itself.
-
-    huggingface_hub reads the token from the file that HF_TOKEN_PATH= names. llama.cpp has no such library.
-    """
-    if variable in HF_TOKENS:
-        return None if backend == "llamacpp" else "HF_TOKEN_PATH"
-    return variable if variable.endswith(_FILE_ENDINGS) else None
-
-
-def is_in_environment(backend: str, variable: str) -> bool:
-    """Whether an engine reads a secret from its environment alone."""
-    return _file_variable(backend, variable) is None
+def _file_variable(variable: str) -> str | None:
+    own = variable if variable.endswith(_FILE_ENDINGS) else None
+    return _FILE_VARIABLES.get(variable, own)
 
 
 def environment_files(recipe: Recipe) -> dict[str, str]:
     """Variable -> EnvironmentFile= for the secrets that an engine reads from its environment alone."""
-    sources = recipe.secrets.items()
-    return {variable: source for variable, source in sources if is_in_environment(recipe.backend, variable)}
+    return {variable: source for variable, source in recipe.secrets.items() if not _file_variable(variable)}
 
 
 def api_key(recipe: Recipe) -> Credential | None:

@@ -4,7 +4,7 @@ import hashlib
 import pwd
 from pathlib import Path
 
-from recipectl.compiler.secrets import SECRETS_FOLDER, is_in_environment
+from recipectl.compiler.secrets import SECRETS_FOLDER
 from recipectl.importers.draft import VARIABLE_START, Draft
 from recipectl.importers.lines import Remark
 from recipectl.importers.mounts import has_cache_of_llamacpp
@@ -121,10 +121,8 @@ def _name_order(draft: Draft, order: str | None, *, has_indices: bool) -> None:
 def set_secret(draft: Draft, name: str, value: str) -> None:
     """Add an entry of `secrets:`; the value itself goes nowhere."""
     draft.secrets[name] = hashlib.sha256(value.encode()).hexdigest()
-    is_line = is_in_environment(draft.fields["backend"], name)
-    ending = ".env" if is_line and name in HF_TOKENS else ""  # for other engines the token stands alone
-    draft.fields.setdefault("secrets", {})[name] = f"{SECRETS_FOLDER}/{name}{ending}"
-    content = f"a line {name}=…" if is_line else "the value alone"
+    draft.fields.setdefault("secrets", {})[name] = f"{SECRETS_FOLDER}/{name}"
+    content = "the value alone" if name in HF_TOKENS else f"a line {name}=…"
     draft.comments[f"secrets.{name}"] = f"Put {content} in this file, mode 0600; it is not repeated here."
     if {*HF_TOKENS} <= {*draft.secrets}:  # one credential
         present, earlier = HF_TOKENS
