@@ -392,7 +392,7 @@ def test_one_engine_of_two_verbs_is_one_recipe(tmp_path: Path) -> None:
 UNITS = {
     "a user that systemd makes": (
         "DynamicUser=yes\nUser=no-such-user",
-        {"DynamicUser= with User=no-such-user, which systemd made; it will run as a user of its own"},
+        {"DynamicUser= with User=no-such-user, whom systemd made; it will run as a user of its own"},
     ),
     "a user of the host": ("DynamicUser=yes\nUser=nobody", {"user: nobody"}),
     "a path in its place": ("BindReadOnlyPaths=/srv/models", {"BindReadOnlyPaths: /srv/models"}),

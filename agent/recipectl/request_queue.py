@@ -31,6 +31,9 @@ _ACCEPTED_SEC = 0.1  # HAProxy needs it to count a request that it has just sent
 _BUFFER_BYTES = 48 * 1024  # more than the 32 KiB that nginx lets the head of a request have
 _MOST_HEADERS = 1000  # an engine or a client may send more than the usual 101
 _REQUEST_SEC = 30  # a request must have come in within this time
+# A session of HAProxy's `show sess` whose connection to the engine is established (state 8). A request that
+# waits has no such connection.
+_RUNS_AT_ENGINE = re.compile(r"^(0x[0-9a-f]+): .*\bbe=engine\b.*\b(?:scb|s1)=\[8,", re.M)
 # What HAProxy answers itself, and would answer as HTML: the error's code and message. A request that it
 # cannot read stays HTML, since HAProxy 2.6 answers that one before it looks for a file.
 _ANSWERS = {
@@ -163,7 +166,7 @@ def close_queue(options: argparse.Namespace) -> int:
         time.sleep(_POLL_SEC)
     if running:
         say(f"requests still run after {options.drain_sec} s, and are cut")
-        # An engine waits for its clients when it ends: llama.cpp's server until systemd kills it.
+        # An engine that ends waits for its clients. llama.cpp's server waits until systemd kills it.
         with contextlib.suppress(OSError):
             for session in _RUNS_AT_ENGINE.findall(_command(folder, "show sess")):
                 _command(folder, f"shutdown session {session}")
@@ -196,10 +199,6 @@ def _locked(folder: Path) -> Iterator[None]:
     with Path(folder, "lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-# A session whose connection to the engine is established. One that waits has none, and is not cut.
-_RUNS_AT_ENGINE = re.compile(r"^(0x[0-9a-f]+): .*\bbe=engine\b.*\b(?:scb|s1)=\[8,", re.M)
 
 
 def _set_server(folder: Path, address: str, port: int) -> None:

@@ -35,6 +35,20 @@ PORT = 18210
 RESTARTS, KILLS = int(os.environ.get("QUEUE_RESTARTS", "2")), int(os.environ.get("QUEUE_KILLS", "1"))
 PAUSE_SEC = float(os.environ.get("QUEUE_PAUSE", "0.5"))
 _TOKENS = 6
+# A stand-in for an engine: its streams end when the file is there. No engine here writes one for ever.
+STREAM_ENDS = Path("/run/stream-ends")
+STREAMS = """
+import http.server, os, sys, time
+class Handler(http.server.BaseHTTPRequestHandler):
+    def log_message(self, *_): pass
+    def do_GET(self):
+        self.send_response(200); self.send_header("Content-Length", "2"); self.end_headers(); self.wfile.write(b"{}")
+    def do_POST(self):
+        self.send_response(200); self.end_headers()
+        while not os.path.exists("/run/stream-ends"):
+            self.wfile.write(b"data: {}\\n\\n"); self.wfile.flush(); time.sleep(0.1)
+http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])), Handler).serve_forever()
+"""
 
 
 def queued(**fields: object) -> None:
@@ -222,20 +236,7 @@ def test_a_rival_starts_once_the_stream_that_runs_is_complete_and_a_taken_port_i
 
 
 def test_a_stream_without_an_end_is_cut_after_the_drain_and_half_a_request_is_a_408() -> None:
-    """A stand-in: no engine here writes one stream for ever."""
-    endless = """
-import http.server, sys, time
-class Handler(http.server.BaseHTTPRequestHandler):
-    def log_message(self, *_): pass
-    def do_GET(self):
-        self.send_response(200); self.send_header("Content-Length", "2"); self.end_headers(); self.wfile.write(b"{}")
-    def do_POST(self):
-        self.send_response(200); self.end_headers()
-        while True:
-            self.wfile.write(b"data: {}\\n\\n"); self.wfile.flush(); time.sleep(0.1)
-http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])), Handler).serve_forever()
-"""
-    queued(binary=script(Path("/opt/endless"), endless), queue={"drain": 3}, ready={"path": "/"})
+    queued(binary=script(Path("/opt/streams"), STREAMS), queue={"drain": 3}, ready={"path": "/"})
     slow = socket.create_connection(("127.0.0.1", PORT), timeout=100)
     slow.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf")
     request = urllib.request.Request(f"http://127.0.0.1:{PORT}/v1/completions", b"{}")
@@ -263,21 +264,7 @@ http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--por
 
 
 def test_while_a_queue_drains_nothing_is_missing_and_nothing_is_due_twice() -> None:
-    """A stand-in: its stream ends when the test says so."""
-    end = Path("/run/stream-ends")
-    engine = """
-import http.server, os, sys, time
-class Handler(http.server.BaseHTTPRequestHandler):
-    def log_message(self, *_): pass
-    def do_GET(self):
-        self.send_response(200); self.send_header("Content-Length", "2"); self.end_headers(); self.wfile.write(b"{}")
-    def do_POST(self):
-        self.send_response(200); self.end_headers()
-        while not os.path.exists("/run/stream-ends"):
-            self.wfile.write(b"data: {}\\n\\n"); self.wfile.flush(); time.sleep(0.1)
-http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])), Handler).serve_forever()
-"""
-    fields = {"binary": script(Path("/opt/drains"), engine), "ready": {"path": "/"}, "watch": {}}
+    fields = {"binary": script(Path("/opt/streams"), STREAMS), "ready": {"path": "/"}, "watch": {}}
     queued(**fields)
     recipe("alpha", port=PORT, autostart=True, queue=True, env_vars={"A": "1"}, **fields)
     request = urllib.request.Request(f"http://127.0.0.1:{PORT}/v1/completions", b"{}")
@@ -288,7 +275,7 @@ http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--por
         again, changes = recipectl("apply"), recipectl("diff")
         problems = json.loads(recipectl("doctor", "--json").stdout)
         listed, compared = recipectl("list").stdout, recipectl("versions", "--json").stdout
-        end.touch()
+        STREAM_ENDS.touch()
         stream.read()
     assert "restarting model-alpha.service: the recipe changed" in applied.stdout, applied
     assert (again.returncode, again.stdout, changes.returncode, changes.stdout) == (0, "", 0, "")
@@ -296,7 +283,7 @@ http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--por
     assert ("restarting" in listed, "restart is due" in listed) == (True, False), listed
     assert [(row["running"], row["differences"]) for row in json.loads(compared)] == [("restarting", [])]
     assert recipectl("wait", "alpha").returncode == 0
-    end.unlink()
+    STREAM_ENDS.unlink()
     assert (recipectl("apply").stdout, recipectl("diff").returncode) == ("", 0)
 
 
@@ -336,9 +323,9 @@ def test_an_engine_whose_clients_wait_ends_with_the_drain() -> None:
         with concurrent.futures.ThreadPoolExecutor(20) as pool:
             waiting = [pool.submit(completion, 300) for _ in range(20)]  # they wait for the next start
             until("alpha", "ActiveState", "inactive", timeout_sec=120)
-            assert show("alpha", "Result") == "success"
-            assert recipectl("start", "alpha").returncode == 0
-            assert [each.result()[0] for each in waiting] == [200] * 20
+            result, started = show("alpha", "Result"), recipectl("start", "alpha").returncode
+            statuses = [each.result()[0] for each in waiting]
+    assert (result, started, statuses) == ("success", 0, [200] * 20), journal("model-alpha-queue-open.service")
 
 
 def test_a_queued_model_that_has_failed_calls_the_hosts_hook() -> None:

@@ -25,6 +25,7 @@ from recipectl.systemd.store import Store
 from recipectl.systemd.unitfile import GATEWAY, InstalledUnit, UnitNames
 
 _SECRETS = Path(secrets.SECRETS_FOLDER)
+_STARTS = ("start", "restart")  # jobs
 
 
 class Subject:
@@ -184,14 +185,14 @@ def _missing_beside(model: CompiledModel, states: Mapping[str, UnitState]) -> It
     """The units that should run beside a model, do not, and are not about to. The socket starts HAProxy."""
     names, no_request = model.unit_names, f"no request reaches {model.name}"
     up = {name for name, state in states.items() if state.active_state == "active"}
-    comes = {name for name, state in states.items() if not state.is_down or state.job in ("start", "restart")}
+    started = {name for name, state in states.items() if not state.is_down or state.job in _STARTS}
     effects = {names.watch: f"nothing notices a hang of {model.name}"} if model.watched else {}
     effects |= dict.fromkeys((names.queue_socket, names.queue_open), no_request) if model.queued else {}
     state = states.get(names.service)
-    effects = effects if state and state.word == "ready" else {}  # they stop before it
+    effects = effects if state and state.word == "ready" else {}  # they stop before the model does
     if model.listener in up and names.reachable in {unit.name for unit in model.units}:
         effects[names.reachable] = f"no request of the gateway reaches {model.name}"
-    for unit in sorted(effects.keys() - comes):
+    for unit in sorted(effects.keys() - started):
         fault = f"{unit} does not run, and {effects[unit]}"
         yield on_host("unit", f"{fault}; run `recipectl apply`, and see `systemctl status {unit}`")
 
@@ -249,15 +250,13 @@ def check_gateway(subject: Subject) -> Iterator[Problem]:
     """What the gateway serves against what the recipes say."""
     if subject.place.user:
         return
-    if subject.result.gateway is None:
-        if GATEWAY in subject.store.installed():
-            fault = f"{GATEWAY} is there, and the host file has no `gateway:`"
-            yield on_host("unit", f"{fault}; run `recipectl apply`")
-        return
     from recipectl.gateway import compile as gateway
-    from recipectl.gateway.configuration import FOLDER
+    from recipectl.gateway.configuration import FOLDER, LEFT_OVER
 
     installed = subject.store.installed()
+    if subject.result.gateway is None:
+        yield from [on_host("unit", LEFT_OVER)] if GATEWAY in installed else ()
+        return
     targets = gateway.targets(subject.result.models, installed)
     # With nginx's own test: a key or a certificate that is missing stops the next start.
     compiled, problems = gateway.compiled(subject.place, subject.result.gateway, targets, test=True)

@@ -175,7 +175,8 @@ def of_unit(
     apply = f"recipectl apply {name}"
     edited = [unit for unit in changed if unit in installed and installed[unit].edited_by_hand]
     if all(unit not in installed for unit in changed):
-        yield Difference("unit", "the recipe has no unit on disk", "it was not applied, or is removed", apply)
+        cause = "it was not applied, or was removed"
+        yield Difference("unit", "the recipe has no unit on disk", cause, apply)
     elif edited:
         remedy = f"move the change into a drop-in (systemctl edit), then {apply}"
         yield Difference("unit", f"{', '.join(edited)} was edited", "somebody edited it by hand", remedy)

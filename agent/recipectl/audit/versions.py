@@ -178,7 +178,7 @@ def _of_process(evidence: _Evidence, answer: Served | None, place: Place) -> Ite
         return
     if resolved:
         yield from drift.of_lock(evidence.name, resolved.lock_differences)
-    if evidence.state.will_stop:  # a later process is compared
+    if evidence.state.will_stop:  # only its lock matters to the next process
         return
     yield from drift.of_process(
         evidence.name,

@@ -161,6 +161,7 @@ def of_place(place: Place) -> tuple[Gateway | None, tuple[Problem, ...]]:
     from recipectl.compiler.cache import compile_place
     from recipectl.gateway.compile import compiled
     from recipectl.gateway.compile import targets as gateway_targets
+    from recipectl.gateway.configuration import LEFT_OVER
 
     if place.user:
         raise UsageError("the gateway needs the system's service manager; run it without `--user`")
@@ -168,7 +169,7 @@ def of_place(place: Place) -> tuple[Gateway | None, tuple[Problem, ...]]:
     if result.gateway is None:
         file = place.bases[0] / "host.yaml"
         if GATEWAY in Store(place.unit_folder).installed():
-            raise UsageError(f"{GATEWAY} is there, and {file} has no `gateway:`; run `recipectl apply`")
+            raise UsageError(LEFT_OVER)
         raise UsageError(f"this host has no gateway; write `gateway: {{}}` in {file}, then `recipectl apply`")
     every = {model.name for model in result.models}
     targets = gateway_targets(result.models, Store(place.unit_folder).installed(), applied=every)

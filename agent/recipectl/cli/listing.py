@@ -55,7 +55,7 @@ def _difference(
     if state is None or not state.main_pid:
         down = state and state.is_down
         return "start is due" if down and model.autostart and not model.on_demand else ""
-    if state.will_stop:  # the state says so
+    if state.will_stop:  # its state says that it stops, or is started again
         return ""
     digest = started_digest(state.name, place.runtime_folder, user=place.user)
     rotated = processes.rotated_secrets(state.main_pid, units[0].secret_files)

@@ -80,14 +80,14 @@ def queue_values(
     waiting: Values = common | {
         "run": helper.run_queue(queue, names.service, digest),
         "open": helper.open_queue(resolved.endpoint, kept=True),
-        "end": helper.drain_queue("end-queue", queue),
+        "end": helper.end_queue(queue),
         "digest": digest,
         # Only a change of HAProxy's configuration is worth its restart.
         "digest_fields": [] if installation.user else [f"{DIGEST_FIELD}={digest}"],
     }
     opening: Values = common | {
         "open": helper.open_queue(resolved.endpoint),
-        "close": helper.drain_queue("close-queue", queue),
+        "close": helper.close_queue(queue),
     }
     return waiting, opening
 

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 from recipectl.compiler import gpus, service_settings
 from recipectl.compiler.members import Member
@@ -160,9 +159,13 @@ class HelperCommands:
         """What lets the requests of a queue through; with `kept` only if they were let through before."""
         return self._helper("open-queue", *self._manager, *_address(endpoint), *(("--kept",) if kept else ()))
 
-    def drain_queue(self, verb: Literal["close-queue", "end-queue"], queue: Queue) -> str:
-        """Wait until no request runs, and hold new ones (`close-queue`), or end HAProxy (`end-queue`)."""
-        return self._helper(verb, *self._manager, "--drain-sec", queue.drain)
+    def close_queue(self, queue: Queue) -> str:
+        """What lets new requests wait, and waits for the end of those that run."""
+        return self._helper("close-queue", *self._manager, "--drain-sec", queue.drain)
+
+    def end_queue(self, queue: Queue) -> str:
+        """The ExecStop= of a queue: HAProxy ends once its requests have."""
+        return self._helper("end-queue", *self._manager, "--drain-sec", queue.drain)
 
     def ask_model(self, resolved: ResolvedRecipe, model: str, key_file: str | None) -> str:
         """The question whether an engine serves the model of its recipe."""

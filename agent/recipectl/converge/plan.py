@@ -181,7 +181,7 @@ def _on_demand_jobs(situation: Situation) -> list[Action]:
 def _service_jobs(situation: Situation) -> list[Action]:
     service = situation.names.service
     if situation.changed and situation.survey.states[service].will_stop:
-        return []  # it ends once its requests have; a start after that takes the newest unit
+        return []  # a job stops it once its requests have ended, and the next start takes the newest unit
     if situation.changed and situation.restart:
         return [Action("restart", service, situation.reason)]
     if not situation.will_start:

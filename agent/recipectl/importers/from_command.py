@@ -43,6 +43,8 @@ from recipectl.systemd.unitfile import RESERVED_ENDINGS
 
 # Variables of folders, beside those of libraries.
 _FOLDERS = ("HF_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "VLLM_CACHE_ROOT", "TRITON_CACHE_DIR")
+# A model in a folder as people call it. A name of the hub has this shape, too.
+_LIKE_A_FOLDER = re.compile(r"(models?|weights|checkpoints?|ckpts?|llms?|hf|data|downloads?)/[\w.-]+\Z")
 # Words that somebody must replace.
 _TWO_WORDS = re.compile(
     r"(-m|-hf|-c|-ngl|--(model|model-path|host|port|hf-repo|served-model-name|alias)) +\S"
@@ -199,10 +201,6 @@ def _arguments(engine: Program, command: Command, draft: Draft, notes: list[str]
         files = [word for word in absolute.relative if not word.endswith(".gguf")]
         draft.lose_each(f"`{redacted(word)}`, a relative path; a unit has its own folder" for word in files)
     return absolute
-
-
-# What people call the folder of their models, with the name of one: a name of the hub has this shape, too.
-_LIKE_A_FOLDER = re.compile(r"(models?|weights|checkpoints?|ckpts?|llms?|hf|data|downloads?)/[\w.-]+\Z")
 
 
 def _set_service(draft: Draft, command: Command) -> None:

@@ -113,7 +113,7 @@ def _set_alternatives(drafts: list[Draft], branches: list[Mapping[int, int]]) ->
 
 
 def _of_both(first: list[Remark], second: list[Remark]) -> list[Remark]:
-    """What is said of one engine in two branches: that it does not run, only if neither runs."""
+    """Join what is said of one engine in two branches. It runs if one of the branches runs."""
     both = [*dict.fromkeys((*first, *second))]
     runs = any(all(remark.sentence != NOT_RUN for remark in remarks) for remarks in (first, second))
     return [remark for remark in both if remark.sentence != NOT_RUN] if runs else both

@@ -108,7 +108,7 @@ def _name_what_systemd_gave(draft: Draft, settings: Mapping[str, str], *, has_us
     is_dynamic = settings.get("DynamicUser", "no").lower() in ("1", "yes", "true", "on")
     if is_dynamic and "user" in draft.fields and not is_user_of_host(draft.fields["user"]):
         user = draft.fields.pop("user")
-        draft.lose(f"DynamicUser= with User={user}, which systemd made; it will run as a user of its own")
+        draft.lose(f"DynamicUser= with User={user}, whom systemd made; it will run as a user of its own")
         return
     if settings.get("User") not in (None, "", "root") or has_user:
         keep_cache(draft, settings.get("User", ""))
