@@ -240,6 +240,18 @@ def test_a_port_that_only_root_may_use_is_a_warning(write: Write, venv: Path, tm
     assert warnings(tmp_path) == []
 
 
+def test_a_token_that_an_engine_does_not_read_is_a_warning(write: Write, tmp_path: Path) -> None:
+    def keys(model: str, file: str, **fields: object) -> list[str | None]:
+        write(file, "HF_TOKEN=hf_x\n" if file.endswith(".env") else "hf_x\n").chmod(0o600)
+        recipe = {"backend": "llamacpp", "model_path": model, "binary": "/bin/true", "gpus": "none", **fields}
+        write("r/a.json", json.dumps({**recipe, "secrets": {"HF_TOKEN": str(tmp_path / file)}}))
+        return [warning.key for warning in warnings(tmp_path)]
+
+    assert keys("org/name-GGUF:Q4_K_M", "hf") == ["secrets.HF_TOKEN"]
+    assert keys("org/name-GGUF:Q4_K_M", "hf.env") == []
+    assert "secrets.HF_TOKEN" not in keys("/m.gguf", "hf")
+
+
 def test_a_length_with_a_unit_is_for_vllm_alone(write: Write, venv: Path, tmp_path: Path) -> None:
     write("r/a.json", text(venv, max_model_len="32k"))
     assert compiled(tmp_path / "r").failures == {}

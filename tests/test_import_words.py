@@ -379,6 +379,14 @@ def test_a_file_of_another_kind_is_told(text: str, kind: str) -> None:
         shell.commands(text)
 
 
+def test_a_token_for_llamacpp_is_a_line_and_for_others_a_file(tmp_path: Path) -> None:
+    script = "export HF_TOKEN=hf_aaaaaaaaaaaaaaaaaaaa\nllama-server -hf a/b-GGUF &\nvllm serve a/b --port 1\n"
+    recipe = imported(script, tmp_path, "a.sh")[1]
+    assert "# Put a line HF_TOKEN=… in this file" in recipe
+    assert "HF_TOKEN: /etc/recipectl/secrets/HF_TOKEN.env\n" in recipe
+    assert "HF_TOKEN: /etc/recipectl/secrets/HF_TOKEN\n" in recipe
+
+
 def test_one_engine_of_two_verbs_is_one_recipe(tmp_path: Path) -> None:
     script = 'case "$1" in start) vllm serve a/b;; restart) sleep 1; vllm serve a/b;; *) exit 1;; esac\n'
     status, recipe, _ = imported(script, tmp_path, "a.sh")

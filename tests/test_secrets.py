@@ -77,3 +77,4 @@ def test_a_secret_is_read_in_the_way_its_engine_can() -> None:
         "HF_TOKEN_PATH": "hf_token", "TLS_KEY_FILE": "tls_key_file", "SSL_PATH": "ssl_path"
     }  # fmt: skip
     assert secrets.environment_files(read) == {"VLLM_API_KEY": "/s/env", "OTHER": "/s/env"}
+    assert secrets.unit_lines(recipe(HF_TOKEN="/s/hf.env")) == ["EnvironmentFile=/s/hf.env"]

@@ -325,7 +325,9 @@ def test_an_engine_whose_clients_wait_ends_with_the_drain() -> None:
             until("alpha", "ActiveState", "inactive", timeout_sec=120)
             result, started = show("alpha", "Result"), recipectl("start", "alpha").returncode
             statuses = [each.result()[0] for each in waiting]
-    assert (result, started, statuses) == ("success", 0, [200] * 20), journal("model-alpha-queue-open.service")
+    assert (result, started, statuses) == ("success", 0, [200] * 20), journal(
+        "model-alpha-queue-open.service"
+    )
 
 
 def test_a_queued_model_that_has_failed_calls_the_hosts_hook() -> None:

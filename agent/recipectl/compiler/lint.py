@@ -8,6 +8,7 @@ from recipectl.compiler.environment import key_of
 from recipectl.compiler.model import ResolvedRecipe, Variable
 from recipectl.engines.registry import ENGINES
 from recipectl.errors import UsageError
+from recipectl.recipe.schema import HF_TOKENS
 
 _KEY_VARIABLES = {name for engine in ENGINES.values() for name in engine.key_variables}
 _GPU_VARIABLES = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
@@ -40,6 +41,7 @@ def warnings(resolved: ResolvedRecipe) -> Iterator[UsageError]:
             sentence = f"a word of the command looks like a secret, and anyone may read it; {remedy}"
             yield UsageError(sentence, *word.key, kind="secret")
     yield from _open_address(resolved)
+    yield from _unread_token(resolved)
     yield from _low_port(resolved)
     for sentence in gpus.spelling_problems(recipe, resolved.gpus):
         yield UsageError(sentence, "gpus", kind="gpu")
@@ -89,6 +91,19 @@ def _open_address(resolved: ResolvedRecipe) -> Iterator[UsageError]:
         key = f"give it a key: `secrets: {{{engine.key_variables[0]}: /etc/recipectl/secrets/{recipe.name}}}`"
     fault = f"{cause}, and no key is asked for, so everybody may use it"
     yield UsageError(f"{fault}; set `host: 127.0.0.1`, or {key}", "host", kind="access")
+
+
+def _unread_token(resolved: ResolvedRecipe) -> Iterator[UsageError]:
+    """Yield a warning about a token that the engine's own download does not read."""
+    recipe = resolved.recipe
+    engine = ENGINES[recipe.backend]
+    if engine.reads_token_file or engine.model_flag_of(recipe.model_path) != engine.hub_flag:
+        return
+    for name in HF_TOKENS:
+        if name in recipe.secrets and name not in secrets.environment_files(recipe):
+            fault = f"{recipe.backend} downloads without this token, which it reads from its environment only"
+            remedy = f"name a file that ends in `{secrets.LINES_ENDING}`, with a line `{name}=…`"
+            yield UsageError(f"{fault}; {remedy}", "secrets", name, kind="secret")
 
 
 def _low_port(resolved: ResolvedRecipe) -> Iterator[UsageError]:

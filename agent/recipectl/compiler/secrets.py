@@ -9,9 +9,8 @@ from recipectl.engines.registry import ENGINES
 from recipectl.recipe.schema import HF_TOKENS, Recipe
 from recipectl.text import TOKEN
 
-# What an engine, or one of its libraries, reads from a file instead of from the variable itself.
-_FILE_VARIABLES = dict.fromkeys(HF_TOKENS, "HF_TOKEN_PATH")
 SECRETS_FOLDER = "/etc/recipectl/secrets"
+LINES_ENDING = ".env"  # a token's file with this ending has a line `HF_TOKEN=…`
 _FILE_ENDINGS = ("_FILE", "_PATH")
 _SECRET_NAME = re.compile(
     r"(TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|_PASS|_PWD|_PAT|_AUTH|API_?KEYS?|PRIVATE_KEY|ACCESS_KEY|CREDENTIALS?)(_ID)?\Z",
@@ -47,19 +46,25 @@ def credentials(recipe: Recipe) -> dict[str, Credential]:
     """Variable that names the file -> credential, for the secrets that an engine reads from a file."""
     result = {}
     for variable, source in recipe.secrets.items():
-        if file_variable := _file_variable(variable):
+        if file_variable := _file_variable(variable, source):
             result[file_variable] = Credential(variable.lower(), source)
     return result
 
 
-def _file_variable(variable: str) -> str | None:
-    own = variable if variable.endswith(_FILE_ENDINGS) else None
-    return _FILE_VARIABLES.get(variable, own)
+def _file_variable(variable: str, source: str) -> str | None:
+    """What tells an engine the file of a secret; None where the engine reads the variable itself.
+
+    huggingface_hub reads the token from the file that HF_TOKEN_PATH= names. llama.cpp has no such library.
+    """
+    if variable in HF_TOKENS:
+        return None if source.endswith(LINES_ENDING) else "HF_TOKEN_PATH"
+    return variable if variable.endswith(_FILE_ENDINGS) else None
 
 
 def environment_files(recipe: Recipe) -> dict[str, str]:
     """Variable -> EnvironmentFile= for the secrets that an engine reads from its environment alone."""
-    return {variable: source for variable, source in recipe.secrets.items() if not _file_variable(variable)}
+    sources = recipe.secrets.items()
+    return {variable: source for variable, source in sources if not _file_variable(variable, source)}
 
 
 def api_key(recipe: Recipe) -> Credential | None:

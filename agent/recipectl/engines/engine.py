@@ -60,6 +60,7 @@ class Engine(NamedTuple):
     dotted_options: bool = False  # `--compilation-config.mode` is a part of a JSON option
     is_binary: bool = False  # `binary:` names it, and its options come from --help
     adapters: Adapters | None = None
+    reads_token_file: bool = True  # its library huggingface_hub reads the file of HF_TOKEN_PATH=
     drain_flag: str | None = None  # how long it may finish its requests after SIGTERM, in seconds
     infer_parser: Callable[[str, str], str | None] = _infers_nothing  # (field, model) -> parser, for `auto`
 

@@ -14,6 +14,7 @@ ENGINE = Engine(
     name="llamacpp",
     model_flag="--model",
     hub_flag="--hf-repo",
+    reads_token_file=False,  # it has no library for the hub
     host="127.0.0.1",
     port=8080,
     health_path="/health",

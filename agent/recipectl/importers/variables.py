@@ -4,7 +4,8 @@ import hashlib
 import pwd
 from pathlib import Path
 
-from recipectl.compiler.secrets import SECRETS_FOLDER
+from recipectl.compiler.secrets import LINES_ENDING, SECRETS_FOLDER
+from recipectl.engines.registry import ENGINES
 from recipectl.importers.draft import VARIABLE_START, Draft
 from recipectl.importers.lines import Remark
 from recipectl.importers.mounts import has_cache_of_llamacpp
@@ -121,8 +122,10 @@ def _name_order(draft: Draft, order: str | None, *, has_indices: bool) -> None:
 def set_secret(draft: Draft, name: str, value: str) -> None:
     """Add an entry of `secrets:`; the value itself goes nowhere."""
     draft.secrets[name] = hashlib.sha256(value.encode()).hexdigest()
-    draft.fields.setdefault("secrets", {})[name] = f"{SECRETS_FOLDER}/{name}"
-    content = "the value alone" if name in HF_TOKENS else f"a line {name}=…"
+    is_read_from_file = name in HF_TOKENS and ENGINES[draft.fields["backend"]].reads_token_file
+    ending = LINES_ENDING if name in HF_TOKENS and not is_read_from_file else ""
+    draft.fields.setdefault("secrets", {})[name] = f"{SECRETS_FOLDER}/{name}{ending}"
+    content = "the value alone" if is_read_from_file else f"a line {name}=…"
     draft.comments[f"secrets.{name}"] = f"Put {content} in this file, mode 0600; it is not repeated here."
     if {*HF_TOKENS} <= {*draft.secrets}:  # one credential
         present, earlier = HF_TOKENS
