@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import re
 from pathlib import Path
 
 import pytest
@@ -444,3 +445,107 @@ def test_an_empty_field_of_vllm_studio_is_not_passed(tmp_path: Path) -> None:
         text = f'{{"id": "q", "name": "q", {fields}}}'
         status, recipe, said = imported(text, tmp_path, "a.json", "vllm-studio")
         assert (status, [key for key in keys if key in recipe + said]) == (0, []), said
+
+
+def test_a_script_of_a_unit_starts_in_the_folder_of_the_unit(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "work").mkdir()
+    script = 'source venv/bin/activate\nexec vllm serve "$1" --port 8000\n'
+    (tmp_path / "bin/run.sh").write_text(f"#!/bin/bash\n{script}")
+    (tmp_path / "work/run.sh").write_text(script)
+    other = tmp_path / "work/other.sh"
+    other.write_text("exec vllm serve /wrong --port 9\n")
+    for command in (f"{tmp_path}/bin/run.sh ./m", f"/bin/bash -eu -o pipefail run.sh {other}"):
+        text = f"[Service]\nUser=llm\nRestart=always\nWorkingDirectory={tmp_path}/work\nExecStart={command}\n"
+        status, recipe, _ = imported(text, tmp_path, "a.service", "unit")
+        assert (status, f"venv_path: {tmp_path}/work/venv\n" in recipe) == (0, True), recipe
+        model = other if "other" in command else f"{tmp_path}/work/m"
+        assert (f"model_path: {model}\n" in recipe, "port: 8000" in recipe) == (True, True), recipe
+
+
+@pytest.mark.parametrize(
+    ("condition", "added", "in_recipe"),
+    [
+        ('[ -d "$HOME/x" ]', "--chat-template $HOME/x", 'chat-template: "${HOME}/x"'),
+        ('[ "$N" -gt 1 ]', "--tensor-parallel-size $N", "tensor_parallel_size: ${"),
+    ],
+)
+def test_what_a_condition_adds_to_a_list_is_kept(
+    tmp_path: Path, condition: str, added: str, in_recipe: str
+) -> None:
+    start = "N=$(nvidia-smi -L | wc -l)\n"
+    for add in (
+        f'A="--port 1"; if {condition}; then A="$A {added}"; fi; vllm serve a/b $A\n',
+        f'A=(--port 1); {condition} && A+=({added}); vllm serve a/b "${{A[@]}}"\n',
+        f'A=(--port 1); o() {{ if {condition}; then A+=({added}); fi; }}; o; vllm serve a/b "${{A[@]}}"\n',
+    ):
+        _, recipe, _ = imported(start + add, tmp_path)
+        assert (in_recipe in recipe, "port: 1" in recipe) == (True, True), recipe
+
+
+def test_what_a_condition_does_not_add_is_named(tmp_path: Path) -> None:
+    text = 'set -- --port 1\nif [ -n "${TP:-}" ]; then set -- "$@" --tp "$TP"; fi\nvllm serve a/b "$@"\n'
+    assert "`$@` is set under a condition; here it is not: `… --tp ${TP}`" in imported(text, tmp_path)[2]
+    text = "Q=$(x)\nA=1\nif [ -f /x ]; then A=2; else A=$Q; fi\nvllm serve a/b --port $A\n"
+    assert "`A` is set under a condition; its value here is `2`, not `${Q}`" in imported(text, tmp_path)[2]
+
+
+def test_each_part_of_a_loop_over_arguments_is_named_with_its_line(tmp_path: Path) -> None:
+    text = (
+        'EAGER=\nwhile [ $# -gt 0 ]; do\n  case "$1" in\n    --model) MODEL="$2"; shift 2 ;;\n'
+        "    --eager) EAGER=--enforce-eager; shift ;;\n    --lora) LORA=--enable-lora; shift ;;\n"
+        "    --q) Q=awq; shift ;;\n    *) exit 1 ;;\n  esac\ndone\n"
+        "vllm serve ${MODEL:-org/m} --port 1 $EAGER $LORA $Q\n"
+    )
+    for loop in (text, text.replace("while [ $# -gt 0 ]", 'for o in "$@"').replace('"$1"', "$o")):
+        _, _, said = imported(loop, tmp_path)
+        for line, sentence in (
+            (4, "`MODEL` is "), (5, "`EAGER` is `--enforce-eager`"), (6, "`LORA` is `--enable-lora`"), (7, "`Q` is `awq`"),
+        ):  # fmt: skip
+            assert f"line {line}: {sentence}" in said, said
+        for noise in ("the script ends there", "`1` is", "`$@` is set under", "`o` is"):
+            assert noise not in said, said
+
+
+def test_a_variable_of_the_host_hides_no_fault(tmp_path: Path) -> None:
+    text = "export HF_HOME=$HOME/hf\nvllm serve /m/a --uds /run/a.sock\nvllm serve $M --port $P --host $H\n"
+    said = imported(text, tmp_path)[2]
+    assert (said.count("the recipe does not compile"), "`--uds` turns off" in said) == (1, True), said
+
+
+def test_a_file_of_variables_is_read_as_the_script_itself(tmp_path: Path) -> None:
+    file = "# site\nMODEL=${MODEL:-/m/a}\nexport HF_HOME=$HOME/hf\nARGS=(--max-model-len\n  4096)\nX=1\n"
+    (tmp_path / "conf.env").write_text(file)
+    text = 'set -a; . ./conf.env; set +a\nvllm serve $MODEL "${ARGS[@]}"\n'
+    _, recipe, said = imported(text, tmp_path)
+    for part in ("model_path: /m/a\n", "max_model_len: 4096", 'HF_HOME: "${HOME}/hf"', "X: '1'"):
+        assert part in recipe, recipe
+    assert "line 1: `${MODEL}` has its default value here" in said
+    (tmp_path / "conf.env").write_text(f"{file}echo hi\n")
+    assert "which may set variables; its line 7 does more than set a variable" in imported(text, tmp_path)[2]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("# c\nversion: '3'\nservices:\n  v: {image: x}\n", "a Compose file; run `recipectl import compose`"),
+        ("models:\n  q:\n    cmd: llama-server -m /a\n", "of llama-swap; run `recipectl import llama-swap`"),
+        ("---\napiVersion: apps/v1\n", "it is a manifest of Kubernetes; give the command"),
+        ("- hosts: all\n  tasks: []\n", "it is a file of Ansible; give the command"),
+        ("a: 1\n", "it is a YAML file; give the command"),
+        ("// x\nmodule.exports = {\n}\n", "it is a file of JavaScript or TypeScript; give the command"),
+        ("import { X } from 'y';\n", "it is a file of JavaScript or TypeScript; give the command"),
+    ],
+)
+def test_a_file_that_is_no_script_is_one_sentence(text: str, sentence: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(sentence)):
+        shell.commands(text)
+
+
+def test_a_unit_of_a_users_podman_and_a_specifier_of_a_description(tmp_path: Path) -> None:
+    text = (
+        "[Unit]\nDescription=serves %i\nRequiresMountsFor=%t/containers\n[Service]\n"
+        "ExecStart=/usr/bin/podman run vllm/vllm-openai --model a/b\n[Install]\nWantedBy=default.target\n"
+    )
+    _, recipe, said = imported(text, tmp_path, "a@.service", "unit")
+    assert ("RequiresMountsFor" in recipe + said, "a specifier of Description=" in said) == (False, True)

@@ -45,7 +45,7 @@ HOUSE = {
         "vllm_studio_present", "wrappers", "unit_keys", "unwrapping", "shell_programs",
         "shell_assignments", "shell_builtins", "shell_commands", "shell_control",
         "shell_functions", "shell_redirections", "shell", "shell_inline", "containers",
-        "from_command", "compose", "llama_swap", "running", "scripts", "systemd_unit", "quadlet",
+        "from_command", "compose", "llama_swap", "running", "scripts", "unit_command", "systemd_unit", "quadlet",
         "vllm_recipes", "vllm_studio",
     ),
     "cli": ("terminal", "names", "options", "explanation", "beside", "failures", "sockets", "jobs", "boot", "listing", "query", "gateway", "show", "decision", "converge", "removal", "fidelity", "doctor", "import_output", "import_sources", "imports", "edit", "venv", "upgrade_unit", "preview", "upgrade", "setup", "fleet", "version"),

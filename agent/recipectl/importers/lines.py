@@ -13,9 +13,10 @@ from recipectl.errors import UsageError
 _MAX_MERGES = 10  # an anchor may merge itself
 
 
-# "not here": the remark says itself that something does not happen here. The last three say why a value is
-# not known: a number, a substitution, or something else of a running shell.
-About = Literal["", "not here", "number", "substitution", "shell"]
+# "not here": the remark says itself that something does not happen here. "run alone": it matters only where
+# the part runs. The last three say why a value is not known: a number, a substitution, or something else of a
+# running shell.
+About = Literal["", "not here", "run alone", "number", "substitution", "shell"]
 
 
 @dataclass(frozen=True)

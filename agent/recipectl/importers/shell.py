@@ -38,6 +38,19 @@ _OTHER_FILES = {
     "a file of supervisor": re.compile(
         r"\A(?:[ \t]*(?:[;#].*)?\n|\[(?!program:)[^\]\n]+\][ \t]*\n|[\w-]+[ \t]*=.*\n)*\[program:[^\]\n]+\]"
     ),
+    "a file of JavaScript or TypeScript": re.compile(
+        r"\A(?:[ \t]*(?://.*)?\n|[ \t]*/\*(?:.|\n)*?\*/)*"
+        r"(?:module\.exports *=|import .* from |(?:export )?(?:const|let|var) \w+.* =|export default )"
+    ),
+}
+_YAML = re.compile(
+    r"\A(?:[ \t]*(?:#.*)?\r?\n|---.*\n)*(?:[A-Za-z_][\w.-]*:(?=\s)|- (?:name|hosts|import_playbook):(?=\s))"
+)
+_KINDS_OF_YAML = {
+    "a Compose file": re.compile(r"^services:", re.M),
+    "a configuration of llama-swap": re.compile(r"^models:\s*\n(?:.*\n)*? +cmd:", re.M),
+    "a manifest of Kubernetes": re.compile(r"^apiVersion:", re.M),
+    "a file of Ansible": re.compile(r"^- (?:name|hosts|import_playbook):", re.M),
 }
 _OPAQUE = {
     "ForClause": "a loop",
@@ -54,11 +67,13 @@ def commands(
     *,
     arguments: tuple[str, ...] | None = None,
     own_name: str | None = None,
+    working_folder: str | None = None,
     has_specifiers: bool = False,
     is_zsh: bool = False,
 ) -> list[Command]:
     """The programs that a script runs, without a shell's own commands; UsageError for what is no script.
 
+    `folder` is that of the script's file. Most scripts start there; a unit's start in a `working_folder`.
     With `has_specifiers` it is a unit's, and has variables of the host where the unit has specifiers.
     """
     if PRIVATE.search(text) and not has_specifiers:
@@ -70,7 +85,15 @@ def commands(
     variables["OPTIND"] = Variable("1")  # until `getopts` counts
     if own_name:
         variables["0"] = Variable(own_name)
-    shell = _Shell(Scope(variables, exported_names, arguments=arguments, script_folder=folder, is_zsh=is_zsh))
+    scope = Scope(
+        variables,
+        exported_names,
+        arguments=arguments,
+        folder=working_folder,
+        script_folder=folder,
+        is_zsh=is_zsh,
+    )
+    shell = _Shell(scope)
     for remark in of_scheduler(text):
         shell.lose_from_here(remark)
     if login := re.match(r"#!.*\b(?:ba|da|z)?sh +(-[a-z]*[li][a-z]*|--login)\b", text):
@@ -98,6 +121,11 @@ def _refuse_other_kinds(text: str) -> None:
         raise UsageError(f"line 1: it is a script of {other[1] or other[2]}, which is not read; {RUN_IT}")
     if kind := next((kind for kind, start in _OTHER_FILES.items() if start.search(text)), ""):
         raise UsageError(f"it is {kind}; give the command in it, {AS_IT_RUNS}")
+    if yaml := _YAML.match(text):
+        kind = next((kind for kind, start in _KINDS_OF_YAML.items() if start.search(text)), "a YAML file")
+        verb = {"a Compose file": "compose", "a configuration of llama-swap": "llama-swap"}.get(kind)
+        remedy = f"run `recipectl import {verb}` with it" if verb else f"give the command in it, {AS_IT_RUNS}"
+        raise UsageError(f"line {yaml[0].count(chr(10)) + 1}: it is {kind}; {remedy}")
     if section := re.match(r"(?:\s*(?:[#;].*)?\n)*\[(Unit|Service|Container)\][ \t]*\n", text):
         verb = "quadlet" if section[1] == "Container" else "unit"
         raise UsageError(f"it is a unit of systemd; run `recipectl import {verb}` with it")

@@ -157,7 +157,7 @@ class Assignments:
         if variable.remarks and is_likely_secret(name, variable.text):
             hidden = tuple(remark.without(variable.text) for remark in variable.remarks)
             variable = replace(variable, remarks=hidden)
-        self.scope.variables[name] = variable
+        self.scope.variables[name] = replace(variable, line=line)
         self.scope.set_names.add(name)
         if name == "PATH":
             self.scope.places[name] = f"line {line}"
@@ -168,11 +168,11 @@ class Assignments:
         if self.scope.exports_all:
             self.scope.exported_names.add(name)
 
-    def _lose(self, words: list[str], line: int) -> None:
+    def _lose(self, words: list[str], line: int, cause: str = "") -> None:
         shown = program_shown(words) if words[0] in ("eval", "alias") else " ".join(words)
         effect = "replace programs" if words[0] == "alias" else "set variables"
         self.scope.has_unknown_variables |= words[0] != "alias"
-        self.lose_from_here(Remark(f"`{shown}`, which may {effect}", line))
+        self.lose_from_here(Remark(f"`{shown}`, which may {effect}{cause}", line))
 
     def lose_from_here(self, remark: Remark) -> None:
         """Name what each program that follows may lack."""

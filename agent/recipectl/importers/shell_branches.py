@@ -4,15 +4,17 @@ import re
 from collections.abc import Collection, Iterator
 from dataclasses import replace
 
-from recipectl.importers.draft import VARIABLE_ALONE, host_variable
+from recipectl.importers.draft import UNKNOWN_VALUE, VARIABLE_ALONE, host_variable
 from recipectl.importers.lines import Remark
 from recipectl.importers.secret_names import is_likely_secret
-from recipectl.importers.shell_scope import Scope, is_known
+from recipectl.importers.shell_scope import Scope, Variable, is_known
 
 NOT_RUN = "as it is, the script does not run it"
 # Values that are shown without being used: options, paths, names of models, short numbers, host variables.
 _PLAIN = re.compile(
-    rf"(… )?(-[^@]*|/[^\s@]*|[\w.-]+/[\w./-]+|[0-9]{{0,6}}(\.[0-9]+)?|true|false|{VARIABLE_ALONE.pattern})"
+    rf"(… )?(-[^@]*|/[^\s@]*|[\w.-]+/[\w./-]+|[0-9]{{0,6}}(\.[0-9]+)?|{VARIABLE_ALONE.pattern}"
+    r"|(?i:true|false|on|off|yes|no|none|auto|debug|info|warning|error|spawn|fork|mp|ray|awq|gptq|half)"
+    r"|(b?float|[a-z]?int|b?fp|bf|i?q)[0-9]{1,2}\w{0,8})"
 )
 
 
@@ -38,23 +40,27 @@ def merge(
     scope.exported_names |= after.exported_names - {*unset}
     scope.has_unknown_variables |= after.has_unknown_variables
     scope.required |= after.required
+    scope.add_dropped(after.dropped)
     return [*sentences, *_settings(scope, after, line, wins=wins, adds=True)]
 
 
 def name_not_run(scope: Scope, other: Scope, line: int) -> list[Remark]:
     """What must be said of a part that does not run: what it would change in a scope."""
     sentences = []
-    for name, variable in other.variables.items():
+    for name in [*other.variables, *(other.dropped.keys() - other.variables.keys())]:
         known = scope.variables.get(name)
         scope.set_elsewhere.add(name)
         if known is None:
             scope.leave_unset(name)
-        if known is None or known.text != variable.text:
-            shown = _shown(name, variable.text, known.text if known else "")
-            # It may be a secret, whatever the name says: nobody uses it here, so nothing tells.
-            shown = shown if _PLAIN.fullmatch(shown) else "…"
-            value = "set" if variable.text == host_variable(name) else f"`{shown}`" if shown else "empty"
-            sentences.append(_not_here(f"`{name}` is {value}", line))
+        own = (other.variables[name],) if name in other.variables else ()
+        values = [
+            value
+            for value in (*own, *other.dropped.get(name, ()))
+            if known is None or known.text != value.text
+        ]
+        if values and (name in other.set_names or name in other.dropped) and name.isidentifier():
+            shown = " or ".join(dict.fromkeys(_value_shown(name, value, known) for value in values))
+            sentences.append(_not_here(f"`{name}` is {shown}", values[0].line or line))
     for name in other.without_value.keys() - scope.variables.keys():  # what a part within it leaves unset
         scope.leave_unset(name)
     for name in sorted(other.unset_names & scope.variables.keys()):
@@ -69,6 +75,16 @@ def not_run(remark: Remark) -> Remark:
     if remark.about == "not here":
         return remark
     return replace(remark, sentence=f"{remark.sentence}; {NOT_RUN}", about="not here")
+
+
+def _value_shown(name: str, variable: Variable, known: Variable | None) -> str:
+    """A value that is not used here, for a sentence."""
+    if variable.text == host_variable(name):
+        return "set"
+    shown = _shown(name, variable.text, known.text if known else "").replace(UNKNOWN_VALUE, "…")
+    # It may be a secret, whatever the name says: nobody uses it here, so nothing tells.
+    shown = shown if _PLAIN.fullmatch(shown) else "…"
+    return f"`{shown}`" if shown else "empty"
 
 
 def _not_here(sentence: str, line: int) -> Remark:
@@ -86,16 +102,30 @@ def _merge_variables(
         known = scope.variables.get(name)
         if known == variable:
             continue
+        place = variable.line or line
         if name in unset:
-            scope.leave_unset(name, Remark(f"`{name}` is set under a condition, and not here", line))
+            scope.leave_unset(name, Remark(f"`{name}` is set under a condition, and not here", place))
+            scope.drop(name, variable)
             continue
         replaces = name not in tested and (
-            known is None or is_known(variable.text) or not is_known(known.text)
+            known is None or is_known(variable.text) or not is_known(known.text) or _adds(variable, known)
         )
         kept = variable if known is None or (wins and replaces) else known
         shown = _shown(name, kept.text, known.text if known else "")
-        remark = Remark(f"`{name}` is set under a condition; its value here is `{shown}`", line)
+        other = ""
+        if kept.text != variable.text:
+            scope.drop(name, variable)
+            other = f", not {_value_shown(name, variable, known)}"
+        remark = Remark(f"`{name}` is set under a condition; its value here is `{shown}`{other}", place)
         scope.variables[name] = replace(kept, remarks=(*kept.remarks, remark))
+
+
+def _adds(variable: Variable, known: Variable) -> bool:
+    """Whether a value is the one before it with more at its end, all of which the host can tell."""
+    is_array = variable.elements is not None and known.elements is not None
+    added = (variable.elements or ())[: len(known.elements or ())] == known.elements
+    extends = added if is_array else variable.text.startswith(known.text)
+    return extends and UNKNOWN_VALUE not in variable.text
 
 
 def _shown(name: str, text: str, before: str) -> str:
@@ -115,8 +145,15 @@ def _settings(scope: Scope, after: Scope, line: int, *, wins: bool, adds: bool) 
             scope.service[setting] = value
         kept_value = scope.service.get(setting, "systemd's default")
         yield Remark(f"`{setting}={value}` under a condition; here it is {kept_value}", line)
-    if (after.arguments, after.shifted) != (scope.arguments, scope.shifted):
-        yield Remark(f"`$@` is set under a condition; here it {'is' if wins else 'is not'}", line)
+    is_shifted = after.shifted != scope.shifted and adds
+    if after.arguments != scope.arguments or is_shifted:
+        words, known_words = (
+            Variable(elements=after.arguments or ()),
+            Variable(elements=scope.arguments or ()),
+        )
+        value = "" if is_shifted else f": {_value_shown('@', words, known_words)}"
+        sentence = f"`$@` is set under a condition; here it {'is' if wins else 'is not'}{value}"
+        yield Remark(sentence, line, about="run alone" if is_shifted else "")
         if wins:
             scope.arguments, scope.shifted = after.arguments, after.shifted
     for place in ("venv", "conda_environment", "folder"):

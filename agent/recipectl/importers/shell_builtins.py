@@ -1,6 +1,5 @@
 """The builtins of a shell that change what follows them."""
 
-import contextlib
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
@@ -12,12 +11,11 @@ from recipectl.importers.draft import UNKNOWN_VALUE, VARIABLE_ALONE, VARIABLE_ST
 from recipectl.importers.lines import Remark, at
 from recipectl.importers.shell_assignments import Assignments
 from recipectl.importers.shell_programs import holds_engine, limits
-from recipectl.importers.shell_scope import Scope, Variable
+from recipectl.importers.shell_scope import Scope
 from recipectl.importers.shell_syntax import Fault, Node, statements
-from recipectl.importers.shell_words import Words
 from recipectl.importers.variables import read_variables
 
-_NEED_A_SHELL = ("ParamExp", "CmdSubst", "ArithmExp", "ProcSubst", "ExtGlob")
+_NEED_A_SHELL = ("CmdSubst", "ArithmExp", "ProcSubst", "ExtGlob")
 
 
 class Builtins(Assignments, ABC):
@@ -71,20 +69,21 @@ class Builtins(Assignments, ABC):
 
     def _source_variables(self, words: list[str], line: int) -> None:
         """`source FILE` of a file that is read: its variables, if it does nothing else, such as `.env`."""
-        text, variables = "", None
-        with contextlib.suppress(OSError, RecipectlError, IndexError):
+        try:
             with at(f"line {line}", self.lost):
-                text = read_variables(self._from_folder(words[1]), self.lost)
-            variables = _variables_of(text)
-        for item, is_exported in variables or ():
-            # The values are those of a new shell: nothing in them needs this one.
-            self._set(item.Name.Value, Variable(Words(Scope()).value(item.Value)), line)
-            self.scope.exported_names |= {item.Name.Value} if is_exported else set()
-        if variables is None and holds_engine(text):
+                text = read_variables(self._from_folder("".join(words[1:2])), self.lost)
+        except (OSError, RecipectlError):
+            self._lose(words, line)
+            return
+        script = [*statements(text.replace("\r\n", "\n") + "\n")]
+        other = next((node for node in script if isinstance(node, Fault) or not _sets_variables(node)), None)
+        if other is None:
+            self.run(node.moved_to(line) for node in script if isinstance(node, Node))
+        elif holds_engine(text):
             remedy = f"run `recipectl import command {words[1]}`"
             self.commands.append(refused(line, f"`{' '.join(words)}` starts an engine; {remedy}"))
-        elif variables is None:
-            self._lose(words, line)
+        else:
+            self._lose(words, line, f"; its line {other.line} does more than set a variable")
 
     def _run_conda(self, words: list[str], line: int) -> None:
         """`conda activate NAME`: an environment in the folder that conda was loaded from, or at a path."""
@@ -214,26 +213,14 @@ class Builtins(Assignments, ABC):
     }
 
 
-def _variables_of(text: str) -> list[tuple[Node, bool]] | None:
-    """The assignments of a file of variables, and if each exports its variable; None where it does more."""
-    variables: list[tuple[Node, bool]] = []
-    for node in statements(text.replace("\r\n", "\n") + "\n"):
-        if isinstance(node, Fault) or not (items := _assignments(node)):
-            return None
-        variables += ((item, node.Cmd.Type == "DeclClause") for item in items)
-    return variables
-
-
-def _assignments(node: Node) -> list[Node]:
-    """The assignments of a statement; none where a part of it needs a running shell."""
+def _sets_variables(node: Node) -> bool:
+    """Whether a statement sets variables, and needs no running shell for them."""
     command = node.Cmd
-    if not command or node.Redirs or node.Background or any(any(node.texts(kind)) for kind in _NEED_A_SHELL):
-        return []
-    if command.Type == "DeclClause" and command.Variant.Value == "export":
-        items = command.Args or []
-    else:
-        items = (command.Assigns or []) if command.Type == "CallExpr" and not command.Args else []
-    is_plain = all(
-        item.Name and not (item.Naked or item.Append or item.Index or item.Array) for item in items
-    )
-    return items if is_plain else []
+    needs_shell = any(any(node.texts(kind)) for kind in _NEED_A_SHELL) or {"0", "BASH_SOURCE"} & {
+        *node.parameters()
+    }
+    if not command or node.Redirs or node.Background or needs_shell:
+        return False
+    if command.Type == "DeclClause":
+        return bool(command.Variant.Value == "export")
+    return command.Type == "CallExpr" and bool(command.Assigns) and not command.Args

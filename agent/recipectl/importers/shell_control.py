@@ -15,6 +15,7 @@ from recipectl.importers.shell_syntax import Node, arguments_at, from_the_left
 from recipectl.importers.shell_words import Words
 from recipectl.importers.unwrapping import unwrapped
 
+_MAY_END = "the script may end there, and run nothing that follows"
 _ELSE = -1  # the number of what runs instead of any part
 
 
@@ -38,7 +39,7 @@ class ControlFlow(SimpleCommands, ABC):
         first = len(self.commands)
         before = self.scope, self.condition
         self.scope, self.condition = self.scope.copied(), condition or self.condition
-        self.scope.unset_names, self.scope.set_names = set(), set()
+        self.scope.unset_names, self.scope.set_names, self.scope.dropped = set(), set(), {}
         self.scope.ended = None
         self.run(nodes or ())
         after = self.scope
@@ -69,9 +70,7 @@ class ControlFlow(SimpleCommands, ABC):
             after = self._part(nodes, statement, number, condition=line)
             is_failure = after.exit_status != "0" and (is_fallback or after.exit_status != "")
             if after.ends_script and not is_failure and not self._run_engine(first):
-                endings.append(
-                    Remark("the script may end there, and run nothing that follows", after.ended or 0)
-                )
+                endings.append(Remark(_MAY_END, after.ended or 0, about="run alone"))
             is_first = nodes is branches[0]
             wins = is_presumed and is_first and after.ended is None
             new = after.variables.keys() - before
@@ -121,7 +120,8 @@ class ControlFlow(SimpleCommands, ABC):
                 runs = self._run_engine(first_of_part)
             else:
                 others.append(self._not_taken(nodes, statement, number, line))
-        new = {name for other, _ in others for name in other.variables} - after.variables.keys()
+        new = {name for other, _ in others for name in other.set_names & other.variables.keys()}
+        new -= after.variables.keys()
         chooses_none = taken == len(branches) > 1 and bool(new) and bool(conditions.untold)
         is_guess = bool(conditions.remarks or conditions.empty & self.scope.set_elsewhere)
         ends = after.ended is not None and taken < len(branches)
@@ -137,6 +137,7 @@ class ControlFlow(SimpleCommands, ABC):
             self.lost += conditions.remarks
         after.set_names |= self.scope.set_names
         after.unset_names |= self.scope.unset_names
+        after.add_dropped(self.scope.dropped)
         after.alternatives = self.scope.alternatives
         self.scope = after
         self._name_not_run(others, conditions, line)
@@ -161,7 +162,7 @@ class ControlFlow(SimpleCommands, ABC):
             self.scope.required |= {*wanted} if len(wanted) == 1 else set()
             names = ", ".join(f"`{name}`" if name.isidentifier() else f"`${name}`" for name in wanted)
             names = (f"one of {names}" if len(wanted) > 1 else names) or "a value"
-            self.lose_from_here(Remark(f"without {names} the script ends there", line))
+            self.lose_from_here(Remark(f"without {names} the script ends there", line, about="run alone"))
 
     def _name_not_run(
         self, others: list[tuple[Scope, list[Remark]]], conditions: Conditions, line: int
@@ -169,7 +170,7 @@ class ControlFlow(SimpleCommands, ABC):
         """Name what parts would do that do not run because nobody gives the script a value."""
         for other, lost in others if conditions.remarks else ():
             self.lost += name_not_run(self.scope, other, line)
-            self.lost += map(not_run, lost)
+            self.lost += [not_run(remark) for remark in lost if remark.about != "run alone"]
 
     def _not_taken(
         self, nodes: list[Node], statement: int, number: int, line: int

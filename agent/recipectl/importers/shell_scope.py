@@ -1,7 +1,7 @@
 """The variables of a shell, and what else a subshell gets from its parent."""
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
@@ -29,6 +29,7 @@ class Variable:
     value: str = ""
     elements: tuple[str, ...] | None = None
     remarks: tuple[Remark, ...] = ()
+    line: int = field(default=0, compare=False)  # where the script sets it
 
     @property
     def text(self) -> str:
@@ -78,6 +79,8 @@ class Scope:
     alternatives: dict[int, int] = field(default_factory=dict)  # statement -> the part that runs now
     unset_names: set[str] = field(default_factory=set)
     set_names: set[str] = field(default_factory=set)  # since this scope began
+    # Values that another part gives than the one whose values count, since this scope began.
+    dropped: dict[str, tuple[Variable, ...]] = field(default_factory=dict)
     not_of_caller: set[str] = field(default_factory=set)  # what `unset` has removed
     exports_all: bool = False  # `set -a`
     arguments: tuple[str, ...] | None = None  # None where only the script's caller knows them
@@ -153,12 +156,21 @@ class Scope:
         if is_of_caller(name):
             self.without_value.setdefault(name, remark)
 
+    def drop(self, name: str, variable: Variable) -> None:
+        """Note a value that a variable would have if another part ran."""
+        self.add_dropped({name: (variable,)})
+
+    def add_dropped(self, values: Mapping[str, tuple[Variable, ...]]) -> None:
+        """Add such values of a part."""
+        for name, variables in values.items():
+            self.dropped[name] = (*self.dropped.get(name, ()), *variables)
+
     def forget(self, names: Iterable[str], reason: str, line: int) -> None:
         """Variables whose value only a running shell knows from here on."""
         for name in names:
             self.set_names.add(name)
             remark = Remark(f"`{name}` is set {reason}", line, about="shell")
-            self.variables[name] = Variable(UNKNOWN_VALUE, remarks=(remark,))
+            self.variables[name] = Variable(UNKNOWN_VALUE, remarks=(remark,), line=line)
 
 
 def is_known(text: str) -> bool:

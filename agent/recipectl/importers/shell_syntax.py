@@ -42,6 +42,14 @@ class Node:
         """This node without one of its fields."""
         return Node({name: value for name, value in self.__dict__.items() if name != field})
 
+    def moved_to(self, line: int) -> "Node":
+        """This node, and those below it, at another line."""
+        if self.Pos:
+            self.Pos.__dict__["Line"] = line
+        for child in self.children:
+            child.moved_to(line)
+        return self
+
     @property
     def line(self) -> int:
         return int(self.Pos.Line)

@@ -109,7 +109,8 @@ class Words(Parameters):
             case "ArithmExp":
                 return self._arithmetic(part)
             case _:
-                return self.unknown(part, _SUBSTITUTION, "substitution")
+                shown = "`<(…)`: " if part.Type == "ProcSubst" else ""
+                return self.unknown(part, f"{shown}{_SUBSTITUTION}", "substitution")
 
     def _double_quoted(self, quoted: Node) -> str:
         was_quoted, self.is_quoted = self.is_quoted, True

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from recipectl.compiler import service_settings
 from recipectl.compiler.secrets import has_secret
-from recipectl.importers.draft import OTHER_GROUP, STAYS_DOWN, VARIABLE_START, Draft
+from recipectl.importers.draft import OTHER_GROUP, STAYS_DOWN, VARIABLE_START, Draft, host_variable
 from recipectl.importers.lines import Remark, at
 from recipectl.importers.unit_text import PlacedSetting, without_specifiers
 from recipectl.importers.wrappers import niceness
@@ -161,7 +161,8 @@ def _parts(setting: PlacedSetting, *, is_container: bool) -> list[PlacedSetting]
         is_needless = _CONTAINER_ENGINE if is_container or setting.name == "After" else re.compile("(?!)")
         words = [word for word in setting.value.split() if not is_needless.fullmatch(word)]
         return [setting._replace(value=" ".join(words))] if words else []
-    if is_container and (setting.name, setting.value) == ("RequiresMountsFor", "%t/containers"):
+    of_podman = ("%t/containers", f"{host_variable('XDG_RUNTIME_DIR')}/containers")
+    if is_container and setting.name == "RequiresMountsFor" and setting.value in of_podman:
         return []  # `podman generate systemd` writes it
     is_off = (setting.name, setting.value) in (("WatchdogSec", "0"), ("WatchdogSec", ""))
     return [] if is_off or setting.name in ("PIDFile", "GuessMainPID") else [setting]
@@ -190,7 +191,11 @@ def _set_field(draft: Draft, setting: PlacedSetting, name: str) -> bool:
     match (setting.section, setting.name, setting.value):
         case ("Unit", "Description", value):
             text = without_specifiers(value, name, [])
-            text = value if VARIABLE_START in text else text  # a description has no variables
+            if VARIABLE_START in text:  # a description has no variables
+                text = value
+                draft.not_carried_over.append(
+                    Remark("a specifier of Description=, which stays as it is written", within=setting.place)
+                )
             draft.fields.pop("description", None)
             draft.fields = {"description": text} | draft.fields  # it is the first key of a recipe
         case (_, "TimeoutStartSec", value):
