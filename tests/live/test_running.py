@@ -61,7 +61,7 @@ def facts(pid: int) -> dict[str, object]:
         "user": status["Uid"].split(), "groups": sorted(set(status["Groups"].split())),
         "affinity": os.sched_getaffinity(pid), "nice": os.getpriority(os.PRIO_PROCESS, pid),
         "oom": Path(f"/proc/{pid}/oom_score_adj").read_text(),
-        "variables": [word for word in environment if word.startswith(("GREETING", "CUDA_VISIBLE"))],
+        "variables": [word for word in environment if word.startswith(("GREETING", "CUDA_VISIBLE", "HF_TOKEN"))],
     }  # fmt: skip
 
 
@@ -70,13 +70,14 @@ def test_what_runs_becomes_a_recipe_that_runs_the_same(running: int) -> None:
     imported = recipectl("import", "process", str(running))
     assert imported.returncode == 0, imported.stderr
     assert "hf_abc" not in imported.stdout + imported.stderr
-    assert "HF_TOKEN: /etc/recipectl/secrets/HF_TOKEN" in imported.stdout
+    assert "HF_TOKEN: /etc/recipectl/secrets/HF_TOKEN.env" in imported.stdout
     assert f"the working directory {MODEL.parent}" in imported.stderr
     assert recipectl("import", "process", "--port", "18205").stdout == imported.stdout
     systemctl("stop", "by-hand")
     secrets = Path("/etc/recipectl/secrets")
     secrets.mkdir(parents=True, exist_ok=True)
-    (secrets / "HF_TOKEN").touch(0o600), (secrets / "HF_TOKEN").write_text("hf_abcdefghijklmnopqrstuvwx")
+    (secrets / "HF_TOKEN.env").touch(0o600)
+    (secrets / "HF_TOKEN.env").write_text("HF_TOKEN=hf_abcdefghijklmnopqrstuvwx\n")
     RECIPES.mkdir(parents=True, exist_ok=True)
     (RECIPES / "by-hand.yaml").write_text(imported.stdout)
     applied = recipectl("apply")
