@@ -1,5 +1,6 @@
 """What an import says of words, users and endpoints that a recipe cannot have as they are."""
 
+import contextlib
 import os
 import pwd
 import re
@@ -540,6 +541,12 @@ def test_a_file_of_variables_is_read_as_the_script_itself(tmp_path: Path) -> Non
 def test_a_file_that_is_no_script_is_one_sentence(text: str, sentence: str) -> None:
     with pytest.raises(UsageError, match=re.escape(sentence)):
         shell.commands(text)
+
+
+@pytest.mark.parametrize("text", ["/**/" * 20_000 + "x\n", "a: 1\n" + "models:\n" * 50_000])
+def test_a_long_file_of_another_kind_is_read_in_one_pass(text: str) -> None:
+    with contextlib.suppress(UsageError):
+        shell._refuse_other_kinds(text)
 
 
 def test_a_unit_of_a_users_podman_and_a_specifier_of_a_description(tmp_path: Path) -> None:

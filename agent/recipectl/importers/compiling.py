@@ -12,7 +12,8 @@ from recipectl.recipe.hostfile import HostSettings
 from recipectl.recipe.load import load_with_positions
 
 _NEWEST = 999  # of systemd: the host may be another
-_PATH = "/x"  # what a variable of the host may be, and what else
+# Values that are tried for a variable of the host: a path first, then a number and an address.
+_PATH = "/x"
 _OTHERS = ("8", "127.0.0.1")
 
 
@@ -20,7 +21,7 @@ def faults(draft: Draft, text: str) -> list[str]:
     """What `compile` would refuse of a recipe, its `text`; not where a variable of the host decides it."""
     values = dict.fromkeys(draft.variables, _PATH)
     problems = _problems(draft.name, text, values)
-    for variable, value in product(draft.variables, _OTHERS):
+    for variable, value in product(draft.variables, _OTHERS) if problems else ():
         others = values | {variable: value}
         if len(fewer := _problems(draft.name, text, others)) < len(problems):
             problems, values = fewer, others

@@ -39,7 +39,7 @@ _OTHER_FILES = {
         r"\A(?:[ \t]*(?:[;#].*)?\n|\[(?!program:)[^\]\n]+\][ \t]*\n|[\w-]+[ \t]*=.*\n)*\[program:[^\]\n]+\]"
     ),
     "a file of JavaScript or TypeScript": re.compile(
-        r"\A(?:[ \t]*(?://.*)?\n|[ \t]*/\*(?:.|\n)*?\*/)*"
+        r"\A(?:[ \t]*(?://.*)?\n|[ \t]*/\*(?:[^*]|\*(?!/))*\*/)*"
         r"(?:module\.exports *=|import .* from |(?:export )?(?:const|let|var) \w+.* =|export default )"
     ),
 }
@@ -48,7 +48,7 @@ _YAML = re.compile(
 )
 _KINDS_OF_YAML = {
     "a Compose file": re.compile(r"^services:", re.M),
-    "a configuration of llama-swap": re.compile(r"^models:\s*\n(?:.*\n)*? +cmd:", re.M),
+    "a configuration of llama-swap": re.compile(r"^models:[ \t]*(?:#.*)?\r?$", re.M),
     "a manifest of Kubernetes": re.compile(r"^apiVersion:", re.M),
     "a file of Ansible": re.compile(r"^- (?:name|hosts|import_playbook):", re.M),
 }
