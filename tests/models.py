@@ -16,10 +16,15 @@ class State:
     main_pid: int = 0
     waits_to_restart: bool = False
     job: str = ""
+    name: str = ""
 
     @property
     def will_stop(self) -> bool:
         return self.job in ("stop", "restart")
+
+    @property
+    def is_down(self) -> bool:
+        return self.active_state in ("inactive", "failed")
 
 
 def model(

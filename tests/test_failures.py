@@ -76,6 +76,9 @@ REASONS = {
         {"active_state": "activating", "sub_state": "start-post", "restarts": 2, "exit_code": 2, "exit_status": 9},
         "it is loading after 2 crashes, the last time it was killed by SIGKILL",
     ),
+    "loading after a crash": (
+        {"active_state": "activating", "sub_state": "start-post", "restarts": 1}, "it is loading after 1 crash",
+    ),
     "given up": (
         {"exit_code": 1, "exit_status": 1, "restarts": 4, "start_limit_burst": 4},
         "the engine exited with status 1; systemd has given up after 4 starts (start limit)",

@@ -29,7 +29,7 @@ HOUSE = {
     "converge": ("values", "differences", "copies", "situation", "plan", "records", "holds", "survey", "apply"),
     "fleet": ("inventory", "between", "check", "remote", "versions"),
     "gateway": ("routes", "configuration", "engine_keys", "host", "include", "certificate", "compile", "converge"),
-    "audit": ("edits", "drift", "versions", "equipment", "checks"),
+    "audit": ("edits", "drift", "versions", "equipment", "subject", "unit_checks", "checks"),
     "venvs": ("request", "uv", "verify", "verified", "create", "inventory"),
     "upgrades": ("target", "edits", "steps", "questions", "progress", "prepare", "back", "run"),
     "importers": (

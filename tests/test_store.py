@@ -28,6 +28,16 @@ class RecordingManager:
         self.verbs.append(f"{verb} {unit}")
         return "done"
 
+    def queue(self, verb: str, unit: str) -> bytes:
+        self.verbs.append(f"{verb} {unit}")
+        return b""
+
+    def result(self, _: bytes) -> str:
+        return "done"
+
+    def states(self, units: list[str], *, brief: bool) -> tuple[State, ...]:
+        return tuple(State() for _ in units if brief)
+
     def reload(self) -> None:
         self.verbs.append("reload")
 
@@ -74,6 +84,18 @@ def test_a_removed_unit_is_stopped_before_its_file_goes(tmp_path: Path) -> None:
     survey = Survey(store.installed(), {}, gone={QWEN.name: "gone"})
     apply(make_plan((), (), survey), store, manager)
     assert manager.verbs == ["Stop model-qwen.service", "disable model-qwen.service", "reload"]
+
+
+def test_a_removed_unit_that_runs_after_the_reload_is_stopped(tmp_path: Path) -> None:
+    class Restarting(RecordingManager):
+        def states(self, units: list[str], *, brief: bool) -> tuple[State, ...]:
+            return tuple(State("active", name=unit) for unit in units if brief)
+
+    store, manager = Store(tmp_path), Restarting()
+    store.write(QWEN)
+    survey = Survey(store.installed(), {}, gone={QWEN.name: "gone"})
+    apply(make_plan((), (), survey), store, manager)
+    assert manager.verbs[-2:] == ["reload", "Stop model-qwen.service"]
 
 
 def test_a_file_that_is_not_ours_is_never_touched(tmp_path: Path) -> None:

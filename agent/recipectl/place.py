@@ -110,6 +110,10 @@ class Place:
         """A verb as a person runs it here, for a remedy: `recipectl --user apply`."""
         return f"recipectl {'--user ' if self.user else ''}{words}"
 
+    def systemctl(self, words: str) -> str:
+        """As `verb`, of systemctl."""
+        return f"systemctl {'--user ' if self.user else ''}{words}"
+
     @property
     def journalctl(self) -> tuple[str, ...]:
         """The words that a person reads a unit's log with, without the unit."""

@@ -78,6 +78,18 @@ def test_a_unit_whose_recipe_is_gone_is_stopped_and_removed() -> None:
     assert systemctl("is-active", "model-a.service") == "inactive"
 
 
+def test_doctor_names_a_unit_that_runs_without_a_file() -> None:
+    recipe("a", port=18201, on_demand={})
+    assert "starting model-a.socket" in recipectl("apply").stdout
+    for path in (RECIPES / "a.json", *UNITS.glob("model-a*")):
+        path.unlink()
+    systemctl("daemon-reload")
+    told = recipectl("doctor").stdout
+    systemctl("stop", "model-a.socket")
+    sentence = "model-a.socket runs, and its file is gone; run `systemctl stop model-a.socket`"
+    assert (sentence in told, sentence in recipectl("doctor").stdout) == (True, False), told
+
+
 def test_a_masked_recipe_goes_too() -> None:
     below = Path("/usr/lib/recipectl/recipes")
     below.mkdir(parents=True, exist_ok=True)

@@ -258,6 +258,16 @@ def test_a_tie_is_not_stopped_without_its_member(pair: list[Host]) -> None:
     assert of_run(pair) == before
 
 
+def test_a_member_is_removed_with_its_tie(pair: list[Host]) -> None:
+    follower = pair[1]
+    assert f"removed {UNIT}" in follower.recipectl("remove", "big")
+    assert follower.shell("ls /etc/systemd/system | grep big || :") == ""
+    follower.recipectl("apply")
+    for host in pair:
+        host.recipectl("start", "--no-block", "big")
+    until_it_serves(pair)
+
+
 @LONG
 def test_a_host_with_another_recipe_is_refused_by_name(pair: list[Host]) -> None:
     head, follower = pair

@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import os
+import signal
 import socket
 import subprocess
 import threading
@@ -17,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from live.common import (
+    RECIPES,
     journal,
     recipe,
     recipectl,
@@ -285,6 +287,64 @@ def test_while_a_queue_drains_nothing_is_missing_and_nothing_is_due_twice() -> N
     assert recipectl("wait", "alpha").returncode == 0
     STREAM_ENDS.unlink()
     assert (recipectl("apply").stdout, recipectl("diff").returncode) == ("", 0)
+
+
+def test_an_engine_that_hangs_while_the_queue_drains_is_killed_by_its_watch() -> None:
+    fields = {"binary": script(Path("/opt/streams"), STREAMS), "ready": {"path": "/"}}
+    queued(
+        watch={"ask": "health", "every": "1s", "timeout": "1s", "failures": 2},
+        queue={"drain": "10min"},
+        **fields,
+    )
+    request = urllib.request.Request(f"http://127.0.0.1:{PORT}/v1/completions", b"{}")
+    with urllib.request.urlopen(request, timeout=300) as stream:
+        stream.readline()
+        engine = main_pid("model-alpha.service")
+        systemctl("stop", "--no-block", "model-alpha.service")
+        until("alpha-queue-open", "ActiveState", "deactivating")
+        os.kill(int(engine), signal.SIGSTOP)
+        until("alpha", "ActiveState", "failed")  # long before the drain is over
+    assert "was killed by SIGKILL (by its watch?" in recipectl("status", "alpha").stdout
+
+
+def test_a_queued_model_that_crashes_again_and_again_is_removed_with_its_socket() -> None:
+    fails = script(Path("/opt/fails"), "import time\ntime.sleep(0.1)\nraise SystemExit(1)")
+    for _ in range(6):
+        service = {"RestartSec": "50ms", "StartLimitIntervalSec": 0}
+        recipe("alpha", port=PORT, autostart=True, queue=True, binary=fails, service=service)
+        assert recipectl("apply").returncode == 0
+        until("alpha-queue", "ActiveState", "active")
+        (RECIPES / "alpha.json").unlink()
+        removed = recipectl("apply")
+        assert (removed.returncode, "model-alpha" in removed.stderr) == (0, False), removed
+        assert systemctl("list-units", "--plain", "--no-legend", "model-alpha*") == ""
+
+
+def test_a_model_that_somebody_starts_while_it_is_removed_stays_whole() -> None:
+    fields = {"binary": script(Path("/opt/streams"), STREAMS), "ready": {"path": "/"}}
+    queued(**fields)
+    units = sorted(Path("/etc/systemd/system").glob("model-alpha*"))
+    (RECIPES / "alpha.json").unlink()
+    request = urllib.request.Request(f"http://127.0.0.1:{PORT}/v1/completions", b"{}")
+    pool = concurrent.futures.ThreadPoolExecutor()
+    with pool, urllib.request.urlopen(request, timeout=300) as stream:
+        stream.readline()
+        applying = pool.submit(recipectl, "apply")
+        until("alpha-queue-open", "ActiveState", "deactivating")
+        systemctl("start", "--no-block", "model-alpha.service")
+        applied = applying.result()
+        STREAM_ENDS.touch()
+        stream.read()
+    STREAM_ENDS.unlink()
+    assert (applied.returncode, applied.stdout) == (1, "")
+    assert "model-alpha.service could not be stopped, and stays (its job was canceled)" in applied.stderr
+    assert sorted(Path("/etc/systemd/system").glob("model-alpha*")) == units
+    until("alpha-queue-open", "ActiveState", "active")
+    with urllib.request.urlopen(f"http://127.0.0.1:{PORT}/", timeout=60) as answer:
+        assert answer.status == 200
+    removed = recipectl("apply")
+    assert (removed.returncode, "model-alpha" in removed.stderr) == (0, False), removed
+    assert systemctl("list-units", "--plain", "--no-legend", "model-alpha*") == ""
 
 
 def test_an_upgrade_while_the_queue_drains_asks_the_new_engine() -> None:

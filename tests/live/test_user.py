@@ -136,3 +136,11 @@ def test_a_user_without_a_manager_is_told(ann: dict[str, str]) -> None:
     assert failed.returncode == 1
     assert "there is no connection to your own service manager" in failed.stderr
     assert "log in with a session that has one" in failed.stderr
+
+
+def test_doctor_says_what_apply_says_of_a_gateway_of_a_user(recipe: dict[str, str]) -> None:
+    as_ann(recipe, "sh", "-c", "echo 'gateway: {}' >~/.config/recipectl/host.yaml")
+    applied, told = recipectl(recipe, "apply"), recipectl(recipe, "doctor")
+    as_ann(recipe, "rm", "/home/ann/.config/recipectl/host.yaml")
+    sentence = "`gateway:` needs the system's service manager; remove it"
+    assert (sentence in applied.stderr, sentence in told.stdout) == (True, True), told.stdout

@@ -1,55 +1,23 @@
 """The checks of `recipectl doctor`: each yields the problems of one kind."""
 
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import cached_property
+from collections.abc import Callable, Iterator
 from itertools import combinations
 from pathlib import Path
 
-from recipectl.audit import versions
+from recipectl.audit.subject import Subject
+from recipectl.audit.unit_checks import check_systemd, check_units
 from recipectl.compiler import identity, secrets
-from recipectl.compiler.cache import compile_place
-from recipectl.compiler.model import CompiledModel, CompileResult
-from recipectl.converge import holds
 from recipectl.errors import Problem, on_host
 from recipectl.files import failures_named
-from recipectl.machine import access, helperfile, nvidia, processes
+from recipectl.machine import access, nvidia, processes
 from recipectl.machine.disk import Disk
-from recipectl.machine.installation import OLDEST_SYSTEMD, systemd_version
-from recipectl.place import Place, lingering_fault
+from recipectl.place import lingering_fault
 from recipectl.recipe import search
-from recipectl.recipe.hostfile import HostSettings, settings_of
 from recipectl.systemd.dbus import Manager
-from recipectl.systemd.states import UnitState
-from recipectl.systemd.store import Store
-from recipectl.systemd.unitfile import GATEWAY, InstalledUnit, UnitNames
+from recipectl.systemd.unitfile import GATEWAY
 
 _SECRETS = Path(secrets.SECRETS_FOLDER)
-_STARTS = ("start", "restart")  # jobs
-
-
-class Subject:
-    """What the checks look at, each read once."""
-
-    def __init__(self, place: Place) -> None:
-        self.place = place
-        self.store = Store(place.unit_folder)
-
-    @cached_property
-    def result(self) -> CompileResult:
-        return compile_place(self.place, with_resolved=True, held=holds.held(self.place))
-
-    @cached_property
-    def settings(self) -> HostSettings:
-        return settings_of(self.place.bases, self.place.owners)[0]
-
-    @cached_property
-    def rows(self) -> list[versions.Row]:
-        return versions.version_rows(self.place, self.result, ())
-
-    @property
-    def warnings(self) -> Iterator[Problem]:
-        return (warning for model in self.result.models for warning in model.warnings)
 
 
 def check_recipes(subject: Subject) -> Iterator[Problem]:
@@ -138,71 +106,6 @@ def _users_of_mps(subject: Subject) -> Iterator[Problem]:
             yield on_host("gpu", f"{fault}; {remedy}")
 
 
-def check_systemd(subject: Subject) -> Iterator[Problem]:
-    """A systemd that is too old, or that was upgraded and not started again."""
-    with Manager(user=subject.place.user) as manager:
-        running = manager.version()
-    installed = systemd_version()
-    if running < OLDEST_SYSTEMD:
-        yield on_host(
-            "unit", f"systemd {running} is older than {OLDEST_SYSTEMD}, the oldest one supported; upgrade it"
-        )
-    if running != installed:
-        fault = f"systemd {running} runs and {installed} is installed"
-        yield on_host("unit", f"{fault}; run `systemctl daemon-reexec`, or reboot")
-
-
-def check_units(subject: Subject) -> Iterator[Problem]:
-    """Units that have failed, crash again and again, or are enabled and down; sockets that do not listen."""
-    installed = subject.store.installed()
-    enabled = subject.store.enabled()
-    recipes = {unit.recipe for unit in installed.values() if unit.recipe}
-    names = sorted(unit for recipe in recipes for unit in UnitNames(recipe).every)
-    with Manager(user=subject.place.user) as manager:
-        states = {state.name: state for state in manager.states(names, brief=True)}
-    for name, state in states.items():
-        status = f"see `recipectl status {installed[name].recipe}`" if name in installed else ""
-        if state.active_state == "failed":
-            yield on_host("unit", f"{name} has failed; {status}")
-        elif state.crashes or state.waits_to_restart:
-            times = "once" if state.crashes == 1 else f"{state.crashes} times"
-            more = f": systemd has started it again {times}" if state.crashes else ", and is started again"
-            yield on_host("unit", f"{name} does not stay up{more}; {status}")
-        elif state.active_state == "inactive" and name in enabled and name.endswith(".service"):
-            rivals = installed[name].setting("Conflicts") if name in installed else ()
-            if not any(states[rival].active_state == "active" for rival in rivals if rival in states):
-                yield on_host("unit", f"{name} is enabled and down; {status}")
-    for model in subject.result.models:
-        yield from _missing_beside(model, states)
-        socket = states.get(model.unit_names.socket)
-        if model.on_demand and socket and socket.active_state == "inactive" and socket.name in enabled:
-            fault = f"{socket.name} does not listen, and no request starts {model.name}"
-            yield on_host("unit", f"{fault}; run `recipectl apply`")
-    yield from _missing_helpers(installed.values())
-
-
-def _missing_beside(model: CompiledModel, states: Mapping[str, UnitState]) -> Iterator[Problem]:
-    """The units that should run beside a model, do not, and are not about to. The socket starts HAProxy."""
-    names, no_request = model.unit_names, f"no request reaches {model.name}"
-    up = {name for name, state in states.items() if state.active_state == "active"}
-    started = {name for name, state in states.items() if not state.is_down or state.job in _STARTS}
-    effects = {names.watch: f"nothing notices a hang of {model.name}"} if model.watched else {}
-    effects |= dict.fromkeys((names.queue_socket, names.queue_open), no_request) if model.queued else {}
-    state = states.get(names.service)
-    effects = effects if state and state.word == "ready" else {}  # they stop before the model does
-    if model.listener in up and names.reachable in {unit.name for unit in model.units}:
-        effects[names.reachable] = f"no request of the gateway reaches {model.name}"
-    for unit in sorted(effects.keys() - started):
-        fault = f"{unit} does not run, and {effects[unit]}"
-        yield on_host("unit", f"{fault}; run `recipectl apply`, and see `systemctl status {unit}`")
-
-
-def _missing_helpers(units: Iterable[InstalledUnit]) -> Iterator[Problem]:
-    for path in sorted({path for unit in units for path in helperfile.named_in(unit.text)}):
-        if not Path(path).is_file():
-            yield on_host("unit", f"{path} is missing, which units run; run `recipectl apply`")
-
-
 def check_identities(subject: Subject) -> Iterator[Problem]:
     """Models whose user is missing, and those that share one: each can read the secrets of the other."""
     by_user: dict[str, list[str]] = {}
@@ -248,8 +151,6 @@ def check_ports(subject: Subject) -> Iterator[Problem]:
 
 def check_gateway(subject: Subject) -> Iterator[Problem]:
     """What the gateway serves against what the recipes say."""
-    if subject.place.user:
-        return
     from recipectl.gateway import compile as gateway
     from recipectl.gateway.configuration import FOLDER, LEFT_OVER
 
@@ -261,6 +162,8 @@ def check_gateway(subject: Subject) -> Iterator[Problem]:
     # With nginx's own test: a key or a certificate that is missing stops the next start.
     compiled, problems = gateway.compiled(subject.place, subject.result.gateway, targets, test=True)
     yield from problems
+    if subject.place.user:
+        return
     if reason := subject.store.reason_not_ours(GATEWAY):
         yield on_host("unit", reason)
     elif compiled:

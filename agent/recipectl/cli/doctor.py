@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from recipectl.audit.checks import CHECKS, Subject
+from recipectl.audit.checks import CHECKS
+from recipectl.audit.subject import Subject
 from recipectl.cli.options import json_option, print_json, problems_as_json
-from recipectl.errors import BusError, RecipectlError
+from recipectl.errors import BusError, Problem, RecipectlError
 from recipectl.text import one_line
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ def doctor_(place: Place, as_json: bool) -> int:
     subject = Subject(place)
     rows = []
     status = 0
+    told: set[Problem] = set()
     for name, check in CHECKS.items():
         try:
             problems = tuple(sorted({*check(subject)}))
@@ -31,8 +33,12 @@ def doctor_(place: Place, as_json: bool) -> int:
             status = 1 if isinstance(error, BusError) else status
         rows.append({"check": name, "ok": not problems, "problems": problems_as_json(problems)})
         if not as_json:
-            click.echo(f"{name:<12} {'ok' if not problems else f'{len(problems)} to do'}")
-            for problem in problems:
+            # A wrong host file ends several checks.
+            new = [problem for problem in problems if problem not in told]
+            told |= {*new}
+            result = f"{len(new)} to do" if new else "as above" if problems else "ok"
+            click.echo(f"{name:<12} {result}")
+            for problem in new:
                 click.echo(f"  {one_line(str(problem))}")
     if as_json:
         print_json(rows)

@@ -187,8 +187,10 @@ def _sentence(state: UnitState, unit: InstalledUnit | None) -> str | None:
         return "it is being restarted, once the requests that run have ended"
     if state.is_down and (check := _failed_check(state, unit)):
         return f"{check} of its unit is not met"
-    again = f" after {state.restarts} crashes, the last time it {how_it_ended(state, unit)}"
-    before = again if state.crashes else ""
+    before = f" after {state.crashes} crash{'es' if state.crashes > 1 else ''}" if state.crashes else ""
+    # systemd forgets how the last process ended when the next one begins.
+    if before and (state.exit_code or state.result != "success"):
+        before += f", the last time it {how_it_ended(state, unit)}"
     ended = f"the engine {how_it_ended(state, unit)}"
     words = {
         "loading": f"it is loading{before}",

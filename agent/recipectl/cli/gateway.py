@@ -68,9 +68,9 @@ def plan_change(
     """The gateway to all models that are installed when an apply of `models` ends."""
     is_left = result.gateway is None and GATEWAY in current.installed
     if is_left and not prune:
-        fault = "the host file has no `gateway:` any more, and the gateway that runs may lead nowhere"
-        sentence = f"{fault}; run `recipectl apply` without names, which ends it"
-        return Change(problems=(on_host("unit", sentence, severity="warning"),))
+        from recipectl.gateway.configuration import LEFT_OVER
+
+        return Change(problems=(on_host("unit", LEFT_OVER, severity="warning"),))
     if result.gateway is None and not is_left:
         return Change()
     from recipectl.converge.plan import must_skip, removed_units

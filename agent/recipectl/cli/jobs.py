@@ -286,12 +286,11 @@ def _wait_until_ready(place: Place, manager: Manager, service: str, end: float, 
 
 def _is_ready(place: Place, manager: Manager, service: str) -> bool:
     """True if a model is ready; JobError when it cannot become ready any more."""
-    # A job that waits or runs may be a restart: `active` is then about the old process.
-    has_job = manager.has_job(service)
     state = existing(manager, service, place)
-    if state.is_down and not has_job:
+    if state.is_down and not state.job:
         unit = None if place.remote else Store(place.unit_folder).read(service)
         reason = reason_not_ready(place, state, unit)
         why, command = (f": {reason.sentence}", reason.next_command) if reason else ("", "recipectl start")
         raise JobError(f"{service} is {state.word}, and nothing starts it{why}; go on with `{command}`")
-    return state.word == "ready" and not has_job
+    # A job that waits or runs may be a restart: `active` is then about the old process.
+    return state.word == "ready" and not state.job

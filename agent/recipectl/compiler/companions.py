@@ -181,6 +181,8 @@ def watch_values(
     stop = f"/usr/bin/systemctl {manager}--quiet stop --no-block {stopped}"
     own = [*sandbox.helper_lines(), *([_ASKS_KERNEL] if ask == "progress" else [])]
     watching: Values = {
+        # While the queue lets the last requests end, the engine may hang.
+        "before": [names.queue_open] if recipe.queue else [],
         "watch": command, "slices": _slices(recipe), "secrets": [key.setting] if key else [],
         "sandbox": [] if installation.user else own,
     }  # fmt: skip

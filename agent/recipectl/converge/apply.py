@@ -11,7 +11,7 @@ from recipectl.files import failures_named, remove, write_whole
 from recipectl.machine import helperfile
 from recipectl.systemd.dbus import Manager
 from recipectl.systemd.store import Store
-from recipectl.systemd.unitfile import TARGET, is_queue
+from recipectl.systemd.unitfile import TARGET, is_queue, is_tie, recipe_of_unit
 
 
 def apply(
@@ -33,7 +33,7 @@ def apply(
     changes_units = bool(plan.of("write", "remove", "enable", "disable", "reload"))
     if changes_units:
         store.note_reload_due()
-    work.each("remove", work.remove)
+    work.remove()
     if plan.units:
         store.write(*plan.units)
         work.report_done("write")
@@ -44,6 +44,7 @@ def apply(
             manager.reload()
             store.note_reloaded()
         work.report_done("reload")
+        work.stop_what_runs_without_a_file()
     work.each("stop", work.stop)
     work.each("restart", work.restart)
     work.each("start", lambda unit: manager.start_without_waiting("Start", unit))
@@ -58,7 +59,7 @@ class _Work:
 
     def __init__(self, plan: Plan, store: Store, manager: Manager, report: Callable[[Action], None]) -> None:
         # A socket or timer goes before the unit that it starts. Otherwise a request starts that unit again.
-        # Queues stop first, while their engines can still answer.
+        # A queue restarts before its model, which answers its last requests.
         self.actions = sorted(
             plan.actions,
             key=lambda action: (not action.unit.endswith((".socket", ".timer")), not is_queue(action.unit)),
@@ -67,6 +68,7 @@ class _Work:
         self.manager = manager
         self.report = report
         self.failures: list[str] = []
+        self.removed: list[str] = []  # units
 
     def each(self, verb: str, do: Callable[[str], str | None]) -> None:
         """Carry out the actions of a verb; `do` returns what went wrong."""
@@ -105,16 +107,51 @@ class _Work:
         self.manager.start_without_waiting("Restart", unit)
         return None
 
-    def remove(self, unit: str) -> str | None:
-        if failure := _failure(unit, self.manager.job("Stop", unit), "could not be stopped, and stays"):
-            return failure
+    def remove(self) -> None:
+        """Stop and remove units. If one of a model cannot be stopped, all that go of this model stay."""
+        by_recipe: dict[str, list[Action]] = {}
+        for action in self.actions:
+            if action.verb == "remove":
+                by_recipe.setdefault(recipe_of_unit(action.unit), []).append(action)
+        for recipe, actions in by_recipe.items():
+            before = len(self.failures)
+            with self.noting(recipe):
+                self.failures += self._stopped_together([action.unit for action in actions])
+            for action in actions if len(self.failures) == before else ():
+                with self.noting(action.unit):
+                    self._remove_file(action.unit)
+                    self.report(action)
+
+    def _stopped_together(self, units: Sequence[str]) -> list[str]:
+        """Stop units of one model; returns what went wrong.
+
+        All jobs are queued before the first is waited for, the model's before that of its queue: a model that
+        started again by itself in between would bring its queue back. systemd stops them in its own order:
+        the engine answers what runs. A tie stops with its model alone.
+        """
+        ordered = sorted((unit for unit in units if not is_tie(unit)), key=is_queue)
+        jobs = {unit: self.manager.queue("Stop", unit) for unit in ordered}
+        results = {unit: self.manager.result(job) for unit, job in jobs.items()}
+        failures = (
+            _failure(unit, result, "could not be stopped, and stays") for unit, result in results.items()
+        )
+        return [failure for failure in failures if failure]
+
+    def _remove_file(self, unit: str) -> None:
         self.manager.reset_failed(unit)
         try:
             self.manager.disable((unit,))
         except RecipectlError:  # systemd cannot read its [Install]
             self.store.remove_link(unit)
         self.store.remove(unit)
-        return None
+        self.removed.append(unit)
+
+    def stop_what_runs_without_a_file(self) -> None:
+        """Stop removed units that run: a tie whose model stays, and what was started before the reload."""
+        with self.noting("what was removed could not be stopped"):
+            for state in self.manager.states(self.removed, brief=True):
+                if not state.is_down and (failure := self.stop(state.name)):
+                    self.failures.append(failure)
 
 
 def wait_for_sockets(plan: Plan, manager: Manager) -> None:

@@ -52,7 +52,8 @@ _UNREAD_REFUSALS = (
     ("414", "/:414", 414, "too_long", "the address of the request is too long"),
     ("497", "/:497", 400, "no_tls", "this server speaks TLS; use https://"),
 )
-LEFT_OVER = f"{GATEWAY} is there, and the host file has no `gateway:`; run `recipectl apply`"
+_RUN_APPLY = "run `recipectl apply` without names, which ends it"
+LEFT_OVER = f"{GATEWAY} is there, and the host file has no `gateway:`; {_RUN_APPLY}"
 _CREDENTIALS = f"/run/credentials/{GATEWAY}"
 _JOURNAL = "syslog:server=unix:/run/systemd/journal/dev-log,nohostname,tag=models_gateway requests"
 

@@ -251,9 +251,8 @@ class Manager:
 
     def failed_command(self, unit: str) -> FailedCommand | None:
         """The ExecStart= of a oneshot unit that has failed; None where none tells."""
-        return failed_command(
-            self._property(self._row(unit).path, b"Service", b"ExecStart", b"a(sasbttttuii)")
-        )
+        path = self._row(unit).path
+        return failed_command(self._property(path, b"Service", b"ExecStart", b"a(sasbttttuii)"))
 
     def rivals(self, unit: str) -> tuple[str, ...]:
         """The models that a unit conflicts with, in either direction."""
@@ -277,9 +276,10 @@ class Manager:
         rows = self._call("list units", b"ListUnitFilesByPatterns", b"asas", [], [b"model-*.service"])
         return tuple(sorted({row[0].decode().rpartition("/")[2] for row in rows}))
 
-    def has_job(self, unit: str) -> bool:
-        """True while a job of the unit waits or runs."""
-        return bool(self._row(unit).job_id)
+    def without_a_file(self) -> tuple[str, ...]:
+        """The units of models that run although their file is gone."""
+        rows = self._call("list units", b"ListUnitsByPatterns", b"asas", [b"not-found"], [b"model-*"])
+        return tuple(row[0].decode() for row in rows if row[3] not in (b"inactive", b"failed"))
 
     def version(self) -> int:
         """The manager's own major version."""

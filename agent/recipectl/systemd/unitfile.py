@@ -91,6 +91,13 @@ def recipe_of(service: str) -> str:
     return service.removeprefix("model-").removesuffix(".service")
 
 
+def recipe_of_unit(unit: str) -> str:
+    """The name of the recipe that a service, or a unit beside one, belongs to."""
+    stem = unit.removeprefix("model-").rpartition(".")[0]
+    endings = (ending for ending in RESERVED_ENDINGS if stem.endswith(ending))
+    return stem.removesuffix(next(endings, ""))
+
+
 def is_model_unit(unit: str) -> bool:
     """True for the name of a model's service, or of a service beside it."""
     return unit.startswith("model-") and unit.endswith(".service")
@@ -104,6 +111,11 @@ def is_companion(service: str) -> bool:
 def is_queue(unit: str) -> bool:
     """True for the name of a unit where requests wait."""
     return unit.removeprefix("model-").endswith(("-queue.socket", "-queue.service"))
+
+
+def is_tie(unit: str) -> bool:
+    """True for the name of a unit that ties a model to other hosts."""
+    return unit.startswith("model-") and unit.endswith("-tie.service")
 
 
 class Unit(NamedTuple):

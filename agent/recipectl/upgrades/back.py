@@ -89,5 +89,8 @@ def _serves_already(upgrade: Progress) -> bool:
     unit = upgrade.store.read(service)
     digest = started_digest(service, place.runtime_folder, user=place.user)
     return bool(
-        unit and digest == unit.digest and upgrade.is_active() and not upgrade.manager.has_job(service)
+        unit
+        and digest == unit.digest
+        and upgrade.is_active()
+        and not upgrade.manager.state(service, brief=True).job
     )

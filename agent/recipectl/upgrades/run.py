@@ -112,7 +112,7 @@ def _start(upgrade: Progress) -> None:
     service, since_sec = upgrade.names.service, time.time()
     upgrade.note("start", switched_sec=since_sec)
     job = upgrade.manager.jobs.pop(service, None)
-    if job is None and upgrade.is_active() and not upgrade.manager.has_job(service):
+    if job is None and upgrade.is_active() and not upgrade.manager.state(service, brief=True).job:
         return  # its unit means the same: nothing was stopped, or is about to be
     job = job or upgrade.verbs.start(upgrade.place, upgrade.manager, "Start", service)
     result = upgrade.manager.result(job)
