@@ -133,7 +133,15 @@ def test_what_was_mended_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         ended = state(exit_code=1, exit_status=1, started_sec=started_sec)
         reason = reason_not_ready(place, ended, LLAMACPP)
         assert reason is not None
-        assert reason.next_command == f"recipectl {command} a"
+        assert reason.next_command == f"recipectl --user {command} a"
+
+
+def test_a_remedy_is_run_where_the_model_is() -> None:
+    masked = state(load_state="masked", active_state="inactive")
+    nexts = [reason_not_ready(place, masked, None) for place in (Place(user=True), Place(remote="gpu1"))]
+    assert [each and each.next_command for each in nexts] == [
+        "systemctl --user unmask model-a.service", "ssh gpu1 systemctl unmask model-a.service",
+    ]  # fmt: skip
 
 
 def test_a_secret_that_is_missing_is_named(tmp_path: Path) -> None:
@@ -156,7 +164,7 @@ def test_a_kill_by_a_watch_is_told() -> None:
     killed = state(exit_code=2, exit_status=9)
     assert (
         how_it_ended(killed, watched)
-        == "was killed by SIGKILL (by its watch? see `journalctl -u model-a-watch.service`)"
+        == "was killed by SIGKILL (by its watch? see the log of model-a-watch.service)"
     )
     assert how_it_ended(state(exit_code=2, exit_status=11), watched) == "was killed by SIGSEGV"
     assert how_it_ended(killed, VLLM) == "was killed by SIGKILL"

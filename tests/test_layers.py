@@ -16,10 +16,9 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "agent/recipectl"
 # The rooms and their files, the lowest first: a file imports only from files before it.
 HOUSE = {
-    "errors": (), "text": (), "command_line": (), "regular": (), "files": (), "bounded": (),
+    "errors": (), "text": (), "place": (), "command_line": (), "regular": (), "files": (), "bounded": (),
     "systemd": ("quoting", "directives", "unitfile", "started", "states", "store", "refusal", "dbus"),
     "recipe": ("gpu_selection", "positions", "spans", "parts", "schema", "search", "trusted", "yamlsyntax", "yamlfile", "places", "load", "hostfile"),
-    "place": (),
     "machine": ("distributions", "loads", "lockfile", "network", "disk", "access", "nvidia", "runtime", "processes", "sockets", "clients", "helperfile", "installation", "systemd_analyze"),
     "journal": (), "gateway_keys": (), "proxy": (), "request_queue": (), "rivals": (), "watch": (), "tie_state": (), "tie": (), "canary": (), "helper": (), "health": (),
     "engines": ("options", "parallel", "engine", "llamacpp", "sglang", "vllm", "registry", "endpoint", "argv", "flags", "phases",
@@ -48,7 +47,7 @@ HOUSE = {
         "from_command", "compose", "llama_swap", "running", "scripts", "unit_command", "systemd_unit", "quadlet",
         "vllm_recipes", "vllm_studio",
     ),
-    "cli": ("terminal", "names", "options", "explanation", "beside", "failures", "sockets", "jobs", "boot", "listing", "query", "gateway", "show", "decision", "converge", "removal", "fidelity", "doctor", "import_output", "import_sources", "imports", "edit", "venv", "upgrade_unit", "preview", "upgrade", "setup", "fleet", "version"),
+    "cli": ("terminal", "names", "options", "explanation", "beside", "log", "failures", "sockets", "jobs", "boot", "listing", "query", "gateway", "show", "decision", "converge", "removal", "fidelity", "doctor", "import_output", "import_sources", "imports", "edit", "venv", "upgrade_unit", "preview", "upgrade", "setup", "fleet", "version"),
 }  # fmt: skip
 ORDER = [name for room, files in HOUSE.items() for name in (room, *(f"{room}.{file}" for file in files))]
 # Programs of their own: they print, and exit.
@@ -168,6 +167,27 @@ def test_a_constructor_with_more_than_four_values_takes_them_by_name(name: str) 
     long_calls = {ast.unparse(call.func) for call in calls if len(call.args) > 4}
     constructors = {call for call in long_calls if call.rpartition(".")[2].strip("_")[:1].isupper()}
     assert constructors - {"Property"} == set()  # a row of the table of properties
+
+
+# What only the system's manager has, and text that is no remedy.
+OF_THE_SYSTEM = re.compile(r"one line for|gateway|nginx|haproxy|\*\*|`recipectl upgrade`")
+COMMAND = re.compile(
+    r"recipectl (apply|start|stop|restart|switch|status|wait|logs|check|edit|lock|upgrade|remove|versions)\b"
+    r"|`(systemctl|journalctl) "
+)
+
+
+@pytest.mark.parametrize("name", sorted({*FILES} - {name for name in FILES if "gateway" in name}))
+def test_a_remedy_is_for_the_manager_that_it_is_about(name: str) -> None:
+    """`recipectl apply` without --user does nothing for a user's models: Place.verb() writes it."""
+    tree = ast.parse(FILES[name].read_text())
+    documented = (
+        node for node in ast.walk(tree) if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+    )
+    docstrings = {ast.get_docstring(node, clean=False) for node in documented}
+    constants = (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant))
+    texts = {value for value in constants if isinstance(value, str)} - docstrings
+    assert [text for text in texts if COMMAND.search(text) and not OF_THE_SYSTEM.search(text)] == []
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -15,6 +15,7 @@ from recipectl.errors import UsageError
 from recipectl.machine import lockfile, nvidia
 from recipectl.machine.disk import Disk
 from recipectl.machine.runtime import Runtime, resolve
+from recipectl.place import Place
 from recipectl.recipe.hostfile import HostSettings
 from recipectl.recipe.schema import Recipe
 
@@ -39,15 +40,17 @@ PINS = {
 
 @pytest.mark.parametrize(("engine", "python", "starts"), PINS.values(), ids=PINS.keys())
 def test_pins_are_compared(engine: str | None, python: str | None, starts: list[str]) -> None:
-    problems = sentences(preflight.check_pins(recipe(engine_version=engine, python_version=python), RUNTIME))
+    problems = sentences(
+        preflight.check_pins(Place(), recipe(engine_version=engine, python_version=python), RUNTIME)
+    )
     assert [sentence.partition(";")[0] for sentence in problems] == starts
 
 
 def test_a_pin_of_what_is_not_installed_is_refused() -> None:
     unknown = Runtime("test", ("/v/bin/vllm",))
-    (problems,) = sentences(preflight.check_pins(recipe(engine_version="==1"), unknown))
+    (problems,) = sentences(preflight.check_pins(Place(), recipe(engine_version="==1"), unknown))
     assert problems.startswith("`engine_version` is ==1, and no vllm is installed beside /v/bin/vllm;")
-    assert sentences(preflight.check_pins(recipe(), unknown)) == []
+    assert sentences(preflight.check_pins(Place(), recipe(), unknown)) == []
 
 
 @pytest.fixture
@@ -65,29 +68,29 @@ def locked(tmp_path: Path) -> tuple[Path, Runtime]:
 
 
 def test_a_lock_that_does_not_hold_is_a_warning_or_an_error(locked: tuple[Path, Runtime]) -> None:
-    warned = preflight.check_lock(*locked[:1], recipe(), locked[1], HostSettings(), Disk())
+    warned = preflight.check_lock(Place(), *locked[:1], recipe(), locked[1], HostSettings(), Disk())
     assert warned == ("torch 2.0 is new",)
     with pytest.raises(
         UsageError, match=r"torch 2.0 is new; put it back, or accept it with `recipectl lock --update a`"
     ):
-        preflight.check_lock(locked[0], recipe(), locked[1], HostSettings(drift="refuse"), Disk())
+        preflight.check_lock(Place(), locked[0], recipe(), locked[1], HostSettings(drift="refuse"), Disk())
 
 
 def test_a_lock_that_holds_is_no_difference(locked: tuple[Path, Runtime]) -> None:
     lock, runtime = locked
     lock.write_text(json.dumps(preflight.current_lock(recipe(), runtime)))
     disk = Disk()
-    assert preflight.check_lock(lock, recipe(), runtime, HostSettings(drift="refuse"), disk) == ()
+    assert preflight.check_lock(Place(), lock, recipe(), runtime, HostSettings(drift="refuse"), disk) == ()
     assert f"{runtime.interpreter}" not in disk.fingerprints
     assert os.path.realpath(runtime.interpreter or "") in disk.fingerprints
-    assert preflight.check_lock(None, recipe(), runtime, HostSettings(), disk) == ()
+    assert preflight.check_lock(Place(), None, recipe(), runtime, HostSettings(), disk) == ()
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"interpreter": 1}'])
 def test_a_file_that_is_no_lock_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.lock").write_text(text)
     with pytest.raises(UsageError, match="cannot be read as a lock"):
-        preflight.check_lock(tmp_path / "a.lock", recipe(), RUNTIME, HostSettings(), Disk())
+        preflight.check_lock(Place(), tmp_path / "a.lock", recipe(), RUNTIME, HostSettings(), Disk())
 
 
 def test_a_lock_without_a_version_is_refused(locked: tuple[Path, Runtime]) -> None:

@@ -444,5 +444,5 @@ def test_one_host_of_a_set_is_not_upgraded_alone() -> None:
         target.require_named_runtime(Recipe.model_validate(fields))
     assert str(raised.value) == (
         "`big` is served by gpu1, gpu2 together, with one version; change the recipe on all of them, "
-        "and run `recipectl apply` on each"
+        "and apply it on each"
     )

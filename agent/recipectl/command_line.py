@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterable
 from itertools import islice
 
+from recipectl.place import Place
 from recipectl.text import nearest
 
 _FLAGS = ("--user", "-q", "--quiet", "--no-pager")
@@ -67,19 +68,19 @@ def in_order(words: list[str]) -> list[str]:
 def unknown_verb(words: list[str], verbs: Iterable[str], *, user: bool) -> str:
     """A sentence about a verb that does not exist: the command of systemctl, the nearest verb, or --help."""
     verb = words[0]
-    systemctl = "systemctl --user" if user else "systemctl"
+    place = Place(user)
     if verb in _OTHER_NAMES:
-        return f"recipectl has no `{verb}`; use `recipectl {_OTHER_NAMES[verb]}`"
+        return f"recipectl has no `{verb}`; use `{place.verb(_OTHER_NAMES[verb])}`"
     if verb in _OF_UNITS:
         names = [word for word in words[1:] if not word.startswith("-")] or ["NAME"]
         units = shlex.join(f"model-{name.removeprefix('model-')}" for name in names)
         # A link of this name is refused where the unit's file is.
-        before = f"`recipectl remove {shlex.join(names)}`, then " if verb == "mask" else ""
-        return f"recipectl has no `{verb}`; use {before}`{systemctl} {verb} {units}`"
+        before = f"`{place.verb('remove')} {shlex.join(names)}`, then " if verb == "mask" else ""
+        return f"recipectl has no `{verb}`; use {before}`{place.systemctl(verb)} {units}`"
     if verb in _LISTS:
-        return f"recipectl has no `{verb}`; use `recipectl list`, or `{systemctl} {verb} 'model*'`"
+        return f"recipectl has no `{verb}`; use `{place.verb('list')}`, or `{place.systemctl(verb)} 'model*'`"
     if verb in _OF_THE_MANAGER:
-        return f"recipectl has no `{verb}`; use `{systemctl} {verb}`"
+        return f"recipectl has no `{verb}`; use `{place.systemctl(verb)}`"
     if begun := [known for known in verbs if len(verb) > 1 and known.startswith(verb)]:
         return f"recipectl has no `{verb}`; did you mean {' or '.join(f'`{word}`' for word in begun)}?"
     known = (*verbs, *_OTHER_NAMES, *_OF_UNITS, *_LISTS, *_OF_THE_MANAGER, "help")
@@ -88,8 +89,10 @@ def unknown_verb(words: list[str], verbs: Iterable[str], *, user: bool) -> str:
     return f"recipectl has no `{verb}`; see `recipectl --help`"
 
 
-def unknown_option_of_logs(option: str) -> str:
+def unknown_option_of_logs(place: Place, option: str) -> str:
     """A sentence about an option that `logs` does not have."""
-    journalctl = f"use `journalctl -u model-NAME {option}`" if option in _OF_JOURNALCTL else ""
+    journalctl = (
+        f"use `{shlex.join(place.journalctl)} model-NAME {option}`" if option in _OF_JOURNALCTL else ""
+    )
     remedy = _OF_OTHER_LOGS.get(option) or journalctl or "see `recipectl help logs`"
     return f"logs has no `{option}`; {remedy}"

@@ -57,6 +57,11 @@ def failures_named(action: str, path: Path) -> Iterator[None]:
 MAX_BYTES = 1024 * 1024  # of a file that recipectl reads whole
 
 
+def is_open(mode: int) -> bool:
+    """True for the mode of a secret's file that others may read, or its group may write."""
+    return bool(mode & (stat.S_IRWXO | stat.S_IWGRP))
+
+
 def read_bounded(path: Path | str, limit: int = MAX_BYTES, *, follow: bool = True) -> bytes:
     """The content of a regular file; OSError for anything else, such as a pipe, and for a larger file."""
     with open_regular(path, follow=follow) as file:

@@ -70,6 +70,11 @@ def check_pins(options: argparse.Namespace) -> int:
     return 0
 
 
+def _verb(options: argparse.Namespace) -> str:
+    """The command that a person runs for the units of this manager."""
+    return "recipectl --user" if options.user else "recipectl"
+
+
 def check_lock(options: argparse.Namespace) -> int:
     """Name every difference between the unit's runtime and its lock; fail when the policy is `refuse`."""
     from recipectl.machine import lockfile  # one verb needs it
@@ -78,7 +83,8 @@ def check_lock(options: argparse.Namespace) -> int:
     try:
         lock = lockfile.read_lock(Path(options.lock).read_bytes())
     except (OSError, ValueError) as error:
-        say(f"{options.lock} cannot be read as a lock ({error}); run `recipectl lock` and apply again")
+        again = f"{_verb(options)} lock {Path(options.lock).stem}"
+        say(f"{options.lock} cannot be read as a lock ({error}); make it again with `{again}`")
         return int(refuse)
     clauses = lockfile.differences(lock, lockfile.record(options.interpreter, options.folder, options.names))
     for clause in clauses:
@@ -234,7 +240,7 @@ def _function(verb: str) -> Callable[[argparse.Namespace], int]:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        sys.exit(_error(f"{message}; another version of recipectl wrote this unit: run `recipectl apply`"))
+        sys.exit(_error(f"{message}; another version of recipectl wrote this unit: apply it again"))
 
 
 def main(words: list[str], stops: Sequence[int] = ()) -> int:

@@ -108,11 +108,15 @@ class Place:
 
     def verb(self, words: str) -> str:
         """A verb as a person runs it here, for a remedy: `recipectl --user apply`."""
-        return f"recipectl {'--user ' if self.user else ''}{words}"
+        return f"{self._over_ssh}recipectl {'--user ' if self.user else ''}{words}"
 
     def systemctl(self, words: str) -> str:
         """As `verb`, of systemctl."""
-        return f"systemctl {'--user ' if self.user else ''}{words}"
+        return f"{self._over_ssh}systemctl {'--user ' if self.user else ''}{words}"
+
+    @property
+    def _over_ssh(self) -> str:
+        return f"ssh {self.remote} " if self.remote else ""
 
     @property
     def journalctl(self) -> tuple[str, ...]:

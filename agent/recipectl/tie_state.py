@@ -132,7 +132,7 @@ def wait_for_set(options: argparse.Namespace) -> int:
         if (state and state["complete"]) or is_stopping(options):
             return 0
         if state is None and time.monotonic() > end:
-            say(f"{options.tie}.service does not run; `journalctl -u {options.tie}` says why")
+            say(f"{options.tie}.service does not run; its log says why")
             return 1
         connected = state["connected"] if state else []
         missing = [name for rank, name in enumerate(state["hosts"] if state else ()) if rank not in connected]

@@ -68,13 +68,17 @@ def test_a_start_that_stops_another_model_says_so_and_the_dry_run_before() -> No
     recipectl("apply")
     assert recipectl("start", "c").stdout == ""
     sentence = "model-a.service: it and model-b.service stop each other\n"
-    assert (
-        recipectl("start", "--dry-run", "b").stdout == f"would stop {sentence}would start model-b.service\n"
-    )
-    assert show("a", "ActiveState") == "active"
     requires = "model-c.service: it requires model-a.service\n"
+    would = recipectl("start", "--dry-run", "b").stdout
+    assert would == f"would stop {sentence}would stop {requires}would start model-b.service\n"
+    assert show("a", "ActiveState") == "active"
     assert recipectl("stop", "--dry-run", "a").stdout == f"would stop {requires}would stop model-a.service\n"
-    assert recipectl("start", "b").stdout == f"stopping {sentence}"
+    assert recipectl("start", "b").stdout == f"stopping {sentence}stopping {requires}"
+    # What a start requires stops others, too.
+    assert (
+        "would stop model-b.service: it and model-a.service stop"
+        in recipectl("start", "--dry-run", "c").stdout
+    )
     assert (show("a", "ActiveState"), show("b", "ActiveState")) == ("inactive", "active")
     assert recipectl("-q", "start", "a").stdout == ""
 

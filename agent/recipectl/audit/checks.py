@@ -9,7 +9,7 @@ from recipectl.audit.subject import Subject
 from recipectl.audit.unit_checks import check_systemd, check_units
 from recipectl.compiler import identity, secrets
 from recipectl.errors import Problem, on_host
-from recipectl.files import failures_named
+from recipectl.files import failures_named, is_open
 from recipectl.machine import access, nvidia, processes
 from recipectl.machine.disk import Disk
 from recipectl.place import lingering_fault
@@ -36,7 +36,7 @@ def check_secrets(subject: Subject) -> Iterator[Problem]:
         paths = _SECRETS.iterdir() if _SECRETS.is_dir() else ()
         modes = {path: path.stat().st_mode for path in sorted(paths) if path.is_file()}
     for path, mode in modes.items():
-        if mode & (stat.S_IRWXO | stat.S_IWGRP):
+        if is_open(mode):
             yield on_host("secret", "others may read or change it; set mode 0600", file=str(path))
 
 
@@ -115,7 +115,7 @@ def check_identities(subject: Subject) -> Iterator[Problem]:
     for user in sorted({user for unit in installed if unit.recipe for user in unit.setting("User")}):
         if access.identity(user, disk)[0] < 0:
             fault = f"there is no user {user}, as which a unit runs"
-            yield on_host("permission", f"{fault}; run `recipectl apply`")
+            yield on_host("permission", f"{fault}; run `{subject.place.verb('apply')}`")
     for user, names in sorted(by_user.items()):
         secret = [name for name in names if subject.result.resolved[name].recipe.secrets]
         if user and len(names) > 1 and secret:

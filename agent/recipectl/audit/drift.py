@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 from recipectl.compiler import secrets
 from recipectl.engines.registry import ENGINES
 from recipectl.machine.processes import Process
+from recipectl.place import Place
 from recipectl.systemd import quoting
 from recipectl.systemd.unitfile import DIGEST_FIELD, InstalledUnit, parse_settings
 from recipectl.text import display
@@ -160,6 +161,7 @@ def foreign_variables(
 
 
 def of_unit(
+    place: Place,
     name: str,
     expected: Mapping[str, str],
     installed: Mapping[str, InstalledUnit],
@@ -172,13 +174,13 @@ def of_unit(
     )
     if not changed:
         return
-    apply = f"recipectl apply {name}"
+    apply = place.verb(f"apply {name}")
     edited = [unit for unit in changed if unit in installed and installed[unit].edited_by_hand]
     if all(unit not in installed for unit in changed):
         cause = "it was not applied, or was removed"
         yield Difference("unit", "the recipe has no unit on disk", cause, apply)
     elif edited:
-        remedy = f"move the change into a drop-in (systemctl edit), then {apply}"
+        remedy = f"move the change into a drop-in ({place.systemctl('edit')}), then {apply}"
         yield Difference("unit", f"{', '.join(edited)} was edited", "somebody edited it by hand", remedy)
     elif compiled_version and compiled_version != version:
         fault = f"the unit was compiled for {compiled_version}, and {version} is installed now"
@@ -189,28 +191,32 @@ def of_unit(
 
 
 def of_loaded(
-    unit: InstalledUnit, drop_ins: Mapping[str, str], loaded: ServiceCommand, runtime_folder: str
+    place: Place, unit: InstalledUnit, drop_ins: Mapping[str, str], loaded: ServiceCommand
 ) -> Iterator[Difference]:
     """How what systemd has loaded differs from the disk, and what drop-ins (path -> text) change."""
     texts = [unit.text]
-    before = command_of(texts, unit.name, runtime_folder)
+    before = command_of(texts, unit.name, place.runtime_folder)
     for path, text in drop_ins.items():
         texts.append(text)
-        after = command_of(texts, unit.name, runtime_folder)
+        after = command_of(texts, unit.name, place.runtime_folder)
         change = first_difference(before, after)
         effects = [f"changes {change}"] if change else []
         if names := deciding_settings(text):
             effects.append(f"sets {', '.join(f'{name}=' for name in names)}")
         if effects:
-            remedy = f"it stays in force; `systemctl revert {unit.name}` takes the site's drop-ins away"
+            revert = place.systemctl(f"revert {unit.name}")
+            remedy = f"it stays in force; `{revert}` takes the site's drop-ins away"
             yield Difference("drop-in", f"a drop-in {' and '.join(effects)}", path, remedy)
         before = after
     if change := first_difference(loaded, before):
         fault = f"systemd has loaded another {change}"
-        yield Difference("loaded", fault, "files were changed without a reload", "systemctl daemon-reload")
+        yield Difference(
+            "loaded", fault, "files were changed without a reload", place.systemctl("daemon-reload")
+        )
 
 
 def of_process(
+    place: Place,
     name: str,
     process: Process,
     loaded: ServiceCommand,
@@ -220,7 +226,6 @@ def of_process(
     unit_digest: str | None,
     rotated: Sequence[str],
     secret: Sequence[str] | None = (),
-    user: bool = False,
 ) -> Iterator[Difference]:
     """How a process differs from what is loaded; `replaced_interpreter` is the file that should run.
 
@@ -228,8 +233,8 @@ def of_process(
     nobody knows which of its variables come from files.
     """
     pid = process.pid
-    restart = f"recipectl restart {name}"
-    if secret is not None and (names := foreign_variables(process, loaded, secret, user=user)):
+    restart = place.verb(f"restart {name}")
+    if secret is not None and (names := foreign_variables(process, loaded, secret, user=place.user)):
         fault = f"process {pid} has variables that no unit gives it ({', '.join(names)})"
         cause = (
             "from EnvironmentFile=, DefaultEnvironment=, systemctl set-environment, or the engine's script"
@@ -249,25 +254,25 @@ def of_process(
         yield Difference("running", fault, "a secret was rotated", restart)
 
 
-def of_silence(name: str) -> Difference:
+def of_silence(place: Place, name: str) -> Difference:
     """An engine that was ready, and does not answer."""
     fault = "the engine does not answer, though its process exists"
-    remedy = f"recipectl logs {name}; recipectl restart {name}"
+    remedy = f"{place.verb('logs')} {name}; {place.verb('restart')} {name}"
     return Difference("answers", fault, "it hangs, or is very busy", remedy)
 
 
-def of_lock(recipe: str, clauses: Sequence[str]) -> Iterator[Difference]:
+def of_lock(place: Place, recipe: str, clauses: Sequence[str]) -> Iterator[Difference]:
     """A runtime that differs from its lock."""
-    remedy = f"put it back, or accept it with `recipectl lock --update {recipe}`"
+    remedy = f"put it back, or accept it with `{place.verb('lock')} --update {recipe}`"
     for clause in clauses:
         yield Difference("runtime", clause, "the runtime was changed since it was locked", remedy)
 
 
 def of_version(
-    name: str, answered: str | None, installed: str | None, *, installed_after_start: bool
+    place: Place, name: str, answered: str | None, installed: str | None, *, installed_after_start: bool
 ) -> Iterator[Difference]:
     """How the version that the engine answers differs from the installed one."""
-    restart = f"recipectl restart {name}"
+    restart = place.verb(f"restart {name}")
     cause = "the venv was changed under a running engine"
     version = public_version(answered)
     if version and installed and re.match(r"[0-9]+\.", version) and version != public_version(installed):
@@ -279,9 +284,9 @@ def of_version(
         yield Difference("running", fault, cause, restart)
 
 
-def of_model(unit: InstalledUnit, models: Sequence[str], path: str) -> Iterator[Difference]:
+def of_model(place: Place, unit: InstalledUnit, models: Sequence[str], path: str) -> Iterator[Difference]:
     """How the model that an engine answers for differs from that of its unit."""
-    restart = f"recipectl restart {unit.recipe}"
+    restart = place.verb(f"restart {unit.recipe}")
     cause = "another process answers at its address, or it was started with other arguments"
     engine = ENGINES.get(unit.backend or "")
     if engine and unit.model_path and engine.model_flag_of(unit.model_path) == engine.hub_flag:

@@ -33,13 +33,13 @@ def of_recipe(place: Place, unit: InstalledUnit) -> str | None:
     except RecipectlError:
         return None  # a wrong host file: the verbs that need it report it
     if unit.recipe in result.failures:
-        return f"the recipe has errors; see `recipectl check {unit.recipe}`"
+        return f"the recipe has errors; see `{place.verb('check')} {unit.recipe}`"
     model = next((model for model in result.models if model.name == unit.recipe), None)
     for compiled in model.units if model else ():
         installed = store.read(compiled.name)
         if installed is None or installed.text != compiled.text:
             change = changed_settings(installed.text if installed else "", compiled.text)
-            return f"the recipe has changed ({change}); run `recipectl apply`"
+            return f"the recipe has changed ({change}); run `{place.verb('apply')}`"
     return None
 
 
@@ -62,11 +62,11 @@ def _changed_sec(path: Path) -> float:
 
 def of_running(place: Place, unit: InstalledUnit, state: UnitState) -> Iterator[str]:
     """How a model that runs differs from its unit and its recipe, in words."""
-    restart = f"run `recipectl restart {unit.recipe}`"
+    restart = f"run `{place.verb('restart')} {unit.recipe}`"
     if change := of_recipe(place, unit):
         yield change
     elif unit.edited_by_hand:
-        yield "its unit was edited by hand; run `recipectl apply`"
+        yield f"its unit was edited by hand; run `{place.verb('apply')}`"
     if started_digest(state.name, place.runtime_folder, user=place.user) not in (None, unit.digest):
         yield f"it was started with an older unit; {restart}"
     for secret in processes.rotated_secrets(state.main_pid, unit.secret_files):

@@ -8,6 +8,7 @@ from recipectl.compiler.model import CompiledModel
 from recipectl.errors import Problem, on_host
 from recipectl.machine import helperfile
 from recipectl.machine.installation import OLDEST_SYSTEMD, systemd_version
+from recipectl.place import Place
 from recipectl.systemd.dbus import Manager
 from recipectl.systemd.states import UnitState
 from recipectl.systemd.unitfile import InstalledUnit, UnitNames, recipe_of_unit
@@ -17,7 +18,8 @@ _STARTS = ("start", "restart")  # jobs
 
 def check_systemd(subject: Subject) -> Iterator[Problem]:
     """A systemd that is too old, or that was upgraded and not started again."""
-    with Manager(user=subject.place.user) as manager:
+    place = subject.place
+    with Manager(user=place.user) as manager:
         running = manager.version()
     installed = systemd_version()
     if running < OLDEST_SYSTEMD:
@@ -26,24 +28,24 @@ def check_systemd(subject: Subject) -> Iterator[Problem]:
         )
     if running != installed:
         fault = f"systemd {running} runs and {installed} is installed"
-        yield on_host("unit", f"{fault}; run `systemctl daemon-reexec`, or reboot")
+        yield on_host("unit", f"{fault}; run `{place.systemctl('daemon-reexec')}`, or reboot")
 
 
 def check_units(subject: Subject) -> Iterator[Problem]:
     """Units that have failed, crash again and again, or are enabled and down; sockets that do not listen."""
-    installed = subject.store.installed()
+    place, installed = subject.place, subject.store.installed()
     enabled = subject.store.enabled()
     recipes = {unit.recipe for unit in installed.values() if unit.recipe}
     names = sorted(unit for recipe in recipes for unit in UnitNames(recipe).every)
-    with Manager(user=subject.place.user) as manager:
+    with Manager(user=place.user) as manager:
         states = {state.name: state for state in manager.states(names, brief=True)}
         models = {model.name for model in subject.result.models}
         for name in manager.without_a_file():
-            stop, apply = subject.place.systemctl(f"stop {name}"), subject.place.verb("apply")
-            remedy = apply if recipe_of_unit(name) in models else stop
+            has_recipe = recipe_of_unit(name) in models
+            remedy = place.verb("apply") if has_recipe else place.systemctl(f"stop {name}")
             yield on_host("unit", f"{name} runs, and its file is gone; run `{remedy}`")
     for name, state in states.items():
-        status = f"see `recipectl status {installed[name].recipe}`" if name in installed else ""
+        status = f"see `{place.verb('status')} {installed[name].recipe}`" if name in installed else ""
         if state.active_state == "failed":
             yield on_host("unit", f"{name} has failed; {status}")
         elif state.crashes or state.waits_to_restart:
@@ -55,15 +57,15 @@ def check_units(subject: Subject) -> Iterator[Problem]:
             if not any(states[rival].active_state == "active" for rival in rivals if rival in states):
                 yield on_host("unit", f"{name} is enabled and down; {status}")
     for model in subject.result.models:
-        yield from _missing_beside(model, states)
+        yield from _missing_beside(place, model, states)
         socket = states.get(model.unit_names.socket)
         if model.on_demand and socket and socket.active_state == "inactive" and socket.name in enabled:
             fault = f"{socket.name} does not listen, and no request starts {model.name}"
-            yield on_host("unit", f"{fault}; run `recipectl apply`")
-    yield from _missing_helpers(installed.values())
+            yield on_host("unit", f"{fault}; run `{place.verb('apply')}`")
+    yield from _missing_helpers(place, installed.values())
 
 
-def _missing_beside(model: CompiledModel, states: Mapping[str, UnitState]) -> Iterator[Problem]:
+def _missing_beside(place: Place, model: CompiledModel, states: Mapping[str, UnitState]) -> Iterator[Problem]:
     """The units that should run beside a model, do not, and are not about to. The socket starts HAProxy."""
     names, no_request = model.unit_names, f"no request reaches {model.name}"
     up = {name for name, state in states.items() if state.active_state == "active"}
@@ -76,10 +78,11 @@ def _missing_beside(model: CompiledModel, states: Mapping[str, UnitState]) -> It
         effects[names.reachable] = f"no request of the gateway reaches {model.name}"
     for unit in sorted(effects.keys() - started):
         fault = f"{unit} does not run, and {effects[unit]}"
-        yield on_host("unit", f"{fault}; run `recipectl apply`, and see `systemctl status {unit}`")
+        remedy = f"run `{place.verb('apply')}`, and see `{place.systemctl('status')} {unit}`"
+        yield on_host("unit", f"{fault}; {remedy}")
 
 
-def _missing_helpers(units: Iterable[InstalledUnit]) -> Iterator[Problem]:
+def _missing_helpers(place: Place, units: Iterable[InstalledUnit]) -> Iterator[Problem]:
     for path in sorted({path for unit in units for path in helperfile.named_in(unit.text)}):
         if not Path(path).is_file():
-            yield on_host("unit", f"{path} is missing, which units run; run `recipectl apply`")
+            yield on_host("unit", f"{path} is missing, which units run; run `{place.verb('apply')}`")

@@ -135,8 +135,8 @@ def _differences(
     explained = any(difference.where in ("unit", "running") for difference in differences)
     silent = answer is not None and not answer.answers
     if evidence.process and silent and not explained:
-        differences.append(drift.of_silence(evidence.name))
-    return [*differences, *_of_port(evidence)]
+        differences.append(drift.of_silence(place, evidence.name))
+    return [*differences, *_of_port(place, evidence)]
 
 
 def _of_recipe(
@@ -145,10 +145,10 @@ def _of_recipe(
     """The recipe as it is now against its units on disk."""
     for problem in evidence.problems:
         if not problem.is_error:  # only a recipe that is held is a warning here
-            remedy = f"recipectl upgrade --status {evidence.name}"
+            remedy = place.verb(f"upgrade --status {evidence.name}")
             yield Difference("unit", "the recipe is held", problem.sentence, remedy)
         elif problem.kind == "lock":
-            remedy = f"recipectl lock --check {evidence.name} compares them again"
+            remedy = f"{place.verb('lock')} --check {evidence.name} compares them again"
             cause = "the runtime was changed since it was locked"
             yield Difference("runtime", problem.sentence, cause, remedy)
         else:
@@ -156,13 +156,14 @@ def _of_recipe(
     if evidence.problems:
         return
     if evidence.model is None or evidence.resolved is None:
-        yield Difference("recipe", "the recipe is gone", "its file was removed", "recipectl apply")
+        yield Difference("recipe", "the recipe is gone", "its file was removed", place.verb("apply"))
         return
     if reason := Store(place.unit_folder).reason_not_ours(evidence.state.name):
-        remedy = f"then recipectl apply {evidence.name}"
+        remedy = f"then {place.verb('apply')} {evidence.name}"
         yield Difference("unit", "the recipe has no unit", reason, remedy)
         return
     yield from drift.of_unit(
+        place,
         evidence.name,
         {unit.name: unit.text for unit in evidence.model.units},
         installed,
@@ -177,10 +178,11 @@ def _of_process(evidence: _Evidence, answer: Served | None, place: Place) -> Ite
     if process is None or evidence.loaded is None:
         return
     if resolved:
-        yield from drift.of_lock(evidence.name, resolved.lock_differences)
+        yield from drift.of_lock(place, evidence.name, resolved.lock_differences)
     if evidence.state.will_stop:  # only its lock matters to the next process
         return
     yield from drift.of_process(
+        place,
         evidence.name,
         process,
         evidence.loaded,
@@ -189,21 +191,20 @@ def _of_process(evidence: _Evidence, answer: Served | None, place: Place) -> Ite
         unit_digest=unit.digest if unit else None,
         secret=tuple(resolved.recipe.secrets) if resolved else None,
         rotated=processes.rotated_secrets(process.pid, unit.secret_files if unit else ()),
-        user=place.user,
     )
     newest_sec = _newest_install_sec(resolved) if resolved else None
     late = bool(newest_sec and process.started_sec and newest_sec > process.started_sec + 1)
     yield from drift.of_version(
-        evidence.name, answer and answer.version, evidence.version, installed_after_start=late
+        place, evidence.name, answer and answer.version, evidence.version, installed_after_start=late
     )
     if unit and answer:
-        yield from drift.of_model(unit, answer.models, answer.path)
+        yield from drift.of_model(place, unit, answer.models, answer.path)
 
 
 def _of_loaded(evidence: _Evidence, place: Place) -> Iterator[Difference]:
     if evidence.loaded and evidence.unit:
         drop_ins = Store(place.unit_folder).drop_ins(evidence.unit.name)
-        yield from drift.of_loaded(evidence.unit, drop_ins, evidence.loaded, place.runtime_folder)
+        yield from drift.of_loaded(place, evidence.unit, drop_ins, evidence.loaded)
 
 
 def _running_word(evidence: _Evidence, *, differs: bool) -> str:
@@ -220,7 +221,7 @@ def _replaced_interpreter(process: Process, resolved: ResolvedRecipe | None) -> 
     return base if base and processes.runs_file(process.pid, base) is False else None
 
 
-def _of_port(evidence: _Evidence) -> Iterator[Difference]:
+def _of_port(place: Place, evidence: _Evidence) -> Iterator[Difference]:
     """Another process on the port of a model that does not run."""
     if evidence.process or not evidence.model or not evidence.resolved or not evidence.resolved.endpoint.path:
         return
@@ -229,7 +230,7 @@ def _of_port(evidence: _Evidence) -> Iterator[Difference]:
     # A rival may have the same port.
     if holder and not is_model_unit(holder.unit):
         fault = f"port {endpoint.port} is answered by {holder}, and the unit is {evidence.state.word}"
-        remedy = f"end that process, then recipectl start {evidence.name}"
+        remedy = f"end that process, then {place.verb('start')} {evidence.name}"
         yield Difference("port", fault, "somebody started it by hand", remedy)
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from recipectl.place import Place
 from recipectl.systemd.unitfile import UnitNames
 from recipectl.tie_state import state_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from recipectl.place import Place
     from recipectl.systemd.dbus import Manager
     from recipectl.systemd.states import UnitState
     from recipectl.systemd.unitfile import InstalledUnit
@@ -90,13 +90,14 @@ def not_running_beside(
         is_there = other.load_state not in ("not-found", "unloaded")
         if is_there and ((other.is_down and not never_asked) or restarts):
             # A tie that starts beside a running member would wait for its end.
+            place = Place(manager.user)
             remedy = (
-                f"recipectl restart {names.recipe}"
+                place.verb(f"restart {names.recipe}")
                 if other.name == names.tie
-                else f"systemctl start {other.name}"
+                else place.systemctl(f"start {other.name}")
             )
             if restarts:
-                remedy = f"systemctl status {other.name}"
+                remedy = place.systemctl(f"status {other.name}")
             word = "restarting" if restarts else other.active_state
             down.setdefault(names.service, []).append(f"{other.name} is {word}; run `{remedy}`")
     return down

@@ -69,13 +69,18 @@ def enable_(place: Place, recipes: tuple[str, ...], now: bool) -> int:
     return _start(place, recipes) if now else 0
 
 
+def _job_error(place: Place, fault: str, unit: str, result: str) -> JobError:
+    status = place.systemctl(f"status {unit}")
+    return JobError(f"{fault}: its job was {result}; see `{status}`")
+
+
 def _start(place: Place, recipes: tuple[str, ...]) -> int:
     """Start what was enabled: an on-demand model only listens, for its socket is what a boot starts."""
     with Manager(user=place.user) as manager:
         units = dict(zip(recipes, _enabled_units(place, manager, recipes), strict=True))
         for unit in units.values():
             if unit.endswith(".socket") and (result := manager.job("Start", unit)) != "done":
-                raise JobError(f"{unit} does not listen: its job was {result}; see `systemctl status {unit}`")
+                raise _job_error(place, f"{unit} does not listen", unit, result)
     services = tuple(recipe for recipe, unit in units.items() if unit.endswith(".service"))
     return run_jobs(place, "Start", services) if services else 0
 
@@ -93,6 +98,6 @@ def disable_(place: Place, recipes: tuple[str, ...], now: bool) -> int:
         manager.reload()
         for unit in units if now else ():
             if unit.endswith(".socket") and (result := manager.job("Stop", unit)) != "done":
-                raise JobError(f"{unit} did not stop: its job was {result}; see `systemctl status {unit}`")
+                raise _job_error(place, f"{unit} did not stop", unit, result)
     _warn_of_autostart(place, recipes, enabled=False)
     return run_jobs(place, "Stop", recipes) if now else 0

@@ -128,7 +128,8 @@ def _foreign_units(place: Place, units: Mapping[str, str], current: Survey) -> d
     for name, owner in units.items():
         reason = None if name in owners else Store(place.unit_folder).reason_not_ours(name)
         if owner and (other := owners.get(name)) not in (None, "", owner):
-            reason = f"{name} is the unit of the recipe `{other}`; run `recipectl remove {other}` first"
+            remove = place.verb(f"remove {other}")
+            reason = f"{name} is the unit of the recipe `{other}`; run `{remove}` first"
         if reason:
             foreign[name] = on_host("unit", reason)
     return foreign
@@ -151,7 +152,8 @@ def _recipes_elsewhere(place: Place, current: Survey) -> Iterator[Problem]:
         names = UnitNames(unit.recipe)
         if unit.name == names.service and unit.recipe not in inside and is_elsewhere(place, unit):
             fault = f"{unit.name} was written from {unit.source}, outside the recipe folders"
-            remedy = f"`recipectl apply {unit.source}` copies it, `recipectl remove {unit.recipe}` ends it"
+            copy, remove = place.verb(f"apply {unit.source}"), place.verb(f"remove {unit.recipe}")
+            remedy = f"`{copy}` copies it, `{remove}` ends it"
             yield on_host("file", f"{fault}; {remedy}")
 
 

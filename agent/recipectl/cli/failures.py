@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import signal
-import subprocess
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from recipectl.cli.beside import missing_hosts
+from recipectl.cli.log import log_lines
 from recipectl.machine import sockets
 from recipectl.systemd.states import FailedCheck
 from recipectl.systemd.store import Store
@@ -22,16 +20,13 @@ if TYPE_CHECKING:
     from recipectl.systemd.unitfile import InstalledUnit
 
 _LOG_LINES = 8
-_MAX_LOG_BYTES = 4 * 1024 * 1024
-_MAX_LINE = 1000  # characters
-_LAST_MESSAGES = ("-o", "json", "--output-fields=MESSAGE", "--all", "-r", "--no-pager", "-q")
 # Exit statuses of systemd itself (systemd.exec(5)), and what each of them usually means for a model.
 _SYSTEMD_STATUSES = {
     200: ("CHDIR", "its folder in /var/lib/models cannot be entered"),
     203: ("EXEC", "{program} cannot be run: permission, SELinux label, noexec, or a missing interpreter?"),
     209: ("STDOUT", "its output cannot be opened"),
-    216: ("GROUP", "one of its groups does not exist; run `recipectl apply`"),
-    217: ("USER", "its user does not exist; run `recipectl apply`"),
+    216: ("GROUP", "one of its groups does not exist; apply its recipe"),
+    217: ("USER", "its user does not exist; apply its recipe"),
     218: ("CAPABILITIES", "systemd could not drop privileges"),
     226: ("NAMESPACE", "a folder that its sandbox names does not exist"),
     228: ("SECCOMP", "systemd could not filter its system calls"),
@@ -54,43 +49,6 @@ class Reason(NamedTuple):
     sentence: str
     log: tuple[str, ...]
     next_command: str
-
-
-def log_lines(place: Place, unit: str, lines: int, since_sec: float | None = None) -> list[str]:
-    """The last lines of a unit's log (since a time of this host's clock), as many as there are."""
-    # Before 254, `-n` with `--since` takes the first lines; in the order of `-r`, it takes the last.
-    words = [*place.journalctl, unit, *_LAST_MESSAGES, "-n", str(lines)]
-    words += [f"--since=@{since_sec:.3f}"] if since_sec and not place.remote else []
-    return _last_lines(place.command(*words), lines)
-
-
-def said_by(place: Place, unit: str, since_sec: float) -> list[str]:
-    """The last lines that the processes of a unit have printed, without those of systemd itself."""
-    field = "_SYSTEMD_USER_UNIT" if place.user else "_SYSTEMD_UNIT"
-    words = ["journalctl", f"{field}={unit}", f"--since=@{since_sec:.3f}", *_LAST_MESSAGES, "-n20"]
-    return _last_lines(words, 20)
-
-
-def _last_lines(journalctl: Sequence[str], lines: int) -> list[str]:
-    """The last lines of a log; a message may have many lines (that of a core dump), and megabytes."""
-    try:
-        with subprocess.Popen(journalctl, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:  # noqa: S603  (fixed words)
-            text = process.stdout.read(_MAX_LOG_BYTES) if process.stdout else b""
-            process.kill()
-    except OSError:
-        return []  # the log is an addition to an error, and not one itself
-    last: list[str] = []
-    for entry in text.splitlines():
-        try:
-            last = _message(json.loads(entry)["MESSAGE"]).splitlines() + last
-        except (ValueError, TypeError, KeyError):  # cut off, several messages in one, or none
-            last = ["(a message that is too long, or is no text)", *last]
-    return [line if len(line) <= _MAX_LINE else f"{line[:_MAX_LINE]}…" for line in last[-lines:]]
-
-
-def _message(value: str | list[int]) -> str:
-    """A message of journalctl's JSON: a list of bytes where it is no UTF-8, or not printable."""
-    return value if isinstance(value, str) else bytes(value).decode(errors="replace")
 
 
 def _timed_out(state: UnitState) -> str:
@@ -130,7 +88,7 @@ def how_it_ended(state: UnitState, unit: InstalledUnit | None = None) -> str:
         known = {number.value: number.name for number in signal.Signals}
         watch = UnitNames.of_service(state.name).watch
         by_watch = state.exit_status == signal.SIGKILL and unit and watch in unit.wants
-        asks = f" (by its watch? see `journalctl -u {watch}`)" if by_watch else ""
+        asks = f" (by its watch? see the log of {watch})" if by_watch else ""
         return f"was killed by {known.get(state.exit_status, f'signal {state.exit_status}')}{asks}"
     if state.exit_code == _EXITED and state.exit_status in _SYSTEMD_STATUSES:
         words = _systemds_words(state.exit_status, unit)
@@ -189,7 +147,7 @@ def _sentence(state: UnitState, unit: InstalledUnit | None) -> str | None:
         return f"{check} of its unit is not met"
     before = f" after {state.crashes} crash{'es' if state.crashes > 1 else ''}" if state.crashes else ""
     # systemd forgets how the last process ended when the next one begins.
-    if before and (state.exit_code or state.result != "success"):
+    if before and (state.exit_code or state.result not in ("", "success")):
         before += f", the last time it {how_it_ended(state, unit)}"
     ended = f"the engine {how_it_ended(state, unit)}"
     words = {
@@ -231,25 +189,25 @@ def _next_command(place: Place, state: UnitState, unit: InstalledUnit | None, *,
     """The command to go on with; `by_recipe` is True for what its recipe can mend."""
     name = recipe_of(state.name)
     if state.load_state == "masked":
-        return f"systemctl {'--user ' if place.user else ''}unmask {state.name}"
+        return place.systemctl(f"unmask {state.name}")
     if by_recipe:
-        return f"recipectl edit {name}"
+        return place.verb(f"edit {name}")
     if state.failed_command and not _RUNTIME_CHECKS.isdisjoint(state.failed_command.words):
-        return f"recipectl versions {name}"
+        return place.verb(f"versions {name}")
     if state.active_state in ("failed", "inactive") and unit and _was_mended(place, state, unit):
-        return f"recipectl start {name}"
+        return place.verb(f"start {name}")
     statuses = (state.exit_status, state.failed_command.status if state.failed_command else 0)
     if state.result == "resources" or _NO_CREDENTIALS in statuses:
-        return f"recipectl check {name}"  # it names the file, and what to do
+        return place.verb(f"check {name}")  # it names the file, and what to do
     never_ready = (state.ready_sec or 0) < (state.started_sec or 0)
     if state.exit_code == _EXITED and never_ready and state.exit_status not in _SYSTEMD_STATUSES:
         # vLLM and SGLang end with 2 where their parsers dislike a word, llama.cpp with 1.
         is_llamacpp = unit and unit.backend == "llamacpp" and state.exit_status == 1
         is_parser = is_llamacpp or state.exit_status == _WRONG_ARGUMENTS
-        return f"recipectl {'check' if is_parser else 'logs'} {name}"
+        return place.verb(f"{'check' if is_parser else 'logs'} {name}")
     if state.active_state in ("failed", "inactive"):
-        return f"recipectl start {name}"
-    return f"recipectl logs -f {name}"
+        return place.verb(f"start {name}")
+    return place.verb(f"logs -f {name}")
 
 
 def _was_mended(place: Place, state: UnitState, unit: InstalledUnit) -> bool:
@@ -264,7 +222,8 @@ def start_failure(place: Place, state: UnitState, result: str) -> str:
     unit = None if place.remote else Store(place.unit_folder).read(state.name)
     check = _failed_check(state, unit)
     if result == "done" and not state.condition_result:
-        reason = f"{check or 'a condition'} of its unit is not met; see `systemctl status {state.name}`"
+        status = place.systemctl(f"status {state.name}")
+        reason = f"{check or 'a condition'} of its unit is not met; see `{status}`"
     elif result == "canceled":
         reason = "a stop, or the start of a conflicting model, cancelled the start"
     elif result == "assert" or not state.assert_result:
@@ -285,7 +244,7 @@ def why_not_started(place: Place, state: UnitState, result: str, since_sec: floa
     """Why a start has failed: a sentence, and the last lines of the log since then."""
     reason = start_failure(place, state, result)
     if state.waits_to_restart:
-        reason += "; systemd tries again (`recipectl stop` ends that)"
+        reason += f"; systemd tries again (`{place.verb('stop')} {recipe_of(state.name)}` ends that)"
     log = "".join(f"\n  {line}" for line in log_lines(place, state.name, _LOG_LINES, since_sec))
     return f"{state.name} did not start: {reason}; see {shlex.join((*place.journalctl, state.name))}{log}"
 

@@ -55,7 +55,7 @@ def _lock_recipe(place: Place, name: str, *, update: bool, check: bool) -> int:
             return 3
         clauses = []
     else:
-        clauses = lockfile.differences(read_lock(path, content_for(place.owners)), current)
+        clauses = lockfile.differences(read_lock(place, path, content_for(place.owners)), current)
         if not clauses and ("venv_lock" not in current or lockfile.venv_lock_beside(path).exists()):
             return 0
     for clause in clauses:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import click
 
 from recipectl.cli.beside import missing_hosts
-from recipectl.cli.failures import log_lines, reason_not_ready, why_not_started
+from recipectl.cli.failures import reason_not_ready, why_not_started
+from recipectl.cli.log import log_lines
 from recipectl.cli.names import complete_recipe, models_argument, not_applied, service_name
-from recipectl.cli.sockets import after_stop, queue_job
+from recipectl.cli.sockets import after_stop, also_stopped, queue_job
 from recipectl.cli.terminal import moving_line, say
 from recipectl.converge import records
 from recipectl.engines import phases
@@ -37,7 +38,7 @@ def existing(manager: Manager, service: str, place: Place) -> UnitState:
         raise not_applied(recipe_of(service), place)
     if state.load_state not in ("loaded", "masked"):
         fault = f"systemd cannot load {service} ({state.load_state})"
-        raise JobError(f"{fault}; see `systemctl status {service}`")
+        raise JobError(f"{fault}; see `{place.systemctl('status')} {service}`")
     return state
 
 
@@ -46,7 +47,8 @@ def refuse_upgraded(place: Place, services: Iterable[str]) -> None:
     for name in () if place.remote else (recipe_of(service) for service in services):
         record = records.read(place, name)
         if record and not record.is_over:
-            remedy = f"end that with `systemctl stop recipectl-upgrade@{name}.service`, which goes back"
+            stop = place.systemctl(f"stop recipectl-upgrade@{name}.service")
+            remedy = f"end that with `{stop}`, which goes back"
             raise UsageError(f"`{name}` is being upgraded; {remedy}", kind="unit")
 
 
@@ -105,7 +107,7 @@ def run_jobs(
         if verb != "Stop":
             _refuse_foreign_and_rivals(place, manager, services)
         states = [existing(manager, service, place) for service in services]
-        for service, reason in _also_stopped(manager, verb, services).items():
+        for service, reason in also_stopped(manager, verb, services).items():
             (click.echo if dry_run else say)(f"{'would stop' if dry_run else 'stopping'} {service}: {reason}")
         if dry_run:
             click.echo("\n".join(f"would {verb.lower()} {service}" for service in services))
@@ -121,7 +123,7 @@ def run_jobs(
         for service, job in jobs.items() if block else ():
             failures += _waited_for(place, manager, verb, service, job, since_sec)
         if verb == "Stop":
-            failures += after_stop(manager, states, with_socket=with_socket, block=block)
+            failures += after_stop(place, manager, states, with_socket=with_socket, block=block)
     if failures:
         raise HostError(failures)
     return 0
@@ -138,21 +140,6 @@ def _waited_for(
         result = manager.result(job)
     failure = _failure(place, manager, verb, service, result, since_sec)
     return [on_host("unit", failure)] if failure else []
-
-
-def _also_stopped(manager: Manager, verb: str, services: tuple[str, ...]) -> dict[str, str]:
-    """The running models that a verb stops besides those that are named, each with its reason."""
-    others: dict[str, str] = {}
-    for service in services:
-        if verb == "Start" and manager.state(service, brief=True).active_state == "active":
-            continue
-        rivals = manager.rivals(service) if verb != "Stop" else ()
-        others |= dict.fromkeys(rivals, f"it and {service} stop each other")
-        dependents = manager.dependents(service) if verb != "Start" else ()
-        others |= dict.fromkeys(dependents, f"it requires {service}")
-    others = {name: reason for name, reason in others.items() if name not in services}
-    states = manager.states([*others], brief=True)
-    return {state.name: others[state.name] for state in states if not state.is_down}
 
 
 def _tell_of_edits(place: Place, services: tuple[str, ...]) -> None:
@@ -174,7 +161,7 @@ def _failure(
         if result == "done" and manager.state(service).result == "timeout":
             click.echo(f"{service} did not stop within TimeoutStopSec=, and was killed", err=True)
         fault = f"{service} did not stop: its job was {result}"
-        return None if result == "done" else f"{fault}; see `systemctl status {service}`"
+        return None if result == "done" else f"{fault}; see `{place.systemctl('status')} {service}`"
     if result == "done" and manager.state(service, brief=True).active_state == "active":
         return None
     return why_not_started(place, manager.state(service), result, since_sec)
@@ -280,7 +267,7 @@ def _wait_until_ready(place: Place, manager: Manager, service: str, end: float, 
             if time.monotonic() > end:
                 word = existing(manager, service, place).word
                 fault = f"{service} is still {word} after {timeout:g} s"
-                raise JobError(f"{fault}; see `recipectl status {load.name}`")
+                raise JobError(f"{fault}; see `{place.verb('status')} {load.name}`")
             time.sleep(0.1)
 
 
@@ -290,7 +277,8 @@ def _is_ready(place: Place, manager: Manager, service: str) -> bool:
     if state.is_down and not state.job:
         unit = None if place.remote else Store(place.unit_folder).read(service)
         reason = reason_not_ready(place, state, unit)
-        why, command = (f": {reason.sentence}", reason.next_command) if reason else ("", "recipectl start")
+        start = place.verb(f"start {recipe_of(service)}")
+        why, command = (f": {reason.sentence}", reason.next_command) if reason else ("", start)
         raise JobError(f"{service} is {state.word}, and nothing starts it{why}; go on with `{command}`")
     # A job that waits or runs may be a restart: `active` is then about the old process.
     return state.word == "ready" and not state.job

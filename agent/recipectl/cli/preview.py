@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from recipectl.cli.failures import said_by
+from recipectl.cli.log import said_by
 from recipectl.cli.upgrade_unit import known_runtime
 from recipectl.compiler.companions import canaries
 from recipectl.engines import compare

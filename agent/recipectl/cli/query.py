@@ -150,7 +150,7 @@ def _endpoint_shown(unit: InstalledUnit) -> str:
     return unit.endpoint or "none"
 
 
-def _wrong_answers(unit: InstalledUnit) -> list[str]:
+def _wrong_answers(place: Place, unit: InstalledUnit) -> list[str]:
     """What the engine itself answers that its unit does not say."""
     from recipectl.audit import drift
     from recipectl.engines.ask import ask
@@ -159,8 +159,8 @@ def _wrong_answers(unit: InstalledUnit) -> list[str]:
     if answer is None:
         return []
     if not answer.answers:
-        return [drift.of_silence(unit.recipe).what]
-    return [difference.what for difference in drift.of_model(unit, answer.models, answer.path)]
+        return [drift.of_silence(place, unit.recipe).what]
+    return [difference.what for difference in drift.of_model(place, unit, answer.models, answer.path)]
 
 
 def _details(place: Place, state: UnitState, unit: InstalledUnit | None) -> dict[str, object]:
@@ -174,7 +174,7 @@ def _details(place: Place, state: UnitState, unit: InstalledUnit | None) -> dict
         changed = [*of_state(place, unit, state)]
     return {
         "set": set_rows(place, unit.recipe) if unit else [],
-        "answers": _wrong_answers(unit) if unit and state.word == "ready" else [],
+        "answers": _wrong_answers(place, unit) if unit and state.word == "ready" else [],
         "reason": reason.sentence or None,
         "log": list(reason.log),
         "changed": changed,
@@ -241,7 +241,7 @@ class _Logs(click.Command):
                 ctx, ["--boot=0" if word in ("-b", "--boot") else word for word in words]
             )
         except click.NoSuchOption as error:
-            raise click.UsageError(unknown_option_of_logs(error.option_name), ctx) from error
+            raise click.UsageError(unknown_option_of_logs(ctx.obj, error.option_name), ctx) from error
 
 
 @click.command("logs", cls=_Logs)

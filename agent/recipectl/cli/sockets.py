@@ -1,4 +1,4 @@
-"""Jobs of models that may have a socket: on demand, or with a queue."""
+"""Jobs of models: what they stop besides, and those of models that may have a socket (on demand, queue)."""
 
 from __future__ import annotations
 
@@ -23,6 +23,26 @@ _AT_ONCE_SEC = 0.5
 
 class SocketError(BusError):
     """The socket of a model cannot listen."""
+
+
+def also_stopped(manager: Manager, verb: str, services: tuple[str, ...]) -> dict[str, str]:
+    """The running models that a verb stops besides those that are named, each with its reason."""
+    others: dict[str, str] = {}
+    for service in services:
+        if verb == "Start" and manager.state(service, brief=True).active_state == "active":
+            continue
+        stopped = [service] if verb != "Start" else []
+        started = [service] if verb != "Stop" else []
+        for name in started:  # it grows by what each one requires
+            started += [other for other in manager.requirements(name) if other not in started]
+            rivals = manager.rivals(name)
+            others |= dict.fromkeys(rivals, f"it and {name} stop each other")
+            stopped += rivals
+        for name in stopped:
+            others |= dict.fromkeys(manager.dependents(name), f"it requires {name}")
+    others = {name: reason for name, reason in others.items() if name not in services}
+    states = manager.states([*others], brief=True)
+    return {state.name: others[state.name] for state in states if not state.is_down}
 
 
 def socket_state(manager: Manager, service: str) -> UnitState:
@@ -54,7 +74,7 @@ def queue_job(place: Place, manager: Manager, verb: str, state: UnitState, *, wi
         # Before 257 a start waits for the end of RestartSec=, and a restart does not.
         return manager.queue("Restart" if state.waits_to_restart else verb, service)
     if verb == "Restart" and (result := manager.job("Stop", service)) != "done":
-        raise BusError(f"its stop was {result}; see `systemctl status {service}`")
+        raise BusError(f"its stop was {result}; see `{place.systemctl('status')} {service}`")
     _require_socket(place, manager, socket, service)
     # Alone, the model would be stopped as unneeded. The keep unit starts the model and its proxy at once;
     # alone, that proxy would wait until conflicting models are idle. Without one, the proxy binds the model.
@@ -75,7 +95,7 @@ def _require_socket(place: Place, manager: Manager, socket: UnitState, service: 
         return  # it was started before its recipe had a queue
     taken = f" (its port is taken by {holder})" if holder else ""
     fault = f"{socket.name} cannot listen{taken}, so no request would reach {service}"
-    raise SocketError(f"{fault}; see `systemctl status {socket.name}`")
+    raise SocketError(f"{fault}; see `{place.systemctl('status')} {socket.name}`")
 
 
 def _holder(place: Place, socket: str) -> sockets.PortHolder | None:
@@ -86,7 +106,7 @@ def _holder(place: Place, socket: str) -> sockets.PortHolder | None:
 
 
 def after_stop(
-    manager: Manager, states: Sequence[UnitState], *, with_socket: bool, block: bool
+    place: Place, manager: Manager, states: Sequence[UnitState], *, with_socket: bool, block: bool
 ) -> list[Problem]:
     """Stop the queues of stopped models, or say which models start again; `states` are those before."""
     if with_socket:
@@ -98,7 +118,7 @@ def after_stop(
     for each, socket in zip(names, sockets_now, strict=True):
         if socket.active_state == "active" and _starts_again(manager, each):
             fault = f"requests that waited start {each.service} again"
-            say(f"{fault}; `recipectl stop --socket {each.recipe}` closes them", err=True)
+            say(f"{fault}; `{place.verb('stop')} --socket {each.recipe}` closes them", err=True)
     return []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from recipectl.cli.failures import said_by
 from recipectl.cli.jobs import NO_BLOCK, existing
+from recipectl.cli.log import said_by
 from recipectl.cli.names import (
     complete_recipe,
     has_all_option,
@@ -140,17 +141,15 @@ def _begin(place: Place, record: Record, *, no_block: bool) -> int:
     if place.owners == frozenset({0}):
         refuse_if_others_can_write()
     begin(place, record)
+    status = place.verb(f"upgrade --status {record.model}")
     if no_block:
-        say(f"started {unit_of(record.model)}; see `recipectl upgrade --status {record.model}`")
+        say(f"started {unit_of(record.model)}; see `{status}`")
         return 0
     try:
         return follow(place, record.model)
     except KeyboardInterrupt:
-        click.echo(
-            f"the upgrade goes on; see `recipectl upgrade --status {record.model}`, or end it with "
-            f"`systemctl stop {unit_of(record.model)}`, which goes back",
-            err=True,
-        )
+        stop = place.systemctl(f"stop {unit_of(record.model)}")
+        click.echo(f"the upgrade goes on; see `{status}`, or end it with `{stop}`, which goes back", err=True)
         return 130
 
 
@@ -245,7 +244,9 @@ def _ask(place: Place, manager: Manager, service: str, *, alone: bool) -> int:
     if answer.well:
         say(f"{names.recipe} passes its canaries")
         return 0
-    click.echo(f"{names.recipe}: {answer.fault}; see journalctl -u {names.canaries}", err=True)
+    click.echo(
+        f"{names.recipe}: {answer.fault}; see `{shlex.join((*place.journalctl, names.canaries))}`", err=True
+    )
     for sentence in said_by(place, names.canaries, answer.since_sec):
         click.echo(f"  {sentence}", err=True)
     return 3

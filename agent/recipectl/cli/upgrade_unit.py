@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shlex
 import sys
 import time
 from dataclasses import replace
@@ -16,8 +17,9 @@ import click
 from recipectl.cli import gateway
 from recipectl.cli.converge import report_wait
 from recipectl.cli.decision import carry_out, decide
-from recipectl.cli.failures import said_by, start_failure
+from recipectl.cli.failures import start_failure
 from recipectl.cli.jobs import Load, existing
+from recipectl.cli.log import said_by
 from recipectl.cli.sockets import SocketError, queue_job, socket_state
 from recipectl.cli.terminal import moving_line, say
 from recipectl.cli.venv import ensure_venv, venv_folder
@@ -230,7 +232,8 @@ def follow(place: Place, model: str) -> int:
         record = records.read(place, model)
     if record is None or not record.is_over:
         fault = f"the upgrade of `{model}` has ended, and has not gone back"
-        raise JobError(f"{fault}; see journalctl -u {unit_of(model)}, and start that unit again")
+        log = shlex.join((*place.journalctl, unit_of(model)))
+        raise JobError(f"{fault}; see `{log}`, and start that unit again")
     verb = "rolled back" if record.kind == "rollback" else "upgraded"
     if record.step == "done":
         say(f"{model} is {verb}: {record.ended_with}")
@@ -270,7 +273,8 @@ def last_record(place: Place, model: str) -> Record | None:
         is_running = not manager.state(unit_of(model)).is_down
     if is_running:
         fault = f"an upgrade of `{model}` is under way, at the step `{record.step}`"
-        remedy = f"wait for its end, or end it with `systemctl stop {unit_of(model)}`, which goes back"
+        stop = place.systemctl(f"stop {unit_of(model)}")
+        remedy = f"wait for its end, or end it with `{stop}`, which goes back"
         raise UsageError(f"{fault}; {remedy}", kind="unit")
     say(f"an earlier upgrade of `{model}` was interrupted, and goes back first", err=True)
     if run_as_unit(place, model, back=True) == _NOT_BACK_YET:

@@ -23,6 +23,7 @@ from recipectl.machine.disk import Disk
 from recipectl.machine.installation import Installation
 from recipectl.machine.runtime import Runtime
 from recipectl.machine.runtime import resolve as resolve_runtime
+from recipectl.place import Place
 from recipectl.recipe.gpu_selection import UNSET
 from recipectl.recipe.hostfile import HostSettings
 from recipectl.recipe.load import load_with_positions
@@ -91,7 +92,9 @@ def resolve(source: Source, settings: HostSettings, installation: Installation, 
     problems.add(*preflight.check(recipe, runtime, settings, installation, disk))
     with problems:
         if runtime:
-            lock_differences = preflight.check_lock(source.lock, recipe, runtime, settings, disk)
+            lock_differences = preflight.check_lock(
+                Place(installation.user), source.lock, recipe, runtime, settings, disk
+            )
     with problems:
         quoting.line(str(source.file))
         file = os.path.abspath(source.file)  # noqa: PTH100  (a link to a recipe has a name of its own)
@@ -102,7 +105,7 @@ def resolve(source: Source, settings: HostSettings, installation: Installation, 
     groups = () if installation.user else preflight.supplementary_groups(resolved, disk)
     resolved = replace(resolved, groups=groups, mps_pipes=preflight.mps_pipes(resolved, disk))
     noticed = (
-        *_warnings(resolved, source, lock_differences, disk),
+        *_warnings(Place(installation.user), resolved, source, lock_differences, disk),
         *preflight.warnings(resolved, settings, installation, disk),
     )
     warnings = [problems.placed(warning, "warning") for warning in noticed]
@@ -213,10 +216,10 @@ def _runtime(recipe: Recipe, settings: HostSettings, disk: Disk) -> Runtime:
 
 
 def _warnings(
-    resolved: ResolvedRecipe, source: Source, lock_differences: tuple[str, ...], disk: Disk
+    place: Place, resolved: ResolvedRecipe, source: Source, lock_differences: tuple[str, ...], disk: Disk
 ) -> Iterator[UsageError]:
     yield from lint.warnings(resolved)
     yield from preflight.unread_options(resolved, disk)
     yield from preflight.model_faults(resolved.recipe, disk)
     for clause in lock_differences:
-        yield preflight.lock_error(source.lock, source.name, clause)
+        yield preflight.lock_error(place, source.lock, source.name, clause)

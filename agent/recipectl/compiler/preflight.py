@@ -20,6 +20,7 @@ from recipectl.machine.disk import Disk
 from recipectl.machine.distributions import ENGINE_DISTRIBUTIONS, lock_of, satisfies
 from recipectl.machine.installation import Installation
 from recipectl.machine.runtime import Runtime
+from recipectl.place import Place
 from recipectl.recipe.hostfile import HostSettings
 from recipectl.recipe.schema import Recipe
 from recipectl.recipe.trusted import Content, Trust
@@ -50,7 +51,7 @@ def check(
     if runtime and not installation.user:
         yield from check_access(recipe, runtime, settings, disk)
     if runtime:
-        yield from check_pins(recipe, runtime)
+        yield from check_pins(Place(installation.user), recipe, runtime)
 
 
 def check_access(
@@ -190,7 +191,7 @@ def unread_options(resolved: ResolvedRecipe, disk: Disk) -> Iterator[UsageError]
                 yield UsageError(f"{fault}; write it as `{field}:`", *place, kind="argument")
 
 
-def check_pins(recipe: Recipe, runtime: Runtime) -> Iterator[UsageError]:
+def check_pins(place: Place, recipe: Recipe, runtime: Runtime) -> Iterator[UsageError]:
     """Yield the pins that the installed engine and Python do not match."""
     program = runtime.command[0]
     pins = (
@@ -203,7 +204,7 @@ def check_pins(recipe: Recipe, runtime: Runtime) -> Iterator[UsageError]:
             remedy = "install it there or correct the runtime"
             if recipe.binary:
                 sentence = f"`{key}` is {specifier}, and no file tells the version of {program}"
-                remedy = "remove it, and record the program with `recipectl lock`"
+                remedy = f"remove it, and record the program with `{place.verb('lock')} {recipe.name}`"
             yield UsageError(f"{sentence}; {remedy}", key, kind="pin")
         elif specifier and not satisfies(version, specifier):
             sentence = f"`{key}` is {specifier}, and {installed} is {version}"
@@ -253,19 +254,21 @@ def lock_contents(path: Path, lock: lockfile.Lock) -> dict[Path, str | bytes]:
     return contents
 
 
-def read_lock(path: Path, content: Content) -> lockfile.Lock:
+def read_lock(place: Place, path: Path, content: Content) -> lockfile.Lock:
     """The lock of a recipe; RecipeError if it cannot be read."""
     try:
         return lockfile.read_lock(content(path))
     except (OSError, ValueError) as error:
         is_text = isinstance(error, json.JSONDecodeError | UnicodeDecodeError)
         reason = "it is not JSON" if is_text else getattr(error, "strerror", None) or str(error)
-        sentence = f"it cannot be read as a lock ({reason}); remove it, and run `recipectl lock` again"
+        sentence = (
+            f"it cannot be read as a lock ({reason}); remove it, and run `{place.verb('lock')} {path.stem}`"
+        )
         raise RecipeError((on_host("lock", sentence, file=str(path)),)) from error
 
 
 def check_lock(
-    lock: Path | None, recipe: Recipe, runtime: Runtime, settings: HostSettings, disk: Disk
+    place: Place, lock: Path | None, recipe: Recipe, runtime: Runtime, settings: HostSettings, disk: Disk
 ) -> tuple[str, ...]:
     """The differences to the recipe's lock, as clauses; UsageError if the host file says `drift: refuse`.
 
@@ -273,7 +276,7 @@ def check_lock(
     """
     if lock is None:
         return ()
-    locked = read_lock(lock, disk.content)
+    locked = read_lock(place, lock, disk.content)
     current = current_lock(recipe, runtime)
     # The fingerprints make a cache check these files again.
     program = Path(current["interpreter_file"])
@@ -284,12 +287,12 @@ def check_lock(
         disk.fingerprint(path)
     clauses = tuple(lockfile.differences(locked, current))
     if clauses and settings.drift == "refuse":
-        raise lock_error(lock, recipe.name, "; ".join(clauses))
+        raise lock_error(place, lock, recipe.name, "; ".join(clauses))
     return clauses
 
 
-def lock_error(lock: Path | str | None, name: str | None, differences: str) -> UsageError:
+def lock_error(place: Place, lock: Path | str | None, name: str | None, differences: str) -> UsageError:
     """The error for a runtime that differs from the lock of a recipe; `differences` are clauses."""
     fault = f"the runtime differs from {lock}: {differences}"
-    remedy = f"put it back, or accept it with `recipectl lock --update {name}`"
+    remedy = f"put it back, or accept it with `{place.verb('lock')} --update {name}`"
     return UsageError(f"{fault}; {remedy}", kind="lock")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from recipectl.compiler import secrets
 from recipectl.errors import UsageError
-from recipectl.files import read_bounded
+from recipectl.files import is_open, read_bounded
 from recipectl.machine.disk import Disk
 from recipectl.recipe.schema import HF_TOKENS, Recipe
 from recipectl.recipe.trusted import Trust
@@ -36,7 +36,7 @@ def _wrong_secret_file(source: str, disk: Disk, trust: Trust | None) -> str | No
         return f"{source} does not exist; create it with mode 0600" if visible else None
     if not stat.S_ISREG(mode):
         return f"{source} is not a file; give a file"
-    if mode & (stat.S_IRWXO | stat.S_IWGRP):
+    if is_open(mode):
         return f"others may read or change {source}; set mode 0600"
     # systemd reads it as root at each start: nobody else may put another file, or a link, in its place.
     fault = trust.fault(Path(source)) if trust else None

@@ -9,6 +9,7 @@ from recipectl.converge.values import Action, Plan
 from recipectl.errors import HostError, RecipectlError, on_host
 from recipectl.files import failures_named, remove, write_whole
 from recipectl.machine import helperfile
+from recipectl.place import Place
 from recipectl.systemd.dbus import Manager
 from recipectl.systemd.store import Store
 from recipectl.systemd.unitfile import TARGET, is_queue, is_tie, recipe_of_unit
@@ -97,13 +98,17 @@ class _Work:
             self.failures.append(f"{subject}: {error}")
 
     def stop(self, unit: str) -> str | None:
-        return _failure(unit, self.manager.job("Stop", unit), "could not be stopped")
+        return _failure(self.manager, unit, self.manager.job("Stop", unit), "could not be stopped")
 
     def restart(self, unit: str) -> str | None:
         if is_queue(unit):  # before the restart of its model, which answers its last requests
             result = self.manager.job("Restart", unit)
             # Another socket may have its port yet: `wait_for_sockets` tells.
-            return None if unit.endswith(".socket") else _failure(unit, result, "could not be restarted")
+            return (
+                None
+                if unit.endswith(".socket")
+                else _failure(self.manager, unit, result, "could not be restarted")
+            )
         self.manager.start_without_waiting("Restart", unit)
         return None
 
@@ -133,7 +138,8 @@ class _Work:
         jobs = {unit: self.manager.queue("Stop", unit) for unit in ordered}
         results = {unit: self.manager.result(job) for unit, job in jobs.items()}
         failures = (
-            _failure(unit, result, "could not be stopped, and stays") for unit, result in results.items()
+            _failure(self.manager, unit, result, "could not be stopped, and stays")
+            for unit, result in results.items()
         )
         return [failure for failure in failures if failure]
 
@@ -162,14 +168,15 @@ def wait_for_sockets(plan: Plan, manager: Manager) -> None:
     waiting = [unit for unit in plan.of("restart", "start") if unit.endswith(".socket")]
     waiting = [unit for unit in waiting if manager.job("Start", unit) != "done"]
     results = ((unit, manager.job("Start", unit)) for unit in waiting)
-    failures = filter(None, (_failure(unit, result, "cannot listen") for unit, result in results))
+    failures = filter(None, (_failure(manager, unit, result, "cannot listen") for unit, result in results))
     if problems := [on_host("unit", f"{failure}; another process may hold its port") for failure in failures]:
         raise HostError(problems)
 
 
-def _failure(unit: str, result: str, fault: str) -> str | None:
+def _failure(manager: Manager, unit: str, result: str, fault: str) -> str | None:
     """A sentence about a job that did not end well."""
-    sentence = f"{unit} {fault} (its job was {result}); see `systemctl status {unit}`"
+    status = Place(manager.user).systemctl(f"status {unit}")
+    sentence = f"{unit} {fault} (its job was {result}); see `{status}`"
     return None if result == "done" else sentence
 
 

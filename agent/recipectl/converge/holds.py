@@ -26,13 +26,13 @@ def _why_held(place: Place, name: str) -> str | None:
     except RecipectlError as error:  # nobody knows whether it is being upgraded
         return f"`{name}` is left alone: {error}"
     if record and not record.is_over:
-        return f"`{name}` is being upgraded, and left alone; see `recipectl upgrade --status {name}`"
+        return f"`{name}` is being upgraded, and left alone; see `{place.verb('upgrade')} --status {name}`"
     if record is None or not record.held or record.held != digest(place, name):
         return None
     event = "its upgrade has failed" if record.step == "failed" else "its upgrade was rolled back"
     has_unit = record.before is None or record.before.units
     state = "the old unit stays in force" if has_unit else "it has no unit"
-    remedy = f"change the recipe, or take it as it is with `recipectl apply --accept {name}`"
+    remedy = f"change the recipe, or take it as it is with `{place.verb('apply')} --accept {name}`"
     return f"`{name}` is held: {event}, and {state}; {remedy}"
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from recipectl import gateway_keys
 from recipectl.errors import RecipectlError, UsageError
-from recipectl.files import failures_named, read_bounded
+from recipectl.files import failures_named, is_open, read_bounded
 from recipectl.gateway.configuration import FILES, LOADED, Gateway, Nginx, Paths, configuration
 from recipectl.gateway.engine_keys import decrypted
 from recipectl.machine import processes, sockets
@@ -190,13 +190,14 @@ def _certificate(settings: GatewaySettings) -> dict[str, bytes]:
             continue
         with reading(path, "tls", name):
             contents[name] = read_bounded(path)
-            is_open = name == "key" and Path(path).stat().st_mode & 0o007
+            others_may = name == "key" and is_open(Path(path).stat().st_mode)
         if name == "key" and b"ENCRYPTED" in contents[name]:
             fault = f"{path} has a passphrase, and nobody types it at a boot"
             remedy = "write it without one (`openssl pkey -in KEY -out NEW`)"
             raise UsageError(f"{fault}; {remedy}", "gateway", "tls", "key", kind="file")
-        if is_open:
-            raise UsageError(f"others may read {path}; set mode 0600", "gateway", "tls", "key", kind="secret")
+        if others_may:
+            sentence = f"others may read or change {path}; set mode 0600"
+            raise UsageError(sentence, "gateway", "tls", "key", kind="secret")
     return contents
 
 
@@ -215,8 +216,9 @@ def _keys(path: str, content: Callable[[Path], bytes]) -> dict[str, str]:
         with reading(path, "keys"):
             if path.endswith(".cred"):
                 return _sealed_keys(path)
-            if Path(path).stat().st_mode & 0o077:
-                raise UsageError(f"others may read {path}; set mode 0600", "gateway", "keys", kind="secret")
+            if is_open(Path(path).stat().st_mode):
+                sentence = f"others may read or change {path}; set mode 0600"
+                raise UsageError(sentence, "gateway", "keys", kind="secret")
             return gateway_keys.parse(content(Path(path)))
     except ValueError as error:
         raise UsageError(f"{path} is wrong: {error}; correct it", "gateway", "keys", kind="value") from error

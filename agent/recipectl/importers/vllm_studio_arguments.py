@@ -105,5 +105,5 @@ def _difference(key: str, value: Any, backend: str) -> str | None:
         return "VLLM Studio passed a JSON list; the recipe passes words."
     known = long_flag(backend, flag.partition(".")[0], options)
     if options.kind(known) is None and known not in {*options.aliases, *options.negations}:
-        return f"{' '.join(filter(None, (backend, options.version)))} has no {flag}; see `recipectl check`."
+        return f"{' '.join(filter(None, (backend, options.version)))} has no {flag}; correct or remove it."
     return None

@@ -5,9 +5,11 @@ import re
 import select
 import shutil
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Self
 
 from recipectl.errors import BusError
+from recipectl.place import Place
 from recipectl.systemd.refusal import Refusal
 from recipectl.systemd.states import CONDITIONS, FailedCommand, UnitRow, UnitState, failed_command, properties
 from recipectl.systemd.unitfile import is_companion
@@ -17,6 +19,7 @@ _SERVICE = b"org.freedesktop.systemd1"
 _PATH = b"/org/freedesktop/systemd1"
 _MANAGER = b"org.freedesktop.systemd1.Manager"
 _POLL_SEC = 0.2
+_text = partial(bytes.decode, errors="surrogateescape")
 _NOT_LOADED = b""  # stands for the job that stops a unit that is not loaded: there is none
 
 
@@ -67,9 +70,8 @@ class Manager:
 
     @property
     def _whose(self) -> str:
-        if self.host:
-            return f"systemd on {self.host}"
-        return "your own service manager" if self.user else "systemd"
+        own = "your own service manager" if self.user else "systemd"
+        return f"systemd on {self.host}" if self.host else own
 
     @property
     def _remedy(self) -> str:
@@ -146,9 +148,8 @@ class Manager:
         return bytes(self._queue(verb, unit))
 
     def _queue(self, verb: str, unit: str) -> Any:
-        arguments = (unit.encode(), b"replace")
-        purpose = f"{verb.lower()} {unit}"
-        return self._call(purpose, verb.encode() + b"Unit", b"ss", *arguments, members_may=True)
+        method, purpose = f"{verb}Unit".encode(), f"{verb.lower()} {unit}"
+        return self._call(purpose, method, b"ss", unit.encode(), b"replace", members_may=True)
 
     def result(self, job: bytes) -> str:
         """Wait for the end of a job; returns systemd's result, `done` when it went well."""
@@ -165,8 +166,8 @@ class Manager:
         return self._results.get(job, "done")
 
     def _lost(self) -> BusError:
-        fault = f"the connection to {self._whose} was lost before the job ended"
-        return BusError(f"{fault}; the job goes on; see `recipectl status`")
+        fault = f"the connection to {self._whose} was lost before the job ended, which goes on"
+        return BusError(f"{fault}; see `{Place(self.user, self.host).verb('status')}`")
 
     def job(self, verb: str, unit: str) -> str:
         """Run one job to its end; returns systemd's result."""
@@ -258,11 +259,14 @@ class Manager:
         """The models that a unit conflicts with, in either direction."""
         return self._related(unit, b"Conflicts", b"ConflictedBy")
 
+    def requirements(self, unit: str) -> tuple[str, ...]:
+        """The models that a unit requires: they are started with it."""
+        return self._related(unit, b"Requires")
+
     def dependents(self, unit: str) -> tuple[str, ...]:
         """The models that are stopped with a unit, because they require it."""
         names = self._related(unit, b"RequiredBy", b"BoundBy", b"ConsistsOf")
-        services = (name for name in names if name.endswith(".service"))
-        return tuple(name for name in services if not is_companion(name))
+        return tuple(name for name in names if name.endswith(".service") and not is_companion(name))
 
     def _related(self, unit: str, *relations: bytes) -> tuple[str, ...]:
         """The units of models in some properties of a unit."""
@@ -294,7 +298,3 @@ def _attempt(request: Callable[..., Any], *arguments: Any) -> Any:
         return request(*arguments)
     except (DBusBaseError, OSError) as error:
         raise Refusal(error) from error
-
-
-def _text(word: bytes) -> str:
-    return word.decode(errors="surrogateescape")

@@ -11,6 +11,7 @@ from typing import IO
 
 from recipectl.errors import RecipectlError
 from recipectl.files import SUFFIX, failures_named, read_bounded, remove, sync, write_whole
+from recipectl.place import Place
 from recipectl.systemd.unitfile import (
     GATEWAY,
     SECTION,
@@ -112,7 +113,8 @@ class Store:
         if not os.path.lexists(path):
             return None
         if os.path.realpath(path) == "/dev/null":
-            return f"{path} is masked; run `systemctl unmask {name}`"
+            unmask = Place(self.folder.name == "user").systemctl(f"unmask {name}")
+            return f"{path} is masked; run `{unmask}`"
         if path.is_symlink() or (path.exists() and self.read(name) is None):
             return f"{path} was not written by recipectl; {remedy}"
         return None

@@ -90,9 +90,8 @@ def _undo_last(upgrade: Progress) -> None:
     if not entry.edits:
         if steps.snapshot_units(upgrade.place, upgrade.record.model) != entry.after.units:
             fault = f"the units of `{upgrade.record.model}` are not those that its last upgrade has left"
-            raise UsageError(
-                f"{fault}; edit the recipe instead, and run `recipectl upgrade` again", kind="unit"
-            )
+            again = upgrade.place.verb(f"upgrade {upgrade.record.model}")
+            raise UsageError(f"{fault}; edit the recipe instead, and run `{again}`", kind="unit")
         steps.restore_units(upgrade.place, upgrade.manager, upgrade.record.model, entry.before)
         upgrade.verbs.refresh_gateway(upgrade.place, upgrade.manager)
         if upgrade.record.before and service in upgrade.record.before.up:

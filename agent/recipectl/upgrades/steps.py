@@ -60,7 +60,9 @@ def source_of(place: Place, model: str) -> Source:
     """The files of a recipe; UsageError where there is none."""
     source = search.source_of(model, place.recipe_folders)
     if source is None:
-        raise UsageError(f"the recipe `{model}` is gone; put it back, or run `recipectl apply`", kind="file")
+        raise UsageError(
+            f"the recipe `{model}` is gone; put it back, or run `{place.verb('apply')}`", kind="file"
+        )
     return source
 
 
@@ -187,7 +189,8 @@ def _stop(manager: Manager, unit: str) -> None:
     result = manager.job("Stop", unit)
     if result not in ("done", "skipped"):
         fault = f"{unit} could not be stopped (its job was {result})"
-        raise RecipectlError(f"{fault}; see `systemctl status {unit}`")
+        status = Place(manager.user).systemctl(f"status {unit}")
+        raise RecipectlError(f"{fault}; see `{status}`")
 
 
 def _write_units(

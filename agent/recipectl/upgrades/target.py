@@ -18,7 +18,7 @@ def require_one_host(recipe: Recipe) -> None:
     """UsageError for a model that several hosts serve: one of them alone would never be ready."""
     if recipe.nodes and recipe.nodes.hosts:
         fault = f"`{recipe.name}` is served by {', '.join(recipe.nodes.hosts)} together, with one version"
-        raise UsageError(f"{fault}; change the recipe on all of them, and run `recipectl apply` on each")
+        raise UsageError(f"{fault}; change the recipe on all of them, and apply it on each")
 
 
 def require_named_runtime(recipe: Recipe) -> None:
