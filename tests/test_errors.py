@@ -243,7 +243,7 @@ def test_a_lock_that_cannot_be_read_is_named_itself(tmp_path: Path, venv: Path) 
     (tmp_path / "a.lock").write_text("{")
     text, status = compiled(tmp_path, recipe)
     assert (status, text.splitlines()[0]) == (
-        2, "a.lock: it cannot be read as a lock (it is not JSON); remove it, and run `recipectl lock` again",
+        2, "a.lock: it cannot be read as a lock (it is not JSON); remove it, and run `recipectl lock a`",
     )  # fmt: skip
 
 
@@ -335,7 +335,7 @@ def test_no_engine_runs_as_what_stands_before_models(user: str, tmp_path: Path) 
         (
             "llamacpp",
             "",
-            "which the engine's metrics tell, and they are off; add `extra_args: {metrics: true}`",
+            "which needs the engine's metrics, and they are off; add `extra_args: {metrics: true}`",
         ),
         ("llamacpp", "extra_args: {metrics: true}\n", ""),
         ("llamacpp", "env_vars: {LLAMA_ARG_ENDPOINT_METRICS: 1}\n", ""),

@@ -162,11 +162,11 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a tie at the engine's port": (
         {"tensor_parallel_size": 2, "port": 9, "nodes": {"hosts": ["gpu1", "gpu2"], "tie_port": 9}},
-        "`nodes.tie_port` is 9, which another part of this model uses; choose another",
+        "`nodes.tie_port` and `port` are both 9; choose another",
     ),
     "a tie at the rendezvous": (
         {"tensor_parallel_size": 2, "nodes": {"hosts": ["gpu1", "gpu2"], "port": 9, "tie_port": 9}},
-        "`nodes.tie_port` is 9, which another part of this model uses; choose another",
+        "`nodes.tie_port` and `nodes.port` are both 9; choose another",
     ),
     "another engine": (
         {"backend": "llamacpp"},

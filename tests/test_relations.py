@@ -136,7 +136,7 @@ def test_a_name_that_is_no_recipe_is_told(key: str) -> None:
 
 def test_a_circle_is_told() -> None:
     decisions = relations.relate([claim("a", port=1, after=("b",)), claim("b", port=2, after=("a",))])
-    assert "lead back to `a` itself" in sentences(decisions, "a")[0]
+    assert "lead back to `a` itself (by `b`)" in sentences(decisions, "a")[0]
 
 
 def test_what_a_start_would_stop_is_spared_with_what_needs_it() -> None:

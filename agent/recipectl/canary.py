@@ -54,7 +54,7 @@ def ask_canary(options: argparse.Namespace) -> int:
     text = _text(answer)
     for fault in _faults(text, options):
         return _wrong(f"{name}: {fault}: {_excerpt(text)}")
-    say(f"{name}: well, after {time.monotonic() - begin:.1f} s")
+    say(f"{name} has passed after {time.monotonic() - begin:.1f} s")
     return 0
 
 

@@ -494,7 +494,7 @@ def test_a_file_with_the_name_of_a_recipe_is_not_applied(tmp_path: Path) -> None
     (tmp_path / "a.json").write_text((RECIPES / "a.json").read_text())
     refused = recipectl("apply", str(tmp_path / "a.json"))
     assert refused.returncode == 2
-    assert f"has the name of {RECIPES}/a.json" in refused.stderr
+    assert f" and {RECIPES}/a.json are both the recipe `a`" in refused.stderr
 
 
 def test_list_tells_a_restart_that_is_due() -> None:

@@ -551,7 +551,8 @@ def test_a_model_that_moves_gets_nothing_at_its_old_port_where_the_gateway_canno
     assert applied.returncode == 2
     for name, port in (("alpha", 18201), ("beta", 18202), ("gamma", 18203)):
         assert (
-            f"`{name}` moves from http://127.0.0.1:{port}, where the gateway in force leads" in applied.stderr
+            f"`{name}` moves from http://127.0.0.1:{port}, and the gateway cannot be changed"
+            in applied.stderr
         )
         with socket.create_server(("127.0.0.1", port)) as stranger:
             stranger.settimeout(0.5)

@@ -177,13 +177,14 @@ def check_gateway(subject: Subject) -> Iterator[Problem]:
             yield on_host("secret", sentence, file=file)
 
 
-def check_orphans(_: Subject) -> Iterator[Problem]:
+def check_orphans(subject: Subject) -> Iterator[Problem]:
     """Engines that no service supervises."""
     for process in processes.unsupervised_engines():
         words = " ".join(secrets.redacted(process.argv or ()))[:100]
         where = f"in {process.unit}" if process.unit else "in no unit"
         fault = f"process {process.pid} {where} is an engine that no service supervises ({words})"
-        yield on_host("orphan", f"{fault}; end it, or import its command")
+        remedy = f"end it, or make a recipe of it with `{subject.place.verb('import process')} {process.pid}`"
+        yield on_host("orphan", f"{fault}; {remedy}")
 
 
 CHECKS: dict[str, Callable[[Subject], Iterator[Problem]]] = {

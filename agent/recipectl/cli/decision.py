@@ -176,8 +176,8 @@ def _refuse_files_with_a_recipes_name(place: Place, recipes: Sequence[str]) -> N
         if copies.is_copy(place, other, path):
             continue
         if path.exists() and os.path.realpath(path) != os.path.realpath(other):
-            fault = f"{path} has the name of {other}, so the next apply would undo it"
-            raise UsageError(f"{fault}; rename it", kind="file")
+            fault = f"{path} and {other} are both the recipe `{search.stem(path)}`"
+            raise UsageError(f"{fault}, and the next apply would take the second; rename one", kind="file")
 
 
 def carry_out(decision: Decision, store: Store, manager: Manager, *, as_json: bool) -> RecipectlError | None:

@@ -163,7 +163,7 @@ def _sentence(state: UnitState, unit: InstalledUnit | None) -> str | None:
 def _stopped(state: UnitState, unit: InstalledUnit | None) -> str:
     """systemd forgets an on-demand model that nobody needs: nothing tells whether it has run."""
     if unit and unit.setting("StopWhenUnneeded"):
-        return "it is on demand, and nobody needs it now"
+        return "it is on demand, and the next request starts it"
     # systemd forgets a unit that nothing refers to, and with it the time of its last stop.
     return "it was stopped" if state.ended_sec else "it was stopped, or not started since the boot"
 
@@ -231,7 +231,7 @@ def start_failure(place: Place, state: UnitState, result: str) -> str:
         missing = "`model_path` does not exist" if is_path else "see its unit"
         reason = f"its {check or f'{_MODEL_CHECK}='} is not met: {missing}"
     elif result == "done":
-        reason = "systemd says done, and it does not run"
+        reason = "it was started, and has ended since"
     elif result == "dependency" and state.result == "success":
         reason = "a unit that it requires failed"
     else:

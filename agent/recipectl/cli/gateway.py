@@ -119,8 +119,8 @@ def _cut_off(models: Sequence[CompiledModel], current: Survey) -> Iterator[Probl
     for model in models:
         unit = current.installed.get(model.unit_names.service)
         if unit and unit.endpoint and model.url != unit.endpoint:
-            fault = f"`{model.name}` moves from {unit.endpoint}, where the gateway in force leads"
-            sentence = f"{fault}: it refuses requests for `{model.name}` until an apply can change it"
+            fault = f"`{model.name}` moves from {unit.endpoint}, and the gateway cannot be changed"
+            sentence = f"{fault}: it refuses requests for `{model.name}` until an apply succeeds"
             yield on_host("relation", sentence, file=model.file, severity="warning")
 
 
@@ -152,7 +152,7 @@ def refresh(place: Place, manager: Manager) -> int:
         return 1 if change.status or change.left else 0
     except RecipectlError as error:
         remedy = "then run `recipectl apply`"
-        click.echo(f"the gateway may lead to what is gone: {error}; {remedy}", err=True)
+        click.echo(f"the gateway was not changed, and may lead to what is gone: {error}; {remedy}", err=True)
         return 1
 
 

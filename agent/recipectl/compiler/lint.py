@@ -57,7 +57,7 @@ def _no_metrics(resolved: ResolvedRecipe) -> Iterator[UsageError]:
     if watch and watch.ask == "progress" and not has_metrics(resolved):
         flag = (engine.metrics_flag or "").lstrip("-")
         remedy = f"add `extra_args: {{{flag}: true}}`" if flag else f"remove `{engine.no_metrics_flag}`"
-        fault = "`watch.ask` is `progress`, which the engine's metrics tell, and they are off"
+        fault = "`watch.ask` is `progress`, which needs the engine's metrics, and they are off"
         yield UsageError(f"{fault}; {remedy}", "watch", "ask", kind="value")
 
 
@@ -101,7 +101,7 @@ def _unread_token(resolved: ResolvedRecipe) -> Iterator[UsageError]:
         return
     for name in HF_TOKENS:
         if name in recipe.secrets and name not in secrets.environment_files(recipe):
-            fault = f"{recipe.backend} downloads without this token, which it reads from its environment only"
+            fault = f"{recipe.backend} reads this token from its environment only, and downloads without it"
             remedy = f"name a file that ends in `{secrets.LINES_ENDING}`, with a line `{name}=…`"
             yield UsageError(f"{fault}; {remedy}", "secrets", name, kind="secret")
 

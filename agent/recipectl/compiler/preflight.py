@@ -136,8 +136,8 @@ def _powerful_groups(user: str, gids: frozenset[int]) -> Iterator[UsageError]:
     """Yield the groups of a unit's user that no engine belongs in."""
     if user == identity.OPERATORS_GROUP or access.group_id(identity.OPERATORS_GROUP) in gids:
         fault = f"the unit's user {user} is in the group {identity.OPERATORS_GROUP}"
-        remedy = "so the engine may start and stop models too; give it another user"
-        yield UsageError(f"{fault}, {remedy}", "user", kind="access")
+        effect = "so the engine may start and stop models, too"
+        yield UsageError(f"{fault}, {effect}; give it another user", "user", kind="access")
     for name in _ROOT_GROUPS:
         if access.group_id(name) in gids:
             fault = f"the unit's user {user} is in the group {name}, whose members can become root"

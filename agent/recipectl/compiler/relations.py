@@ -156,7 +156,9 @@ def _check_names(by_name: Mapping[str, Claim], broken: frozenset[str]) -> _Refus
 def _check_circles(by_name: Mapping[str, Claim], needs: _Names) -> _Refusals:
     for name, claim in by_name.items():
         if name in needs[name]:
-            sentence = f"`after` and `requires` lead back to `{name}` itself; remove one of them"
+            others = sorted(other for other in needs[name] - {name} if name in needs[other])
+            way = f" (by {', '.join(f'`{other}`' for other in others)})" if others else ""
+            sentence = f"`after` and `requires` lead back to `{name}` itself{way}; remove one of them"
             yield _refusal(name, sentence, "requires" if claim.requires else "after")
 
 

@@ -22,7 +22,7 @@ _REASONS = {
     ),
     "readiness depends on Type=exec; remove it": ("Type",),
     "it would run the helper as root; remove it": ("PermissionsStartOnly",),
-    "use `KillSignal`, for a restart ends an engine as a stop does": ("RestartKillSignal",),
+    "a restart ends an engine as a stop does; use `KillSignal`": ("RestartKillSignal",),
     "what an engine tells systemd must count for nothing; remove it": ("NotifyAccess",),
     "readiness depends on the unit's own cgroup; remove it": ("Delegate",),
     "the helper watches the main process; remove it": ("GuessMainPID", "PIDFile", "ExitType"),

@@ -162,22 +162,24 @@ class Mounts:
     def own_paths(self, words: list[str], lost: list[Remark]) -> list[str]:
         """The words with the program's name alone where its file is the image's; such paths are named."""
         sources = [f"{source.rstrip('/')}/" for _, source in self.pairs if source]
-        volumes = self._volumes()
         kept = []
         names = names_in(words)
         for index, word in enumerate(words):
             path = word if word.startswith("/") else word.partition("=")[2]
             if path.startswith("/") and not names[index] and not f"{path}/".startswith(tuple(sources)):
-                place = "a volume" if f"{path}/".startswith(volumes) else "the image"
-                lost.append(Remark(f"`{path}`, a path of {place} that this host does not have"))
+                lost.append(Remark(f"`{path}`, {self._whose(path)}"))
                 word = PurePosixPath(path).name if index == 0 else word
             kept.append(word)
         return kept
 
-    def _volumes(self) -> tuple[str, ...]:
-        """Where volumes are in the container, each with a slash behind it."""
+    def _whose(self, path: str) -> str:
+        """A clause about a path of the container that is in no folder of the host."""
         folders = {target for target, _ in self._of_folders()}
-        return tuple(f"{target.rstrip('/')}/" for target, _ in self.pairs if target and target not in folders)
+        volumes = (f"{target.rstrip('/')}/" for target, _ in self.pairs if target and target not in folders)
+        place = "a volume" if f"{path}/".startswith(tuple(volumes)) else "the image"
+        if os.path.exists(path):  # noqa: PTH110  (a closed folder is no error)
+            return f"a path of {place}; on this host it is another file"
+        return f"a path of {place} that this host does not have"
 
     def own_variables(
         self, environment: dict[str, str], lost: list[Remark], places: Mapping[str, str]
@@ -191,9 +193,7 @@ class Mounts:
             missing = [part for part in parts if not self._is_of_host_or_mounted(part)]
             for part in missing:
                 shown = part if part == value else f"…{part}…"
-                place = "a volume" if f"{part}/".startswith(self._volumes()) else "the image"
-                sentence = f"`{name}={shown}`, a path of {place} that this host does not have"
-                lost.append(Remark(sentence, within=places.get(name, "")))
+                lost.append(Remark(f"`{name}={shown}`, {self._whose(part)}", within=places.get(name, "")))
             if missing and not name.startswith("LLAMA_ARG_"):  # an option, which may be the model
                 environment[name] = ":".join(part for part in parts if part not in missing)
                 if not environment[name]:

@@ -99,7 +99,7 @@ class Words(Parameters):
             case "SglQuoted":
                 text = ansi_text(part.Value or "") if part.Dollar else part.Value or ""
                 is_text = not re.search("[\ud800-\udfff]", text)
-                return _QUOTED + text if is_text else self.unknown(part, "a byte is no text")
+                return _QUOTED + text if is_text else self.unknown(part, "a byte of `$'…'` is not UTF-8")
             case "DblQuoted":
                 return self._double_quoted(part)
             case "ParamExp":
