@@ -2,7 +2,7 @@
 
 import contextlib
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from recipectl.converge.values import Action, Plan
@@ -104,11 +104,9 @@ class _Work:
         if is_queue(unit):  # before the restart of its model, which answers its last requests
             result = self.manager.job("Restart", unit)
             # Another socket may have its port yet: `wait_for_sockets` tells.
-            return (
-                None
-                if unit.endswith(".socket")
-                else _failure(self.manager, unit, result, "could not be restarted")
-            )
+            if unit.endswith(".socket"):
+                return None
+            return _failure(self.manager, unit, result, "could not be restarted")
         self.manager.start_without_waiting("Restart", unit)
         return None
 
@@ -121,27 +119,12 @@ class _Work:
         for recipe, actions in by_recipe.items():
             before = len(self.failures)
             with self.noting(recipe):
-                self.failures += self._stopped_together([action.unit for action in actions])
+                units = [action.unit for action in actions]
+                self.failures += stop_together(self.manager, units, "could not be stopped, and stays")
             for action in actions if len(self.failures) == before else ():
                 with self.noting(action.unit):
                     self._remove_file(action.unit)
                     self.report(action)
-
-    def _stopped_together(self, units: Sequence[str]) -> list[str]:
-        """Stop units of one model; returns what went wrong.
-
-        All jobs are queued before the first is waited for, the model's before that of its queue: a model that
-        started again by itself in between would bring its queue back. systemd stops them in its own order:
-        the engine answers what runs. A tie stops with its model alone.
-        """
-        ordered = sorted((unit for unit in units if not is_tie(unit)), key=is_queue)
-        jobs = {unit: self.manager.queue("Stop", unit) for unit in ordered}
-        results = {unit: self.manager.result(job) for unit, job in jobs.items()}
-        failures = (
-            _failure(self.manager, unit, result, "could not be stopped, and stays")
-            for unit, result in results.items()
-        )
-        return [failure for failure in failures if failure]
 
     def _remove_file(self, unit: str) -> None:
         self.manager.reset_failed(unit)
@@ -160,6 +143,22 @@ class _Work:
                     self.failures.append(failure)
 
 
+def stop_together(
+    manager: Manager, units: Iterable[str], fault: str = "could not be stopped"
+) -> tuple[str, ...]:
+    """Stop units of one model; returns a sentence for each that stays.
+
+    All jobs are queued before the first is waited for, the model's before that of its queue: a model that
+    started again by itself in between would bring its queue back. systemd stops them in its own order: the
+    engine answers what runs. A tie stops with its model alone.
+    """
+    ordered = sorted((unit for unit in units if not is_tie(unit)), key=is_queue)
+    jobs = {unit: manager.queue("Stop", unit) for unit in ordered}
+    results = {unit: manager.result(job) for unit, job in jobs.items()}
+    failures = (_failure(manager, unit, result, fault) for unit, result in results.items())
+    return tuple(failure for failure in failures if failure)
+
+
 def wait_for_sockets(plan: Plan, manager: Manager) -> None:
     """Wait until clients can connect to what a plan has started; HostError with what cannot listen.
 
@@ -174,10 +173,11 @@ def wait_for_sockets(plan: Plan, manager: Manager) -> None:
 
 
 def _failure(manager: Manager, unit: str, result: str, fault: str) -> str | None:
-    """A sentence about a job that did not end well."""
+    """A sentence about a job that did not end well; a job that had nothing to do was skipped."""
+    if result in ("done", "skipped"):
+        return None
     status = Place(manager.user).systemctl(f"status {unit}")
-    sentence = f"{unit} {fault} (its job was {result}); see `{status}`"
-    return None if result == "done" else sentence
+    return f"{unit} {fault} (its job was {result}); see `{status}`"
 
 
 def create_accounts(groups: Sequence[str], users: Sequence[str]) -> None:

@@ -41,8 +41,11 @@ def result(node: Node, value_of: Callable[[Node], str]) -> int | None:
 
 def _of_word(word: Node, value_of: Callable[[Node], str]) -> int | None:
     """A number, a variable by its name or with `$`, or what a `${NAME:-8}` gives."""
-    text = value_of(word_of_arithmetic(word))
-    # A number that begins with 0 is octal.
+    return integer(value_of(word_of_arithmetic(word)))
+
+
+def integer(text: str) -> int | None:
+    """A decimal number; None for another text, such as one that begins with 0, which is octal to bash."""
     return int(text) if re.fullmatch("-?(0|[1-9][0-9]{0,17})", text) else None
 
 

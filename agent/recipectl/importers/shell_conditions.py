@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 
+from recipectl.importers.shell_arithmetic import integer
 from recipectl.importers.shell_scope import Scope, is_known
 from recipectl.importers.shell_syntax import Node, word_of, word_of_arithmetic
 from recipectl.importers.shell_words import Words
@@ -222,8 +223,8 @@ def _is_found(text: str | None, pattern: str | None, *, is_quoted: bool) -> bool
 
 def _compared(first: str | None, option: str, second: str | None) -> bool | None:
     """Whether a comparison of numbers holds, where an empty text is 0, as in `[[ … ]]` and `((…))`."""
-    first, second = ("0" if text == "" else text for text in (first, second))
-    numbers = [int(text) for text in (first, second) if text and re.fullmatch("-?(0|[1-9][0-9]{0,17})", text)]
+    read = (integer(text or "0") for text in (first, second) if text is not None)
+    numbers = [number for number in read if number is not None]
     return _NUMBERS[option](*numbers) if option in _NUMBERS and len(numbers) == 2 else None
 
 

@@ -31,15 +31,31 @@ class PortHolder(NamedTuple):
         return f"process {self.pid} ({self.command})" + (f" of {self.unit}" if self.unit else "")
 
 
-def _rows(port: int, state: str, host: str) -> Iterator[list[str]]:
-    """The fields of the TCP sockets at a local port (of one address, when `host` is given)."""
-    for table in ("tcp", "tcp6"):
+class _Row(NamedTuple):
+    """One TCP socket in /proc/net (proc_pid_net(5)); the address is hexadecimal."""
+
+    address: str
+    port: int
+    state: str
+    user: int
+    inode: str
+
+
+def _table(folder: Path) -> Iterator[_Row]:
+    """The TCP sockets of a network: /proc/net is the caller's own."""
+    for name in ("tcp", "tcp6"):
         with contextlib.suppress(FileNotFoundError):
-            for line in Path("/proc/net", table).read_text(errors="replace").splitlines()[1:]:
+            for line in (folder / name).read_text(errors="replace").splitlines()[1:]:
                 fields = line.split()
-                address, _, port_hex = fields[1].rpartition(":")
-                if fields[3] == state and int(port_hex, 16) == port and _is_in_the_way(address, host):
-                    yield fields
+                address, _, port = fields[1].rpartition(":")
+                yield _Row(address, int(port, 16), state=fields[3], user=int(fields[7]), inode=fields[9])
+
+
+def _rows(port: int, state: str, host: str) -> Iterator[_Row]:
+    """The TCP sockets at a local port (of one address, when `host` is given)."""
+    for row in _table(Path("/proc/net")):
+        if row.state == state and row.port == port and _is_in_the_way(row.address, host):
+            yield row
 
 
 def _spelled(address: str) -> str:
@@ -54,23 +70,20 @@ def listening(pid: int) -> set[tuple[str, int]]:
     addresses = set()
     with contextlib.suppress(OSError):
         links = {os.readlink(fd) for fd in (folder / "fd").iterdir()}  # noqa: PTH115  (hot loop)
-        for table in ("tcp", "tcp6"):
-            for line in (folder / "net" / table).read_text(errors="replace").splitlines()[1:]:
-                fields = line.split()
-                if fields[3] == LISTEN and f"socket:[{fields[9]}]" in links:
-                    address, _, port = fields[1].rpartition(":")
-                    addresses.add((_spelled(address), int(port, 16)))
+        for row in _table(folder / "net"):
+            if row.state == LISTEN and f"socket:[{row.inode}]" in links:
+                addresses.add((_spelled(row.address), row.port))
     return addresses
 
 
 def inodes(port: int, state: str, host: str = "") -> set[str]:
     """The inodes of the TCP sockets at a local port (of one address, when `host` is given)."""
-    return {fields[9] for fields in _rows(port, state, host)}
+    return {row.inode for row in _rows(port, state, host)}
 
 
 def listening_users(port: int, host: str = "") -> set[int]:
     """The ids of the users whose processes listen at a port."""
-    return {int(fields[7]) for fields in _rows(port, LISTEN, host)}
+    return {row.user for row in _rows(port, LISTEN, host)}
 
 
 def reached_users(port: int, host: str) -> set[int]:
@@ -80,8 +93,8 @@ def reached_users(port: int, host: str) -> set[int]:
     for address in addresses:
         rows = [*_rows(port, LISTEN, address)]
         is_ipv6 = ":" in address
-        own = [fields for fields in rows if (len(fields[1].partition(":")[0]) > 8) == is_ipv6]
-        users |= {int(fields[7]) for fields in own or rows}
+        own = [row for row in rows if (len(row.address) > 8) == is_ipv6]
+        users |= {row.user for row in own or rows}
     return users
 
 

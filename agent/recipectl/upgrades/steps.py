@@ -8,6 +8,7 @@ from typing import NamedTuple
 from recipectl.compiler import pipeline
 from recipectl.compiler.model import ResolvedRecipe
 from recipectl.compiler.preflight import current_lock, lock_contents
+from recipectl.converge.apply import stop_together
 from recipectl.converge.records import Before
 from recipectl.converge.values import RUNNING
 from recipectl.errors import RecipectlError, UsageError
@@ -174,8 +175,7 @@ def restore_units(place: Place, manager: Manager, model: str, before: Before) ->
     around = {*installed, *before.units} - {names.service, names.canaries}
     if any(installed.get(name) != before.units.get(name) for name in around):
         # What stands in front of the engine changes: nothing of the model may run meanwhile.
-        for name in (names.socket, names.queue_socket, *installed):
-            _stop(manager, name)
+        _stop(manager, (names.socket, names.queue_socket, *installed))
     links = store.enabled() & {*names.every}
     if installed != before.units or links != {*before.enabled} or store.reload_due:
         _write_units(store, manager, names, installed, before)
@@ -184,21 +184,19 @@ def restore_units(place: Place, manager: Manager, model: str, before: Before) ->
             manager.start_without_waiting("Start", name)
 
 
-def _stop(manager: Manager, unit: str) -> None:
-    """Stop a unit; RecipectlError where it stays, and with it its file."""
-    result = manager.job("Stop", unit)
-    if result not in ("done", "skipped"):
-        fault = f"{unit} could not be stopped (its job was {result})"
-        status = Place(manager.user).systemctl(f"status {unit}")
-        raise RecipectlError(f"{fault}; see `{status}`")
+def _stop(manager: Manager, units: Iterable[str]) -> None:
+    """Stop units of a model; RecipectlError where one stays, and with it their files."""
+    if failures := stop_together(manager, dict.fromkeys(units)):
+        raise RecipectlError(", and ".join(failures))
 
 
 def _write_units(
     store: Store, manager: Manager, names: UnitNames, installed: Mapping[str, str], before: Before
 ) -> None:
     store.note_reload_due()
-    for name in sorted(installed.keys() - before.units.keys()):
-        _stop(manager, name)
+    gone = sorted(installed.keys() - before.units.keys())
+    _stop(manager, gone)
+    for name in gone:
         with contextlib.suppress(RecipectlError):  # a unit without [Install]
             manager.disable((name,))
         store.remove(name)
