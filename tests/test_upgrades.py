@@ -233,7 +233,8 @@ def test_a_value_that_is_no_word_gets_a_drop_in_above_the_others(place: Place) -
 
 
 def record(**changes: object) -> Record:
-    before = Before({"model-m.service": "text"}, ("model-m.service",), (), {"/m.lock": None})
+    unit = "[Service]\nExecStart=/v /var/lib/recipectl/helper-0123456789ab.pyz\n"
+    before = Before({"model-m.service": unit}, ("model-m.service",), (), {"/m.lock": None})
     edit = Edit("/m.yaml", ("extra_args", "venv_path"), "/a", "/b")
     made = Record("m", "runtime", "/b", 1.5, edits=(edit,), before=before, said=("a line",))
     return replace(made, **changes)  # type: ignore[arg-type]
@@ -244,6 +245,7 @@ def test_a_record_is_read_as_it_was_written(place: Place) -> None:
     records.write(place, passed)
     assert records.read(place, "m") == passed
     assert records.read(place, "another") is None
+    assert records.helpers(place) == {"helper-0123456789ab.pyz"}
     records.path(place, "m").write_text("{")
     with pytest.raises(RecipectlError, match="is no record of an upgrade"):
         records.read(place, "m")

@@ -362,6 +362,20 @@ def test_an_upgrade_while_the_queue_drains_asks_the_new_engine() -> None:
     assert main_pid("model-alpha.service") != engine
 
 
+def test_an_upgrade_to_a_queue_that_fails_leaves_nothing_of_it() -> None:
+    fails = script(Path("/opt/fails"), "import time\ntime.sleep(0.1)\nraise SystemExit(1)")
+    recipe("alpha", port=PORT, autostart=True)
+    assert recipectl("apply").returncode == 0
+    assert recipectl("wait", "alpha").returncode == 0
+    before = systemctl("list-units", "--plain", "--no-legend", "model-alpha*")
+    recipe("alpha", port=PORT, autostart=True, queue=True, binary=fails, service={"RestartSec": "50ms"})
+    upgraded = recipectl("upgrade", "alpha")
+    assert (upgraded.returncode, "model-alpha-queue" in upgraded.stderr) == (1, False), upgraded
+    assert recipectl("wait", "alpha").returncode == 0
+    assert systemctl("list-units", "--plain", "--no-legend", "model-alpha*") == before
+    assert completion(60)[0] == 200
+
+
 def test_an_engine_whose_clients_wait_ends_with_the_drain() -> None:
     """llama.cpp's server answers one request at a time, and waits for its clients when it ends."""
     queued(queue={"drain": 2})

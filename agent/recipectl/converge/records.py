@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from recipectl.errors import RecipectlError
 from recipectl.files import failures_named, read_bounded, write_whole
+from recipectl.machine import helperfile
 from recipectl.place import Place
 
 _MAX_BYTES = 64 * 1024 * 1024
@@ -127,6 +128,14 @@ def names(place: Place) -> list[str]:
     """The models that have a record."""
     with failures_named("read", folder(place)):
         return sorted(file.name.removesuffix(".json") for file in folder(place).glob("*.json"))
+
+
+def helpers(place: Place) -> set[str]:
+    """The file names of the helpers that recorded units run: a way back may put these units in place."""
+    files = [path(place, model) for model in names(place)]
+    with failures_named("read", folder(place)):
+        texts = [read_bounded(file, _MAX_BYTES).decode(errors="replace") for file in files]
+    return {name for text in texts for name in helperfile.NAME.findall(text)}
 
 
 def _tuples(data: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from recipectl.compiler.cache import is_elsewhere
 from recipectl.compiler.identity import DATA_GROUP
 from recipectl.compiler.model import CompiledModel
 from recipectl.compiler.relations import closure
+from recipectl.converge import records
 from recipectl.converge.holds import is_being_upgraded
 from recipectl.converge.values import Survey
 from recipectl.files import failures_named
@@ -60,10 +61,17 @@ def survey(
             and processes.rotated_secrets(state.main_pid, installed[state.name].secret_files)
         },
         missing_helper=helper,
-        other_helpers=[str(path) for path in helperfile.others(place)],
+        other_helpers=_unrecorded_helpers(place),
         gone=gone,
         reload_due=store.reload_due,
     )
+
+
+def _unrecorded_helpers(place: Place) -> list[str]:
+    """The helpers of other releases that no upgrade can need again."""
+    others = helperfile.others(place)
+    recorded = records.helpers(place) if others else set()
+    return [str(path) for path in others if path.name not in recorded]
 
 
 def _gone(place: Place, units: Iterable[InstalledUnit]) -> dict[str, str]:
