@@ -582,7 +582,7 @@ def test_canaries_are_asked_at_any_time_without_privilege() -> None:
     )
     result = recipectl("canary", "m")
     assert result.returncode == 3
-    assert "m: canary 3 has failed (status 1); see journalctl -u model-m-canaries" in result.stderr
+    assert "m: canary 3 has failed (status 1); see `journalctl -u model-m-canaries.service`" in result.stderr
     assert "  canary 3: the answer does not match `^zebra$`" in result.stderr
     assert "\n0\n" not in f"\n{journal('model-m-canaries.service')}\n"
     recipectl("stop", "m")
