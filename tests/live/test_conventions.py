@@ -65,15 +65,21 @@ def test_a_start_that_stops_another_model_says_so_and_the_dry_run_before() -> No
     recipe("a", port=18201)
     recipe("b", port=18202, conflicts=["a"])
     recipe("c", port=18203, requires=["a"])
+    recipe("d", port=18204, requires=["c"])
     recipectl("apply")
-    assert recipectl("start", "c").stdout == ""
+    assert recipectl("start", "d").stdout == ""
     sentence = "model-a.service: it and model-b.service stop each other\n"
     requires = "model-c.service: it requires model-a.service\n"
+    of_that = "model-d.service: it requires model-c.service\n"
     would = recipectl("start", "--dry-run", "b").stdout
-    assert would == f"would stop {sentence}would stop {requires}would start model-b.service\n"
+    stopped = f"would stop {sentence}would stop {requires}would stop {of_that}"
+    assert would == f"{stopped}would start model-b.service\n"
     assert show("a", "ActiveState") == "active"
-    assert recipectl("stop", "--dry-run", "a").stdout == f"would stop {requires}would stop model-a.service\n"
-    assert recipectl("start", "b").stdout == f"stopping {sentence}stopping {requires}"
+    assert (
+        recipectl("stop", "--dry-run", "a").stdout
+        == f"would stop {requires}would stop {of_that}would stop model-a.service\n"
+    )
+    assert recipectl("start", "b").stdout == f"stopping {sentence}stopping {requires}stopping {of_that}"
     # What a start requires stops others, too.
     assert (
         "would stop model-b.service: it and model-a.service stop"

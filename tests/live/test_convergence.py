@@ -78,6 +78,24 @@ def test_a_unit_whose_recipe_is_gone_is_stopped_and_removed() -> None:
     assert systemctl("is-active", "model-a.service") == "inactive"
 
 
+def test_what_a_removed_model_takes_along_is_said_and_started_again() -> None:
+    recipe("a", port=18201, autostart=True)
+    recipe("b", port=18202, requires=["a"])
+    recipe("c", port=18203, requires=["b"])
+    recipectl("apply"), recipectl("start", "c")
+    (RECIPES / "a.json").unlink()
+    recipe("b", port=18202)
+    with_it = "; model-b.service, model-c.service stop with it"
+    restart = "model-a.service, which it required, is removed"
+    would, applied = recipectl("diff").stdout, recipectl("apply")
+    assert (with_it in would, f"would restart model-c.service: {restart}" in would) == (True, True), would
+    assert (applied.returncode, f"restarting model-b.service: {restart}" in applied.stdout) == (0, True)
+    assert recipectl("wait", "c").returncode == 0
+    assert (recipectl("apply").stdout, show("b", "ActiveState")) == ("", "active")
+    removed = recipectl("remove", "b").stdout
+    assert "stopping model-c.service: it requires model-b.service\n" in removed
+
+
 def test_doctor_names_a_unit_that_runs_without_a_file() -> None:
     recipe("a", port=18201, on_demand={})
     assert "starting model-a.socket" in recipectl("apply").stdout

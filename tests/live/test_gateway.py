@@ -888,6 +888,27 @@ def test_a_recipe_that_is_not_applied_leads_where_its_model_runs() -> None:
     assert "removed model-beta.socket" in recipectl("apply", "--no-restart").stdout
 
 
+@pytest.mark.usefixtures("haproxy")
+def test_a_model_that_could_not_be_removed_is_still_reached() -> None:
+    host_file()
+    recipe("alpha", port=18201, autostart=True, queue=True)
+    assert recipectl("apply").returncode == 0
+    assert recipectl("wait", "alpha").returncode == 0
+    next(Path("/etc/recipectl/recipes").glob("alpha.*")).unlink()
+    body = json.dumps({"prompt": "a", "max_tokens": 4000, "stream": True, "ignore_eos": True}).encode()
+    pool = concurrent.futures.ThreadPoolExecutor()
+    with pool, urllib.request.urlopen("http://127.0.0.1:18201/v1/completions", body, timeout=300) as stream:
+        stream.readline()
+        applying = pool.submit(recipectl, "apply")
+        until("alpha-queue-open", "ActiveState", "deactivating")
+        systemctl("start", "--no-block", "model-alpha.service")
+        assert applying.result().returncode == 1
+    assert recipectl("wait", "alpha").returncode == 0
+    assert ask("alpha")[0] == 200
+    assert recipectl("apply").returncode == 0
+    assert ask("alpha")[0] == 404
+
+
 def test_the_sites_files_beside_the_gateways_are_left_alone() -> None:
     folder = Path("/etc/recipectl/gateway")
     folder.mkdir(parents=True, exist_ok=True)

@@ -321,10 +321,11 @@ def test_a_queued_model_that_crashes_again_and_again_is_removed_with_its_socket(
 
 
 def test_a_model_that_somebody_starts_while_it_is_removed_stays_whole() -> None:
-    fields = {"binary": script(Path("/opt/streams"), STREAMS), "ready": {"path": "/"}}
+    fields = {"binary": script(Path("/opt/streams"), STREAMS), "ready": {"path": "/"}, "gpus": [0]}
     queued(**fields)
     units = sorted(Path("/etc/systemd/system").glob("model-alpha*"))
     (RECIPES / "alpha.json").unlink()
+    recipe("beta", port=PORT + 5, autostart=True, **fields)
     request = urllib.request.Request(f"http://127.0.0.1:{PORT}/v1/completions", b"{}")
     pool = concurrent.futures.ThreadPoolExecutor()
     with pool, urllib.request.urlopen(request, timeout=300) as stream:
@@ -336,7 +337,8 @@ def test_a_model_that_somebody_starts_while_it_is_removed_stays_whole() -> None:
         STREAM_ENDS.touch()
         stream.read()
     STREAM_ENDS.unlink()
-    assert (applied.returncode, applied.stdout) == (1, "")
+    assert (applied.returncode, show("beta", "ActiveState")) == (1, "inactive")  # they share a GPU
+    assert "alpha may hold a port or GPUs yet, so nothing is started or restarted" in applied.stderr
     assert "model-alpha.service could not be stopped, and stays (its job was canceled)" in applied.stderr
     assert sorted(Path("/etc/systemd/system").glob("model-alpha*")) == units
     until("alpha-queue-open", "ActiveState", "active")
@@ -345,6 +347,16 @@ def test_a_model_that_somebody_starts_while_it_is_removed_stays_whole() -> None:
     removed = recipectl("apply")
     assert (removed.returncode, "model-alpha" in removed.stderr) == (0, False), removed
     assert systemctl("list-units", "--plain", "--no-legend", "model-alpha*") == ""
+    until("beta", "ActiveState", "active")
+
+
+def test_a_model_that_is_stopped_in_the_moment_it_is_ready_has_not_failed() -> None:
+    queued()
+    assert recipectl("stop", "alpha").returncode == 0
+    for _ in range(4):
+        systemctl("start", "model-alpha.service")
+        systemctl("stop", "model-alpha.service")
+        assert show("alpha-queue-open", "ActiveState") == "inactive"
 
 
 def test_an_upgrade_while_the_queue_drains_asks_the_new_engine() -> None:

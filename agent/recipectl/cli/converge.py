@@ -159,7 +159,7 @@ def apply_(
     else:
         if dry_run:
             _show(place, decision)
-        elif not recipes and not recipe_names(place):
+        elif not recipes and not failure and not recipe_names(place):
             report_no_recipes(place)
         _tell_what_is_left(decision)
     return status or (3 if check and decision.plan else 0)

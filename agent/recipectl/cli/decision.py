@@ -210,6 +210,9 @@ def carry_out(decision: Decision, store: Store, manager: Manager, *, as_json: bo
                 if step is steps[0] or (step.func is apply.apply and not isinstance(error, HostError)):
                     decision.gateway.put_files_back()
                     break  # no unit was changed
+                if step.func is apply.apply:  # not all units are as the gateway was told
+                    gateway.refresh(decision.place, manager)
+                    break
     for name in decided.of("remove"):  # a recipe that gets this name later is another model
         names = UnitNames.of_service(name)
         if name == names.service and not is_companion(name) and store.read(name) is None:

@@ -10,6 +10,7 @@ from recipectl.cli import gateway
 from recipectl.cli.converge import report_wait
 from recipectl.cli.jobs import refuse_upgraded
 from recipectl.cli.names import models_argument, not_applied, recipe_names, service_name
+from recipectl.cli.sockets import also_stopped
 from recipectl.cli.terminal import say
 from recipectl.converge import apply, plan, records
 from recipectl.converge.values import Survey
@@ -40,6 +41,8 @@ def remove_(place: Place, recipes: tuple[str, ...]) -> int:
             if service not in installed:
                 say(f"`{name}` has no units: there is nothing to remove", err=True)
             gone |= {unit: "removed" for unit in UnitNames.of_service(service).every if unit in installed}
+        for service, reason in also_stopped(manager, "Stop", services).items():
+            say(f"stopping {service}: {reason}")
         states = {state.name: state for state in manager.states([*gone], brief=True)}
         current = Survey(installed=installed, states=states, gone=gone)
         status = 0

@@ -33,13 +33,15 @@ def also_stopped(manager: Manager, verb: str, services: tuple[str, ...]) -> dict
             continue
         stopped = [service] if verb != "Start" else []
         started = [service] if verb != "Stop" else []
-        for name in started:  # it grows by what each one requires
+        for name in started:  # both lists grow on their way
             started += [other for other in manager.requirements(name) if other not in started]
             rivals = manager.rivals(name)
             others |= dict.fromkeys(rivals, f"it and {name} stop each other")
             stopped += rivals
         for name in stopped:
-            others |= dict.fromkeys(manager.dependents(name), f"it requires {name}")
+            dependents = [other for other in manager.dependents(name) if other not in stopped]
+            others |= dict.fromkeys(dependents, f"it requires {name}")
+            stopped += dependents
     others = {name: reason for name, reason in others.items() if name not in services}
     states = manager.states([*others], brief=True)
     return {state.name: others[state.name] for state in states if not state.is_down}

@@ -22,8 +22,8 @@ def apply(
     Stop what goes, write what changed, enable, reload once, then stop, restart and start models.
 
     Every step can be repeated: after an interruption, the next plan has the steps that remain. Models load
-    and sockets listen after this returns. A failure of one unit stops no other; HostError has all of them at
-    the end.
+    and sockets listen after this returns. A failure of one unit stops no other, but nothing is started while
+    one that goes could not be stopped; HostError has all of them at the end.
     """
     work = _Work(plan, store, manager, report)
     create_accounts(plan.of("create group"), plan.of("create user"))
@@ -47,8 +47,13 @@ def apply(
         work.report_done("reload")
         work.stop_what_runs_without_a_file()
     work.each("stop", work.stop)
-    work.each("restart", work.restart)
-    work.each("start", lambda unit: manager.start_without_waiting("Start", unit))
+    if work.staying:
+        again = Place(manager.user).verb("apply")
+        fault = f"{', '.join(work.staying)} may hold a port or GPUs yet, so nothing is started or restarted"
+        work.failures.append(f"{fault}; run `{again}` again")
+    else:
+        work.each("restart", work.restart)
+        work.each("start", lambda unit: manager.start_without_waiting("Start", unit))
     if not work.failures:  # after one, a unit that stays may still need its helper
         work.each("remove helper", lambda path: remove(Path(path)))
     if work.failures:
@@ -70,6 +75,7 @@ class _Work:
         self.report = report
         self.failures: list[str] = []
         self.removed: list[str] = []  # units
+        self.staying: list[str] = []  # the recipes of units that should go
 
     def each(self, verb: str, do: Callable[[str], str | None]) -> None:
         """Carry out the actions of a verb; `do` returns what went wrong."""
@@ -121,7 +127,10 @@ class _Work:
             with self.noting(recipe):
                 units = [action.unit for action in actions]
                 self.failures += stop_together(self.manager, units, "could not be stopped, and stays")
-            for action in actions if len(self.failures) == before else ():
+            if len(self.failures) > before:
+                self.staying.append(recipe)
+                continue
+            for action in actions:
                 with self.noting(action.unit):
                     self._remove_file(action.unit)
                     self.report(action)

@@ -41,9 +41,12 @@ def make_plan(
     ]
     if survey.missing_helper and (models or shared):
         actions.append(Action("write helper", survey.missing_helper, "units run it"))
+    stopped = _stopped_with(gone, survey)
     for unit, why in gone.items():
-        stopped = ", and it ran until now" if survey.is_up(unit) else ""
-        actions.append(Action("remove", unit, why + stopped))
+        others = [other for other, service in stopped.items() if service == unit]
+        ran = ", and it ran until now" if survey.is_up(unit) else ""
+        with_it = f"; {', '.join(others)} {'stops' if len(others) == 1 else 'stop'} with it" if others else ""
+        actions.append(Action("remove", unit, why + ran + with_it))
     actions += [
         Action("write", unit.name, reason_to_write(unit, survey.installed.get(unit.name))) for unit in changed
     ]
@@ -57,12 +60,34 @@ def make_plan(
     jobs: list[Action] = []
     for model in kept:
         situation = Situation(
-            model=model, neighbours=around[model.name], survey=survey, written=written, restart=restart
+            model=model,
+            neighbours=around[model.name],
+            survey=survey,
+            written=written,
+            restart=restart,
+            stops_with=stopped.get(model.unit_names.service, ""),
         )
         jobs += _jobs(situation)
     actions += sorted(jobs, key=lambda action: action.verb != "stop")
     actions += _unused_helpers(survey, changed, gone)
     return Plan(tuple(actions), changed)
+
+
+def _stopped_with(gone: Collection[str], survey: Survey) -> dict[str, str]:
+    """Service that runs and stays -> the removed one that takes it along, because its unit requires that."""
+    stopped: dict[str, str] = {}
+    requires = {
+        name: {*" ".join(unit.setting("Requires")).split()}
+        for name, unit in survey.installed.items()
+        if name == UnitNames(unit.recipe).service and name not in gone and survey.is_up(name)
+    }
+    for service in gone:
+        going = [service] if survey.is_up(service) else []
+        for other in going:  # it grows on its way
+            more = [name for name, needed in requires.items() if other in needed and name not in stopped]
+            stopped |= dict.fromkeys(more, service)
+            going += more
+    return stopped
 
 
 def _unused_helpers(survey: Survey, changed: Collection[Unit], gone: Collection[str]) -> list[Action]:

@@ -84,13 +84,17 @@ def neighbours(models: Iterable[CompiledModel]) -> dict[str, Neighbours]:
 
 @dataclass(frozen=True)
 class Situation:
-    """One model as the host has it now; `written` are the units that this plan writes."""
+    """One model as the host has it now; `written` are the units that this plan writes.
+
+    `stops_with` is the service whose removal stops this one; empty where none does.
+    """
 
     model: CompiledModel
     neighbours: Neighbours
     survey: Survey
     written: Collection[str]
     restart: bool
+    stops_with: str = ""
 
     @property
     def names(self) -> UnitNames:
@@ -114,7 +118,9 @@ class Situation:
         """Why its process is out of date; empty when it is not."""
         if self.survey.started.get(self.names.service) not in (None, self.model.digest):
             return _RECIPE_CHANGED
-        return _ROTATED if self.names.service in self.survey.rotated else ""
+        if self.names.service in self.survey.rotated:
+            return _ROTATED
+        return f"{self.stops_with}, which it required, is removed" if self.stops_with else ""
 
     @property
     def proxy_changed(self) -> bool:

@@ -36,7 +36,7 @@ def survey(
     installed = store.installed()
     gone = _gone(place, installed.values()) if prune else {}
     recipes = {name for model in all_models for name in (model.name, *model.rivals)}
-    recipes |= {installed[unit].recipe for unit in gone}
+    recipes |= {unit.recipe for unit in installed.values() if unit.recipe}
     names = sorted(unit for recipe in recipes for unit in UnitNames(recipe).every)
     names += [GATEWAY] if GATEWAY in installed else []
     states = {state.name: state for state in manager.states(names, brief=True)}

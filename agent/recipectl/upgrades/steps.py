@@ -13,7 +13,7 @@ from recipectl.converge.records import Before
 from recipectl.converge.values import RUNNING
 from recipectl.errors import RecipectlError, UsageError
 from recipectl.files import read_bounded, remove, write_whole
-from recipectl.machine import lockfile
+from recipectl.machine import helperfile, lockfile
 from recipectl.machine.disk import Disk
 from recipectl.machine.installation import Installation, current_installation
 from recipectl.place import Place
@@ -23,7 +23,7 @@ from recipectl.recipe.search import Source
 from recipectl.recipe.trusted import content_for
 from recipectl.systemd.dbus import Manager
 from recipectl.systemd.store import Store
-from recipectl.systemd.unitfile import Unit, UnitNames
+from recipectl.systemd.unitfile import Setting, Unit, UnitNames, parse_settings
 
 
 class Verbs(NamedTuple):
@@ -173,7 +173,7 @@ def restore_units(place: Place, manager: Manager, model: str, before: Before) ->
     installed = snapshot_units(place, model)
     store, names = Store(place.unit_folder), UnitNames(model)
     around = {*installed, *before.units} - {names.service, names.canaries}
-    if any(installed.get(name) != before.units.get(name) for name in around):
+    if any(_settings(installed.get(name)) != _settings(before.units.get(name)) for name in around):
         # What stands in front of the engine changes: nothing of the model may run meanwhile.
         _stop(manager, (names.socket, names.queue_socket, *installed))
     links = store.enabled() & {*names.every}
@@ -182,6 +182,12 @@ def restore_units(place: Place, manager: Manager, model: str, before: Before) ->
     for name in (names.socket, names.queue_socket, names.queue):
         if name in before.up:
             manager.start_without_waiting("Start", name)
+
+
+def _settings(text: str | None) -> list[Setting]:
+    """What a unit has systemd do: without what it says of its recipe, and of which release its helper is."""
+    settings = parse_settings(helperfile.PATH.sub("", text or ""))
+    return [setting for setting in settings if setting.section != "X-Recipectl"]
 
 
 def _stop(manager: Manager, units: Iterable[str]) -> None:
