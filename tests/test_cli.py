@@ -154,7 +154,7 @@ def test_a_name_that_is_none_ends_in_a_sentence(home: dict[str, str], verb: str,
             recipectl, ("--user", verb, name), standalone_mode=False, catch_exceptions=False
         )
     assert caught.value.status == 2
-    assert re.search(r"; .*(recipectl list|put one there|give)", str(caught.value))
+    assert re.search(r"; .*(recipectl --user list|correct it|put one there|give)", str(caught.value))
 
 
 def test_the_bus_is_opened_when_it_is_needed(home: dict[str, str]) -> None:

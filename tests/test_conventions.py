@@ -62,7 +62,7 @@ def test_a_pattern_stands_for_the_recipes_that_it_matches(
 def test_a_pattern_that_matches_nothing_is_a_wrong_command_line(home: dict[str, str], verb: str) -> None:
     status, output, errors = run(home, "--user", verb, "mistral*")
     assert (status, output) == (2, "")
-    assert errors == "no recipe or model matches `mistral*`; see `recipectl list`\n"
+    assert errors == "no recipe or model matches `mistral*`; see `recipectl --user list`\n"
 
 
 def test_all_and_names_exclude_each_other(home: dict[str, str]) -> None:

@@ -140,7 +140,7 @@ def test_a_remedy_is_run_where_the_model_is() -> None:
     masked = state(load_state="masked", active_state="inactive")
     nexts = [reason_not_ready(place, masked, None) for place in (Place(user=True), Place(remote="gpu1"))]
     assert [each and each.next_command for each in nexts] == [
-        "systemctl --user unmask model-a.service", "ssh gpu1 systemctl unmask model-a.service",
+        "systemctl --user unmask model-a.service", "ssh -t gpu1 systemctl unmask model-a.service",
     ]  # fmt: skip
 
 

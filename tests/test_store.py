@@ -10,10 +10,10 @@ from models import State, model
 from recipectl.compiler.model import CompiledModel
 from recipectl.converge.apply import apply
 from recipectl.converge.plan import make_plan
-from recipectl.converge.values import Plan, Survey
-from recipectl.errors import RecipectlError
+from recipectl.converge.values import Action, Plan, Survey
+from recipectl.errors import HostError, RecipectlError
 from recipectl.systemd.store import Store
-from recipectl.systemd.unitfile import Unit
+from recipectl.systemd.unitfile import Unit, UnitNames, recipe_of_unit
 
 QWEN = Unit("model-qwen.service", "[Service]\n\n[X-Recipectl]\nRecipe=qwen\nDigest=0123456789ab\n")
 
@@ -84,6 +84,30 @@ def test_a_removed_unit_is_stopped_before_its_file_goes(tmp_path: Path) -> None:
     survey = Survey(store.installed(), {}, gone={QWEN.name: "gone"})
     apply(make_plan((), (), survey), store, manager)
     assert manager.verbs == ["Stop model-qwen.service", "disable model-qwen.service", "reload"]
+
+
+def test_a_model_of_which_one_unit_stays_keeps_all_and_nothing_else_is_started(tmp_path: Path) -> None:
+    class Refusing(RecordingManager):
+        user = False
+
+        def result(self, _: bytes) -> str:
+            return "done" if self.verbs[-1].endswith("b.service") else "canceled"
+
+    store, manager = Store(tmp_path), Refusing()
+    watch = Unit("model-qwen-watch.service", QWEN.text)
+    store.write(QWEN, watch)
+    survey = Survey(store.installed(), {}, gone={QWEN.name: "gone", watch.name: "gone"})
+    started = Action("start", "model-other.service", "autostart: true")
+    plan = make_plan((), (), survey)
+    with pytest.raises(HostError, match="qwen may hold a port or GPUs yet, so nothing is started"):
+        apply(Plan((*plan.actions, started), ()), store, manager)
+    assert {*store.installed()} == {QWEN.name, watch.name}
+    assert manager.verbs == [f"Stop {QWEN.name}", f"Stop {watch.name}", "reload"]
+
+
+@pytest.mark.parametrize("unit", UnitNames("a-b.c").every)
+def test_the_recipe_of_a_unit_is_in_its_name(unit: str) -> None:
+    assert recipe_of_unit(unit) == "a-b.c"
 
 
 def test_a_removed_unit_that_runs_after_the_reload_is_stopped(tmp_path: Path) -> None:

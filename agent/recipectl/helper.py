@@ -70,11 +70,6 @@ def check_pins(options: argparse.Namespace) -> int:
     return 0
 
 
-def _verb(options: argparse.Namespace) -> str:
-    """The command that a person runs for the units of this manager."""
-    return "recipectl --user" if options.user else "recipectl"
-
-
 def check_lock(options: argparse.Namespace) -> int:
     """Name every difference between the unit's runtime and its lock; fail when the policy is `refuse`."""
     from recipectl.machine import lockfile  # one verb needs it
@@ -83,8 +78,9 @@ def check_lock(options: argparse.Namespace) -> int:
     try:
         lock = lockfile.read_lock(Path(options.lock).read_bytes())
     except (OSError, ValueError) as error:
-        again = f"{_verb(options)} lock {Path(options.lock).stem}"
-        say(f"{options.lock} cannot be read as a lock ({error}); make it again with `{again}`")
+        verb = "recipectl --user" if options.user else "recipectl"
+        remedy = f"remove it, and run `{verb} lock {Path(options.lock).stem}`"
+        say(f"{options.lock} cannot be read as a lock ({error}); {remedy}")
         return int(refuse)
     clauses = lockfile.differences(lock, lockfile.record(options.interpreter, options.folder, options.names))
     for clause in clauses:

@@ -116,7 +116,7 @@ class Place:
 
     @property
     def _over_ssh(self) -> str:
-        return f"ssh {self.remote} " if self.remote else ""
+        return f"ssh -t {self.remote} " if self.remote else ""
 
     @property
     def journalctl(self) -> tuple[str, ...]:

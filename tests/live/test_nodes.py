@@ -262,6 +262,7 @@ def test_a_member_is_removed_with_its_tie(pair: list[Host]) -> None:
     follower = pair[1]
     assert f"removed {UNIT}" in follower.recipectl("remove", "big")
     assert follower.shell("ls /etc/systemd/system | grep big || :") == ""
+    assert follower.shell("systemctl list-units --plain --no-legend 'model-big*'") == ""
     follower.recipectl("apply")
     for host in pair:
         host.recipectl("start", "--no-block", "big")

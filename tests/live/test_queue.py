@@ -13,6 +13,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.wfile.write(b"data: {}\\n\\n"); self.wfile.flush(); time.sleep(0.1)
 http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])), Handler).serve_forever()
 """
+
+
+@pytest.fixture(autouse=True)
+def endless_streams() -> Iterator[None]:
+    """Streams end when a test says so, or fails."""
+    STREAM_ENDS.unlink(missing_ok=True)
+    yield
+    STREAM_ENDS.touch()
 
 
 def queued(**fields: object) -> None:
@@ -285,7 +294,6 @@ def test_while_a_queue_drains_nothing_is_missing_and_nothing_is_due_twice() -> N
     assert ("restarting" in listed, "restart is due" in listed) == (True, False), listed
     assert [(row["running"], row["differences"]) for row in json.loads(compared)] == [("restarting", [])]
     assert recipectl("wait", "alpha").returncode == 0
-    STREAM_ENDS.unlink()
     assert (recipectl("apply").stdout, recipectl("diff").returncode) == ("", 0)
 
 
@@ -336,7 +344,6 @@ def test_a_model_that_somebody_starts_while_it_is_removed_stays_whole() -> None:
         applied = applying.result()
         STREAM_ENDS.touch()
         stream.read()
-    STREAM_ENDS.unlink()
     assert (applied.returncode, show("beta", "ActiveState")) == (1, "inactive")  # they share a GPU
     assert "alpha may hold a port or GPUs yet, so nothing is started or restarted" in applied.stderr
     assert "model-alpha.service could not be stopped, and stays (its job was canceled)" in applied.stderr

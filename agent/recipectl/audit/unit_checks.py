@@ -39,10 +39,12 @@ def check_units(subject: Subject) -> Iterator[Problem]:
     names = sorted(unit for recipe in recipes for unit in UnitNames(recipe).every)
     with Manager(user=place.user) as manager:
         states = {state.name: state for state in manager.states(names, brief=True)}
-        models = {model.name for model in subject.result.models}
+        own = {unit.name for model in subject.result.models for unit in model.units}
         for name in manager.without_a_file():
-            has_recipe = recipe_of_unit(name) in models
-            remedy = place.verb("apply") if has_recipe else place.systemctl(f"stop {name}")
+            recipe = recipe_of_unit(name)
+            if name not in UnitNames(recipe).every or recipe in subject.result.failures:
+                continue  # not ours, or its recipe is wrong, which is told
+            remedy = place.verb(f"apply {recipe}") if name in own else place.systemctl(f"stop {name}")
             yield on_host("unit", f"{name} runs, and its file is gone; run `{remedy}`")
     for name, state in states.items():
         status = f"see `{place.verb('status')} {installed[name].recipe}`" if name in installed else ""

@@ -67,7 +67,7 @@ def waiting_requests(
 
 
 def not_running_beside(
-    manager: Manager, states: Sequence[UnitState], units: Sequence[InstalledUnit | None]
+    place: Place, manager: Manager, states: Sequence[UnitState], units: Sequence[InstalledUnit | None]
 ) -> dict[str, list[str]]:
     """Service of a ready model -> what should run beside it and does not: its watch, its queue, its tie."""
     service_of: dict[str, str] = {}
@@ -90,7 +90,6 @@ def not_running_beside(
         is_there = other.load_state not in ("not-found", "unloaded")
         if is_there and ((other.is_down and not never_asked) or restarts):
             # A tie that starts beside a running member would wait for its end.
-            place = Place(manager.user)
             remedy = (
                 place.verb(f"restart {names.recipe}")
                 if other.name == names.tie

@@ -163,7 +163,7 @@ def _sentence(state: UnitState, unit: InstalledUnit | None) -> str | None:
 def _stopped(state: UnitState, unit: InstalledUnit | None) -> str:
     """systemd forgets an on-demand model that nobody needs: nothing tells whether it has run."""
     if unit and unit.setting("StopWhenUnneeded"):
-        return "it is on demand, and the next request starts it"
+        return "it is on demand, and no request needs it now"
     # systemd forgets a unit that nothing refers to, and with it the time of its last stop.
     return "it was stopped" if state.ended_sec else "it was stopped, or not started since the boot"
 

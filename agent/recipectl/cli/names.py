@@ -49,7 +49,7 @@ def no_such_recipe(word: str, place: Place) -> UsageError:
     """The error of every verb for a name that neither a recipe nor a model has, with the nearest one."""
     known = {*recipe_names(place), *model_names(place)}
     where = place.remote or ", ".join(map(str, place.recipe_folders))
-    hint = did_you_mean(word, known, "see `recipectl list`, or give a recipe's file")
+    hint = did_you_mean(word, known, f"see `{place.verb('list')}`, or give a recipe's file")
     if word in ("models-gateway", "gateway"):
         hint = f"for the gateway, use `recipectl gateway`, and `systemctl` and `journalctl -u {GATEWAY}`"
     return UsageError(f"there is no recipe `{word}` in {where}; {hint}", kind="file")
@@ -82,7 +82,7 @@ def check_name(word: str) -> None:
     """UsageError for a word that cannot be a recipe's name."""
     if not search.RECIPE_NAME.match(word):
         fault = f"`{display(word)}` is not the name of a recipe"
-        raise UsageError(f"{fault}; a name has {search.NAME_RULE}, see `recipectl list`", kind="file")
+        raise UsageError(f"{fault}; correct it: a name has {search.NAME_RULE}", kind="file")
 
 
 def service_name(word: str) -> str:
@@ -160,7 +160,7 @@ def _expanded(words: Iterable[str], place: Place, *, models: bool) -> tuple[str,
             fault = (
                 "there is no recipe and no model" if word == "*" else f"no recipe or model matches `{word}`"
             )
-            raise UsageError(f"{fault}; see `recipectl list`", kind="file")
+            raise UsageError(f"{fault}; see `{place.verb('list')}`", kind="file")
         names |= dict.fromkeys(matches or recipes)
     return tuple(names)
 

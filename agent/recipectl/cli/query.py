@@ -95,7 +95,7 @@ def status_(place: Place, recipes: tuple[str, ...], as_json: bool) -> int:
             both = manager.states([*services, *sockets], brief=True)
             states, socket_states = both[: len(services)], both[len(services) :]
         units = [store.read(state.name) if store else None for state in states]
-        beside = not_running_beside(manager, states, units) if detailed else {}
+        beside = not_running_beside(place, manager, states, units) if detailed else {}
         waiting = waiting_requests(manager, states, units) if recipes else {}
     enabled = store.enabled() if store else frozenset[str]()
     rows = []

@@ -159,7 +159,7 @@ def _find(place: Place, word: str) -> Path:
     path = Path(os.path.abspath(word)) if "/" in word else venv_folder(place) / word  # noqa: PTH100  (its links stay)
     if not is_venv(path):
         known = [venv.name for venv in in_folder(venv_folder(place))]
-        hint = did_you_mean(word, known, "see `recipectl venv list`, or give its path")
+        hint = did_you_mean(word, known, f"see `{place.verb('venv list')}`, or give its path")
         raise UsageError(f"{path} is no virtual environment; {hint}", kind="file")
     return path
 
@@ -189,7 +189,8 @@ def list_(place: Place, as_json: bool) -> int:
         print_json([venv._asdict() | {"path": str(venv.path), "recipes": names} for venv, names in venvs])
         return 0
     if not venvs:
-        say(f"no venvs in {folder}; make one with `recipectl venv create vllm==VERSION`", err=True)
+        create = place.verb("venv create vllm==VERSION")
+        say(f"no venvs in {folder}; make one with `{create}`", err=True)
     rows = [
         [
             venv.path.name if venv.path.parent == folder else str(venv.path),

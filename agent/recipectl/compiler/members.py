@@ -99,12 +99,12 @@ def _check_host(recipe: Recipe) -> None:
 def _check_ports(recipe: Recipe, port: int, tie_port: int) -> None:
     """UsageError when two of the ports of one set are the same."""
     engine = recipe.port or ENGINES[recipe.backend].port
-    taken = {engine: "port"}
+    taken = {engine: "`port`" if recipe.port else "the engine's port"}
     for key, number in (("port", port), ("tie_port", tie_port)):
         if number in taken:
-            fault = f"`nodes.{key}` and `{taken[number]}` are both {number}"
+            fault = f"`nodes.{key}` and {taken[number]} are both {number}"
             raise UsageError(f"{fault}; choose another", "nodes", key, kind="port")
-        taken[number] = f"nodes.{key}"
+        taken[number] = f"`nodes.{key}`"
 
 
 def _rank(hosts: tuple[str, ...], names: list[str]) -> int:

@@ -158,7 +158,7 @@ def _check_circles(by_name: Mapping[str, Claim], needs: _Names) -> _Refusals:
         if name in needs[name]:
             others = sorted(other for other in needs[name] - {name} if name in needs[other])
             way = f" (by {', '.join(f'`{other}`' for other in others)})" if others else ""
-            sentence = f"`after` and `requires` lead back to `{name}` itself{way}; remove one of them"
+            sentence = f"`after` and `requires` lead back to `{name}` itself{way}; remove one of these keys"
             yield _refusal(name, sentence, "requires" if claim.requires else "after")
 
 

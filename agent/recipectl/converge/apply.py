@@ -45,7 +45,7 @@ def apply(
             manager.reload()
             store.note_reloaded()
         work.report_done("reload")
-        work.stop_what_runs_without_a_file()
+        work.stop_removed_units()
     work.each("stop", work.stop)
     if work.staying:
         again = Place(manager.user).verb("apply")
@@ -65,7 +65,7 @@ class _Work:
 
     def __init__(self, plan: Plan, store: Store, manager: Manager, report: Callable[[Action], None]) -> None:
         # A socket or timer goes before the unit that it starts. Otherwise a request starts that unit again.
-        # A queue restarts before its model, which answers its last requests.
+        # A queue restarts before its model, which answers its last requests; `stop_together` orders anew.
         self.actions = sorted(
             plan.actions,
             key=lambda action: (not action.unit.endswith((".socket", ".timer")), not is_queue(action.unit)),
@@ -144,12 +144,13 @@ class _Work:
         self.store.remove(unit)
         self.removed.append(unit)
 
-    def stop_what_runs_without_a_file(self) -> None:
-        """Stop removed units that run: a tie whose model stays, and what was started before the reload."""
-        with self.noting("what was removed could not be stopped"):
-            for state in self.manager.states(self.removed, brief=True):
+    def stop_removed_units(self) -> None:
+        """Stop removed units that still run: a tie whose model stays, what was started before the reload."""
+        for state in self.manager.states(self.removed, brief=True):
+            with self.noting(state.name):
                 if not state.is_down and (failure := self.stop(state.name)):
                     self.failures.append(failure)
+                self.manager.reset_failed(state.name)  # a tie may have failed while it ended
 
 
 def stop_together(

@@ -178,7 +178,7 @@ class Mounts:
         volumes = (f"{target.rstrip('/')}/" for target, _ in self.pairs if target and target not in folders)
         place = "a volume" if f"{path}/".startswith(tuple(volumes)) else "the image"
         if os.path.exists(path):  # noqa: PTH110  (a closed folder is no error)
-            return f"a path of {place}; on this host it is another file"
+            return f"a path of {place}; this host has something else there"
         return f"a path of {place} that this host does not have"
 
     def own_variables(

@@ -166,7 +166,7 @@ class Manager:
         return self._results.get(job, "done")
 
     def _lost(self) -> BusError:
-        fault = f"the connection to {self._whose} was lost before the job ended, which goes on"
+        fault = f"the connection to {self._whose} was lost before the job ended; the job goes on"
         return BusError(f"{fault}; see `{Place(self.user, self.host).verb('status')}`")
 
     def job(self, verb: str, unit: str) -> str:

@@ -35,5 +35,5 @@ class Refusal(Exception):  # noqa: N818  (never leaves dbus.py)
             member = ", as a member of the group models," if members_may else ""
             return f"run it as root (sudo){member} or with --user for your own units"
         if "destructive" in self.text:  # a job of --job-mode=replace-irreversibly
-            return "cancel the job that is in the way (list-jobs and cancel of systemctl)"
+            return "let the job that is in the way end, or cancel it"
         return ""
