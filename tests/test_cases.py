@@ -899,6 +899,9 @@ INLINE = {
         "docker run -d --restart always --device /dev/nvidia1 -p 8001:8000 vllm/vllm-openai --model c/d\n",
         ["# It had all GPUs", "model_path: a/b\nport: 8000\n", "model_path: c/d\nport: 8001\ngpus: [1]\n"],
         ["line 1: the published port 9000:9000/udp: engines listen with TCP alone", "`/cache/hf`, a path of a volume that this host does not have", "line 1: the volume `/cache` at /cache"]),
+    "a path of the image that this host has, too": (
+        "command", "docker run -d --restart always --gpus all -p 8000:8000 vllm/vllm-openai --model a/b --ssl-certfile /etc/passwd --ssl-keyfile /etc/nothing.pem\n",
+        ["model_path: a/b\n"], ["`/etc/passwd`, a path of the image; this host has something else there", "`/etc/nothing.pem`, a path of the image that this host does not have"]),
     "a local Docker, and any free port": (
         "command", "export DOCKER_HOST=unix:///run/user/1000/docker.sock\ndocker --context default run -P --gpus all --oom-kill-disable -v /srv/models:/srv/models -w /srv/models ghcr.io/ggml-org/llama.cpp:server-cuda -m ./a.gguf\n",
         ["model_path: /srv/models/a.gguf\n", "WorkingDirectory: /srv/models\n"], ["line 2: `-P`: its port was any free one of the host", "line 2: `--oom-kill-disable` of the container"]),
