@@ -11,6 +11,7 @@ from recipectl.files import failures_named, remove, write_whole
 from recipectl.machine import helperfile
 from recipectl.place import Place
 from recipectl.systemd.dbus import Manager
+from recipectl.systemd.states import UnitState
 from recipectl.systemd.store import Store
 from recipectl.systemd.unitfile import TARGET, is_queue, is_tie, recipe_of_unit
 
@@ -146,7 +147,10 @@ class _Work:
 
     def stop_removed_units(self) -> None:
         """Stop removed units that still run: a tie whose model stays, what was started before the reload."""
-        for state in self.manager.states(self.removed, brief=True):
+        states: Sequence[UnitState] = ()
+        with self.noting("what was removed"):
+            states = self.manager.states(self.removed, brief=True)
+        for state in states:
             with self.noting(state.name):
                 if not state.is_down and (failure := self.stop(state.name)):
                     self.failures.append(failure)
