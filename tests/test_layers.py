@@ -170,7 +170,7 @@ def test_a_constructor_with_more_than_four_values_takes_them_by_name(name: str) 
 
 
 # What only the system's manager has, and text that is no remedy.
-OF_THE_SYSTEM = re.compile(r"one line for|gateway|nginx|haproxy|\*\*|`recipectl upgrade`")
+OF_THE_SYSTEM = re.compile(r"one line for|on its host|gateway|nginx|haproxy|\*\*|`recipectl upgrade`")
 COMMAND = re.compile(
     r"recipectl (apply|start|stop|restart|switch|status|wait|logs|check|edit|lock|upgrade|remove|versions|list|diff|doctor)\b"
     r"|`(systemctl|journalctl) "

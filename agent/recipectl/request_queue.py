@@ -44,7 +44,7 @@ _ANSWERS = {
     ),
     503: (
         "model_unreachable",
-        "`{name}` was not ready within {wait_sec} s; see `status {name}` of recipectl on its host",
+        "`{name}` was not ready within {wait_sec} s; see `recipectl status {name}` on its host",
     ),
     504: ("engine_silent", "the engine of `{name}` has sent nothing for a day"),
 }

@@ -102,7 +102,9 @@ def status_(place: Place, recipes: tuple[str, ...], as_json: bool) -> int:
     socket_states, queue_states = socket_states[: len(services)], socket_states[len(services) :]
     for state, socket, queue, unit in zip(states, socket_states, queue_states, units, strict=True):
         row = _row(state, unit, store, enabled)
-        exists = socket.load_state != "unloaded" or (store and (store.folder / socket.name).exists())
+        exists = socket.load_state not in ("unloaded", "not-found") or (
+            store and (store.folder / socket.name).exists()
+        )
         row["socket"] = socket.active_state if exists else None
         row["queue"] = queue.active_state if queue.load_state == "loaded" else None
         row["state_shown"] = shown(state, queue if queue.active_state == "failed" else socket)
