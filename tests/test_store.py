@@ -12,6 +12,7 @@ from recipectl.converge.apply import apply
 from recipectl.converge.plan import make_plan
 from recipectl.converge.values import Action, Plan, Survey
 from recipectl.errors import HostError, RecipectlError
+from recipectl.place import Place
 from recipectl.systemd.store import Store
 from recipectl.systemd.unitfile import Unit, UnitNames, recipe_of_unit
 
@@ -20,6 +21,8 @@ QWEN = Unit("model-qwen.service", "[Service]\n\n[X-Recipectl]\nRecipe=qwen\nDige
 
 class RecordingManager:
     """Remembers the verbs it was given."""
+
+    place = Place()
 
     def __init__(self) -> None:
         self.verbs: list[str] = []
@@ -88,8 +91,6 @@ def test_a_removed_unit_is_stopped_before_its_file_goes(tmp_path: Path) -> None:
 
 def test_a_model_of_which_one_unit_stays_keeps_all_and_nothing_else_is_started(tmp_path: Path) -> None:
     class Refusing(RecordingManager):
-        user = False
-
         def result(self, _: bytes) -> str:
             return "done" if self.verbs[-1].endswith("b.service") else "canceled"
 

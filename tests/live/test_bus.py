@@ -9,6 +9,7 @@ import pytest
 
 from live.common import recipe, recipectl, systemctl
 from recipectl.errors import BusError
+from recipectl.place import Place
 from recipectl.systemd.dbus import Manager
 
 pytestmark = pytest.mark.systemd
@@ -21,14 +22,14 @@ def lose(manager: Manager) -> None:
 
 
 def test_no_connection_is_opened_before_the_first_request() -> None:
-    with Manager(user=False) as manager:
+    with Manager(Place()) as manager:
         assert manager._connection is None
         assert manager.version() >= 252
         assert manager._connection is not None
 
 
 def test_a_lost_connection_is_opened_once_more() -> None:
-    with Manager(user=False) as manager:
+    with Manager(Place()) as manager:
         before = manager.version()
         lose(manager)
         assert manager.version() == before
@@ -39,7 +40,7 @@ def test_a_lost_connection_is_opened_once_more() -> None:
 def test_jobs_are_reported_after_a_lost_connection() -> None:
     recipe("a", port=18201)
     assert recipectl("apply").returncode == 0
-    with Manager(user=False) as manager:
+    with Manager(Place()) as manager:
         assert manager.job("Stop", "model-a.service") == "done"
         lose(manager)
         assert manager.job("Start", "model-a.service") == "done"
@@ -49,7 +50,7 @@ def test_jobs_are_reported_after_a_lost_connection() -> None:
 def test_a_connection_that_is_lost_while_a_job_is_waited_for_is_told() -> None:
     recipe("a", port=18201)
     assert recipectl("apply").returncode == 0
-    with Manager(user=False) as manager:
+    with Manager(Place()) as manager:
         job = manager.queue("Start", "model-a.service")
         lose(manager)
         with pytest.raises(

@@ -170,7 +170,7 @@ def check_gateway(subject: Subject) -> Iterator[Problem]:
         sentences = gateway.differences(compiled, Path(FOLDER), installed, subject.store.enabled())
         yield from (on_host("unit", sentence) for sentence in sentences)
     if unit := installed.get(GATEWAY):
-        with Manager(user=False) as manager:
+        with Manager(subject.place) as manager:
             pid = manager.state(GATEWAY, brief=True).main_pid
         for file in processes.rotated_secrets(pid, unit.secret_files) if pid else ():
             sentence = "it was changed after the gateway had read it; run `recipectl apply`"

@@ -19,7 +19,7 @@ _STARTS = ("start", "restart")  # jobs
 def check_systemd(subject: Subject) -> Iterator[Problem]:
     """A systemd that is too old, or that was upgraded and not started again."""
     place = subject.place
-    with Manager(user=place.user) as manager:
+    with Manager(place) as manager:
         running = manager.version()
     installed = systemd_version()
     if running < OLDEST_SYSTEMD:
@@ -37,7 +37,7 @@ def check_units(subject: Subject) -> Iterator[Problem]:
     enabled = subject.store.enabled()
     recipes = {unit.recipe for unit in installed.values() if unit.recipe}
     names = sorted(unit for recipe in recipes for unit in UnitNames(recipe).every)
-    with Manager(user=place.user) as manager:
+    with Manager(place) as manager:
         states = {state.name: state for state in manager.states(names, brief=True)}
         own = {unit.name for model in subject.result.models for unit in model.units}
         for name in manager.without_a_file():

@@ -75,7 +75,7 @@ def _gather(
     place: Place, result: CompileResult, installed: Mapping[str, InstalledUnit], names: Sequence[str]
 ) -> list[_Evidence]:
     models = {model.name: model for model in result.models}
-    with Manager(user=place.user) as manager:
+    with Manager(place) as manager:
         states = manager.states([UnitNames(name).service for name in names])
         loaded = {
             state.name: ServiceCommand(*manager.loaded_command(state.name))

@@ -53,7 +53,7 @@ def _warn_of_autostart(place: Place, recipes: tuple[str, ...], *, enabled: bool)
 def enable_(place: Place, recipes: tuple[str, ...], now: bool) -> int:
     """Start models at boot, with models.target."""
     enabled = Store(place.unit_folder).enabled()
-    with Manager(user=place.user) as manager:
+    with Manager(place) as manager:
         units = _enabled_units(place, manager, recipes)
         for unit in units:
             rivals = {*manager.rivals(unit)} if unit.endswith(".service") else set()
@@ -76,7 +76,7 @@ def _job_error(place: Place, fault: str, unit: str, result: str) -> JobError:
 
 def _start(place: Place, recipes: tuple[str, ...]) -> int:
     """Start what was enabled: an on-demand model only listens, for its socket is what a boot starts."""
-    with Manager(user=place.user) as manager:
+    with Manager(place) as manager:
         units = dict(zip(recipes, _enabled_units(place, manager, recipes), strict=True))
         for unit in units.values():
             if unit.endswith(".socket") and (result := manager.job("Start", unit)) != "done":
@@ -92,7 +92,7 @@ def _start(place: Place, recipes: tuple[str, ...]) -> int:
 def disable_(place: Place, recipes: tuple[str, ...], now: bool) -> int:
     """Do not start models at boot any more."""
     place.require_local()
-    with Manager(user=place.user) as manager:
+    with Manager(place) as manager:
         units = _enabled_units(place, manager, recipes)
         manager.disable(units)
         manager.reload()

@@ -89,7 +89,13 @@ def report_wait(lock: Path) -> None:
     say(f"waiting for another recipectl, which holds {lock}", err=True)
 
 
-_PARTICIPLES = {"stop": "stopped", "restart": "restarted", "start": "started", "remove": "removed"}
+_PARTICIPLES = {
+    "stop": "stopped",
+    "restart": "restarted",
+    "start": "started",
+    "remove": "removed",
+    "write": "written",
+}
 # What --json of `diff` and `apply` has beside the problems when an error ends them.
 _NOTHING: dict[str, object] = {
     "changed": False,
@@ -109,7 +115,7 @@ _NOTHING: dict[str, object] = {
 def diff_(place: Place, recipes: tuple[str, ...], as_json: bool, no_restart: bool) -> int:
     """Show what apply would do, and why; exit status 3 when there is something."""
     _refuse_what_is_not_safe(place, recipes, changes=False)
-    with Manager(user=place.user) as manager:
+    with Manager(place) as manager:
         decision = decide(place, recipes, manager, restart=not no_restart, held=holds.held(place))
     if as_json:
         _print_report(place, decision, decision.problems, decision.status)
@@ -140,7 +146,7 @@ def apply_(
     store = Store(place.unit_folder)
     changes = not (check or dry_run)
     _refuse_what_is_not_safe(place, recipes, changes=changes)
-    with store.lock(report_wait) if changes else nullcontext(), Manager(user=place.user) as manager:
+    with store.lock(report_wait) if changes else nullcontext(), Manager(place) as manager:
         if changes:
             copied = partial(copies.in_recipe_folder, place, say=partial(say, err=as_json))
             recipes = tuple(map(copied, recipes))

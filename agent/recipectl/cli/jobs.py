@@ -79,7 +79,7 @@ class Load:
     def _ending(self) -> str:
         """What a restart waits for before the model loads; empty when it loads."""
         try:  # a connection of its own: the caller's waits for a job
-            with Manager(user=self.place.user) as manager:
+            with Manager(self.place) as manager:
                 way = UnitNames.of_service(self.service).queue_open
                 state, opening = manager.states((self.service, way), brief=True)
         except BusError:
@@ -103,7 +103,7 @@ def run_jobs(
     since_sec = time.time()
     failures: list[Problem] = []
     services = tuple(dict.fromkeys(map(service_name, recipes)))
-    with Manager(user=place.user, host=place.remote) as manager:
+    with Manager(place) as manager:
         if verb != "Stop":
             _refuse_foreign_and_rivals(place, manager, services)
         states = [existing(manager, service, place) for service in services]
@@ -253,7 +253,7 @@ def _seconds(_: click.Context, __: click.Parameter, text: str) -> float:
 def wait_(place: Place, recipes: tuple[str, ...], timeout: float) -> int:
     """Wait until models are ready, without starting them."""
     end = time.monotonic() + timeout
-    with Manager(user=place.user, host=place.remote) as manager:
+    with Manager(place) as manager:
         for service in map(service_name, recipes):
             if not _is_ready(place, manager, service):
                 _wait_until_ready(place, manager, service, end, timeout)

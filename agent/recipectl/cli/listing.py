@@ -78,7 +78,7 @@ def list_(place: Place, as_json: bool, by_gpu: bool) -> int:
     status = selection.status
     states: dict[str, UnitState] = {}
     try:
-        with Manager(user=place.user) as manager:
+        with Manager(place) as manager:
             units = [unit for name in names for unit in (UnitNames(name).service, UnitNames(name).socket)]
             states = {state.name: state for state in manager.states(units, brief=True)}
     except BusError as error:

@@ -38,7 +38,7 @@ def model_names(place: Place) -> list[str]:
     if place.remote:
         from recipectl.systemd.dbus import Manager
 
-        with Manager(user=False, host=place.remote) as manager:
+        with Manager(place) as manager:
             services = manager.model_services()
     else:
         services = Store(place.unit_folder).services()

@@ -56,7 +56,7 @@ def _takes_flags(place: Place, compiled: CompiledRecipe, old: Runtime) -> bool:
     resolved = compiled.resolved
     if os.geteuid() == 0 or place.user:
         unit = questions.compare_runtimes(compiled, old)
-        with Manager(user=place.user) as manager:
+        with Manager(place) as manager:
             answer = questions.run_for_now(place, manager, unit)
         lines, fits = said_by(place, unit.name, answer.since_sec), compare.fits(answer.status)
     else:

@@ -88,7 +88,7 @@ def status_(place: Place, recipes: tuple[str, ...], as_json: bool) -> int:
     detailed = bool(recipes) or as_json
     all_names = [UnitNames.of_service(service) for service in services]
     sockets = [names.socket for names in all_names] + [names.queue_socket for names in all_names]
-    with Manager(user=place.user, host=place.remote) as manager:
+    with Manager(place) as manager:
         if detailed:
             states, socket_states = manager.states(services), manager.states(sockets, brief=True)
         else:

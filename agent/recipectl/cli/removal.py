@@ -30,7 +30,7 @@ def remove_(place: Place, recipes: tuple[str, ...]) -> int:
     """Stop models, disable them and remove their units; recipes stay."""
     services = tuple(map(service_name, recipes))
     store = Store(place.unit_folder)
-    with store.lock(report_wait), Manager(user=place.user) as manager:
+    with store.lock(report_wait), Manager(place) as manager:
         refuse_upgraded(place, services)
         installed = store.installed()
         gone: dict[str, str] = {}

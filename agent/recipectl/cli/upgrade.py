@@ -223,7 +223,7 @@ def canary_(ctx: click.Context, recipes: tuple[str, ...]) -> int:
     place: Place = ctx.obj
     place.require_local()
     statuses = [0]
-    with Manager(user=place.user) as manager:
+    with Manager(place) as manager:
         for service in dict.fromkeys(map(service_name, recipes)):
             statuses.append(_ask(place, manager, service, alone=not has_all_option(ctx)))
     return max(statuses)

@@ -120,7 +120,7 @@ def begin(place: Place, record: Record) -> None:
     """Write the record and the unit, and start it; UsageError while another upgrade of the model runs."""
     os.umask(0o022)  # whoever lists models reads the record
     store, unit = Store(place.unit_folder), unit_of(record.model)
-    with store.lock(report_wait), Manager(user=place.user) as manager:
+    with store.lock(report_wait), Manager(place) as manager:
         current = records.read(place, record.model)
         if current and not current.is_over:
             raise UsageError(f"another upgrade of `{record.model}` has begun just now", kind="unit")
@@ -191,7 +191,7 @@ def run_as_unit(place: Place, model: str, *, back: bool) -> int:
         start=_start,
         reason=_reason,
     )
-    with JobKeeper(user=place.user) as manager:
+    with JobKeeper(place) as manager:
         upgrade = Progress(place=place, record=record, manager=manager, verbs=verbs, tell=click.echo)
         # A reboot has taken the file: what was asked for before it is not begun after it.
         is_first = manager.state(unit_of(model)).restarts == 0
@@ -215,7 +215,7 @@ def follow(place: Place, model: str) -> int:
     """Print the lines of an upgrade until its end; JobError says what failed."""
     shown, ended, compared = 0, 0, False
     record = records.read(place, model)
-    with Manager(user=place.user) as manager, moving_line(lambda: _doing(place, model)):
+    with Manager(place) as manager, moving_line(lambda: _doing(place, model)):
         while record and not record.is_over and ended < _ENDED_POLLS:
             time.sleep(_POLL_SEC)
             record = records.read(place, model)
@@ -269,7 +269,7 @@ def last_record(place: Place, model: str) -> Record | None:
     record = records.read(place, model)
     if record is None or record.is_over:
         return record
-    with Manager(user=place.user) as manager:
+    with Manager(place) as manager:
         is_running = not manager.state(unit_of(model)).is_down
     if is_running:
         fault = f"an upgrade of `{model}` is under way, at the step `{record.step}`"

@@ -93,7 +93,7 @@ def resolve(source: Source, settings: HostSettings, installation: Installation, 
     with problems:
         if runtime:
             lock_differences = preflight.check_lock(
-                Place(installation.user), source.lock, recipe, runtime, settings, disk
+                installation.place, source.lock, recipe, runtime, settings, disk
             )
     with problems:
         quoting.line(str(source.file))
@@ -105,7 +105,7 @@ def resolve(source: Source, settings: HostSettings, installation: Installation, 
     groups = () if installation.user else preflight.supplementary_groups(resolved, disk)
     resolved = replace(resolved, groups=groups, mps_pipes=preflight.mps_pipes(resolved, disk))
     noticed = (
-        *_warnings(Place(installation.user), resolved, source, lock_differences, disk),
+        *_warnings(installation.place, resolved, source, lock_differences, disk),
         *preflight.warnings(resolved, settings, installation, disk),
     )
     warnings = [problems.placed(warning, "warning") for warning in noticed]

@@ -51,7 +51,7 @@ def check(
     if runtime and not installation.user:
         yield from check_access(recipe, runtime, settings, disk)
     if runtime:
-        yield from check_pins(Place(installation.user), recipe, runtime)
+        yield from check_pins(installation.place, recipe, runtime)
 
 
 def check_access(

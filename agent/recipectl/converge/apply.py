@@ -9,7 +9,6 @@ from recipectl.converge.values import Action, Plan
 from recipectl.errors import HostError, RecipectlError, on_host
 from recipectl.files import failures_named, remove, write_whole
 from recipectl.machine import helperfile
-from recipectl.place import Place
 from recipectl.systemd.dbus import Manager
 from recipectl.systemd.states import UnitState
 from recipectl.systemd.store import Store
@@ -49,7 +48,7 @@ def apply(
         work.stop_removed_units()
     work.each("stop", work.stop)
     if work.staying:
-        again = Place(manager.user).verb("apply")
+        again = manager.place.verb("apply")
         fault = f"{', '.join(work.staying)} may hold a port or GPUs yet, so nothing is started or restarted"
         work.failures.append(f"{fault}; run `{again}` again")
     else:
@@ -190,7 +189,7 @@ def _failure(manager: Manager, unit: str, result: str, fault: str) -> str | None
     """A sentence about a job that did not end well; a job that had nothing to do was skipped."""
     if result in ("done", "skipped"):
         return None
-    status = Place(manager.user).systemctl(f"status {unit}")
+    status = manager.place.systemctl(f"status {unit}")
     return f"{unit} {fault} (its job was {result}); see `{status}`"
 
 

@@ -28,6 +28,11 @@ class Installation(NamedTuple):
     systemd_version: int = OLDEST_SYSTEMD
     gpu_vendors: tuple[str, ...] = ()  # the PCI ids of those whose cards are in this host
 
+    @property
+    def place(self) -> Place:
+        """The system, or the user, that the units are for."""
+        return Place(self.user)
+
 
 def current_installation(place: Place) -> Installation:
     """The installation that runs now; RecipectlError on a host without a Python that units can rely on."""

@@ -30,11 +30,10 @@ class Manager:
     Not safe for threads: pystemd holds the GIL in every call.
     """
 
-    def __init__(self, *, user: bool, host: str | None = None) -> None:
-        self.user = user
-        self.host = host
+    def __init__(self, place: Place) -> None:
+        self.place = place
         # pystemd keeps the address of these bytes and no reference: ssh got an empty name from freed ones.
-        self._host_bytes = host.encode() if host else b""
+        self._host_bytes = place.remote.encode() if place.remote else b""
         self._connection: Any = None
         self._results: dict[bytes, str] = {}
         self._callback: Callable[..., None] | None = None
@@ -58,7 +57,7 @@ class Manager:
             except ImportError as error:
                 remedy = "install it with recipectl: pip install ."
                 raise BusError(f"pystemd cannot be loaded ({error}); {remedy}") from error
-            connection = DBusRemote(self._host_bytes) if self.host else DBus(user_mode=self.user)
+            connection = DBusRemote(self._host_bytes) if self._host_bytes else DBus(user_mode=self.place.user)
             try:
                 _attempt(connection.open)
             except Refusal as refusal:
@@ -70,15 +69,15 @@ class Manager:
 
     @property
     def _whose(self) -> str:
-        own = "your own service manager" if self.user else "systemd"
-        return f"systemd on {self.host}" if self.host else own
+        own = "your own service manager" if self.place.user else "systemd"
+        return f"systemd on {self.place.remote}" if self.place.remote else own
 
     @property
     def _remedy(self) -> str:
-        if self.host:
-            return f"try `ssh {self.host} systemd-stdio-bridge`" if shutil.which("ssh") else "install ssh"
+        if host := self.place.remote:
+            return f"try `ssh {host} systemd-stdio-bridge`" if shutil.which("ssh") else "install ssh"
         own = "log in with a session that has one (loginctl enable-linger), or use the system manager"
-        return own if self.user else "check that systemd is PID 1 and that D-Bus runs"
+        return own if self.place.user else "check that systemd is PID 1 and that D-Bus runs"
 
     def _request(self, purpose: str, request: Callable[[Any], Any], *, members_may: bool = False) -> Any:
         """Make one request, once more after a lost connection.
@@ -86,7 +85,7 @@ class Manager:
         `purpose` names it in an error. `members_may`: the polkit rule lets the group models do it.
         """
         # If the first ssh connection fails, a second one would fail for the same reason.
-        may_reconnect = not self.host or self._connection is not None
+        may_reconnect = not self.place.remote or self._connection is not None
         try:
             return _attempt(request, self._open())
         except Refusal as refusal:
@@ -167,7 +166,7 @@ class Manager:
 
     def _lost(self) -> BusError:
         fault = f"the connection to {self._whose} was lost before the job ended; the job goes on"
-        return BusError(f"{fault}; see `{Place(self.user, self.host).verb('status')}`")
+        return BusError(f"{fault}; see `{self.place.verb('status')}`")
 
     def job(self, verb: str, unit: str) -> str:
         """Run one job to its end; returns systemd's result."""

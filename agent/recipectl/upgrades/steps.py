@@ -39,8 +39,8 @@ class Verbs(NamedTuple):
 class JobKeeper(Manager):
     """A manager that keeps the jobs which an apply does not wait for."""
 
-    def __init__(self, *, user: bool) -> None:
-        super().__init__(user=user)
+    def __init__(self, place: Place) -> None:
+        super().__init__(place)
         self.jobs: dict[str, bytes] = {}
 
     def start_without_waiting(self, verb: str, unit: str) -> None:
