@@ -303,6 +303,27 @@ def test_a_recipe_that_was_renamed_claims_nothing_under_no_restart() -> None:
     assert ((UNITS / "model-a.service").exists(), (UNITS / "model-d.service").exists()) == (True, False)
 
 
+def test_a_recipe_that_was_renamed_waits_for_its_port_under_no_restart() -> None:
+    recipe("d", port=18203, autostart=True)
+    recipe("other", port=18204)
+    recipectl("apply")
+    until("d", "ActiveState", "active")
+    (RECIPES / "d.json").unlink()
+    recipe("a", port=18203, autostart=True)
+    recipe("needs-it", port=18205, requires=["a"])
+    recipe("other", port=18206)
+    left = recipectl("apply", "--no-restart")
+    assert left.returncode == 0, left.stderr
+    assert "left for later: model-a.service must be written: an installed model has its port" in left.stderr
+    assert "left for later: model-needs-it.service must be written: it does not fit" in left.stderr
+    assert "left for later: model-d.service must be removed" in left.stderr
+    assert "wrote model-other.service" in left.stdout
+    assert (show("d", "ActiveState"), (UNITS / "model-a.service").exists()) == ("active", False)
+    assert recipectl("apply").returncode == 0
+    until("a", "ActiveState", "active")
+    assert not (UNITS / "model-d.service").exists()
+
+
 def test_the_boot_service_brings_models_up_in_their_order_and_names_the_broken_one() -> None:
     for index in range(8):
         recipe(f"m{index}", port=18210 + index, autostart=True)

@@ -8,9 +8,9 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from recipectl.cli import gateway
-from recipectl.cli.options import report_problems, select
+from recipectl.cli.options import Selection, choose, report_problems, select
 from recipectl.cli.terminal import moving_line, say
-from recipectl.compiler.cache import is_elsewhere
+from recipectl.compiler.cache import compile_place, is_elsewhere
 from recipectl.converge import apply, copies, plan, records
 from recipectl.converge.survey import enabled_rivals, survey, with_requirements
 from recipectl.converge.values import RUNNING, Action, Plan, Survey
@@ -78,11 +78,13 @@ def decide(
     """
     unread = () if recipes else search.unread_files(place.recipe_folders)
     _refuse_files_with_a_recipes_name(place, recipes)
-    # Whatever keeps its unit, or its process, keeps its GPUs.
-    applied = frozenset(map(search.name_of, recipes)) if recipes or not restart else None
-    if applied is not None and not recipes:
-        applied = _gone_and_down(place, manager)
-    selection = select(place, recipes, applied=applied, held=held)
+    # Whatever keeps its unit, or its process, keeps its port and its GPUs.
+    waiting: tuple[Action, ...] = ()
+    if recipes or restart:
+        applied = frozenset(map(search.name_of, recipes)) if recipes else None
+        selection = select(place, recipes, applied=applied, held=held)
+    else:
+        selection, waiting = _select_beside_what_runs(place, manager, held)
     all_models = selection.result.models
     models = selection.models if alone else with_requirements(selection.models, all_models)
     current = survey(models, all_models, place, manager, prune=not recipes)
@@ -117,8 +119,27 @@ def decide(
         status=max(status, change.status),
         gateway=change,
         place=place,
-        left=(*left, *change.left),
+        left=(*waiting, *left, *change.left),
     )
+
+
+def _select_beside_what_runs(
+    place: Place, manager: Manager, held: Mapping[str, Problem] | None
+) -> tuple[Selection, tuple[Action, ...]]:
+    """All recipes, for --no-restart, and the units that wait for a change of an installed model."""
+    result = compile_place(place, applied=_gone_and_down(place, manager), held=held)
+    waiting: list[Action] = []
+    if result.failures:  # an apply that restarts does not have all of them
+        remaining = compile_place(place, held=held).failures
+        for name in sorted(result.failures.keys() - remaining.keys()):
+            for_port = any(problem.kind == "port" for problem in result.failures[name])
+            reason = "an installed model has its port" if for_port else "it does not fit an installed model"
+            waiting.append(Action("write", UnitNames(name).service, reason))
+        failures = {name: problems for name, problems in result.failures.items() if name in remaining}
+        result = result._replace(failures=failures)
+    selection = choose(result, (), place)
+    report_problems(selection.problems)
+    return selection, tuple(waiting)
 
 
 def _foreign_units(place: Place, units: Mapping[str, str], current: Survey) -> dict[str, Problem]:
