@@ -20,7 +20,7 @@ _MODEL_WORDS = re.compile(
 # Programs whose arguments are shown: what is secret in them is hidden in any sentence (`redacted`).
 _WITHOUT_SECRETS = re.compile(
     r"((docker|podman|nerdctl) (stop|kill|rm|pause)|rm|systemctl|kill|pkill|killall|modprobe|sysctl|mount"
-    r"|umount|swapoff|chmod|chown|cp|mv|ln|ip|ethtool|nvidia-smi|pip3? install|apt(-get)? install) "
+    r"|umount|swapoff|chmod|chown|cp|mv|ln|ip|ethtool|nvidia-smi|pip3? install|apt(-get)? install|tee|grep) "
 )
 # A name that stands alone, or is a part of a path or a list; text of a prompt or JSON has none.
 _PLACEHOLDER = re.compile(

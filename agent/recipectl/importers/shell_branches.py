@@ -163,6 +163,6 @@ def _settings(scope: Scope, after: Scope, line: int, *, wins: bool, adds: bool) 
         elif known_place != new:
             kept_place = new if wins else known_place or (new if adds else None)
             setattr(scope, place, kept_place)
-            here = ", and here" if kept_place == new else f"; here it is `{kept_place}`"
-            here = here if kept_place else ", and not here"
+            here = "; the recipe uses it" if kept_place == new else f"; here it is `{kept_place}`"
+            here = here if kept_place else "; the recipe does not use it"
             yield Remark(f"`{new}` is used under a condition{here}", line)

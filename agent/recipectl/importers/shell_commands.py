@@ -9,7 +9,7 @@ from recipectl.importers.arguments import without_secrets
 from recipectl.importers.command import OF_CALLER, Command, program_shown, refused
 from recipectl.importers.draft import UNKNOWN_VALUE, VARIABLE_START, host_variable
 from recipectl.importers.lines import Remark, by_line
-from recipectl.importers.programs import runs_engine
+from recipectl.importers.programs import program_name, runs_engine
 from recipectl.importers.shell_builtins import Builtins
 from recipectl.importers.shell_programs import (
     changes_a_process,
@@ -204,7 +204,7 @@ class SimpleCommands(Builtins, ABC):
                 self.scope.written_files |= {file}
 
     def _check_pipe(self, writer: Node, reader: Node, writers: list[Command]) -> None:
-        """Name the files that a pipe's last program writes: `| tee -a FILE`, `| ts >>FILE`."""
+        """Name what reads an engine's output, or the files that it writes: `| tee -a FILE`, `| ts >>FILE`."""
         words = self._words_of(reader)
         text = " ".join((*writer.texts("Lit"), *writer.texts("SglQuoted")))
         if runs_its_input(words) and holds_engine(text):
@@ -215,7 +215,11 @@ class SimpleCommands(Builtins, ABC):
         files += [Words(self.scope).value(item.Word) for item in outputs]
         if not writers:
             self._name_written(files, reader.line)
+        is_named = bool(words) and not files and program_name(words) not in ("cat", "tee")
         for command in writers:
+            if is_named:
+                shown = f"`{program_shown(words)}`, which reads its output; the journal has all of it"
+                command.not_carried_over.append(Remark(shown, reader.line))
             command.not_carried_over += [
                 Remark(f"the file `{file}` of its output, which goes to the journal", reader.line)
                 for file in files if file != "/dev/null"

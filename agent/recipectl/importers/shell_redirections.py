@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 
-from recipectl.importers.command import Command
+from recipectl.importers.command import Command, program_shown
 from recipectl.importers.draft import UNKNOWN_VALUE, VARIABLE_START
 from recipectl.importers.lines import Remark
 from recipectl.importers.programs import program_name
@@ -83,7 +83,7 @@ def _name_readers(readers: list[Node], commands: list[Command]) -> None:
     """Name the programs of `> >(…)`."""
     for reader in readers:
         calls = [node.Cmd for node in reader.Stmts or () if node.Cmd and node.Cmd.Type == "CallExpr"]
-        programs = "; ".join(" ".join(literals(call)) for call in calls)
+        programs = "; ".join(program_shown(literals(call)) for call in calls)
         shown = f"`{programs}`" if programs else "a part of the script"
         for command in commands:
             command.not_carried_over.append(Remark(f"{shown}, which reads its output", reader.line))
