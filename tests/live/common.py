@@ -16,6 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 ENGINE = ROOT / ".build/llamacpp"
+IN_TMP = ROOT.is_relative_to("/tmp")  # then a unit that runs the engine has no /tmp of its own
 RECIPES = Path("/etc/recipectl/recipes")
 # llama.cpp's threads wait for each other in a busy loop: where tests run side by side, two take ten times as long.
 ONE_THREAD = {"threads": 1}

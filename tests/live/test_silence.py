@@ -13,6 +13,7 @@ import pytest
 
 from live.common import (
     ENGINE,
+    IN_TMP,
     ONE_THREAD,
     RECIPES,
     main_pid,
@@ -288,10 +289,11 @@ def test_cudas_mps_can_be_reached() -> None:
     pipes = Path("/tmp/nvidia-mps")
     pipes.mkdir(exist_ok=True)
     (pipes / "control").touch()
-    looks = "import os\nprint('MPS', os.path.exists('/tmp/nvidia-mps/control'), len(os.listdir('/tmp')), flush=True)\n"
+    Path("/tmp/of-the-host").touch()
+    looks = "import os\nprint('MPS', *map(os.path.exists, ('/tmp/nvidia-mps/control', '/tmp/of-the-host')), flush=True)\n"
     recipe("a", port=18201, binary=script(Path("/opt/looks"), looks + SERVES))
     recipectl("apply"), recipectl("start", "a")
-    assert "MPS True 1" in recipectl("logs", "a", "--no-pager").stdout
+    assert f"MPS True {IN_TMP}" in recipectl("logs", "a", "--no-pager").stdout
 
 
 def test_an_mps_that_makes_the_second_model_wait_is_told() -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from live.common import (
     ENGINE,
+    IN_TMP,
     ROOT,
     ask,
     journal,
@@ -42,6 +43,7 @@ def earlier() -> dict[str, str]:
     text = (ROOT / "tests/live/earlier_units.txt").read_text()
     places = {
         "@ROOT@": str(ROOT),
+        "PrivateTmp=yes": f"PrivateTmp={'no' if IN_TMP else 'yes'}",
         "@LIBRARIES@": str(Path(packaging.__file__).parents[1]),
         "@PYTHON@": next(ENGINE.glob("lib/python3*")).name,
         ".yaml": ".json",
