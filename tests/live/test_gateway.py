@@ -734,7 +734,13 @@ def test_what_needs_a_restart_of_the_gateway_waits_for_one() -> None:
     time.sleep(1.1)  # a change within the second of the start cannot be told
     private(KEYS, "otto a-key-of-otto-for-this-test\n")
     assert "must be restarted: a file of its keys" in recipectl("apply", "--no-restart").stderr
+    told = recipectl("gateway")
+    assert (told.returncode, told.stderr) == (
+        3, f"warning: {KEYS}: it was changed after the gateway had read it; run `recipectl apply`\n"
+    ), told  # fmt: skip
+    assert json.loads(recipectl("gateway", "--json").stdout)["as_applied"] is False
     assert recipectl("apply").returncode == 0
+    assert recipectl("gateway").returncode == 0
     assert ask("alpha", headers={"Authorization": "Bearer a-key-of-otto-for-this-test"})[0] == 200
 
 

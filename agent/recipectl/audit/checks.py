@@ -152,6 +152,7 @@ def check_ports(subject: Subject) -> Iterator[Problem]:
 def check_gateway(subject: Subject) -> Iterator[Problem]:
     """What the gateway serves against what the recipes say."""
     from recipectl.gateway import compile as gateway
+    from recipectl.gateway import host
     from recipectl.gateway.configuration import FOLDER, LEFT_OVER
 
     installed = subject.store.installed()
@@ -171,10 +172,7 @@ def check_gateway(subject: Subject) -> Iterator[Problem]:
         yield from (on_host("unit", sentence) for sentence in sentences)
     if unit := installed.get(GATEWAY):
         with Manager(subject.place) as manager:
-            pid = manager.state(GATEWAY, brief=True).main_pid
-        for file in processes.rotated_secrets(pid, unit.secret_files) if pid else ():
-            sentence = "it was changed after the gateway had read it; run `recipectl apply`"
-            yield on_host("secret", sentence, file=file)
+            yield from host.changed_secrets(manager, unit)
 
 
 def check_orphans(subject: Subject) -> Iterator[Problem]:

@@ -182,8 +182,14 @@ def of_place(place: Place) -> tuple[Gateway | None, tuple[Problem, ...]]:
 def gateway_(place: Place, as_json: bool) -> int:
     """Show the one address of this host's models, and where each name leads."""
     from recipectl.gateway import host
+    from recipectl.systemd.dbus import Manager
 
     gateway, problems = of_place(place)
+    changed: list[Problem] = []
+    if unit := Store(place.unit_folder).read(GATEWAY):
+        with Manager(place) as manager:
+            changed = [*host.changed_secrets(manager, unit)]
+    problems = (*problems, *(problem._replace(severity="warning") for problem in changed))
     report_problems(problems)
     if gateway is None:
         if as_json:
@@ -202,9 +208,10 @@ def gateway_(place: Place, as_json: bool) -> int:
     ]
     loaded_digest = host.loaded()
     answers = loaded_digest is not None
-    as_applied = loaded_digest == gateway.digest
+    is_loaded = loaded_digest == gateway.digest
+    as_applied = is_loaded and not changed
     status = exit_status(problems) or (0 if as_applied else 3)
-    if answers and not as_applied:
+    if answers and not is_loaded:
         warn("what nginx serves now is not what is shown; `recipectl diff` says why")
     if as_json:
         facts = {"url": url, "answers": answers, "as_applied": as_applied, "keys": settings.keys is not None}

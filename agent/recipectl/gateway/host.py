@@ -15,17 +15,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recipectl import gateway_keys
-from recipectl.errors import RecipectlError, UsageError
+from recipectl.errors import Problem, RecipectlError, UsageError, on_host
 from recipectl.files import failures_named, is_open, read_bounded
 from recipectl.gateway.configuration import FILES, LOADED, Gateway, Nginx, Paths, configuration
 from recipectl.gateway.engine_keys import decrypted
 from recipectl.machine import processes, sockets
-from recipectl.systemd.unitfile import GATEWAY, GATEWAY_USER
+from recipectl.systemd.unitfile import GATEWAY, GATEWAY_USER, InstalledUnit
 from recipectl.text import printable
 
 if TYPE_CHECKING:
     from recipectl.compiler.model import GatewaySettings
     from recipectl.recipe.trusted import Content
+    from recipectl.systemd.dbus import Manager
 
 _PROGRAMS = ("/usr/sbin/nginx", "/usr/local/sbin/nginx", "/usr/bin/nginx")
 _MODULES = ("/usr/lib/nginx/modules", "/usr/lib64/nginx/modules", "/usr/local/lib/nginx/modules")
@@ -55,6 +56,14 @@ def loaded() -> str | None:
     _, _, body = sockets.local_answer(LOADED).partition(b"\r\n\r\n")
     digest = printable(body.decode(errors="replace").strip())[:12]
     return digest if len(digest) == 12 else None
+
+
+def changed_secrets(manager: Manager, unit: InstalledUnit) -> Iterator[Problem]:
+    """The files of keys and of the certificate that were changed since the gateway read them."""
+    pid = manager.state(GATEWAY, brief=True).main_pid
+    for file in processes.rotated_secrets(pid, unit.secret_files) if pid else ():
+        sentence = "it was changed after the gateway had read it; run `recipectl apply`"
+        yield on_host("secret", sentence, file=file)
 
 
 def accepting_workers() -> set[int]:
