@@ -259,6 +259,7 @@ INLINE = {
     "no limit of processors": ("command", "docker run --gpus all -p 8000:8000 --cpus 0 vllm/vllm-openai --model a/b\n", ["port: 8000\n"], []),
     "readers of the output": (
         "command", "vllm serve a/b > >(tee -a out.log) 2> >(tee err.log >&2)\n", ["model_path: a/b"], ["line 1: `tee -a out.log`, which reads its output", "line 1: `tee err.log`, which"]),
+    "engines of other makers": ("command", "text-generation-launcher --model-id a/b\ntrtllm-serve a/b\nvllm chat\nvllm serve c/d\n", ["model_path: c/d"], ["line 1: `text-generation-launcher …`, which is no engine that recipectl knows", "line 2: `trtllm-serve …`, which is no engine", "line 3: `vllm chat`, which runs no engine"]),
     "programs that the output is piped to": (
         "command", "vllm serve a/b |& grep -v DEBUG | tee x.log\nvllm serve c/d | cat\nvllm serve e/f | sed s/k=v9Xq//\n", ["model_path: a/b"], ["b: not carried over: line 1: `grep -v DEBUG`, which reads its output; the journal has all", "line 1: the file `x.log` of its output", "f: not carried over: line 3: `sed …`, which reads"]),
     "a test in a substitution": ("command", 'vllm serve a/b $([ "$J" = 1 ] && echo --x)\n', [], ["line 1: `$([ …)`: recipectl does not run substitutions"]),

@@ -47,6 +47,9 @@ _OF_SYSTEM = re.compile(r"/(usr/)?s?bin/|/usr/lib")
 _RUNS_FILES = re.compile(
     r"((ba|da|z|fi)?sh|python[0-9.]*|make|just|sbatch|perl|node|ruby|.*\.(sh|bash|py)|.*llama[-_]server.*)\Z"
 )
+_OTHER_ENGINE = re.compile(
+    r"serve|^(text-generation-launcher|koboldcpp|aphrodite|ktransformers|infinity_emb|tabbyapi|mlc_llm)"
+)
 # They look for an engine that runs, or end it.
 _ASKS = ("pkill", "pgrep", "grep", "ps", "fuser", "echo", "printf")
 # Letters of `ulimit` (bash(1)): the setting of a unit, and the unit of measure.
@@ -147,7 +150,8 @@ def what_it_is(words: list[str]) -> str:
         return f"which is not read; if it starts an engine, run `recipectl import command {script}`"
     if _RUNS_FILES.match(program_name(words)):
         return "which is not read"
-    return "which is no engine that recipectl knows" if "serve" in words[1:2] else "which runs no engine"
+    is_other = _OTHER_ENGINE.search(" ".join((program_name(words), *words[1:2])))
+    return "which is no engine that recipectl knows" if is_other else "which runs no engine"
 
 
 def holds_engine(text: str) -> bool:
