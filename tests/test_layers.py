@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "agent/recipectl"
 # The rooms and their files, the lowest first: a file imports only from files before it.
 HOUSE = {
-    "errors": (), "text": (), "place": (), "command_line": (), "regular": (), "files": (), "bounded": (),
+    "errors": (), "text": (), "addresses": (), "place": (), "command_line": (), "regular": (), "files": (), "bounded": (),
     "systemd": ("quoting", "directives", "unitfile", "started", "states", "store", "refusal", "dbus"),
     "recipe": ("gpu_selection", "positions", "spans", "parts", "schema", "search", "trusted", "yamlsyntax", "yamlfile", "places", "load", "hostfile"),
     "machine": ("distributions", "loads", "lockfile", "network", "disk", "access", "nvidia", "runtime", "processes", "sockets", "clients", "helperfile", "installation", "systemd_analyze"),

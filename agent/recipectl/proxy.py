@@ -8,6 +8,7 @@ import contextlib
 import os
 import socket
 
+from recipectl.addresses import in_url, to_ask
 from recipectl.machine import processes
 
 _LISTEN_FD = 3  # sd_listen_fds(3)
@@ -23,17 +24,16 @@ def pass_requests(options: argparse.Namespace) -> int:
     # proxyd counts idle time from the end of a connection. One that was started by hand has had none yet.
     with contextlib.suppress(OSError):
         socket.create_connection(_own_address(_LISTEN_FD), timeout=2).close()
-    host = f"[{options.address}]" if ":" in options.address else options.address
     limits = ("--connections-max=4096", f"--exit-idle-time={options.idle_sec}s")
     # execv keeps the listening socket open.
-    return os.execv(_PROXYD, (_PROXYD, *limits, f"{host}:{options.port}"))  # noqa: S606
+    return os.execv(_PROXYD, (_PROXYD, *limits, f"{in_url(options.address)}:{options.port}"))  # noqa: S606
 
 
 def _own_address(descriptor: int) -> tuple[str, int]:
     """Where a listening socket can be reached from this host."""
     with socket.socket(fileno=os.dup(descriptor)) as listening:
         address, port = listening.getsockname()[:2]
-    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address), port  # noqa: S104  (compared)
+    return to_ask(address), port
 
 
 def _close_waiting(descriptor: int) -> None:

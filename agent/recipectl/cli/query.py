@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from recipectl.addresses import WILDCARDS
 from recipectl.cli.beside import not_running_beside, set_line, set_rows, waiting_requests
 from recipectl.cli.failures import Reason, how_it_ended, reason_not_ready
 from recipectl.cli.listing import shown
@@ -147,7 +148,7 @@ def _report_no_models(place: Place) -> None:
 
 def _endpoint_shown(unit: InstalledUnit) -> str:
     """The endpoint in a table: `*` for an engine that listens at every address."""
-    if unit.endpoint and unit.host in ("0.0.0.0", "::"):  # noqa: S104  (compared, not bound)
+    if unit.endpoint and unit.host in WILDCARDS:
         return f"http://*:{unit.endpoint_address[1]}"
     return unit.endpoint or "none"
 

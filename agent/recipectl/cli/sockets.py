@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from recipectl import addresses
 from recipectl.cli.terminal import say
 from recipectl.errors import BusError, Problem, on_host
 from recipectl.machine import sockets
@@ -103,8 +104,8 @@ def _require_socket(place: Place, manager: Manager, socket: UnitState, service: 
 def _holder(place: Place, socket: str) -> sockets.PortHolder | None:
     """Who has the address of a socket; None where that cannot be told."""
     unit = None if place.remote else Store(place.unit_folder).read(socket)
-    address, _, port = "".join(unit.setting("ListenStream") if unit else ()).rpartition(":")
-    return sockets.holder(int(port), address.strip("[]")) if port.isdecimal() else None
+    address, port = addresses.split("".join(unit.setting("ListenStream") if unit else ()))
+    return sockets.holder(int(port), address) if port.isdecimal() else None
 
 
 def after_stop(

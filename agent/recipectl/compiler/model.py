@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
+from recipectl import addresses
 from recipectl.errors import Kind, Problem, Severity
 from recipectl.recipe.gpu_selection import GpuSelection
 from recipectl.recipe.positions import Positions, nearest_position
@@ -127,8 +128,8 @@ class GatewaySettings(NamedTuple):
     @property
     def address(self) -> tuple[str, int]:
         """(address, port); an address of IPv6 without its brackets."""
-        host, _, port = self.listen.rpartition(":")
-        return host.strip("[]"), int(port)
+        host, port = addresses.split(self.listen)
+        return host, int(port)
 
 
 class CompileResult(NamedTuple):

@@ -7,10 +7,9 @@ from ipaddress import ip_address
 from itertools import chain, combinations, product
 from typing import NamedTuple
 
+from recipectl.addresses import WILDCARDS
 from recipectl.compiler.claims import SHARING, Claim
 from recipectl.errors import Kind, UsageError
-
-_WILDCARDS = ("0.0.0.0", "::", "")  # noqa: S104  (compared, not bound)
 
 
 class Relations(NamedTuple):
@@ -249,7 +248,7 @@ def _check_gateway(
 
 def same_address(address: str, other: str) -> bool:
     """True if two listeners at these addresses could want one port."""
-    if address in _WILDCARDS or other in _WILDCARDS:
+    if address in WILDCARDS or other in WILDCARDS:
         return True
     return _ip_address(address) == _ip_address(other)
 

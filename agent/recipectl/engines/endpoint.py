@@ -4,12 +4,11 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from recipectl.addresses import WILDCARDS, in_url, to_ask
 from recipectl.engines.options import flag_of
 from recipectl.engines.registry import ENGINES
 from recipectl.errors import UsageError
 from recipectl.recipe.schema import Recipe
-
-_WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104  (read, not bound)
 
 
 class Endpoint(NamedTuple):
@@ -21,18 +20,17 @@ class Endpoint(NamedTuple):
 
     @property
     def connect(self) -> str:
-        """The address to ask: a wildcard is asked on loopback."""
-        return _WILDCARDS.get(self.host, self.host)
+        """The address to ask."""
+        return to_ask(self.host)
 
     @property
     def is_wildcard(self) -> bool:
         """True if it listens at every address of the host."""
-        return self.host in _WILDCARDS
+        return self.host in WILDCARDS
 
     @property
     def url(self) -> str:
-        host = f"[{self.connect}]" if ":" in self.connect else self.connect
-        return f"http://{host}:{self.port}"
+        return f"http://{in_url(self.connect)}:{self.port}"
 
 
 def loopback_address(recipe: Recipe) -> tuple[str, int]:

@@ -1,5 +1,6 @@
 """SGLang: `python -m sglang.launch_server --model-path MODEL`; it takes no underscores in flags."""
 
+from recipectl.addresses import in_url
 from recipectl.engines.engine import Adapters, Engine
 from recipectl.engines.parallel import Parallel, check_divisible
 from recipectl.recipe.parts import Nodes
@@ -11,8 +12,8 @@ def _nodes(nodes: Nodes, parallel: Parallel) -> tuple[str, ...]:
     """The words for one host of several; SGLang requires a port."""
     if nodes.hosts:
         check_divisible(nodes, "TP*PP", parallel.tensor * parallel.pipeline, parallel)
-    host = f"[{nodes.address}]" if ":" in (nodes.address or "") and nodes.hosts else nodes.address
-    address = f"{host}:{nodes.port or _PORT}"
+    head = in_url(nodes.address or "") if nodes.hosts else nodes.address
+    address = f"{head}:{nodes.port or _PORT}"
     return "--nnodes", str(nodes.count), "--node-rank", str(nodes.rank), "--dist-init-addr", address
 
 

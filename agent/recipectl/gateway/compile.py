@@ -10,6 +10,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import NamedTuple
 
+from recipectl.addresses import in_url
 from recipectl.compiler.model import CompiledModel, GatewaySettings
 from recipectl.compiler.problems import ProblemCollector
 from recipectl.compiler.relations import same_address
@@ -75,7 +76,7 @@ def _target(unit: InstalledUnit, units: Collection[str]) -> Target | None:
     if target and listens_itself and unit.backend == "llamacpp" and unit.endpoint_address[0] == "localhost":
         with suppress(OSError):
             first = str(socket.getaddrinfo("localhost", None, type=socket.SOCK_STREAM)[0][4][0])
-            return target._replace(localhost=f"[{first}]" if ":" in first else first)
+            return target._replace(localhost=in_url(first))
     return target
 
 

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import replace
 
+from recipectl.addresses import WILDCARDS
 from recipectl.engines.registry import ENGINES
 from recipectl.errors import UsageError
 from recipectl.importers.command import (
@@ -271,6 +272,6 @@ def _with_host_port(words: list[str], container: Container) -> list[str]:
     address, host_port = ports.get(container_port, (address, container_port))
     others = [port for port in ports if port != container_port]
     _lose_ports(container, others, "which is not the engine's")
-    if address and address not in ("0.0.0.0", "::"):  # noqa: S104  (read)
+    if address not in WILDCARDS:
         host_words += ["--host", address]
     return [*host_words, "--port", host_port]

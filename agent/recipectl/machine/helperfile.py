@@ -18,8 +18,8 @@ from recipectl.place import Place
 NAME = re.compile(r"helper-[0-9a-f]{12}\.pyz")
 PATH = re.compile(rf"/\S*/{NAME.pattern}")  # in a unit
 _MODULES = (
-    "canary", "gateway_keys", "helper", "journal", "proxy", "regular", "request_queue", "rivals", "text",
-    "tie", "tie_state", "watch", "machine/clients", "machine/distributions", "machine/loads",
+    "addresses", "canary", "gateway_keys", "helper", "journal", "proxy", "regular", "request_queue", "rivals",
+    "text", "tie", "tie_state", "watch", "machine/clients", "machine/distributions", "machine/loads",
     "machine/lockfile", "machine/processes", "machine/sockets",
 )  # fmt: skip
 # A stop may come while Python still imports: a helper that died by it would leave its unit `failed`.

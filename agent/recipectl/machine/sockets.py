@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from recipectl.addresses import WILDCARDS
 from recipectl.machine.processes import name_of, unit_of
 
 ESTABLISHED, LISTEN = "01", "0A"  # proc_pid_net(5), tcp states
-_ANY = ("0.0.0.0", "::")  # noqa: S104  (compared, not bound)
 
 
 class PortHolder(NamedTuple):
@@ -101,13 +101,15 @@ def reached_users(port: int, host: str) -> set[int]:
 def _is_in_the_way(address: str, host: str) -> bool:
     """True if a listener at an address (as /proc/net spells it) prevents another one at `host`."""
     listener = _spelled(address)
-    own_address = {"localhost": "127.0.0.1", _ANY[0]: "", _ANY[1]: ""}.get(host, host)
+    if host in WILDCARDS:
+        return True
+    own_address = "127.0.0.1" if host == "localhost" else host
     family = socket.AF_INET6 if ":" in own_address else socket.AF_INET
     try:
         own_address = socket.inet_ntop(family, socket.inet_pton(family, own_address))
     except OSError:
-        return True  # every address, or a name
-    return listener in (*_ANY, own_address, f"::ffff:{own_address}")
+        return True  # a name
+    return listener in (*WILDCARDS, own_address, f"::ffff:{own_address}")
 
 
 def is_listening(host: str, port: int) -> bool:

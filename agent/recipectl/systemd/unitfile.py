@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterator
 from functools import cached_property
 from typing import NamedTuple
 
+from recipectl import addresses
 from recipectl.systemd import quoting
 from recipectl.text import digest_of
 
@@ -222,8 +223,8 @@ class InstalledUnit:
     @property
     def endpoint_address(self) -> tuple[str, int]:
         """Address and port of its URL; an empty address and 0 where it has none."""
-        host, _, port = (self.endpoint or "").removeprefix("http://").rpartition(":")
-        return host.strip("[]"), int(port) if port.isdigit() else 0
+        host, port = addresses.split((self.endpoint or "").removeprefix("http://"))
+        return host, int(port) if port.isdigit() else 0
 
     @cached_property
     def _settings(self) -> tuple[Setting, ...]:
