@@ -18,7 +18,7 @@ pytestmark = pytest.mark.systemd
 SEED = int(os.environ.get("STORM_SEED", "20261124"))
 FAULTS = int(os.environ.get("STORM_FAULTS", "60"))
 COMMON = {
-    "ready": {"timeout_sec": 300},
+    "ready": {"timeout_sec": 150},  # an engine that hangs while it loads is found when this is over
     "args": ["--threads", "1"],
     "service": {"RestartSec": "500ms"},
     "max_model_len": 256,
