@@ -9,7 +9,7 @@ from recipectl.compiler.model import CompiledModel
 from recipectl.converge.plan import make_plan, must_skip, without_a_model
 from recipectl.converge.values import Action, Plan, Survey
 from recipectl.errors import Problem
-from recipectl.systemd.unitfile import InstalledUnit, Unit, UnitNames
+from recipectl.systemd.unitfile import GATEWAY, InstalledUnit, Unit, UnitNames
 
 A = UnitNames("a")
 UP, DOWN, FAILED = State("active", "0123456789ab"), State(), State("failed")
@@ -202,6 +202,33 @@ def test_a_changed_model_on_demand_that_others_require_is_restarted() -> None:
     target, top = on_demand(), model("top", requires=("a",))
     host = survey(target, top, enabled=(A.socket,), socket=UP, service=OLD, top=UP)
     assert jobs(make_plan((target,), (), host, all_models=(target, top))) == [("restart", A.service)]
+
+
+def test_a_model_whose_proxy_goes_is_restarted() -> None:
+    host = survey(on_demand(), enabled=(A.socket,), socket=UP, service=UP)
+    plan = make_plan((queued(),), (), host)
+    restarts = [action for action in plan.actions if action.verb == "restart"]
+    assert restarts == [Action("restart", A.service, "its proxy, which keeps it up, is removed")]
+
+
+def test_what_shows_the_gateway_an_earlier_address_is_restarted_or_stopped_before_it_moves() -> None:
+    target = model("a", units=(Unit(A.service, "x"), Unit(A.reachable, "x")))
+    host = replace(survey(target, service=UP, reachable=UP), misleading=(A.reachable,))
+    assert jobs(make_plan((target,), (), host)) == [("restart", A.reachable)]
+    moved = without(host, A.reachable, "older")
+    assert jobs(make_plan((target,), (), moved)) == [("write", A.reachable), ("stop", A.reachable)]
+    down = replace(survey(target, reachable=UP), misleading=(A.reachable,))
+    assert not make_plan((target,), (), down)
+
+
+def test_a_gateway_that_goes_on_still_leads_to_models() -> None:
+    before = model("a", units=(Unit(A.service, "x"), Unit(A.reachable, "x")))
+    after = model("a", units=(Unit(A.service, "x"),))
+    host = survey(before, service=UP, reachable=UP)
+    assert jobs(make_plan((after,), (), host, restart=False)) == [("remove", A.reachable)]
+    going_on = replace(host, states={**host.states, GATEWAY: UP})
+    assert not make_plan((after,), (), going_on, restart=False)
+    assert jobs(make_plan((after,), (), going_on)) == [("remove", A.reachable)]
 
 
 def test_a_socket_that_moved_is_restarted_after_its_proxy_stopped() -> None:

@@ -28,6 +28,7 @@ pytestmark = pytest.mark.systemd
 HOST_FILE = Path("/etc/recipectl/host.yaml")
 ADDRESS = "http://127.0.0.1:8000"
 KEYS = Path("/etc/recipectl/gateway.keys")
+UNITS = Path("/etc/systemd/system")
 
 
 @pytest.fixture(autouse=True)
@@ -703,6 +704,54 @@ def test_a_port_that_is_taken_is_told_and_models_are_applied() -> None:
     assert (applied.returncode, systemctl("is-active", "models-gateway")) == (0, "active"), applied.stderr
 
 
+@pytest.mark.usefixtures("haproxy")
+def test_a_unit_that_shows_the_gateway_an_earlier_address_is_told_and_mended() -> None:
+    two_models()
+    host_file()
+    assert recipectl("apply").returncode == 0
+    unit, name = UNITS / "model-alpha-reachable.service", "model-alpha-reachable.service"
+    text = unit.read_text()
+    unit.write_text(text.replace(":18201/", ":18209/"))
+    systemctl("daemon-reload")
+    systemctl("restart", name)
+    unit.write_text(text)
+    systemctl("daemon-reload")
+    assert_unreachable("alpha")
+    told = recipectl("doctor")
+    assert (told.returncode, f"{name} shows the gateway an earlier address" in told.stdout + told.stderr) == (
+        3,
+        True,
+    ), told
+    mended = recipectl("apply", "--no-restart")
+    assert (mended.returncode, mended.stdout) == (
+        0, f"restarting {name}: it shows the gateway an earlier address\n"
+    ), mended  # fmt: skip
+    until("alpha-reachable", "ActiveState", "active")
+    assert ask("alpha")[0] == 200
+    recipe("alpha", port=18203, queue={"engine_port": 18201}, autostart=True, served_model_name="org/alpha")
+    moved = recipectl("apply")
+    assert f"stopped {name}: it shows the gateway an earlier address" in moved.stdout, moved
+    assert recipectl("wait", "alpha").returncode == 0
+    assert ask("alpha")[0] == 200
+    assert recipectl("apply").stdout == ""
+
+
+def test_a_gateway_that_the_host_file_no_longer_has_goes_on_under_no_restart() -> None:
+    two_models()
+    host_file()
+    assert recipectl("apply").returncode == 0
+    HOST_FILE.unlink()
+    left = recipectl("apply", "--no-restart")
+    assert (left.returncode, "left for later: models-gateway.service must be removed" in left.stderr) == (
+        0,
+        True,
+    ), left
+    assert (ask("alpha")[0], ask("beta")[0]) == (200, 200)
+    assert recipectl("apply").returncode == 0
+    assert not (UNITS / "models-gateway.service").exists()
+    assert not (UNITS / "model-alpha-reachable.service").exists()
+
+
 def test_applies_between_two_crashes_change_nothing() -> None:
     host_file()
     recipe("alpha", port=18201, autostart=True)
@@ -739,6 +788,13 @@ def test_what_needs_a_restart_of_the_gateway_waits_for_one() -> None:
         3, f"warning: {KEYS}: it was changed after the gateway had read it; run `recipectl apply`\n"
     ), told  # fmt: skip
     assert json.loads(recipectl("gateway", "--json").stdout)["as_applied"] is False
+    KEYS.rename("/root/away")
+    told = recipectl("gateway")
+    assert (told.returncode, f"warning: {KEYS}: it is gone, and the gateway cannot" in told.stderr) == (
+        3,
+        True,
+    ), told
+    Path("/root/away").rename(KEYS)
     assert recipectl("apply").returncode == 0
     assert recipectl("gateway").returncode == 0
     assert ask("alpha", headers={"Authorization": "Bearer a-key-of-otto-for-this-test"})[0] == 200

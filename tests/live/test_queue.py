@@ -470,6 +470,21 @@ def test_a_model_that_runs_gets_a_queue_and_loses_it_again() -> None:
     assert completion(60)[0] == 200
 
 
+def test_a_model_on_demand_that_gets_a_queue_is_restarted_and_that_is_said() -> None:
+    recipe("alpha", port=PORT, on_demand={"idle": "10min"})
+    assert recipectl("apply").returncode == 0
+    assert recipectl("start", "alpha").returncode == 0
+    engine = main_pid("model-alpha.service")
+    recipe("alpha", port=PORT, queue=True)
+    applied = recipectl("apply")
+    reason = "restarting model-alpha.service: its proxy, which keeps it up, is removed"
+    assert (applied.returncode, reason in applied.stdout) == (0, True), applied
+    assert recipectl("wait", "alpha").returncode == 0
+    assert main_pid("model-alpha.service") != engine
+    assert completion(60)[0] == 200
+    assert recipectl("apply").stdout == ""
+
+
 def test_no_engine_reaches_the_queue_of_another_model_or_its_own() -> None:
     queued()
     user = show("alpha", "User")

@@ -285,6 +285,29 @@ def test_a_gpu_that_the_units_user_cannot_open_is_told() -> None:
             node.unlink()
 
 
+def test_a_stop_does_not_tell_of_a_load_that_took_too_long() -> None:
+    recipe(
+        "a",
+        port=18201,
+        binary=script(Path("/opt/never"), "import time\ntime.sleep(1000)"),
+        ready={"timeout_sec": 2},
+        service={"RestartSec": "1min"},
+    )
+    recipectl("apply")
+    assert recipectl("start", "a").returncode == 1
+    until("a", "SubState", "auto-restart")
+    assert [recipectl("stop", "a").stderr for _ in range(2)] == ["", ""]
+
+
+def test_an_autostart_that_somebody_disabled_is_told() -> None:
+    recipe("a", port=18201, autostart=True)
+    recipectl("apply")
+    systemctl("disable", "--now", "model-a.service")
+    told = recipectl("doctor")
+    sentence = "model-a.service is not enabled, and its recipe has `autostart: true`; run `recipectl apply`"
+    assert (told.returncode, sentence in told.stdout + told.stderr) == (3, True), told
+
+
 def test_cudas_mps_can_be_reached() -> None:
     pipes = Path("/tmp/nvidia-mps")
     pipes.mkdir(exist_ok=True)

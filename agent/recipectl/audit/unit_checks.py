@@ -1,10 +1,11 @@
 """The checks of systemd and of units: each yields the problems of one kind."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from recipectl.audit.subject import Subject
 from recipectl.compiler.model import CompiledModel
+from recipectl.converge.survey import misleading
 from recipectl.errors import Problem, on_host
 from recipectl.machine import helperfile
 from recipectl.machine.installation import OLDEST_SYSTEMD, systemd_version
@@ -60,10 +61,15 @@ def check_units(subject: Subject) -> Iterator[Problem]:
                 yield on_host("unit", f"{name} is enabled and down; {status}")
     for model in subject.result.models:
         yield from _missing_beside(place, model, states)
-        socket = states.get(model.unit_names.socket)
-        if model.on_demand and socket and socket.active_state == "inactive" and socket.name in enabled:
-            fault = f"{socket.name} does not listen, and no request starts {model.name}"
-            yield on_host("unit", f"{fault}; run `{place.verb('apply')}`")
+        yield from _missing_at_boot(place, model, states, installed, enabled)
+    texts = {
+        unit.name: unit.text
+        for unit in installed.values()
+        if unit.recipe and unit.name == UnitNames(unit.recipe).reachable
+    }
+    for name in misleading(texts, states, place):
+        fault = f"{name} shows the gateway an earlier address, so no request of the gateway reaches its model"
+        yield on_host("unit", f"{fault}; run `{place.verb('apply')}`")
     yield from _missing_helpers(place, installed.values())
 
 
@@ -82,6 +88,22 @@ def _missing_beside(place: Place, model: CompiledModel, states: Mapping[str, Uni
         fault = f"{unit} does not run, and {effects[unit]}"
         remedy = f"run `{place.verb('apply')}`, and see `{place.systemctl('status')} {unit}`"
         yield on_host("unit", f"{fault}; {remedy}")
+
+
+def _missing_at_boot(
+    place: Place,
+    model: CompiledModel,
+    states: Mapping[str, UnitState],
+    installed: Collection[str],
+    enabled: Collection[str],
+) -> Iterator[Problem]:
+    """A unit that is not enabled and should be, and a socket that is enabled and does not listen."""
+    unit, remedy = model.enabled_unit, f"run `{place.verb('apply')}`"
+    if model.autostart and unit in installed and unit not in enabled:
+        yield on_host("unit", f"{unit} is not enabled, and its recipe has `autostart: true`; {remedy}")
+    socket = states.get(model.unit_names.socket)
+    if model.on_demand and socket and socket.active_state == "inactive" and socket.name in enabled:
+        yield on_host("unit", f"{socket.name} does not listen, and no request starts {model.name}; {remedy}")
 
 
 def _missing_helpers(place: Place, units: Iterable[InstalledUnit]) -> Iterator[Problem]:

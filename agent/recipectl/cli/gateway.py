@@ -85,6 +85,8 @@ def plan_change(
     state = converge.present()
     if result.gateway is None:
         actions = converge.removal(current, state)
+        if not restart and current.is_up(GATEWAY):
+            return Change(left=tuple(action for action in actions if action.verb == "remove"))
         return Change(actions, finish=partial(converge.finish, actions, None, state))
     applied = [model for model in models if restart or not must_skip(model, current)]
     targets = gateway_targets(
@@ -188,7 +190,7 @@ def gateway_(place: Place, as_json: bool) -> int:
     changed: list[Problem] = []
     if unit := Store(place.unit_folder).read(GATEWAY):
         with Manager(place) as manager:
-            changed = [*host.changed_secrets(manager, unit)]
+            changed = [*host.changed_secrets(manager, unit), *host.missing_secrets(unit)]
     problems = (*problems, *(problem._replace(severity="warning") for problem in changed))
     report_problems(problems)
     if gateway is None:

@@ -158,7 +158,9 @@ def _failure(
 ) -> str | None:
     """A sentence about a job that did not end well; None when it did."""
     if verb == "Stop":
-        if result == "done" and manager.state(service).result == "timeout":
+        state = manager.state(service)
+        # Its process may have ended earlier, as the timeout of a load.
+        if result == "done" and state.result == "timeout" and (state.ended_sec or 0) >= since_sec:
             click.echo(f"{service} did not stop within TimeoutStopSec=, and was killed", err=True)
         fault = f"{service} did not stop: its job was {result}"
         return None if result == "done" else f"{fault}; see `{place.systemctl('status')} {service}`"

@@ -12,9 +12,9 @@ from recipectl.converge.situation import (
     neighbours,
     passes_otherwise,
 )
-from recipectl.converge.values import RUNNING, Action, Plan, Survey
+from recipectl.converge.values import RUNNING, Action, Plan, Survey, Verb
 from recipectl.errors import Problem
-from recipectl.systemd.unitfile import Unit, UnitNames
+from recipectl.systemd.unitfile import GATEWAY, Unit, UnitNames
 
 
 def make_plan(
@@ -53,7 +53,7 @@ def make_plan(
     if survey.reload_due:
         actions.append(Action("reload", "systemd", "an earlier apply was interrupted before the reload"))
     for model in kept:
-        actions += _superfluous_units(model, survey)
+        actions += _superfluous_units(model, survey, restart=restart)
         actions += _links(model, survey)
     around = neighbours(all_models or models)
     written = {unit.name for unit in changed}
@@ -119,8 +119,10 @@ def _text(unit: str, survey: Survey) -> str | None:
     return installed.text if installed else None
 
 
-def _superfluous_units(model: CompiledModel, survey: Survey) -> list[Action]:
+def _superfluous_units(model: CompiledModel, survey: Survey, *, restart: bool) -> list[Action]:
     own = {unit.name for unit in model.units}
+    if not restart and survey.is_up(GATEWAY):  # it goes on to lead to the model
+        own.add(model.unit_names.reachable)
     names = (name for name in model.unit_names.every if name in survey.installed and name not in own)
     return [Action("remove", name, "the recipe no longer needs it") for name in names]
 
@@ -252,6 +254,10 @@ def _gateway_jobs(situation: Situation) -> list[Action]:
     # Between two crashes, the start of a unit that is bound to it is a start of the model: it would count
     # against the start limit. The next start of the model starts this unit as well.
     listens = listener and listener.active_state in RUNNING and not listener.waits_to_restart
+    if own in situation.survey.misleading and (listens or own in situation.written):
+        # With another address, what listens is started anew, and starts it.
+        verb: Verb = "stop" if own in situation.written else "restart"
+        return [Action(verb, own, "it shows the gateway an earlier address")]
     if (
         not listens
         or situation.survey.is_coming_up(own)

@@ -120,6 +120,8 @@ class Situation:
             return _RECIPE_CHANGED
         if self.names.service in self.survey.rotated:
             return _ROTATED
+        if self.names.proxy in self.survey.installed and not self.model.on_demand:
+            return "its proxy, which keeps it up, is removed"
         return f"{self.stops_with}, which it required, is removed" if self.stops_with else ""
 
     @property

@@ -2,7 +2,7 @@
 
 import grp
 import pwd
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from recipectl.compiler.cache import is_elsewhere
@@ -17,7 +17,7 @@ from recipectl.machine import helperfile, processes, sockets
 from recipectl.place import Place
 from recipectl.recipe import search
 from recipectl.systemd.dbus import Manager
-from recipectl.systemd.started import started_digest
+from recipectl.systemd.started import shows_other_fields, started_digest
 from recipectl.systemd.states import UnitState
 from recipectl.systemd.store import Store
 from recipectl.systemd.unitfile import GATEWAY, InstalledUnit, UnitNames
@@ -40,12 +40,15 @@ def survey(
     names = sorted(unit for recipe in recipes for unit in UnitNames(recipe).every)
     names += [GATEWAY] if GATEWAY in installed else []
     states = {state.name: state for state in manager.states(names, brief=True)}
+    own = ((model.unit_names.reachable, unit) for model in models for unit in model.units)
+    shown = {name: unit.text for name, unit in own if unit.name == name}
     helper = None if helperfile.is_in_place(place) else str(helperfile.path(place))
     return Survey(
         installed=installed,
         states=states,
         enabled=store.enabled(),
         silent_sockets=set(_silent_sockets(models, states)),
+        misleading=set(misleading(shown, states, place)),
         missing_users=set(_missing_users(models)),
         missing_groups=set() if place.user or not models else set(_missing_groups()),
         started={
@@ -117,6 +120,17 @@ def _silent_sockets(models: Iterable[CompiledModel], states: dict[str, UnitState
         active = model.socket_address and states[model.socket].active_state == "active"
         if active and model.socket_address and not sockets.is_listening(*model.socket_address):
             yield model.socket
+
+
+def misleading(texts: Mapping[str, str], states: Mapping[str, UnitState], place: Place) -> Iterator[str]:
+    """The units that are up and show the gateway another address than their text; `texts` are by name.
+
+    A reload may change what such a unit is bound to, and then it outlives the restart of its model.
+    """
+    for name, text in texts.items():
+        is_up = name in states and states[name].active_state == "active"
+        if is_up and shows_other_fields(name, text, place.runtime_folder):
+            yield name
 
 
 def with_requirements(

@@ -18,6 +18,7 @@ class Survey:
     states: Mapping[str, UnitState]
     enabled: Collection[str] = ()
     silent_sockets: Collection[str] = ()  # active, while nobody listens at the recipe's address
+    misleading: Collection[str] = ()  # units that show the gateway another address than the recipe's
     missing_users: Collection[str] = ()
     missing_groups: Collection[str] = ()
     started: Mapping[str, str | None] = field(default_factory=dict)  # service -> digest of its process's unit

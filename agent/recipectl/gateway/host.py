@@ -66,6 +66,18 @@ def changed_secrets(manager: Manager, unit: InstalledUnit) -> Iterator[Problem]:
         yield on_host("secret", sentence, file=file)
 
 
+def missing_secrets(unit: InstalledUnit) -> Iterator[Problem]:
+    """The files of keys and of the certificate that are gone."""
+    for file in unit.secret_files:
+        try:
+            os.stat(file)  # noqa: PTH116  (only its absence counts: not every caller may look)
+        except FileNotFoundError:
+            sentence = "it is gone, and the gateway cannot start again without it; restore it"
+            yield on_host("secret", sentence, file=file)
+        except OSError:
+            continue
+
+
 def accepting_workers() -> set[int]:
     """The processes of the gateway that accept requests.
 

@@ -1,9 +1,10 @@
-"""Which unit a running process was started with. An apply compares it with the unit on disk."""
+"""What a running unit was started with. An apply compares it with the unit on disk."""
 
 import re
 from pathlib import Path
 
-from recipectl.systemd.unitfile import DIGEST_FIELD
+from recipectl.systemd import quoting
+from recipectl.systemd.unitfile import DIGEST_FIELD, parse_settings
 
 _FIELD = re.compile(rf"{DIGEST_FIELD}=([0-9a-f]{{12}})".encode())
 
@@ -18,8 +19,7 @@ def started_digest(unit: str, runtime_folder: str, *, user: bool) -> str | None:
     folder = "recipectl/started" if user else "systemd/units"
     file = Path(runtime_folder, folder, unit if user else f"log-extra-fields:{unit}")
     try:
-        with file.open("rb") as opened:
-            text = opened.read(65536)
+        text = _beginning(file)
     except FileNotFoundError:
         return ""
     except OSError:
@@ -28,3 +28,21 @@ def started_digest(unit: str, runtime_folder: str, *, user: bool) -> str | None:
         return text.decode(errors="replace")
     match = _FIELD.search(text)
     return match[1].decode() if match else ""
+
+
+def shows_other_fields(unit: str, text: str, runtime_folder: str) -> bool:
+    """True if a unit of the system that is up shows other LogExtraFields= than its text."""
+    settings = (setting for setting in parse_settings(text) if setting.name == "LogExtraFields")
+    fields = [
+        word.replace("%%", "%").encode() for setting in settings for word in quoting.split(setting.value)
+    ]
+    try:
+        shown = _beginning(Path(runtime_folder, "systemd/units", f"log-extra-fields:{unit}"))
+    except OSError:
+        return False  # it went meanwhile, or an earlier release started it
+    return not all(field in shown for field in fields)
+
+
+def _beginning(file: Path) -> bytes:
+    with file.open("rb") as opened:
+        return opened.read(65536)
